@@ -1,0 +1,514 @@
+"""Every failure of rawsse, as one tree, sorted by who is to blame.
+
+This file knows names, attributes and how a failure is worded. It refuses to know how a failure is noticed: it imports no
+other room, no socket and no clock.
+
+    RawsseError                          the base; alias AnthropicError
+    ├── APIError                         the exchange with the other side failed
+    │   ├── APIStatusError               the API said no: an HTTP status, or an `error` event in the stream
+    │   │   ├── BadRequestError                  400 invalid_request_error
+    │   │   ├── AuthenticationError              401 authentication_error
+    │   │   ├── PaymentRequiredError             402 billing_error
+    │   │   ├── PermissionDeniedError            403 permission_error
+    │   │   ├── NotFoundError                    404 not_found_error
+    │   │   ├── RequestTimeoutError              408
+    │   │   ├── ConflictError                    409 conflict_error
+    │   │   ├── PreconditionFailedError          412
+    │   │   ├── ContentTooLargeError             413 request_too_large
+    │   │   ├── UnprocessableEntityError         422
+    │   │   ├── RateLimitError                   429 rate_limit_error
+    │   │   ├── RequestHeaderFieldsTooLargeError 431
+    │   │   ├── ClientClosedRequestError         499
+    │   │   └── InternalServerError              500 api_error, and every other 5xx
+    │   │       ├── HTTPNotImplementedError      501
+    │   │       ├── ServiceUnavailableError      503
+    │   │       ├── GatewayTimeoutError          504 timeout_error
+    │   │       └── OverloadedError              529 overloaded_error
+    │   ├── APIConnectionError           nobody's rule was broken: the network failed
+    │   │   ├── StreamTruncatedError     the stream ended before `message_stop`
+    │   │   ├── StreamCancelledError     your own `close()` ended it
+    │   │   └── APITimeoutError          one of the five clocks ran out
+    │   │       ├── ConnectTimeoutError  no connection
+    │   │       ├── HeadTimeoutError     no response head
+    │   │       ├── SilenceTimeoutError  no byte at all, not even a ping
+    │   │       ├── ContentTimeoutError  bytes, but no content
+    │   │       └── TotalTimeoutError    the whole call took too long
+    │   ├── ProtocolError                they broke the rules; alias APIResponseValidationError
+    │   │   ├── HTTPProtocolError        RFC 9112
+    │   │   ├── EventDataError           an event's data is not what the Messages API says
+    │   │   └── EventOrderError          the events came in an order that the Messages API does not allow
+    │   └── LimitExceededError           they stayed within the rules, but went past a limit of yours
+    │       ├── HeadTooLargeError
+    │       ├── BodyTooLargeError
+    │       ├── EventTooLargeError
+    │       └── MessageTooLargeError
+    └── UsageError                       you misused us (also a ValueError)
+        ├── InvalidFieldError            an SSE field that would break the frame
+        ├── HTTPUsageError               an HTTP message that may not be sent now, or not in this form
+        ├── PartialJSONError             the text is no beginning of a JSON text
+        ├── ConfigurationError           an argument, option or environment variable that cannot work
+        └── RecordingError               a file that is no recording
+
+Every `APIError` that a stream raises carries what the caller needs next: `partial` (the message so far), `phase`,
+`bytes_received`, `request_id`, `safe_to_retry` and `ending`. Every other exception out of rawsse is a bug in rawsse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:  # for the type of two attributes only; nothing below this room is imported when rawsse runs
+    from rawsse.messages.content import Message
+    from rawsse.messages.message import Ending
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AnthropicError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BodyTooLargeError",
+    "ClientClosedRequestError",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectTimeoutError",
+    "ContentTimeoutError",
+    "ContentTooLargeError",
+    "EventDataError",
+    "EventOrderError",
+    "EventTooLargeError",
+    "GatewayTimeoutError",
+    "HTTPNotImplementedError",
+    "HTTPProtocolError",
+    "HTTPUsageError",
+    "HeadTimeoutError",
+    "HeadTooLargeError",
+    "InternalServerError",
+    "InvalidFieldError",
+    "LimitExceededError",
+    "MessageTooLargeError",
+    "NotFoundError",
+    "OverloadedError",
+    "PartialJSONError",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
+    "Phase",
+    "PreconditionFailedError",
+    "ProtocolError",
+    "RateLimitError",
+    "RawsseError",
+    "RecordingError",
+    "RequestHeaderFieldsTooLargeError",
+    "RequestTimeoutError",
+    "ServiceUnavailableError",
+    "SilenceTimeoutError",
+    "StreamCancelledError",
+    "StreamTruncatedError",
+    "TotalTimeoutError",
+    "UnprocessableEntityError",
+    "UsageError",
+    "quote",
+    "status_error",
+    "stream_error",
+]
+
+MAX_QUOTED_CHARS = 80
+"""How much of an offending value a message quotes: enough to find it, too little to flood a log."""
+
+Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
+"""How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
+content (some reached the caller), tail (the stop reason is known, `message_stop` is not), done."""
+
+
+def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
+    """The `repr` of `value`, cut after `limit` characters, for use in error messages."""
+    text = repr(value if len(value) <= limit else value[:limit])
+    return text if len(value) <= limit else f"{text}… ({len(value)} in all)"
+
+
+class RawsseError(Exception):
+    """The base of everything that rawsse raises on purpose."""
+
+
+AnthropicError = RawsseError
+
+
+# --- The exchange with the other side ------------------------------------------------------------------------------
+
+
+class APIError(RawsseError):
+    """The exchange with the other side failed. `message` says how, in words.
+
+    The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
+    """
+
+    partial: Message | None = None
+    """The message so far, or None if `message_start` had not come. `partial.replayable()` may be sent back to the API."""
+    phase: Phase | None = None
+    """How far the exchange had come."""
+    bytes_received: int = 0
+    """Bytes of the response body, before any content decoding."""
+    request_id: str | None = None
+    """The `request-id` response header: what Anthropic's support asks for."""
+    safe_to_retry: bool = False
+    """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
+    ending: Ending | None = None
+    """The stream's one ending, as the relay logs it and the browser gets it."""
+
+    may_heal: ClassVar[bool] = False
+    """Failures of this class can go away by themselves. `safe_to_retry` is this, and that no content was delivered."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class APIStatusError(APIError):
+    """The API said no. `in_stream` tells an `error` event (after HTTP 200) from an HTTP status.
+
+    For an `error` event `status_code` is the status that its type has elsewhere (529 for `overloaded_error`): code that
+    looks at the status, or at the class, works the same for both.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        type: str | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        in_stream: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.type = type
+        self.body = body
+        self.headers: Mapping[str, str] = headers or {}
+        self.request_id = request_id
+        self.in_stream = in_stream
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """`error.details` of the body; empty if there are none."""
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        details = error.get("details") if isinstance(error, dict) else None
+        return details if isinstance(details, dict) else {}
+
+    @property
+    def error_code(self) -> str | None:
+        """`error.details.error_code` of the body."""
+        code = self.details.get("error_code")
+        return code if isinstance(code, str) else None
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is wrong; sending it again will not help."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: no key, or a wrong one."""
+
+
+class PaymentRequiredError(APIStatusError):
+    """402: billing."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model or path."""
+
+
+class RequestTimeoutError(APIStatusError):
+    """408: the server waited too long for the request."""
+
+    may_heal = True
+
+
+class ConflictError(APIStatusError):
+    """409."""
+
+    may_heal = True
+
+
+class PreconditionFailedError(APIStatusError):
+    """412."""
+
+
+class ContentTooLargeError(APIStatusError):
+    """413: the request body is too large (32 MB at the API)."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422."""
+
+
+class RateLimitError(APIStatusError):
+    """429: `headers` may say when to come back (`retry-after`, `anthropic-ratelimit-*`)."""
+
+    may_heal = True
+
+
+class RequestHeaderFieldsTooLargeError(APIStatusError):
+    """431."""
+
+
+class ClientClosedRequestError(APIStatusError):
+    """499."""
+
+
+class InternalServerError(APIStatusError):
+    """500, and every 5xx without a class of its own."""
+
+    may_heal = True
+
+
+class HTTPNotImplementedError(InternalServerError):
+    """501."""
+
+
+class ServiceUnavailableError(InternalServerError):
+    """503."""
+
+
+class GatewayTimeoutError(InternalServerError):
+    """504."""
+
+
+class OverloadedError(InternalServerError):
+    """529: the API is overloaded for everybody."""
+
+
+# --- The network ---------------------------------------------------------------------------------------------------
+
+
+class APIConnectionError(APIError):
+    """The network failed: refused, unreachable, reset. `__cause__` is the operating system's own error."""
+
+    may_heal = True
+
+
+class StreamTruncatedError(APIConnectionError):
+    """The stream ended before `message_stop`: what has come is not the whole answer."""
+
+
+class StreamCancelledError(APIConnectionError):
+    """`close()` was called while somebody still waited for the stream."""
+
+    may_heal = False
+
+
+class APITimeoutError(APIConnectionError):
+    """A clock ran out. `seconds` is what it was set to."""
+
+    def __init__(self, message: str, *, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class ConnectTimeoutError(APITimeoutError):
+    """No connection within `connect` seconds (DNS, TCP and TLS together)."""
+
+
+class HeadTimeoutError(APITimeoutError):
+    """The request was sent, and no response head came within `head` seconds."""
+
+
+class SilenceTimeoutError(APITimeoutError):
+    """Not a single byte came for `silence` seconds, not even a ping: the connection is dead."""
+
+
+class ContentTimeoutError(APITimeoutError):
+    """Bytes (pings) came, but no content for `content` seconds: the connection lives, the answer does not."""
+
+
+class TotalTimeoutError(APITimeoutError):
+    """The whole call took longer than `total` seconds."""
+
+
+# --- Rules and limits ----------------------------------------------------------------------------------------------
+
+
+class ProtocolError(APIError):
+    """The other side broke a rule."""
+
+
+APIResponseValidationError = ProtocolError
+
+
+class HTTPProtocolError(ProtocolError):
+    """The other side broke HTTP/1.1. `status_hint` is what a server should answer.
+
+    `by_close`: no byte was wrong; the connection was closed before the message was whole.
+    """
+
+    def __init__(self, message: str, *, status_hint: int = 400, by_close: bool = False) -> None:
+        super().__init__(message)
+        self.status_hint = status_hint
+        self.by_close = by_close
+
+
+class EventDataError(ProtocolError):
+    """An event's data is no JSON object, or lacks a field that the Messages API requires. Nothing of it was applied."""
+
+
+class EventOrderError(ProtocolError):
+    """An event came where the Messages API does not allow it. `rule` names the rule that it broke."""
+
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class LimitExceededError(APIError):
+    """The other side sent more than a limit of yours allows. `limit` is that limit, in bytes."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class HeadTooLargeError(LimitExceededError):
+    """A request or response head (start line and header fields) is larger than `max_head_bytes`."""
+
+
+class BodyTooLargeError(LimitExceededError):
+    """A body is larger than `max_body_bytes`."""
+
+
+class EventTooLargeError(LimitExceededError):
+    """One server-sent event is larger than `max_event_bytes`. `events` are those that were whole before it."""
+
+    def __init__(self, message: str, *, limit: int, events: Sequence[Any] = ()) -> None:
+        super().__init__(message, limit=limit)
+        self.events = events
+
+
+class MessageTooLargeError(LimitExceededError):
+    """The message that the events add up to is larger than `max_message_bytes`."""
+
+
+# --- Misuse --------------------------------------------------------------------------------------------------------
+
+
+class UsageError(RawsseError, ValueError):
+    """You misused us: the call cannot work as it was written."""
+
+
+class InvalidFieldError(UsageError):
+    """A value that cannot be a field of a server-sent event: written out, it would end the field or the event early."""
+
+
+class HTTPUsageError(UsageError):
+    """An HTTP message that may not be sent in this form, or not now."""
+
+
+class PartialJSONError(UsageError):
+    """The text is no beginning of a JSON text. `position` counts characters from 0."""
+
+    def __init__(self, message: str, *, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class ConfigurationError(UsageError):
+    """An argument, command line option or environment variable that cannot work."""
+
+
+class RecordingError(UsageError):
+    """A file that should be a recording is none. The message names the file and line."""
+
+
+# --- From the wire to the class ------------------------------------------------------------------------------------
+
+_CLASS_BY_STATUS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: PaymentRequiredError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: RequestTimeoutError,
+    409: ConflictError,
+    412: PreconditionFailedError,
+    413: ContentTooLargeError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+    431: RequestHeaderFieldsTooLargeError,
+    499: ClientClosedRequestError,
+    501: HTTPNotImplementedError,
+    503: ServiceUnavailableError,
+    504: GatewayTimeoutError,
+    529: OverloadedError,
+}
+
+_STATUS_BY_TYPE: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+def _class_for(status: int) -> type[APIStatusError]:
+    return _CLASS_BY_STATUS.get(status) or (InternalServerError if status >= 500 else APIStatusError)
+
+
+def _read_body(body: object) -> tuple[str | None, str | None, str | None]:
+    """(type, message, request id) of an error body, each None where the body does not say."""
+    if not isinstance(body, dict):
+        return None, None, None
+    error = body.get("error")
+    fields = error if isinstance(error, dict) else {}
+    found = (fields.get("type"), fields.get("message"), body.get("request_id"))
+    kind, message, request_id = (value if isinstance(value, str) else None for value in found)
+    return kind, message, request_id
+
+
+def status_error(status: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
+    """The error for an HTTP answer that is no success.
+
+    `body` is the parsed JSON, or the text where the body was no JSON; `headers` have lower-case names.
+    The class goes by the status: https://docs.anthropic.com/en/api/errors
+    """
+    kind, message, request_id = _read_body(body)
+    if message is None and isinstance(body, str) and body.strip():
+        message = f"the body is no JSON: {quote(body.strip())}"
+    said = f"{status} {kind}" if kind else f"status {status}"
+    return _class_for(status)(
+        f"{said}: {message or 'no message in the body'}",
+        status_code=status,
+        type=kind,
+        body=body,
+        headers=headers,
+        request_id=headers.get("request-id") or request_id,
+    )
+
+
+def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStatusError:
+    """The error for an `error` event in a stream that had begun with 200. The class goes by `error.type`."""
+    kind, message, request_id = _read_body(dict(body))
+    status = _STATUS_BY_TYPE.get(kind or "", 500)
+    return _class_for(status)(
+        f"error event, {kind or 'of no type'}: {message or 'no message'}",
+        status_code=status,
+        type=kind,
+        body=dict(body),
+        headers=headers,
+        request_id=headers.get("request-id") or request_id,
+        in_stream=True,
+    )
