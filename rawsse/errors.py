@@ -60,7 +60,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:  # for the type of two attributes only; nothing below this room is imported when rawsse runs
     from rawsse.messages.content import Message
-    from rawsse.messages.message import Ending
+    from rawsse.messages.ending import Ending
 
 __all__ = [
     "APIConnectionError",

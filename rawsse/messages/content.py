@@ -1,0 +1,249 @@
+"""What a message is made of: content blocks, citations, usage, and the message itself, each a lens over its JSON.
+
+This file knows the types of the Messages API's answers (https://docs.anthropic.com/en/api/messages) and the form in which an
+answer may be sent back. It refuses to know how a message comes about; see `message.py` for that.
+
+    for block in message.content:
+        match block:
+            case TextBlock(text=text): ...
+            case ToolUseBlock(name=name, input=input) if block.complete: ...
+
+A block of a type that is not listed here is an `UnknownBlock`: `block.type` and every field can be read, nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+from rawsse.messages.lens import Lens
+
+__all__ = [
+    "Block",
+    "Citation",
+    "CompactionBlock",
+    "ContainerUploadBlock",
+    "FallbackBlock",
+    "MCPToolUseBlock",
+    "Message",
+    "RedactedThinkingBlock",
+    "ServerToolUseBlock",
+    "TextBlock",
+    "ThinkingBlock",
+    "ToolResultBlock",
+    "ToolUseBlock",
+    "UnknownBlock",
+    "Usage",
+    "look_at_block",
+]
+
+
+class Citation(Lens):
+    """Where a piece of text comes from: `char_location`, `page_location`, `content_block_location`,
+    `web_search_result_location` or `search_result_location`, each with fields of its own."""
+
+    type: str
+    cited_text: str
+
+
+class Usage(Lens):
+    """Token counts. All counts in a stream are totals so far, never increments."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int | None
+    cache_read_input_tokens: int | None
+    server_tool_use: Lens | None
+    output_tokens_details: Lens | None
+    service_tier: str | None
+
+    @property
+    def total_input_tokens(self) -> int:
+        """Fresh, written to the cache and read from the cache: what the context window held."""
+        cached = (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
+        return int(self.raw.get("input_tokens") or 0) + cached
+
+
+class Block(Lens):
+    """A content block. The fold sets two facts that are not JSON:
+
+    `complete`: the block was closed, and a tool's input is valid JSON. A tool call that is not complete may not be run.
+    `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
+    """
+
+    __slots__ = ("complete", "input_text")
+    type: str
+    complete: bool
+    input_text: str
+
+    OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
+    FIELDS: ClassVar[Mapping[str, Any]] = {"citations": Citation}
+
+    def __init__(self, raw: dict[str, Any], *, complete: bool = True, input_text: str = "") -> None:
+        super().__init__(raw)
+        self.complete = complete
+        self.input_text = input_text
+
+
+class TextBlock(Block):
+    """Text, with citations if documents or searches gave some."""
+
+    text: str
+    citations: list[Citation] | None
+
+
+class ThinkingBlock(Block):
+    """The model's thinking. It may be sent back only with its signature, and unchanged."""
+
+    thinking: str
+    signature: str | None
+
+
+class RedactedThinkingBlock(Block):
+    """Thinking that only the API can read."""
+
+    data: str
+
+
+class ToolUseBlock(Block):
+    """A call of one of your tools. `input` is the parsed JSON object; of a cut call, its best reading: look at `complete`."""
+
+    id: str
+    name: str
+    input: Any
+    caller: Lens | None
+
+
+class ServerToolUseBlock(ToolUseBlock):
+    """A call of a tool that runs at Anthropic (web search, code execution …)."""
+
+
+class MCPToolUseBlock(ToolUseBlock):
+    """A call of a tool at an MCP server that the API talks to."""
+
+    server_name: str
+
+
+class ToolResultBlock(Block):
+    """The result of a tool that ran at Anthropic or at an MCP server; it comes whole. `content` varies with the type."""
+
+    tool_use_id: str
+    content: Any
+    caller: Lens | None
+
+
+class ContainerUploadBlock(Block):
+    """A file that a tool made."""
+
+    file_id: str
+
+
+class CompactionBlock(Block):
+    """The summary that stands for an older part of the conversation."""
+
+    content: str | None
+    encrypted_content: str | None
+
+
+class FallbackBlock(Block):
+    """From here on another model answers."""
+
+
+class UnknownBlock(Block):
+    """A block of a type that this version does not know."""
+
+
+_BLOCKS: Mapping[str, type[Block]] = {
+    "text": TextBlock,
+    "thinking": ThinkingBlock,
+    "redacted_thinking": RedactedThinkingBlock,
+    "tool_use": ToolUseBlock,
+    "server_tool_use": ServerToolUseBlock,
+    "mcp_tool_use": MCPToolUseBlock,
+    "web_search_tool_result": ToolResultBlock,
+    "web_fetch_tool_result": ToolResultBlock,
+    "code_execution_tool_result": ToolResultBlock,
+    "bash_code_execution_tool_result": ToolResultBlock,
+    "text_editor_code_execution_tool_result": ToolResultBlock,
+    "tool_search_tool_result": ToolResultBlock,
+    "mcp_tool_result": ToolResultBlock,
+    "advisor_tool_result": ToolResultBlock,
+    "mcp_tool_listing": UnknownBlock,
+    "container_upload": ContainerUploadBlock,
+    "compaction": CompactionBlock,
+    "fallback": FallbackBlock,
+}
+
+KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
+
+
+def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str = "") -> Block:
+    """The lens of the class that `raw["type"]` names."""
+    return _BLOCKS.get(raw.get("type", ""), UnknownBlock)(raw, complete=complete, input_text=input_text)
+
+
+BlockFacts: TypeAlias = Mapping[int, tuple[bool, str]]
+"""By index of the block: (complete, input text), for the blocks of a streamed message."""
+
+
+class Message(Lens):
+    """An answer: what the API returns without `stream`, and what its events add up to. A lens over that JSON."""
+
+    __slots__ = ("_facts", "request_id")
+    id: str
+    type: str
+    role: str
+    model: str
+    content: list[Any]
+    stop_reason: str | None
+    stop_sequence: str | None
+    stop_details: Lens | None
+    usage: Usage
+    container: Lens | None
+    request_id: str | None
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"usage": Usage}
+
+    def __init__(self, raw: dict[str, Any], *, facts: BlockFacts | None = None, request_id: str | None = None) -> None:
+        super().__init__(raw)
+        self._facts: BlockFacts = facts or {}
+        self.request_id = request_id
+
+    def _look(self, name: str, value: Any) -> Any:
+        if name != "content" or not isinstance(value, list):
+            return super()._look(name, value)
+        return [self._look_at_block(index, block) for index, block in enumerate(value)]
+
+    def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
+        complete, input_text = self._facts.get(index, (True, ""))
+        return look_at_block(raw, complete=complete, input_text=input_text)
+
+    @property
+    def text(self) -> str:
+        """The text of all text blocks, one after the other."""
+        return "".join(block.text for block in self.content if isinstance(block, TextBlock))
+
+    def replayable(self) -> dict[str, Any] | None:
+        """The message as a turn that may be sent back to the API, also if it was cut: `{"role", "content"}`.
+
+        Left out, because the API refuses them: tool calls that are not complete, server tool calls whose result never
+        came, thinking without its signature, text that is empty. None if nothing is left. The blocks are those of the
+        message, unchanged. A tool call that is kept needs its `tool_result` in your next turn.
+        """
+        blocks = self.content
+        answered = {block.tool_use_id for block in blocks if isinstance(block, ToolResultBlock)}
+        # With `pause_turn` the API itself goes on with the server tool call that stands last.
+        is_paused = self.stop_reason == "pause_turn"
+        content = [block.to_dict() for block in blocks if _may_be_replayed(block, answered, is_paused=is_paused)]
+        return {"role": "assistant", "content": content} if content else None
+
+
+def _may_be_replayed(block: Block, answered: set[str], *, is_paused: bool) -> bool:
+    match block:
+        case TextBlock():
+            return bool(block.text)
+        case ThinkingBlock():
+            return bool(block.signature)
+        case ServerToolUseBlock() | MCPToolUseBlock():
+            return block.complete and (is_paused or block.id in answered)
+    return block.complete

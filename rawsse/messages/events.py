@@ -1,0 +1,357 @@
+"""One server-sent event -> one typed event of the Messages API.
+
+This file knows the events that the API streams (https://docs.anthropic.com/en/docs/build-with-claude/streaming). It refuses
+to know their order and what they add up to; see `message.py` for both.
+
+    event = read_event(sse_event)                 # one `json.loads` and one thin object
+    match event:
+        case ContentBlockDelta(delta=TextDelta(text=text)): print(text, end="")
+        case Ping(): ...
+
+`event.raw` is the JSON as it came and `event.sse` the server-sent event that it came in. Events and deltas of types that
+this version does not know are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time.
+
+The second half holds the derived events, which add what the message has become so far: `TextEvent` and its kin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from rawsse.errors import EventDataError, quote
+from rawsse.messages.content import Block, Citation, Message, Usage, look_at_block
+from rawsse.messages.lens import Lens
+from rawsse.sse import Event
+
+__all__ = [
+    "CitationEvent",
+    "CitationsDelta",
+    "CompactionDelta",
+    "CompactionEvent",
+    "ContentBlockDelta",
+    "ContentBlockStart",
+    "ContentBlockStop",
+    "Delta",
+    "DerivedEvent",
+    "ErrorEvent",
+    "InputJSONDelta",
+    "InputJSONEvent",
+    "MessageDelta",
+    "MessageDeltaFields",
+    "MessageStart",
+    "MessageStop",
+    "MessageStreamEvent",
+    "Ping",
+    "SignatureDelta",
+    "SignatureEvent",
+    "StreamEvent",
+    "TextDelta",
+    "TextEvent",
+    "ThinkingDelta",
+    "ThinkingEvent",
+    "UnknownDelta",
+    "UnknownEvent",
+    "read_event",
+]
+
+# --- Deltas --------------------------------------------------------------------------------------------------------
+
+
+class Delta(Lens):
+    """A change to one content block."""
+
+    type: str
+    FIELDS: ClassVar[Mapping[str, Any]] = {"citation": Citation}
+
+
+class TextDelta(Delta):
+    """More text of a `text` block."""
+
+    text: str
+
+
+class CitationsDelta(Delta):
+    """One more citation of a `text` block."""
+
+    citation: Citation
+
+
+class InputJSONDelta(Delta):
+    """More of the JSON text of a tool's input; a fragment, parsable only together with the others."""
+
+    partial_json: str
+
+
+class ThinkingDelta(Delta):
+    """More of a `thinking` block."""
+
+    thinking: str
+    estimated_tokens: int | None
+
+
+class SignatureDelta(Delta):
+    """The signature of a `thinking` block: the whole value, once."""
+
+    signature: str
+
+
+class CompactionDelta(Delta):
+    """The content of a `compaction` block: the whole value, once."""
+
+    content: str | None
+    encrypted_content: str | None
+
+
+class UnknownDelta(Delta):
+    """A delta of a type that this version does not know."""
+
+
+class MessageDeltaFields(Lens):
+    """What `message_delta` says of the message itself."""
+
+    stop_reason: str | None
+    stop_sequence: str | None
+    stop_details: Lens | None
+    container: Lens | None
+
+
+_DELTAS: Mapping[str, type[Delta]] = {
+    "text_delta": TextDelta,
+    "citations_delta": CitationsDelta,
+    "input_json_delta": InputJSONDelta,
+    "thinking_delta": ThinkingDelta,
+    "signature_delta": SignatureDelta,
+    "compaction_delta": CompactionDelta,
+}
+
+KNOWN_DELTA_TYPES = frozenset(_DELTAS)
+
+
+def _look_at_delta(raw: dict[str, Any]) -> Delta:
+    return _DELTAS.get(raw.get("type", ""), UnknownDelta)(raw)
+
+
+# --- Events --------------------------------------------------------------------------------------------------------
+
+
+_NO_EVENT = Event()
+
+
+class StreamEvent(Lens):
+    """An event of the stream. `sse` is the server-sent event that it was read from."""
+
+    __slots__ = ("sse",)
+    type: str
+    sse: Event
+
+    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
+        super().__init__(raw)
+        self.sse = sse
+
+
+class MessageStart(StreamEvent):
+    """The first event: the message with its id, model and first usage, and (normally) no content."""
+
+    message: Message
+    FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
+
+
+class ContentBlockStart(StreamEvent):
+    """A block begins. Blocks of results come whole here and get no deltas."""
+
+    index: int
+    content_block: Block
+    FIELDS: ClassVar[Mapping[str, Any]] = {"content_block": look_at_block}
+
+
+class ContentBlockDelta(StreamEvent):
+    """A block goes on."""
+
+    index: int
+    delta: Delta
+    FIELDS: ClassVar[Mapping[str, Any]] = {"delta": _look_at_delta}
+
+
+class ContentBlockStop(StreamEvent):
+    """A block ends. `content_block` is the whole block if the event comes from a `MessageStream`, else None."""
+
+    __slots__ = ("content_block",)
+    index: int
+    content_block: Block | None
+
+    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, content_block: Block | None = None) -> None:
+        super().__init__(raw, sse)
+        self.content_block = content_block
+
+
+class MessageDelta(StreamEvent):
+    """The stop reason and the usage so far. There may be more than one."""
+
+    delta: MessageDeltaFields
+    usage: Usage
+    FIELDS: ClassVar[Mapping[str, Any]] = {"delta": MessageDeltaFields, "usage": Usage}
+
+
+class MessageStop(StreamEvent):
+    """The answer is whole. `message` is the message if the event comes from a `MessageStream`, else None."""
+
+    __slots__ = ("message",)
+    message: Message | None
+
+    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, message: Message | None = None) -> None:
+        super().__init__(raw, sse)
+        self.message = message
+
+
+class Ping(StreamEvent):
+    """The connection lives; there is nothing to say yet."""
+
+
+class ErrorEvent(StreamEvent):
+    """The API failed after it had answered 200. Nothing comes after it."""
+
+    error: Lens
+    request_id: str | None
+
+
+class UnknownEvent(StreamEvent):
+    """An event of a type that this version does not know."""
+
+
+_EVENTS: Mapping[str, type[StreamEvent]] = {
+    "message_start": MessageStart,
+    "content_block_start": ContentBlockStart,
+    "content_block_delta": ContentBlockDelta,
+    "content_block_stop": ContentBlockStop,
+    "message_delta": MessageDelta,
+    "message_stop": MessageStop,
+    "ping": Ping,
+    "error": ErrorEvent,
+}
+
+KNOWN_EVENT_TYPES = frozenset(_EVENTS)
+
+# What an event cannot do without: (field, type, what the message calls it).
+_REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
+    "message_start": (("message", dict, "an object"),),
+    "content_block_start": (("index", int, "a number"), ("content_block", dict, "an object")),
+    "content_block_delta": (("index", int, "a number"), ("delta", dict, "an object")),
+    "content_block_stop": (("index", int, "a number"),),
+    "error": (("error", dict, "an object"),),
+}
+
+DONE = "[DONE]"
+"""The end mark of other vendors' streams. Gateways add it to the Messages API's; it carries nothing."""
+
+
+def read_event(sse: Event) -> StreamEvent | None:
+    """The typed event in `sse`; None for the end mark `[DONE]`.
+
+    The JSON's `type` decides what it is; where it has none, the event's name (some gateways send no `event:` line, others no
+    `type`). Raises `EventDataError` if the data are no JSON object or lack what the type requires.
+    """
+    try:
+        raw = json.loads(sse.data)
+    except (ValueError, RecursionError) as exc:
+        if sse.data.strip() == DONE:
+            return None
+        if sse.event not in _EVENTS and sse.event != "message":
+            return UnknownEvent({"type": sse.event}, sse)  # somebody else's event: its data are in `sse`
+        raise EventDataError(f"the data of event {quote(sse.event)} are no JSON ({exc}): {quote(sse.data)}") from None
+    if type(raw) is not dict:
+        raise EventDataError(f"the data of event {quote(sse.event)} are no JSON object: {quote(sse.data)}")
+    kind = raw.get("type") or sse.event
+    if not isinstance(kind, str):
+        raise EventDataError(f"the type of event {quote(sse.event)} is no string: {quote(repr(kind))}")
+    for name, wanted, words in _REQUIRED.get(kind, ()):
+        if type(raw.get(name)) is not wanted:
+            raise EventDataError(f"event {kind} has no {name!r} that is {words}: {quote(sse.data)}")
+    if "type" not in raw:
+        raw["type"] = kind
+    return _EVENTS.get(kind, UnknownEvent)(raw, sse)
+
+
+# --- Derived events ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """More text. `snapshot` is the block's text up to here."""
+
+    index: int
+    text: str
+    _snapshot: Callable[[], str] = field(repr=False, compare=False)
+    type: Literal["text"] = "text"
+
+    @property
+    def snapshot(self) -> str:
+        """The block's text up to and with this event; joined when looked at."""
+        return self._snapshot()
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingEvent:
+    """More thinking. `snapshot` is the block's thinking up to here."""
+
+    index: int
+    thinking: str
+    _snapshot: Callable[[], str] = field(repr=False, compare=False)
+    type: Literal["thinking"] = "thinking"
+
+    @property
+    def snapshot(self) -> str:
+        """The block's thinking up to and with this event; joined when looked at."""
+        return self._snapshot()
+
+
+@dataclass(frozen=True, slots=True)
+class InputJSONEvent:
+    """More of a tool's input."""
+
+    index: int
+    partial_json: str
+    _snapshot: Callable[[], Any] = field(repr=False, compare=False)
+    type: Literal["input_json"] = "input_json"
+
+    @property
+    def snapshot(self) -> Any:
+        """The best reading of the input so far, at the moment of looking. Not to be changed, and not to be run."""
+        return self._snapshot()
+
+
+@dataclass(frozen=True, slots=True)
+class CitationEvent:
+    """One more citation. `snapshot` are the block's citations up to here."""
+
+    index: int
+    citation: Citation
+    snapshot: list[Citation]
+    type: Literal["citation"] = "citation"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureEvent:
+    """The signature of the thinking block."""
+
+    index: int
+    signature: str
+    type: Literal["signature"] = "signature"
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionEvent:
+    """The content of the compaction block."""
+
+    index: int
+    content: str | None
+    encrypted_content: str | None
+    type: Literal["compaction"] = "compaction"
+
+
+DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent
+
+MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
+"""What iterating a `MessageStream` gives: each event of the wire, and after it the derived one, if there is one."""
