@@ -1,0 +1,355 @@
+"""rawsse.messages.partial_json against RFC 8259, `json.loads`, and jiter (what the official SDK reads with)."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rawsse.errors import PartialJSONError
+from rawsse.messages.partial_json import MAX_DEPTH, MAX_NUMBER_CHARS, PartialJSON, read_partial
+
+DOCUMENTS = [
+    '{"city": "Oslo", "days": 14}',
+    ' { "a" : [ 1 , -2.50 , 3e5, 4E-2, 5.5e+1 ] , "b" : { } }\r\n\t',
+    '[true, false, null, [], {}, [[]], "", 0, -0, -0.0, 0.5, 1e0]',
+    r'{"esc\"aped": "\\ \/ \b \f \n \r \t A é \u0000 \ud83d\ude00 \uD834\uDD1E"}',
+    '{"raw": "é 😀 \u2028 \u2029 \x7f", "👨‍👩‍👧": "e\u0301"}',
+    '{"a": 1, "b": 2, "a": {"c": 3}, "b": "x", "a": 7}',
+    "[NaN, Infinity, -Infinity, 1e400, 123456789012345678901234567890]",
+    '"a string alone"',
+    "-12.5e-7",
+    "true",
+    '{"query": "SELECT *\\nFROM t", "rows": [{"id": 1, "tags": ["x", "y"]}, {"id": 2, "tags": []}]}',
+]
+
+
+def prefixes(document: str) -> Iterator[str]:
+    return (document[:end] for end in range(len(document) + 1))
+
+
+def fed_by_character(text: str, **options: Any) -> PartialJSON:
+    reading = PartialJSON(**options)
+    for char in text:
+        reading.feed(char)
+    return reading
+
+
+def error_of(text: str, **options: Any) -> PartialJSONError:
+    with pytest.raises(PartialJSONError) as caught:
+        read_partial(text, **options)
+    return caught.value
+
+
+# --- What counts ---
+
+
+def test_before_anything_the_value_is_none() -> None:
+    assert PartialJSON().value is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (" ", None),
+        ("{", {}),
+        ('{"a', {}),
+        ('{"a"', {}),
+        ('{"a": ', {}),
+        ('{"a": [', {"a": []}),
+        ('{"a": [{"b": {', {"a": [{"b": {}}]}),
+        ('{"a": 1,', {"a": 1}),
+        ('{"a": 1, "b', {"a": 1}),
+    ],
+)
+def test_a_container_counts_from_its_first_character_and_a_member_once_it_has_a_value(text: str, value: Any) -> None:
+    assert read_partial(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[1", [1]),
+        ("[-", []),
+        ("[-0", [0]),
+        ("[1.", []),
+        ("[1.5", [1.5]),
+        ("[1.5e", []),
+        ("[1.5e+", []),
+        ("[1.5e+2", [150.0]),
+        ("7", 7),
+        ("7.", None),
+    ],
+)
+def test_a_number_counts_if_it_is_one_as_it_stands(text: str, value: Any) -> None:
+    assert read_partial(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("[t", []), ("[tru", []), ("[true", [True]), ("nul", None), ("[null", [None])]
+)
+def test_a_literal_counts_once_it_is_whole(text: str, value: Any) -> None:
+    assert read_partial(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [('{"a":"hel', {}), ('["x","y', ["x"]), ('"alone', None), ('["\\', [])])
+def test_a_cut_string_is_dropped(text: str, value: Any) -> None:
+    assert read_partial(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":"', {"a": ""}),
+        ('{"a":"hel', {"a": "hel"}),
+        ('["x","y', ["x", "y"]),
+        ('"alone', "alone"),
+        ('["a\\', ["a"]),
+        ('["a\\u00e', ["a"]),
+        ('["a\\ud83d\\ude0', ["a"]),
+        ('{"a":"x","ke', {"a": "x"}),
+    ],
+)
+def test_keep_strings_keeps_a_cut_string_without_its_cut_escape_but_no_cut_key(text: str, value: Any) -> None:
+    assert read_partial(text, keep_strings=True) == value
+
+
+def test_a_cut_value_gives_way_to_the_member_of_the_same_name_that_it_hid() -> None:
+    reading = PartialJSON()
+    reading.feed('{"a": true, "a": 1')
+    assert reading.value == {"a": 1}
+    reading.feed(".")
+    assert reading.value == {"a": True}
+
+
+def test_a_number_is_taken_back_when_it_stops_being_one() -> None:
+    reading = PartialJSON()
+    seen = []
+    for fragment in ('{"a": [1', ".", "5", "e", "1", "]}"):
+        reading.feed(fragment)
+        seen.append(json.dumps(reading.value))
+    assert seen == ['{"a": [1]}', '{"a": []}', '{"a": [1.5]}', '{"a": []}', '{"a": [15.0]}', '{"a": [15.0]}']
+
+
+def test_a_number_alone_is_taken_back_too() -> None:
+    reading = PartialJSON()
+    reading.feed("3")
+    assert (reading.value, reading.is_complete) == (3, True)
+    reading.feed(".")
+    assert (reading.value, reading.is_complete) == (None, False)
+
+
+def test_the_value_is_live() -> None:
+    reading = PartialJSON()
+    reading.feed('{"a": [')
+    value = reading.value
+    reading.feed("1, 2]")
+    assert value == {"a": [1, 2]}
+
+
+def test_looking_twice_changes_nothing() -> None:
+    reading = PartialJSON(keep_strings=True)
+    reading.feed('["ab')
+    assert [reading.value == ["ab"], reading.value == ["ab"]] == [True, True]
+
+
+def test_the_text_is_everything_that_was_fed() -> None:
+    reading = PartialJSON()
+    assert reading.text == ""
+    for fragment in ('{"a"', "", ": 1", "}"):
+        reading.feed(fragment)
+    assert (reading.text, reading.text) == ('{"a": 1}', '{"a": 1}')
+
+
+# --- The end ---
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("keep_strings", [False, True])
+def test_the_whole_text_reads_as_json_loads_reads_it(document: str, keep_strings: bool) -> None:
+    assert repr(fed_by_character(document, keep_strings=keep_strings).close()) == repr(json.loads(document))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_looking_after_every_character_changes_no_reading(document: str) -> None:
+    reading = PartialJSON(keep_strings=True)
+    for end, char in enumerate(document, 1):
+        reading.feed(char)
+        assert repr(reading.value) == repr(read_partial(document[:end], keep_strings=True))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_complete_means_that_json_loads_would_take_it(document: str) -> None:
+    for text in prefixes(document):
+        reading = fed_by_character(text)
+        assert reading.is_complete == _is_json(text), text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", ["", "  ", "{", '{"a": 1', '"abc', "1.", "[1"])
+def test_closing_an_unfinished_text_says_where_it_stopped(text: str) -> None:
+    reading = PartialJSON()
+    reading.feed(text)
+    with pytest.raises(PartialJSONError, match=f"the JSON text is unfinished after {len(text)} characters") as caught:
+        reading.close()
+    assert caught.value.position == len(text)
+
+
+# --- What no JSON text begins with ---
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x", "no JSON at character 0: expected a value, found 'x'"),
+        ("[1,]", "no JSON at character 3: expected a value, found ']'"),
+        ("]", "no JSON at character 0: expected a value, found ']'"),
+        ('{"a": }', "no JSON at character 6: expected a value, found '}'"),
+        ('{"a": ]', "no JSON at character 6: expected a value, found ']'"),
+        ("{1", "no JSON at character 1: expected a key in quotation marks, found '1'"),
+        ('{"a":1,}', "no JSON at character 7: expected a key in quotation marks, found '}'"),
+        ('{"a" 1', "no JSON at character 5: expected a colon, found '1'"),
+        ("[1 2", "no JSON at character 3: expected a comma or the end of the array, found '2'"),
+        ("[1}", "no JSON at character 2: expected a comma or the end of the array, found '}'"),
+        ('{"a":1]', "no JSON at character 6: expected a comma or the end of the object, found ']'"),
+        ('{"a":1} x', "no JSON at character 8: expected nothing after the value, found 'x'"),
+        ("01", "no JSON at character 1: expected a number, found '1'"),
+        ("[-a", "no JSON at character 2: expected a number, found 'a'"),
+        ("[1.]", "no JSON at character 3: expected a number, found ']'"),
+        ("[trux", "no JSON at character 4: expected true, false or null, found 'x'"),
+        ("[-Inx", "no JSON at character 4: expected true, false or null, found 'x'"),
+        ('["a\nb', "no JSON at character 3: expected control characters in a string to be escaped, found '\\n'"),
+        ('["\\x', "no JSON at character 3: expected an escape, found 'x'"),
+        ('["\\u12G', "no JSON at character 6: expected an escape, found 'G'"),
+        ('["\\ud83dx', "no JSON at character 8: expected an escape, found 'x'"),
+        ('["\\ud83d\\n', "no JSON at character 9: expected an escape, found 'n'"),
+        ('["\\ude00', "expected the first half of a surrogate pair before the second, found '\\\\ude00'"),
+        ('["\\ud83d\\u0000', "expected the second half of a surrogate pair, found '\\\\ud83d\\\\u0000'"),
+        ("\ufeff[", "no JSON at character 0: expected a value, found '\\ufeff'"),
+        ("[\xa01", "no JSON at character 1: expected a value, found '\\xa0'"),
+        ("[1\x0c", "no JSON at character 2: expected a comma or the end of the array, found '\\x0c'"),
+        ("[\u0661", "no JSON at character 1: expected a value, found '\u0661'"),
+    ],
+)
+def test_what_no_json_text_begins_with_is_refused_at_its_character(text: str, message: str) -> None:
+    assert message in str(error_of(text))
+
+
+def test_the_position_counts_over_all_fragments() -> None:
+    reading = PartialJSON()
+    for fragment in ("[1,", " ", "2"):
+        reading.feed(fragment)
+    with pytest.raises(PartialJSONError, match="character 7") as caught:
+        reading.feed(", ,")
+    assert caught.value.position == 7
+
+
+def test_after_an_error_every_call_raises_it_again_and_the_reading_stays() -> None:
+    reading = PartialJSON()
+    with pytest.raises(PartialJSONError) as first:
+        reading.feed("[1, 2 3")
+    for call in (lambda: reading.feed("]"), reading.close):
+        with pytest.raises(PartialJSONError) as again:
+            call()
+        assert again.value is first.value
+    assert (reading.value, reading.is_complete, reading.text) == ([1, 2], False, "[1, 2 3")
+
+
+# --- Limits and cost ---
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_nesting_is_bounded(opening: str) -> None:
+    read_partial(opening * MAX_DEPTH)
+    message = str(error_of(opening * (MAX_DEPTH + 1)))
+    assert f"expected no more than max_depth ({MAX_DEPTH}) levels, found" in message
+
+
+def test_the_bound_on_nesting_is_an_argument() -> None:
+    assert read_partial("[[]]", max_depth=2) == [[]]
+    assert error_of("[[[", max_depth=2).position == 2
+
+
+def test_the_length_of_a_number_is_bounded() -> None:
+    assert read_partial("9" * MAX_NUMBER_CHARS) == 10**MAX_NUMBER_CHARS - 1
+    assert "expected no number longer than 4300 characters" in str(error_of("9" * (MAX_NUMBER_CHARS + 1)))
+
+
+def test_numbers_beyond_a_float_are_infinite_as_in_json_loads() -> None:
+    assert read_partial("[1e400") == [math.inf]
+
+
+def seconds_for(work: Callable[[], None]) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [lambda n: '{"a": "' + "x" * n, lambda n: '{"a": "' + "\\n" * (n // 2), lambda n: "[" + "1, " * (n // 3)],
+    ids=["one string", "escapes", "numbers"],
+)
+def test_four_times_the_text_character_by_character_takes_no_more_than_eight_times_as_long(
+    document: Callable[[int], str],
+) -> None:
+    def read(n: int) -> None:
+        reading = PartialJSON()
+        for char in document(n):
+            reading.feed(char)
+            _ = reading.value
+
+    small, large = (seconds_for(lambda n=n: read(n)) for n in (10_000, 40_000))  # type: ignore[misc]
+    assert large / small < 8, f"{large / small:.1f} times as long: quadratic would be 16"
+
+
+# --- Beside jiter ---
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize(("keep_strings", "mode"), [(False, True), (True, "trailing-strings")])
+def test_every_beginning_of_a_document_reads_as_jiter_reads_it(document: str, keep_strings: bool, mode: Any) -> None:
+    jiter = pytest.importorskip("jiter", reason="jiter, the SDK's parser, is not installed")
+    for text in prefixes(document):
+        try:
+            theirs = jiter.from_json(text.encode(), partial_mode=mode)
+        except ValueError as exc:
+            assert str(exc).startswith("EOF while parsing"), text  # noqa: PT017  # no value yet: for us None
+            theirs = None
+        assert repr(read_partial(text, keep_strings=keep_strings)) == repr(theirs), text
+
+
+def test_what_jiter_refuses_is_refused() -> None:
+    jiter = pytest.importorskip("jiter", reason="jiter, the SDK's parser, is not installed")
+    for text in _damaged(DOCUMENTS):
+        try:
+            ours = repr(read_partial(text))
+        except PartialJSONError:
+            continue  # jiter reads on after the end of a value, and looks at no cut escape: we refuse more
+        try:
+            theirs = repr(jiter.from_json(text.encode(), partial_mode=True))
+        except ValueError as exc:
+            theirs = "None" if str(exc).startswith("EOF while parsing") else f"refused: {exc}"
+        assert ours == theirs, text
+
+
+def _damaged(documents: list[str]) -> Iterator[str]:
+    """Every document with each of its characters replaced by each of these."""
+    for document in documents:
+        for at in range(len(document)):
+            for char in '[]{}",:\\-+.eE0t\x01':
+                yield document[:at] + char + document[at + 1 :]
