@@ -1,0 +1,295 @@
+"""One HTTP exchange: a request out, a response in, with its clocks, and `close` at any time.
+
+This file knows how a request and its response travel over one `Stream`, and which clock runs when. It refuses to know
+server-sent events, the Messages API, and what to do after a failure.
+
+    exchange = Exchange(connect, request, timeouts)
+    response = await exchange.open()          # connect, send, wait for the head
+    while (data := await exchange.read()):    # the body, as it comes
+        ...
+    exchange.close()
+
+Every failure is an `APIError` with `phase`, `bytes_received` and `request_id` set. After it the connection is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from rawsse.client.net import READ_BYTES, Interrupted, Stream, Timeouts, Waiter
+from rawsse.errors import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    BodyTooLargeError,
+    ConnectTimeoutError,
+    ContentTimeoutError,
+    HeadTimeoutError,
+    HTTPProtocolError,
+    Phase,
+    SilenceTimeoutError,
+    StreamCancelledError,
+    StreamTruncatedError,
+    TotalTimeoutError,
+    status_error,
+)
+from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, EndOfMessage, Response
+
+__all__ = ["MAX_JSON_BYTES", "Exchange", "RequestData", "Timing"]
+
+MAX_JSON_BYTES = 8 * 1024 * 1024
+"""How much of an answer that is no stream is read: an error, a count of tokens. Both have a few hundred bytes."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestData:
+    """A request, ready to send. `host_field` is the value of `Host`."""
+
+    method: str
+    target: str
+    host_field: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)  # they hold the key
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class Timing:
+    """When things happened, in seconds since the call began; None for what has not."""
+
+    connected: float | None = None
+    head: float | None = None
+    first_event: float | None = None
+    first_content: float | None = None
+    ended: float | None = None
+
+
+class Exchange:
+    """One request and its response. `phase` says how far it came."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Stream]],
+        request: RequestData,
+        timeouts: Timeouts,
+        *,
+        max_head_bytes: int = MAX_HEAD_BYTES,
+        max_json_bytes: int = MAX_JSON_BYTES,
+    ) -> None:
+        self.request = request
+        self.response: Response | None = None
+        self.phase: Phase = "connect"
+        self.bytes_received = 0
+        self.timing = Timing()
+        self._max_json_bytes = max_json_bytes
+        self._connect = connect
+        self._timeouts = timeouts
+        self._http = ClientConnection(request.host_field, max_head_bytes=max_head_bytes)
+        self._stream: Stream | None = None
+        self._waiter = Waiter()
+        self._decoder: ContentDecoder | None = None
+        self._is_over = False
+        self._started = math.inf  # set by `open`, in the loop's time
+        self._waited_for_content = 0.0  # seconds; only waiting counts, not what the caller does between two reads
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response."""
+        return self.response.headers.get("request-id") if self.response else None
+
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return asyncio.get_running_loop().time() - self._started
+
+    async def open(self) -> Response:
+        """Connect, send the request, and wait for the response's head.
+
+        Raises `APIError`; where the status is no success (2xx), the `APIStatusError` for it, with the body read.
+        """
+        self._started = asyncio.get_running_loop().time()
+
+        # Connecting...
+        deadline = self._from_now(self._timeouts.connect)
+        self._stream = await self._wait(self._connect_unless_closed, deadline, ConnectTimeoutError)
+        self.timing.connected = self.elapsed()
+
+        # Sending the request...
+        self.phase = "send"
+        request = self.request
+        wire = self._http.send_request(request.method, request.target, request.headers, request.body)
+        stream = self._stream
+        deadline = self._from_now(self._timeouts.head)
+        await self._wait(lambda: stream.write(wire), deadline, HeadTimeoutError)
+
+        # Waiting for the head...
+        self.phase = "head"
+        deadline = self._from_now(self._timeouts.head)
+        while (event := self._next_event()) is None:
+            await self._receive(deadline, HeadTimeoutError)
+        assert isinstance(event, Response)  # noqa: S101 - HTTP allows nothing else here
+        self.response = event
+        self.phase = "open"
+        self.timing.head = self.elapsed()
+        self._decoder = self._guard(lambda: ContentDecoder(event.headers.get("content-encoding", "")))
+        if not 200 <= event.status < 300:
+            raise self._failed(status_error(event.status, _json_or_text(await self.read_all()), event.headers))
+        return event
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, content decoding undone; `b""` when it is whole. Raises `APIError`."""
+        assert self._decoder is not None  # noqa: S101 - `open` has returned
+        while not self._is_over:
+            match self._next_event():
+                case Data(data=data):
+                    if decoded := self._guard(lambda: self._decode(data)):
+                        return decoded
+                case EndOfMessage():
+                    self.close()
+                case _:
+                    await self._receive_body()
+        return b""
+
+    async def read_all(self) -> bytes:
+        """The whole body of an answer that is no stream. Raises `APIError`; `BodyTooLargeError` above `max_json_bytes`."""
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.read():
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_json_bytes:
+                limit = self._max_json_bytes
+                raise self._failed(
+                    BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
+                )
+        return b"".join(pieces)
+
+    def note_content(self) -> None:
+        """Content has come: the content clock starts afresh."""
+        self._waited_for_content = 0.0
+
+    def close(self) -> None:
+        """End the exchange and drop the connection, at any phase, from any task, any number of times.
+
+        A task that waits in `open` or `read` wakes up with `StreamCancelledError`.
+        """
+        self._is_over = True
+        self._waiter.interrupt()
+        if self._stream is not None:
+            self._stream.abort()
+
+    # Waiting -------------------------------------------------------------------------------------------------------
+
+    async def _receive_body(self) -> None:
+        now = asyncio.get_running_loop().time()
+        silence = now + (self._timeouts.silence or math.inf)
+        content = now + (self._timeouts.content or math.inf) - self._waited_for_content
+        if content < silence:
+            received = await self._receive(self._bounded(content), ContentTimeoutError)
+        else:
+            received = await self._receive(self._bounded(silence), SilenceTimeoutError)
+        self._waited_for_content += asyncio.get_running_loop().time() - now
+        self.bytes_received += received
+
+    def _from_now(self, seconds: float | None) -> float:
+        return self._bounded(asyncio.get_running_loop().time() + (seconds or math.inf))
+
+    def _bounded(self, deadline: float) -> float:
+        """The deadline, or that of the whole call, whichever is earlier."""
+        return min(deadline, self._started + (self._timeouts.total or math.inf))
+
+    async def _connect_unless_closed(self) -> Stream:
+        stream = await self._connect()
+        if self._is_over:  # closed in the very tick in which the connection came up
+            stream.abort()
+        return stream
+
+    async def _receive(self, deadline: float, error: type[APITimeoutError]) -> int:
+        """Take the next bytes from the network; how many there were."""
+        stream = self._stream
+        assert stream is not None  # noqa: S101 - `open` has connected
+        data = await self._wait(lambda: stream.read(READ_BYTES), deadline, error)
+        self._guard(lambda: self._http.receive_data(data))
+        return len(data)
+
+    async def _wait(self, operation: Callable[[], Awaitable[T]], deadline: float, error: type[APITimeoutError]) -> T:
+        try:
+            return await self._waiter.wait(operation, deadline)
+        except Interrupted:
+            raise self._failed(StreamCancelledError("the stream was closed while it was waited for")) from None
+        except TimeoutError:
+            raise self._failed(self._timed_out(error)) from None
+        except APIError as exc:
+            raise self._failed(exc) from exc.__cause__
+        except OSError as exc:
+            raise self._failed(self._lost(exc)) from exc
+        except BaseException:  # cancelled: the socket is freed in this very tick
+            self.close()
+            raise
+
+    # Failures ------------------------------------------------------------------------------------------------------
+
+    def _timed_out(self, error: type[APITimeoutError]) -> APITimeoutError:
+        total = self._timeouts.total
+        if total is not None and self.elapsed() >= total:
+            return TotalTimeoutError(f"the whole call took longer than {total:g} s", seconds=total)
+        if error is ConnectTimeoutError:
+            seconds = self._timeouts.connect
+            return error(f"no connection to {self.request.host_field} within {seconds:g} s", seconds=seconds)
+        if error is HeadTimeoutError:
+            seconds = self._timeouts.head
+            return error(f"no response head within {seconds:g} s of the request", seconds=seconds)
+        if error is ContentTimeoutError:
+            seconds = self._timeouts.content
+            return error(f"the connection lives, but no content came for {seconds:g} s", seconds=seconds)
+        seconds = self._timeouts.silence
+        return error(f"not a single byte came for {seconds:g} s, not even a ping", seconds=seconds)
+
+    def _lost(self, exc: OSError) -> APIConnectionError:
+        words = exc.strerror or str(exc) or type(exc).__name__
+        if self.response is None:
+            return APIConnectionError(f"the connection to {self.request.host_field} was lost before an answer: {words}")
+        return StreamTruncatedError(f"the connection was lost in the middle of the answer: {words}")
+
+    def _next_event(self) -> Response | Data | EndOfMessage | None:
+        try:
+            return self._http.next_event()
+        except HTTPProtocolError as exc:
+            if not exc.by_close:
+                raise self._failed(exc) from None
+        except APIError as exc:
+            raise self._failed(exc) from None
+        if self.response is None:
+            text = f"{self.request.host_field} closed the connection without an answer"
+            raise self._failed(APIConnectionError(text))
+        raise self._failed(StreamTruncatedError("the connection was closed in the middle of the answer"))
+
+    def _decode(self, data: bytes) -> bytes:
+        assert self._decoder is not None  # noqa: S101 - `open` has returned
+        return self._decoder.decode(data)
+
+    def _guard(self, operation: Callable[[], T]) -> T:
+        try:
+            return operation()
+        except APIError as exc:
+            raise self._failed(exc) from None
+
+    def _failed(self, error: APIError) -> APIError:
+        self.close()
+        error.phase = self.phase
+        error.bytes_received = self.bytes_received
+        error.request_id = error.request_id or self.request_id
+        return error
+
+
+def _json_or_text(body: bytes) -> object:
+    """The body of an error answer: the API's is JSON; that of a proxy in between is often HTML or nothing."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")

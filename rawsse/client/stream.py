@@ -1,0 +1,311 @@
+"""The answer as it comes: events, text, the message so far, and the one ending.
+
+This file knows how the bytes of an exchange become events and a message, and how a stream ends. It refuses to know sockets
+and how a request is made.
+
+    async with client.messages.stream(...) as stream:      # the request is sent here
+        async for event in stream: ...                     # or: async for text in stream.text_stream
+        message = await stream.get_final_message()
+
+A stream ends in exactly one way (`stream.ending`). It is complete only with `message_stop`, or when the stop reason had come
+and only the tail is missing (then `ending.tail_missing` is set); anything else raises, and the error carries the message so
+far. `close()` may be called by any task, at any phase, any number of times; leaving the `async with` block calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from rawsse.client.exchange import Exchange, Timing
+from rawsse.errors import (
+    APIError,
+    APITimeoutError,
+    EventTooLargeError,
+    HTTPProtocolError,
+    StreamCancelledError,
+    StreamTruncatedError,
+    quote,
+    stream_error,
+)
+from rawsse.http1 import Headers, Response
+from rawsse.messages.content import Message
+from rawsse.messages.ending import Ending, ending_kind
+from rawsse.messages.events import ErrorEvent, MessageStreamEvent, Ping, StreamEvent, TextEvent, UnknownEvent
+from rawsse.messages.message import MessageBuilder
+from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
+
+__all__ = ["EventStream", "MessageStream"]
+
+E = TypeVar("E")
+
+
+class _BaseStream(Generic[E]):
+    """What both kinds of stream share: opening, reading event by event, ending."""
+
+    def __init__(self, exchange: Exchange, builder: MessageBuilder, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._exchange = exchange
+        self._builder = builder
+        self._decoder = Decoder(max_event_bytes=max_event_bytes)
+        # Decoded, but not yet applied: an event is applied when it is handed out, so that the message so far never runs
+        # ahead of the events that the caller has seen.
+        self._pending: deque[Event] = deque()
+        self._too_large: EventTooLargeError | None = None
+        self._response: Response | None = None
+        self._ending: Ending | None = None
+
+    # What is known -------------------------------------------------------------------------------------------------
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before the stream is open."""
+        if self._response is None:
+            raise RuntimeError("the stream is not open: use `async with` (or await `create`) first")
+        return self._response
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields."""
+        return self.response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+        return self._exchange.request_id
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it has not."""
+        return self._ending
+
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event and the first content came."""
+        return self._exchange.timing
+
+    @property
+    def error_event(self) -> ErrorEvent | None:
+        """The `error` event that ended the stream, as it came."""
+        return self._builder.error
+
+    @property
+    def current_message_snapshot(self) -> Message:
+        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        message = self._builder.message
+        if message is None:
+            raise RuntimeError("message_start has not come yet")
+        message.request_id = self.request_id
+        return message
+
+    # Open and close ------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        if self._response is not None:
+            return
+        self._response = await self._guard_open()
+
+    async def _guard_open(self) -> Response:
+        try:
+            response = await self._exchange.open()
+            kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+            if kind in ("application/json", "text/html"):
+                body = await self._exchange.read()
+                text = f"asked for an event stream, got {kind}: {quote(body)}"
+                raise HTTPProtocolError(text)
+        except APIError as exc:
+            raise self._failed(exc) from exc.__cause__
+        except asyncio.CancelledError:
+            self._end_cancelled()
+            raise
+        return response
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
+        self._end_cancelled()
+
+    async def aclose(self) -> None:
+        """The same as `close`, for `contextlib.aclosing`."""
+        await self.close()
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    async def _next(self) -> StreamEvent | None:
+        """The next event of the wire, applied; None when the answer is whole. Raises `APIError`."""
+        while self._ending is None:
+            try:
+                if self._pending:
+                    if (event := self._apply(self._pending.popleft())) is not None:
+                        return event
+                elif self._too_large is not None:
+                    raise self._too_large
+                else:
+                    await self._receive()
+            except APIError as exc:
+                raise self._failed(exc) from exc.__cause__
+            except asyncio.CancelledError:
+                self._end_cancelled()
+                raise
+        return None
+
+    async def _receive(self) -> None:
+        """Wait for more bytes and decode them. At the body's end: the stream is over, or cut."""
+        try:
+            data = await self._exchange.read()
+        except (APITimeoutError, StreamTruncatedError) as exc:
+            if not self._builder.is_complete:
+                raise
+            self._end(tail_missing=True, text=f"message_stop never came: {exc}")
+            return
+        if data:
+            try:
+                self._pending.extend(self._decoder.feed(data))
+            except EventTooLargeError as exc:
+                self._pending.extend(exc.events)
+                self._too_large = exc
+            return
+        cut_off = self._decoder.close()
+        if self._builder.is_complete:
+            self._end(tail_missing=True, text="message_stop never came: the body ended")
+            return
+        inside = f", inside an event ({quote(cut_off)})" if cut_off else ""
+        raise StreamTruncatedError(f"the body ended before message_stop{inside}")
+
+    def _apply(self, sse: Event) -> StreamEvent | None:
+        had_content = self._builder.has_content
+        event = self._builder.feed(sse)
+        timing = self._exchange.timing
+        if timing.first_event is None:
+            timing.first_event = self._exchange.elapsed()
+        if isinstance(event, ErrorEvent):
+            raise stream_error(event.raw, self._response.headers if self._response else {})
+        if not isinstance(event, Ping | UnknownEvent):
+            self._exchange.note_content()
+        if self._builder.has_content and not had_content:
+            timing.first_content = self._exchange.elapsed()
+        if self._builder.is_done:
+            # The body's own end is not waited for: a server that holds the connection would delay a whole answer.
+            self._end(text="the answer is whole")
+        return event
+
+    # Endings -------------------------------------------------------------------------------------------------------
+
+    def _end(self, *, text: str, tail_missing: bool = False) -> None:
+        self._exchange.close()
+        self._exchange.timing.ended = self._exchange.elapsed()
+        self._ending = Ending(
+            kind="complete",
+            text=text,
+            phase=self._builder.phase,
+            stop_reason=self._builder.stop_reason,
+            request_id=self.request_id,
+            bytes_received=self._exchange.bytes_received,
+            tail_missing=tail_missing,
+        )
+
+    def _end_cancelled(self) -> None:
+        if self._ending is None:
+            self._failed(StreamCancelledError("the stream was closed before its end"))
+        self._exchange.close()
+
+    def _failed(self, error: APIError) -> APIError:
+        """Give the error what its reader needs, and the stream its ending."""
+        self._exchange.close()
+        if self._response is not None:
+            error.phase = self._builder.phase
+            error.bytes_received = self._exchange.bytes_received
+        else:
+            error.phase = error.phase or self._exchange.phase
+        error.request_id = error.request_id or self.request_id
+        error.partial = self._builder.message
+        if error.partial is not None:
+            error.partial.request_id = error.request_id
+        error.safe_to_retry = error.may_heal and not self._builder.has_content
+        if self._ending is None:
+            self._ending = Ending(
+                kind=ending_kind(error),
+                text=error.message,
+                phase=error.phase,
+                stop_reason=self._builder.stop_reason,
+                error_type=getattr(error, "type", None),
+                request_id=error.request_id,
+                bytes_received=error.bytes_received,
+            )
+        error.ending = self._ending
+        return error
+
+
+class EventStream(_BaseStream[StreamEvent]):
+    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+        event = await self._next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+class MessageStream(_BaseStream[MessageStreamEvent]):
+    """The events of the wire with the derived ones, the text, and the message they add up to.
+
+    There is one iterator: breaking out of a loop and iterating again goes on where it stopped.
+    """
+
+    def __init__(self, exchange: Exchange, builder: MessageBuilder, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        super().__init__(exchange, builder, max_event_bytes=max_event_bytes)
+        self._expanded: deque[MessageStreamEvent] = deque()
+        self.text_stream: AsyncIterator[str] = self._texts()
+        """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
+
+    def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
+        return self
+
+    async def __anext__(self) -> MessageStreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+        if not self._expanded:
+            event = await self._next()
+            if event is None:
+                raise StopAsyncIteration
+            self._expanded.extend(self._builder.expand(event))
+        return self._expanded.popleft()
+
+    async def _texts(self) -> AsyncIterator[str]:
+        async for event in self:
+            if isinstance(event, TextEvent):
+                yield event.text
+
+    async def until_done(self) -> None:
+        """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
+        async for _ in self:
+            pass
+
+    async def get_final_message(self) -> Message:
+        """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
+        await self.until_done()
+        if self._ending is not None and self._ending.kind != "complete":
+            error = StreamCancelledError(f"there is no final message: {self._ending.text}")
+            raise self._failed(error)
+        return self.current_message_snapshot
+
+    async def get_final_text(self) -> str:
+        """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
+        message = await self.get_final_message()
+        if not any(block.type == "text" for block in message.content):
+            kinds = ", ".join(block.type for block in message.content) or "nothing"
+            raise RuntimeError(f"the answer has no text; it has: {kinds}")
+        return message.text
