@@ -152,8 +152,10 @@ class AsyncClient:
             _check_field(name, value)
         return tuple(fields.items())
 
-    def _builder(self) -> MessageBuilder:
-        return MessageBuilder(strict=self._strict, max_message_bytes=self._max_message_bytes)
+    def _builder(self, strict: bool | None = None) -> MessageBuilder:
+        return MessageBuilder(
+            strict=self._strict if strict is None else strict, max_message_bytes=self._max_message_bytes
+        )
 
 
 class AsyncMessages:
@@ -230,6 +232,21 @@ class AsyncMessages:
         events = EventStream(opened._exchange, opened._builder, max_event_bytes=self._client._max_event_bytes)
         await events._open()
         return events
+
+    def events(
+        self,
+        body: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeouts: Timeouts | None = None,
+        strict: bool | None = None,
+    ) -> EventStream:
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
+
+        As with `stream`, the request is sent by `async with`. `strict` is that of the client if None.
+        """
+        exchange = self._client._exchange("/v1/messages", {**body, "stream": True}, headers, timeouts)
+        return EventStream(exchange, self._client._builder(strict), max_event_bytes=self._client._max_event_bytes)
 
     async def count_tokens(
         self,
