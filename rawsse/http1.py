@@ -226,6 +226,7 @@ class ServerConnection:
         self._is_ahead = False  # the client's next request has begun to come
         self._must_close = False
         self._has_no_body = False  # of the response at hand
+        self._is_chunked = False  # likewise, while its body is being sent
 
     @property
     def is_reusable(self) -> bool:
@@ -260,8 +261,13 @@ class ServerConnection:
         self._start()
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the client; `b""` says that it closed its side."""
-        if not self._h11.trailing_data[1]:
+        """Take bytes from the client; `b""` says that it closed its side. What follows a broken request is dropped."""
+        if data and self.is_idle:
+            # RFC 9112, 2.2: "a server … SHOULD ignore at least one empty line (CRLF) received prior to the request-line."
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
+        if self._h11.their_state is not h11.ERROR and not self._h11.trailing_data[1]:
             self._h11.receive_data(data)
 
     def next_event(self) -> Request | Data | EndOfMessage | ConnectionClosed | None:
@@ -310,14 +316,19 @@ class ServerConnection:
         self._has_no_body = self._has_no_body or status in (204, 304)
         try:
             head = h11.Response(status_code=status, headers=_to_wire(fields), reason=_reason(status))
-            return self._h11.send(head) or b""
+            wire = self._h11.send(head) or b""
         except h11.LocalProtocolError as exc:
             raise HTTPUsageError(str(exc)) from None
+        self._is_chunked = b"\r\ntransfer-encoding: chunked\r\n" in wire.lower()  # h11 chooses, and says so in the head
+        return wire
 
     def send_data(self, data: bytes) -> bytes:
         """The bytes of a piece of the response's body; nothing for `HEAD`, 204 and 304. Raises `HTTPUsageError`."""
         if not data or self._has_no_body:
             return b""  # an empty chunk would end a chunked body (RFC 9112, 7.1)
+        if self._is_chunked:
+            # As h11 would, in a twentieth of its time: this is done once per event.
+            return b"%x\r\n%b\r\n" % (len(data), data)
         try:
             return self._h11.send(h11.Data(data=data)) or b""
         except h11.LocalProtocolError as exc:
@@ -325,6 +336,7 @@ class ServerConnection:
 
     def send_end(self) -> bytes:
         """The bytes that end the response's body. Raises `HTTPUsageError` if less than `Content-Length` was sent."""
+        self._is_chunked = False
         try:
             return self._h11.send(h11.EndOfMessage()) or b""
         except h11.LocalProtocolError as exc:
