@@ -264,8 +264,8 @@ def read_event(sse: Event) -> StreamEvent | None:
     if type(raw) is not dict:
         raise EventDataError(f"the data of event {quote(sse.event)} are no JSON object: {quote(sse.data)}")
     kind = raw.get("type") or sse.event
-    if not isinstance(kind, str):
-        raise EventDataError(f"the type of event {quote(sse.event)} is no string: {quote(repr(kind))}")
+    if not isinstance(kind, str) or not kind.isprintable():
+        raise EventDataError(f"the type of event {quote(sse.event)} is no name: {quote(repr(kind))}")
     for name, wanted, words in _REQUIRED.get(kind, ()):
         if type(raw.get(name)) is not wanted:
             raise EventDataError(f"event {kind} has no {name!r} that is {words}: {quote(sse.data)}")

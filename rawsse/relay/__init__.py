@@ -1,0 +1,16 @@
+"""The Messages API, re-emitted to browsers. An ASGI 3 application.
+
+Read in this order:
+
+    dialects.py  what a browser is sent for each event, and what it may send
+    ui.py        the dialect of the Vercel AI SDK
+    runs.py      one upstream generation each, with its own log, read from any point
+    guard.py     who may use the relay
+    app.py       the routes; how a run and an HTTP exchange meet
+"""
+
+from rawsse.relay.app import Relay
+from rawsse.relay.guard import Guard, check_bind
+from rawsse.relay.runs import RunLimits
+
+__all__ = ["Guard", "Relay", "RunLimits", "check_bind"]

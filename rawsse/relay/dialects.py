@@ -1,0 +1,289 @@
+"""What a browser is sent for each event of the API: the dialects, and what a browser may send.
+
+This file knows the shapes of requests and of frames. It refuses to know runs, HTTP and the network. Three dialects are here;
+the fourth, the Vercel AI SDK's, is in `ui.py`.
+
+    messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
+    events     `POST /api/chat`: the same events, then `data: [DONE]`
+    text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
+               then always `data: [DONE]`
+
+A dialect serves one run. It turns an event, a failure or the end into frames; whoever sends them adds ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from rawsse.errors import (
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    ConfigurationError,
+    RawsseError,
+    StreamCancelledError,
+)
+from rawsse.messages.ending import Ending
+from rawsse.messages.events import ErrorEvent, StreamEvent
+from rawsse.sse import encode, encode_comment
+
+__all__ = [
+    "DONE",
+    "Dialect",
+    "EventsDialect",
+    "Failure",
+    "Frame",
+    "InvalidRequest",
+    "MessagesDialect",
+    "TextDialect",
+    "failure_of",
+    "read_chat",
+    "read_messages",
+]
+
+
+class Frame(NamedTuple):
+    """One server-sent event to be: its data and, if it has one, its name."""
+
+    data: str
+    event: str | None = None
+
+
+DONE = Frame("[DONE]")
+
+COMMENT_HEARTBEAT = encode_comment("keep-alive")
+PING_HEARTBEAT = encode('{"type": "ping"}', event="ping")
+
+
+# --- Failures ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run has no whole answer, as a browser may know it: in words, and without anything secret.
+
+    `status` is the HTTP status if the response's head has not been sent yet; `type` is an error type of the Messages API,
+    or `cancelled` or `shutdown`.
+    """
+
+    status: int
+    type: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    ending: Ending | None = None
+    event: ErrorEvent | None = None
+    retry: int | None = None
+
+    def to_json(self) -> str:
+        """The data of an `error` event, as the Messages API has it, with the ending added."""
+        body: dict[str, Any] = {"type": "error", "error": {"type": self.type, "message": self.message}}
+        if self.ending is not None:
+            body["request_id"] = self.ending.request_id
+            body["ending"] = self.ending.to_dict()
+        return _compact(body)
+
+
+def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
+    """The failure that an error of the client means for the browser."""
+    if isinstance(error, ConfigurationError):
+        # What is wrong with the relay's own set-up is for its log: the message may name files and addresses.
+        return Failure(500, "api_error", "the relay is not set up: see its log")
+    if isinstance(error, APIStatusError):
+        said = _said(error.body) or error.message
+        return Failure(error.status_code, error.type or "api_error", said, error.headers, error.ending, event)
+    ending = error.ending if isinstance(error, APIError) else None
+    if isinstance(error, APITimeoutError):
+        return Failure(504, "timeout_error", str(error), ending=ending)
+    if isinstance(error, StreamCancelledError):
+        return Failure(200, "cancelled", "stopped", ending=ending)
+    return Failure(502, "api_error", str(error), ending=ending)
+
+
+def _said(body: object) -> str | None:
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else None
+
+
+# --- Frames --------------------------------------------------------------------------------------------------------
+
+
+class Dialect(Protocol):
+    """What a run speaks. `heartbeat` is sent when there is nothing to say; `is_resumable`: its clients can come back."""
+
+    name: str
+    heartbeat: bytes
+    headers: tuple[tuple[str, str], ...]
+    is_resumable: bool
+
+    def event(self, event: StreamEvent) -> list[Frame]:
+        """The frames for one event of the API."""
+        ...
+
+    def fail(self, failure: Failure) -> list[Frame]:
+        """The last frames of a run that failed."""
+        ...
+
+    def end(self, ending: Ending) -> list[Frame]:
+        """The last frames of a run that is complete."""
+        ...
+
+
+class MessagesDialect:
+    """The API's own events. A heartbeat is a `ping`, because clients of the API wait for events, not for comments."""
+
+    name = "messages"
+    heartbeat = PING_HEARTBEAT
+    is_resumable = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def event(self, event: StreamEvent) -> list[Frame]:
+        # The event's own data, not our JSON of it. A missing name is added: official clients drop events without one.
+        return [Frame(event.sse.data, event.type)]
+
+    def fail(self, failure: Failure) -> list[Frame]:
+        data = failure.to_json() if failure.event is None else failure.event.sse.data
+        return [Frame(data, "error")]
+
+    def end(self, ending: Ending) -> list[Frame]:
+        # The stop reason has come, and the tail was lost: the answer is whole, and its reader waits for the last event.
+        return [Frame('{"type":"message_stop"}', "message_stop")] if ending.tail_missing else []
+
+
+class EventsDialect(MessagesDialect):
+    """The API's events, then the end mark. A heartbeat is a comment."""
+
+    name = "events"
+    heartbeat = COMMENT_HEARTBEAT
+    is_resumable = True
+
+    def fail(self, failure: Failure) -> list[Frame]:
+        return [*super().fail(failure), DONE]
+
+    def end(self, ending: Ending) -> list[Frame]:
+        return [*super().end(ending), DONE]
+
+
+class TextDialect:
+    """Text and nothing else."""
+
+    name = "text"
+    heartbeat = COMMENT_HEARTBEAT
+    is_resumable = True
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def event(self, event: StreamEvent) -> list[Frame]:
+        delta = event.raw.get("delta")
+        if event.type != "content_block_delta" or not isinstance(delta, dict) or delta.get("type") != "text_delta":
+            return []
+        return [Frame(_compact({"text": delta["text"]}))]
+
+    def fail(self, failure: Failure) -> list[Frame]:
+        return [Frame(_compact({"error": failure.message, "type": failure.type})), DONE]
+
+    def end(self, ending: Ending) -> list[Frame]:
+        del ending
+        return [DONE]
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# --- Requests ------------------------------------------------------------------------------------------------------
+
+
+class InvalidRequest(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+    """What the browser sent cannot be used. `field` names the part that is wrong, `status` is 400, 413 or 415."""
+
+    def __init__(self, field: str, message: str, status: int = 400) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.status = status
+
+
+ROLES = ("user", "assistant", "system")
+
+
+def read_chat(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
+    """The request of the text and events dialects, as a request of the Messages API without `model` and `max_tokens` filled
+    in. `message` or `prompt` is a text, or `messages` a conversation. Raises `InvalidRequest`.
+    """
+    names = [name for name in ("message", "prompt", "messages") if name in body]
+    if not names:
+        raise InvalidRequest("message", "is missing (a text; or messages, a list)")
+    name = names[0]
+    if name == "messages":
+        messages = _read_conversation(body["messages"], max_prompt_chars)
+    else:
+        messages = [{"role": "user", "content": _read_text(name, body[name], max_prompt_chars)}]
+    request: dict[str, Any] = {"messages": messages}
+    if body.get("system") is not None:
+        request["system"] = _read_text("system", body["system"], max_prompt_chars)
+    if body.get("model") is not None:
+        request["model"] = _read_text("model", body["model"], max_prompt_chars)
+    if body.get("max_tokens") is not None:
+        request["max_tokens"] = _read_count("max_tokens", body["max_tokens"])
+    return request
+
+
+def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
+    """The request of `/v1/messages`: passed on as it is, once the parts that every request has are of the right type."""
+    if not isinstance(body.get("messages"), list):
+        raise InvalidRequest("messages", "must be a list")
+    for index, message in enumerate(body["messages"]):
+        _check_role(f"messages.{index}", message)
+        if isinstance(message.get("content"), str) and len(message["content"]) > max_prompt_chars:
+            raise _too_long(f"messages.{index}.content", max_prompt_chars)
+    if "model" in body:
+        _read_text("model", body["model"], max_prompt_chars)
+    if "stream" in body and not isinstance(body["stream"], bool):
+        raise InvalidRequest("stream", "must be true or false")
+    return dict(body)
+
+
+def _read_conversation(messages: object, max_prompt_chars: int) -> list[dict[str, Any]]:
+    if not isinstance(messages, list):
+        raise InvalidRequest("messages", "must be a list")
+    if not messages:
+        raise InvalidRequest("messages", "is empty")
+    for index, message in enumerate(messages):
+        where = f"messages.{index}"
+        _check_role(where, message)
+        content = message.get("content")
+        if isinstance(content, list) and content and all(isinstance(block, dict) for block in content):
+            continue
+        _read_text(f"{where}.content", content, max_prompt_chars)
+    return messages
+
+
+def _check_role(where: str, message: object) -> None:
+    if not isinstance(message, dict):
+        raise InvalidRequest(where, "must be an object with role and content")
+    if message.get("role") not in ROLES:
+        raise InvalidRequest(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+
+
+def _read_text(name: str, value: object, max_chars: int) -> str:
+    if value is None:
+        raise InvalidRequest(name, "is missing")
+    if not isinstance(value, str):
+        raise InvalidRequest(name, "must be a string")
+    if not value.strip():
+        raise InvalidRequest(name, "is empty")
+    if len(value) > max_chars:
+        raise _too_long(name, max_chars)
+    return value
+
+
+def _too_long(name: str, max_chars: int) -> InvalidRequest:
+    return InvalidRequest(name, f"is longer than {max_chars} characters", 413)
+
+
+def _read_count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequest(name, "must be a whole number above 0")
+    return value

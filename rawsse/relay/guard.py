@@ -1,0 +1,113 @@
+"""Who may use the relay: hosts, origins, tokens.
+
+This file knows why a request is turned away. It refuses to know what the request wants.
+
+The relay spends its owner's key, so a stranger must not reach it. Two strangers are easily forgotten: a web page elsewhere,
+whose script sends requests to `http://localhost:8000` from the owner's own browser (the `Origin` field tells), and a page
+whose domain was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": the `Host` field tells).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from rawsse.errors import ConfigurationError
+
+__all__ = ["Guard", "Refusal", "check_bind", "is_loopback"]
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is turned away: the HTTP status, the Messages API's error type for it, and words."""
+
+    status: int
+    type: str
+    message: str
+
+
+def is_loopback(host: str) -> bool:
+    """Only this machine can reach a server bound to `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_bind(host: str, tokens: Sequence[str]) -> None:
+    """Raises `ConfigurationError` for a relay that others could reach and use without a token."""
+    if not is_loopback(host) and not tokens:
+        raise ConfigurationError(
+            f"refusing to listen on {host} without a token: whoever reaches this port could spend your API key. "
+            "Give --token (or the environment variable RAWSSE_TOKEN), or listen on 127.0.0.1"
+        )
+
+
+class Guard:
+    """Looks at a request's header fields (lower-case names).
+
+    `hosts` are the names under which the relay is reached, beside those of the loopback address and of `bind_host`;
+    `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens`, every call must
+    bring one of them, as `Authorization: Bearer …` or `x-api-key`.
+    """
+
+    def __init__(
+        self,
+        *,
+        bind_host: str = "127.0.0.1",
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        tokens: Iterable[str] = (),
+    ) -> None:
+        self._hosts = {*LOOPBACK_NAMES, bind_host.strip("[]").lower(), *(host.lower() for host in hosts)}
+        self._origins = {origin.rstrip("/").lower() for origin in origins}
+        self._tokens = [token.encode() for token in tokens]
+
+    def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Refusal | None:
+        """Why this request is turned away; None if it is welcome."""
+        host = headers.get("host", "")
+        if _host_name(host) not in self._hosts:
+            text = "the relay does not go by the name in the Host header; --allow-host adds one"
+            return Refusal(421, "invalid_request_error", text)
+        origin = headers.get("origin")
+        if origin is not None and not self._is_welcome(origin, host):
+            text = "pages of this origin may not use the relay; --allow-origin adds one"
+            return Refusal(403, "permission_error", text)
+        if origin is None and headers.get("sec-fetch-site") == "cross-site" and needs_token:
+            return Refusal(403, "permission_error", "pages elsewhere may not use the relay")
+        if needs_token and self._tokens and not self._has_token(headers):
+            text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
+            return Refusal(401, "authentication_error", text)
+        return None
+
+    def allow_origin(self, headers: Mapping[str, str]) -> str | None:
+        """The value of `Access-Control-Allow-Origin`, for a page of another origin that may use the relay."""
+        origin = headers.get("origin")
+        return origin if origin is not None and origin.lower() in self._origins else None
+
+    def _is_welcome(self, origin: str, host: str) -> bool:
+        if origin.lower() in self._origins:
+            return True
+        parts = urlsplit(origin)
+        # The page that the relay itself served: same host and port. The scheme is the reverse proxy's business.
+        return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+    def _has_token(self, headers: Mapping[str, str]) -> bool:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        # compare_digest: how long the comparison takes must not tell how much of the token was right.
+        matches = [hmac.compare_digest(given.encode(), token) for token in self._tokens]
+        return any(matches)
+
+
+def _host_name(host: str) -> str:
+    """The name in a `Host` field, without port and brackets."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

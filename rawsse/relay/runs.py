@@ -1,0 +1,407 @@
+"""Runs: one upstream generation each, with its own log of frames, read by any number of browsers.
+
+This file knows the life of a run: begin, grow, be read from any point, be stopped, be forgotten. It refuses to know HTTP and
+what the frames say.
+
+A run is not a connection. `POST` begins a run, and browsers read its log; one that lost its connection comes back and reads
+on from the last id that it has seen. When nobody reads an unfinished run, it has a grace time for somebody to come back; then
+the upstream call is cancelled. A finished run stays readable for a while.
+
+    run = runs.begin(dialect, open_stream)            # its task is owned by `runs`
+    reader = run.reader(after=0)
+    while (frames := await reader.read(seconds)) is not None: ...      # b"" after so many seconds without any
+    reader.close()
+
+Memory. The log keeps what a reader may still ask for, up to `max_log_bytes`; then the oldest frames go, but none that a
+connected reader has not read: for that one the run waits, and with it the upstream, by TCP's own back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from rawsse.client.stream import EventStream
+from rawsse.errors import InvalidFieldError, RawsseError
+from rawsse.http1 import Headers
+from rawsse.messages.ending import Ending
+from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of
+from rawsse.sse import encode
+
+__all__ = [
+    "MAX_KEPT_BYTES",
+    "MAX_LOG_BYTES",
+    "MAX_RUNS",
+    "MAX_UNREAD_BYTES",
+    "Gone",
+    "Reader",
+    "Run",
+    "RunLimits",
+    "Runs",
+    "TooManyRuns",
+]
+
+MAX_LOG_BYTES = 4 * 1024 * 1024
+"""What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
+
+MAX_UNREAD_BYTES = 256 * 1024
+"""What a run whose client cannot come back holds for a reader that is slow."""
+
+PIECE_BYTES = 64 * 1024
+"""How much a reader takes at once."""
+
+MAX_RUNS = 10_000
+"""Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
+
+MAX_KEPT_BYTES = 256 * 1024 * 1024
+"""What all runs together keep of their frames; above it, finished runs are forgotten early."""
+
+log = logging.getLogger("rawsse.relay")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """How long runs live (seconds) and how much they keep (bytes).
+
+    `grace_seconds`: how long an unfinished run goes on without any reader. `keep_seconds`: how long a finished one stays.
+    """
+
+    grace_seconds: float = 10.0
+    keep_seconds: float = 300.0
+    max_log_bytes: int = MAX_LOG_BYTES
+    max_unread_bytes: int = MAX_UNREAD_BYTES
+    max_kept_bytes: int = MAX_KEPT_BYTES
+    max_runs: int = MAX_RUNS
+
+
+class Gone(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+    """The frames asked for are no longer kept."""
+
+
+class TooManyRuns(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+    """There are `max_runs` unfinished runs."""
+
+
+class Run:
+    """One generation and its log. Frames are numbered from 1; the id of a frame is `<tag>-<number>`."""
+
+    def __init__(self, id: str, dialect: Dialect, *, limits: RunLimits, alias: str | None = None) -> None:
+        self.id = id
+        self.alias = alias
+        self.dialect = dialect
+        self.is_finished = False
+        self.ending: Ending | None = None
+        self.failure: Failure | None = None
+        self.headers: Headers | None = None
+        self.log_bytes = 0
+        self._limits = limits
+        self._tag = id[:8]
+        self._frames: list[bytes] = []
+        self._first = 1  # number of the oldest frame that is kept
+        self._readers: set[Reader] = set()
+        self._has_only_failed = False
+        self._room: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._stop_with: Failure | None = None
+
+    # What is known -------------------------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> int:
+        """The number of the newest frame; 0 if there is none."""
+        return self._first + len(self._frames) - 1
+
+    @property
+    def has_begun(self) -> bool:
+        """There is something to send: a frame, or the end."""
+        return self.is_finished or self.last > 0
+
+    @property
+    def early_failure(self) -> Failure | None:
+        """The failure of a run that has nothing else to say: it may keep its HTTP status."""
+        return self.failure if self._has_only_failed else None
+
+    def number_of(self, frame_id: str) -> int | None:
+        """The number in a frame's id, or a bare number; None if it is no id of this run."""
+        tag, dash, number = frame_id.strip().rpartition("-")
+        if (dash and tag != self._tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
+            return None
+        return int(number)
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    def reader(self, after: int = 0) -> Reader:
+        """A reader of the frames after that number. Whoever has it must `close` it. Raises `Gone`."""
+        if after + 1 < self._first:
+            raise Gone(f"frames before {self._first} are no longer kept")
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        reader = Reader(self, min(after, self.last))
+        self._readers.add(reader)
+        return reader
+
+    def _take(self, position: int) -> tuple[bytes, int]:
+        """The frames after `position`, as one piece of about `PIECE_BYTES` at most, and the position after them."""
+        start = end = position + 1 - self._first
+        size = 0
+        while end < len(self._frames) and size < PIECE_BYTES:
+            size += len(self._frames[end])
+            end += 1
+        return b"".join(self._frames[start:end]), position + end - start
+
+    def _has_read(self) -> None:
+        if not self.dialect.is_resumable:
+            self._forget_oldest(0)
+        if self._room is not None and not self._room.done() and self._can_grow():
+            self._room.set_result(None)
+
+    def _left(self, reader: Reader) -> None:
+        self._readers.discard(reader)
+        self._has_read()
+        if self._readers or self.is_finished or self._task is None:
+            return
+        if not self.dialect.is_resumable:
+            self.stop(Failure(200, "cancelled", "the client closed the connection"))
+        elif self._grace is None:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(self._limits.grace_seconds, self.stop, _nobody_came(self._limits))
+
+    # Growing -------------------------------------------------------------------------------------------------------
+
+    def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
+        """Begin to generate, in a task that the caller owns and awaits."""
+        self._task = asyncio.get_running_loop().create_task(self._generate(open_stream), name=f"rawsse run {self._tag}")
+        return self._task
+
+    def stop(self, failure: Failure) -> None:
+        """End the run now, with this as its last word. A finished run stays as it is."""
+        if self._task is not None and not self.is_finished and self._stop_with is None:
+            self._stop_with = failure
+            self._task.cancel()
+
+    async def _generate(self, open_stream: Callable[[], EventStream]) -> None:
+        stream: EventStream | None = None
+        try:
+            stream = open_stream()
+            await self._copy(stream)
+        except (RawsseError, InvalidFieldError) as exc:
+            self._fail(failure_of(exc, stream.error_event if stream else None))
+        except asyncio.CancelledError:
+            failure = self._stop_with or Failure(200, "cancelled", "the relay was stopped")
+            self._fail(replace(failure, ending=stream.ending if stream else None))
+            if self._stop_with is None:  # not by us: whoever cancelled the task waits for it to be cancelled
+                raise
+        except Exception:
+            log.exception("run %s failed: a bug in the relay", self._tag)
+            self._fail(Failure(500, "api_error", "the relay failed: see its log"))
+        finally:
+            if self._grace is not None:
+                self._grace.cancel()
+                self._grace = None
+            self._log()
+
+    async def _copy(self, stream: EventStream) -> None:
+        async with stream:
+            self.headers = stream.headers
+            async for event in stream:
+                self._append(self.dialect.event(event))
+                if not self._can_grow():
+                    await self._wait_for_room()
+        self.ending = stream.ending
+        assert self.ending is not None  # noqa: S101 - the iteration has ended
+        self._finish(self.dialect.end(self.ending))
+
+    def _append(self, frames: Iterable[Frame], retry: int | None = None) -> None:
+        for frame in frames:
+            frame_id = f"{self._tag}-{self.last + 1}" if self.dialect.is_resumable else None
+            wire = encode(frame.data, event=frame.event, id=frame_id, retry=retry)
+            self._frames.append(wire)
+            self.log_bytes += len(wire)
+        self._wake()
+
+    def _finish(self, frames: Iterable[Frame], retry: int | None = None) -> None:
+        self._append(frames, retry)
+        self.is_finished = True
+        self._wake()
+
+    def _fail(self, failure: Failure) -> None:
+        self.ending = failure.ending
+        self.failure = failure
+        self._has_only_failed = self.last == 0
+        self._finish(self.dialect.fail(failure), failure.retry)
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.wake()
+
+    # Room ----------------------------------------------------------------------------------------------------------
+
+    def _can_grow(self) -> bool:
+        limit = self._limits.max_log_bytes if self.dialect.is_resumable else self._limits.max_unread_bytes
+        if self.log_bytes > limit:
+            self._forget_oldest(limit)
+        return self.log_bytes <= limit
+
+    def _forget_oldest(self, limit: int) -> None:
+        """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
+        read = min((reader.position for reader in self._readers), default=self._first - 1)
+        count = 0
+        while self.log_bytes > limit and self._first + count <= read:
+            self.log_bytes -= len(self._frames[count])
+            count += 1
+        del self._frames[:count]
+        self._first += count
+
+    async def _wait_for_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    def finish_unstarted(self) -> None:
+        """Give a run that was stopped before its task took its first step its last word."""
+        if not self.is_finished and self._stop_with is not None:
+            self._fail(self._stop_with)
+
+    def _log(self) -> None:
+        ending = self.ending
+        kind = ending.kind if ending else "cancelled"
+        words = self.failure.message if self.failure else (ending.text if ending else "")
+        request_id = ending.request_id if ending else None
+        level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
+        log.log(level, "run %s (%s) ended: %s, %s, request %s", self._tag, self.dialect.name, kind, words, request_id)
+
+
+class Reader:
+    """Reads one run's log from a position on. One task reads."""
+
+    __slots__ = ("_is_closed", "_run", "_waiting", "position")
+
+    def __init__(self, run: Run, position: int) -> None:
+        self.position = position
+        self._run = run
+        self._waiting: asyncio.Future[None] | None = None
+        self._is_closed = False
+
+    async def read(self, seconds: float) -> bytes | None:
+        """The next frames, as one piece; `b""` if none came for so many seconds; None at the end of the run, and once
+        `close` was called, from whichever task.
+        """
+        run = self._run
+        if not self._is_closed and self.position == run.last and not run.is_finished:
+            await self._wait(seconds)
+        if self._is_closed:
+            return None
+        if self.position < run.last:
+            piece, self.position = run._take(self.position)
+            run._has_read()
+            return piece
+        return None if run.is_finished else b""
+
+    def wake(self) -> None:
+        """There is something to read."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def close(self) -> None:
+        """Nobody reads here any more. From any task, any number of times; a `read` under way returns None."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.wake()
+            self._run._left(self)
+
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(seconds, self.wake)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+
+class Runs:
+    """All runs of one relay, by id. It owns their tasks: `aclose` ends them."""
+
+    def __init__(self, limits: RunLimits) -> None:
+        self._limits = limits
+        self._runs: dict[str, Run] = {}
+        self._aliases: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs: when they are forgotten
+        self._kept_bytes = 0  # of finished runs
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, id: str) -> Run | None:
+        """The run with that id, or None."""
+        return self._runs.get(id)
+
+    def by_alias(self, alias: str) -> Run | None:
+        """The newest run with that alias, or None."""
+        return self._aliases.get(alias)
+
+    def begin(
+        self,
+        dialect: Dialect,
+        open_stream: Callable[[], EventStream],
+        *,
+        id: str | None = None,
+        alias: str | None = None,
+    ) -> Run:
+        """A new run that reads the stream which `open_stream` gives. Raises `TooManyRuns`."""
+        self._make_room()
+        run = Run(id or secrets.token_urlsafe(18), dialect, limits=self._limits, alias=alias)
+        self._runs[run.id] = run
+        if alias is not None:
+            self._aliases[alias] = run
+        task = run.begin(open_stream)
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._ended(run, task))
+        return run
+
+    async def aclose(self, failure: Failure) -> None:
+        """End every run with this as its last word, and wait until all are over."""
+        for run in self._runs.values():
+            run.stop(failure)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for run in [self._runs[id] for id in self._timers]:
+            self._forget(run)
+
+    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        run.finish_unstarted()
+        self._kept_bytes += run.log_bytes
+        loop = asyncio.get_running_loop()
+        self._timers[run.id] = loop.call_later(self._limits.keep_seconds, self._forget, run)
+        if not run.dialect.is_resumable:
+            self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        timer = self._timers.pop(run.id)
+        timer.cancel()
+        del self._runs[run.id]
+        if run.alias is not None and self._aliases.get(run.alias) is run:
+            del self._aliases[run.alias]
+        self._kept_bytes -= run.log_bytes
+
+    def _make_room(self) -> None:
+        """Forget finished runs, oldest first, while there are too many, or they keep too much."""
+        limits = self._limits
+        while self._timers and (len(self._runs) >= limits.max_runs or self._kept_bytes > limits.max_kept_bytes):
+            self._forget(self._runs[next(iter(self._timers))])
+        if len(self._runs) >= limits.max_runs:
+            raise TooManyRuns(f"{limits.max_runs} runs are under way")
+
+
+def _nobody_came(limits: RunLimits) -> Failure:
+    return Failure(200, "cancelled", f"nobody read the answer for {limits.grace_seconds:g} s")
