@@ -2,7 +2,7 @@
 
 Knows asyncio and nothing of rawsse. Needs nothing but the standard library.
 
-    from tests.support.clock import run
+    from support.clock import run
 
     def test_something_that_waits_for_an_hour() -> None:
         async def story() -> None:
@@ -90,7 +90,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._clock.now
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self._jobs += 1

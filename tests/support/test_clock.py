@@ -1,4 +1,4 @@
-"""tests.support.clock: time that jumps, and leftovers that are found."""
+"""support.clock: time that jumps, and leftovers that are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gc
 
 import pytest
 
-from tests.support.clock import Leftovers, VirtualClockLoop, run, ticks
+from support.clock import Leftovers, VirtualClockLoop, run, ticks
 
 
 def test_an_hour_passes_at_once_and_exactly() -> None:
@@ -106,7 +106,7 @@ def test_what_the_coroutine_raises_comes_first() -> None:
 
 
 def test_a_wait_for_nothing_is_told_from_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.clock.DEADLOCK", 0.01)
+    monkeypatch.setattr("support.clock.DEADLOCK", 0.01)
     loop = VirtualClockLoop()
     task = loop.create_task(asyncio.Event().wait())
     with pytest.raises(RuntimeError, match="the test hangs"):
