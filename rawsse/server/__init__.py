@@ -1,0 +1,34 @@
+"""A small asyncio HTTP server that hosts any ASGI 3 application.
+
+This room knows sockets, connections, deadlines and ASGI (https://asgi.readthedocs.io: HTTP 2.4, lifespan 2.0). HTTP/1.1 is
+`http1.ServerConnection`'s. It refuses to know what is served (server-sent events, the Messages API), WebSocket (answered
+400) and TLS: a reverse proxy in front does that.
+
+    async with Server(app, port=0) as server:        # in a program or a test: leaving it shuts down
+        print(server.base_url)
+
+    asyncio.run(serve(app, port=8000, ready=print))  # until SIGTERM or SIGINT
+
+Read in this order:
+
+    asgi.py        ASGI's words: the types, the scope of a request, the lifespan
+    call.py        one request and the app's answer: what `receive` and `send` mean
+    connection.py  one TCP connection: bytes, deadlines, back-pressure, and how it ends
+    server.py      listening, and leaving in time
+
+A client is gone at EOF, also when it closed only its sending side, and at a reset: then `receive` gives `http.disconnect`
+at once and `send` raises `ClientDisconnectedError`. Neither is seen while the app leaves `max_buffered_bytes` of the body
+untaken, since reading is then paused.
+
+An extension for programs that test HTTP clients: where the scope has `extensions["rawsse.wire"]`, the app may send
+    {"type": "rawsse.wire.send", "data": b"..."}     these bytes as they are, instead of http.response.start; one write
+    {"type": "rawsse.wire.half_close"}               FIN, after all that was sent
+    {"type": "rawsse.wire.reset"}                    RST, at once
+After any of these the connection is closed when the app returns.
+"""
+
+from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Receive, Scope, Send
+from rawsse.server.connection import Limits
+from rawsse.server.server import Server, serve
+
+__all__ = ["ASGIApp", "ClientDisconnectedError", "Limits", "Message", "Receive", "Scope", "Send", "Server", "serve"]

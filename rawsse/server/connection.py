@@ -1,0 +1,354 @@
+"""One TCP connection of a client: bytes, deadlines, back-pressure, and how it ends.
+
+This file knows asyncio's transports and protocols, which cost less per event than streams do. It refuses to know how HTTP is
+written (`http1`), and what an app may do (`call.py`).
+
+The life of a connection: idle, a head comes, the app is called, its response is complete; then idle again, or the end. There
+is one `Call` at a time; requests that come meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` in the
+client. Whatever is waited for has its deadline: nothing that a client does, or leaves undone, holds a connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, cast
+
+from rawsse.errors import BodyTooLargeError, ConfigurationError, HeadTooLargeError, HTTPProtocolError
+from rawsse.http1 import (
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_PIPELINED_BYTES,
+    Data,
+    EndOfMessage,
+    Request,
+    ServerConnection,
+)
+from rawsse.server.asgi import ClientDisconnectedError, http_scope
+from rawsse.server.call import Call, Stage
+
+if TYPE_CHECKING:  # a server makes connections
+    from rawsse.server.server import Server
+
+__all__ = ["Connection", "Limits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server allows. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
+
+    Raises `ConfigurationError` for a limit below 0: 0 seconds is no time at all, never "for ever".
+    """
+
+    max_head_bytes: int = MAX_HEAD_BYTES
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_pipelined_bytes: int = MAX_PIPELINED_BYTES
+    max_buffered_bytes: int = 64 * 1024
+    """Held of one body, in either direction, for the slower side: asyncio's own high-water mark."""
+    max_connections: int = 10_000
+    """Further ones are answered 503. Twice the 5,000 open streams that one process is built for."""
+    head_seconds: float = 20.0
+    """From the first byte of a request's head to its last, else 408. Apache: 20 to 40; nginx: 60."""
+    body_seconds: float = 60.0
+    """Between two pieces of a body, while the app waits for it, else 408. nginx: 60."""
+    keep_alive_seconds: float = 75.0
+    """An idle connection is then closed without a word. Load balancers keep theirs for 60 and must be the first to close."""
+    write_seconds: float = 60.0
+    """A client that took no byte for this long, while some were waiting for it, is cut off. nginx: 60."""
+    linger_seconds: float = 2.0
+    """For a client that may still be sending to read its last answer: see `Connection._end`. nginx: 5."""
+    grace_seconds: float = 5.0
+    """For open responses to end at shutdown. `docker stop` kills after 10."""
+    cleanup_seconds: float = 1.0
+    """After the grace: for cancelled calls of the app to end, and then for its lifespan."""
+    backlog: int = 2048
+    """Connections that the kernel holds until they are accepted: after an outage all clients come back at once."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if (value := getattr(self, field.name)) < 0:
+                raise ConfigurationError(f"{field.name} may not be negative: {value}")
+
+
+class Connection(asyncio.Protocol):
+    """One connection, from `connection_made` to `connection_lost`."""
+
+    __slots__ = (
+        "_call",
+        "_is_idle",
+        "_stall_timer",
+        "_timer",
+        "_transport",
+        "_waiters",
+        "_written",
+        "http",
+        "is_gone",
+        "is_write_paused",
+        "limits",
+        "server",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.limits = server.limits
+        self.http = ServerConnection(
+            max_head_bytes=self.limits.max_head_bytes,
+            max_body_bytes=self.limits.max_body_bytes,
+            max_pipelined_bytes=self.limits.max_pipelined_bytes,
+        )
+        self.is_gone = False  # whatever the client still sends, or takes, is no longer the app's concern
+        self.is_write_paused = False
+        self._is_idle = True  # not a byte of the next request is here
+        self._call: Call | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, linger
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._written = 0
+
+    # --- What asyncio tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected. TCP_NODELAY is set: asyncio and uvloop do that for every TCP connection."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
+        if not self.server.admit(self):
+            self.refuse(503, "too many connections")
+        elif self.server.is_stopping:
+            self._close()
+        else:
+            self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self.is_gone:
+            return
+        self.http.receive_data(data)
+        if self._is_idle:
+            self._await_request()
+        else:
+            self._read_events()
+
+    def eof_received(self) -> None:
+        """The client has closed its side, and perhaps reads on: no common server waits to find out."""
+        self._close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed, by whomever."""
+        self._hang_up()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        self.server.forget(self)
+
+    def pause_writing(self) -> None:
+        """The client takes less than is sent."""
+        self.is_write_paused = True
+        self._watch_writes()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.is_write_paused = False
+        self.wake()
+        self.end_call()
+
+    # --- Reading
+
+    def _await_request(self) -> None:
+        self._read_events()
+        if self._call is not None or self.is_gone:
+            return
+        self._is_idle = self.http.is_idle
+        if self._is_idle:
+            self._arm(self.limits.keep_alive_seconds, self._close)
+        else:
+            self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not come in time")
+
+    def _read_events(self) -> None:
+        try:
+            while not self.is_gone and (event := self.http.next_event()) is not None:
+                if isinstance(event, Request):
+                    self._begin(event)
+                elif self._call is not None and isinstance(event, (Data, EndOfMessage)):
+                    self._call.feed(event)
+        except HTTPProtocolError as exc:
+            # Bytes after a request that was the last are wrong, but no reason not to answer that one.
+            if self._call is None or not self._call.is_whole:
+                self.refuse(exc.status_hint, "the request is not HTTP/1.1")  # str(exc) quotes it: it may hold a key
+        except (HeadTooLargeError, BodyTooLargeError) as exc:
+            self.refuse(431 if isinstance(exc, HeadTooLargeError) else 413, exc.message)
+        self.regulate_reading()
+
+    def _begin(self, request: Request) -> None:
+        self._disarm()
+        self._is_idle = False
+        if "websocket" in request.headers.get("upgrade", "").lower():
+            self.refuse(400, "this server does not speak WebSocket")
+            return
+        client, server = ((self._transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
+        self._call = Call(self, http_scope(request, client, server, self.server.state))
+        self.server.run(self._call)
+
+    def regulate_reading(self) -> None:
+        """Read no further while the app is behind with the body, or requests wait for their turn."""
+        if self.is_gone:
+            return
+        if self.http.is_full or (self._call is not None and self._call.is_full):
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # --- Writing
+
+    def head(self, status: int, headers: list[tuple[str, str]], *, close: bool = False) -> bytes:
+        """The bytes of a response's head. Raises `HTTPUsageError`."""
+        # RFC 9110, 6.6.1: "An origin server with a clock MUST generate a Date header field in all 2xx (Successful), 3xx
+        # (Redirection), and 4xx (Client Error) responses".
+        if not any(name.lower() == "date" for name, _ in headers):
+            headers.append(("date", formatdate(usegmt=True)))
+        return self.http.send_response(status, headers, close=close or self.server.is_stopping)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or keep those that the client does not take now."""
+        self._written += len(data)
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough. Raises `ClientDisconnectedError`."""
+        while self.is_write_paused:
+            if self.is_gone:
+                raise ClientDisconnectedError("the client left, or was cut off, before it took what was sent")
+            await self.wait()
+
+    def _watch_writes(self) -> None:
+        if self._stall_timer is None:
+            self._check_writes(-1)
+
+    def _check_writes(self, taken_before: int) -> None:
+        """While bytes wait in the buffer, look every `write_seconds` whether the client took any."""
+        self._stall_timer = None
+        taken = self._written - self._transport.get_write_buffer_size()
+        if taken == taken_before:
+            self.abort()
+        elif taken < self._written:
+            loop = asyncio.get_running_loop()
+            self._stall_timer = loop.call_later(self.limits.write_seconds, self._check_writes, taken)
+
+    # --- Waiting
+
+    async def wait(self) -> None:
+        """Until something changes: body came, the client took bytes, or it is gone."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    async def wait_for_body(self) -> None:
+        """The same, while the client owes us body: it is asked for that, if it waits to be, and given a deadline."""
+        if self._call is not None and self._call.stage is not Stage.WIRE:
+            self.write(self.http.send_continue())
+        loop, text = asyncio.get_running_loop(), "the request's body did not come in time"
+        timer = loop.call_later(self.limits.body_seconds, self.refuse, 408, text)
+        try:
+            await self.wait()
+        finally:
+            timer.cancel()
+
+    def wake(self) -> None:
+        """Something has changed."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(seconds, action, *args)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- Ending
+
+    def end_call(self) -> None:
+        """Go on to the next request, if the response at hand is complete and the client has taken enough of it."""
+        if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_write_paused or self.is_gone:
+            return
+        if self.http.is_reusable and not self.server.is_stopping:
+            self.http.start_next_cycle()
+            self._call = None
+            self._await_request()
+        else:
+            self._end()
+
+    def app_returned(self, call: Call) -> None:
+        """The app sends nothing more for `call`: a response that is not complete never will be."""
+        if call is not self._call or call.stage is Stage.COMPLETE or self.is_gone:
+            return
+        if call.stage is Stage.WIRE:
+            self._end()
+        else:
+            self.refuse(500, "the server failed")
+
+    def refuse(self, status: int, text: str) -> None:
+        """Answer in the app's place, or abort if it has begun to answer; nothing more happens on this connection."""
+        if self.is_gone:
+            return
+        if not self.http.can_respond or (self._call is not None and self._call.stage is Stage.WIRE):
+            self.abort()
+            return
+        body = f"{text}\n".encode()
+        headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+        self.write(self.head(status, headers, close=True) + self.http.send_data(body) + self.http.send_end())
+        self._end()
+
+    def _end(self) -> None:
+        """Close; but first only our side, if the client may still be sending, so that it can read its answer.
+
+        RFC 9112, 9.6: "If the server receives additional data from the client on a fully closed connection […] the server's
+        TCP stack will send a reset packet to the client, which might erase the client's unacknowledged input buffers".
+        """
+        if self._call is not None and self._call.is_whole:
+            self._close()
+            return
+        self._hang_up()
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._arm(self.limits.linger_seconds, self._close)
+
+    def finish(self) -> None:
+        """The server stops: close, unless a response is under way."""
+        if self._call is None or self.is_gone:
+            self._close()
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent."""
+        self._transport.write_eof()
+
+    def reset(self) -> None:
+        """Abort with RST. What was written and not yet sent is lost."""
+        # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
+        linger = struct.pack("ii", 1, 0)
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once; what is in the buffer is lost."""
+        self._hang_up()
+        self._transport.abort()
+
+    def _close(self) -> None:
+        """Close when all that was written is sent."""
+        self._hang_up()
+        self._transport.close()
+        self._watch_writes()
+
+    def _hang_up(self) -> None:
+        self.is_gone = True
+        self._disarm()
+        self.wake()

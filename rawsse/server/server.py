@@ -1,0 +1,211 @@
+"""Listening, and leaving in time.
+
+This file knows the listening socket, the app's lifespan around it, signals, and that a server has ended only when its last
+connection and its last task have. It refuses to know what goes over a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rawsse.errors import ConfigurationError
+from rawsse.server.asgi import ASGIApp, Lifespan
+from rawsse.server.call import Call
+from rawsse.server.connection import Connection, Limits
+
+__all__ = ["Server", "serve"]
+
+logger = logging.getLogger("rawsse.server")
+
+
+class Server:
+    """Serves `app` on `host` and `port` (0: any free one) from `start` to `shutdown`, or in `async with`.
+
+    `on_shutdown` is called first at shutdown, so that an app can end its streams. `limits` are the fields of `Limits`.
+    A server belongs to one event loop and is started once; a process may have many.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        on_shutdown: Callable[[], Awaitable[None]] | None = None,
+        **limits: Any,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.limits = Limits(**limits)
+        self.state: dict[str, Any] = {}
+        """What the app's lifespan leaves for its requests."""
+        self.is_stopping = False
+        self._app = app
+        self._on_shutdown = on_shutdown
+        self._lifespan = Lifespan(app, self.state)
+        self._listener: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    @property
+    def base_url(self) -> str:
+        """`http://HOST:PORT`, where the server listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shutdown()
+
+    async def start(self) -> None:
+        """Let the app start, then listen. Raises `ConfigurationError` if either fails."""
+        if self._listener is not None:
+            raise ConfigurationError("this server was started before")
+        loop, backlog = asyncio.get_running_loop(), self.limits.backlog
+        try:
+            await self._lifespan.startup()
+            self._listener = await loop.create_server(lambda: Connection(self), self.host, self.port, backlog=backlog)
+        except BaseException as exc:
+            await self._lifespan.shutdown(self.limits.cleanup_seconds)
+            if isinstance(exc, (OSError, OverflowError)):  # OverflowError: there is no such port
+                reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2]
+                raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc
+            raise
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def shutdown(self, grace_seconds: float | None = None) -> None:
+        """Stop accepting, let open responses end within the grace, cut off the others, let the app end.
+
+        Called again while it runs, it does not wait for the first call: its own grace counts for what is still open.
+        Being cancelled ends the grace at once.
+        """
+        if self._listener is None:
+            return
+        grace = self.limits.grace_seconds if grace_seconds is None else grace_seconds
+        end = time.monotonic() + grace
+        try:
+            async with asyncio.timeout(grace):
+                await self._stop(self._listener)
+                await self._is_empty.wait()
+        except TimeoutError:
+            logger.warning("%d connections did not end within %g s", len(self._connections), grace)
+        except asyncio.CancelledError:
+            end = time.monotonic()
+            raise
+        finally:
+            await self._cut_off()
+            await self._lifespan.shutdown(max(end - time.monotonic(), self.limits.cleanup_seconds))
+
+    async def _stop(self, listener: asyncio.Server) -> None:
+        if self.is_stopping:
+            return
+        self.is_stopping = True
+        listener.close()
+        for connection in list(self._connections):
+            connection.finish()
+        try:
+            if self._on_shutdown is not None:
+                await self._on_shutdown()
+        except Exception:
+            logger.exception("on_shutdown failed")
+
+    async def _cut_off(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        try:
+            async with asyncio.timeout(self.limits.cleanup_seconds):
+                await self._is_empty.wait()
+        except TimeoutError:
+            logger.error("%d calls of the app went on although they were cancelled", len(self._tasks))
+
+    # --- For connections
+
+    def admit(self, connection: Connection) -> bool:
+        """Hold a new connection; False if there are too many."""
+        self._connections.add(connection)
+        self._is_empty.clear()
+        return len(self._connections) <= self.limits.max_connections
+
+    def run(self, call: Call) -> None:
+        """Call the app, in a task of its own."""
+        task = asyncio.get_running_loop().create_task(call.run(self._app))
+        self._tasks.add(task)
+        self._is_empty.clear()
+        task.add_done_callback(self.forget)
+
+    def forget(self, ended: Connection | asyncio.Task[None]) -> None:
+        """A connection is lost, or a call of the app is over."""
+        if isinstance(ended, Connection):
+            self._connections.discard(ended)
+        else:
+            self._tasks.discard(ended)
+        if not self._connections and not self._tasks:
+            self._is_empty.set()
+
+
+async def serve(
+    app: ASGIApp,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    ready: Callable[[str], None] | None = None,
+    **limits: Any,
+) -> None:
+    """Serve `app` until SIGTERM or SIGINT, then shut down gracefully; a second signal ends at once.
+
+    In a thread that may have no signal handlers, and on Windows, it serves until it is cancelled. `ready` gets the base URL
+    when the server listens; `limits` are those of `Server`, and its `on_shutdown`. Raises `ConfigurationError` if it
+    cannot start.
+    """
+    task = asyncio.current_task()
+    stop = asyncio.Event()
+    signals = 0
+
+    def on_signal() -> None:
+        nonlocal signals
+        signals += 1
+        stop.set()
+        if signals > 1 and task is not None:
+            task.cancel()
+
+    with _signal_handler(on_signal):
+        try:
+            async with Server(app, host, port, **limits) as server:
+                if ready is not None:
+                    ready(server.base_url)
+                await stop.wait()
+        except asyncio.CancelledError:
+            if signals < 2:
+                raise
+
+
+@contextmanager
+def _signal_handler(handler: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, handler)
+    except (NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
