@@ -6,6 +6,7 @@ Read in this order:
     ui.py        the dialect of the Vercel AI SDK
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
+    page.py      the files of the page, and the header fields that keep them safe
     app.py       the routes; how a run and an HTTP exchange meet
 """
 

@@ -16,11 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import mimetypes
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
@@ -39,6 +36,7 @@ from rawsse.relay.dialects import (
     read_messages,
 )
 from rawsse.relay.guard import Guard, Refusal
+from rawsse.relay.page import NoSuchPage, Page
 from rawsse.relay.runs import Gone, Reader, Run, RunLimits, Runs, TooManyRuns
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 
@@ -60,18 +58,6 @@ SSE_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-store, no-transform"),
     ("x-accel-buffering", "no"),  # nginx would gather the whole answer
-)
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-PAGE_HEADERS = (
-    ("content-security-policy", CONTENT_SECURITY_POLICY),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-cache"),
 )
 
 # What the API says about limits and for support; everything else of its head is between it and us.
@@ -113,8 +99,7 @@ class Relay:
         self._client = client
         self._defaults = {"model": model, "max_tokens": max_tokens}
         self._guard = guard or Guard()
-        self._static: Traversable = static if static is not None else files("rawsse") / "web"
-        self._has_own_page = static is None
+        self._page = Page(static)
         self._runs = Runs(limits or RunLimits())
         self._heartbeat_seconds = heartbeat_seconds
         self._max_chat_bytes = max_chat_bytes
@@ -191,6 +176,9 @@ class _Exchange:
             kind = "request_too_large" if exc.status == 413 else "invalid_request_error"
             refused = _Answer(exc.status, kind, str(exc), field=exc.field)
             await self._send_whole(exc.status, (("content-type", "application/json"),), refused.body)
+        except NoSuchPage:
+            missing = _Answer(404, "not_found_error", f"there is no {self.path}")
+            await self._send_whole(404, (("content-type", "application/json"),), missing.body)
         except OSError:
             pass  # the client has gone: there is nobody to tell
 
@@ -316,6 +304,8 @@ class _Exchange:
         piece = await reader.read(seconds)
         if piece is None and not run.is_finished:
             return  # the client has gone
+        if run.early_failure is not None and not run.dialect.is_resumable:
+            raise _refused(run.early_failure)  # `/v1/messages` refuses as the API does: in JSON
         await self._send_head(run)
         while piece is not None:
             await self._send({"type": "http.response.body", "body": piece or run.dialect.heartbeat, "more_body": True})
@@ -375,8 +365,7 @@ class _Exchange:
         except RawsseError as exc:
             failure = failure_of(exc)
             log.warning("a call without stream failed: %s", failure.message)
-            headers = dict(_forwarded(failure.headers))
-            raise _Answer(failure.status, failure.type, failure.message, headers=headers) from None
+            raise _refused(failure) from None
         finally:
             task.cancel()
             watch.cancel()
@@ -387,19 +376,8 @@ class _Exchange:
             pass
 
     async def _file(self) -> None:
-        name = unquote(self.path).lstrip("/") or "index.html"
-        file = self._relay._static
-        for part in name.split("/"):
-            if part in ("", ".", "..") or part.startswith(".") or "\\" in part or "\0" in part:
-                raise _Answer(404, "not_found_error", f"there is no {self.path}")
-            file = file / part
-        if not file.is_file():
-            raise _Answer(404, "not_found_error", f"there is no {self.path}")
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        charset = "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
-        # The user's own page keeps its own rules; ours needs nothing from elsewhere.
-        headers = PAGE_HEADERS if self._relay._has_own_page else PAGE_HEADERS[1:]
-        await self._send_whole(200, (("content-type", kind + charset), *headers), file.read_bytes())
+        headers, body = self._relay._page.find(unquote(self.path))
+        await self._send_whole(200, headers, body)
 
     async def _preflight(self) -> None:
         asked = self.headers.get("access-control-request-headers", "")
@@ -455,6 +433,10 @@ class _Exchange:
         length = () if status == 204 else (("content-length", str(len(body))),)
         await self._start(status, (*headers, *length))
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _refused(failure: Failure) -> _Answer:
+    return _Answer(failure.status, failure.type, failure.message, headers=dict(_forwarded(failure.headers)))
 
 
 def _forwarded(headers: Mapping[str, str]) -> list[tuple[str, str]]:

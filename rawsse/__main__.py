@@ -1,0 +1,7 @@
+"""`python -m rawsse`: the command line."""
+
+import sys
+
+from rawsse.cli import main
+
+sys.exit(main())

@@ -1,0 +1,66 @@
+"""The page: files out of a folder, with the header fields that keep them safe.
+
+This file knows paths, content types and the Content-Security-Policy. It refuses to know what the page does.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+__all__ = ["CONTENT_SECURITY_POLICY", "NoSuchPage", "Page"]
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
+were taken for markup."""
+
+HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-cache"),
+)
+
+
+class NoSuchPage(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+    """There is no file of that name."""
+
+
+class Page:
+    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
+        self._headers = HEADERS if folder else (("content-security-policy", CONTENT_SECURITY_POLICY), *HEADERS)
+
+    def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
+        """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `NoSuchPage`.
+
+        Names with a leading dot are not served, and nothing outside the folder is.
+        """
+        name = path.lstrip("/") or "index.html"
+        file = self._folder
+        for part in name.split("/"):
+            if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
+                raise NoSuchPage(path)
+            file = file / part
+        if isinstance(file, Path) and isinstance(self._folder, Path) and not _is_inside(file, self._folder):
+            raise NoSuchPage(path)
+        if not file.is_file():
+            raise NoSuchPage(path)
+        return (("content-type", _content_type(name)), *self._headers), file.read_bytes()
+
+
+def _is_inside(file: Path, folder: Path) -> bool:
+    """Also after symbolic links are followed."""
+    return file.resolve().is_relative_to(folder.resolve())
+
+
+def _content_type(name: str) -> str:
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
+    return f"{kind}; charset=utf-8" if is_text else kind
