@@ -436,7 +436,10 @@ class _Exchange:
 
 
 def _refused(failure: Failure) -> _Answer:
-    return _Answer(failure.status, failure.type, failure.message, headers=dict(_forwarded(failure.headers)))
+    answer = _Answer(failure.status, failure.type, failure.message, headers=dict(_forwarded(failure.headers)))
+    if failure.body is not None:
+        answer.body = json.dumps(failure.body).encode()  # with its details: the SDKs' classes go by them
+    return answer
 
 
 def _forwarded(headers: Mapping[str, str]) -> list[tuple[str, str]]:

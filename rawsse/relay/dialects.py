@@ -66,7 +66,7 @@ class Failure:
     """Why a run has no whole answer, as a browser may know it: in words, and without anything secret.
 
     `status` is the HTTP status if the response's head has not been sent yet; `type` is an error type of the Messages API,
-    or `cancelled` or `shutdown`.
+    or `cancelled` or `shutdown`. `event` and `body` are the API's own words, where it has said so itself.
     """
 
     status: int
@@ -75,6 +75,7 @@ class Failure:
     headers: Mapping[str, str] = field(default_factory=dict)
     ending: Ending | None = None
     event: ErrorEvent | None = None
+    body: Mapping[str, Any] | None = None
     retry: int | None = None
 
     def to_json(self) -> str:
@@ -93,7 +94,8 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
         return Failure(500, "api_error", "the relay is not set up: see its log")
     if isinstance(error, APIStatusError):
         said = _said(error.body) or error.message
-        return Failure(error.status_code, error.type or "api_error", said, error.headers, error.ending, event)
+        body = error.body if isinstance(error.body, dict) else None
+        return Failure(error.status_code, error.type or "api_error", said, error.headers, error.ending, event, body)
     ending = error.ending if isinstance(error, APIError) else None
     if isinstance(error, APITimeoutError):
         return Failure(504, "timeout_error", str(error), ending=ending)
