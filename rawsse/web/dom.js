@@ -1,0 +1,80 @@
+/**
+ * What the page needs of a DOM library: elements, text that grows, and a scrolling box that follows its end.
+ *
+ * This file knows elements, animation frames and scroll positions. It refuses to know what is written where.
+ *
+ *     const box = new FollowingBox(scroller);
+ *     const text = new GrowingText(box, element);
+ *     text.append("Hel");                           // both are written in the next frame, as one text node
+ *     text.append("lo");
+ *
+ * Why frames: an answer brings up to hundreds of events a second, a screen shows 60 pictures. One change of the page per
+ * event would lay the page out several times per picture.
+ *
+ * Text enters the page as text nodes only. There is no place here, or elsewhere in the page, that parses markup.
+ */
+
+/** So near to its end a box counts as being there: half a line, and the fractions of a pixel that zooming makes. */
+const END_PX = 12;
+
+export function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(text);
+  return element;
+}
+
+export class FollowingBox {
+  #box;
+  #changes = [];
+  #frame = 0;
+  #isAtEnd = true; // until the reader scrolls up: then the box stays where it is, until he comes back to the end
+
+  constructor(box) {
+    this.#box = box;
+    box.addEventListener("scroll", () => (this.#isAtEnd = this.#measure()), { passive: true });
+    // A box that shrinks (the wire opens, a telephone shows its keyboard) hides its end, and no scrolling is reported.
+    new ResizeObserver(() => this.#isAtEnd && this.toEnd()).observe(box);
+  }
+
+  /** Make a change in the next animation frame, in the order of the calls. */
+  later(change) {
+    this.#changes.push(change);
+    this.#frame ||= requestAnimationFrame(() => this.flush());
+  }
+
+  /** Make all changes now. A hidden tab has no frames: an answer that ends there is written by this. */
+  flush() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    for (const change of this.#changes.splice(0)) change();
+    if (this.#isAtEnd) this.toEnd();
+  }
+
+  toEnd() {
+    this.#isAtEnd = true;
+    this.#box.scrollTop = this.#box.scrollHeight;
+  }
+
+  #measure() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#box;
+    return scrollHeight - scrollTop - clientHeight <= END_PX;
+  }
+}
+
+export class GrowingText {
+  #box;
+  #element;
+  #pieces = [];
+
+  constructor(box, element) {
+    this.#box = box;
+    this.#element = element;
+  }
+
+  append(text) {
+    if (!text) return;
+    if (this.#pieces.length === 0) this.#box.later(() => this.#element.append(this.#pieces.splice(0).join("")));
+    this.#pieces.push(text);
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * What the page says in words: endings, errors, stop reasons, numbers.
+ *
+ * This file knows the names that the Messages API and `rawsse.js` use, and English. It refuses to know the page and the
+ * network: its functions take values and return strings, so they can be tested anywhere.
+ */
+
+const STOP_REASONS = {
+  end_turn: "the answer is finished",
+  stop_sequence: "a stop sequence was reached",
+  max_tokens: "cut off: the limit of output tokens was reached",
+  model_context_window_exceeded: "cut off: the model's context window is full",
+  tool_use: "it waits for the result of a tool, and this page runs none",
+  pause_turn: "the API paused a long turn; ask it to go on",
+  refusal: "the model declined to answer",
+};
+
+const ERROR_TYPES = {
+  invalid_request_error: "The request was not accepted.",
+  authentication_error: "The key or token was refused.",
+  billing_error: "The account cannot pay for this request.",
+  permission_error: "The key may not be used for this.",
+  not_found_error: "There is no such model or address.",
+  request_too_large: "The conversation is too long to be sent.",
+  rate_limit_error: "Too many requests. Wait a moment, then try again.",
+  timeout_error: "The API took too long.",
+  api_error: "The API had an internal error.",
+  overloaded_error: "The API is overloaded. Wait a moment, then try again.",
+};
+
+const REASONS = {
+  refused: "The server did not accept the request.",
+  failed: "The answer broke off with an error.",
+  unreachable: "The server could not be reached.",
+  truncated: "The connection was lost before the answer was complete.",
+  malformed: "The server sent something that is not an answer.",
+};
+
+/** An error as { headline, detail }: what happened, and what the other side said about it. */
+export function describeError(error) {
+  const headline = ERROR_TYPES[error.type] ?? REASONS[error.reason] ?? "The page itself failed.";
+  const facts = [error.status && `status ${error.status}`, error.type, error.field && `field ${error.field}`];
+  if (error.retryAfter) facts.push(`retry after ${error.retryAfter} s`);
+  if (error.requestId) facts.push(`request ${error.requestId}`);
+  const known = facts.filter(Boolean).join(", ");
+  return { headline, detail: known ? `${error.message} (${known})` : error.message };
+}
+
+/** A stop reason with its meaning; one that is not known yet stands for itself. */
+export function describeStopReason(reason) {
+  return STOP_REASONS[reason] ? `${reason}: ${STOP_REASONS[reason]}` : reason;
+}
+
+/** Milliseconds as seconds, with as many digits as a reader can use. */
+export function seconds(ms) {
+  return `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
+}
+
+/** A count with thin spaces between the thousands. */
+export function count(n) {
+  return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+}
+
+/** Tokens per second over a time in ms; null where the time is too short to divide by. */
+export function tokensPerSecond(tokens, ms) {
+  // Within 50 ms the answer came in one or two packets: the quotient would measure the network's buffers.
+  return ms < 50 ? null : (tokens / ms) * 1000;
+}

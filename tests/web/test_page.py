@@ -1,0 +1,290 @@
+"""The chat page in a real Chromium: an answer streams, is stopped, fails, is resumed; what the model writes is text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .chat_page import Chat
+from .scripted_server import answer, close_block, delta, done, error, finish, frame, open_block, script, start
+
+pytestmark = pytest.mark.real
+
+
+# --- Streaming -------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_seen_growing_before_its_end(chat: Chat) -> None:
+    post = chat.ask()
+    frames = answer("One", ", two", ", three")
+    post.send(b"".join(frames[:2]))
+    for piece, seen in zip(frames[2:5], ["One", "One, two", "One, two, three"], strict=True):
+        post.send(piece)
+        chat.see(".answer .body", seen)  # and only then is the next piece sent
+    assert chat.page.locator("#stop").is_visible()
+    post.end(b"".join(frames[5:]))
+    chat.wait_for_end()
+    assert (chat.text, chat.status) == ("One, two, three", "Answer complete, 7 tokens.")
+
+
+def test_the_whole_conversation_goes_along_with_each_prompt(chat: Chat) -> None:
+    chat.ask("First").end(b"".join(answer("1st")))
+    chat.wait_for_end()
+    post = chat.ask("Second\nline")
+    assert post.body["messages"] == [
+        {"role": "user", "content": "First"},
+        {"role": "assistant", "content": "1st"},
+        {"role": "user", "content": "Second\nline"},
+    ]
+
+
+def test_a_new_chat_forgets_the_old_one(chat: Chat) -> None:
+    chat.ask("First").end(b"".join(answer("1st")))
+    chat.wait_for_end()
+    chat.page.get_by_role("button", name="New chat").click()
+    assert chat.page.locator("article").count() == 0
+    assert chat.ask("Second").body["messages"] == [{"role": "user", "content": "Second"}]
+
+
+def test_thinking_is_folded_away_and_can_be_opened(chat: Chat) -> None:
+    thought = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hmm."}}
+    post = chat.ask()
+    post.send(frame(1, start()) + frame(2, open_block(type="thinking", thinking="", signature="")) + frame(3, thought))
+    chat.see(".thinking summary", "Thinking…").click()
+    assert chat.see(".thought", "Hmm.").is_visible()
+    post.end(b"".join(script(close_block(), *finish(), first=4)))
+    chat.wait_for_end()
+    assert (chat.page.locator(".thinking summary").text_content() or "").startswith("Thought for ")
+
+
+def test_a_tool_call_is_shown_by_name_and_input_as_it_streams(chat: Chat) -> None:
+    pieces = ['{"city"', ': "Ulm"}']
+    deltas: list[dict[str, Any]] = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    first, second = [{"type": "content_block_delta", "index": 0, "delta": each} for each in deltas]
+    post = chat.ask()
+    tool = open_block(type="tool_use", id="toolu_1", name="get_weather", input={})
+    post.send(frame(1, start()) + frame(2, tool) + frame(3, first))
+    chat.see(".tool-input", '{"city"')
+    assert chat.page.locator(".tool code").text_content() == "get_weather"
+    post.end(b"".join(script(second, close_block(), *finish("tool_use"), first=4)))
+    chat.see(".tool-input", '{"city": "Ulm"}')
+
+
+def test_a_block_of_a_kind_not_known_yet_is_shown_as_what_it_is(chat: Chat) -> None:
+    block = open_block(type="hologram", beams=3)
+    chat.ask().end(b"".join(script(start(), block, close_block(), *finish())))
+    chat.wait_for_end()
+    assert chat.page.locator(".other summary").text_content() == "hologram"
+    assert json.loads(chat.page.locator(".other pre").text_content() or "")["beams"] == 3
+
+
+def test_cited_sources_are_listed_once(chat: Chat) -> None:
+    citation = {"type": "web_search_result_location", "url": "https://example.org/a", "title": "A", "cited_text": "a"}
+    cite = {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": citation}}
+    chat.ask().end(b"".join(script(start(), open_block(), delta("So."), cite, cite, close_block(), *finish())))
+    chat.wait_for_end()
+    assert chat.page.locator(".sources li").all_text_contents() == ["A, https://example.org/a"]
+
+
+def test_stop_reason_usage_and_speed_stand_under_the_answer_with_their_meaning(chat: Chat) -> None:
+    post = chat.ask()
+    post.send(b"".join(script(start(input_tokens=1412), open_block(), delta("A"))[:3]))
+    chat.see(".answer .body", "A")
+    chat.wait_until("(began) => performance.now() > began + 60", chat.page.evaluate("performance.now()"))
+    post.end(b"".join(script(delta("B"), close_block(), *finish("max_tokens", output_tokens=3180), first=4)))
+    summary = chat.see("details.facts summary")
+    assert (summary.text_content() or "").startswith("max_tokens · 3\u202f180 tokens · first token 0.")
+    summary.click()
+    facts = chat.page.locator("details.facts dl").inner_text()
+    assert "max_tokens: cut off: the limit of output tokens was reached" in facts
+    assert "tokens/s: output_tokens over the time from first to last token" in facts
+    assert "1\u202f412" in facts
+
+
+# --- Stopping --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["button", "Escape"])
+def test_stop_ends_the_answer_and_tells_the_server(chat: Chat, way: str) -> None:
+    post = chat.ask()
+    post.send(b"".join(answer("Half")[:3]))
+    chat.see(".answer .body", "Half")
+    chat.page.locator("#stop").click() if way == "button" else chat.page.keyboard.press(way)
+    delete = chat.server.next("DELETE", "/runs/r1")
+    delete.head(204)
+    delete.end()
+    post.wait_for_hang_up()
+    chat.wait_for_end()
+    assert (chat.text, chat.status) == ("Half", "Stopped.")
+    assert "The answer above is incomplete." in (chat.see(".ending").text_content() or "")
+
+
+def test_stop_works_before_the_first_byte(chat: Chat) -> None:
+    chat.type_and_send()
+    post = chat.server.next("POST", "/api/chat")
+    chat.page.keyboard.press("Escape")
+    post.wait_for_hang_up()
+    chat.wait_for_end()
+    assert chat.status == "Stopped."
+    assert len(chat.server.exchanges) == 1
+
+
+def test_after_a_stop_the_conversation_goes_on_with_what_was_said(chat: Chat) -> None:
+    post = chat.ask("First")
+    post.send(b"".join(answer("Half")[:3]))
+    chat.see(".answer .body", "Half")
+    chat.page.keyboard.press("Escape")
+    delete = chat.server.next("DELETE", "/runs/r1")
+    delete.head(204)
+    delete.end()
+    chat.wait_for_end()
+    said = [message["content"] for message in chat.ask("Second").body["messages"]]
+    assert said == ["First", "Half", "Second"]
+
+
+def test_a_stop_that_the_server_did_not_take_is_told(chat: Chat) -> None:
+    chat.ask().send(frame(1, start()))
+    chat.see(".model")
+    chat.page.keyboard.press("Escape")
+    delete = chat.server.next("DELETE", "/runs/r1")
+    delete.head(500)
+    delete.end()
+    chat.see("#status", "Stopped here, but the server could not be told. It gives up by itself in a few seconds.")
+
+
+# --- Failures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_before_the_stream_is_said_in_words(chat: Chat) -> None:
+    chat.type_and_send()
+    post = chat.server.next("POST", "/api/chat")
+    post.head(529, {"content-type": "text/event-stream; charset=utf-8"})
+    post.end(frame(1, error("overloaded_error", "Overloaded")) + done(2))
+    words = chat.see(".ending").text_content() or ""
+    assert words.startswith(
+        "The API is overloaded. Wait a moment, then try again.Overloaded (status 529, overloaded_error)"
+    )
+    assert "incomplete" not in words
+    assert chat.status == "The API is overloaded. Wait a moment, then try again."
+
+
+def test_a_refused_field_is_named(chat: Chat) -> None:
+    chat.type_and_send()
+    post = chat.server.next("POST", "/api/chat")
+    post.head(400, {"content-type": "application/json"})
+    fields = {"type": "invalid_request_error", "message": "messages: too many", "field": "messages"}
+    post.end(json.dumps({"type": "error", "error": fields}).encode())
+    words = chat.see(".ending p").text_content()
+    assert words == "messages: too many (status 400, invalid_request_error, field messages)"
+
+
+def test_an_error_after_content_keeps_the_text_and_marks_it_incomplete(chat: Chat) -> None:
+    post = chat.ask()
+    post.end(b"".join(answer("Half")[:3]) + frame(4, error("api_error", "Internal server error")) + done(5))
+    words = chat.see(".ending").text_content() or ""
+    assert words.startswith("The API had an internal error.The answer above is incomplete.Internal server error")
+    assert chat.text == "Half"
+
+
+def test_a_stream_that_ends_before_the_answer_is_no_finished_answer(chat: Chat) -> None:
+    chat.ask().end(b"".join(answer("Half")[:3]) + done(4))
+    words = chat.see(".ending").text_content() or ""
+    assert words.startswith("The connection was lost before the answer was complete.The answer above is incomplete.")
+    assert chat.text == "Half"
+
+
+def test_a_tool_call_that_was_cut_is_marked(chat: Chat) -> None:
+    cut = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"a'}}
+    tool = open_block(type="tool_use", id="toolu_1", name="f", input={})
+    chat.ask().end(b"".join(script(start(), tool, cut)))
+    chat.see(".tool-note", " (input incomplete)")
+
+
+def test_try_again_asks_the_same_once_more_in_place_of_the_failed_answer(chat: Chat) -> None:
+    chat.ask("Why?").end(b"".join(answer("Half")[:3]) + frame(4, error("api_error", "no")) + done(5))
+    chat.page.get_by_role("button", name="Try again").click()
+    post = chat.server.begin("r2")
+    assert post.body["messages"] == [{"role": "user", "content": "Why?"}]
+    post.end(b"".join(answer("Because.")))
+    chat.wait_for_end()
+    assert chat.page.locator(".answer .body").all_text_contents() == ["Because."]
+    assert chat.focus == "prompt"
+
+
+def test_a_lost_connection_is_resumed_and_the_text_is_there_once(chat: Chat) -> None:
+    post = chat.ask()
+    frames = answer("One", " two", " three")
+    post.send(b"".join(frames[:4]) + frames[4][:20])
+    chat.see(".answer .body", "One two")
+    post.drop()
+    chat.see("#status", "Connection lost. Fetching the rest…")
+    get = chat.server.next("GET", "/runs/r1")
+    assert get.headers["last-event-id"] == "e-4"
+    get.head(200, {"content-type": "text/event-stream"})
+    get.end(b"".join(frames[4:]))
+    chat.wait_for_end()
+    assert (chat.text, chat.status) == ("One two three", "Answer complete, 7 tokens.")
+    assert [exchange.method for exchange in chat.server.exchanges] == ["POST", "GET"]
+
+
+def test_a_run_that_cannot_be_resumed_keeps_its_text_as_incomplete(chat: Chat) -> None:
+    post = chat.ask()
+    post.send(b"".join(answer("Half")[:3]))
+    chat.see(".answer .body", "Half")
+    post.drop()
+    get = chat.server.next("GET", "/runs/r1")
+    get.head(404, {"content-type": "application/json"})
+    get.end(b"{}")
+    assert "the server answered 404" in (chat.see(".ending").text_content() or "")
+    assert chat.text == "Half"
+
+
+# --- What the model writes is text -----------------------------------------------------------------------------------
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script><b>bold</b> &amp; \u202e"
+
+
+def test_markup_from_the_model_stays_text_wherever_it_stands(chat: Chat) -> None:
+    blocks: list[dict[str, Any]] = [
+        {"type": "text", "text": HOSTILE},
+        {"type": "thinking", "thinking": HOSTILE, "signature": ""},
+        {"type": "tool_use", "id": "t", "name": HOSTILE, "input": {"x": HOSTILE}},
+        {"type": HOSTILE, "html": HOSTILE},
+    ]
+    events = [each for i, block in enumerate(blocks) for each in (open_block(i, **block), close_block(i))]
+    begin = start()
+    begin["message"]["model"] = HOSTILE
+    chat.ask(HOSTILE).end(b"".join(script(begin, *events, *finish(HOSTILE))))
+    chat.wait_for_end()
+    assert chat.page.locator("article :is(img, script, b)").count() == 0
+    assert chat.page.locator("#wire :is(img, script, b)").count() == 0
+    for selector in (".answer .text", ".question .text", ".thought", ".tool code", ".other summary", ".model"):
+        assert chat.page.locator(selector).text_content() == HOSTILE
+    assert chat.complaints == []
+
+
+def test_markup_in_an_error_stays_text(chat: Chat) -> None:
+    chat.ask().end(frame(1, error("x", HOSTILE)) + done(2))
+    assert chat.see(".ending p").text_content() == f"{HOSTILE} (x)"
+    assert chat.complaints == []
+
+
+def test_the_policy_is_kept_and_nothing_complains(chat: Chat) -> None:
+    chat.page.get_by_role("button", name="Wire").click()
+    chat.ask().end(b"".join(answer("Fine.")))
+    chat.wait_for_end()
+    assert chat.complaints == []
+    assert chat.page.locator("[style], [onclick], style, script:not([src])").count() == 0
+
+
+def test_a_token_in_the_pages_address_goes_with_each_request(chat: Chat) -> None:
+    chat.page.goto("about:blank")
+    chat.page.goto(f"{chat.server.url}#token=secret")
+    post = chat.ask()
+    post.send(frame(1, start()))
+    chat.see(".model")
+    chat.page.keyboard.press("Escape")
+    delete = chat.server.next("DELETE", "/runs/r1")
+    assert [each.headers["authorization"] for each in (post, delete)] == ["Bearer secret"] * 2
