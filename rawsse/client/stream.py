@@ -269,7 +269,7 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
     def __init__(self, exchange: Exchange, builder: MessageBuilder, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         super().__init__(exchange, builder, max_event_bytes=max_event_bytes)
         self._expanded: deque[MessageStreamEvent] = deque()
-        self.text_stream: AsyncIterator[str] = self._texts()
+        self.text_stream: AsyncIterator[str] = _TextStream(self)
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
 
     def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
@@ -283,11 +283,6 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
                 raise StopAsyncIteration
             self._expanded.extend(self._builder.expand(event))
         return self._expanded.popleft()
-
-    async def _texts(self) -> AsyncIterator[str]:
-        async for event in self:
-            if isinstance(event, TextEvent):
-                yield event.text
 
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
@@ -309,3 +304,16 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
             kinds = ", ".join(block.type for block in message.content) or "nothing"
             raise RuntimeError(f"the answer has no text; it has: {kinds}")
         return message.text
+
+
+class _TextStream(AsyncIterator[str]):
+    """The text in a stream. No generator: one that is dropped half-read would be closed later, by the event loop."""
+
+    def __init__(self, stream: MessageStream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> str:
+        async for event in self._stream:
+            if isinstance(event, TextEvent):
+                return event.text
+        raise StopAsyncIteration
