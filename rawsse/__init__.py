@@ -7,7 +7,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
     http1.py        HTTP/1.1 over h11, both roles, bytes in and bytes out
     messages/       what the Messages API says: events, the message they add up to, the ending. Pure.
     client/         talking to the API: connections, clocks, the stream, the calls
-    server.py       a small asyncio HTTP server that hosts any ASGI 3 application
+    server/         a small asyncio HTTP server that hosts any ASGI 3 application
     relay/          the Messages API, re-emitted to browsers
     replay/         recordings of streams: keeping, playing, cutting and checking them
     web/            the page: no build step, no CDN

@@ -1,0 +1,132 @@
+"""The map in `rawsse/__init__.py` is true: reading order, purity, public names, documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rawsse
+
+PACKAGE = Path(rawsse.__file__).parent
+PURE = ("errors", "sse", "http1", "messages")
+IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "random", "secrets", "os", "threading", "selectors"}
+
+
+def entries(docstring: str) -> list[str]:
+    """The names that a map lists: `    errors.py  …` and `    messages/  …`."""
+    return [found.rstrip("/") for found in re.findall(r"^ {4}([a-z0-9_]+(?:\.py|/))\s", docstring, re.MULTILINE)]
+
+
+def docstring_of(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def reading_order() -> list[str]:
+    """All modules in the order in which they are to be read, as dotted names below `rawsse`."""
+    order: list[str] = []
+    for entry in entries(docstring_of(PACKAGE / "__init__.py")):
+        if entry.endswith(".py"):
+            order.append(entry.removesuffix(".py"))
+        elif (PACKAGE / entry / "__init__.py").exists():
+            files = entries(docstring_of(PACKAGE / entry / "__init__.py"))
+            order += [f"{entry}.{file.removesuffix('.py')}" for file in files]
+            order.append(entry)
+    return order
+
+
+def modules() -> list[str]:
+    """All modules there are, as dotted names below `rawsse`, without the package itself and `__main__`."""
+    paths = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    return sorted(name for name in names if name not in ("__init__", "__main__"))
+
+
+def path_of(module: str) -> Path:
+    base = PACKAGE.joinpath(*module.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a file imports, without what stands under `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+
+
+def test_every_module_stands_on_the_map_once() -> None:
+    assert sorted(reading_order()) == modules()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
+    order = reading_order()
+    before = {f"rawsse.{name}" for name in order[: order.index(module)]}
+    ours = {name for name in imports(path_of(module)) if name.split(".")[0] == "rawsse"}
+    assert ours - before == set()
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.split(".")[0] in PURE])
+def test_a_pure_module_imports_no_clock_no_socket_and_no_chance(module: str) -> None:
+    assert {name.split(".")[0] for name in imports(path_of(module))} & IMPURE_MODULES == set()
+
+
+def test_only_one_file_imports_h11() -> None:
+    assert [module for module in modules() if "h11" in set(imports(path_of(module)))] == ["http1"]
+
+
+def test_the_decoder_can_be_copied_with_nothing_but_the_errors_beside_it() -> None:
+    assert {name for name in imports(path_of("sse")) if name.startswith("rawsse")} == {"rawsse.errors"}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_says_what_it_knows(module: str) -> None:
+    text = docstring_of(path_of(module))
+    if path_of(module).name == "__init__.py":
+        assert "Read in this order" in text
+    else:
+        assert "This file knows" in " ".join(text.split())
+        assert "It refuses to" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("module", modules())
+def test_what_a_module_exports_is_there_and_documented(module: str) -> None:
+    loaded = importlib.import_module(f"rawsse.{module}")
+    for name in loaded.__all__:
+        thing = getattr(loaded, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert thing.__doc__, f"rawsse.{module}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_no_module_keeps_state(module: str) -> None:
+    tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            assert names in (["__all__"],), (
+                f"rawsse.{module}: {names} can be changed; annotate it as Mapping or Sequence"
+            )
+        assert not any(isinstance(child, ast.Global) for child in ast.walk(node))
+
+
+def test_importing_rawsse_loads_no_server_and_no_certificates() -> None:
+    code = (
+        "import sys, rawsse; print(*sorted(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name.split(".")[1] for name in loaded if "." in name} == {"client", "errors", "http1", "messages", "sse"}
+    assert {name for name in loaded if not name.startswith("rawsse")} == set()
