@@ -1,0 +1,281 @@
+"""Recordings: one exchange with the Messages API, kept so that nothing of it is lost and a person can read it.
+
+This file knows the format of `*.sse.jsonl` files. It refuses to know how an exchange is recorded or played, and what the
+bytes mean.
+
+A recording is JSON Lines (https://jsonlines.org): a head, one line for each read from the network, an end.
+
+    {"rawsse": 1, "request": {"method": …, "path": …, "headers": {…}, "body": …}, "status": 200, "headers": {…}}
+    {"t": 0.912, "data": "event: message_start\\ndata: {…}\\n\\n"}
+    {"t": 0.987, "b64": "w6k="}
+    {"end": "clean", "t": 1.204}
+
+`t` is in seconds since the request was sent. `data` are the bytes of a read as text; a read that is no UTF-8 by itself (it
+may end inside a character) is in `b64`. `end` is `clean`, or `cut` (the connection broke), or `client_closed` (the client went
+away, and nobody knows what would have come). `request` may be null. So a changed answer is a changed line in a diff, and no
+byte, boundary or time is lost: `Recording.loads(recording.dump()) == recording`.
+
+    recording = Recording.load("fixtures/plain.sse.jsonl")
+    recording.body, recording.reads[0].t
+    Recording.from_sse(b"event: ping\\ndata: {}\\n\\n").save("ping.sse.jsonl")
+
+A bare event stream (the body alone, usually `*.sse`) is read as a recording, too: one read at time 0 and a clean end, since the
+body does not say more.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from rawsse.errors import RecordingError, quote
+
+__all__ = [
+    "FORMAT_VERSION",
+    "End",
+    "Read",
+    "RecordedRequest",
+    "Recording",
+    "find_recordings",
+    "shipped_fixtures",
+]
+
+FORMAT_VERSION = 1
+
+SUFFIXES = (".sse.jsonl", ".sse")
+"""What `find_recordings` looks for in a folder."""
+
+End: TypeAlias = Literal["clean", "cut", "client_closed"]
+
+_MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
+_SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
+# A bare event stream has a field or a comment at the beginning of some line; other files have not.
+_FIELD = re.compile(rb"(?:^|[\r\n]|\xef\xbb\xbf)(?:data|event|id|retry)?:")
+# Characters that an editor would take for a line end, or not show; and halves of surrogate pairs, which UTF-8 cannot hold.
+_UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one read from the network gave: `data`, `t` seconds after the request was sent."""
+
+    t: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """What was asked. `body` is its JSON; the text itself if it was no JSON; None if there was none."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One exchange. `duration` is the time of its end, in seconds since the request was sent.
+
+    `name` says where it comes from, for messages; it is no part of what was recorded.
+    """
+
+    request: RecordedRequest | None = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=lambda: dict(_SSE_HEADERS))
+    reads: tuple[Read, ...] = ()
+    end: End = "clean"
+    duration: float = 0.0
+    name: str = field(default="recording", compare=False)
+
+    @property
+    def body(self) -> bytes:
+        """All that was read."""
+        return b"".join(read.data for read in self.reads)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """The recording, or bare event stream, in a file. Raises `RecordingError`, and `OSError` if it cannot be read."""
+        return cls.loads(Path(path).read_bytes(), name=str(path))
+
+    @classmethod
+    def loads(cls, content: bytes | str, *, name: str = "recording") -> Recording:
+        """The recording, or bare event stream, in `content`. Raises `RecordingError`, which names `name` and the line."""
+        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+        if data.removeprefix(_MARK).lstrip()[:1] == b"{" or name.endswith(".jsonl"):
+            return _Reader(data, name).recording()
+        if not _FIELD.search(data):
+            raise RecordingError(f"{name}: neither a recording nor an event stream: {quote(data)}")
+        return cls.from_sse(data, name=name)
+
+    @classmethod
+    def from_sse(cls, body: bytes, *, request: RecordedRequest | None = None, name: str = "recording") -> Recording:
+        """A bare event stream as a recording: status 200, the whole body in one read at time 0, a clean end."""
+        return cls(request=request, reads=(Read(0.0, body),) if body else (), name=name)
+
+    def dump(self) -> str:
+        """The recording as JSON Lines. Always the same text for the same recording."""
+        return "".join(line + "\n" for line in self._lines())
+
+    def save(self, path: str | Path) -> None:
+        """Write `dump()` to a file."""
+        Path(path).write_bytes(self.dump().encode())
+
+    def _lines(self) -> Iterator[str]:
+        request = self.request and {
+            "method": self.request.method,
+            "path": self.request.path,
+            "headers": dict(self.request.headers),
+            "body": self.request.body,
+        }
+        yield _to_json(
+            {"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": dict(self.headers)}
+        )
+        for read in self.reads:
+            yield _to_json({"t": read.t, **_to_text(read.data)})
+        yield _to_json({"end": self.end, "t": self.duration})
+
+
+def find_recordings(path: str | Path) -> list[Path]:
+    """The files to load: `path` itself, or every recording and bare event stream below it if it is a folder, sorted.
+
+    Raises `RecordingError` if there is none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    if not found:
+        raise RecordingError(f"{path}: no recording in this folder (looked for {', '.join('*' + s for s in SUFFIXES)})")
+    return found
+
+
+def shipped_fixtures() -> dict[str, Recording]:
+    """The recordings that come with rawsse, by name (`plain`, `tools`, `cut` …; see `fixtures/README.md`)."""
+    folder = importlib.resources.files("rawsse") / "fixtures"
+    if not folder.is_dir():  # a checkout: the wheel's build has not put them into the package
+        folder = importlib.resources.files("rawsse") / ".." / "fixtures"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sse.jsonl")), key=lambda file: file.name)
+    return {file.name.removesuffix(".sse.jsonl"): Recording.loads(file.read_bytes(), name=file.name) for file in files}
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def _to_text(data: bytes) -> dict[str, str]:
+    try:
+        return {"data": data.decode()}
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(data).decode()}
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    text = json.dumps(line, ensure_ascii=False)
+    return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads one recording line by line, and knows which line is at fault."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._name = name
+        self._number = 0
+        lines = data.removeprefix(_MARK).split(b"\n")
+        if not lines[-1].strip():
+            lines.pop()
+        self._lines = lines
+
+    def recording(self) -> Recording:
+        head, *middle = self._objects() or [{}]
+        self._number = 1
+        if head.get("rawsse") != FORMAT_VERSION:
+            raise self._error(
+                f'the first line must have "rawsse": {FORMAT_VERSION}, not {quote(repr(head.get("rawsse")))}'
+            )
+        request = self._request(head.get("request"))
+        status = self._of(head, "status", int, "a number")
+        headers = self._headers(head)
+        reads: list[Read] = []
+        for number, line in enumerate(middle, 2):
+            self._number = number
+            if "end" in line:
+                if number != len(middle) + 1:
+                    raise self._error("a line comes after the end")
+                end, duration = self._end(line), self._time(line)
+                return Recording(request, status, headers, tuple(reads), end, duration, self._name)
+            reads.append(Read(self._time(line), self._data(line)))
+        raise self._error('the last line must have "end": the file is cut')
+
+    def _objects(self) -> list[dict[str, Any]]:
+        return [self._object(number, line) for number, line in enumerate(self._lines, 1)]
+
+    def _object(self, number: int, line: bytes) -> dict[str, Any]:
+        self._number = number
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise self._error(f"no JSON ({exc}): {quote(line)}") from None
+        if not isinstance(value, dict):
+            raise self._error(f"no JSON object: {quote(line)}")
+        return value
+
+    def _request(self, value: Any) -> RecordedRequest | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._error(f'"request" must be an object or null, not {quote(repr(value))}')
+        method = self._of(value, "method", str, "a text")
+        path = self._of(value, "path", str, "a text")
+        return RecordedRequest(method, path, self._headers(value), value.get("body"))
+
+    def _headers(self, line: dict[str, Any]) -> dict[str, str]:
+        headers: dict[str, str] = self._of(line, "headers", dict, "an object")
+        for name, value in headers.items():
+            if not isinstance(value, str):
+                raise self._error(f"header {quote(name)} must be a text, not {quote(repr(value))}")
+        return headers
+
+    def _time(self, line: dict[str, Any]) -> float:
+        t = line.get("t")
+        if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < 1e9:
+            raise self._error(f'"t" must be a number of seconds from 0 on, not {quote(repr(t))}')
+        return float(t)
+
+    def _data(self, line: dict[str, Any]) -> bytes:
+        if "b64" not in line:
+            return self._utf8(self._of(line, "data", str, "a text"))
+        try:
+            return base64.b64decode(self._of(line, "b64", str, "a text"), validate=True)
+        except ValueError as exc:
+            raise self._error(f'"b64" is no base64 ({exc})') from None
+
+    def _utf8(self, text: str) -> bytes:
+        try:
+            return text.encode()
+        except UnicodeEncodeError as exc:
+            raise self._error(f'"data" holds half a surrogate pair at {exc.start}') from None
+
+    def _end(self, line: dict[str, Any]) -> End:
+        end: End
+        for end in get_args(End):
+            if line["end"] == end:
+                return end
+        raise self._error(f'"end" must be one of {", ".join(get_args(End))}, not {quote(repr(line["end"]))}')
+
+    def _of(self, line: dict[str, Any], name: str, wanted: type, words: str) -> Any:
+        value = line.get(name)
+        if type(value) is not wanted:
+            raise self._error(f'"{name}" must be {words}, not {quote(repr(value))}')
+        return value
+
+    def _error(self, text: str) -> RecordingError:
+        return RecordingError(f"{self._name}, line {self._number}: {text}")

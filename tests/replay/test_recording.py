@@ -1,0 +1,271 @@
+"""rawsse.replay.recording: the file format, and the recordings that come with rawsse."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rawsse.errors import RecordingError
+from rawsse.messages import MessageBuilder
+from rawsse.replay import Read, RecordedRequest, Recording, find_recordings, shipped_fixtures
+from rawsse.sse import Decoder
+
+REPO = Path(__file__).parents[2]
+FIXTURES = sorted((REPO / "fixtures").glob("*.sse.jsonl"))
+REAL = Path(os.environ.get("RAWSSE_RECORDINGS", REPO.parent / "shared" / "recordings"))
+HEAD = '{"rawsse": 1, "request": null, "status": 200, "headers": {}}\n'
+END = '{"end": "clean", "t": 1.5}\n'
+
+needs_real_streams = pytest.mark.skipif(not REAL.is_dir(), reason=f"no recorded streams in {REAL} (RAWSSE_RECORDINGS)")
+
+
+def error_of(content: bytes | str, name: str = "x.sse.jsonl") -> str:
+    with pytest.raises(RecordingError) as caught:
+        Recording.loads(content, name=name)
+    return str(caught.value)
+
+
+# --- Writing and reading ---
+
+
+def test_a_recording_is_a_head_a_line_for_each_read_and_an_end() -> None:
+    request = RecordedRequest("POST", "/v1/messages", {"accept": "*/*"}, {"model": "m"})
+    recording = Recording(
+        request, 200, {"request-id": "r"}, (Read(0.25, b"data: a\n\n"), Read(0.5, b"\xc3")), "cut", 0.75
+    )
+    assert [json.loads(line) for line in recording.dump().splitlines()] == [
+        {
+            "rawsse": 1,
+            "request": {"method": "POST", "path": "/v1/messages", "headers": {"accept": "*/*"}, "body": {"model": "m"}},
+            "status": 200,
+            "headers": {"request-id": "r"},
+        },
+        {"t": 0.25, "data": "data: a\n\n"},
+        {"t": 0.5, "b64": "ww=="},
+        {"end": "cut", "t": 0.75},
+    ]
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    recording = Recording(reads=(Read(0.1, b"event: ping\r\n"), Read(0.2, "é\u2028😀".encode())), duration=3.0)
+    recording.save(tmp_path / "a.sse.jsonl")
+    assert Recording.load(tmp_path / "a.sse.jsonl") == recording
+    assert Recording.load(tmp_path / "a.sse.jsonl").name == str(tmp_path / "a.sse.jsonl")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        b"\r\n\r",
+        b"\x00\x1f",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"\xed\xa0\x80",
+        "\u2028\x85\x7f\ufeff".encode(),
+    ],
+)
+def test_no_byte_is_lost(data: bytes) -> None:
+    recording = Recording(reads=(Read(0.0, data),))
+    assert Recording.loads(recording.dump(), name="x.jsonl") == recording
+
+
+def test_any_recording_is_read_as_it_was_written() -> None:
+    hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+    st = hypothesis.strategies
+    seconds = st.floats(0, 1e8)
+    headers = st.dictionaries(st.text(), st.text(), max_size=2)
+    body = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=4)
+    request = st.builds(RecordedRequest, st.text(), st.text(), headers, body)
+    reads = st.lists(st.builds(Read, seconds, st.binary())).map(tuple)
+    ends = st.sampled_from(["clean", "cut", "client_closed"])
+    recordings = st.builds(Recording, st.none() | request, st.integers(), headers, reads, ends, seconds)
+
+    def check(recording: Recording) -> None:
+        again = Recording.loads(recording.dump().encode())
+        assert again == recording
+        assert again.dump() == recording.dump()
+
+    hypothesis.settings(max_examples=60, deadline=None, database=None)(hypothesis.given(recordings)(check))()
+
+
+def test_every_line_is_a_line_for_an_editor_too() -> None:
+    recording = Recording(reads=(Read(0.0, "a\u2028b\u2029c\x85d\x0be\x1cf".encode()),))
+    assert len(recording.dump().splitlines()) == 3
+
+
+def test_text_stays_readable_in_the_file() -> None:
+    assert "Grüße 今日は" in Recording(reads=(Read(0.0, "Grüße 今日は".encode()),)).dump()
+
+
+def test_the_body_is_all_that_was_read() -> None:
+    assert Recording(reads=(Read(0.0, b"ab"), Read(1.0, b"c"))).body == b"abc"
+
+
+def test_lines_may_end_in_crlf_and_the_file_begin_with_a_mark() -> None:
+    content = ("\ufeff" + HEAD + END).replace("\n", "\r\n").encode()
+    assert Recording.loads(content) == Recording(headers={}, duration=1.5)
+
+
+def test_the_last_line_needs_no_line_end() -> None:
+    assert Recording.loads((HEAD + END).rstrip()) == Recording(headers={}, duration=1.5)
+
+
+# --- Bare event streams ---
+
+
+@pytest.mark.parametrize("body", [b"data: a\n\n", b"\xef\xbb\xbfevent: x\r\n", b": comment\r\r", b"junk\nretry: 3\n\n"])
+def test_a_bare_event_stream_is_one_read_at_time_0_with_a_clean_end(body: bytes) -> None:
+    recording = Recording.loads(body, name="x.sse")
+    assert (recording.reads, recording.end, recording.status) == ((Read(0.0, body),), "clean", 200)
+    assert recording.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+def test_an_empty_body_has_no_read() -> None:
+    assert Recording.from_sse(b"").reads == ()
+
+
+def test_a_request_may_be_added_to_a_bare_event_stream() -> None:
+    request = RecordedRequest("POST", "/v1/messages")
+    assert Recording.from_sse(b"data: a\n\n", request=request).request == request
+
+
+# --- What is no recording ---
+
+
+@pytest.mark.parametrize("content", [b"", b"# A heading\n", b"\x89PNG\r\n\x1a\n", b"<html>"])
+def test_other_files_are_refused(content: bytes) -> None:
+    assert error_of(content, "notes.md").startswith("notes.md: neither a recording nor an event stream: b'")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "x.sse.jsonl, line 1: the first line must have \"rawsse\": 1, not 'None'"),
+        ('{"rawsse": 2}\n', "x.sse.jsonl, line 1: the first line must have \"rawsse\": 1, not '2'"),
+        ('{"rawsse": 1, "request": 5}\n', "line 1: \"request\" must be an object or null, not '5'"),
+        ('{"rawsse": 1, "request": {}}\n', "line 1: \"method\" must be a text, not 'None'"),
+        ('{"rawsse": 1, "status": true}\n', "line 1: \"status\" must be a number, not 'True'"),
+        ('{"rawsse": 1, "status": 200}\n', "line 1: \"headers\" must be an object, not 'None'"),
+        ('{"rawsse": 1, "status": 200, "headers": {"a": 1}}\n', "line 1: header 'a' must be a text, not '1'"),
+        (HEAD, 'line 1: the last line must have "end": the file is cut'),
+        (HEAD + '{"t": 0, "data": "x"}\n', 'line 2: the last line must have "end": the file is cut'),
+        (HEAD + '{"t": 0, "data": "x"\n' + END, "line 2: no JSON ("),
+        (HEAD + "\n" + END, "line 2: no JSON ("),
+        (HEAD + "[]\n" + END, "line 2: no JSON object: b'[]'"),
+        (HEAD + '{"data": "x"}\n' + END, "line 2: \"t\" must be a number of seconds from 0 on, not 'None'"),
+        (HEAD + '{"t": true, "data": "x"}\n' + END, "line 2: \"t\" must be a number of seconds from 0 on, not 'True'"),
+        (HEAD + '{"t": -1, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
+        (HEAD + '{"t": NaN, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
+        (HEAD + '{"t": 1' + "0" * 400 + ', "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
+        (HEAD + '{"t": 0}\n' + END, "line 2: \"data\" must be a text, not 'None'"),
+        (HEAD + '{"t": 0, "data": "\\ud83d"}\n' + END, 'line 2: "data" holds half a surrogate pair at 0'),
+        (HEAD + '{"t": 0, "b64": "ab"}\n' + END, 'line 2: "b64" is no base64 ('),
+        (HEAD + '{"t": 0, "b64": "é"}\n' + END, 'line 2: "b64" is no base64 ('),
+        (HEAD + '{"end": "fin", "t": 0}\n', 'line 2: "end" must be one of clean, cut, client_closed, not "\'fin\'"'),
+        (HEAD + END + '{"t": 0, "data": "x"}\n', "line 2: a line comes after the end"),
+    ],
+)
+def test_a_broken_recording_is_refused_with_file_and_line(content: str, message: str) -> None:
+    assert message in error_of(content)
+
+
+# --- Folders ---
+
+
+def test_a_folder_holds_recordings_and_bare_event_streams_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.sse", "a.sse.jsonl", "sub/c.sse", "a.json", "README.md"):
+        (tmp_path / name).write_text("")
+    assert [path.relative_to(tmp_path).as_posix() for path in find_recordings(tmp_path)] == [
+        "a.sse.jsonl",
+        "b.sse",
+        "sub/c.sse",
+    ]
+
+
+def test_a_file_is_found_as_it_is(tmp_path: Path) -> None:
+    assert find_recordings(str(tmp_path / "any.txt")) == [tmp_path / "any.txt"]
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match=r"no recording in this folder \(looked for \*\.sse\.jsonl, \*\.sse\)"):
+        find_recordings(tmp_path)
+
+
+# --- Those that come with rawsse ---
+
+
+def test_the_shipped_recordings_are_those_in_the_folder() -> None:
+    assert list(shipped_fixtures()) == [path.name.removesuffix(".sse.jsonl") for path in FIXTURES]
+
+
+def test_an_installed_package_brings_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixtures").mkdir()
+    Recording(duration=2.0).save(tmp_path / "fixtures" / "mine.sse.jsonl")
+    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
+    assert shipped_fixtures() == {"mine": Recording(duration=2.0)}
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name)
+def test_a_shipped_recording_is_written_as_it_would_be_saved(path: Path) -> None:
+    assert Recording.load(path).dump() == path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name)
+def test_a_shipped_recording_becomes_what_was_written_down_for_it(path: Path) -> None:
+    expected = expected_of(path)
+    builder = MessageBuilder()
+    for event in Decoder().feed(Recording.load(path).body):
+        builder.feed(event)
+    message = builder.message
+    assert (message.to_dict() if message else None) == expected["message"]
+    assert _ending(builder) == (expected["ending"], expected.get("error_type"))
+    blocks = message.content if message else []
+    assert [index for index, block in enumerate(blocks) if not block.complete] == expected.get("incomplete", [])
+    texts = {
+        str(index): block.input_text for index, block in enumerate(blocks) if not block.complete and block.input_text
+    }
+    assert texts == expected.get("input_text", {})
+
+
+def expected_of(path: Path) -> dict[str, Any]:
+    expected: dict[str, Any] = json.loads(path.with_name(path.name.replace(".sse.jsonl", ".json")).read_text("utf-8"))
+    return expected
+
+
+def _ending(builder: MessageBuilder) -> tuple[str, str | None]:
+    if builder.error is not None:
+        return "error", builder.error.error.type
+    return ("complete" if builder.is_complete else "truncated"), None
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name)
+def test_a_shipped_recording_is_told_of_in_the_readme(path: Path) -> None:
+    name = path.name.removesuffix(".sse.jsonl")
+    assert f"| `{name}` |" in (REPO / "fixtures" / "README.md").read_text("utf-8")
+
+
+def test_the_unicode_recording_has_reads_that_end_inside_a_character() -> None:
+    reads = shipped_fixtures()["unicode"].reads
+    assert any(read.data.endswith(b"\xc3") for read in reads)
+    assert "γειά" in b"".join(read.data for read in reads).decode()
+
+
+# --- Real streams ---
+
+
+@needs_real_streams
+def test_every_real_stream_survives_being_written_and_read() -> None:
+    for path in find_recordings(REAL):
+        body = path.read_bytes()
+        reads = tuple(Read(at / 1000, body[at : at + 777]) for at in range(0, len(body), 777))
+        recording = Recording(reads=reads, duration=60.0)
+        assert Recording.loads(recording.dump()) == recording, path.name
+        assert Recording.load(path).body == body, path.name
