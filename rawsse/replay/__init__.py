@@ -1,0 +1,63 @@
+"""Recordings of streams: keeping, cutting, playing and checking them, for tests of anybody's streaming code.
+
+Read in this order:
+
+    recording.py  one exchange, kept so that nothing is lost; the file format
+    splits.py     cutting bytes at every place; the smallest cut that breaks a parser
+    answers.py    what a Messages API made of recordings answers
+    player.py     the same as an ASGI application and as a server: pace and pieces
+    check.py      is this a correct stream? Every broken rule, by name and place
+    explain.py    the anatomy of a recording, as text
+    demo.py       a player that picks the recording by a word in the prompt
+"""
+
+from rawsse.replay.check import Finding, Place, Severity, check
+from rawsse.replay.player import MAX_KEPT_REQUESTS, Player, ReplayServer
+from rawsse.replay.recording import (
+    FORMAT_VERSION,
+    Read,
+    RecordedRequest,
+    Recording,
+    find_recordings,
+    shipped_fixtures,
+)
+from rawsse.replay.splits import (
+    Chunks,
+    FailingCut,
+    Split,
+    by_event,
+    byte_by_byte,
+    every_pair_split,
+    every_split,
+    fixed,
+    random_splits,
+    smallest_failing_cut,
+    whole,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_KEPT_REQUESTS",
+    "Chunks",
+    "FailingCut",
+    "Finding",
+    "Place",
+    "Player",
+    "Read",
+    "RecordedRequest",
+    "Recording",
+    "ReplayServer",
+    "Severity",
+    "Split",
+    "by_event",
+    "byte_by_byte",
+    "check",
+    "every_pair_split",
+    "every_split",
+    "find_recordings",
+    "fixed",
+    "random_splits",
+    "shipped_fixtures",
+    "smallest_failing_cut",
+    "whole",
+]

@@ -1,0 +1,265 @@
+"""A Messages API made of recordings: an ASGI application (`Player`), and a server that runs it (`ReplayServer`).
+
+This file knows pace, pieces, and what is remembered of a request. It refuses to know what is answered (`answers.py`) and how
+HTTP is framed (`http1.py`).
+
+    async with ReplayServer(["fixtures/plain.sse.jsonl"]) as server:       # speed=0: no waiting; 1: as it was recorded
+        client = AsyncAnthropic(base_url=server.base_url, api_key="any")   # or any other client
+        ...
+    server.requests[0].body                                                # what the client asked
+
+`POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer comes as one JSON message.
+Several recordings take turns. A recorded HTTP error is answered as it was, and a recording that was cut ends in a cut
+connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No key is asked for, and none is remembered.
+
+Two ways to cut are to be told apart. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes
+on the wire, head and chunk framing and all: each piece is one TCP write. The other side may still read several at once, if
+it is slower than we are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rawsse.errors import BodyTooLargeError, ConfigurationError
+from rawsse.http1 import MAX_BODY_BYTES, ServerConnection
+from rawsse.replay.answers import Answer, Repertoire, error_answer
+from rawsse.replay.recording import Read, RecordedRequest, Recording, find_recordings
+from rawsse.replay.splits import Split, split_by
+from rawsse.server import Receive, Scope, Send, Server
+
+__all__ = ["MAX_KEPT_REQUESTS", "Player", "ReplayServer", "Sources"]
+
+MAX_KEPT_REQUESTS = 1000
+"""How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
+
+Source: TypeAlias = Recording | str | Path
+Sources: TypeAlias = Source | Iterable[Source]
+"""Recordings, files and folders, or one of them."""
+
+Sleep = Callable[[float], Coroutine[Any, Any, None]]
+
+_WIRE = "rawsse.wire"
+_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+# A web page elsewhere may ask, too: there is nothing here to be stolen or spent.
+_CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
+
+
+class Player:
+    """The ASGI application. `requests` are the last requests that came, without their credentials.
+
+    `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes on the
+    wire (needs `rawsse.server`); see the top of this file, and `Split` for what they may be. `sleep` is how it waits.
+    Raises `ConfigurationError` and `RecordingError`.
+    """
+
+    def __init__(
+        self,
+        recordings: Sources,
+        *,
+        speed: float = 1.0,
+        split: Split | None = None,
+        segments: Split | None = None,
+        sleep: Sleep = asyncio.sleep,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_kept_requests: int = MAX_KEPT_REQUESTS,
+    ) -> None:
+        if not 0 <= speed < float("inf"):
+            raise ConfigurationError(f"speed must be 0 (no waiting) or more, not {speed}")
+        self.requests: list[RecordedRequest] = []
+        self.repertoire = Repertoire(_load(recordings))
+        self._speed = speed
+        self._split = None if split is None else split_by(split)
+        self._segments = None if segments is None else split_by(segments)
+        self._sleep = sleep
+        self._max_body_bytes = max_body_bytes
+        self._max_kept_requests = max_kept_requests
+        self._count = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"a Player answers HTTP, not {scope['type']}")
+        try:
+            body = await _read_body(receive, self._max_body_bytes)
+        except BodyTooLargeError as exc:
+            answer = error_answer(413, "request_too_large", exc.message)
+        else:
+            if body is None:
+                return  # the client left while it was asking
+            answer = self.repertoire.answer(self._remember(scope, body))
+        await _unless_disconnected(self._play(self._finished(answer), scope, send), receive)
+
+    def _remember(self, scope: Scope, body: bytes) -> RecordedRequest:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        kept = {name: value for name, value in headers.items() if name not in _CREDENTIALS}
+        query = scope.get("query_string", b"").decode("latin-1")
+        path = f"{scope['path']}?{query}" if query else scope["path"]
+        request = RecordedRequest(scope["method"], path, kept, _parsed(body))
+        self.requests.append(request)
+        del self.requests[: -self._max_kept_requests]
+        return request
+
+    def _finished(self, answer: Answer) -> Answer:
+        """The answer with what every answer has, its body cut as asked for."""
+        self._count += 1
+        headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
+        reads = answer.reads if self._split is None else _recut(answer.reads, self._split)
+        return replace(answer, headers=headers, reads=reads)
+
+    # --- Sending -----------------------------------------------------------------------------------------------------
+
+    async def _play(self, answer: Answer, scope: Scope, send: Send) -> None:
+        has_wire = _WIRE in (scope.get("extensions") or {})
+        if self._segments is not None:
+            if not has_wire:
+                raise ConfigurationError("segments need rawsse.server: this ASGI server has no say over TCP writes")
+            await self._play_segments(_recut(_on_the_wire(answer, scope), self._segments), send)
+        elif answer.is_cut and has_wire:
+            await self._play_segments(_on_the_wire(answer, scope), send)
+        else:
+            await self._play_chunks(answer, send)
+
+    async def _play_segments(self, segments: tuple[Read, ...], send: Send) -> None:
+        before = 0.0
+        for segment in segments:
+            await self._wait(segment.t - before)
+            before = segment.t
+            await send({"type": f"{_WIRE}.send", "data": segment.data})
+
+    async def _play_chunks(self, answer: Answer, send: Send) -> None:
+        before = answer.reads[0].t if answer.reads else 0.0
+        await self._wait(before)  # the head goes out with the first bytes, as the API's does
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        for read in answer.reads:
+            await self._wait(read.t - before)
+            before = read.t
+            await send({"type": "http.response.body", "body": read.data, "more_body": True})
+        if answer.is_cut:
+            # All that ASGI has for this: the server finds the response unfinished and closes the connection.
+            raise ConnectionAbortedError("the recording was cut here, and so is the connection")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _wait(self, seconds: float) -> None:
+        if self._speed and seconds > 0:
+            await self._sleep(seconds / self._speed)
+
+
+class ReplayServer:
+    """A `Player` behind a server of its own, on a free port of this machine. `async with` starts and stops it.
+
+    The arguments are those of `Player`; only `speed` is 0 by default, since a test does not want to wait.
+    """
+
+    def __init__(
+        self,
+        recordings: Sources,
+        *,
+        speed: float = 0.0,
+        split: Split | None = None,
+        segments: Split | None = None,
+        sleep: Sleep = asyncio.sleep,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.player = Player(recordings, speed=speed, split=split, segments=segments, sleep=sleep)
+        self._server = Server(self.player, host, port)
+
+    @property
+    def base_url(self) -> str:
+        """`http://HOST:PORT`, for the client under test."""
+        return self._server.base_url
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The last requests that came, without their credentials."""
+        return self.player.requests
+
+    async def __aenter__(self) -> ReplayServer:
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.shutdown(0)  # a test is over: nobody waits for the rest of an answer
+
+
+def _load(sources: Sources) -> list[Recording]:
+    given = [sources] if isinstance(sources, Recording | str | Path) else sources
+    recordings: list[Recording] = []
+    for source in given:
+        recordings += [source] if isinstance(source, Recording) else map(Recording.load, find_recordings(source))
+    if not recordings:
+        raise ConfigurationError("there is no recording to play")
+    return recordings
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+
+
+def _recut(reads: tuple[Read, ...], split: Callable[[bytes], tuple[bytes, ...]]) -> tuple[Read, ...]:
+    """The same bytes in other pieces. Each goes out when its last byte did."""
+    ends = list(accumulate(len(read.data) for read in reads))
+    pieces = [piece for piece in split(b"".join(read.data for read in reads)) if piece]
+    last_bytes = accumulate(len(piece) for piece in pieces)
+    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
+
+
+def _on_the_wire(answer: Answer, scope: Scope) -> tuple[Read, ...]:
+    """The answer as the bytes of an HTTP/1.1 response, one piece for each read; without an end if it is cut."""
+    http = ServerConnection()
+    # Whether a body may be chunked, or be there at all, goes by the request.
+    http.receive_data(f"{scope['method']} / HTTP/{scope.get('http_version', '1.1')}\r\nhost: replay\r\n\r\n".encode())
+    http.next_event()
+    head = http.send_response(answer.status, list(answer.headers.items()), close=True)
+    reads = answer.reads or (Read(0.0, b""),)
+    pieces = [Read(read.t, http.send_data(read.data)) for read in reads]
+    pieces[0] = Read(pieces[0].t, head + pieces[0].data)
+    if not answer.is_cut:
+        pieces.append(Read(pieces[-1].t, http.send_end()))
+    return tuple(piece for piece in pieces if piece.data)
+
+
+async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
+    """The request's body; None if the client left before its end. Raises `BodyTooLargeError`."""
+    pieces, size, has_more = [b""], 0, True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > max_bytes:
+            raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({max_bytes})", limit=max_bytes)
+        has_more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+async def _unless_disconnected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Do `work`, but stop as soon as the client leaves: a slow recording would else be played to nobody."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, watching = asyncio.create_task(work), asyncio.create_task(watch())
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        is_over = working.done()
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+    if is_over:
+        working.result()  # raises what went wrong
