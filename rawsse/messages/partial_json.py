@@ -24,7 +24,7 @@ obvious way, takes seconds for an input of 100 kB.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from rawsse.errors import PartialJSONError, quote
@@ -42,11 +42,20 @@ _BLANKS: Final = (
     " \t\n\r"  # RFC 8259, 2: "Space", "Horizontal tab", "Line feed or New line", "Carriage return"; no others
 )
 _END_OF_PLAIN = re.compile(r'["\\\x00-\x1f]')  # what may not stand for itself in a string (RFC 8259, 7)
-_SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_SHORT_ESCAPES: Mapping[str, str] = {
+    '"': '"',
+    "\\": "\\",
+    "/": "/",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+}
 _UNICODE_ESCAPE: Final = r"\uhhhh\uhhhh"  # h: a hexadecimal digit. The second half only after a high surrogate.
 _HEX = frozenset("0123456789abcdefABCDEF")
 # The three last are no JSON, but Python writes and reads them, and jiter reads them.
-_LITERALS: dict[str, Any] = {
+_LITERALS: Mapping[str, Any] = {
     "true": True,
     "false": False,
     "null": None,
@@ -56,7 +65,7 @@ _LITERALS: dict[str, Any] = {
 }
 _DIGITS: Final = "0123456789"
 # RFC 8259, 6: number = [ minus ] int [ frac ] [ exp ]. A state is named after what was read last.
-_NUMBER: dict[str, dict[str, str]] = {
+_NUMBER: Mapping[str, Mapping[str, str]] = {
     "minus": {"0": "zero", "123456789": "int"},
     "zero": {".": "point", "eE": "exp"},  # "Leading zeros are not allowed."
     "int": {_DIGITS: "int", ".": "point", "eE": "exp"},
