@@ -2,6 +2,12 @@
 
 This file knows how the fragments of a block become its JSON. It refuses to know which event may come when.
 
+    block = BlockBuilder({"type": "tool_use", "id": …, "name": …, "input": {}})
+    block.grow('{"city": "Os')
+    block.best_input()                       # {}: a string counts when it is whole
+    block.grow('lo"}')
+    block.close()                            # block.raw["input"] == {"city": "Oslo"}, block.complete is True
+
 What grows (text, thinking, a tool's input) is kept as a list of fragments and joined when somebody looks, so that n deltas
 cost linear time. A tool's input is parsed once, strictly, when its block ends; before that it is read only if somebody asks.
 """
@@ -9,44 +15,62 @@ cost linear time. A tool's input is parsed once, strictly, when its block ends; 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
-from rawsse.errors import PartialJSONError
+from rawsse.errors import EventDataError, PartialJSONError, quote
 from rawsse.messages.partial_json import PartialJSON
 
 __all__ = ["BlockBuilder"]
 
+_GROWING_FIELDS: Mapping[str, str] = {
+    "text": "text",
+    "thinking": "thinking",
+    "tool_use": "input",
+    "server_tool_use": "input",
+    "mcp_tool_use": "input",
+}
+
 
 class BlockBuilder:
-    """A content block under construction. `raw` is its JSON; what grows is in `fragments` until somebody looks."""
+    """A content block under construction. `raw` is its JSON; what grows is in `fragments` until somebody looks.
 
-    __slots__ = ("_reader", "_unread", "complete", "fragments", "length", "raw")
+    `field` is the field of `raw` that grows: "text", "thinking" or "input"; None if nothing does. `raw` is changed: it must
+    be the builder's own. Raises `EventDataError` if that field has a value that cannot grow.
+    """
 
-    def __init__(self, raw: dict[str, Any]) -> None:
+    __slots__ = ("_reader", "_unread", "complete", "field", "fragments", "length", "raw")
+
+    def __init__(self, raw: dict[str, Any], *, complete: bool = False) -> None:
         self.raw = raw
-        self.complete = False
+        self.complete = complete
+        self.field = _growing_field(raw)
         self.fragments: list[str] = []
-        field = "thinking" if raw.get("type") == "thinking" else "text"
-        start = raw.get(field)
+        start = raw[self.field] if self.field else None
         self.length = len(start) if isinstance(start, str) else 0
         self._reader: PartialJSON | None = None
         self._unread = 0  # index of the first fragment of input that the reader has not seen
 
     def grow(self, text: str) -> None:
+        """Add the next fragment of the field that grows."""
+        self.complete = False  # also of a block that was closed before, in an order that only lenient reading takes
         self.fragments.append(text)
         self.length += len(text)
 
     @property
     def takes_input(self) -> bool:
-        return "input" in self.raw
+        """The block is a tool call: its fragments are JSON text."""
+        return self.field == "input"
 
     @property
     def input_text(self) -> str:
+        """The JSON text of the tool's input as it came; joined when looked at."""
         return "".join(self.fragments) if self.takes_input else ""
 
     def text_up_to(self, length: int) -> str:
+        """The first `length` characters of the text or thinking."""
         self.settle()
-        grown: str = self.raw["thinking" if self.raw.get("type") == "thinking" else "text"]
+        grown: str = self.raw[self.field or "text"]
         return grown[:length]
 
     def best_input(self) -> Any:
@@ -59,20 +83,28 @@ class BlockBuilder:
         """Bring `raw` up to date."""
         if self.takes_input:
             self.best_input()
-        elif self.fragments:
-            field = "thinking" if self.raw.get("type") == "thinking" else "text"
-            self.raw[field] = (self.raw.get(field) or "") + "".join(self.fragments)
+        elif self.fragments and self.field:
+            self.raw[self.field] += "".join(self.fragments)
             self.fragments.clear()
 
     def close(self) -> None:
-        """The block is over: its input is parsed, strictly and once."""
-        self.complete = True
-        if self.takes_input and any(self.fragments):
+        """The block is over: its input is parsed, strictly and once. It is complete if that input is a JSON object."""
+        if not self.takes_input:
+            self.complete = True
+            return
+        if any(self.fragments):  # a tool without arguments may stream nothing, or only empty strings
             try:
-                self.raw["input"] = json.loads(self.input_text)
+                self.raw["input"] = json.loads(self.input_text, parse_constant=_refuse)
             except (ValueError, RecursionError):
-                self.complete = False
                 self._read_ahead()
+                return
+        self.complete = isinstance(self.raw["input"], dict)
+
+    def close_if_whole(self) -> None:
+        """The block's end was never told. A tool's input that can be read as a whole object is whole all the same:
+        a part of an object is never an object. Without a single character of it nothing is known."""
+        if self.takes_input and any(self.fragments):
+            self.close()
 
     def _read_ahead(self) -> None:
         # The reader is made only when somebody looks at an unfinished input; then it reads each fragment once.
@@ -86,3 +118,26 @@ class BlockBuilder:
             self._unread = len(self.fragments)  # not JSON from here on: the best reading stays what it was
         if self._reader.value is not None:
             self.raw["input"] = self._reader.value
+
+
+def _growing_field(raw: dict[str, Any]) -> str | None:
+    """The field that grows, made ready for it: gateways leave it out, or send null, or (for an input) an empty string."""
+    known = _GROWING_FIELDS.get(str(raw.get("type")))
+    if known == "input":
+        raw["input"] = raw.get("input") or {}
+    elif known is not None:
+        raw[known] = "" if raw.get(known) is None else raw[known]
+        if not isinstance(raw[known], str):
+            raise EventDataError(
+                f"a block of type {known} has a {known!r} that is no string: {quote(repr(raw[known]))}"
+            )
+    else:  # a type that this version does not know: a field that looks as if it could grow may do so
+        fields = (("input", dict), ("text", str), ("thinking", str))
+        return next((name for name, kind in fields if isinstance(raw.get(name), kind)), None)
+    return known
+
+
+def _refuse(constant: str) -> NoReturn:
+    # RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
+    # permitted." Python's parser takes them; the API would not take them back.
+    raise ValueError(f"{constant} is no JSON")

@@ -13,8 +13,8 @@ A block of a type that is not listed here is an `UnknownBlock`: `block.type` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from rawsse.messages.lens import Lens
 
@@ -67,7 +67,7 @@ class Usage(Lens):
 class Block(Lens):
     """A content block. The fold sets two facts that are not JSON:
 
-    `complete`: the block was closed, and a tool's input is valid JSON. A tool call that is not complete may not be run.
+    `complete`: the block was closed, and a tool's input is a JSON object. A tool call that is not complete may not be run.
     `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
     """
 
@@ -179,11 +179,18 @@ KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str = "") -> Block:
     """The lens of the class that `raw["type"]` names."""
-    return _BLOCKS.get(raw.get("type", ""), UnknownBlock)(raw, complete=complete, input_text=input_text)
+    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, complete=complete, input_text=input_text)
 
 
-BlockFacts: TypeAlias = Mapping[int, tuple[bool, str]]
-"""By index of the block: (complete, input text), for the blocks of a streamed message."""
+class BlockFacts(Protocol):
+    """What the fold knows of a streamed block beside its JSON, which `settle` brings up to date."""
+
+    complete: bool
+
+    @property
+    def input_text(self) -> str: ...
+
+    def settle(self) -> None: ...
 
 
 class Message(Lens):
@@ -204,9 +211,11 @@ class Message(Lens):
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"usage": Usage}
 
-    def __init__(self, raw: dict[str, Any], *, facts: BlockFacts | None = None, request_id: str | None = None) -> None:
+    def __init__(self, raw: dict[str, Any], *, facts: Sequence[BlockFacts] = (), request_id: str | None = None) -> None:
         super().__init__(raw)
-        self._facts: BlockFacts = facts or {}
+        self._facts = (
+            facts  # the fold's own list, not a copy: a message that is looked at later shows what is true then
+        )
         self.request_id = request_id
 
     def _look(self, name: str, value: Any) -> Any:
@@ -215,8 +224,11 @@ class Message(Lens):
         return [self._look_at_block(index, block) for index, block in enumerate(value)]
 
     def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        complete, input_text = self._facts.get(index, (True, ""))
-        return look_at_block(raw, complete=complete, input_text=input_text)
+        if index >= len(self._facts):
+            return look_at_block(raw)
+        facts = self._facts[index]
+        facts.settle()
+        return look_at_block(raw, complete=facts.complete, input_text=facts.input_text)
 
     @property
     def text(self) -> str:
@@ -227,23 +239,26 @@ class Message(Lens):
         """The message as a turn that may be sent back to the API, also if it was cut: `{"role", "content"}`.
 
         Left out, because the API refuses them: tool calls that are not complete, server tool calls whose result never
-        came, thinking without its signature, text that is empty. None if nothing is left. The blocks are those of the
-        message, unchanged. A tool call that is kept needs its `tool_result` in your next turn.
+        came (whole), thinking without its signature, text that is empty or blank. None if nothing is left. The blocks are
+        those of the message, unchanged. A tool call that is kept needs its `tool_result` in your next turn.
         """
         blocks = self.content
-        answered = {block.tool_use_id for block in blocks if isinstance(block, ToolResultBlock)}
+        answered = {
+            block.get("tool_use_id") for block in blocks if isinstance(block, ToolResultBlock) and block.complete
+        }
         # With `pause_turn` the API itself goes on with the server tool call that stands last.
         is_paused = self.stop_reason == "pause_turn"
         content = [block.to_dict() for block in blocks if _may_be_replayed(block, answered, is_paused=is_paused)]
         return {"role": "assistant", "content": content} if content else None
 
 
-def _may_be_replayed(block: Block, answered: set[str], *, is_paused: bool) -> bool:
+def _may_be_replayed(block: Block, answered: set[Any], *, is_paused: bool) -> bool:
     match block:
         case TextBlock():
-            return bool(block.text)
+            # "messages: text content blocks must contain non-whitespace text", says the API, also to what it wrote itself.
+            return bool(block.text.strip())
         case ThinkingBlock():
             return bool(block.signature)
         case ServerToolUseBlock() | MCPToolUseBlock():
-            return block.complete and (is_paused or block.id in answered)
+            return block.complete and (is_paused or block.get("id") in answered)
     return block.complete

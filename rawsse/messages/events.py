@@ -131,7 +131,7 @@ KNOWN_DELTA_TYPES = frozenset(_DELTAS)
 
 
 def _look_at_delta(raw: dict[str, Any]) -> Delta:
-    return _DELTAS.get(raw.get("type", ""), UnknownDelta)(raw)
+    return _DELTAS.get(str(raw.get("type")), UnknownDelta)(raw)
 
 
 # --- Events --------------------------------------------------------------------------------------------------------
@@ -258,20 +258,27 @@ def read_event(sse: Event) -> StreamEvent | None:
     except (ValueError, RecursionError) as exc:
         if sse.data.strip() == DONE:
             return None
-        if sse.event not in _EVENTS and sse.event != "message":
-            return UnknownEvent({"type": sse.event}, sse)  # somebody else's event: its data are in `sse`
-        raise EventDataError(f"the data of event {quote(sse.event)} are no JSON ({exc}): {quote(sse.data)}") from None
+        return _without_object(sse, f"are no JSON ({exc})")
     if type(raw) is not dict:
-        raise EventDataError(f"the data of event {quote(sse.event)} are no JSON object: {quote(sse.data)}")
+        return _without_object(sse, "are no JSON object")
     kind = raw.get("type") or sse.event
     if not isinstance(kind, str) or not kind.isprintable():
         raise EventDataError(f"the type of event {quote(sse.event)} is no name: {quote(repr(kind))}")
     for name, wanted, words in _REQUIRED.get(kind, ()):
         if type(raw.get(name)) is not wanted:
             raise EventDataError(f"event {kind} has no {name!r} that is {words}: {quote(sse.data)}")
-    if "type" not in raw:
+    if not raw.get("type"):
         raw["type"] = kind
     return _EVENTS.get(kind, UnknownEvent)(raw, sse)
+
+
+def _without_object(sse: Event, problem: str) -> StreamEvent:
+    """A ping says all by its name, and somebody else's event has its data in `sse`; the API's own events need an object."""
+    if sse.event == "ping":
+        return Ping({"type": "ping"}, sse)
+    if sse.event not in _EVENTS and sse.event != "message" and sse.event.isprintable():
+        return UnknownEvent({"type": sse.event}, sse)
+    raise EventDataError(f"the data of event {quote(sse.event)} {problem}: {quote(sse.data)}")
 
 
 # --- Derived events ------------------------------------------------------------------------------------------------
@@ -328,8 +335,13 @@ class CitationEvent:
 
     index: int
     citation: Citation
-    snapshot: list[Citation]
+    _snapshot: Callable[[], list[Citation]] = field(repr=False, compare=False)
     type: Literal["citation"] = "citation"
+
+    @property
+    def snapshot(self) -> list[Citation]:
+        """The block's citations up to and with this event; gathered when looked at."""
+        return self._snapshot()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,11 @@ whole. It refuses to know where events come from, time, and what to do about a f
 The message is kept as plain JSON: what the API would have returned without `stream`. Text, thinking and tool input are kept
 as lists of fragments and joined when somebody looks, so that an answer of n deltas costs linear time; a tool's input is
 parsed once, when its block ends. An order that the table does not allow raises `EventOrderError` (strict), or is repaired
-and noted in `deviations` (lenient).
+after `REPAIRS` and noted in `deviations` (lenient).
 """
 
 from __future__ import annotations
 
-import copy
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from typing import Any
 
 from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase
 from rawsse.messages.block import BlockBuilder
-from rawsse.messages.content import Block, Citation, Message, look_at_block
+from rawsse.messages.content import KNOWN_BLOCK_TYPES, Citation, Message, look_at_block
 from rawsse.messages.events import (
+    KNOWN_DELTA_TYPES,
     CitationEvent,
     CompactionEvent,
     ContentBlockDelta,
@@ -49,7 +49,7 @@ from rawsse.messages.events import (
 )
 from rawsse.sse import Event
 
-__all__ = ["MAX_MESSAGE_BYTES", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
+__all__ = ["MAX_MESSAGE_BYTES", "REPAIRS", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """How much JSON a `MessageBuilder` gathers by default. The longest answers of today (hundreds of thousands of tokens) are a
@@ -84,6 +84,21 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.FAILED: {},
 }
 """Which event may come when, and where it leads. `ping` and events of unknown type may come at any time and lead nowhere."""
+
+REPAIRS: Mapping[State, Mapping[str, State]] = {
+    State.BETWEEN: {
+        "content_block_delta": State.BETWEEN,
+        "content_block_stop": State.BETWEEN,
+        "message_stop": State.DONE,
+    },
+    State.BLOCK: {"content_block_start": State.BLOCK, "message_stop": State.DONE},
+    State.ENDING: {
+        "content_block_start": State.BLOCK,
+        "content_block_delta": State.ENDING,
+        "content_block_stop": State.ENDING,
+    },
+}
+"""Which of the other events lenient reading applies all the same, and where that leads. The rest it ignores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +139,9 @@ class MessageBuilder:
         self._event_number = 0
         self._raw: dict[str, Any] | None = None
         self._blocks: list[BlockBuilder] = []
-        self._current = -1  # index of the open block
+        self._positions: dict[int, int] = {}  # the wire's index of a block -> its place in the content; equal, normally
+        self._open: int | None = None  # the wire's index of the open block
+        self._changed: BlockBuilder | None = None  # by the event that was applied last
 
     # What is known so far ------------------------------------------------------------------------------------------
 
@@ -135,8 +152,7 @@ class MessageBuilder:
             return None
         for block in self._blocks:
             block.settle()
-        facts = {index: (block.complete, block.input_text) for index, block in enumerate(self._blocks)}
-        return Message(self._raw, facts=facts)
+        return Message(self._raw, facts=self._blocks)
 
     @property
     def stop_reason(self) -> str | None:
@@ -177,17 +193,18 @@ class MessageBuilder:
     def apply(self, event: StreamEvent) -> None:
         """Apply one typed event. Raises as `feed`."""
         self._event_number += 1
+        self._changed = None
         if isinstance(event, Ping | UnknownEvent):
             return
-        kind = event.type
+        self._count(event.sse.data)
+        kind: str = event.raw["type"]
         following = TRANSITIONS[self.state].get(kind)
         if following is None:
-            self._deviate(f"{kind} may not come {self.state.value}", "it was applied as far as it makes sense")
-            following = self._repaired_state(kind)
-        self._message_bytes += len(event.sse.data)
-        if self._message_bytes > self._max_message_bytes:
-            limit = self._max_message_bytes
-            raise MessageTooLargeError(f"the message is larger than max_message_bytes ({limit})", limit=limit)
+            following = REPAIRS.get(self.state, {}).get(kind)
+            repair = "it was ignored" if following is None else "it was applied all the same"
+            self._deviate(f"{kind} may not come {self.state.value}", repair)
+            if following is None:
+                return
         self._apply(event)
         self.state = following
 
@@ -196,17 +213,23 @@ class MessageBuilder:
 
         The order is that of the official SDK's helper. `content_block_stop` and `message_stop` carry what is finished.
         """
-        match event:
-            case ContentBlockDelta():
-                derived = self._derive(event)
-                return [event] if derived is None else [event, derived]
-            case ContentBlockStop() if event.index < len(self._blocks):
-                return [ContentBlockStop(event.raw, event.sse, self._look_at(event.index))]
-            case MessageStop():
-                return [MessageStop(event.raw, event.sse, self.message)]
-        return [event]
+        if isinstance(event, MessageStop):
+            return [MessageStop(event.raw, event.sse, self.message)]
+        block = self._changed
+        if block is None:
+            return [event]
+        if isinstance(event, ContentBlockStop):
+            block.settle()
+            whole = look_at_block(block.raw, complete=block.complete, input_text=block.input_text)
+            return [ContentBlockStop(event.raw, event.sse, whole)]
+        derived = _derive(event.raw["index"], event.raw["delta"], block)
+        return [event] if derived is None else [event, derived]
 
-    # The order -----------------------------------------------------------------------------------------------------
+    def _count(self, data: str) -> None:
+        self._message_bytes += len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
+        if self._message_bytes > self._max_message_bytes:
+            limit = self._max_message_bytes
+            raise MessageTooLargeError(f"the message is larger than max_message_bytes ({limit})", limit=limit)
 
     def _deviate(self, rule: str, repair: str) -> None:
         if self.strict:
@@ -214,132 +237,116 @@ class MessageBuilder:
             raise EventOrderError(f"{rule} (allowed {self.state.value}: {allowed}, ping)", rule=rule)
         self.deviations.append(Deviation(rule, repair, self._event_number))
 
-    def _repaired_state(self, kind: str) -> State:
-        if self.state in (State.DONE, State.FAILED) or (self.state is State.START and kind != "message_start"):
-            return self.state
-        return {
-            "content_block_start": State.BLOCK,
-            "message_delta": State.ENDING,
-            "message_stop": State.DONE,
-            "error": State.FAILED,
-        }.get(kind, self.state)
-
     # One method per event ------------------------------------------------------------------------------------------
 
     def _apply(self, event: StreamEvent) -> None:
         if isinstance(event, ContentBlockDelta):
             self._apply_delta(event)
-        elif isinstance(event, ErrorEvent):
-            self.error = event
-        elif isinstance(event, MessageStart):
-            if self._raw is None:
-                self._apply_start(event)
-        elif self._raw is None or self.is_done:
-            return  # lenient: there is no message to apply it to, or it is closed
         elif isinstance(event, ContentBlockStart):
             self._apply_block_start(event)
         elif isinstance(event, ContentBlockStop):
             self._apply_block_stop(event)
+        elif isinstance(event, MessageStart):
+            self._apply_start(event)
         elif isinstance(event, MessageDelta):
-            self._apply_message_delta(event, self._raw)
+            self._apply_message_delta(event)
+        elif isinstance(event, ErrorEvent):
+            self.error = event
+        else:
+            self._leave_block()
 
     def _apply_start(self, event: MessageStart) -> None:
-        raw = copy.deepcopy(event.raw["message"])  # the event stays as it came
-        content = raw.setdefault("content", [])
+        raw = dict(event.raw["message"])
+        content = [] if raw.get("content") is None else raw["content"]
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise EventDataError("message_start has a message whose content is no list of objects")
-        if not isinstance(raw.setdefault("usage", {}), dict):
-            raw["usage"] = {}
+        # Normally there are none; an answer that goes on from a programmatic tool call begins with some.
+        self._blocks += [BlockBuilder(_own(block), complete=True) for block in content]
+        self._positions = {position: position for position in range(len(content))}
+        raw["content"] = [block.raw for block in self._blocks]
+        raw["usage"] = dict(_object(raw, "usage"))
         raw.setdefault("stop_reason", None)
         raw.setdefault("stop_sequence", None)
         self._raw = raw
-        for block in content:  # normally none; programmatic tool calls begin with some
-            self._blocks.append(BlockBuilder(block))
-            self._blocks[-1].complete = True
 
     def _apply_block_start(self, event: ContentBlockStart) -> None:
-        assert self._raw is not None  # noqa: S101 - the caller looked
-        if event.raw["index"] != len(self._blocks):
-            rule = f"block indices count from 0 without gaps: {event.raw['index']} came for {len(self._blocks)}"
+        index: int = event.raw["index"]
+        if index != len(self._blocks):
+            rule = f"block indices count from 0 without gaps: {index} came for {len(self._blocks)}"
             self._deviate(rule, "the block was put last")
-        raw = dict(event.raw["content_block"])  # the event stays as it came
-        if isinstance(raw.get("citations"), list):
-            raw["citations"] = list(raw["citations"])
-        self._current = len(self._blocks)
-        self._blocks.append(BlockBuilder(raw))
-        self._raw["content"].append(raw)
+        block = BlockBuilder(_own(event.raw["content_block"]))
+        self._leave_block()
+        self._open = index
+        self._positions[index] = len(self._blocks)
+        self._blocks.append(block)
+        message = self._so_far
+        message["content"].append(block.raw)
         self.has_content = True
-        if raw.get("type") == "fallback" and isinstance(raw.get("to"), dict) and raw["to"].get("model"):
-            self._raw["model"] = raw["to"]["model"]
+        if block.raw.get("type") == "fallback" and (model := _object(block.raw, "to").get("model")):
+            message["model"] = model
 
     def _apply_delta(self, event: ContentBlockDelta) -> None:
         block = self._block_of(event)
         if block is None:
             return
-        self.has_content = True
         delta: dict[str, Any] = event.raw["delta"]
-        kind = str(delta.get("type"))
-        if kind in _GROWS:
-            ours, theirs = _GROWS[kind]
-            fits = ours in block.raw
-            if fits:
-                block.grow(_string(delta, theirs))
-        else:
-            fits = _apply_whole(block, delta)
-        if not fits:
-            self._deviate(f"{kind} does not fit a block of type {block.raw.get('type')}", "the delta was ignored")
+        if _grow(block, delta) or _apply_whole(block, delta):
+            self._changed = block
+            self.has_content = True
+        elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # what fits a type that we do not know is not for us to say
+            rule = f"a {delta.get('type')} does not fit a block of type {block.raw.get('type')}"
+            self._deviate(rule, "the delta was ignored")
 
     def _apply_block_stop(self, event: ContentBlockStop) -> None:
         block = self._block_of(event)
         if block is not None:
             block.close()
-            self._current = -1
+            self._changed = block
+            self._open = None
 
-    def _apply_message_delta(self, event: MessageDelta, raw: dict[str, Any]) -> None:
-        delta = _object(event.raw, "delta")
-        raw.update({k: v for k, v in delta.items() if v is not None or k.startswith("stop_")})
+    def _apply_message_delta(self, event: MessageDelta) -> None:
+        self._leave_block()
+        message = self._so_far
+        delta = _object(event.raw, "delta").items()
+        message.update({k: v for k, v in delta if k not in _FOLDED and (v is not None or k.startswith("stop_"))})
         # "The token counts shown in the usage field of the message_delta event are cumulative": replaced, never added.
-        raw["usage"].update({k: v for k, v in _object(event.raw, "usage").items() if v is not None})
-        others = {k: v for k, v in event.raw.items() if k not in ("type", "delta", "usage") and v is not None}
-        raw.update(others)
+        message["usage"].update({k: v for k, v in _object(event.raw, "usage").items() if v is not None})
+        # What else it says of the message (`context_management` …) stands beside `delta`.
+        message.update({k: v for k, v in event.raw.items() if k not in _FOLDED and k != "delta" and v is not None})
+
+    @property
+    def _so_far(self) -> dict[str, Any]:
+        assert self._raw is not None  # noqa: S101 - every other event is allowed, or repaired, only after message_start
+        return self._raw
+
+    def _leave_block(self) -> None:
+        """Something else begins: the open block, if there is one, will not be told its end."""
+        if self._open is not None:
+            self._blocks[self._positions[self._open]].close_if_whole()
+            self._open = None
 
     def _block_of(self, event: ContentBlockDelta | ContentBlockStop) -> BlockBuilder | None:
         index: int = event.raw["index"]
-        if index != self._current and self.state not in (State.DONE, State.START):
-            what = f"block {self._current} is open" if self._current >= 0 else "no block is open"
-            self._deviate(f"{event.type} names block {index}, but {what}", "it was applied to the block that it names")
-        if self.is_done or not 0 <= index < len(self._blocks):
-            return None
-        return self._blocks[index]
+        if index != self._open and self._open is not None:
+            known = index in self._positions
+            repair = f"it was applied to {'the block that it names' if known else 'the open block'}"
+            self._deviate(f"{event.raw['type']} names block {index}, but block {self._open} is open", repair)
+            index = index if known else self._open
+        position = self._positions.get(index)
+        return None if position is None else self._blocks[position]
 
-    # Derived events ------------------------------------------------------------------------------------------------
 
-    def _look_at(self, index: int) -> Block:
-        block = self._blocks[index]
-        block.settle()
-        return look_at_block(block.raw, complete=block.complete, input_text=block.input_text)
+_FOLDED = ("type", "content", "usage")
+"""Fields of the message that no `message_delta` replaces."""
 
-    def _derive(self, event: ContentBlockDelta) -> DerivedEvent | None:
-        index: int = event.raw["index"]
-        delta: dict[str, Any] = event.raw["delta"]
-        if not 0 <= index < len(self._blocks):
-            return None
-        block = self._blocks[index]
-        length = block.length
-        match delta.get("type"), block.raw.get("type"):
-            case "text_delta", "text":
-                return TextEvent(index, delta["text"], lambda: block.text_up_to(length))
-            case "thinking_delta", "thinking":
-                return ThinkingEvent(index, delta["thinking"], lambda: block.text_up_to(length))
-            case "input_json_delta", _ if block.takes_input:
-                return InputJSONEvent(index, delta["partial_json"], block.best_input)
-            case "citations_delta", "text":
-                return CitationEvent(index, Citation(delta["citation"]), [Citation(c) for c in block.raw["citations"]])
-            case "signature_delta", "thinking":
-                return SignatureEvent(index, delta["signature"])
-            case "compaction_delta", "compaction":
-                return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
-        return None
+
+def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:
+    """Apply a delta that brings a fragment; False if it is none, or does not fit the block."""
+    field, name = _GROWS.get(str(delta.get("type")), (None, ""))
+    if field is None or field != block.field:
+        return False
+    block.grow(_string(delta, name))
+    return True
 
 
 def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
@@ -347,16 +354,44 @@ def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
     raw = block.raw
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
-            raw.setdefault("citations", [])
-            raw["citations"] = raw["citations"] or []
+            raw["citations"] = raw.get("citations") or []
             raw["citations"].append(_citation(delta))
         case "signature_delta", "thinking":
             raw["signature"] = _string(delta, "signature")
         case "compaction_delta", "compaction":
             raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
-        case (("citations_delta" | "signature_delta" | "compaction_delta"), _):
-            return False
+        case kind, _:
+            return str(kind) not in KNOWN_DELTA_TYPES
     return True
+
+
+def _derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEvent | None:
+    """The derived event of a delta that was applied to the block."""
+    length = block.length
+    match delta.get("type"), block.raw.get("type"):
+        case "text_delta", "text":
+            return TextEvent(index, delta["text"], lambda: block.text_up_to(length))
+        case "thinking_delta", "thinking":
+            return ThinkingEvent(index, delta["thinking"], lambda: block.text_up_to(length))
+        case "input_json_delta", _:
+            return InputJSONEvent(index, delta["partial_json"], block.best_input)
+        case "citations_delta", "text":
+            citations: list[dict[str, Any]] = block.raw["citations"]
+            count = len(citations)
+            return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
+        case "signature_delta", "thinking":
+            return SignatureEvent(index, delta["signature"])
+        case "compaction_delta", "compaction":
+            return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
+    return None
+
+
+def _own(block: dict[str, Any]) -> dict[str, Any]:
+    """A copy as deep as the fold changes it: the event stays as it came."""
+    raw = dict(block)
+    if isinstance(raw.get("citations"), list):
+        raw["citations"] = list(raw["citations"])
+    return raw
 
 
 def _string(delta: dict[str, Any], name: str) -> str:

@@ -247,6 +247,7 @@ class PartialJSON:
                 self._number = state
                 self._token.append(char)
                 if len(self._token) > MAX_NUMBER_CHARS:
+                    self._token.pop()
                     self._fail(at, char, f"no number longer than {MAX_NUMBER_CHARS} characters")
                 return at + 1
         if self._number == "minus" and char == "I":

@@ -353,3 +353,10 @@ def _damaged(documents: list[str]) -> Iterator[str]:
         for at in range(len(document)):
             for char in '[]{}",:\\-+.eE0t\x01':
                 yield document[:at] + char + document[at + 1 :]
+
+
+def test_a_number_that_is_too_long_can_still_be_looked_at_as_far_as_it_was_read() -> None:
+    reading = PartialJSON()
+    with pytest.raises(PartialJSONError, match="expected no number longer than"):
+        reading.feed("[" + "9" * (MAX_NUMBER_CHARS + 1))
+    assert reading.value == [int("9" * MAX_NUMBER_CHARS)]

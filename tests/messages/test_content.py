@@ -1,0 +1,269 @@
+"""rawsse.messages.content: blocks, citations, usage, the message, and the form of it that may be sent back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, assert_type
+
+import pytest
+
+from rawsse.messages.content import (
+    KNOWN_BLOCK_TYPES,
+    Block,
+    Citation,
+    CompactionBlock,
+    ContainerUploadBlock,
+    FallbackBlock,
+    MCPToolUseBlock,
+    Message,
+    RedactedThinkingBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    Usage,
+    look_at_block,
+)
+from rawsse.messages.lens import Lens
+
+Raw = dict[str, Any]
+
+# Every type of block in an answer, with fields as the API documents them.
+BLOCKS: list[tuple[type[Block], Raw]] = [
+    (TextBlock, {"type": "text", "text": "hi", "citations": None}),
+    (ThinkingBlock, {"type": "thinking", "thinking": "hm", "signature": "c2ln"}),
+    (RedactedThinkingBlock, {"type": "redacted_thinking", "data": "ZGF0YQ=="}),
+    (ToolUseBlock, {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}, "caller": {"type": "direct"}}),
+    (
+        ServerToolUseBlock,
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+    ),
+    (
+        MCPToolUseBlock,
+        {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "f", "server_name": "s", "input": {}},
+    ),
+    (ToolResultBlock, {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}),
+    (ToolResultBlock, {"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_1", "content": {"type": "x"}}),
+    (ToolResultBlock, {"type": "code_execution_tool_result", "tool_use_id": "srvtoolu_1", "content": {"type": "x"}}),
+    (ToolResultBlock, {"type": "bash_code_execution_tool_result", "tool_use_id": "s", "content": {"type": "x"}}),
+    (ToolResultBlock, {"type": "text_editor_code_execution_tool_result", "tool_use_id": "s", "content": {}}),
+    (ToolResultBlock, {"type": "tool_search_tool_result", "tool_use_id": "s", "content": {"type": "x"}}),
+    (ToolResultBlock, {"type": "mcp_tool_result", "tool_use_id": "m", "is_error": False, "content": "ok"}),
+    (ToolResultBlock, {"type": "advisor_tool_result", "tool_use_id": "s", "content": {"type": "advisor_result"}}),
+    (UnknownBlock, {"type": "mcp_tool_listing", "mcp_server_name": "s", "tools": []}),
+    (ContainerUploadBlock, {"type": "container_upload", "file_id": "file_1"}),
+    (CompactionBlock, {"type": "compaction", "content": "so far", "encrypted_content": None}),
+    (FallbackBlock, {"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}}),
+]
+
+
+def message(*content: Raw, **fields: Any) -> Message:
+    return Message({"type": "message", "role": "assistant", "content": list(content), **fields})
+
+
+# --- Blocks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "raw"), BLOCKS, ids=[raw["type"] for _, raw in BLOCKS])
+def test_a_block_is_of_the_class_that_its_type_names_and_keeps_every_field(kind: type[Block], raw: Raw) -> None:
+    block = look_at_block(raw)
+    assert type(block) is kind
+    assert {name: block[name] for name in block} == raw
+
+
+def test_every_type_of_block_is_tried_above() -> None:
+    assert {raw["type"] for _, raw in BLOCKS} == KNOWN_BLOCK_TYPES
+
+
+@pytest.mark.parametrize("raw", [{"type": "hologram", "depth": 3}, {"depth": 3}, {"type": ["text"], "depth": 3}])
+def test_a_block_of_another_type_is_unknown_and_readable(raw: Raw) -> None:
+    block = look_at_block(raw)
+    assert (type(block), block.depth) == (UnknownBlock, 3)
+
+
+def test_a_block_that_was_not_streamed_is_complete() -> None:
+    block = look_at_block({"type": "tool_use", "input": {}})
+    assert (block.complete, block.input_text) == (True, "")
+
+
+def test_the_input_of_a_tool_is_the_plain_json() -> None:
+    block = look_at_block({"type": "tool_use", "input": {"where": {"city": "Oslo"}, "list": [{"a": 1}]}})
+    assert type(block.input) is dict
+    assert type(block.input["list"][0]) is dict
+
+
+def test_citations_are_looked_at_as_citations() -> None:
+    block = look_at_block({"type": "text", "text": "t", "citations": [{"type": "char_location", "cited_text": "c"}]})
+    assert block.citations == [Citation({"type": "char_location", "cited_text": "c"})]
+
+
+def test_optional_fields_of_blocks_are_none_where_they_are_absent() -> None:
+    assert look_at_block({"type": "text", "text": ""}).citations is None
+    assert look_at_block({"type": "thinking", "thinking": ""}).signature is None
+    assert look_at_block({"type": "tool_use"}).caller is None
+    assert look_at_block({"type": "compaction"}).content is None
+
+
+def test_mypy_knows_the_fields() -> None:
+    text = TextBlock({"type": "text", "text": "t"})
+    assert_type(text.text, str)
+    assert_type(text.citations, list[Citation] | None)
+    assert_type(text.complete, bool)
+    tool = ToolUseBlock({"type": "tool_use", "id": "i", "name": "n", "input": {}})
+    assert_type(tool.name, str)
+    assert_type(tool.caller, Lens | None)
+    assert_type(MCPToolUseBlock({"server_name": "s"}).server_name, str)
+    assert_type(ThinkingBlock({"thinking": "t"}).signature, str | None)
+    assert_type(RedactedThinkingBlock({"data": "d"}).data, str)
+    assert_type(ToolResultBlock({"tool_use_id": "t"}).tool_use_id, str)
+    assert_type(ContainerUploadBlock({"file_id": "f"}).file_id, str)
+    assert_type(CompactionBlock({}).encrypted_content, str | None)
+    assert_type(Citation({"cited_text": "c"}).cited_text, str)
+    assert_type(Usage({"output_tokens": 1}).output_tokens, int)
+    assert_type(Usage({}).server_tool_use, Lens | None)
+    whole = message(usage={})
+    assert_type(whole.usage, Usage)
+    assert_type(whole.stop_reason, str | None)
+    assert_type(whole.stop_details, Lens | None)
+    assert_type(whole.replayable(), dict[str, Any] | None)
+
+
+# --- Usage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "total"),
+    [
+        ({"input_tokens": 3, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 100}, 123),
+        ({"input_tokens": 3, "cache_creation_input_tokens": None}, 3),
+        ({"input_tokens": None}, 0),
+        ({}, 0),
+    ],
+)
+def test_total_input_tokens_are_fresh_and_cached_ones_together(raw: Raw, total: int) -> None:
+    assert Usage(raw).total_input_tokens == total
+
+
+def test_parts_of_the_usage_are_lenses() -> None:
+    assert Usage({"server_tool_use": {"web_search_requests": 2}}).server_tool_use == Lens({"web_search_requests": 2})
+
+
+# --- The message ---------------------------------------------------------------------------------------------------
+
+
+def test_the_text_of_a_message_is_that_of_its_text_blocks() -> None:
+    texts = [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "x"}, {"type": "text", "text": "b"}]
+    assert message(*texts).text == "ab"
+
+
+def test_the_content_is_given_as_blocks_and_the_usage_as_usage() -> None:
+    answer = message({"type": "text", "text": "a"}, usage={"output_tokens": 1})
+    assert [type(block) for block in answer.content] == [TextBlock]
+    assert type(answer.usage) is Usage
+
+
+def test_content_that_is_no_list_reads_as_it_is() -> None:
+    content: Any = Message({"content": "all at once"}).content
+    assert content == "all at once"
+
+
+def test_optional_fields_of_a_message_are_none_where_they_are_absent() -> None:
+    answer = Message({})
+    assert (answer.stop_reason, answer.stop_details, answer.container, answer.request_id) == (None, None, None, None)
+
+
+class Facts:
+    """What the fold says of an open block."""
+
+    complete = False
+    input_text = '{"a'
+
+    def __init__(self) -> None:
+        self.settled = 0
+
+    def settle(self) -> None:
+        self.settled += 1
+
+
+def test_blocks_of_a_streamed_message_have_the_facts_of_the_fold() -> None:
+    facts = Facts()
+    answer = Message({"content": [{"type": "tool_use", "input": {}}, {"type": "text", "text": ""}]}, facts=[facts])
+    tool, text = answer.content
+    assert (tool.complete, tool.input_text) == (False, '{"a')
+    assert (text.complete, text.input_text) == (True, "")
+    assert facts.settled == 1
+
+
+def test_a_message_can_be_copied_with_its_facts() -> None:
+    answer = Message({"content": [{"type": "tool_use", "input": {}}]}, facts=[Facts()], request_id="req_1")
+    again = copy.deepcopy(answer)
+    assert (again, again.request_id, again.content[0].complete) == (answer, "req_1", False)
+
+
+# --- The form that may be sent back --------------------------------------------------------------------------------
+
+TEXT = {"type": "text", "text": "hi"}
+SIGNED = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+CALL = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+MCP = {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "f", "server_name": "s", "input": {}}
+MCP_SAID = {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": "ok"}
+REDACTED = {"type": "redacted_thinking", "data": "ZA=="}
+NEW = {"type": "hologram", "depth": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ([TEXT], [TEXT]),
+        ([{"type": "text", "text": ""}, TEXT], [TEXT]),
+        ([{"type": "text", "text": " \n"}, TEXT], [TEXT]),
+        ([SIGNED, TEXT], [SIGNED, TEXT]),
+        ([{"type": "thinking", "thinking": "hm", "signature": ""}, TEXT], [TEXT]),
+        ([{"type": "thinking", "thinking": "hm"}, TEXT], [TEXT]),
+        ([{"type": "thinking", "thinking": "", "signature": "c2ln"}, TEXT], "all"),
+        ([REDACTED, TEXT], "all"),
+        ([TEXT, CALL], "all"),
+        ([TEXT, SEARCH, FOUND, TEXT], "all"),
+        ([TEXT, SEARCH], [TEXT]),
+        ([TEXT, MCP, MCP_SAID], "all"),
+        ([TEXT, MCP], [TEXT]),
+        ([TEXT, NEW], "all"),
+    ],
+)
+def test_what_may_be_sent_back(content: list[Raw], kept: Any) -> None:
+    expected = content if kept == "all" else kept
+    assert message(*content).replayable() == {"role": "assistant", "content": expected}
+
+
+@pytest.mark.parametrize("content", [[], [{"type": "text", "text": ""}], [SEARCH]])
+def test_nothing_is_sent_back_as_none(content: list[Raw]) -> None:
+    assert message(*content).replayable() is None
+
+
+def test_a_paused_turn_keeps_the_call_that_the_api_goes_on_with() -> None:
+    paused = message(TEXT, SEARCH, stop_reason="pause_turn")
+    assert paused.replayable() == {"role": "assistant", "content": [TEXT, SEARCH]}
+
+
+@pytest.mark.parametrize("raw", [CALL, SEARCH, REDACTED, NEW])
+def test_a_block_that_is_not_complete_is_left_out(raw: Raw) -> None:
+    answer = Message({"content": [raw], "stop_reason": "pause_turn"}, facts=[Facts()])
+    assert answer.replayable() is None
+
+
+def test_a_result_that_is_not_complete_takes_its_call_with_it() -> None:
+    whole = Facts()
+    whole.complete = True
+    assert Message({"content": [SEARCH, FOUND]}, facts=[whole, Facts()]).replayable() is None
+
+
+def test_what_is_sent_back_is_a_copy() -> None:
+    answer = message(copy.deepcopy(CALL))
+    turn = answer.replayable()
+    assert turn is not None
+    turn["content"][0]["input"]["a"] = 1
+    assert answer.content[0].input == {}

@@ -1,0 +1,287 @@
+"""rawsse.messages.events: one server-sent event -> one typed event; and the derived ones."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any, assert_type
+
+import pytest
+from support.streams import PING, STOP, block_start, block_stop, end, expanded, start, text_delta, to_sse
+
+from rawsse.errors import EventDataError
+from rawsse.messages.content import Block, Citation, Message, TextBlock, Usage
+from rawsse.messages.events import (
+    KNOWN_DELTA_TYPES,
+    KNOWN_EVENT_TYPES,
+    CitationEvent,
+    CitationsDelta,
+    CompactionDelta,
+    CompactionEvent,
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    Delta,
+    ErrorEvent,
+    InputJSONDelta,
+    InputJSONEvent,
+    MessageDelta,
+    MessageDeltaFields,
+    MessageStart,
+    MessageStop,
+    Ping,
+    SignatureDelta,
+    SignatureEvent,
+    StreamEvent,
+    TextDelta,
+    TextEvent,
+    ThinkingDelta,
+    ThinkingEvent,
+    UnknownDelta,
+    UnknownEvent,
+    read_event,
+)
+from rawsse.messages.lens import Lens
+from rawsse.sse import Event
+
+Raw = dict[str, Any]
+
+CITATIONS: list[Raw] = [
+    {"type": "char_location", "document_index": 0, "document_title": None, "start_char_index": 0, "end_char_index": 4},
+    {"type": "page_location", "document_index": 0, "start_page_number": 1, "end_page_number": 2},
+    {"type": "content_block_location", "document_index": 0, "start_block_index": 0, "end_block_index": 1},
+    {"type": "web_search_result_location", "url": "https://example.com", "title": None, "encrypted_index": "e"},
+    {"type": "search_result_location", "source": "s", "title": None, "search_result_index": 0},
+]
+
+# Every type of event, with fields as the API documents them.
+EVENTS: list[tuple[type[StreamEvent], Raw]] = [
+    (MessageStart, start()),
+    (ContentBlockStart, block_start(0, {"type": "text", "text": ""})),
+    (ContentBlockDelta, text_delta(0, "hi")),
+    (ContentBlockStop, block_stop(0)),
+    (MessageDelta, end()),
+    (MessageStop, STOP),
+    (Ping, PING),
+    (ErrorEvent, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "r"}),
+]
+
+# Every type of delta.
+DELTAS: list[tuple[type[Delta], Raw]] = [
+    (TextDelta, {"type": "text_delta", "text": "hi"}),
+    (InputJSONDelta, {"type": "input_json_delta", "partial_json": '{"a'}),
+    (ThinkingDelta, {"type": "thinking_delta", "thinking": "hm", "estimated_tokens": 3}),
+    (SignatureDelta, {"type": "signature_delta", "signature": "c2ln"}),
+    (CompactionDelta, {"type": "compaction_delta", "content": "so far", "encrypted_content": None}),
+    *((CitationsDelta, {"type": "citations_delta", "citation": {"cited_text": "c", **raw}}) for raw in CITATIONS),
+]
+
+
+def read(raw: Raw) -> Any:
+    return read_event(to_sse(raw))
+
+
+# --- Events --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "raw"), EVENTS, ids=[raw["type"] for _, raw in EVENTS])
+def test_an_event_is_of_the_class_that_its_type_names_and_keeps_every_field(kind: type[StreamEvent], raw: Raw) -> None:
+    event = read({**raw, "new": {"field": [1]}})
+    assert type(event) is kind
+    assert event.to_dict() == {**raw, "new": {"field": [1]}}
+    assert event.new.field == [1]
+
+
+def test_every_type_of_event_and_delta_is_tried_here() -> None:
+    assert {raw["type"] for _, raw in EVENTS} == KNOWN_EVENT_TYPES
+    assert {raw["type"] for _, raw in DELTAS} == KNOWN_DELTA_TYPES
+
+
+@pytest.mark.parametrize(("kind", "raw"), DELTAS, ids=[raw["type"] for _, raw in DELTAS])
+def test_a_delta_is_of_the_class_that_its_type_names_and_keeps_every_field(kind: type[Delta], raw: Raw) -> None:
+    event = read({"type": "content_block_delta", "index": 0, "delta": {**raw, "new": 1}})
+    assert type(event.delta) is kind
+    assert event.delta.raw == {**raw, "new": 1}
+
+
+@pytest.mark.parametrize("raw", [{"type": "hologram_delta", "depth": 3}, {"depth": 3}, {"type": [], "depth": 3}])
+def test_a_delta_of_another_type_is_unknown_and_readable(raw: Raw) -> None:
+    event = read({"type": "content_block_delta", "index": 0, "delta": raw})
+    assert (type(event.delta), event.delta.depth) == (UnknownDelta, 3)
+
+
+def test_an_event_of_another_type_is_unknown_and_readable() -> None:
+    event = read({"type": "message_mood", "mood": "sunny"})
+    assert (type(event), event.type, event.mood) == (UnknownEvent, "message_mood", "sunny")
+
+
+def test_the_server_sent_event_stays_with_the_typed_one() -> None:
+    sse = Event("ping", '{"type": "ping"   }', "7")
+    event = read_event(sse)
+    assert event is not None
+    assert event.sse is sse
+
+
+def test_mypy_knows_the_fields() -> None:
+    begun = MessageStart(start())
+    assert_type(begun.message, Message)
+    block = ContentBlockStart(block_start(3, {"type": "text", "text": ""}))
+    assert_type(block.index, int)
+    assert_type(block.content_block, Block)
+    assert_type(ContentBlockDelta(text_delta(0, "t")).delta, Delta)
+    assert_type(ContentBlockStop(block_stop(0)).content_block, Block | None)
+    ended = MessageDelta(end())
+    assert_type(ended.delta, MessageDeltaFields)
+    assert_type(ended.delta.stop_reason, str | None)
+    assert_type(ended.usage, Usage)
+    assert_type(MessageStop(STOP).message, Message | None)
+    assert_type(ErrorEvent({"error": {}}).error, Lens)
+    assert_type(TextDelta({"text": "t"}).text, str)
+    assert_type(CitationsDelta({"citation": {}}).citation, Citation)
+    assert_type(InputJSONDelta({"partial_json": ""}).partial_json, str)
+    assert_type(ThinkingDelta({"thinking": ""}).estimated_tokens, int | None)
+    assert_type(SignatureDelta({"signature": "s"}).signature, str)
+    assert_type(CompactionDelta({}).content, str | None)
+
+
+def test_what_only_a_stream_can_know_is_none_in_an_event_alone() -> None:
+    assert (read(block_stop(0)).content_block, read(STOP).message) == (None, None)
+
+
+# --- What names an event -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["message", "ping", "nonsense"])
+def test_the_type_in_the_json_decides_whatever_the_event_is_called(name: str) -> None:
+    assert type(read_event(Event(name, '{"type": "message_stop"}'))) is MessageStop
+
+
+@pytest.mark.parametrize("data", ["{}", '{"type": null}', '{"type": ""}'])
+def test_where_the_json_has_no_type_the_event_s_name_decides(data: str) -> None:
+    event = read_event(Event("message_stop", data))
+    assert type(event) is MessageStop
+    assert event.type == "message_stop"
+
+
+def test_an_object_that_nothing_names_is_unknown() -> None:
+    event = read_event(Event("message", '{"choices": []}'))
+    assert type(event) is UnknownEvent
+
+
+@pytest.mark.parametrize("data", ["[DONE]", " [DONE] "])
+def test_the_end_mark_of_other_vendors_is_nothing(data: str) -> None:
+    assert read_event(Event("message", data)) is None
+
+
+@pytest.mark.parametrize("data", ["", "null", "{}", "12", "now", '{"type": "ping"}'])
+def test_a_ping_is_a_ping_whatever_its_data(data: str) -> None:
+    event = read_event(Event("ping", data))
+    assert type(event) is Ping
+    assert event.type == "ping"
+
+
+@pytest.mark.parametrize("data", ["", "tick", "12", "[1]", '{"a": 1'])
+def test_somebody_else_s_event_may_hold_anything(data: str) -> None:
+    event = read_event(Event("heartbeat", data))
+    assert type(event) is UnknownEvent
+    assert (event.type, event.sse.data) == ("heartbeat", data)
+
+
+# --- What is no event ----------------------------------------------------------------------------------------------
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "text"),
+    [
+        ("message_stop", "", "the data of event 'message_stop' are no JSON (Expecting value"),
+        ("message_stop", '{"type": "message_stop"', "the data of event 'message_stop' are no JSON (Expecting ',' "),
+        ("message", "Bad Gateway", "the data of event 'message' are no JSON (Expecting value"),
+        ("message_stop", "[1]", "the data of event 'message_stop' are no JSON object: '[1]'"),
+        ("message", "7", "the data of event 'message' are no JSON object: '7'"),
+        ("message", DEEP, "the data of event 'message' are no JSON (maximum recursion depth exceeded"),
+        ("message", "1" * 5000, "the data of event 'message' are no JSON (Exceeds the limit"),
+        ("message", '{"type": 7}', "the type of event 'message' is no name: '7'"),
+        ("message", '{"type": "a\\nb"}', "the type of event 'message' is no name: "),
+        ("a\0b", "{", "the data of event 'a\\x00b' are no JSON"),
+    ],
+)
+def test_data_that_are_no_event_are_quoted(event: str, data: str, text: str) -> None:
+    with pytest.raises(EventDataError) as caught:
+        read_event(Event(event, data))
+    assert text in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ({"type": "message_start"}, "event message_start has no 'message' that is an object"),
+        ({"type": "message_start", "message": None}, "event message_start has no 'message' that is an object"),
+        (
+            {"type": "content_block_start", "index": 0},
+            "event content_block_start has no 'content_block' that is an object",
+        ),
+        (
+            {"type": "content_block_start", "content_block": {}},
+            "event content_block_start has no 'index' that is a number",
+        ),
+        ({"type": "content_block_delta", "delta": {}}, "event content_block_delta has no 'index' that is a number"),
+        ({"type": "content_block_delta", "index": 0}, "event content_block_delta has no 'delta' that is an object"),
+        ({"type": "content_block_stop", "index": True}, "event content_block_stop has no 'index' that is a number"),
+        ({"type": "content_block_stop", "index": 0.0}, "event content_block_stop has no 'index' that is a number"),
+        ({"type": "error", "error": "Overloaded"}, "event error has no 'error' that is an object"),
+    ],
+)
+def test_what_an_event_cannot_do_without_is_named(raw: Raw, text: str) -> None:
+    with pytest.raises(EventDataError, match=text):
+        read(raw)
+
+
+# --- Derived events ------------------------------------------------------------------------------------------------
+
+
+def test_a_derived_event_says_its_index_its_type_and_its_piece() -> None:
+    kinds: list[Any] = [
+        TextEvent(1, "t", lambda: "text"),
+        ThinkingEvent(1, "t", lambda: "thinking"),
+        InputJSONEvent(1, "{", dict),
+        CitationEvent(1, Citation({}), list),
+        SignatureEvent(1, "s"),
+        CompactionEvent(1, None, None),
+    ]
+    assert [event.type for event in kinds] == ["text", "thinking", "input_json", "citation", "signature", "compaction"]
+    assert {event.index for event in kinds} == {1}
+
+
+def test_a_snapshot_is_made_when_it_is_looked_at() -> None:
+    looks = iter(["first look", "second look"])
+    event = TextEvent(0, "t", lambda: next(looks))
+    assert (event.snapshot, event.snapshot) == ("first look", "second look")
+
+
+def test_snapshots_have_the_types_of_what_they_show() -> None:
+    assert_type(TextEvent(0, "t", str).snapshot, str)
+    assert_type(ThinkingEvent(0, "t", str).snapshot, str)
+    assert_type(CitationEvent(0, Citation({}), list).snapshot, list[Citation])
+    assert InputJSONEvent(0, "{", dict).snapshot == {}
+
+
+def test_match_works_on_wire_and_derived_events_alike() -> None:
+    heard: list[str] = []
+    for event in expanded([start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "hi"), block_stop(0)]):
+        match event:
+            case ContentBlockDelta(delta=TextDelta(text=text)):
+                heard.append(f"delta {text}")
+            case TextEvent(text=text, index=0):
+                heard.append(f"text {text}")
+            case ContentBlockStop(content_block=TextBlock(text=text)):
+                heard.append(f"block {text}")
+    assert heard == ["delta hi", "text hi", "block hi"]
+
+
+def test_reading_an_event_twice_gives_equal_events() -> None:
+    raw = start()
+    assert read(copy.deepcopy(raw)) == read(raw)
+    assert json.loads(read(raw).to_json()) == raw
