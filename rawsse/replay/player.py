@@ -13,8 +13,8 @@ Several recordings take turns. A recorded HTTP error is answered as it was, and 
 connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No key is asked for, and none is remembered.
 
 Two ways to cut are to be told apart. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes
-on the wire, head and chunk framing and all: each piece is one TCP write. The other side may still read several at once, if
-it is slower than we are.
+on the wire, head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by
+itself, also at speed 0; one in another thread or process may find several at once, as in any network.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class Player:
             await self._wait(segment.t - before)
             before = segment.t
             await send({"type": f"{_WIRE}.send", "data": segment.data})
+            await _let_read()
 
     async def _play_chunks(self, answer: Answer, send: Send) -> None:
         before = answer.reads[0].t if answer.reads else 0.0
@@ -143,6 +144,7 @@ class Player:
             await self._wait(read.t - before)
             before = read.t
             await send({"type": "http.response.body", "body": read.data, "more_body": True})
+            await _let_read()
         if answer.is_cut:
             # All that ASGI has for this: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")
@@ -229,6 +231,12 @@ def _on_the_wire(answer: Answer, scope: Scope) -> tuple[Read, ...]:
     if not answer.is_cut:
         pieces.append(Read(pieces[-1].t, http.send_end()))
     return tuple(piece for piece in pieces if piece.data)
+
+
+async def _let_read() -> None:
+    """Let a client in the same event loop read what was just written before more is written behind it."""
+    await asyncio.sleep(0)  # the loop finds the client's socket readable
+    await asyncio.sleep(0)  # the client reads
 
 
 async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from support.clock import run as virtual
 
 from rawsse.errors import ConfigurationError, RecordingError
 from rawsse.replay import Player, Read, RecordedRequest, Recording, ReplayServer, shipped_fixtures
@@ -75,7 +76,7 @@ def play(recordings: Sources = THREE, body: bytes = BODY, *, scope: Message | No
     async def run() -> Exchange:
         return await Exchange(body, **(scope or {})).play(recordings, **options)
 
-    return asyncio.run(run())
+    return virtual(run())
 
 
 # --- Pace and pieces ---
@@ -89,6 +90,16 @@ def test_every_read_is_sent_by_itself() -> None:
 
 def test_at_speed_1_it_waits_as_long_as_the_recording_did() -> None:
     assert play(speed=1).waits == [0.5, 0.25, 1.0]
+
+
+def test_the_pace_is_that_of_the_loop_clock() -> None:
+    async def run() -> float:
+        start = asyncio.get_running_loop().time()
+        exchange = Exchange()
+        await Player(THREE, speed=0.5)(exchange.scope, exchange.receive, exchange.send)
+        return asyncio.get_running_loop().time() - start
+
+    assert virtual(run()) == pytest.approx(3.5, abs=0.01)
 
 
 def test_at_speed_2_it_waits_half_as_long() -> None:
@@ -113,7 +124,7 @@ def test_the_head_goes_out_with_the_first_read() -> None:
         await Player(THREE, sleep=sleep)(exchange.scope, exchange.receive, exchange.send)
         return sent_before_each_wait
 
-    assert asyncio.run(run()) == [0, 2, 3]
+    assert virtual(run()) == [0, 2, 3]
 
 
 def test_times_that_go_back_are_not_waited_for() -> None:
@@ -184,7 +195,7 @@ def test_the_rest_is_not_played_to_a_client_that_left() -> None:
         await Player(THREE, sleep=sleep)(exchange.scope, exchange.receive, exchange.send)
         return exchange.sent
 
-    assert [message.get("body") for message in asyncio.run(run())[1:]] == [b"data: a\n", b"\ndata"]
+    assert [message.get("body") for message in virtual(run())[1:]] == [b"data: a\n", b"\ndata"]
 
 
 def test_only_leaving_ends_an_answer_early() -> None:
@@ -193,7 +204,7 @@ def test_only_leaving_ends_an_answer_early() -> None:
         exchange.incoming.append({"type": "http.request", "body": b""})
         return (await exchange.play(THREE)).bodies
 
-    assert asyncio.run(run()) == [b"data: a\n", b"\ndata", b": b\n\n", b""]
+    assert virtual(run()) == [b"data: a\n", b"\ndata", b": b\n\n", b""]
 
 
 def test_a_client_that_left_while_it_asked_gets_nothing_and_is_not_remembered() -> None:
@@ -203,7 +214,7 @@ def test_a_client_that_left_while_it_asked_gets_nothing_and_is_not_remembered() 
         await player(exchange.scope, exchange.receive, exchange.send)
         return exchange.sent, player.requests
 
-    assert asyncio.run(run()) == ([], [])
+    assert virtual(run()) == ([], [])
 
 
 # --- What every answer has ---
@@ -218,7 +229,7 @@ def test_every_answer_has_a_request_id_of_its_own_unless_one_was_recorded() -> N
             ids.append(exchange.headers["request-id"])
         return ids
 
-    assert asyncio.run(run()) == ["req_replay_000001", "req_replay_000002", PLAIN.headers["request-id"]]
+    assert virtual(run()) == ["req_replay_000001", "req_replay_000002", PLAIN.headers["request-id"]]
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/nothing"])
@@ -238,7 +249,7 @@ def requests_after(*exchanges: Exchange, **options: Any) -> list[RecordedRequest
             await player(exchange.scope, exchange.receive, exchange.send)
         return player.requests
 
-    return asyncio.run(run())
+    return virtual(run())
 
 
 def test_requests_are_remembered_without_their_credentials() -> None:
@@ -411,6 +422,45 @@ def test_every_read_is_a_chunk_and_every_segment_a_write() -> None:
     assert chunks == b"8\r\ndata: a\n\r\n5\r\n\ndata\r\n5\r\n: b\n\n\r\n0\r\n\r\n"
 
 
+class Reader(asyncio.Protocol):
+    """Keeps every read of a socket by itself."""
+
+    def __init__(self) -> None:
+        self.reads: list[bytes] = []
+        self.is_lost = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.reads.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost.set()
+
+
+def reads_of(**options: Any) -> list[bytes]:
+    async def run() -> list[bytes]:
+        async with ReplayServer(THREE, **options) as server:
+            host, port = server.base_url.removeprefix("http://").split(":")
+            transport, reader = await asyncio.get_running_loop().create_connection(Reader, host, int(port))
+            head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            transport.write(head % len(BODY) + BODY)
+            await reader.is_lost.wait()
+            return reader.reads
+
+    return virtual(run())
+
+
+def test_a_client_in_the_same_loop_reads_every_segment_by_itself() -> None:
+    reads = reads_of(segments=7)
+    assert {len(read) for read in reads[:-1]} == {7}
+    assert b"".join(reads).endswith(b"0\r\n\r\n")
+
+
+def test_a_client_in_the_same_loop_reads_every_recorded_read_by_itself() -> None:
+    first, second, third, end = reads_of()
+    assert first.endswith(b"\r\n\r\n8\r\ndata: a\n\r\n")
+    assert (second, third, end) == (b"5\r\n\ndata\r\n", b"5\r\n: b\n\n\r\n", b"0\r\n\r\n")
+
+
 def test_leaving_the_server_ends_an_answer_that_is_still_played() -> None:
     async def run() -> bool:
         has_begun, never = asyncio.Event(), asyncio.Event()
@@ -428,7 +478,7 @@ def test_leaving_the_server_ends_an_answer_that_is_still_played() -> None:
         writer.close()
         return rest == b""
 
-    assert asyncio.run(run())
+    assert virtual(run())
 
 
 # --- Under another server ---
@@ -490,7 +540,7 @@ def same(theirs: Any, name: str) -> bool:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("options", [{}, {"split": "bytes"}, {"segments": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"split": 61}, {"segments": 47}], ids=str)
 @pytest.mark.parametrize("name", COMPLETE)
 def test_the_sdk_streams_the_same_message(name: str, options: dict[str, Any]) -> None:
     async def ask(client: Any) -> Any:
