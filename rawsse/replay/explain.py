@@ -8,6 +8,7 @@ This file knows how to lay a recording out for a person. It refuses to judge it;
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["explain"]
 
 LINE_CHARS = 110
 """How much of a line is shown: what fits beside the margin in a terminal of 128 columns."""
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 def explain(recording: Recording) -> str:
@@ -118,10 +121,9 @@ class _Explanation:
 def _shown_lines(data: bytes) -> Iterator[str]:
     """The bytes line by line, each with its line end made visible; what no line end follows has none."""
     text = data.decode("utf-8", "backslashreplace")
-    for line in text.replace("\r\n", "\r\n\0").replace("\n", "\n\0").replace("\n\0\0", "\n\0").split("\0"):
-        if line:
-            body = line.rstrip("\r\n")
-            yield _cut(body) + line[len(body) :].replace("\r", "␍").replace("\n", "␊")
+    for line in _LINE.findall(text):
+        body = line.rstrip("\r\n")
+        yield _cut(body) + line[len(body) :].replace("\r", "␍").replace("\n", "␊")
 
 
 def _summary(event: StreamEvent) -> str:
