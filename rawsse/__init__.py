@@ -4,7 +4,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
 
     errors.py       every failure, drawn as a tree, sorted by who is to blame
     sse.py          bytes <-> server-sent events
-    http1.py        HTTP/1.1 over h11, both roles, bytes in and bytes out
+    http1/          HTTP/1.1 over h11, both roles, bytes in and bytes out. Pure.
     messages/       what the Messages API says: events, the message they add up to, the ending. Pure.
     client/         talking to the API: connections, clocks, the stream, the calls
     server/         a small asyncio HTTP server that hosts any ASGI 3 application
