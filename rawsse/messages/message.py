@@ -294,7 +294,7 @@ class MessageBuilder:
             self._changed = block
             self.has_content = True
         elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # what fits a type that we do not know is not for us to say
-            rule = f"a {delta.get('type')} does not fit a block of type {block.raw.get('type')}"
+            rule = f"{delta.get('type')} does not fit a block of type {block.raw.get('type')}"
             self._deviate(rule, "the delta was ignored")
 
     def _apply_block_stop(self, event: ContentBlockStop) -> None:
@@ -360,8 +360,8 @@ def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
             raw["signature"] = _string(delta, "signature")
         case "compaction_delta", "compaction":
             raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
-        case kind, _:
-            return str(kind) not in KNOWN_DELTA_TYPES
+        case _:
+            return str(delta.get("type")) not in KNOWN_DELTA_TYPES
     return True
 
 

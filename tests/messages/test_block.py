@@ -290,3 +290,10 @@ def test_a_finished_input_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     builder.settle()
     builder.best_input()
     assert parsed == ['{"city": "Oslo"}']
+
+
+def test_a_megabyte_in_one_byte_fragments_is_put_together_and_parsed_at_once() -> None:
+    text = '{"text": "' + "x" * 1_000_000 + '"}'
+    builder = closed(*text)
+    assert builder.complete
+    assert builder.raw["input"]["text"] == "x" * 1_000_000
