@@ -32,6 +32,7 @@ can hold 64 MiB: half of that is no text any more, but a bomb."""
 # after the data is read with the size that follows it. Neither may be a bare LF or CR: two readers could differ on that.
 _FIRST_HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _NEXT_HEAD = re.compile(rb"\r\n" + _FIRST_HEAD.pattern)
+_TRAILERS = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*")
 
 
 class ChunkedReader:
@@ -75,6 +76,8 @@ class ChunkedReader:
         self._check_size(len(unread) if end < 0 else end)
         if end < 0:
             return None
+        if not _TRAILERS.fullmatch(unread, 0, end + 2):
+            raise HTTPProtocolError("not the trailers of a chunked body")
         del unread[: end + 4]
         return b""
 

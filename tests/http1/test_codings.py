@@ -1,0 +1,271 @@
+"""`rawsse.http1.codings`: chunked bodies against RFC 9112 and h11, content codings against zlib and gzip; at every cut."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import zlib
+from collections.abc import Iterable, Iterator
+
+import h11
+import pytest
+
+from rawsse.errors import BodyTooLargeError, HeadTooLargeError, HTTPProtocolError
+from rawsse.http1.codings import MAX_CHUNK_HEAD_BYTES, MAX_DECODED_BYTES, ChunkedReader, ContentDecoder
+
+
+def every_cut(wire: bytes) -> Iterator[list[bytes]]:
+    yield [wire]
+    for at in range(1, len(wire)):
+        yield [wire[:at], wire[at:]]
+    yield [wire[at : at + 1] for at in range(len(wire))]
+
+
+def read_chunks(reads: Iterable[bytes], **limits: int) -> tuple[list[bytes], bytes | None]:
+    """The pieces of data, and what follows the body; None if the body is not whole."""
+    reader, unread, pieces, is_whole = ChunkedReader(**limits), bytearray(), [], False
+    for read in reads:
+        unread += read
+        while not is_whole and (data := reader.read(unread)) is not None:
+            is_whole = not data
+            pieces += [data] if data else []
+    return pieces, bytes(unread) if is_whole else None
+
+
+def body_of(wire: bytes) -> bytes:
+    """The body, having made sure that it and its end are the same however the wire is cut."""
+    pieces, rest = read_chunks([wire])
+    for reads in every_cut(wire):
+        again, rest_again = read_chunks(reads)
+        assert (b"".join(again), rest_again) == (b"".join(pieces), rest), reads
+    assert rest == b"next"
+    return b"".join(pieces)
+
+
+# --- Chunks --------------------------------------------------------------------------------------------------------
+
+
+def test_chunks_are_joined_to_the_body() -> None:
+    assert body_of(b"5\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\n\r\nnext") == b"hello world"
+
+
+def test_an_empty_body_is_its_last_chunk() -> None:
+    assert body_of(b"0\r\n\r\nnext") == b""
+
+
+def test_sizes_are_hexadecimal_of_any_case_with_any_zeros_before() -> None:
+    assert body_of(b"00A\r\n0123456789\r\n0b\r\n0123456789a\r\n000\r\n\r\nnext") == b"01234567890123456789a"
+
+
+def test_extensions_are_ignored() -> None:
+    assert body_of(b'1;a\r\nx\r\n1;a=1;b="c;d"\r\ny\r\n0;last\r\n\r\nnext') == b"xy"
+
+
+def test_blanks_after_a_size_are_forgiven() -> None:
+    assert body_of(b"1  \r\nx\r\n1\t;a\r\ny\r\n0 \r\n\r\nnext") == b"xy"
+
+
+def test_trailers_are_read_over() -> None:
+    assert body_of(b"1\r\nx\r\n0\r\nDigest: abc\r\nX: y\r\n\r\nnext") == b"x"
+
+
+@pytest.mark.parametrize(
+    "trailers", [b"A : b", b"A", b"A: b\n\nB: c", b"A: b\rB: c", b" A: b", b"A: \0", b"A: b\r\n c", b":"]
+)
+def test_trailers_that_two_readers_could_read_differently_are_refused(trailers: bytes) -> None:
+    for reads in every_cut(b"0\r\n" + trailers + b"\r\n\r\n"):
+        with pytest.raises(HTTPProtocolError, match=r"^not the trailers of a chunked body$"):
+            read_chunks(reads)
+
+
+def test_data_may_hold_what_looks_like_an_end() -> None:
+    assert body_of(b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\nnext") == b"\r\n0\r\n\r\n"
+
+
+def test_each_piece_is_of_one_chunk() -> None:
+    assert read_chunks([b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"])[0] == [b"a", b"bc"]
+
+
+def test_data_come_out_before_their_chunk_is_whole() -> None:
+    assert read_chunks([b"5\r\nhe", b"llo\r\n"])[0] == [b"he", b"llo"]
+
+
+def test_a_body_is_not_whole_before_its_last_byte() -> None:
+    wire = b"3\r\nabc\r\n0\r\nA: b\r\n\r\n"
+    for end in range(len(wire)):
+        assert read_chunks([wire[:end]])[1] is None, wire[:end]
+    assert read_chunks([wire])[1] == b""
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\r\n",
+        b"x\r\n",
+        b"-1\r\n",
+        b"+1\r\n",
+        b"0x1\r\n",
+        b"1_0\r\n",
+        b" 1\r\n",
+        b"1 1\r\n",
+        b"1\n",  # a bare LF: some readers end the line there, some do not
+        b"1;a\nb\r\n",
+        b"1;a\rb\r\n",
+        b"1\rx\r\n",
+        b"11111111111111111\r\n",  # 17 digits
+        b"\xb9\r\n",
+        b"1\r\nxy",  # a chunk longer than its size
+        b"1\r\nx1\r\n",
+        b"1\r\nx\n1\r\n",
+        b"1\r\nx\r\r\n",
+    ],
+)
+def test_a_chunk_that_two_readers_could_read_differently_is_refused_at_every_cut(wire: bytes) -> None:
+    for reads in every_cut(wire):
+        with pytest.raises(HTTPProtocolError, match=r"^not a chunk's head: b'"):
+            read_chunks(reads)
+
+
+def test_a_refused_head_is_quoted_only_in_part() -> None:
+    with pytest.raises(HTTPProtocolError) as caught:
+        read_chunks([b"x" * 1000 + b"\n"])
+    assert str(caught.value) == f"not a chunk's head: b'{'x' * 80}'… (1001 in all)"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"1;" + b"a" * 20 + b"\r\nx",
+        b"1\r\nx\r\n1;" + b"a" * 20 + b"\r\nx",
+        b"1;" + b"a" * 30,
+        b"1;" + b" " * 30 + b"\n\r\n",
+        b"0\r\n" + b"A: b\r\n" * 5 + b"\r\n",
+        b"0\r\nA: " + b"b" * 30,
+    ],
+)
+def test_a_head_or_trailers_past_the_limit_are_refused_at_every_cut(wire: bytes) -> None:
+    for reads in every_cut(wire):
+        with pytest.raises(HeadTooLargeError, match=r"are larger than max_chunk_head_bytes \(20\)$") as caught:
+            read_chunks(reads, max_chunk_head_bytes=20)
+        assert caught.value.limit == 20
+
+
+def test_a_head_as_long_as_the_limit_is_read() -> None:
+    assert MAX_CHUNK_HEAD_BYTES == 4096
+    for reads in every_cut(b"1;" + b"a" * 16 + b"\r\nx"):
+        assert read_chunks(reads, max_chunk_head_bytes=20)[0] == [b"x"]
+
+
+def read_with_h11(wire: bytes) -> bytes | None:
+    """The body as h11 reads it; None if it is not whole, or wrong."""
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + wire)
+    body = b""
+    try:
+        while not isinstance(event := peer.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                return None
+            body += bytes(event.data) if isinstance(event, h11.Data) else b""
+    except h11.RemoteProtocolError:
+        return None
+    return body
+
+
+def test_what_is_read_of_a_thousand_damaged_bodies_h11_reads_the_same() -> None:
+    chance = random.Random("damaged bodies")
+    alphabet = [b"\r", b"\n", b"\r\n", b"0", b"1", b"a", b";", b"x", b""]  # no blank: h11 allows none before ";"
+    whole = b"1\r\nx\r\na;b=c\r\n0123456789\r\n02\r\n\r\n\r\n0\r\nA: b\r\n\r\n"
+    read = 0
+    for _ in range(1000):
+        at = chance.randrange(len(whole))
+        wire = whole[:at] + chance.choice(alphabet) + whole[at + chance.randrange(2) :]
+        try:
+            pieces, rest = read_chunks([wire])
+        except HTTPProtocolError:
+            continue
+        if rest is not None:
+            read += 1
+            assert read_with_h11(wire) == b"".join(pieces), wire
+    assert read > 100
+
+
+# --- Content codings -----------------------------------------------------------------------------------------------
+
+TEXT = b"event: ping\ndata: {}\n\n" * 20
+
+
+def raw_deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("", TEXT),
+        ("identity", TEXT),
+        ("gzip", gzip.compress(TEXT, mtime=0)),
+        ("GZip ", gzip.compress(TEXT, mtime=0)),
+        ("x-gzip", gzip.compress(TEXT, mtime=0)),
+        ("gzip", gzip.compress(TEXT[:50], mtime=0) + gzip.compress(TEXT[50:], mtime=0)),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", raw_deflate(TEXT)),
+    ],
+    ids=["none", "identity", "gzip", "any case", "x-gzip", "two members", "zlib", "raw deflate"],
+)
+def test_a_body_is_decoded_at_every_cut(encoding: str, body: bytes) -> None:
+    for reads in every_cut(body):
+        decoder = ContentDecoder(encoding)
+        assert b"".join(decoder.decode(read) for read in reads) == TEXT
+
+
+def test_what_the_peer_flushed_comes_out_at_once() -> None:
+    compressor, decoder = zlib.compressobj(wbits=zlib.MAX_WBITS | 16), ContentDecoder("gzip")
+    for event in (b"data: a\n\n", b"data: b\n\n"):
+        assert decoder.decode(compressor.compress(event) + compressor.flush(zlib.Z_SYNC_FLUSH)) == event
+
+
+def test_nothing_decodes_to_nothing() -> None:
+    assert ContentDecoder("gzip").decode(b"") == ContentDecoder("").decode(b"") == b""
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "compress"])
+def test_another_coding_is_refused_by_name(encoding: str) -> None:
+    with pytest.raises(
+        HTTPProtocolError, match=f"^the body has a content-encoding that was not asked for: '{encoding}'$"
+    ):
+        ContentDecoder(encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", TEXT),
+        ("gzip", gzip.compress(TEXT)[:-8] + bytes(8)),  # a wrong checksum
+        ("gzip", gzip.compress(TEXT) + b"not a member"),
+        ("deflate", zlib.compress(TEXT)[:-4] + bytes(4)),
+        ("deflate", zlib.compress(TEXT)[:2] + b"\xff" * 50),
+    ],
+)
+def test_a_body_that_is_not_in_its_coding_is_refused(encoding: str, body: bytes) -> None:
+    with pytest.raises(HTTPProtocolError, match=f"^the body is not {encoding} as its content-encoding says: Error -3"):
+        ContentDecoder(encoding).decode(body)
+
+
+def test_a_bomb_is_refused_before_it_has_unfolded() -> None:
+    decoder = ContentDecoder("gzip", max_decoded_bytes=1000)
+    with pytest.raises(BodyTooLargeError, match=r"^a piece of the body expands to more than 1000 bytes$") as caught:
+        decoder.decode(gzip.compress(bytes(1001)))
+    assert caught.value.limit == 1000
+
+
+def test_a_bomb_in_many_members_is_refused_too() -> None:
+    with pytest.raises(BodyTooLargeError):
+        ContentDecoder("gzip", max_decoded_bytes=1000).decode(gzip.compress(bytes(400)) * 3)
+
+
+@pytest.mark.parametrize("wrap", [gzip.compress, lambda data: gzip.compress(data[:500]) + gzip.compress(data[500:])])
+def test_a_piece_may_expand_to_just_the_limit_and_the_next_again(wrap: type[bytes]) -> None:
+    assert MAX_DECODED_BYTES == 32 * 1024 * 1024
+    decoder = ContentDecoder("gzip", max_decoded_bytes=1000)
+    assert [decoder.decode(wrap(bytes(1000))) for _ in range(3)] == [bytes(1000)] * 3

@@ -1,0 +1,62 @@
+"""`rawsse.http1.message`: header fields as a mapping."""
+
+from __future__ import annotations
+
+import pytest
+
+from rawsse.http1 import Data, Headers, Request, Response
+
+HEADERS = Headers([("Content-Type", "text/plain"), ("Vary", "Origin"), ("vary", "Accept")])
+
+
+def test_a_field_is_found_whatever_its_case() -> None:
+    assert HEADERS["content-type"] == HEADERS["CONTENT-TYPE"] == HEADERS.get("Content-type") == "text/plain"
+
+
+def test_a_field_that_came_twice_reads_as_one_joined_value() -> None:
+    assert HEADERS["vary"] == "Origin, Accept"
+
+
+def test_get_all_keeps_the_values_apart() -> None:
+    assert HEADERS.get_all("Vary") == ["Origin", "Accept"]
+    assert HEADERS.get_all("absent") == []
+
+
+def test_a_missing_field_is_a_key_error_that_names_it() -> None:
+    with pytest.raises(KeyError, match="'absent'"):
+        HEADERS["absent"]
+    assert HEADERS.get("absent", "else") == "else"
+
+
+def test_in_knows_names_of_any_case_and_nothing_else() -> None:
+    assert "VARY" in HEADERS
+    assert "absent" not in HEADERS
+    number: object = 5
+    assert number not in HEADERS
+
+
+def test_iteration_gives_each_name_once_in_lower_case_and_in_order() -> None:
+    assert list(HEADERS) == ["content-type", "vary"]
+    assert len(HEADERS) == 2
+    assert dict(HEADERS) == {"content-type": "text/plain", "vary": "Origin, Accept"}
+
+
+def test_raw_keeps_every_field_in_the_order_received() -> None:
+    assert HEADERS.raw == [("content-type", "text/plain"), ("vary", "Origin"), ("vary", "Accept")]
+
+
+def test_equal_fields_are_equal_mappings() -> None:
+    assert Headers([("A", "1")]) == Headers([("a", "1")]) == {"a": "1"}
+    assert Headers() == {}
+
+
+def test_no_repr_shows_a_value() -> None:
+    headers = Headers([("x-api-key", "sk-ant-secret"), ("cookie", "secret")])
+    assert repr(headers) == "Headers(x-api-key, cookie)"
+    assert "secret" not in repr(Request("GET", "/", headers, "1.1")) + str(Response(200, "OK", headers, "1.1"))
+
+
+def test_events_are_values() -> None:
+    assert Data(b"a") == Data(b"a") != Data(b"b")
+    with pytest.raises(AttributeError):
+        Data(b"a").data = b"b"  # type: ignore[misc]
