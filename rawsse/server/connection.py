@@ -152,7 +152,8 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self.is_write_paused = False
         self.wake()
-        self.end_call()
+        # Later: a transport that is closed inside this callback of its own tells `connection_lost` twice (CPython 3.11).
+        asyncio.get_running_loop().call_soon(self.end_call)
 
     # --- Reading
 
@@ -174,9 +175,7 @@ class Connection(asyncio.Protocol):
                 elif self._call is not None and isinstance(event, (Data, EndOfMessage)):
                     self._call.feed(event)
         except HTTPProtocolError as exc:
-            # Bytes after a request that was the last are wrong, but no reason not to answer that one.
-            if self._call is None or not self._call.is_whole:
-                self.refuse(exc.status_hint, "the request is not HTTP/1.1")  # str(exc) quotes it: it may hold a key
+            self.refuse(exc.status_hint, exc.message)
         except (HeadTooLargeError, BodyTooLargeError) as exc:
             self.refuse(431 if isinstance(exc, HeadTooLargeError) else 413, exc.message)
         self.regulate_reading()

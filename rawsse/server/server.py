@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rawsse.errors import ConfigurationError
@@ -92,28 +91,42 @@ class Server:
         """
         if self._listener is None:
             return
+        now = asyncio.get_running_loop().time
         grace = self.limits.grace_seconds if grace_seconds is None else grace_seconds
-        end = time.monotonic() + grace
+        end = now() + grace
+        is_first, self.is_stopping = not self.is_stopping, True
         try:
+            if is_first:
+                await self._stop_accepting(self._listener)
             async with asyncio.timeout(grace):
-                await self._stop(self._listener)
+                if is_first:
+                    await self._tell_app()
                 await self._is_empty.wait()
         except TimeoutError:
-            logger.warning("%d connections did not end within %g s", len(self._connections), grace)
+            if self._connections:
+                logger.warning("%d connection(s) did not end within %g s", len(self._connections), grace)
         except asyncio.CancelledError:
-            end = time.monotonic()
+            end = now()
             raise
         finally:
             await self._cut_off()
-            await self._lifespan.shutdown(max(end - time.monotonic(), self.limits.cleanup_seconds))
+            await self._lifespan.shutdown(max(end - now(), self.limits.cleanup_seconds))
 
-    async def _stop(self, listener: asyncio.Server) -> None:
-        if self.is_stopping:
-            return
-        self.is_stopping = True
-        listener.close()
-        for connection in list(self._connections):
-            connection.finish()
+    async def _stop_accepting(self, listener: asyncio.Server) -> None:
+        try:
+            # asyncio fails an assertion for a connection that is accepted, and has no transport yet, when its server is
+            # closed (CPython 3.11 to 3.13). So: accept no more, let those few become connections, then close.
+            with suppress(NotImplementedError):  # Windows
+                for sock in listener.sockets:
+                    asyncio.get_running_loop().remove_reader(sock.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
+        finally:
+            listener.close()
+            for connection in list(self._connections):
+                connection.finish()
+
+    async def _tell_app(self) -> None:
         try:
             if self._on_shutdown is not None:
                 await self._on_shutdown()
@@ -129,7 +142,7 @@ class Server:
             async with asyncio.timeout(self.limits.cleanup_seconds):
                 await self._is_empty.wait()
         except TimeoutError:
-            logger.error("%d calls of the app went on although they were cancelled", len(self._tasks))
+            logger.error("%d call(s) of the app went on although they were cancelled", len(self._tasks))
 
     # --- For connections
 
