@@ -1,7 +1,7 @@
 """The command line: `rawsse COMMAND`, also `python -m rawsse COMMAND`.
 
-This file knows arguments, `.env` files, what is printed where, and exit codes: 0 done, 1 the work failed, 2 wrong usage, 130
-interrupted. It refuses to know how anything is done: each command is a few calls of the rooms above.
+This file knows arguments, what is printed where, and exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
+It refuses to know how anything is done: each command is a few calls of the rooms above.
 
 Answers go to standard output, everything else to standard error. Rooms are imported by the command that needs them, so that
 `rawsse ask` does not pay for a server.
@@ -11,52 +11,105 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
+import io
 import os
+import re
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rawsse.errors import ConfigurationError, RawsseError, UsageError
+from rawsse.envfile import load_env_file
+from rawsse.errors import APIError, ConfigurationError, RawsseError
 
 if TYPE_CHECKING:
-    from rawsse.client import MessageStream
+    from rawsse.client import AsyncClient, MessageStream
     from rawsse.messages import Message
+    from rawsse.replay import Recording
 
-__all__ = ["main", "read_env_file"]
+__all__ = ["main"]
 
 DEFAULT_MODEL = "claude-sonnet-4-5"
 DEFAULT_MAX_TOKENS = 4096
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
-Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+T = TypeVar("T")
+Command = Callable[[argparse.Namespace], int]
+
+NO_KEY = (
+    "no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env in this folder "
+    "(`rawsse demo` needs no key)"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are said in one line."""
-    arguments = _parser().parse_args(argv)
-    command: Command = arguments.command
+    _let_every_character_be_printed()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    command: Command | None = arguments.command
+    if command is None:
+        parser.print_help(sys.stderr)
+        return WRONG_USAGE
     try:
-        if (env_file := getattr(arguments, "env_file", None)) is not None:
-            _load_env(env_file)
-        return asyncio.run(command(arguments))
+        if hasattr(arguments, "env_file"):
+            load_env_file(arguments.env_file)
+        code = command(arguments)
+        print(end="", flush=True)  # here, where it can still be said that it failed
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (`rawsse ask … | head`). What is still buffered must not be tried again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except UsageError as exc:
-        return _complain(exc, WRONG_USAGE)
+    except ConfigurationError as exc:
+        # What the system refuses (a port that is taken) was no wrong usage.
+        return _complain(str(exc), FAILED if isinstance(exc.__cause__, OSError) else WRONG_USAGE)
     except (RawsseError, OSError) as exc:
-        return _complain(exc, FAILED)
+        return _complain(_words(exc), FAILED)
+    except Exception as exc:
+        if sys.flags.dev_mode:
+            raise
+        text = f"{type(exc).__name__}: {exc}. This is a bug in rawsse; `python -X dev -m rawsse …` shows where"
+        return _complain(text, FAILED)
 
 
-def _complain(exc: Exception, code: int) -> int:
-    print(f"rawsse: {exc}", file=sys.stderr)
+# --- Saying --------------------------------------------------------------------------------------------------------
+
+
+def _let_every_character_be_printed() -> None:
+    """An answer may hold what the terminal's encoding does not: then `?` is better than no answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+# A terminal obeys some characters instead of showing them, and an answer is written by somebody else.
+_CONTROLS = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+}
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """To standard output at once; as it is, unless that is a terminal."""
+    print(text.translate(_CONTROLS) if sys.stdout.isatty() else text, end=end, flush=True)
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"rawsse: {text.translate(_CONTROLS)}", file=sys.stderr)
     return code
+
+
+def _words(exc: Exception) -> str:
+    if isinstance(exc, OSError):
+        return f"{exc.filename}: {exc.strerror}" if exc.filename and exc.strerror else exc.strerror or str(exc)
+    if not isinstance(exc, APIError):
+        return str(exc)
+    incomplete = "the answer is incomplete: " if exc.phase == "content" else ""
+    request = f" (request {exc.request_id})" if exc.request_id else ""
+    return f"{incomplete}{exc}{request}"
 
 
 # --- Arguments -----------------------------------------------------------------------------------------------------
@@ -66,9 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rawsse",
         description="Stream Claude's answers over raw HTTP and server-sent events.",
-        epilog="Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.",
+        epilog="To begin: `rawsse demo`, and open the address that it prints; it needs no key. "
+        "`rawsse COMMAND --help` has the options. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_demo(commands)
     _add_serve(commands)
     _add_ask(commands)
@@ -78,64 +133,81 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add(commands: Any, run: Command, name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+    description = f"{summary[0].upper()}{summary[1:]}{'' if summary.endswith('?') else '.'} {more}"
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
+    parser.set_defaults(command=run)
+    return parser
+
+
 def _add_demo(commands: Any) -> None:
-    parser = commands.add_parser(
-        "demo", help="the page, the relay and a built-in upstream that plays recordings: no key"
-    )
+    parser = _add(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
     _add_address(parser, 8000)
-    parser.add_argument("--speed", type=float, default=1.0, help="1: the recorded pace (default), 2: twice as fast")
-    parser.set_defaults(command=_demo)
+    _add_speed(parser)
 
 
 def _add_serve(commands: Any) -> None:
-    parser = commands.add_parser(
-        "serve", help="the page and the relay in front of the API; the key from the environment"
-    )
+    more = "The key stays here: it comes from ANTHROPIC_API_KEY in the environment or in a file named .env."
+    parser = _add(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_address(parser, 8000)
     _add_upstream(parser)
     parser.add_argument(
-        "--token", action="append", default=[], help="what callers must bring; may be given several times"
+        "--token",
+        action="append",
+        default=[],
+        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times; "
+        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own",
     )
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name the relay goes by")
-    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="pages that may use it")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="an origin whose pages may use the relay, as https://example.org",
+    )
     parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
-    parser.add_argument("--grace", type=float, default=10.0, metavar="SECONDS", help="for open streams, when leaving")
-    parser.set_defaults(command=_serve)
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="after SIGTERM: how long open connections have to take their last frames (default 10)",
+    )
 
 
 def _add_ask(commands: Any) -> None:
-    parser = commands.add_parser("ask", help="stream one answer to the terminal")
-    parser.add_argument("prompt", nargs="?", help="the prompt; from standard input if left out, or -")
+    more = "The answer goes to standard output; model, tokens and stop reason to standard error. Ctrl-C stops it."
+    parser = _add(commands, _ask, "ask", "stream one answer to the terminal", more)
+    parser.add_argument(
+        "prompt", nargs="*", metavar="PROMPT", help="the prompt; - stands for standard input, as does no prompt at all"
+    )
     parser.add_argument("--system", help="the system prompt")
     parser.add_argument("--json", action="store_true", help="print the whole message as JSON instead of its text")
     _add_upstream(parser)
-    parser.set_defaults(command=_ask)
 
 
 def _add_replay(commands: Any) -> None:
-    parser = commands.add_parser("replay", help="a Messages API made of recordings")
+    more = "Point any client at it. Several recordings take turns. It asks for no key."
+    parser = _add(commands, _replay, "replay", "a Messages API made of recordings", more)
     _add_paths(parser)
     _add_address(parser, 8001)
-    parser.add_argument("--speed", type=float, default=1.0, help="1: the recorded pace (default), 0: no waiting")
+    _add_speed(parser)
     parser.add_argument("--split", metavar="HOW", help="cut the answer's body: whole, event, bytes, or a size in bytes")
-    parser.set_defaults(command=_replay)
 
 
 def _add_check(commands: Any) -> None:
-    parser = commands.add_parser("check", help="is this a correct stream? Names each broken rule")
-    _add_paths(parser)
-    parser.set_defaults(command=_check)
+    more = "Names each broken rule with its place; exit code 1 if there is one."
+    _add_paths(_add(commands, _check, "check", "is this recording a correct stream?", more))
 
 
 def _add_explain(commands: Any) -> None:
-    parser = commands.add_parser("explain", help="the anatomy of a recording: bytes, lines, events, message")
-    _add_paths(parser)
-    parser.set_defaults(command=_explain)
+    _add_paths(_add(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message"))
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="*.sse.jsonl or *.sse files, or folders of them"
+        "paths", nargs="+", type=Path, metavar="PATH", help="a recording (*.sse.jsonl), a bare *.sse, or a folder"
     )
 
 
@@ -144,47 +216,25 @@ def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
     parser.add_argument("--port", type=int, default=port, help=f"the port (default {port}; 0: any free one)")
 
 
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="1: the recorded pace (default), 2: twice as fast, 0: no waiting"
+    )
+
+
 def _add_upstream(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base-url", help="where the API is (default: ANTHROPIC_BASE_URL, or Anthropic's)")
+    parser.add_argument(
+        "--base-url", metavar="URL", help="where the API is (default: ANTHROPIC_BASE_URL, or Anthropic's)"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"default {DEFAULT_MODEL}")
-    parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help=f"default {DEFAULT_MAX_TOKENS}")
-    parser.add_argument("--env-file", type=Path, default=Path(), metavar="FILE", help="read this instead of .env")
-
-
-# --- .env ----------------------------------------------------------------------------------------------------------
-
-
-def _load_env(path: Path) -> None:
-    """Take variables from an env file; those that are set already stay. No path: `.env` in this folder, if there is one."""
-    is_named = path != Path()
-    path = path if is_named else Path(".env")
-    if not is_named and not path.is_file():
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"cannot read {path}: {exc}") from None
-    for name, value in read_env_file(text, str(path)).items():
-        os.environ.setdefault(name, value)
-
-
-def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
-    """The variables in an env file: lines `NAME=value`, `export` before it, quotes around the value, `#` comments.
-
-    Raises `ConfigurationError` naming the line, and never quoting it: it may hold a key.
-    """
-    variables: dict[str, str] = {}
-    for number, raw_line in enumerate(text.split("\n"), 1):
-        line = raw_line.strip().removeprefix("export ").strip()
-        if not line or line.startswith("#"):
-            continue
-        key, equals, value = line.partition("=")
-        key, value = key.strip(), value.strip()
-        if not equals or not key.replace("_", "a").isalnum():
-            raise ConfigurationError(f"{name}, line {number}: is no NAME=value")
-        is_quoted = value[:1] in ("'", '"')
-        variables[key] = value[1:].partition(value[0])[0] if is_quoted else value.partition(" #")[0].rstrip()
-    return variables
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=DEFAULT_MAX_TOKENS,
+        metavar="N",
+        help=f"how long an answer may be (default {DEFAULT_MAX_TOKENS})",
+    )
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help="read this instead of .env")
 
 
 # --- Servers -------------------------------------------------------------------------------------------------------
@@ -195,57 +245,64 @@ def _say_where(base_url: str) -> None:
 
 
 def _log_to_stderr() -> None:
+    import logging
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
 
 
-async def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> int:
     from rawsse.client import AsyncClient
-    from rawsse.relay import Relay, check_bind
-    from rawsse.replay.demo import DemoPlayer
+    from rawsse.relay import Guard, Relay
+    from rawsse.replay.demo import DEMO_WORDS, DemoPlayer
     from rawsse.server import Server, serve
 
-    check_bind(arguments.host, ())
+    async def run() -> None:
+        async with (
+            Server(DemoPlayer(speed=arguments.speed), port=0) as upstream,
+            AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
+        ):
+            # There is no key here that a stranger could spend, so any address will do.
+            relay = Relay(client, guard=Guard(bind_host=arguments.host))
+            await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose)
+
     _log_to_stderr()
-    async with (
-        Server(DemoPlayer(speed=arguments.speed), port=0) as upstream,
-        AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
-    ):
-        relay = Relay(client)
-        await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose)
+    words = ", ".join(DEMO_WORDS)
+    print(f"Recorded answers, no model. Words in your message that pick one: {words}", file=sys.stderr)
+    asyncio.run(run())
     return DONE
 
 
-async def _serve(arguments: argparse.Namespace) -> int:
-    from rawsse.client import AsyncClient
+def _serve(arguments: argparse.Namespace) -> int:
     from rawsse.relay import Guard, Relay, check_bind
     from rawsse.server import serve
 
-    tokens = arguments.token or [token for token in [os.environ.get("RAWSSE_TOKEN")] if token]
+    tokens = _tokens(arguments)
     check_bind(arguments.host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
+    client = _client(arguments)
+    guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
+    relay = Relay(client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static)
+
+    async def run() -> None:
+        options = {"on_shutdown": relay.aclose, "grace_seconds": arguments.grace}
+        async with client:
+            await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
+
     _log_to_stderr()
-    async with AsyncClient(base_url=arguments.base_url) as client:
-        if not client.has_credential:
-            raise ConfigurationError("no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env here")
-        guard = Guard(
-            bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens
-        )
-        relay = Relay(
-            client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static
-        )
-        await serve(
-            relay,
-            arguments.host,
-            arguments.port,
-            ready=_say_where,
-            on_shutdown=relay.aclose,
-            grace_seconds=arguments.grace,
-        )
+    asyncio.run(run())
     return DONE
 
 
-async def _replay(arguments: argparse.Namespace) -> int:
+def _tokens(arguments: argparse.Namespace) -> list[str]:
+    tokens: list[str] = arguments.token or [token for token in [os.environ.get("RAWSSE_TOKEN")] if token]
+    if not all(re.fullmatch("[!-~]+", token) for token in tokens):
+        # Nothing (an unset variable in a script) would let everybody in; anything else could not be sent by callers.
+        raise ConfigurationError("--token: must be ASCII letters, digits and signs, and not empty")
+    return tokens
+
+
+def _replay(arguments: argparse.Namespace) -> int:
     from rawsse.replay import Player
     from rawsse.server import serve
 
@@ -254,49 +311,78 @@ async def _replay(arguments: argparse.Namespace) -> int:
         split = int(split)
     player = Player(arguments.paths, speed=arguments.speed, split=split)
     _log_to_stderr()
-    await serve(player, arguments.host, arguments.port, ready=_say_where)
+    asyncio.run(serve(player, arguments.host, arguments.port, ready=_say_where))
     return DONE
+
+
+def _client(arguments: argparse.Namespace) -> AsyncClient:
+    """The client for the API. Raises `ConfigurationError` if there is no key."""
+    from rawsse.client import AsyncClient
+
+    client = AsyncClient(base_url=arguments.base_url)
+    if not client.has_credential:
+        raise ConfigurationError(NO_KEY)
+    return client
 
 
 # --- Asking --------------------------------------------------------------------------------------------------------
 
 
-async def _ask(arguments: argparse.Namespace) -> int:
-    from rawsse.client import AsyncClient
-
-    prompt = arguments.prompt
-    if prompt in (None, "-"):
-        if sys.stdin.isatty():
-            print("rawsse: type the prompt, then Ctrl-D", file=sys.stderr)
-        prompt = sys.stdin.read()
-    if not prompt.strip():
-        raise ConfigurationError("the prompt is empty")
-    async with AsyncClient(base_url=arguments.base_url) as client:
-        stream = client.messages.stream(
-            model=arguments.model,
-            max_tokens=arguments.max_tokens,
-            messages=[{"role": "user", "content": prompt}],
-            system=arguments.system,
-        )
-        async with stream:
-            message = await _print_answer(stream, as_json=arguments.json)
+def _ask(arguments: argparse.Namespace) -> int:
+    client = _client(arguments)
+    # Before asyncio runs: it would take the first Ctrl-C for itself and leave the reading be.
+    prompt = _read_prompt(arguments.prompt or ["-"])
+    message = asyncio.run(_stream_answer(client, arguments, prompt))
     _print_usage(message)
     return DONE
 
 
-async def _print_answer(stream: MessageStream, *, as_json: bool) -> Message:
-    if as_json:
+def _read_prompt(words: list[str]) -> str:
+    prompt = " ".join(_read_stdin() if word == "-" else word for word in words)
+    if not prompt.strip():
+        raise ConfigurationError("the prompt is empty")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:  # Python keeps bytes that are no characters as surrogates
+        raise ConfigurationError("the prompt is no UTF-8 text") from None
+    return prompt
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        print("rawsse: type the prompt, then Ctrl-D on a line of its own", file=sys.stderr)
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"the prompt is no {exc.encoding.upper()} text") from None
+
+
+async def _stream_answer(client: AsyncClient, arguments: argparse.Namespace, prompt: str) -> Message:
+    messages = [{"role": "user", "content": prompt}]
+    async with (
+        client,
+        client.messages.stream(
+            model=arguments.model, max_tokens=arguments.max_tokens, messages=messages, system=arguments.system
+        ) as stream,
+    ):
+        if not arguments.json:
+            await _print_text(stream)
         message = await stream.get_final_message()
-        print(message.to_json(), flush=True)
-        return message
+    if arguments.json:
+        _print(message.to_json())
+    return message
+
+
+async def _print_text(stream: MessageStream) -> None:
     text = ""
     try:
         async for text in stream.text_stream:
-            print(text, end="", flush=True)
+            _print(text, end="")
     finally:
         if text and not text.endswith("\n"):
-            print(flush=True)
-    return await stream.get_final_message()
+            _print("")
 
 
 def _print_usage(message: Message) -> None:
@@ -308,25 +394,53 @@ def _print_usage(message: Message) -> None:
 # --- Looking at recordings -----------------------------------------------------------------------------------------
 
 
-async def _check(arguments: argparse.Namespace) -> int:
-    from rawsse.replay import Recording, check, find_recordings
+def _check(arguments: argparse.Namespace) -> int:
+    from rawsse.replay import check
 
     failed = False
-    for path in [found for given in arguments.paths for found in find_recordings(given)]:
-        findings = check(Recording.load(path))
-        broken = [finding for finding in findings if finding.severity == "error"]
-        failed = failed or bool(broken)
-        print(f"{path}: {f'{len(broken)} broken rules' if broken else 'ok'}")
+    for recording in _load_all(arguments.paths):
+        findings = check(recording) if recording else []
+        broken = sum(finding.severity == "error" for finding in findings)
+        failed = failed or recording is None or broken > 0
+        if recording is not None:
+            _print(f"{recording.name}: {_count(broken, 'broken rule') if broken else 'ok'}")
         for finding in findings:
-            print(f"  {finding}")
+            _print(f"  {finding}")
     return FAILED if failed else DONE
 
 
-async def _explain(arguments: argparse.Namespace) -> int:
-    from rawsse.replay import Recording, find_recordings
+def _explain(arguments: argparse.Namespace) -> int:
     from rawsse.replay.explain import explain
 
-    for path in [found for given in arguments.paths for found in find_recordings(given)]:
-        print(f"== {path}")
-        print(explain(Recording.load(path)))
-    return DONE
+    failed = False
+    for recording in _load_all(arguments.paths):
+        if recording is None:
+            failed = True
+        else:
+            _print(f"== {recording.name}")
+            _print(explain(recording))
+    return FAILED if failed else DONE
+
+
+def _load_all(paths: Sequence[Path]) -> Iterator[Recording | None]:
+    """Every recording; None for a file that is none, which is said: the others are looked at all the same."""
+    from rawsse.replay import Recording, find_recordings
+
+    for path in paths:
+        files = _or_none(find_recordings, path)
+        if files is None:
+            yield None
+        for file in files or []:
+            yield _or_none(Recording.load, file)
+
+
+def _or_none(load: Callable[[Path], T], path: Path) -> T | None:
+    try:
+        return load(path)
+    except (RawsseError, OSError) as exc:
+        _complain(_words(exc), FAILED)
+        return None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

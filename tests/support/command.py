@@ -1,0 +1,103 @@
+"""`rawsse` as a process of its own, for what only a process has: signals, pipes, the line `listening on`.
+
+    with Command("replay", "plain.sse.jsonl", "--port", "0") as command:
+        urlopen(command.base_url)
+        assert command.stop(signal.SIGTERM) == 0
+
+The process has ended when the block has, whatever happened in it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .background import PATIENCE
+
+__all__ = ["ROOT", "Command", "environment"]
+
+ROOT = Path(__file__).parents[2]
+"""The checkout."""
+
+MODULE = ("-m", "rawsse")
+
+
+class Command:
+    """A command that runs. `env` is added to the environment, from which everything of the API is taken away."""
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        program: tuple[str, ...] = MODULE,
+        **options: Any,
+    ) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *program, *map(str, arguments)],
+            env=environment(env or {}),
+            cwd=cwd or ROOT,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=PATIENCE)
+
+    @cached_property
+    def base_url(self) -> str:
+        """Where it listens, once it says so."""
+        line = self.line()
+        assert line.startswith("listening on http://"), line + self.complaint()
+        return line.removeprefix("listening on ").strip()
+
+    def line(self) -> str:
+        """The next line of standard output."""
+        assert self._process.stdout is not None
+        return str(self._process.stdout.readline(), "utf-8")
+
+    def read(self, count: int) -> str:
+        """As much of standard output as came, at least one byte; `count` bytes at most."""
+        assert self._process.stdout is not None
+        return str(os.read(self._process.stdout.fileno(), count), "utf-8")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
+        self._process.send_signal(number)
+        return self._process.wait(PATIENCE)
+
+    def wait(self) -> int:
+        """The exit code, when it has ended by itself."""
+        return self._process.wait(PATIENCE)
+
+    def close_output(self) -> None:
+        """Read no further, as `head` does."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.stdout = None
+
+    def complaint(self) -> str:
+        """All that it wrote to standard error. The command has ended."""
+        assert self._process.stderr is not None
+        self._process.wait(PATIENCE)
+        return str(self._process.stderr.read(), "utf-8")
+
+
+def environment(added: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a peer: without keys and addresses of the API and without proxies, and with `added`."""
+    unwanted = ("ANTHROPIC_", "RAWSSE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
+    return {**kept, "PYTHONPATH": str(ROOT), **added}

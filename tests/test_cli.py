@@ -1,0 +1,419 @@
+"""The command line: what is printed where, the exit codes, and that every failure is one line in words."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from support.background import Background
+from support.command import ROOT, Command
+
+from rawsse.cli import main
+from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.server import Server
+
+COMMANDS = ["demo", "serve", "ask", "replay", "check", "explain"]
+PLAIN = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]
+TEXT = PLAIN["content"][0]["text"]
+KEY = "sk-ant-secret"
+
+Play = Callable[..., ReplayServer]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and an environment with nothing but a key."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAWSSE_TOKEN"):
+        monkeypatch.setenv(name, "")  # so that it is put back to what it was, whatever the command does
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    return tmp_path
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    with Background() as background:
+        yield background
+
+
+@pytest.fixture
+def play(background: Background, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Begin to play recordings where the API would be."""
+
+    def play(*recordings: Recording, **options: Any) -> ReplayServer:
+        server = background.enter(ReplayServer(recordings, **options))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
+        return server
+
+    return play
+
+
+def recorded(name: str) -> Recording:
+    return shipped_fixtures()[name]
+
+
+def refused(status: int, kind: str, message: str) -> Recording:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}).encode()
+    return Recording(status=status, headers={"content-type": "application/json"}, reads=(Read(0.0, body),))
+
+
+# --- Help and usage --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: rawsse {command}")
+
+
+def test_the_help_names_every_command_and_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    words = capsys.readouterr().out
+    assert (left.value.code, "To begin: `rawsse demo`" in words) == (0, True)
+    assert [line.split()[0] for line in words.splitlines() if line.startswith("    ")] == COMMANDS
+
+
+def test_without_a_command_there_is_help_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: rawsse")
+
+
+@pytest.mark.parametrize("arguments", [["sing"], ["ask", "--colour"], ["check"], ["demo", "--port", "x"]])
+def test_what_nobody_can_mean_is_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+# --- ask -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_goes_to_stdout_and_its_usage_to_stderr(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("plain"))
+    assert main(["ask", "Hello"]) == 0
+    assert capsys.readouterr() == (TEXT + "\n", "[claude-sonnet-5, 28 tokens in, 217 out, end_turn]\n")
+
+
+def test_options_and_words_become_the_request(play: Play) -> None:
+    server = play(recorded("plain"))
+    main(["ask", "--system", "Be brief.", "--model", "m", "--max-tokens", "7", "What", "is", "SSE?"])
+    assert server.requests[0].body == {
+        "model": "m",
+        "max_tokens": 7,
+        "messages": [{"role": "user", "content": "What is SSE?"}],
+        "system": "Be brief.",
+        "stream": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt"), [([], "from a pipe"), (["-"], "from a pipe"), (["Sum up:", "-"], "Sum up: from a pipe")]
+)
+def test_the_prompt_may_come_from_stdin(
+    words: list[str], prompt: str, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = play(recorded("plain"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe"))
+    assert main(["ask", *words]) == 0
+    assert server.requests[0].body["messages"][0]["content"] == prompt
+
+
+def test_json_prints_the_whole_message(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("plain"))
+    assert main(["ask", "--json", "Hello"]) == 0
+    assert json.loads(capsys.readouterr().out) == PLAIN
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_an_empty_prompt_is_wrong_usage(prompt: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", prompt]) == 2
+    assert capsys.readouterr().err == "rawsse: the prompt is empty\n"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_prompt_that_is_no_text_is_refused_in_words(
+    errors: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8", errors))
+    assert main(["ask"]) == 2
+    assert capsys.readouterr().err == "rawsse: the prompt is no UTF-8 text\n"
+
+
+@pytest.mark.parametrize("command", ["ask", "serve"])
+def test_without_a_key_it_says_where_to_put_one(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert main([command]) == 2
+    assert capsys.readouterr().err == (
+        "rawsse: no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env in this folder "
+        "(`rawsse demo` needs no key)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recording", "words"),
+    [
+        (refused(401, "authentication_error", "invalid x-api-key"), "401 authentication_error: invalid x-api-key"),
+        (refused(404, "not_found_error", "model: nope"), "404 not_found_error: model: nope"),
+    ],
+)
+def test_a_refusal_is_told_in_the_apis_words_without_the_key(
+    recording: Recording, words: str, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(recording)
+    assert main(["ask", "Hello"]) == 1
+    assert capsys.readouterr() == ("", f"rawsse: {words} (request req_replay_000001)\n")
+
+
+def test_no_network_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"
+        assert main(["ask", "--base-url", url, "Hello"]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"rawsse: cannot connect to {url}")
+    assert complaint.count("\n") == 1
+
+
+def test_a_base_url_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "--base-url", "api.example.org", "Hello"]) == 2
+    assert "the base URL must begin with http:// or https://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cut", "error-after-content"])
+def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(
+    name: str, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(recorded(name))
+    assert main(["ask", "Hello"]) == 1
+    out, err = capsys.readouterr()
+    assert out == json.loads((ROOT / f"fixtures/{name}.json").read_text())["message"]["content"][0]["text"] + "\n"
+    assert err.startswith("rawsse: the answer is incomplete: ")
+
+
+def test_a_broken_answer_gives_no_json(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("cut"))
+    assert main(["ask", "--json", "Hello"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_characters_that_the_terminal_has_not_are_replaced(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(recorded("unicode"))
+    screen = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["ask", "Hello"]) == 0
+    screen.seek(0)
+    assert "?" in screen.read()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+ESCAPE = Recording.from_sse(recorded("plain").body.replace(b"A server-sent", b"A \\u001b[2Jserver\\u009b-sent"))
+
+
+@pytest.mark.parametrize(("screen", "shown"), [(Terminal(), "A \ufffd[2Jserver\ufffd-"), (io.StringIO(), "A \x1b[2J")])
+def test_an_answer_cannot_command_the_terminal(
+    screen: io.StringIO, shown: str, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(ESCAPE)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["ask", "Hello"]) == 0
+    assert screen.getvalue().startswith(shown)
+
+
+def test_a_refusal_cannot_command_the_terminal(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(refused(400, "invalid_request_error", "\x1b[2J"))
+    assert main(["ask", "Hello"]) == 1
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_the_answer_upstream_too(background: Background) -> None:
+    gate = background.gate(free=1)
+    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
+    with Command("ask", "--base-url", upstream.base_url, "Hello", env={"ANTHROPIC_API_KEY": KEY}) as command:
+        assert command.read(100).startswith("A server-sent event")
+        assert command.stop(signal.SIGINT) == 130
+        assert gate.left.wait(5)
+        assert (command.line(), command.complaint()) == ("\n", "")
+
+
+def test_when_its_reader_leaves_it_stops_without_a_word(background: Background) -> None:
+    gate = background.gate(free=1)
+    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
+    with Command("ask", "--base-url", upstream.base_url, "Hello", env={"ANTHROPIC_API_KEY": KEY}) as command:
+        command.read(100)
+        command.close_output()
+        gate.let(1)
+        assert (command.wait(), gate.left.wait(5), command.complaint()) == (1, True, "")
+
+
+def test_a_bug_of_ours_is_one_line_that_says_so() -> None:
+    script = "import sys, rawsse.cli as cli; cli.load_env_file = lambda _: 1 / 0; sys.exit(cli.main(['ask', 'Hello']))"
+    with Command(program=("-c", script), env={"PYTHONDEVMODE": ""}) as command:
+        assert command.wait() == 1
+        assert command.complaint() == (
+            "rawsse: ZeroDivisionError: division by zero. This is a bug in rawsse; `python -X dev -m rawsse …` shows where\n"
+        )
+
+
+# --- serve -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--static", "nowhere"], "--static: nowhere is no folder"),
+        (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
+        (["--host", "0.0.0.0", "--token", ""], "--token: must be ASCII letters, digits and signs, and not empty"),
+        (["--token", "two words"], "--token: must be ASCII letters, digits and signs, and not empty"),
+        (["--port", "65536"], "cannot listen on host 127.0.0.1, port 65536: port must be 0-65535"),
+        (["--port", "0", "--grace", "-1"], "grace_seconds may not be negative: -1.0"),
+        (["--base-url", "ftp://example.org"], "the base URL must begin with http:// or https://"),
+        (["--env-file", "gone"], "cannot read gone: No such file or directory"),
+    ],
+)
+def test_serve_refuses_what_cannot_work(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"rawsse: {words}")
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["demo"], ["replay", str(ROOT / "fixtures")]])
+def test_a_port_that_is_taken_is_told_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main([*arguments, "--port", str(port)]) == 1
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.lower() == f"rawsse: cannot listen on host 127.0.0.1, port {port}: address already in use"
+
+
+def test_serve_takes_key_and_address_from_dot_env_and_serves_your_own_page(folder: Path, play: Play) -> None:
+    upstream = play(recorded("plain"))
+    (folder / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\nANTHROPIC_BASE_URL={upstream.base_url}\n")
+    (folder / "index.html").write_text("mine")
+    with Command("serve", "--port", "0", "--static", ".", cwd=folder) as command:
+        assert ask_relay(command.base_url) == TEXT
+        assert urlopen(command.base_url).read() == b"mine"
+        assert command.stop(signal.SIGTERM) == 0
+        assert KEY not in command.complaint()
+
+
+def ask_relay(base_url: str, message: str = "Hello") -> str:
+    """The text of an answer by way of the text dialect."""
+    body = json.dumps({"message": message}).encode()
+    with urlopen(request(f"{base_url}/chat/stream", body)) as response:
+        lines = response.read().decode().splitlines()
+    frames = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "data: [DONE]" in lines
+    return "".join(frame["text"] for frame in frames)
+
+
+def request(url: str, body: bytes) -> Any:
+    from urllib.request import Request
+
+    return Request(url, body, {"content-type": "application/json"})
+
+
+# --- demo and replay -------------------------------------------------------------------------------------------------
+
+
+def test_demo_needs_no_key_and_a_word_picks_the_recording() -> None:
+    with Command("demo", "--port", "0", "--speed", "0") as command:
+        assert ask_relay(command.base_url) == TEXT
+        assert ask_relay(command.base_url, "Show me unicode") != TEXT
+        assert b"<title>rawsse</title>" in urlopen(command.base_url).read()
+        assert command.stop(signal.SIGINT) == 0
+        assert command.complaint().startswith(
+            "Recorded answers, no model. Words in your message that pick one: unicode,"
+        )
+
+
+def test_replay_is_a_messages_api_made_of_recordings(capsys: pytest.CaptureFixture[str]) -> None:
+    with Command("replay", ROOT / "fixtures/plain.sse.jsonl", "--port", "0", "--speed", "0", "--split", "7") as command:
+        assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
+        assert command.stop(signal.SIGTERM) == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["gone.sse"], 1, "gone.sse: No such file or directory"),
+        (["."], 1, ".: no recording in this folder (looked for *.sse.jsonl, *.sse)"),
+        ([str(ROOT / "fixtures"), "--speed", "-1"], 2, "speed must be 0 (no waiting) or more, not -1.0"),
+        (
+            [str(ROOT / "fixtures"), "--split", "half"],
+            2,
+            "split must be a size, a function, or one of whole, event, bytes",
+        ),
+    ],
+)
+def test_replay_refuses_what_cannot_work(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", *arguments]) == code
+    assert capsys.readouterr().err.startswith(f"rawsse: {words}")
+
+
+# --- check and explain -----------------------------------------------------------------------------------------------
+
+
+def test_check_says_ok_to_a_correct_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(ROOT / "fixtures/plain.sse.jsonl")
+    assert main(["check", path]) == 0
+    assert capsys.readouterr().out == f"{path}: ok\n"
+
+
+def test_check_names_each_broken_rule_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(ROOT / "fixtures/cut.sse.jsonl")]) == 1
+    head, *findings = capsys.readouterr().out.splitlines()
+    assert head.endswith("cut.sse.jsonl: 2 broken rules")
+    assert sum(finding.startswith("  error at byte ") for finding in findings) == 2
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_file_that_is_no_recording_is_named_with_its_line_and_the_others_are_looked_at(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.sse.jsonl").write_text('{"rawsse": 1, "status": 200, "headers": {}}\n{"t": 0, "dat')
+    shutil.copy(ROOT / "fixtures/plain.sse.jsonl", folder / "b.sse.jsonl")
+    assert main([command, "gone.sse", "."]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("rawsse: gone.sse: No such file or directory\nrawsse: a.sse.jsonl, line 2: no JSON")
+    assert "b.sse.jsonl" in out
+
+
+@pytest.mark.parametrize("name", sorted(shipped_fixtures()))
+def test_explain_shows_every_fixture_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(ROOT / f"fixtures/{name}.sse.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\nread ") == len(recorded(name).reads)
+    assert "\nmessage  " in shown
+
+
+def test_explain_stops_without_a_word_when_its_reader_leaves() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with Command("explain", ROOT / "fixtures/plain.sse.jsonl", stdout=write_end) as command:
+        os.close(write_end)
+        assert (command.wait(), command.complaint()) == (1, "")
