@@ -161,13 +161,13 @@ class _Connection:
             raise HTTPProtocolError("not HTTP/1.1: a control character in the head")
         return size
 
-    def _read_head(self, event: h11.Request | h11.Response) -> tuple[Headers, str]:
+    def _read_head(self, event: h11.Request | h11.Response, *, has_body: bool = True) -> tuple[Headers, str]:
         """The header fields and the HTTP version; if they say so, the body is chunked from here on."""
         headers = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
         version = event.http_version.decode("ascii")
         if version not in ("1.0", "1.1"):
             raise HTTPProtocolError(f"HTTP/{version} is not spoken here", status_hint=505)
-        if "transfer-encoding" in headers and self._h11.their_state is h11.SEND_BODY:
+        if "transfer-encoding" in headers and has_body:
             self._chunks = ChunkedReader(max_chunk_head_bytes=self._max_chunk_head_bytes)
         return headers, version
 
@@ -207,6 +207,7 @@ class ClientConnection(_Connection):
     ) -> None:
         super().__init__(h11.CLIENT, max_head_bytes, max_chunk_head_bytes)
         self._host = host
+        self._method = ""
 
     @property
     def is_reusable(self) -> bool:
@@ -220,6 +221,7 @@ class ClientConnection(_Connection):
         """
         if any(name.lower() == "transfer-encoding" for name, _ in headers):
             raise HTTPUsageError("transfer-encoding may not be given: a request is sent with its length")
+        self._method = method
         fields = [("host", self._host), *headers]
         if body or method not in ("GET", "HEAD", "DELETE"):
             fields.append(("content-length", str(len(body))))
@@ -249,7 +251,7 @@ class ClientConnection(_Connection):
         return EndOfMessage() if isinstance(event, h11.EndOfMessage) else None
 
     def _response(self, event: h11.Response) -> Response:
-        headers, version = self._read_head(event)
+        headers, version = self._read_head(event, has_body=_may_have_body(self._method, event.status_code))
         # RFC 9112, 6.3: "the Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to
         # perform request smuggling". What follows it may not be what it seems.
         if "transfer-encoding" in headers and "content-length" in headers:
@@ -280,6 +282,7 @@ class ServerConnection(_Connection):
     def _start(self) -> None:
         super()._start()
         self._body_bytes = 0
+        self._method = ""
         self._has_no_body = False  # of the response at hand
         self._is_chunked = False  # likewise, while its body is being sent
 
@@ -327,8 +330,7 @@ class ServerConnection(_Connection):
         return ConnectionClosed() if isinstance(came, h11.ConnectionClosed) else None
 
     def _request(self, event: h11.Request) -> Request:
-        method = event.method.decode("ascii")
-        self._has_no_body = method == "HEAD"
+        method = self._method = event.method.decode("ascii")
         headers, version = self._read_head(event)
         if method == "CONNECT":
             raise HTTPProtocolError("CONNECT is for proxies", status_hint=501)
@@ -361,9 +363,7 @@ class ServerConnection(_Connection):
         if close or self._must_close:
             fields = [(name, value) for name, value in fields if name.lower() != "connection"]
             fields.append(("connection", "close"))
-        # RFC 9110, 6.4.1: "Responses to the HEAD request method never include content … All 204 (No Content) and 304 (Not
-        # Modified) responses do not include content."
-        self._has_no_body = self._has_no_body or status in (204, 304)
+        self._has_no_body = not _may_have_body(self._method, status)
         wire = self._send(h11.Response, status_code=status, headers=_to_wire(fields), reason=_reason(status))
         self._is_chunked = b"\r\ntransfer-encoding: chunked\r\n" in wire.lower()  # h11 chooses, and says so in the head
         return wire
@@ -386,6 +386,12 @@ class ServerConnection(_Connection):
         # RFC 9112, 2.2: "a server … SHOULD ignore at least one empty line (CRLF) received prior to the request-line."
         del self._unread[: len(self._unread) - len(self._unread.lstrip(b"\r\n"))]
         return super()._size_of_head()
+
+
+def _may_have_body(method: str, status: int) -> bool:
+    # RFC 9110, 6.4.1: "Responses to the HEAD request method never include content … All 204 (No Content) and 304 (Not
+    # Modified) responses do not include content."
+    return method != "HEAD" and status not in (204, 304)
 
 
 def _closed_early() -> HTTPProtocolError:

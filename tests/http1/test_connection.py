@@ -1,0 +1,816 @@
+"""`rawsse.http1.connection`: both roles without a socket, at every cut of the wire; what attackers and broken gateways send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError
+from rawsse.http1 import (
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_PIPELINED_BYTES,
+    ClientConnection,
+    ConnectionClosed,
+    Data,
+    EndOfMessage,
+    Request,
+    Response,
+    ServerConnection,
+)
+
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nhel\r\n2\r\nlo\r\n0\r\nX: y\r\n\r\n"
+GET = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+UPLOAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+
+Connection = ClientConnection | ServerConnection
+
+
+class Message(NamedTuple):
+    """What came: the head, the body so far, whether that is all of it, and whether the connection was found closed."""
+
+    head: Request | Response | None
+    body: bytes
+    is_whole: bool
+    is_closed: bool
+
+
+def every_cut(wire: bytes) -> Iterator[list[bytes]]:
+    yield [wire]
+    for at in range(1, len(wire)):
+        yield [wire[:at], wire[at:]]
+    yield [wire[at : at + 1] for at in range(len(wire))]
+
+
+def events_of(connection: Connection, reads: Iterable[bytes]) -> list[Any]:
+    events: list[Any] = []
+    for read in reads:
+        connection.receive_data(read)
+        while (event := connection.next_event()) is not None:
+            events.append(event)
+            if isinstance(event, ConnectionClosed):
+                break
+    return events
+
+
+def message_of(connection: Connection, reads: Iterable[bytes]) -> Message:
+    events = events_of(connection, reads)
+    heads = [event for event in events if isinstance(event, (Request, Response))]
+    assert heads == events[: len(heads)]
+    assert len(heads) <= 1
+    body = b"".join(event.data for event in events if isinstance(event, Data))
+    closed = [event for event in events if isinstance(event, ConnectionClosed)]
+    return Message(heads[0] if heads else None, body, EndOfMessage() in events, bool(closed))
+
+
+def client(method: str = "GET", **limits: int) -> ClientConnection:
+    """A client that has sent its request."""
+    connection = ClientConnection("x", **limits)
+    connection.send_request(method, "/", [])
+    return connection
+
+
+def answer(wire: bytes, *, method: str = "GET", eof: bool = False) -> tuple[Response, bytes, bool, bool]:
+    """Status and head, body, whether it is whole, whether the connection may be used again; the same at every cut."""
+    found = []
+    for reads in every_cut(wire):
+        connection = client(method)
+        message = message_of(connection, [*reads, b""] if eof else reads)
+        assert isinstance(message.head, Response), reads
+        found.append((message.head, message.body, message.is_whole, connection.is_reusable))
+    assert all(each == found[0] for each in found)
+    return found[0]
+
+
+def request(wire: bytes, **limits: int) -> tuple[Request, bytes, bool]:
+    """The request's head, its body, and whether it is whole; the same at every cut."""
+    found = []
+    for reads in every_cut(wire):
+        message = message_of(ServerConnection(**limits), reads)
+        assert isinstance(message.head, Request), reads
+        found.append((message.head, message.body, message.is_whole))
+    assert all(each == found[0] for each in found)
+    return found[0]
+
+
+def failure(make: Callable[[], Connection], reads: Iterable[bytes]) -> APIError:
+    with pytest.raises(APIError) as caught:
+        events_of(make(), reads)
+    return caught.value
+
+
+def refusal(wire: bytes, **limits: int) -> APIError:
+    """What a server says to the request; the same words at every cut."""
+    errors = [failure(lambda: ServerConnection(**limits), reads) for reads in every_cut(wire)]
+    assert {(type(error), str(error)) for error in errors} == {(type(errors[0]), str(errors[0]))}
+    return errors[0]
+
+
+# --- Client: the request -------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_written_with_host_and_length() -> None:
+    wire = ClientConnection("x:1").send_request("POST", "/v1?a=b", [("X-Key", "k")], b"{}")
+    assert wire == b"POST /v1?a=b HTTP/1.1\r\nhost: x:1\r\nX-Key: k\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_a_request_that_has_no_body_by_nature_has_no_length(method: str) -> None:
+    assert ClientConnection("x").send_request(method, "/", []) == f"{method} / HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+
+
+def test_an_empty_body_of_a_post_has_the_length_0() -> None:
+    assert ClientConnection("x").send_request("POST", "/", []).endswith(b"\r\ncontent-length: 0\r\n\r\n")
+
+
+def test_a_body_of_a_get_is_sent_all_the_same() -> None:
+    assert ClientConnection("x").send_request("GET", "/", [], b"{}").endswith(b"\r\ncontent-length: 2\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("sk-ant-secret\n", r"'\n' at position 13"),
+        ("sk-ant\r\nx: y", r"'\r' at position 6"),
+        ("sk\0ant", r"'\x00' at position 2"),
+        ("sk-ant-€", r"'€' at position 7"),
+        ("sk\x7fant", r"'\x7f' at position 2"),
+        (" sk-ant", r"' ' at position 0"),
+        ("sk-ant\t", r"'\t' at position 6"),
+    ],
+)
+def test_a_header_value_that_http_does_not_allow_is_refused_without_being_shown(value: str, shown: str) -> None:
+    with pytest.raises(HTTPUsageError) as caught:
+        ClientConnection("x").send_request("GET", "/", [("x-api-key", value)])
+    assert str(caught.value) == f"the value of x-api-key may not have {shown}"
+
+
+def test_a_header_value_may_be_empty_hold_blanks_or_be_latin_1() -> None:
+    wire = ClientConnection("x").send_request("GET", "/", [("a", ""), ("b", "c \t d"), ("e", "é")])
+    assert b"\r\na: \r\nb: c \t d\r\ne: \xe9\r\n" in wire
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "é", "a\n"])
+def test_a_header_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(HTTPUsageError, match=r"^not the name of a header field: '"):
+        ClientConnection("x").send_request("GET", "/", [(name, "v")])
+
+
+@pytest.mark.parametrize("target", ["", "/a b", "/a\r\nHost: y", "/é"])
+def test_a_target_that_would_break_the_request_line_is_refused(target: str) -> None:
+    with pytest.raises(HTTPUsageError):
+        ClientConnection("x").send_request("GET", target, [])
+
+
+def test_a_request_is_not_framed_in_two_ways() -> None:
+    with pytest.raises(
+        HTTPUsageError, match=r"^transfer-encoding may not be given: a request is sent with its length$"
+    ):
+        ClientConnection("x").send_request("POST", "/", [("Transfer-Encoding", "chunked")], b"{}")
+    with pytest.raises(HTTPUsageError, match=r"^conflicting Content-Length headers$"):
+        ClientConnection("x").send_request("POST", "/", [("Content-Length", "5")], b"{}")
+
+
+def test_a_second_request_before_the_answer_to_the_first_is_refused() -> None:
+    connection = client()
+    with pytest.raises(HTTPUsageError, match="can't handle event type Request"):
+        connection.send_request("GET", "/", [])
+
+
+# --- Client: the answer --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", [SIZED, CHUNKED], ids=["sized", "chunked"])
+def test_an_answer_is_read_at_every_cut(wire: bytes) -> None:
+    head, body, is_whole, is_reusable = answer(wire)
+    assert (head.status, head.reason, head.http_version) == (200, "OK", "1.1")
+    assert (body, is_whole, is_reusable) == (b"hello", True, True)
+
+
+def test_each_chunk_of_one_read_is_a_piece_of_its_own() -> None:
+    assert events_of(client(), [CHUNKED])[1:] == [Data(b"hel"), Data(b"lo"), EndOfMessage()]
+
+
+def test_data_are_handed_on_as_soon_as_they_are_there() -> None:
+    assert events_of(client(), [CHUNKED[: CHUNKED.index(b"el")]])[1:] == [Data(b"h")]
+    assert events_of(client(), [SIZED[:-4]])[1:] == [Data(b"h")]
+
+
+def test_header_values_are_latin_1_and_names_lower_case() -> None:
+    head = answer(b"HTTP/1.1 200 Tr\xe8s bien\r\nX-Caf\x65: \xe9\r\nContent-Length: 0\r\n\r\n")[0]
+    assert (head.reason, head.headers.raw[0]) == ("Très bien", ("x-cafe", "é"))
+
+
+def test_a_reason_may_be_missing() -> None:
+    assert answer(b"HTTP/1.1 529\r\nContent-Length: 0\r\n\r\n")[0].status == 529
+
+
+def test_interim_answers_are_skipped() -> None:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    head, body, is_whole, is_reusable = answer(early + CHUNKED)
+    assert (head.status, body, is_whole, is_reusable) == (200, b"hello", True, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ],
+)
+def test_an_answer_without_a_body_is_over_with_its_head(method: str, head: bytes) -> None:
+    assert answer(head, method=method)[1:] == (b"", True, True)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_without_any_length_the_body_ends_with_the_connection(version: bytes) -> None:
+    wire = b"HTTP/%b 200 OK\r\n\r\nhello" % version
+    assert answer(wire)[1:] == (b"hello", False, False)
+    head, *rest = answer(wire, eof=True)
+    assert head.http_version == version.decode()
+    assert rest == [b"hello", True, False]
+
+
+def test_an_answer_of_http_1_0_ends_the_connection() -> None:
+    assert answer(SIZED.replace(b"1.1", b"1.0"))[1:] == (b"hello", True, False)
+
+
+def test_connection_close_ends_the_connection() -> None:
+    assert answer(SIZED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))[1:] == (b"hello", True, False)
+
+
+def test_lines_may_end_with_a_bare_lf_and_be_folded() -> None:
+    head = answer(b"HTTP/1.1 200 OK\nA: b\n c\nContent-Length: 0\n\n")[0]
+    assert head.headers["a"] == "b c"
+
+
+def test_a_length_given_twice_alike_counts_once() -> None:
+    assert answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\n\r\nhello")[1:] == (
+        b"hello",
+        True,
+        True,
+    )
+
+
+# --- Client: one exchange after another ----------------------------------------------------------------------------
+
+
+def test_a_connection_carries_one_exchange_after_another() -> None:
+    connection = client()
+    for wire in (SIZED, CHUNKED, SIZED):
+        assert message_of(connection, [wire]).body == b"hello"
+        connection.start_next_cycle()
+        connection.send_request("GET", "/", [])
+
+
+def test_a_new_connection_is_not_reusable_and_reads_nothing_before_its_request() -> None:
+    connection = ClientConnection("x")
+    assert not connection.is_reusable
+    assert events_of(connection, [SIZED]) == []
+
+
+def test_reuse_before_the_end_is_refused() -> None:
+    connection = client()
+    events_of(connection, [SIZED[:-1]])
+    with pytest.raises(HTTPUsageError, match=r"^the exchange at hand is not over, or the connection must be closed$"):
+        connection.start_next_cycle()
+
+
+def test_a_server_that_closed_ends_reuse() -> None:
+    connection = client()
+    assert message_of(connection, [SIZED, b""]).is_whole
+    assert not connection.is_reusable
+
+
+@pytest.mark.parametrize("wire", [SIZED, CHUNKED], ids=["sized", "chunked"])
+def test_bytes_that_nobody_asked_for_end_reuse_and_are_never_an_answer(wire: bytes) -> None:
+    for reads in ([wire + SIZED], [wire, SIZED]):
+        connection = client()
+        assert message_of(connection, reads).body == b"hello"
+        assert not connection.is_reusable
+
+
+def test_bytes_after_a_last_answer_are_no_error() -> None:
+    wire = SIZED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert message_of(client(), [wire + b"garbage", b"more", b""]).is_whole
+
+
+def test_an_answer_with_two_framings_is_read_as_chunked_and_ends_reuse() -> None:
+    both = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n", 1)
+    assert answer(both)[1:] == (b"hello", True, False)
+
+
+def test_bytes_after_the_close_are_not_taken() -> None:
+    connection = client()
+    events_of(connection, [SIZED[:-1]])
+    connection.receive_data(b"")
+    connection.receive_data(b"o")
+    with pytest.raises(HTTPProtocolError, match="the connection was closed before the message was whole"):
+        connection.next_event()
+
+
+# --- Client: closed too early --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", [SIZED, CHUNKED], ids=["sized", "chunked"])
+def test_a_close_at_any_byte_before_the_last_is_told_from_broken_bytes(wire: bytes) -> None:
+    for end in range(len(wire)):
+        error = failure(client, [wire[:end], b""])
+        assert isinstance(error, HTTPProtocolError)
+        assert error.by_close, end
+        assert str(error) == "the connection was closed before the message was whole"
+
+
+def test_what_came_before_the_close_is_handed_on_first() -> None:
+    connection = client()
+    connection.receive_data(CHUNKED[: CHUNKED.index(b"lo")])
+    connection.receive_data(b"")
+    events = [connection.next_event() for _ in range(2)]
+    assert isinstance(events[0], Response)
+    assert events[1] == Data(b"hel")
+    with pytest.raises(HTTPProtocolError):
+        connection.next_event()
+
+
+@pytest.mark.parametrize("wire", [b"HTTP/1.1 abc\r\n\r\n", SIZED[:17] + b"A : b\r\n\r\n", CHUNKED[:47] + b"x\r\n"])
+def test_broken_bytes_are_told_from_a_close_that_follows_them(wire: bytes) -> None:
+    connection = client()
+    connection.receive_data(wire)
+    connection.receive_data(b"")
+    with pytest.raises(HTTPProtocolError) as caught:
+        [connection.next_event() for _ in range(2)]
+    assert not caught.value.by_close
+
+
+# --- Client: broken answers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wire", "words"),
+    [
+        (b"HTTP/1.1 abc\r\n\r\n", "not HTTP/1.1: illegal status line"),
+        (b"<html>502</html>\r\n\r\n", "not HTTP/1.1: illegal status line"),
+        (b"HTTP/2 200\r\n\r\n", "not HTTP/1.1: illegal status line"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", "HTTP/2.0 is not spoken here"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "not HTTP/1.1: "),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "not HTTP/1.1: no head begins like this"),  # a TLS alert
+        (b"HTTP/1.1 200 OK\r\nA: sk\0secret\r\n\r\n", "not HTTP/1.1: a control character in the head"),
+        (b"HTTP/1.1 200 OK\r\nA : secret\r\n\r\n", "not HTTP/1.1: illegal header line"),
+        (b"HTTP/1.1 200 OK\r\nsecret\r\n\r\n", "not HTTP/1.1: illegal header line"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: secret\r\n\r\n", "not HTTP/1.1: bad Content-Length"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "not HTTP/1.1: conflicting Content-Length headers",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "not HTTP/1.1: Only Transfer-Encoding: chunked is supported",
+        ),
+        (CHUNKED[:47] + b"5 5\r\n", "not a chunk's head: b'5 5\\r\\n'"),
+        (CHUNKED[:47] + b"1\r\nxy", "not a chunk's head: b'y'"),
+    ],
+)
+def test_an_answer_that_is_not_http_is_refused_in_words_that_hold_no_value(wire: bytes, words: str) -> None:
+    for reads in every_cut(wire):
+        error = failure(client, reads)
+        assert isinstance(error, HTTPProtocolError)
+        assert str(error).startswith(words)
+        assert "secret" not in str(error)
+
+
+def test_after_a_broken_answer_nothing_more_is_read() -> None:
+    connection = client()
+    with pytest.raises(HTTPProtocolError, match="illegal status line"):
+        events_of(connection, [b"HTTP/1.1 abc\r\n\r\n"])
+    with pytest.raises(HTTPProtocolError, match=r"^nothing is read after a broken message$"):
+        events_of(connection, [SIZED])
+    assert not connection.is_reusable
+
+
+def test_the_head_of_an_answer_is_bounded_at_every_cut() -> None:
+    head = SIZED[:-5]
+    for reads in every_cut(SIZED):
+        assert message_of(client(max_head_bytes=len(head)), reads).body == b"hello"
+        error = failure(lambda: client(max_head_bytes=len(head) - 1), reads)
+        assert isinstance(error, HeadTooLargeError)
+        assert (str(error), error.limit) == ("the head is larger than max_head_bytes (37)", 37)
+
+
+def test_the_bound_of_a_head_is_for_each_head_and_not_for_the_body() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    assert message_of(client(max_head_bytes=40), [interim * 5 + SIZED[:38] + b"hello"]).is_whole
+    assert message_of(client(max_head_bytes=50), [CHUNKED[:47], b"64\r\n" + b"x" * 100]).body == b"x" * 100
+
+
+def test_the_head_of_a_chunk_is_bounded() -> None:
+    error = failure(lambda: client(max_chunk_head_bytes=10), [CHUNKED[:47] + b"1;" + b"a" * 20])
+    assert isinstance(error, HeadTooLargeError)
+    assert error.limit == 10
+
+
+# --- Server: the request -------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_read_at_every_cut() -> None:
+    head, body, is_whole = request(GET)
+    assert (head.method, head.target, head.http_version, head.headers.raw) == ("GET", "/a?b", "1.1", [("host", "x")])
+    assert (body, is_whole) == (b"", True)
+
+
+@pytest.mark.parametrize("wire", [POST, UPLOAD], ids=["sized", "chunked"])
+def test_a_body_is_read_at_every_cut(wire: bytes) -> None:
+    assert request(wire)[1:] == (b"hello", True)
+
+
+def test_empty_lines_before_a_request_are_forgiven() -> None:
+    assert request(b"\r\n\r\n" + GET)[0].target == "/a?b"
+    assert ServerConnection().is_idle
+
+
+def test_a_request_of_http_1_0_needs_no_host() -> None:
+    assert request(b"GET / HTTP/1.0\r\n\r\n")[0].http_version == "1.0"
+
+
+def test_a_close_between_requests_is_an_event() -> None:
+    assert events_of(ServerConnection(), [b""]) == [ConnectionClosed()]
+    connection = ServerConnection()
+    events_of(connection, [GET])
+    exchange(connection)
+    assert events_of(connection, [b""]) == [ConnectionClosed()]
+
+
+def test_a_close_during_the_answer_is_no_event_yet() -> None:
+    connection = ServerConnection()
+    assert EndOfMessage() in events_of(connection, [GET])
+    assert events_of(connection, [b""]) == []
+
+
+@pytest.mark.parametrize("wire", [POST, UPLOAD], ids=["sized", "chunked"])
+def test_a_close_at_any_byte_of_a_request_is_an_error(wire: bytes) -> None:
+    for end in range(1, len(wire)):
+        error = failure(ServerConnection, [wire[:end], b""])
+        assert isinstance(error, HTTPProtocolError)
+        assert error.by_close, end
+
+
+@pytest.mark.parametrize("name", ["Expect", "expect"])
+def test_a_client_that_waits_for_100_continue_gets_it_once(name: str) -> None:
+    connection = ServerConnection()
+    events_of(connection, [POST.replace(b"\r\n\r\nhello", f"\r\n{name}: 100-Continue\r\n\r\n".encode())])
+    was_waiting = connection.is_waiting_for_100_continue
+    assert connection.send_continue() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (was_waiting, connection.is_waiting_for_100_continue) == (True, False)
+    assert connection.send_continue() == b""
+    assert message_of(connection, [b"hello"]).is_whole
+
+
+def test_a_client_that_sends_its_body_waits_no_longer() -> None:
+    connection = ServerConnection()
+    events_of(connection, [UPLOAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n", 1)])
+    assert connection.send_continue() == b""
+
+
+# --- Server: hostile requests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wire", "status", "words"),
+    [
+        (b"GET /\r\n\r\n", 400, "not HTTP/1.1: illegal request line"),
+        (b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP/1.1: illegal request line"),
+        (b"GET / secret HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP/1.1: illegal request line"),
+        (b"G\xe9T / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP/1.1: illegal request line"),
+        (b" GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP/1.1: no head begins like this"),
+        (b"\x16\x03\x01\x02\x00\x01", 400, "not HTTP/1.1: no head begins like this"),  # TLS on a plain port
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "not HTTP/1.1: Missing mandatory Host: header"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "not HTTP/1.1: Found multiple Host: headers"),
+        (b"GET / HTTP/1.1\r\nX-Api-Key : secret\r\n\r\n", 400, "not HTTP/1.1: illegal header line"),
+        (b"GET / HTTP/1.1\r\n: secret\r\n\r\n", 400, "not HTTP/1.1: illegal header line"),
+        (b"GET / HTTP/1.1\r\n folded: secret\r\n\r\n", 400, "not HTTP/1.1: continuation line at start of headers"),
+        (b"GET / HTTP/1.1\r\nA: b\rB: c\r\n\r\n", 400, "not HTTP/1.1: a control character in the head"),
+        (b"GET / HTTP/1.1\r\nA: b\0\r\n\r\n", 400, "not HTTP/1.1: a control character in the head"),
+        (b"GET / HTTP/1.1\r\nA:" + b" " * 99 + b"\v\r\n\r\n", 400, "not HTTP/1.1: a control character in the head"),
+        (b"PRI * HTTP/2.0\r\n\r\n", 505, "HTTP/2.0 is not spoken here"),
+        (b"GET / HTTP/0.9\r\nHost: x\r\n\r\n", 505, "HTTP/0.9 is not spoken here"),
+        (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", 501, "CONNECT is for proxies"),
+    ],
+)
+def test_a_request_that_is_not_http_is_refused_in_words_that_hold_no_value(
+    wire: bytes, status: int, words: str
+) -> None:
+    error = refusal(wire)
+    assert isinstance(error, HTTPProtocolError)
+    assert (str(error), error.status_hint) == (words, status)
+
+
+TWO_LENGTHS = "not HTTP/1.1: two readers could disagree about the length of the body"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked", 400, TWO_LENGTHS),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 5", 400, TWO_LENGTHS),
+        (b"Content-Length: 5\r\nContent-Length: 6", 400, "not HTTP/1.1: conflicting Content-Length headers"),
+        (b"Content-Length: 5, 6", 400, "not HTTP/1.1: conflicting Content-Length headers"),
+        (b"Content-Length: +5", 400, "not HTTP/1.1: bad Content-Length"),
+        (b"Content-Length: -5", 400, "not HTTP/1.1: bad Content-Length"),
+        (b"Content-Length: 0x5", 400, "not HTTP/1.1: bad Content-Length"),
+        (b"Content-Length: 5 5", 400, "not HTTP/1.1: bad Content-Length"),
+        (b"Content-Length:", 400, "not HTTP/1.1: bad Content-Length"),
+        (b"Content-Length: " + b"1" * 21, 400, "not HTTP/1.1: bad Content-Length"),
+        (b"Content-Length : 5", 400, "not HTTP/1.1: illegal header line"),
+        (b"Transfer-Encoding : chunked", 400, "not HTTP/1.1: illegal header line"),
+        (b"Transfer-Encoding: xchunked", 501, "not HTTP/1.1: Only Transfer-Encoding: chunked is supported"),
+        (b"Transfer-Encoding: chunked, identity", 501, "not HTTP/1.1: Only Transfer-Encoding: chunked is supported"),
+        (
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            501,
+            "not HTTP/1.1: multiple Transfer-Encoding headers",
+        ),
+        (b"Transfer-Encoding:\v chunked", 400, "not HTTP/1.1: a control character in the head"),
+        (b"A: b\r\rTransfer-Encoding: chunked", 400, "not HTTP/1.1: a control character in the head"),
+    ],
+)
+def test_a_request_whose_length_two_readers_could_see_differently_is_refused(
+    fields: bytes, status: int, words: str
+) -> None:
+    error = refusal(b"POST / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n\r\n")
+    assert isinstance(error, HTTPProtocolError)
+    assert (str(error), error.status_hint) == (words, status)
+
+
+def test_chunks_in_http_1_0_are_refused() -> None:
+    assert str(refusal(UPLOAD.replace(b"1.1", b"1.0"))) == TWO_LENGTHS
+
+
+def test_a_folded_header_line_is_one_line_with_a_blank() -> None:
+    head = request(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n \t Transfer-Encoding: chunked\r\n\r\n")[0]
+    assert head.headers.raw == [("host", "x"), ("a", "b Transfer-Encoding: chunked")]
+
+
+@pytest.mark.parametrize("chunk", [b"5\nhello", b"g\r\n", b"2\r\nhello", b"1;a\nb\r\nx"])
+def test_a_broken_chunk_is_refused(chunk: bytes) -> None:
+    for reads in every_cut(UPLOAD[: UPLOAD.index(b"3\r\n")] + chunk + b"\r\n"):
+        error = failure(ServerConnection, reads)
+        assert isinstance(error, HTTPProtocolError)
+        assert error.status_hint == 400
+
+
+# --- Server: limits ------------------------------------------------------------------------------------------------
+
+
+def test_the_head_of_a_request_is_bounded_at_every_cut() -> None:
+    assert request(GET, max_head_bytes=len(GET))[0].target == "/a?b"
+    error = refusal(GET, max_head_bytes=len(GET) - 1)
+    assert isinstance(error, HeadTooLargeError)
+    assert (str(error), error.limit) == (f"the head is larger than max_head_bytes ({len(GET) - 1})", len(GET) - 1)
+
+
+@pytest.mark.parametrize("wire", [b"GET /" + b"a" * 100, b"G" * 101, b"GET / HTTP/1.1\r\nA: " + b" " * 100])
+def test_a_head_without_an_end_is_refused_at_the_limit(wire: bytes) -> None:
+    assert isinstance(refusal(wire, max_head_bytes=100), HeadTooLargeError)
+
+
+def test_the_default_limits_are_the_documented_ones() -> None:
+    assert (MAX_HEAD_BYTES, MAX_BODY_BYTES, MAX_PIPELINED_BYTES) == (32 << 10, 32 << 20, 64 << 10)
+
+
+@pytest.mark.parametrize("wire", [POST, UPLOAD], ids=["sized", "chunked"])
+def test_a_body_is_bounded_at_every_cut(wire: bytes) -> None:
+    assert request(wire, max_body_bytes=5)[1] == b"hello"
+    error = refusal(wire, max_body_bytes=4)
+    assert isinstance(error, BodyTooLargeError)
+    assert (str(error), error.limit) == ("the request's body is larger than max_body_bytes (4)", 4)
+
+
+def test_a_body_announced_too_large_is_refused_before_it_comes() -> None:
+    assert isinstance(failure(lambda: ServerConnection(max_body_bytes=4), [POST[:-5]]), BodyTooLargeError)
+
+
+def test_the_body_of_each_request_is_counted_for_itself() -> None:
+    connection = ServerConnection(max_body_bytes=5)
+    for wire in (POST, UPLOAD, POST):
+        assert message_of(connection, [wire]).body == b"hello"
+        exchange(connection)
+
+
+def test_the_head_of_a_chunk_in_a_request_is_bounded() -> None:
+    error = refusal(UPLOAD[: UPLOAD.index(b"3\r\n")] + b"3;" + b"a" * 9, max_chunk_head_bytes=10)
+    assert isinstance(error, HeadTooLargeError)
+
+
+def test_after_a_refusal_the_answer_closes_the_connection_and_nothing_more_is_read() -> None:
+    connection = ServerConnection()
+    with pytest.raises(HTTPProtocolError):
+        events_of(connection, [b"GET /\r\n\r\n"])
+    assert connection.can_respond
+    wire = (
+        connection.send_response(400, [("Connection", "keep-alive"), ("content-length", "0")]) + connection.send_end()
+    )
+    assert wire == b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    assert not connection.is_reusable
+    with pytest.raises(HTTPProtocolError, match="nothing is read after a broken message"):
+        events_of(connection, [GET])
+
+
+def test_a_refusal_in_the_middle_of_the_answer_ends_reuse() -> None:
+    connection = ServerConnection(max_body_bytes=4)
+    events_of(connection, [UPLOAD[: UPLOAD.index(b"2\r\n")]])
+    connection.send_response(200, [("content-length", "0")])
+    connection.send_end()
+    with pytest.raises(BodyTooLargeError):
+        events_of(connection, [b"2\r\nlo\r\n0\r\n\r\n"])
+    assert not connection.is_reusable
+
+
+def test_a_head_request_that_is_refused_gets_an_answer_without_a_body() -> None:
+    connection = ServerConnection(max_body_bytes=5)
+    with pytest.raises(BodyTooLargeError):
+        events_of(connection, [POST.replace(b"POST", b"HEAD").replace(b"5", b"9")])
+    connection.send_response(413, [("content-length", "4")])
+    assert connection.send_data(b"long") + connection.send_end() == b""
+
+
+def test_a_request_whose_head_was_not_read_gets_an_answer_with_its_body() -> None:
+    connection = ServerConnection(max_head_bytes=20)
+    with pytest.raises(HeadTooLargeError):
+        events_of(connection, [GET.replace(b"GET", b"HEAD")])
+    connection.send_response(431, [("content-length", "4")])
+    assert connection.send_data(b"long") + connection.send_end() == b"long"
+
+
+# --- Server: the answer --------------------------------------------------------------------------------------------
+
+
+def asked(wire: bytes = GET) -> ServerConnection:
+    """A server that has read the request."""
+    connection = ServerConnection()
+    events_of(connection, [wire])
+    return connection
+
+
+def exchange(connection: ServerConnection) -> None:
+    connection.send_response(200, [("content-length", "0")])
+    connection.send_end()
+    connection.start_next_cycle()
+
+
+def test_an_answer_without_a_length_is_chunked() -> None:
+    connection = asked()
+    assert connection.send_response(200, []) == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert connection.send_data(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
+    assert connection.send_data(b"") == b""  # an empty chunk would end the body
+    assert connection.send_end() == b"0\r\n\r\n"
+    assert connection.is_reusable
+
+
+def test_an_answer_with_a_length_is_sent_as_it_is() -> None:
+    connection = asked()
+    assert connection.send_response(200, [("Content-Length", "5")]) == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    assert connection.send_data(b"hel") + connection.send_data(b"lo") + connection.send_end() == b"hello"
+
+
+def test_to_http_1_0_the_body_ends_with_the_connection() -> None:
+    connection = asked(b"GET / HTTP/1.0\r\n\r\n")
+    assert connection.send_response(200, []) == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    assert connection.send_data(b"hello") + connection.send_end() == b"hello"
+    assert not connection.is_reusable
+
+
+@pytest.mark.parametrize(
+    ("wire", "status"), [(GET.replace(b"GET", b"HEAD"), 200), (GET, 204), (GET, 304)], ids=["HEAD", "204", "304"]
+)
+def test_an_answer_without_a_body_drops_what_it_is_given(wire: bytes, status: int) -> None:
+    connection = asked(wire)
+    connection.send_response(status, [])
+    assert connection.send_data(b"hello") + connection.send_end() == b""
+    assert connection.is_reusable
+
+
+def test_an_answer_to_head_has_the_fields_of_one_to_get() -> None:
+    assert b"\r\nContent-Length: 5\r\n" in asked(GET.replace(b"GET", b"HEAD")).send_response(
+        200, [("Content-Length", "5")]
+    )
+
+
+def test_after_close_the_connection_carries_nothing_more() -> None:
+    connection = asked()
+    assert b"\r\nconnection: close\r\n" in connection.send_response(200, [("content-length", "0")], close=True)
+    connection.send_end()
+    assert not connection.is_reusable
+    with pytest.raises(HTTPUsageError, match="the connection must be closed"):
+        connection.start_next_cycle()
+
+
+def test_a_client_that_asks_to_close_is_obeyed() -> None:
+    connection = asked(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert b"\r\nConnection: close\r\n" in connection.send_response(200, [("content-length", "0")])
+    connection.send_end()
+    assert not connection.is_reusable
+
+
+@pytest.mark.parametrize(("status", "line"), [(200, b"200 OK"), (529, b"529 Overloaded"), (599, b"599 ")])
+def test_a_status_has_its_reason_as_far_as_one_is_known(status: int, line: bytes) -> None:
+    assert asked().send_response(status, []).startswith(b"HTTP/1.1 " + line + b"\r\n")
+
+
+@pytest.mark.parametrize("status", [100, 199, 1000])
+def test_a_status_that_is_no_final_answer_is_refused(status: int) -> None:
+    with pytest.raises(HTTPUsageError, match="status_code should be in range"):
+        asked().send_response(status, [])
+
+
+def test_a_value_that_would_split_the_answer_is_refused_and_another_answer_may_be_sent() -> None:
+    connection = asked()
+    with pytest.raises(HTTPUsageError, match=r"^the value of location may not have '\\r' at position 1$"):
+        connection.send_response(302, [("location", "/\r\nset-cookie: a=b")])
+    could_respond = connection.can_respond
+    assert connection.send_response(500, []).startswith(b"HTTP/1.1 500 ")
+    assert (could_respond, connection.can_respond) == (True, False)
+
+
+def test_more_or_less_than_the_length_announced_is_refused() -> None:
+    connection = asked()
+    connection.send_response(200, [("content-length", "5")])
+    with pytest.raises(HTTPUsageError, match="Too much data for declared Content-Length"):
+        connection.send_data(b"hello!")
+    connection = asked()
+    connection.send_response(200, [("content-length", "5")])
+    with pytest.raises(HTTPUsageError, match="Too little data for declared Content-Length"):
+        connection.send_end()
+
+
+def test_data_before_the_head_or_after_the_end_are_refused() -> None:
+    connection = asked()
+    with pytest.raises(HTTPUsageError, match="can't handle event type Data"):
+        connection.send_data(b"x")
+    connection = asked()
+    connection.send_response(200, [])
+    connection.send_end()
+    with pytest.raises(HTTPUsageError, match="can't handle event type Data"):
+        connection.send_data(b"x")
+
+
+def test_an_offer_to_upgrade_is_ignored() -> None:
+    connection = asked(GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"))
+    assert events_of(connection, [GET]) == []
+    exchange(connection)
+    assert message_of(connection, [b"\r\n"]).is_whole
+
+
+# --- Server: one request after another -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [GET, POST, UPLOAD], ids=["no body", "sized", "chunked"])
+def test_requests_that_come_at_once_are_read_one_after_another_at_every_cut(first: bytes) -> None:
+    for reads in every_cut(first + b"\r\n" + POST):
+        connection, bodies = ServerConnection(), []
+        for read in [*reads, b""]:
+            connection.receive_data(read)
+            while (event := connection.next_event()) not in (None, ConnectionClosed()):
+                bodies += [event.data] if isinstance(event, Data) else []
+                if event == EndOfMessage():
+                    exchange(connection)
+        assert b"".join(bodies) == (b"" if first is GET else b"hello") + b"hello", reads
+
+
+def test_the_next_request_waits_until_this_one_is_answered() -> None:
+    connection = ServerConnection()
+    assert len(events_of(connection, [GET + POST])) == 2
+    exchange(connection)
+    assert message_of(connection, [b"\r\n"]).body == b"hello"
+
+
+@pytest.mark.parametrize("first", [GET, POST, UPLOAD], ids=["no body", "sized", "chunked"])
+def test_a_client_far_ahead_of_its_answers_fills_the_connection(first: bytes) -> None:
+    connection = ServerConnection(max_pipelined_bytes=len(POST))
+    fullness = []
+    for read in (first + POST, b"P"):
+        events_of(connection, [read])
+        fullness.append(connection.is_full)
+    exchange(connection)
+    assert [*fullness, connection.is_full] == [False, True, False]
+
+
+def test_a_body_under_way_never_counts_as_ahead() -> None:
+    connection = ServerConnection(max_pipelined_bytes=1)
+    events_of(connection, [POST[:-1]])
+    assert not connection.is_full
+
+
+def test_a_connection_is_idle_until_the_first_byte_of_a_request() -> None:
+    connection = ServerConnection()
+    idleness = [connection.is_idle]
+    for read in (b"\r\n", b"G", GET[1:]):
+        events_of(connection, [read])
+        idleness.append(connection.is_idle)
+    exchange(connection)
+    assert [*idleness, connection.is_idle] == [True, True, False, False, True]
