@@ -133,6 +133,11 @@ def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
 class RawsseError(Exception):
     """The base of everything that rawsse raises on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is copied and pickled by calling its class with `args`, which hold the message alone. Process pools
+        # bring errors home that way, and break on one that cannot be made again.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 AnthropicError = RawsseError
 

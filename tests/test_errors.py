@@ -1,0 +1,292 @@
+"""`rawsse.errors`: the tree as it is drawn, the tables from the wire to the class, and messages that give nothing away."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from rawsse import errors
+from rawsse.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    EventOrderError,
+    EventTooLargeError,
+    HTTPProtocolError,
+    InternalServerError,
+    LimitExceededError,
+    OverloadedError,
+    PartialJSONError,
+    ProtocolError,
+    RateLimitError,
+    RawsseError,
+    StreamCancelledError,
+    UsageError,
+    quote,
+    status_error,
+    stream_error,
+)
+
+CLASSES = {
+    name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and issubclass(thing, Exception)
+}
+ALIASES = {"AnthropicError": "RawsseError", "APIResponseValidationError": "ProtocolError"}
+
+
+def drawn() -> list[tuple[int, str]]:
+    """Depth and name of each class, as the module's docstring draws them."""
+    lines = re.findall(r"^ {4}((?:[│├└─ ] {0,2}[─ ]*)*)(\w+Error)\b", errors.__doc__ or "", re.MULTILINE)
+    return [(len(indent) // 4, name) for indent, name in lines]
+
+
+def parents() -> dict[str, str]:
+    """For each class of the drawing, the class that it hangs from."""
+    path: list[str] = []
+    found = {}
+    for depth, name in drawn():
+        del path[depth:]
+        found[name] = path[-1] if path else "Exception"
+        path.append(name)
+    return found
+
+
+def an_error(name: str) -> RawsseError:
+    """One of that class, with all that it takes."""
+    cls: Any = CLASSES[name]
+    values = {"status_code": 500, "headers": {"a": "b"}, "limit": 5, "rule": "r", "position": 1, "seconds": 2.0}
+    takes = inspect.signature(cls.__init__).parameters
+    return cls("words", **{key: value for key, value in values.items() if key in takes})  # type: ignore[no-any-return]
+
+
+# --- The tree ------------------------------------------------------------------------------------------------------
+
+
+def test_the_drawing_holds_every_class_once() -> None:
+    names = [name for _, name in drawn()]
+    assert sorted(names) == sorted(set(CLASSES) - set(ALIASES))
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) - set(ALIASES)))
+def test_a_class_hangs_where_it_is_drawn(name: str) -> None:
+    assert CLASSES[name].__bases__[0].__name__ == parents()[name]
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_an_alias_is_the_class_that_the_drawing_says(alias: str, name: str) -> None:
+    assert CLASSES[alias] is CLASSES[name]
+    assert re.search(rf"\b{name}\b.*; alias {alias}$", errors.__doc__ or "", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "type"), re.findall(r"(\w+Error) +(\d{3}.*)$", errors.__doc__ or "", re.MULTILINE))
+def test_the_drawing_tells_the_status_and_type_that_lead_to_a_class(name: str, type: str) -> None:
+    status, kind = re.fullmatch(r"(\d{3})(?: (\w+_\w+))?.*", type).groups()  # type: ignore[union-attr]
+    assert status_error(int(status), None, {}).__class__.__name__ == name
+    assert kind is None or stream_error({"error": {"type": kind}}, {}).__class__.__name__ == name
+
+
+def test_all_names_are_exported() -> None:
+    functions = {"quote", "status_error", "stream_error"}
+    assert set(errors.__all__) == set(CLASSES) | functions | {"Phase"}
+
+
+def test_misuse_is_also_a_value_error_and_nothing_else_is() -> None:
+    misuse = {name for name, cls in CLASSES.items() if issubclass(cls, ValueError)}
+    assert misuse == {name for name, cls in CLASSES.items() if issubclass(cls, UsageError)}
+
+
+def test_what_may_heal_by_itself_is_the_network_the_clocks_and_an_api_that_is_busy() -> None:
+    healing = {cls for cls in CLASSES.values() if issubclass(cls, APIError) and cls.may_heal}
+    busy = {errors.RequestTimeoutError, errors.ConflictError, RateLimitError}
+    network = {cls for cls in CLASSES.values() if issubclass(cls, (APIConnectionError, InternalServerError))}
+    assert healing == network - {StreamCancelledError} | busy
+
+
+# --- What an error carries -----------------------------------------------------------------------------------------
+
+
+def test_before_a_stream_fills_it_in_an_error_knows_nothing() -> None:
+    error = APIError("words")
+    assert (str(error), error.message) == ("words", "words")
+    assert (error.partial, error.phase, error.request_id, error.ending) == (None, None, None, None)
+    assert (error.bytes_received, error.safe_to_retry) == (0, False)
+
+
+def test_a_clock_says_what_it_was_set_to() -> None:
+    assert APITimeoutError("words", seconds=1.5).seconds == 1.5
+    assert APITimeoutError("words").seconds is None
+
+
+def test_each_further_attribute_is_kept() -> None:
+    assert (HTTPProtocolError("a").status_hint, HTTPProtocolError("a").by_close) == (400, False)
+    assert (HTTPProtocolError("a", status_hint=501, by_close=True).status_hint) == 501
+    assert EventOrderError("a", rule="r").rule == "r"
+    assert LimitExceededError("a", limit=5).limit == 5
+    assert EventTooLargeError("a", limit=5, events=["e"]).events == ["e"]
+    assert PartialJSONError("a", position=3).position == 3
+
+
+# --- From an HTTP answer -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "name"),
+    [
+        (400, "invalid_request_error", "BadRequestError"),
+        (401, "authentication_error", "AuthenticationError"),
+        (402, "billing_error", "PaymentRequiredError"),
+        (403, "permission_error", "PermissionDeniedError"),
+        (404, "not_found_error", "NotFoundError"),
+        (408, None, "RequestTimeoutError"),
+        (409, "conflict_error", "ConflictError"),
+        (412, None, "PreconditionFailedError"),
+        (413, "request_too_large", "ContentTooLargeError"),
+        (418, "invalid_request_error", "APIStatusError"),
+        (422, None, "UnprocessableEntityError"),
+        (429, "rate_limit_error", "RateLimitError"),
+        (431, None, "RequestHeaderFieldsTooLargeError"),
+        (499, None, "ClientClosedRequestError"),
+        (500, "api_error", "InternalServerError"),
+        (501, None, "HTTPNotImplementedError"),
+        (502, None, "InternalServerError"),
+        (503, None, "ServiceUnavailableError"),
+        (504, "timeout_error", "GatewayTimeoutError"),
+        (520, None, "InternalServerError"),
+        (529, "overloaded_error", "OverloadedError"),
+        (302, None, "APIStatusError"),
+    ],
+)
+def test_the_class_of_an_answer_goes_by_its_status(status: int, kind: str | None, name: str) -> None:
+    body = {"type": "error", "error": {"type": kind, "message": "Words."}}
+    error = status_error(status, body, {"request-id": "req_1"})
+    assert type(error).__name__ == name
+    assert (error.status_code, error.type, error.body, error.in_stream) == (status, kind, body, False)
+    assert str(error) == (f"{status} {kind}: Words." if kind else f"status {status}: Words.")
+
+
+def test_the_status_counts_where_the_type_says_something_else() -> None:
+    assert type(status_error(429, {"error": {"type": "overloaded_error"}}, {})) is RateLimitError
+
+
+def test_the_request_id_is_that_of_the_header_or_else_of_the_body() -> None:
+    body = {"error": {}, "request_id": "req_body"}
+    assert status_error(500, body, {"request-id": "req_head"}).request_id == "req_head"
+    assert status_error(500, body, {}).request_id == "req_body"
+    assert status_error(500, {}, {}).request_id is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, "", " \n", [], {}, {"error": None}, {"error": "x"}, {"error": []}, {"error": {"type": 5, "message": None}}],
+)
+def test_a_body_that_says_nothing_is_no_obstacle(body: object) -> None:
+    error = status_error(500, body, {})
+    assert str(error) == "status 500: no message in the body"
+    assert (error.type, error.request_id, dict(error.details), error.error_code) == (None, None, {}, None)
+
+
+def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
+    page = "<html><h1>502 Bad Gateway</h1>" + "x" * 1000
+    assert str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is no JSON: '{page[:80]}'… (1030 in all)"
+
+
+def test_details_and_their_code_are_those_of_the_body() -> None:
+    details = {"error_code": "thread_not_found", "unsupported": ["fallbacks"]}
+    error = status_error(404, {"error": {"details": details}}, {})
+    assert (error.details, error.error_code) == (details, "thread_not_found")
+
+
+@pytest.mark.parametrize("details", [None, "x", [], {}, {"error_code": 5}])
+def test_details_without_a_code_have_none(details: object) -> None:
+    error = status_error(404, {"error": {"details": details}}, {})
+    assert error.error_code is None
+
+
+def test_headers_are_kept_for_who_wants_to_come_back_later() -> None:
+    headers = {"retry-after": "7"}
+    assert status_error(429, None, headers).headers == headers
+    assert APIStatusError("a", status_code=429).headers == {}
+
+
+# --- From an event in the stream -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("invalid_request_error", 400),
+        ("authentication_error", 401),
+        ("billing_error", 402),
+        ("permission_error", 403),
+        ("not_found_error", 404),
+        ("conflict_error", 409),
+        ("request_too_large", 413),
+        ("rate_limit_error", 429),
+        ("api_error", 500),
+        ("timeout_error", 504),
+        ("overloaded_error", 529),
+        ("a_type_of_next_year", 500),
+    ],
+)
+def test_the_class_of_an_error_event_is_that_of_the_status_its_type_has_elsewhere(kind: str, status: int) -> None:
+    body = {"type": "error", "error": {"type": kind, "message": "Words."}}
+    error = stream_error(body, {"request-id": "req_1"})
+    assert type(error) is type(status_error(status, None, {}))
+    assert (error.status_code, error.type, error.body, error.in_stream) == (status, kind, body, True)
+    assert (str(error), error.request_id) == (f"error event, {kind}: Words.", "req_1")
+
+
+def test_an_error_event_that_says_nothing_is_an_error_of_the_server() -> None:
+    error = stream_error({"error": {}, "request_id": "req_2"}, {})
+    assert type(error) is InternalServerError
+    assert (str(error), error.request_id) == ("error event, of no type: no message", "req_2")
+
+
+def test_an_error_event_keeps_its_body_as_it_was() -> None:
+    body: dict[str, Any] = {"error": {"type": "overloaded_error"}}
+    error = stream_error(body, {})
+    body["error"] = None
+    assert isinstance(error, OverloadedError)
+    assert error.body == {"error": {"type": "overloaded_error"}}
+
+
+# --- What messages show --------------------------------------------------------------------------------------------
+
+
+def test_a_short_value_is_quoted_whole_and_a_long_one_in_part() -> None:
+    assert quote("a'b\n") == r'''"a'b\n"'''
+    assert quote(b"\xff") == r"b'\xff'"
+    assert quote("x" * 80) == "'" + "x" * 80 + "'"
+    assert quote("x" * 81) == "'" + "x" * 80 + "'… (81 in all)"
+    assert quote(b"abcdef", limit=3) == "b'abc'… (6 in all)"
+
+
+def test_no_error_shows_a_header_or_the_body_when_it_is_printed() -> None:
+    headers = {"x-api-key": "sk-ant-secret", "set-cookie": "secret"}
+    body = {"error": {"type": "api_error", "message": "Words.", "details": {"a": "secret"}}}
+    for error in (status_error(500, body, headers), stream_error(body, headers)):
+        assert "secret" not in str(error) + repr(error) + "".join(map(str, error.args))
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_an_error_prints_its_message_and_nothing_else(name: str) -> None:
+    error = an_error(name)
+    assert (str(error), repr(error)) == ("words", f"{type(error).__name__}('words')")
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_an_error_survives_the_way_home_from_another_process(name: str) -> None:
+    error = an_error(name)
+    error.__dict__["bytes_received"] = 7
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.args, vars(again)) == ("words", ("words",), vars(error))
+
+
+def test_every_error_of_ours_has_one_base() -> None:
+    assert {cls for cls in CLASSES.values() if not issubclass(cls, RawsseError)} == set()
+    assert issubclass(ProtocolError, APIError)
