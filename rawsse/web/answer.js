@@ -318,8 +318,7 @@ export class Answer {
   #describe(ending, onRetry) {
     const box = make("div", `ending ${ending.kind}`);
     const { headline, detail } = ending.kind === "failed" ? describeError(ending.error) : { headline: "Stopped.", detail: "" };
-    box.append(make("strong", "", headline));
-    if (this.hasContent) box.append(make("span", "", "The answer above is incomplete."));
+    box.append(make("strong", "", headline), this.hasContent ? " The answer above is incomplete." : "");
     if (detail) box.append(make("p", "", detail));
     const again = make("button", "again", ending.kind === "failed" ? "Try again" : "Answer again");
     again.type = "button";

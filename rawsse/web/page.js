@@ -24,7 +24,7 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const headers = token ? { authorization: `Bearer ${token}` } : {};
 
 let messages = []; // what the API is sent: [{ role, content }]
-let current = null; // the answer that runs, as { controller, url }; url is null until the response head came
+let current = null; // the answer that runs, as { controller, url }; the url is its run's
 
 // --- Asking ----------------------------------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ async function read(run, turns, answer) {
     onLost: ({ wait }) => {
       isFlowing = false;
       wire.note(`connection lost, next try in ${seconds(wait)}`);
-      say("Connection lost. Fetching the rest…");
+      say("Connection lost. Reconnecting…");
     },
   };
   wire.begin();
@@ -90,11 +90,10 @@ async function read(run, turns, answer) {
 
 // --- Stopping --------------------------------------------------------------------------------------------------------
 
-/** Stop the running answer, in any phase. Before the response head there is no run to name: then the closed connection
- * tells the server, which knows that nobody can come back to a run whose id was never sent. */
+/** Stop the running answer, in any phase: here at once, and on the server, so that nothing more is generated. */
 function halt() {
   if (!current || current.controller.signal.aborted) return;
-  if (current.url) tellServer(current.url);
+  tellServer(current.url);
   current.controller.abort();
 }
 

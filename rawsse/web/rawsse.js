@@ -15,7 +15,8 @@
  *
  * Why not `EventSource`: it can only GET, sends no headers of yours, and reconnects for ever after a normal end.
  * Why the prompt is sent once: a second POST would be a second answer, at a second price, beside the first. What was
- * lost is fetched again by GET, from the run that the one POST began.
+ * lost is fetched again by GET, from the run that the one POST began. The run's id is drawn here and sent along, so that
+ * a run can be found again, and stopped, even before the first byte of an answer.
  */
 
 /** The largest event that a parser gathers, in UTF-16 units. The longest line seen in a real stream has 181 kB. */
@@ -127,11 +128,12 @@ export class EventStreamParser {
 /**
  * A run that did not come to its end. `message` says how; `reason` is one of
  *   "refused"      the server answered with an HTTP status other than 200: `status`, and what the body says (below)
- *   "failed"       an `error` event came: `type`, `requestId`
+ *   "failed"       an `error` event came
  *   "unreachable"  no answer came at all. The prompt may have arrived; it is not sent again by itself
  *   "truncated"    the connection was lost, and the rest could not be fetched
  *   "malformed"    the answer is no event stream of the Messages API
- * `type` is the API's error type (`overloaded_error` …), `field` the field that was refused, `retryAfter` seconds.
+ * From the error's body: `type` is the API's error type (`overloaded_error` …), `field` what was refused, `requestId`, and
+ * `ending` the kind of ending that the relay saw (`truncated`, `timeout` …). `retryAfter` is in seconds.
  * An aborted run throws its signal's reason instead (an `AbortError`).
  */
 export class RunError extends Error {
@@ -139,8 +141,8 @@ export class RunError extends Error {
 
   constructor(reason, message, details = {}) {
     super(message, { cause: details.cause });
-    const { status = null, type = null, field = null, requestId = null, retryAfter = null } = details;
-    Object.assign(this, { reason, status, type, field, requestId, retryAfter });
+    const { status = null, type = null, field = null, requestId = null, ending = null, retryAfter = null } = details;
+    Object.assign(this, { reason, status, type, field, requestId, ending, retryAfter });
   }
 }
 
@@ -156,10 +158,10 @@ function parseJSON(text) {
 function errorFrom(body, reason, details) {
   const { type, message, field } = body?.error ?? {};
   const said = message || (details.status ? `the server answered ${details.status}` : "the server gave no reason");
-  return new RunError(reason, said, { type, field, requestId: body?.request_id, ...details });
+  return new RunError(reason, said, { type, field, requestId: body?.request_id, ending: body?.ending?.kind, ...details });
 }
 
-/** The RunError for an answer to POST that is no success. Its body is JSON, or an event stream with an `error` event. */
+/** The RunError for an answer that is no success. Its body is JSON, or an event stream with an `error` event. */
 async function refusal(response, onFrame) {
   const bytes = new Uint8Array(await response.arrayBuffer().catch(() => [])); // the status counts, with or without words
   let text = new TextDecoder().decode(bytes);
@@ -230,7 +232,8 @@ function sleep(ms, signal) {
  * `message_stop` says. Everything else throws: a `RunError`, or the signal's reason. Options, all of them optional:
  *   signal             aborts the connection; the server keeps the run for its grace time (`stopRun` ends it)
  *   headers            sent with each request
- *   onRun({id, url})   the run has begun; `url` is what `stopRun` wants
+ *   onRun({id, url})   the run has this name; `url` is what `stopRun` wants. Before the request, and again if the
+ *                      server gave it another name
  *   onOpen({method, url, status})  a response head came
  *   onFrame(raw)       each block of the stream as it stood there, comments too
  *   onLost({tries, wait})          the connection is gone; it is tried again in `wait` ms
@@ -268,8 +271,10 @@ export async function stopRun(url, { headers = {}, fetch = globalThis.fetch } = 
 class Run {
   isDone = false;
   error = null;
+  #id = null;
   #url = null;
-  #opened = false;
+  #isPosted = false;
+  #isOpened = false;
   #lastEventId = "";
   #retry = 0;
   #tries = 0;
@@ -284,6 +289,14 @@ class Run {
     Object.assign(this, { headers: {}, runUrl }, callbacks, limits, options);
     // Called as a method of `this`, the browser's own `fetch` would refuse to work.
     this.fetch = (...args) => (options.fetch ?? globalThis.fetch)(...args);
+    this.#name(drawId());
+  }
+
+  #name(id) {
+    if (id === this.#id) return;
+    this.#id = id;
+    this.#url = id && this.runUrl(id);
+    if (id) this.onRun({ id, url: this.#url });
   }
 
   /** Yield what one connection brings. Leaves `isDone` or `error` set, or neither if the connection just ended. */
@@ -309,56 +322,70 @@ class Run {
   /** The pause before the next GET. Throws where there is nothing to come back to, or no hope left. */
   async waitToResume(cause) {
     const step = this.waits[this.#tries++];
-    if (!this.#opened) throw new RunError("unreachable", "no answer from the server", { cause });
-    if (!this.#url) throw new RunError("truncated", "the stream ended early, and it has no run id to resume by", { cause });
-    if (step === undefined) throw new RunError("truncated", `${this.waits.length} tries to resume failed`, { cause });
+    if (!this.#url) throw this.#lost("the stream ended early, and it has no run id to resume by", cause);
+    if (step === undefined) throw this.#lost(`${this.waits.length} tries to resume failed`, cause);
     const wait = Math.max(step, Math.min(this.#retry, this.maxRetryMs));
     this.onLost({ tries: this.#tries, wait });
     await sleep(wait, this.signal);
   }
 
-  /** POST the prompt; or, once there is a run to come back to, GET the rest of it. */
+  #lost(message, cause = null) {
+    return new RunError(this.#isOpened ? "truncated" : "unreachable", message, { cause });
+  }
+
+  /** POST the prompt, once; from then on GET what is left. */
   async #open(clock) {
-    const method = this.#url ? "GET" : "POST";
-    const url = this.#url ?? this.postUrl;
+    const method = this.#isPosted ? "GET" : "POST";
+    const url = this.#isPosted ? this.#url : this.postUrl;
     const signal = this.signal ? AbortSignal.any([this.signal, clock.signal]) : clock.signal;
     const init = { method, headers: this.#headers(), signal, cache: "no-store" };
+    if (!this.#isPosted) init.body = this.body;
+    this.#isPosted = true;
     clock.start();
-    const response = await this.fetch(url, method === "GET" ? init : { ...init, body: this.body });
+    const response = await this.fetch(url, init);
     this.onOpen({ method, url, status: response.status });
     await (method === "GET" ? this.#checkResumed(response) : this.#checkBegun(response));
-    if (response.status === 200 && !isEventStream(response)) {
-      const type = response.headers.get("content-type");
-      throw new RunError("malformed", `the server answered with ${type ?? "no content type"}, not text/event-stream`);
-    }
+    this.#isOpened = true;
     clock.rest();
     return response;
   }
 
   #headers() {
     const headers = { ...this.headers, accept: "text/event-stream" };
-    if (!this.#url) headers["content-type"] = "application/json";
+    if (!this.#isPosted) return { ...headers, "content-type": "application/json", "x-run-id": this.#id };
     // Browsers send the id as UTF-8 bytes, and `fetch` takes one character for each byte.
     const id = String.fromCharCode(...new TextEncoder().encode(this.#lastEventId));
-    if (id) headers["last-event-id"] = id;
-    return headers;
+    return id ? { ...headers, "last-event-id": id } : headers;
   }
 
   async #checkBegun(response) {
-    this.#opened = true;
     if (response.status !== 200) throw await refusal(response, this.onFrame);
-    const id = response.headers.get("x-run-id");
-    if (!id) return;
-    this.#url = this.runUrl(id);
-    this.onRun({ id, url: this.#url });
+    checkType(response);
+    this.#name(response.headers.get("x-run-id")); // none: a server whose runs cannot be resumed
   }
 
-  async #checkResumed({ status }) {
-    // 204: nothing is left. 429 and 5xx may heal, so they count as one more lost connection. The rest is final.
-    if (status === 204) this.isDone = true;
+  async #checkResumed(response) {
+    const { status } = response;
+    if (status === 200) checkType(response);
+    else if (status === 204) this.isDone = true; // nothing is left
+    else if (isEventStream(response)) throw await refusal(response, this.onFrame); // it is the run that has failed
+    // These may heal, so they count as one more lost connection. The rest is final.
     else if (status === 429 || status >= 500) throw new Error(`the server answered ${status}`);
-    else if (status !== 200) throw new RunError("truncated", `the rest cannot be fetched: the server answered ${status}`);
+    else throw this.#lost(`the run cannot be fetched: the server answered ${status}`);
   }
+}
+
+/** 128 random bits in hexadecimal: who cannot guess an id cannot read, or stop, another's run. */
+function drawId() {
+  // Not crypto.randomUUID: over plain HTTP, browsers have it for localhost only.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function checkType(response) {
+  if (isEventStream(response)) return;
+  const type = response.headers.get("content-type") ?? "no content type";
+  throw new RunError("malformed", `the server answered with ${type}, not text/event-stream`);
 }
 
 /**

@@ -26,6 +26,16 @@ const ERROR_TYPES = {
   timeout_error: "The API took too long.",
   api_error: "The API had an internal error.",
   overloaded_error: "The API is overloaded. Wait a moment, then try again.",
+  // The relay's own:
+  cancelled: "The answer was stopped.",
+  shutdown: "The server is being restarted. Wait a moment, then try again.",
+};
+
+/** What the relay saw of the API's stream. It says more than an error type where the API itself said nothing. */
+const ENDINGS = {
+  truncated: "The API's answer broke off before it was complete.",
+  timeout: "The API fell silent before the answer was complete.",
+  limit: "The answer was larger than the server allows.",
 };
 
 const REASONS = {
@@ -38,12 +48,13 @@ const REASONS = {
 
 /** An error as { headline, detail }: what happened, and what the other side said about it. */
 export function describeError(error) {
-  const headline = ERROR_TYPES[error.type] ?? REASONS[error.reason] ?? "The page itself failed.";
+  const known = ENDINGS[error.ending] ?? ERROR_TYPES[error.type] ?? REASONS[error.reason];
   const facts = [error.status && `status ${error.status}`, error.type, error.field && `field ${error.field}`];
   if (error.retryAfter) facts.push(`retry after ${error.retryAfter} s`);
   if (error.requestId) facts.push(`request ${error.requestId}`);
-  const known = facts.filter(Boolean).join(", ");
-  return { headline, detail: known ? `${error.message} (${known})` : error.message };
+  const given = facts.filter(Boolean).join(", ");
+  const detail = given ? `${error.message} (${given})` : error.message;
+  return { headline: known ?? "The page itself failed.", detail };
 }
 
 /** A stop reason with its meaning; one that is not known yet stands for itself. */

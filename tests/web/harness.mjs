@@ -50,7 +50,8 @@ function player(responses, requests) {
     const response = responses.shift();
     if (!response) throw new TypeError("Failed to fetch");
     const { status = 200, chunks = [], end = "close" } = response;
-    const defaults = { "content-type": "text/event-stream", ...(method === "POST" && { "x-run-id": "r/1" }) };
+    const type = status === 200 ? "text/event-stream" : "application/json";
+    const defaults = { "content-type": type, ...(method === "POST" && { "x-run-id": "r/1" }) };
     const stream = new ReadableStream({
       start(controller) {
         signal?.addEventListener("abort", () => controller.error(signal.reason));

@@ -23,6 +23,7 @@ def test_everything_can_be_done_by_keyboard(chat: Chat) -> None:
     keys.press("Enter")
     post = chat.server.begin()
     assert (post.body["messages"][0]["content"], chat.focus) == ("a\nb", "prompt")
+    assert chat.page.locator("#prompt").input_value() == ""
     keys.press("Tab")
     assert chat.focus == "stop"
     post.end(b"".join(answer("Done.")))

@@ -72,6 +72,40 @@ def test_a_tool_call_is_shown_by_name_and_input_as_it_streams(chat: Chat) -> Non
     chat.see(".tool-input", '{"city": "Ulm"}')
 
 
+def test_a_tool_call_without_arguments_shows_its_empty_input(chat: Chat) -> None:
+    tool = open_block(type="tool_use", id="toolu_1", name="now", input={})
+    chat.ask().end(b"".join(script(start(), tool, close_block(), *finish("tool_use"))))
+    chat.see(".tool-input", "{}")
+
+
+def test_content_that_the_message_begins_with_is_shown(chat: Chat) -> None:
+    begin = start()
+    begin["message"]["content"] = [{"type": "text", "text": "Already here"}]
+    chat.ask().end(b"".join(script(begin, *finish())))
+    chat.see(".answer .body", "Already here")
+
+
+def test_an_answer_that_lacks_nothing_but_its_last_event_is_complete(chat: Chat) -> None:
+    chat.ask().end(b"".join(script(start(), open_block(), delta("All."), close_block(), finish()[0])))
+    chat.wait_for_end()
+    assert (chat.status, chat.page.locator("[aria-busy]").count()) == ("Answer complete, 7 tokens.", 0)
+
+
+def test_a_count_that_is_null_takes_nothing_back(chat: Chat) -> None:
+    end, stop = finish()
+    end["usage"]["input_tokens"] = None
+    chat.ask().end(b"".join(script(start(input_tokens=55), open_block(), delta("A"), close_block(), end, stop)))
+    chat.see("details.facts summary").click()
+    assert "55" in chat.page.locator("details.facts dl").inner_text()
+
+
+def test_an_answer_without_text_is_left_out_of_the_next_prompt(chat: Chat) -> None:
+    chat.ask("First").end(b"".join(script(start(), *finish("refusal"))))
+    chat.wait_for_end()
+    said = [message["content"] for message in chat.ask("Second").body["messages"]]
+    assert said == ["First", "Second"]
+
+
 def test_a_block_of_a_kind_not_known_yet_is_shown_as_what_it_is(chat: Chat) -> None:
     block = open_block(type="hologram", beams=3)
     chat.ask().end(b"".join(script(start(), block, close_block(), *finish())))
@@ -125,10 +159,23 @@ def test_stop_works_before_the_first_byte(chat: Chat) -> None:
     chat.type_and_send()
     post = chat.server.next("POST", "/api/chat")
     chat.page.keyboard.press("Escape")
+    delete = chat.server.next("DELETE", f"/runs/{post.headers['x-run-id']}")
+    delete.head(404)  # the server may have heard of the run, or not yet
+    delete.end()
     post.wait_for_hang_up()
     chat.wait_for_end()
     assert chat.status == "Stopped."
-    assert len(chat.server.exchanges) == 1
+
+
+def test_a_new_chat_stops_the_running_answer(chat: Chat) -> None:
+    post = chat.ask("First")
+    post.send(frame(1, start()))
+    chat.see(".model")
+    chat.page.get_by_role("button", name="New chat").click()
+    chat.server.next("DELETE", "/runs/r1").drop_quietly()
+    chat.type_and_send("Second")
+    post.wait_for_hang_up()
+    assert chat.page.locator("#stop").is_visible()  # the second answer's
 
 
 def test_after_a_stop_the_conversation_goes_on_with_what_was_said(chat: Chat) -> None:
@@ -184,15 +231,34 @@ def test_an_error_after_content_keeps_the_text_and_marks_it_incomplete(chat: Cha
     post = chat.ask()
     post.end(b"".join(answer("Half")[:3]) + frame(4, error("api_error", "Internal server error")) + done(5))
     words = chat.see(".ending").text_content() or ""
-    assert words.startswith("The API had an internal error.The answer above is incomplete.Internal server error")
+    assert words.startswith("The API had an internal error. The answer above is incomplete.Internal server error")
     assert chat.text == "Half"
 
 
 def test_a_stream_that_ends_before_the_answer_is_no_finished_answer(chat: Chat) -> None:
     chat.ask().end(b"".join(answer("Half")[:3]) + done(4))
     words = chat.see(".ending").text_content() or ""
-    assert words.startswith("The connection was lost before the answer was complete.The answer above is incomplete.")
+    assert words.startswith("The connection was lost before the answer was complete. The answer above is incomplete.")
     assert chat.text == "Half"
+
+
+def test_thinking_that_was_cut_is_marked(chat: Chat) -> None:
+    chat.ask().end(b"".join(script(start(), open_block(type="thinking", thinking="Hm", signature=""))))
+    chat.see(".failed")
+    assert (chat.page.locator(".thinking summary").text_content() or "").endswith(", not to the end")
+
+
+def test_an_incomplete_answer_claims_no_count_of_tokens(chat: Chat) -> None:
+    chat.ask().end(b"".join(script(start(), open_block(), delta("A"))))
+    summary = chat.see("details.facts summary").text_content() or ""
+    assert summary.startswith("first token 0.")
+
+
+def test_only_the_last_answer_can_be_tried_again(chat: Chat) -> None:
+    chat.ask("First").end(frame(1, error("api_error", "no")) + done(2))
+    chat.see(".again")
+    chat.ask("Second")
+    assert chat.page.locator(".again").count() == 0
 
 
 def test_a_tool_call_that_was_cut_is_marked(chat: Chat) -> None:
@@ -219,11 +285,13 @@ def test_a_lost_connection_is_resumed_and_the_text_is_there_once(chat: Chat) -> 
     post.send(b"".join(frames[:4]) + frames[4][:20])
     chat.see(".answer .body", "One two")
     post.drop()
-    chat.see("#status", "Connection lost. Fetching the rest…")
+    chat.see("#status", "Connection lost. Reconnecting…")
     get = chat.server.next("GET", "/runs/r1")
     assert get.headers["last-event-id"] == "e-4"
     get.head(200, {"content-type": "text/event-stream"})
-    get.end(b"".join(frames[4:]))
+    get.send(frames[4])
+    chat.see("#status", "Claude is answering…")
+    get.end(b"".join(frames[5:]))
     chat.wait_for_end()
     assert (chat.text, chat.status) == ("One two three", "Answer complete, 7 tokens.")
     assert [exchange.method for exchange in chat.server.exchanges] == ["POST", "GET"]

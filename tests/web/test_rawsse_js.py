@@ -123,13 +123,25 @@ def test_the_prompt_is_posted_as_json_with_the_callers_headers(node: Node) -> No
     (request,) = node("run", responses=[play(DONE)], headers={"authorization": "Bearer t"})["requests"]
     assert (request["method"], request["url"]) == ("POST", "http://relay.test/api/chat")
     assert request["body"] == {"messages": []}
+    run_id = request["headers"].pop("x-run-id")
     accept = {"accept": "text/event-stream", "authorization": "Bearer t", "content-type": "application/json"}
-    assert request["headers"] == accept
+    assert (request["headers"], len(run_id)) == (accept, 32)
 
 
-def test_the_run_is_told_with_a_url_that_its_id_cannot_break_out_of(node: Node) -> None:
+def test_a_run_has_a_name_and_a_url_before_it_is_asked_for(node: Node) -> None:
+    told = node("run", responses=[None], waits=[])
+    run_id = told["requests"][0]["headers"]["x-run-id"]
+    assert told["runs"] == [{"id": run_id, "url": f"http://relay.test/runs/{run_id}"}]
+
+
+def test_no_two_runs_have_the_same_name(node: Node) -> None:
+    first, second = (node("run", responses=[play(DONE)])["runs"][0]["id"] for _ in range(2))
+    assert first != second
+
+
+def test_a_name_that_the_server_gave_counts_and_cannot_break_out_of_the_url(node: Node) -> None:
     told = node("run", responses=[play(DONE)])
-    assert told["runs"] == [{"id": "r/1", "url": "http://relay.test/runs/r%2F1"}]
+    assert told["runs"][1:] == [{"id": "r/1", "url": "http://relay.test/runs/r%2F1"}]
 
 
 def test_each_frame_is_told_as_it_stood_in_the_stream(node: Node) -> None:
@@ -172,6 +184,11 @@ def test_a_run_that_ends_before_its_first_event_is_resumed_without_an_id(node: N
     assert told["events"] == [{"text": "Hi"}]
 
 
+def test_an_event_without_an_id_does_not_make_the_run_forget_its_place(node: Node) -> None:
+    told = node("run", responses=[play(HI), play(YOU.replace("id: e-2\n", "")), play(DONE)])
+    assert told["requests"][2]["headers"]["last-event-id"] == "e-1"
+
+
 def test_an_id_beyond_ascii_goes_back_as_its_utf8_bytes(node: Node) -> None:
     told = node("run", responses=[play(HI.replace("e-1", "é")), play(DONE)])
     assert told["requests"][1]["headers"]["last-event-id"].encode("latin-1") == "é".encode()
@@ -211,7 +228,7 @@ def test_a_server_that_is_busy_is_asked_again(node: Node, status: int) -> None:
 def test_a_run_that_the_server_has_forgotten_is_truncated(node: Node) -> None:
     told = node("run", responses=[play(HI), play(status=404)])
     assert told["error"]["reason"] == "truncated"
-    assert told["error"]["message"] == "the rest cannot be fetched: the server answered 404"
+    assert told["error"]["message"] == "the run cannot be fetched: the server answered 404"
 
 
 def test_nothing_left_is_an_end(node: Node) -> None:
@@ -225,9 +242,29 @@ def test_without_a_run_id_there_is_nothing_to_come_back_to(node: Node) -> None:
     assert len(told["requests"]) == 1
 
 
+def test_a_connection_that_is_lost_before_the_first_byte_is_resumed_too(node: Node) -> None:
+    told = node("run", responses=[None, play(HI + DONE)])
+    run_id = told["requests"][0]["headers"]["x-run-id"]
+    assert told["requests"][1]["url"] == f"http://relay.test/runs/{run_id}"
+    assert (told["events"], told["error"]) == ([{"text": "Hi"}], None)
+
+
 def test_a_prompt_that_reached_nobody_is_not_sent_again(node: Node) -> None:
     told = node("run", responses=[None])
-    assert (told["error"]["reason"], len(told["requests"])) == ("unreachable", 1)
+    assert [request["method"] for request in told["requests"]] == ["POST", "GET", "GET", "GET"]
+    assert (told["error"]["reason"], told["error"]["message"]) == ("unreachable", "3 tries to resume failed")
+
+
+def test_a_prompt_that_a_server_knows_nothing_of_reached_nobody(node: Node) -> None:
+    told = node("run", responses=[None, play(status=404)])
+    assert (told["error"]["reason"], len(told["requests"])) == ("unreachable", 2)
+
+
+def test_a_run_that_failed_while_nobody_looked_says_why(node: Node) -> None:
+    body = 'event: error\ndata: {"error": {"type": "overloaded_error", "message": "busy"}}\n\n'
+    failed = play(body, status=529, headers={"content-type": "text/event-stream"})
+    error = node("run", responses=[None, failed])["error"]
+    assert (error["reason"], error["status"], error["type"]) == ("refused", 529, "overloaded_error")
 
 
 # --- A run that fails, and one that is stopped ------------------------------------------------------------------------
@@ -260,13 +297,12 @@ def test_a_gateways_html_is_a_refusal_without_words(node: Node) -> None:
 
 
 def test_an_error_event_fails_the_run_after_what_came_before_it(node: Node) -> None:
-    failed = (
-        'event: error\ndata: {"error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "q1"}\n\n'
-    )
-    told = node("run", responses=[play(HI + failed + DONE)])
+    body = {"error": {"type": "api_error", "message": "cut"}, "request_id": "q1", "ending": {"kind": "truncated"}}
+    told = node("run", responses=[play(HI + f"event: error\ndata: {json.dumps(body)}\n\n" + DONE)])
+    error = told["error"]
     assert told["events"] == [{"text": "Hi"}]
-    assert (told["error"]["reason"], told["error"]["type"]) == ("failed", "overloaded_error")
-    assert (told["error"]["message"], told["error"]["requestId"]) == ("Overloaded", "q1")
+    assert (error["reason"], error["type"], error["message"]) == ("failed", "api_error", "cut")
+    assert (error["requestId"], error["ending"]) == ("q1", "truncated")
 
 
 def test_an_error_event_without_done_is_no_lost_connection(node: Node) -> None:
@@ -330,6 +366,16 @@ def test_an_error_of_an_unknown_type_is_said_by_what_happened(node: Node) -> Non
     said = describe(node, type="quota_error", reason="failed", retryAfter=9)
     assert said["headline"] == "The answer broke off with an error."
     assert said["detail"] == "m (quota_error, retry after 9 s)"
+
+
+def test_how_the_relay_saw_the_stream_end_says_more_than_a_type_that_it_made_up(node: Node) -> None:
+    said = describe(node, type="api_error", ending="truncated")
+    assert said["headline"] == "The API's answer broke off before it was complete."
+
+
+def test_an_error_of_the_api_itself_is_said_by_its_type(node: Node) -> None:
+    said = describe(node, type="overloaded_error", ending="error")
+    assert said["headline"] == "The API is overloaded. Wait a moment, then try again."
 
 
 def test_a_fault_of_the_page_is_not_blamed_on_the_server(node: Node) -> None:
