@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 from rawsse.client.exchange import Exchange, RequestData
 from rawsse.client.net import Origin, Stream, Timeouts, TLSContext, connect
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.errors import ConfigurationError, EventDataError, quote
+from rawsse.errors import ConfigurationError, quote
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.content import Message
 from rawsse.messages.lens import Lens
@@ -38,6 +39,9 @@ ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
+
+# RFC 3986, 2: what may stand in a URL, less the delimiters that a base URL has no use for.
+_URL_CHARS = re.compile(r"[A-Za-z0-9._~:/\[\]!$&'()*+,;=%-]*")
 
 Connect = Callable[[Origin, TLSContext], Awaitable[Stream]]
 
@@ -265,7 +269,7 @@ class AsyncMessages:
         exchange = self._client._exchange("/v1/messages/count_tokens", body, headers, timeouts)
         try:
             await exchange.open()
-            return Lens(_parse_object(await exchange.read_all()))
+            return Lens(await exchange.read_object())
         finally:
             exchange.close()
 
@@ -276,24 +280,31 @@ class AsyncMessages:
 def _credential(api_key: str | None, auth_token: str | None) -> tuple[str, str] | None:
     if api_key is not None and auth_token is not None:
         raise ConfigurationError("give api_key or auth_token, not both")
-    if api_key is not None:
-        return ("x-api-key", api_key.strip())
-    return ("authorization", f"Bearer {auth_token.strip()}") if auth_token is not None else None
+    # A key that was read from a file often has the end of its line with it. One that is blank is none.
+    key, token = (api_key or "").strip(), (auth_token or "").strip()
+    if key:
+        return ("x-api-key", key)
+    return ("authorization", f"Bearer {token}") if token else None
 
 
 def _split_base_url(url: str) -> tuple[Origin, str]:
     """The origin and the path prefix, without a slash at its end."""
+    if "@" in url.partition("//")[2].partition("/")[0] or "?" in url or "#" in url:
+        # Looked at first, and not quoted: what stands there may be a password.
+        raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
     try:
         parts = urlsplit(url)
         port = parts.port
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as exc:
         raise ConfigurationError(f"the base URL is no URL ({exc}): {quote(url)}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not host:
         raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(url)}")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ConfigurationError("the base URL may not have a user name, a query (?) or a fragment (#)")
-    origin = Origin(parts.scheme, parts.hostname, port or {"http": 80, "https": 443}[parts.scheme])
-    return origin, parts.path.rstrip("/")
+    if not _URL_CHARS.fullmatch(host + parts.path):
+        raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(url)}")
+    own_port = {"http": 80, "https": 443}[parts.scheme]
+    return Origin(parts.scheme, host, own_port if port is None else port), parts.path.rstrip("/")
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
@@ -302,7 +313,7 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
         return text.encode()
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 
 
@@ -318,17 +329,9 @@ def _with_betas(headers: Mapping[str, str] | None, betas: Sequence[str] | None) 
     return {**fields, **{name.lower(): value for name, value in (headers or {}).items()}}
 
 
-def _check_field(name: str, value: str) -> None:
-    # Looked at here, because the HTTP library's own message would quote the value, and the value may be the key.
+def _check_field(name: str, value: object) -> None:
+    # The value is never quoted: it may be the key.
+    if not isinstance(value, str):
+        raise ConfigurationError(f"the header field {quote(name)} must be a string, not {type(value).__name__}")
     if not value.isascii() or not value.isprintable():
-        raise ConfigurationError(f"the header field {name} has a character that HTTP does not allow")
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise EventDataError(f"the answer is no JSON ({exc}): {quote(body)}") from None
-    if not isinstance(value, dict):
-        raise EventDataError(f"the answer is no JSON object: {quote(body)}")
-    return value
+        raise ConfigurationError(f"the header field {quote(name)} has a character that HTTP does not allow")

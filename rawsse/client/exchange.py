@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rawsse.client.net import READ_BYTES, Interrupted, Stream, Timeouts, Waiter
 from rawsse.errors import (
@@ -29,6 +29,7 @@ from rawsse.errors import (
     BodyTooLargeError,
     ConnectTimeoutError,
     ContentTimeoutError,
+    EventDataError,
     HeadTimeoutError,
     HTTPProtocolError,
     Phase,
@@ -36,6 +37,7 @@ from rawsse.errors import (
     StreamCancelledError,
     StreamTruncatedError,
     TotalTimeoutError,
+    quote,
     status_error,
 )
 from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, EndOfMessage, Response
@@ -68,6 +70,23 @@ class Timing:
     first_event: float | None = None
     first_content: float | None = None
     ended: float | None = None
+
+
+class _Alarm(NamedTuple):
+    """When a wait ends without its result, in the loop's time, and what is raised then."""
+
+    at: float
+    error: type[APITimeoutError]
+
+
+# Each clock: its name in `Timeouts`, and what is said when it has run out.
+_CLOCKS: Mapping[type[APITimeoutError], tuple[str, str]] = {
+    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}"),
+    HeadTimeoutError: ("head", "no response head within {seconds} of the request"),
+    SilenceTimeoutError: ("silence", "not a single byte came for {seconds}, not even a ping"),
+    ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds}"),
+    TotalTimeoutError: ("total", "the whole call took longer than {seconds}"),
+}
 
 
 class Exchange:
@@ -110,44 +129,45 @@ class Exchange:
     async def open(self) -> Response:
         """Connect, send the request, and wait for the response's head.
 
-        Raises `APIError`; where the status is no success (2xx), the `APIStatusError` for it, with the body read.
+        Raises `APIError`; where the status is no success (2xx), the `APIStatusError` for it, with the body read. Raises
+        `HTTPUsageError`, before anything is sent, for a request that HTTP does not allow.
         """
+        request = self.request
+        wire = self._http.send_request(request.method, request.target, request.headers, request.body)
         self._started = asyncio.get_running_loop().time()
 
         # Connecting...
-        deadline = self._from_now(self._timeouts.connect)
-        self._stream = await self._wait(self._connect_unless_closed, deadline, ConnectTimeoutError)
+        self._stream = await self._wait(self._connect_unless_closed, self._alarm(ConnectTimeoutError))
         self.timing.connected = self.elapsed()
 
         # Sending the request...
         self.phase = "send"
-        request = self.request
-        wire = self._http.send_request(request.method, request.target, request.headers, request.body)
         stream = self._stream
-        deadline = self._from_now(self._timeouts.head)
-        await self._wait(lambda: stream.write(wire), deadline, HeadTimeoutError)
+        await self._wait(lambda: stream.write(wire), self._alarm(HeadTimeoutError))
 
         # Waiting for the head...
         self.phase = "head"
-        deadline = self._from_now(self._timeouts.head)
+        alarm = self._alarm(HeadTimeoutError)
         while (event := self._next_event()) is None:
-            await self._receive(deadline, HeadTimeoutError)
+            await self._receive(alarm)
         assert isinstance(event, Response)  # noqa: S101 - HTTP allows nothing else here
         self.response = event
         self.phase = "open"
         self.timing.head = self.elapsed()
-        self._decoder = self._guard(lambda: ContentDecoder(event.headers.get("content-encoding", "")))
         if not 200 <= event.status < 300:
-            raise self._failed(status_error(event.status, _json_or_text(await self.read_all()), event.headers))
+            raise self._failed(status_error(event.status, await self._read_refusal(event), event.headers))
+        self._decoder = self._guard(lambda: _decoder_for(event))
         return event
 
     async def read(self) -> bytes:
         """The next bytes of the body, content decoding undone; `b""` when it is whole. Raises `APIError`."""
-        assert self._decoder is not None  # noqa: S101 - `open` has returned
+        decoder = self._decoder
+        assert decoder is not None  # noqa: S101 - `open` has returned
         while not self._is_over:
             match self._next_event():
                 case Data(data=data):
-                    if decoded := self._guard(lambda: self._decode(data)):
+                    self.bytes_received += len(data)
+                    if decoded := self._guard(lambda: decoder.decode(data)):
                         return decoded
                 case EndOfMessage():
                     self.close()
@@ -155,19 +175,33 @@ class Exchange:
                     await self._receive_body()
         return b""
 
-    async def read_all(self) -> bytes:
-        """The whole body of an answer that is no stream. Raises `APIError`; `BodyTooLargeError` above `max_json_bytes`."""
-        pieces: list[bytes] = []
-        size = 0
+    async def read_object(self) -> dict[str, Any]:
+        """The whole body of an answer that is one JSON object. Raises `APIError`; `BodyTooLargeError` above
+        `max_json_bytes`, `EventDataError` if it is something else."""
+        body = bytearray()
         while piece := await self.read():
-            pieces.append(piece)
-            size += len(piece)
-            if size > self._max_json_bytes:
+            body += piece
+            if len(body) > self._max_json_bytes:
                 limit = self._max_json_bytes
-                raise self._failed(
-                    BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
-                )
-        return b"".join(pieces)
+                error = BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
+                raise self._failed(error)
+        value = _json_or_text(bytes(body))
+        if not isinstance(value, dict):
+            raise self._failed(EventDataError(f"the answer is no JSON object: {quote(bytes(body))}"))
+        return value
+
+    async def _read_refusal(self, response: Response) -> object:
+        """The body of an error answer, as far as it comes: one that is cut, or endless, does not hide the status."""
+        body = bytearray()
+        try:
+            self._decoder = _decoder_for(response)
+            while len(body) <= self._max_json_bytes and (piece := await self.read()):
+                body += piece
+        except StreamCancelledError:
+            raise
+        except APIError:
+            pass
+        return _json_or_text(bytes(body))
 
     def note_content(self) -> None:
         """Content has come: the content clock starts afresh."""
@@ -178,6 +212,8 @@ class Exchange:
 
         A task that waits in `open` or `read` wakes up with `StreamCancelledError`.
         """
+        if self.timing.ended is None and self._started < math.inf:
+            self.timing.ended = self.elapsed()
         self._is_over = True
         self._waiter.interrupt()
         if self._stream is not None:
@@ -186,22 +222,21 @@ class Exchange:
     # Waiting -------------------------------------------------------------------------------------------------------
 
     async def _receive_body(self) -> None:
-        now = asyncio.get_running_loop().time()
-        silence = now + (self._timeouts.silence or math.inf)
-        content = now + (self._timeouts.content or math.inf) - self._waited_for_content
-        if content < silence:
-            received = await self._receive(self._bounded(content), ContentTimeoutError)
-        else:
-            received = await self._receive(self._bounded(silence), SilenceTimeoutError)
-        self._waited_for_content += asyncio.get_running_loop().time() - now
-        self.bytes_received += received
+        before = asyncio.get_running_loop().time()
+        silence = self._alarm(SilenceTimeoutError)
+        content = self._alarm(ContentTimeoutError, spent=self._waited_for_content)
+        await self._receive(content if content.at < silence.at else silence)
+        self._waited_for_content += asyncio.get_running_loop().time() - before
 
-    def _from_now(self, seconds: float | None) -> float:
-        return self._bounded(asyncio.get_running_loop().time() + (seconds or math.inf))
+    def _alarm(self, error: type[APITimeoutError], *, spent: float = 0.0) -> _Alarm:
+        """When the clock that raises `error` runs out, or that of the whole call if it does so first."""
+        alarm = _Alarm(asyncio.get_running_loop().time() + (self._seconds(error) or math.inf) - spent, error)
+        total = self._started + (self._timeouts.total or math.inf)
+        return alarm if alarm.at < total else _Alarm(total, TotalTimeoutError)
 
-    def _bounded(self, deadline: float) -> float:
-        """The deadline, or that of the whole call, whichever is earlier."""
-        return min(deadline, self._started + (self._timeouts.total or math.inf))
+    def _seconds(self, error: type[APITimeoutError]) -> float | None:
+        seconds: float | None = getattr(self._timeouts, _CLOCKS[error][0])
+        return seconds
 
     async def _connect_unless_closed(self) -> Stream:
         stream = await self._connect()
@@ -209,21 +244,20 @@ class Exchange:
             stream.abort()
         return stream
 
-    async def _receive(self, deadline: float, error: type[APITimeoutError]) -> int:
-        """Take the next bytes from the network; how many there were."""
+    async def _receive(self, alarm: _Alarm) -> None:
+        """Take the next bytes from the network."""
         stream = self._stream
         assert stream is not None  # noqa: S101 - `open` has connected
-        data = await self._wait(lambda: stream.read(READ_BYTES), deadline, error)
+        data = await self._wait(lambda: stream.read(READ_BYTES), alarm)
         self._guard(lambda: self._http.receive_data(data))
-        return len(data)
 
-    async def _wait(self, operation: Callable[[], Awaitable[T]], deadline: float, error: type[APITimeoutError]) -> T:
+    async def _wait(self, operation: Callable[[], Awaitable[T]], alarm: _Alarm) -> T:
         try:
-            return await self._waiter.wait(operation, deadline)
+            return await self._waiter.wait(operation, alarm.at)
         except Interrupted:
             raise self._failed(StreamCancelledError("the stream was closed while it was waited for")) from None
         except TimeoutError:
-            raise self._failed(self._timed_out(error)) from None
+            raise self._failed(self._timed_out(alarm.error)) from None
         except APIError as exc:
             raise self._failed(exc) from exc.__cause__
         except OSError as exc:
@@ -235,20 +269,9 @@ class Exchange:
     # Failures ------------------------------------------------------------------------------------------------------
 
     def _timed_out(self, error: type[APITimeoutError]) -> APITimeoutError:
-        total = self._timeouts.total
-        if total is not None and self.elapsed() >= total:
-            return TotalTimeoutError(f"the whole call took longer than {total:g} s", seconds=total)
-        if error is ConnectTimeoutError:
-            seconds = self._timeouts.connect
-            return error(f"no connection to {self.request.host_field} within {seconds:g} s", seconds=seconds)
-        if error is HeadTimeoutError:
-            seconds = self._timeouts.head
-            return error(f"no response head within {seconds:g} s of the request", seconds=seconds)
-        if error is ContentTimeoutError:
-            seconds = self._timeouts.content
-            return error(f"the connection lives, but no content came for {seconds:g} s", seconds=seconds)
-        seconds = self._timeouts.silence
-        return error(f"not a single byte came for {seconds:g} s, not even a ping", seconds=seconds)
+        seconds = self._seconds(error)
+        words = _CLOCKS[error][1]
+        return error(words.format(seconds=f"{seconds:g} s", host=self.request.host_field), seconds=seconds)
 
     def _lost(self, exc: OSError) -> APIConnectionError:
         words = exc.strerror or str(exc) or type(exc).__name__
@@ -269,10 +292,6 @@ class Exchange:
             raise self._failed(APIConnectionError(text))
         raise self._failed(StreamTruncatedError("the connection was closed in the middle of the answer"))
 
-    def _decode(self, data: bytes) -> bytes:
-        assert self._decoder is not None  # noqa: S101 - `open` has returned
-        return self._decoder.decode(data)
-
     def _guard(self, operation: Callable[[], T]) -> T:
         try:
             return operation()
@@ -284,7 +303,12 @@ class Exchange:
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
+        error.safe_to_retry = error.may_heal
         return error
+
+
+def _decoder_for(response: Response) -> ContentDecoder:
+    return ContentDecoder(response.headers.get("content-encoding", ""))
 
 
 def _json_or_text(body: bytes) -> object:

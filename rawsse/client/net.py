@@ -16,11 +16,14 @@ task. So a stream that is closed while somebody waits for it wakes that somebody
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import math
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from rawsse.errors import APIConnectionError, ConfigurationError, quote
 
@@ -95,11 +98,11 @@ class TCPStream:
 class FakeStream:
     """A `Stream` made of byte chunks: each `read` gives the next one, whole. `written` holds what was written.
 
-    After the chunks comes `end`: `b""` (the peer closed), an exception (raised), or None (the peer is silent: `read` waits
-    until it is cancelled, or the stream is aborted).
+    A number among the chunks is so many seconds of silence. After the chunks comes `end`: `b""` (the peer closed), an
+    exception (raised), or None (the peer is silent: `read` waits until it is cancelled, or the stream is aborted).
     """
 
-    def __init__(self, chunks: Iterable[bytes] = (), *, end: bytes | BaseException | None = b"") -> None:
+    def __init__(self, chunks: Iterable[bytes | float] = (), *, end: bytes | BaseException | None = b"") -> None:
         self._chunks = iter(chunks)
         self._end = end
         self._aborted = asyncio.Event()
@@ -108,25 +111,34 @@ class FakeStream:
 
     async def read(self, max_bytes: int) -> bytes:
         del max_bytes  # chunks come as the test cut them
-        if self.is_aborted:
-            raise ConnectionAbortedError("the stream was aborted")
+        self._check()
         for chunk in self._chunks:
-            return chunk
+            if isinstance(chunk, bytes):
+                return chunk
+            await self._be_silent(chunk)
         if isinstance(self._end, BaseException):
             raise self._end
         if self._end is None:
-            await self._aborted.wait()
-            raise ConnectionAbortedError("the stream was aborted")
-        return self._end
+            await self._be_silent(None)
+        return self._end or b""
 
     async def write(self, data: bytes) -> None:
-        if self.is_aborted:
-            raise ConnectionAbortedError("the stream was aborted")
+        self._check()
         self.written += data
 
     def abort(self) -> None:
         self.is_aborted = True
         self._aborted.set()
+
+    def _check(self) -> None:
+        if self.is_aborted:
+            raise ConnectionAbortedError("the stream was aborted")
+
+    async def _be_silent(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._aborted.wait()
+        self._check()
 
 
 class TLSContext:
@@ -157,21 +169,86 @@ class TLSContext:
 async def connect(origin: Origin, tls: TLSContext) -> Stream:
     """Connect to `origin`, with TLS if its scheme is https. The caller sets the deadline and must `abort` the stream.
 
-    Several addresses are tried side by side ("happy eyeballs"), so that a dead IPv6 route costs a quarter of a second.
     Raises `APIConnectionError` naming the origin, with the operating system's error as its cause.
     """
-    context = tls.get() if origin.scheme == "https" else None
+    secure: dict[str, Any] = {}
+    if origin.scheme == "https":
+        # We never say goodbye, we abort. The timeout is for asyncio, which does when it is cancelled after the handshake.
+        secure = {"ssl": tls.get(), "server_hostname": origin.host, "ssl_shutdown_timeout": 0.1}
     try:
-        reader, writer = await asyncio.open_connection(
-            origin.host,
-            origin.port,
-            ssl=context,
-            limit=READ_BYTES,
-            happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS,
-        )
+        sock = await _open_socket(origin)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=READ_BYTES, **secure)
     except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that IDNA cannot encode
         raise APIConnectionError(f"cannot connect to {origin}: {exc}") from exc
     return TCPStream(reader, writer)
+
+
+# --- TCP -----------------------------------------------------------------------------------------------------------
+
+_Address = tuple[socket.AddressFamily, Any]
+
+
+async def _open_socket(origin: Origin) -> socket.socket:
+    """A connected socket. Several addresses are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6 route
+    costs a quarter of a second.
+
+    asyncio has this too (`happy_eyeballs_delay`), but loses a socket that connects while the call is being cancelled.
+    """
+    addresses = await _look_up(origin)
+    attempts: list[asyncio.Task[socket.socket]] = []
+    winner: asyncio.Task[socket.socket] | None = None
+    try:
+        while winner is None:
+            if addresses:
+                attempts.append(asyncio.create_task(_connect_socket(*addresses.pop(0))))
+            elif all(attempt.done() for attempt in attempts):
+                raise _together([attempt.exception() for attempt in attempts])
+            pending = [attempt for attempt in attempts if not attempt.done()]
+            patience = HAPPY_EYEBALLS_SECONDS if addresses else None
+            done, _ = await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((attempt for attempt in done if attempt.exception() is None), None)
+    finally:
+        for attempt in attempts:
+            if attempt is not winner:
+                attempt.cancel()
+                attempt.add_done_callback(_discard)
+    return winner.result()
+
+
+async def _look_up(origin: Origin) -> list[_Address]:
+    """The addresses of the host, families in turn (RFC 8305, 4: "interleave address families")."""
+    where = (origin.host, origin.port)
+    try:
+        found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:  # no address but a name: a thread asks for it
+        found = await asyncio.get_running_loop().getaddrinfo(*where, type=socket.SOCK_STREAM)
+    first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
+    others = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
+    pairs = itertools.zip_longest(first, others)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+async def _connect_socket(family: socket.AddressFamily, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _together(errors: list[BaseException | None]) -> BaseException:
+    """One error for those of all attempts."""
+    only = errors[0] if len(errors) == 1 else None
+    return only or OSError("; ".join(str(error) for error in errors))
+
+
+def _discard(attempt: asyncio.Task[socket.socket]) -> None:
+    """What an attempt that lost came to is of no interest; a socket that it got all the same is closed."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 # --- Waiting -------------------------------------------------------------------------------------------------------
@@ -226,7 +303,7 @@ class Waiter:
         try:
             async with asyncio.timeout_at(when) as self._scope:
                 result = await operation()
-        except OSError as exc:
+        except Exception as exc:
             if self._is_interrupted:  # what the operation says of an aborted stream is of no interest
                 raise Interrupted from None
             if isinstance(exc, TimeoutError) and self._scope is not None and not self._scope.expired():

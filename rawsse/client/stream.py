@@ -56,6 +56,7 @@ class _BaseStream(Generic[E]):
         self._too_large: EventTooLargeError | None = None
         self._response: Response | None = None
         self._ending: Ending | None = None
+        self._error: APIError | None = None  # raised again by whoever goes on reading: a cut answer never looks whole
 
     # What is known -------------------------------------------------------------------------------------------------
 
@@ -110,11 +111,10 @@ class _BaseStream(Generic[E]):
     async def _guard_open(self) -> Response:
         try:
             response = await self._exchange.open()
+            # Looked at leniently: gateways call an event stream `text/plain`, or nothing. These two it cannot be.
             kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
             if kind in ("application/json", "text/html"):
-                body = await self._exchange.read()
-                text = f"asked for an event stream, got {kind}: {quote(body)}"
-                raise HTTPProtocolError(text)
+                raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(await self._exchange.read())}")
         except APIError as exc:
             raise self._failed(exc) from exc.__cause__
         except asyncio.CancelledError:
@@ -143,6 +143,10 @@ class _BaseStream(Generic[E]):
 
     async def _next(self) -> StreamEvent | None:
         """The next event of the wire, applied; None when the answer is whole. Raises `APIError`."""
+        if self._error is not None:
+            raise self._error
+        if self._response is None:
+            raise RuntimeError("the stream is not open: use `async with` first")
         while self._ending is None:
             try:
                 if self._pending:
@@ -185,6 +189,8 @@ class _BaseStream(Generic[E]):
     def _apply(self, sse: Event) -> StreamEvent | None:
         had_content = self._builder.has_content
         event = self._builder.feed(sse)
+        if event is None:
+            return None
         timing = self._exchange.timing
         if timing.first_event is None:
             timing.first_event = self._exchange.elapsed()
@@ -203,7 +209,6 @@ class _BaseStream(Generic[E]):
 
     def _end(self, *, text: str, tail_missing: bool = False) -> None:
         self._exchange.close()
-        self._exchange.timing.ended = self._exchange.elapsed()
         self._ending = Ending(
             kind="complete",
             text=text,
@@ -222,11 +227,8 @@ class _BaseStream(Generic[E]):
     def _failed(self, error: APIError) -> APIError:
         """Give the error what its reader needs, and the stream its ending."""
         self._exchange.close()
-        if self._response is not None:
-            error.phase = self._builder.phase
-            error.bytes_received = self._exchange.bytes_received
-        else:
-            error.phase = error.phase or self._exchange.phase
+        error.phase = self._exchange.phase if self._response is None else self._builder.phase
+        error.bytes_received = self._exchange.bytes_received
         error.request_id = error.request_id or self.request_id
         error.partial = self._builder.message
         if error.partial is not None:
@@ -243,6 +245,7 @@ class _BaseStream(Generic[E]):
                 bytes_received=error.bytes_received,
             )
         error.ending = self._ending
+        self._error = self._error or error
         return error
 
 
@@ -269,8 +272,11 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
     def __init__(self, exchange: Exchange, builder: MessageBuilder, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         super().__init__(exchange, builder, max_event_bytes=max_event_bytes)
         self._expanded: deque[MessageStreamEvent] = deque()
-        self.text_stream: AsyncIterator[str] = _TextStream(self)
+
+    @property
+    def text_stream(self) -> AsyncIterator[str]:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
+        return _TextStream(self)
 
     def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
         return self
@@ -286,15 +292,13 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
 
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
-        async for _ in self:
+        self._expanded.clear()
+        while await self._next() is not None:
             pass
 
     async def get_final_message(self) -> Message:
         """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
         await self.until_done()
-        if self._ending is not None and self._ending.kind != "complete":
-            error = StreamCancelledError(f"there is no final message: {self._ending.text}")
-            raise self._failed(error)
         return self.current_message_snapshot
 
     async def get_final_text(self) -> str:

@@ -1,0 +1,547 @@
+"""rawsse.client.net: TCP and TLS on real sockets, the fake stream, and waiting that a deadline or another task ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import certifi
+import pytest
+from support.clock import run, ticks
+from support.sockets import LOCALHOST, serving
+
+from rawsse.client import net
+from rawsse.client.net import (
+    READ_BYTES,
+    FakeStream,
+    Interrupted,
+    Origin,
+    Stream,
+    Timeouts,
+    TLSContext,
+    Waiter,
+    connect,
+)
+from rawsse.errors import APIConnectionError, ConfigurationError
+
+
+def trusting() -> TLSContext:
+    return TLSContext(ssl.create_default_context(cafile=LOCALHOST))
+
+
+async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(100):
+        writer.write(data.upper())
+        await writer.drain()
+
+
+@pytest.fixture
+def listener() -> Any:
+    """A socket that the operating system lets people connect to, and that nobody serves."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+# --- Where a connection leads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "host_field", "text"),
+    [
+        (Origin("https", "api.example", 443), "api.example", "https://api.example"),
+        (Origin("https", "api.example", 8443), "api.example:8443", "https://api.example:8443"),
+        (Origin("http", "api.example", 80), "api.example", "http://api.example"),
+        (Origin("http", "127.0.0.1", 443), "127.0.0.1:443", "http://127.0.0.1:443"),
+        (Origin("http", "::1", 8000), "[::1]:8000", "http://[::1]:8000"),
+        (Origin("https", "::1", 443), "[::1]", "https://[::1]"),
+    ],
+)
+def test_the_host_field_has_the_port_unless_it_is_the_scheme_s_own(origin: Origin, host_field: str, text: str) -> None:
+    assert (origin.host_field, str(origin)) == (host_field, text)
+
+
+# --- Real sockets --------------------------------------------------------------------------------------------------
+
+
+def test_bytes_go_out_and_come_back() -> None:
+    async def story() -> tuple[bytes, bytes]:
+        async with serving(shout) as origin:
+            stream = await connect(origin, TLSContext())
+            await stream.write(b"hello")
+            first = await stream.read(3)
+            rest = await stream.read(READ_BYTES)
+            stream.abort()
+            return first, rest
+
+    assert run(story()) == (b"HEL", b"LO")
+
+
+def test_a_peer_that_closes_is_an_empty_read() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        await writer.wait_closed()
+
+    async def story() -> bytes:
+        async with serving(hang_up) as origin:
+            stream = await connect(origin, TLSContext())
+            data = await stream.read(READ_BYTES)
+            stream.abort()
+            return data
+
+    assert run(story()) == b""
+
+
+def test_a_peer_that_resets_is_an_os_error() -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        writer.transport.abort()
+
+    async def story() -> None:
+        async with serving(reset) as origin:
+            stream = await connect(origin, TLSContext())
+            await stream.write(b"x")
+            with pytest.raises(ConnectionResetError):
+                await stream.read(READ_BYTES)
+            stream.abort()
+
+    run(story())
+
+
+def test_abort_ends_the_connection_at_once_and_may_be_repeated() -> None:
+    async def story() -> bytes:
+        heard = asyncio.get_running_loop().create_future()
+
+        async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+            heard.set_result(await reader.read(10))
+
+        async with serving(listen) as origin:
+            stream = await connect(origin, TLSContext())
+            stream.abort()
+            stream.abort()
+            data: bytes = await heard
+            return data
+
+    assert run(story()) == b""
+
+
+def test_nobody_there_is_named_with_the_system_s_error_as_its_cause() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+
+    with pytest.raises(
+        APIConnectionError, match=f"cannot connect to http://127.0.0.1:{port}: .*Connect call failed"
+    ) as caught:
+        run(connect(Origin("http", "127.0.0.1", port), TLSContext()))
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_a_name_that_is_nobody_s_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(APIConnectionError, match=r"cannot connect to http://nobody\.invalid: .*not known"):
+        run(connect(Origin("http", "nobody.invalid", 80), TLSContext()))
+
+
+def test_a_name_that_no_name_server_could_take_is_named() -> None:
+    with pytest.raises(APIConnectionError, match=r"cannot connect to http://a{80}: "):
+        run(connect(Origin("http", "a" * 80, 80), TLSContext()))
+
+
+# --- Several addresses ---------------------------------------------------------------------------------------------
+
+BLACK_HOLE = ("192.0.2.1", 9)  # RFC 5737: for documentation; nothing is ever sent there, see `network`
+REFUSED = ("192.0.2.2", 9)
+SLOW = ("192.0.2.3", 9)
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets a name have these addresses. Three of them do not exist: one never answers, one refuses, one
+    takes a second."""
+    destination: list[Any] = []
+    original = asyncio.SelectorEventLoop.sock_connect
+
+    async def sock_connect(loop: asyncio.SelectorEventLoop, sock: socket.socket, address: Any) -> None:
+        if address == BLACK_HOLE:
+            await asyncio.Event().wait()
+        if address == REFUSED:
+            raise ConnectionRefusedError(111, "refused")
+        if address == SLOW:
+            await asyncio.sleep(1)
+        await original(loop, sock, destination[0] if address == SLOW else address)
+
+    def set_up(*addresses: tuple[str, int], listener: socket.socket | None = None) -> None:
+        destination.append(listener and listener.getsockname())
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", sock_connect)
+    return set_up
+
+
+async def time_to_connect() -> float:
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    stream = await connect(Origin("http", "name.example", 80), TLSContext())
+    stream.abort()
+    return loop.time() - before
+
+
+def test_an_address_that_never_answers_costs_a_quarter_of_a_second(network: Any, listener: socket.socket) -> None:
+    network(BLACK_HOLE, listener.getsockname())
+    assert run(time_to_connect()) == 0.25
+
+
+def test_an_address_that_refuses_costs_nothing(network: Any, listener: socket.socket) -> None:
+    network(REFUSED, REFUSED, listener.getsockname())
+    assert run(time_to_connect()) == 0
+
+
+def test_a_slow_address_is_waited_for_while_others_refuse(network: Any, listener: socket.socket) -> None:
+    network(SLOW, REFUSED, REFUSED, listener=listener)
+    assert run(time_to_connect()) == 1
+
+
+def test_where_every_address_refuses_each_is_told(network: Any) -> None:
+    network(REFUSED, REFUSED)
+    with pytest.raises(APIConnectionError, match=r"cannot connect to http://name\.example: .*refused; .*refused"):
+        run(time_to_connect())
+
+
+def test_two_connections_at_once_leave_one(network: Any, listener: socket.socket) -> None:
+    network(BLACK_HOLE, listener.getsockname(), listener.getsockname())
+    assert run(time_to_connect()) == 0.25
+
+
+def test_the_families_of_addresses_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    six, four = socket.AF_INET6, socket.AF_INET
+    found = [(family, 1, 6, "", name) for family, name in [(six, "a"), (six, "b"), (four, "c"), (six, "d")]]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert [name for _, name in run(net._look_up(Origin("http", "x", 1)))] == ["a", "c", "b", "d"]
+
+
+def test_a_name_is_looked_up_in_a_thread(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
+    host, port = listener.getsockname()
+
+    async def story() -> None:
+        stream = await connect(Origin("http", "localhost", port), TLSContext())
+        stream.abort()
+
+    assert host == "127.0.0.1"
+    run(story())
+
+
+# --- Cancelled -----------------------------------------------------------------------------------------------------
+
+
+async def cancel_after(steps: int, origin: Origin, tls: TLSContext) -> bool:
+    """Cancel a connect after so many steps of the loop; whether it was through by then. `run` sees what it leaves."""
+    task = asyncio.create_task(connect(origin, tls))
+    await ticks(steps)
+    finished = task.done()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        (await task).abort()
+    return finished
+
+
+def test_a_connect_that_is_cancelled_at_any_step_leaves_nothing(listener: socket.socket) -> None:
+    origin = Origin("http", *listener.getsockname())
+    finished = [run(cancel_after(steps, origin, TLSContext())) for steps in range(20)]
+    assert finished == sorted(finished)
+    assert set(finished) == {False, True}
+
+
+def test_a_handshake_that_is_cancelled_at_any_step_leaves_nothing() -> None:
+    async def story(steps: int) -> bool:
+        async with serving(shout, tls=True) as origin:
+            return await cancel_after(steps, origin, trusting())
+
+    steps = next(steps for steps in itertools.count() if run(story(steps)))
+    assert steps > 5
+
+
+def test_a_race_of_addresses_that_is_cancelled_at_any_step_leaves_nothing(
+    network: Any, listener: socket.socket
+) -> None:
+    network(REFUSED, listener.getsockname(), listener.getsockname())
+    origin = Origin("http", "name.example", 80)
+    for steps in range(20):
+        run(cancel_after(steps, origin, TLSContext()))
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+
+def test_tls_speaks_http_1_1_only() -> None:
+    async def story() -> tuple[bytes, str | None]:
+        chosen: list[str | None] = []
+
+        async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            chosen.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
+            await shout(reader, writer)
+
+        async with serving(note, tls=True) as origin:
+            context = TLSContext()
+            stream = await connect(origin, context)
+            await stream.write(b"hello")
+            data = await stream.read(READ_BYTES)
+            stream.abort()
+            return data, chosen[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+        assert run(story()) == (b"HELLO", "http/1.1")
+
+
+def test_a_certificate_that_nobody_signed_is_refused() -> None:
+    async def story() -> None:
+        async with serving(shout, tls=True) as origin:
+            await connect(origin, TLSContext())
+
+    with pytest.raises(
+        APIConnectionError, match=r"cannot connect to https://127.*: .*self-signed certificate"
+    ) as caught:
+        run(story())
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+def test_a_peer_that_does_not_speak_tls_is_refused() -> None:
+    async def story() -> None:
+        async with serving(shout) as origin:
+            await connect(origin._replace(scheme="https"), trusting())
+
+    with pytest.raises(APIConnectionError, match="cannot connect to https://127"):
+        run(story())
+
+
+def test_the_context_is_made_once_and_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = ssl.create_default_context
+
+    def counting(**options: Any) -> ssl.SSLContext:
+        made.append(options["cafile"])
+        return real(**options)
+
+    monkeypatch.setattr(ssl, "create_default_context", counting)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    context = TLSContext()
+    assert made == []
+    assert context.get() is context.get()
+    assert made == [certifi.where()]
+
+
+def test_a_context_of_one_s_own_is_used_as_it_is() -> None:
+    own = ssl.create_default_context()
+    assert TLSContext(own).get() is own
+
+
+def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
+    with pytest.raises(ConfigurationError, match=r"cannot read the certificates in '/nowhere/at/all.pem'"):
+        TLSContext().get()
+
+
+# --- The fake stream -----------------------------------------------------------------------------------------------
+
+
+def test_a_fake_stream_gives_its_chunks_as_they_were_cut_and_remembers_what_was_written() -> None:
+    async def story() -> list[bytes]:
+        stream: Stream = FakeStream([b"one", b"two"])
+        await stream.write(b"a")
+        await stream.write(b"b")
+        assert isinstance(stream, FakeStream)
+        assert stream.written == b"ab"
+        return [await stream.read(1) for _ in range(4)]
+
+    assert run(story()) == [b"one", b"two", b"", b""]
+
+
+def test_a_fake_stream_may_end_with_an_exception() -> None:
+    with pytest.raises(ConnectionResetError, match="gone"):
+        run(FakeStream(end=ConnectionResetError("gone")).read(1))
+
+
+def test_a_fake_stream_may_be_silent_for_a_while() -> None:
+    async def story() -> tuple[bytes, float]:
+        before = asyncio.get_running_loop().time()
+        data = await FakeStream([2.5, 1, b"late"]).read(1)
+        return data, asyncio.get_running_loop().time() - before
+
+    assert run(story()) == (b"late", 3.5)
+
+
+@pytest.mark.parametrize("chunks", [[], [60.0, b"never"]])
+def test_a_fake_stream_that_is_aborted_wakes_its_reader(chunks: list[bytes | float]) -> None:
+    async def story() -> None:
+        stream = FakeStream(chunks, end=None)
+        reader = asyncio.create_task(stream.read(1))
+        await ticks()
+        stream.abort()
+        with pytest.raises(ConnectionAbortedError, match="the stream was aborted"):
+            await reader
+        assert stream.is_aborted
+
+    run(story())
+
+
+def test_a_fake_stream_that_was_aborted_takes_and_gives_nothing() -> None:
+    async def story() -> None:
+        stream = FakeStream([b"one"])
+        stream.abort()
+        stream.abort()
+        with pytest.raises(ConnectionAbortedError):
+            await stream.read(1)
+        with pytest.raises(ConnectionAbortedError):
+            await stream.write(b"x")
+
+    run(story())
+
+
+# --- Timeouts ------------------------------------------------------------------------------------------------------
+
+
+def test_four_clocks_are_on_by_default() -> None:
+    assert Timeouts() == Timeouts(connect=10, head=120, silence=90, content=600, total=None)
+
+
+@pytest.mark.parametrize("name", ["connect", "head", "silence", "content", "total"])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_a_clock_must_be_positive_or_none(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"timeouts: {name} must be a number of seconds above 0, or None, not"):
+        Timeouts(**{name: value})
+    assert getattr(Timeouts(**{name: None}), name) is None
+
+
+# --- Waiting -------------------------------------------------------------------------------------------------------
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_wait_gives_what_it_waited_for() -> None:
+    async def answer() -> int:
+        return 42
+
+    assert run(Waiter().wait(answer, math.inf)) == 42
+
+
+def test_a_wait_ends_at_its_deadline() -> None:
+    async def story() -> float:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        with pytest.raises(TimeoutError):
+            await Waiter().wait(forever, before + 5)
+        return loop.time() - before
+
+    assert run(story()) == 5
+
+
+def test_a_wait_is_interrupted_from_another_task_in_the_next_step() -> None:
+    async def story() -> None:
+        waiter = Waiter()
+        waiting = asyncio.create_task(waiter.wait(forever, math.inf))
+        await ticks(2)
+        waiter.interrupt()
+        waiter.interrupt()
+        await ticks(2)
+        assert waiting.done()
+        with pytest.raises(Interrupted):
+            await waiting
+
+    run(story())
+
+
+def test_what_was_interrupted_stays_so() -> None:
+    async def story() -> None:
+        waiter = Waiter()
+        waiter.interrupt()
+        for _ in range(2):
+            with pytest.raises(Interrupted):
+                await waiter.wait(forever, math.inf)
+
+    run(story())
+
+
+@pytest.mark.parametrize("error", [ConnectionAbortedError("aborted"), APIConnectionError("refused")])
+def test_what_an_interrupted_operation_says_is_of_no_interest(error: Exception) -> None:
+    async def story() -> None:
+        waiter = Waiter()
+
+        async def fail() -> None:
+            waiter.interrupt()
+            raise error
+
+        with pytest.raises(Interrupted):
+            await waiter.wait(fail, math.inf)
+
+    run(story())
+
+
+def test_a_result_that_comes_with_the_interruption_is_of_no_interest() -> None:
+    async def story() -> None:
+        waiter = Waiter()
+
+        async def answer() -> int:
+            waiter.interrupt()
+            return 42
+
+        with pytest.raises(Interrupted):
+            await waiter.wait(answer, math.inf)
+
+    run(story())
+
+
+def test_the_system_s_own_timeout_is_not_taken_for_the_deadline() -> None:
+    async def give_up() -> None:
+        raise TimeoutError(110, "Connection timed out")
+
+    async def give_up_silently() -> None:
+        raise TimeoutError
+
+    with pytest.raises(ConnectionError, match="Connection timed out"):
+        run(Waiter().wait(give_up, math.inf))
+    with pytest.raises(ConnectionError, match="the connection timed out"):
+        run(Waiter().wait(give_up_silently, math.inf))
+
+
+def test_other_errors_pass() -> None:
+    async def fail() -> None:
+        raise ConnectionResetError("reset")
+
+    with pytest.raises(ConnectionResetError, match="reset"):
+        run(Waiter().wait(fail, math.inf))
+
+
+def test_a_task_that_is_cancelled_while_it_waits_is_cancelled() -> None:
+    async def story() -> None:
+        waiting = asyncio.create_task(Waiter().wait(forever, math.inf))
+        await ticks(2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run(story())
+
+
+def test_a_task_that_is_cancelled_and_interrupted_at_once_is_cancelled() -> None:
+    async def story() -> None:
+        waiter = Waiter()
+        waiting = asyncio.create_task(waiter.wait(forever, math.inf))
+        await ticks(2)
+        waiter.interrupt()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run(story())

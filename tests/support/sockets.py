@@ -1,0 +1,81 @@
+"""A server on a loopback socket for tests, with or without TLS, that leaves nothing behind whatever its clients do.
+
+    async with serving(handler) as origin:          # handler(reader, writer) runs once per connection
+        stream = await connect(origin, ...)
+
+asyncio's own server is not used: it reports a client that gives up in the handshake to the loop's exception handler, which
+`support.clock.run` takes for a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from rawsse.client.net import Origin
+
+__all__ = ["LOCALHOST", "Handler", "serving"]
+
+LOCALHOST = Path(__file__).with_name("localhost.pem")
+"""A certificate for localhost, 127.0.0.1 and ::1, and its key. Nobody trusts it but these tests."""
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(LOCALHOST)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, *, tls: bool = False) -> AsyncIterator[Origin]:
+    """Where the server listens. A handler that still runs at the end is cancelled; what one raises is raised here."""
+    context = _server_context() if tls else None
+    loop = asyncio.get_running_loop()
+    socks: list[socket.socket] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    def accept() -> None:
+        with contextlib.suppress(BlockingIOError):
+            socks.append(listener.accept()[0])
+            socks[-1].setblocking(False)
+            tasks.append(loop.create_task(_serve(socks[-1], handler, context)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop.add_reader(listener, accept)
+        try:
+            yield Origin("https" if tls else "http", "127.0.0.1", listener.getsockname()[1])
+        finally:
+            loop.remove_reader(listener)
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            for sock in socks:
+                sock.close()
+    for error in results:
+        if isinstance(error, Exception):
+            raise error
+
+
+async def _serve(sock: socket.socket, handler: Handler, context: ssl.SSLContext | None) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    try:
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
+    except OSError:
+        return  # the client has given up in the handshake
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    try:
+        await handler(reader, writer)
+    except OSError:
+        pass  # the client has gone
+    finally:
+        transport.abort()
