@@ -55,6 +55,7 @@ def test_an_empty_body_is_its_last_chunk() -> None:
 
 def test_sizes_are_hexadecimal_of_any_case_with_any_zeros_before() -> None:
     assert body_of(b"00A\r\n0123456789\r\n0b\r\n0123456789a\r\n000\r\n\r\nnext") == b"01234567890123456789a"
+    assert body_of(b"12\r\n0123456789abcdefgh\r\n0\r\n\r\nnext") == b"0123456789abcdefgh"
 
 
 def test_extensions_are_ignored() -> None:
@@ -154,6 +155,11 @@ def test_a_head_as_long_as_the_limit_is_read() -> None:
     assert MAX_CHUNK_HEAD_BYTES == 4096
     for reads in every_cut(b"1;" + b"a" * 16 + b"\r\nx"):
         assert read_chunks(reads, max_chunk_head_bytes=20)[0] == [b"x"]
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n"])
+def test_what_follows_the_body_counts_for_no_limit(end: bytes) -> None:
+    assert read_chunks([end + b"x" * 100], max_chunk_head_bytes=20) == ([], b"x" * 100)
 
 
 def read_with_h11(wire: bytes) -> bytes | None:
