@@ -14,16 +14,16 @@ itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote
 
 from rawsse.client.client import AsyncClient
-from rawsse.errors import RawsseError
+from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.relay.dialects import (
     Dialect,
     EventsDialect,
@@ -35,9 +35,10 @@ from rawsse.relay.dialects import (
     read_chat,
     read_messages,
 )
-from rawsse.relay.guard import Guard, Refusal
+from rawsse.relay.exchange import Answer, Exchange, Receive, Scope, Send
+from rawsse.relay.guard import Guard
 from rawsse.relay.page import NoSuchPage, Page
-from rawsse.relay.runs import Gone, Reader, Run, RunLimits, Runs, TooManyRuns
+from rawsse.relay.runs import Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 
 __all__ = ["HEARTBEAT_SECONDS", "MAX_CHAT_BYTES", "MAX_PROMPT_CHARS", "Relay"]
@@ -68,10 +69,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CHAT_STREAM = re.compile(r"/api/chat/(.+)/stream")
 
 T = TypeVar("T")
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Handler = Callable[[], Awaitable[None]]
 
 log = logging.getLogger("rawsse.relay")
 
@@ -80,7 +78,8 @@ class Relay:
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. `model` and `max_tokens` are for requests that name none.
-    `guard` decides who may come in. `static` is a folder that replaces the built-in page. `limits` are those of runs.
+    `guard` decides who may come in. `static` is a folder that replaces the built-in page. `limits` are those of runs. Raises
+    `ConfigurationError`.
     """
 
     def __init__(
@@ -96,6 +95,8 @@ class Relay:
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_prompt_chars: int = MAX_PROMPT_CHARS,
     ) -> None:
+        if not heartbeat_seconds > 0:
+            raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
         self._client = client
         self._defaults = {"model": model, "max_tokens": max_tokens}
         self._guard = guard or Guard()
@@ -115,7 +116,9 @@ class Relay:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await _Exchange(self, scope, receive, send).answer()
+            exchange = Exchange(scope, receive, send, self._guard, max_body_bytes=self._max_chat_bytes)
+            with contextlib.suppress(OSError):  # the client has gone: there is nobody to tell
+                await _Call(self, exchange).answer()
         else:
             raise ValueError(f"the relay has no answer to ASGI scope {scope['type']!r}")
 
@@ -130,206 +133,202 @@ class Relay:
                 return
 
 
-class _Answer(Exception):  # noqa: N818 - a way out, not a failure
-    """An answer to give instead of going on: an error in the Messages API's form."""
+class _Call:
+    """One request to the relay: its route, followed to the end."""
 
-    def __init__(
-        self,
-        status: int,
-        type: str,
-        message: str,
-        *,
-        field: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        error = {"type": type, "message": message} | ({"field": field} if field else {})
-        self.body = json.dumps({"type": "error", "error": error}).encode()
-        self.headers = tuple((headers or {}).items())
-
-
-class _Exchange:
-    """One request to the relay, and its answer."""
-
-    def __init__(self, relay: Relay, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, relay: Relay, exchange: Exchange) -> None:
         self._relay = relay
         self._runs = relay._runs
-        self._receive = receive
-        self._send = send
-        self.method: str = scope["method"]
-        # ASGI: with `root_path` (a mounted application) the path may or may not begin with it.
-        root, path = scope.get("root_path", ""), scope["path"]
-        self.path: str = path.removeprefix(root) if root and path.startswith(root) else path
-        self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._exchange = exchange
+        self._limit = relay._max_prompt_chars
 
     async def answer(self) -> None:
         """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
+        exchange = self._exchange
         try:
-            self._check_guard()
-            await self._route()
-        except _Answer as answer:
-            headers = (("content-type", "application/json"), *answer.headers)
-            await self._send_whole(answer.status, headers, answer.body)
-        except InvalidRequest as exc:
-            kind = "request_too_large" if exc.status == 413 else "invalid_request_error"
-            refused = _Answer(exc.status, kind, str(exc), field=exc.field)
-            await self._send_whole(exc.status, (("content-type", "application/json"),), refused.body)
-        except NoSuchPage:
-            missing = _Answer(404, "not_found_error", f"there is no {self.path}")
-            await self._send_whole(404, (("content-type", "application/json"),), missing.body)
-        except OSError:
-            pass  # the client has gone: there is nobody to tell
+            try:
+                await self._route()
+            except InvalidRequest as exc:
+                raise Answer.of(exc) from None
+            except NoSuchPage:
+                raise Answer(404, "not_found_error", f"there is no {exchange.path}") from None
+        except Answer as answer:
+            await exchange.send_answer(answer)
 
-    def _check_guard(self) -> None:
-        is_page = self.method in ("GET", "HEAD") and not self.path.startswith(("/runs/", "/api/", "/v1/"))
-        needs_token = not is_page and self.method != "OPTIONS"
-        refusal: Refusal | None = self._relay._guard.refuse(self.headers, needs_token=needs_token)
-        if refusal is not None:
-            raise _Answer(refusal.status, refusal.type, refusal.message)
+    def _handlers(self) -> Mapping[str, Handler]:
+        """What the path takes, by method."""
+        path = self._exchange.path
+        if path == "/v1/messages":
+            return {"POST": self._messages}
+        if path == "/v1/messages/count_tokens":
+            return {"POST": self._count_tokens}
+        if path == "/api/chat":
+            return {"POST": self._chat}
+        if path in _TEXT_PATHS:
+            return {"POST": self._text}
+        if path.startswith("/runs/"):
+            return {"GET": self._read_run, "DELETE": self._stop_run}
+        if _CHAT_STREAM.fullmatch(path):
+            return {"GET": self._resume_chat}
+        return {"GET": self._file, "HEAD": self._file}
 
     async def _route(self) -> None:
-        match self.method, self.path:
-            case "OPTIONS", _:
-                await self._preflight()
-            case "POST", "/v1/messages":
-                await self._messages()
-            case "POST", "/v1/messages/count_tokens":
-                await self._count_tokens()
-            case "POST", "/api/chat":
-                await self._chat()
-            case "POST", path if path in _TEXT_PATHS:
-                body = await self._read_json()
-                request = read_chat(body, max_prompt_chars=self._relay._max_prompt_chars)
-                await self._follow(self._begin(TextDialect(), request))
-            case "GET", path if found := _CHAT_STREAM.fullmatch(path):
-                await self._resume_chat(unquote(found[1]))
-            case "GET" | "DELETE", path if path.startswith("/runs/"):
-                await self._run(path.removeprefix("/runs/"))
-            case "GET" | "HEAD", "/healthz":
-                await self._send_whole(200, (("content-type", "text/plain; charset=utf-8"),), b"ok\n")
-            case "GET" | "HEAD", _:
-                await self._file()
-            case _:
-                raise _Answer(404, "not_found_error", f"there is no {self.method} {self.path}")
+        exchange = self._exchange
+        if exchange.path == "/healthz":  # for whoever asks: balancers ask by address, and learn nothing
+            await exchange.send_whole(200, [("content-type", "text/plain; charset=utf-8")], b"ok\n")
+            return
+        handlers = self._handlers()
+        is_page = "HEAD" in handlers
+        self._check_guard(needs_token=not is_page and exchange.method != "OPTIONS")
+        if exchange.method == "OPTIONS":
+            await exchange.send_preflight(", ".join(handlers))
+        elif (handler := handlers.get(exchange.method)) is not None:
+            await handler()
+        else:
+            if is_page:
+                self._relay._page.find(exchange.path)  # what is not there is not there for any method
+            headers = {"allow": ", ".join(handlers)}
+            text = f"{exchange.path} does not take {exchange.method}"
+            raise Answer(405, "invalid_request_error", text, headers=headers)
+
+    def _check_guard(self, *, needs_token: bool) -> None:
+        refusal = self._relay._guard.refuse(self._exchange.headers, needs_token=needs_token)
+        if refusal is not None:
+            raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
 
     # Routes that begin a run -----------------------------------------------------------------------------------------
 
     async def _messages(self) -> None:
-        body = await self._read_json()
-        request = {**self._relay._defaults, **read_messages(body, max_prompt_chars=self._relay._max_prompt_chars)}
+        request = read_messages(await self._exchange.read_json(), max_prompt_chars=self._limit)
         if request.get("stream"):
-            await self._follow(self._begin(MessagesDialect(), request))
-            return
-        await self._whole_message(request)
+            await self._follow(self._begin(MessagesDialect(), request), keeps_status=True)
+        else:
+            await self._whole_message(request)
+
+    async def _text(self) -> None:
+        request = read_chat(await self._exchange.read_json(), max_prompt_chars=self._limit)
+        await self._follow(self._begin(TextDialect(), request), keeps_status=True)
 
     async def _chat(self) -> None:
-        body = await self._read_json()
-        limit = self._relay._max_prompt_chars
-        if not is_ui_request(body):
-            await self._follow(self._begin(EventsDialect(), read_chat(body, max_prompt_chars=limit)))
-            return
-        chat, request = read_ui(body, max_prompt_chars=limit)
-        await self._follow(self._begin(UIDialect(), request, alias=chat))
+        body = await self._exchange.read_json()
+        if is_ui_request(body):
+            chat, request = read_ui(body, max_prompt_chars=self._limit)
+            run = self._begin(UIDialect(), request, alias=chat)
+        else:
+            run = self._begin(EventsDialect(), read_chat(body, max_prompt_chars=self._limit))
+        await self._follow(run, keeps_status=True)
 
     def _begin(self, dialect: Dialect, request: dict[str, Any], alias: str | None = None) -> Run:
         """A new run, or the one that this request began before: a client that names its run may repeat its request."""
-        wanted = self.headers.get("x-run-id")
+        wanted = self._exchange.headers.get("x-run-id") if dialect.is_resumable else None
         if wanted is not None:
             if not _RUN_ID.fullmatch(wanted):
-                text = "x-run-id: must be 16 to 64 of A-Z a-z 0-9 _ -"
-                raise _Answer(400, "invalid_request_error", text, field="x-run-id")
+                raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
             if (run := self._runs.get(wanted)) is not None:
+                if run.dialect.name != dialect.name:
+                    text = f"x-run-id: is that of another run, which speaks the {run.dialect.name} dialect"
+                    raise Answer(409, "conflict_error", text, field="x-run-id")
                 return run
-        body = {**self._relay._defaults, **request}
-        headers = self._api_headers()
+        body, headers = self._relay._defaults | request, self._api_headers()
         events = self._relay._client.messages.events
         try:
             return self._runs.begin(
                 dialect, lambda: events(body, headers=headers, strict=False), id=wanted, alias=alias
             )
-        except TooManyRuns as exc:
-            raise _Answer(503, "overloaded_error", str(exc), headers={"retry-after": "5"}) from None
+        except (TooManyRuns, Closed) as exc:
+            raise Answer(503, "overloaded_error", str(exc), headers={"retry-after": "5"}) from None
 
     def _api_headers(self) -> dict[str, str]:
         """What of the client's header is the API's business. Never its credentials: the key is the relay's own."""
-        wanted = ("anthropic-version", "anthropic-beta")
-        return {name: self.headers[name] for name in wanted if name in self.headers}
+        headers = self._exchange.headers
+        found = {name: headers[name] for name in ("anthropic-version", "anthropic-beta") if name in headers}
+        for name, value in found.items():
+            if not (value.isascii() and value.isprintable()):
+                raise InvalidRequest(name, "must be printable ASCII")
+        return found
 
     # Routes that read one --------------------------------------------------------------------------------------------
 
-    async def _run(self, id: str) -> None:
-        run = self._runs.get(id)
+    def _find_run(self) -> Run:
+        run = self._runs.get(self._exchange.path.removeprefix("/runs/"))
         if run is None or not run.dialect.is_resumable:
-            raise _Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
-        if self.method == "DELETE":
-            run.stop(Failure(200, "cancelled", "stopped"))
-            await self._send_whole(204, (), b"")
-            return
-        wanted = self.headers.get("last-event-id") or self.query.get("after", [""])[0]
+            raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
+        return run
+
+    async def _stop_run(self) -> None:
+        self._find_run().stop(Failure(200, "cancelled", "stopped"))
+        await self._exchange.send_whole(204)
+
+    async def _read_run(self) -> None:
+        run = self._find_run()
+        wanted = self._exchange.headers.get("last-event-id") or self._exchange.query.get("after", [""])[0]
         after = run.number_of(wanted) if wanted else 0
         if after is None:
-            raise _Answer(400, "invalid_request_error", "Last-Event-ID: is no id of this run", field="Last-Event-ID")
-        await self._follow(run, after)
-
-    async def _resume_chat(self, chat: str) -> None:
-        run = self._runs.by_alias(chat)
-        if run is None or run.is_finished:
-            await self._send_whole(204, (), b"")
-            return
-        await self._follow(run)
-
-    async def _follow(self, run: Run, after: int = 0) -> None:
-        """Send a run's frames until its end, or until the client goes."""
-        if run.is_finished and after >= run.last:
-            await self._send_whole(204, (), b"")
-            return
+            raise InvalidRequest("Last-Event-ID", "is no id of this run")
         try:
-            reader = run.reader(after)
+            await self._follow(run, after)
         except Gone as exc:
-            raise _Answer(410, "not_found_error", str(exc)) from None
+            raise Answer(410, "not_found_error", str(exc)) from None
+
+    async def _resume_chat(self) -> None:
+        found = _CHAT_STREAM.fullmatch(self._exchange.path)
+        run = self._runs.by_alias(found[1]) if found else None
+        try:
+            if run is not None and not run.is_finished:
+                await self._follow(run)
+                return
+        except Gone:
+            pass  # its beginning is no longer kept, and `useChat` can use nothing else
+        await self._exchange.send_whole(204)
+
+    async def _follow(self, run: Run, after: int = 0, *, keeps_status: bool = False) -> None:
+        """Send a run's frames until its end, or until the client goes. Raises `Gone` before anything was sent.
+
+        `keeps_status`: the head waits until there is something to say, so that a failure before it keeps its HTTP status.
+        Whoever comes back to a run may be an `EventSource`, which reads no frame of any answer but a 200.
+        """
+        if run.is_finished and after >= run.last:
+            await self._exchange.send_whole(204)
+            return
+        reader = run.reader(after)
         watch = asyncio.get_running_loop().create_task(self._watch(reader), name="rawsse watch for disconnect")
         try:
-            await self._pump(run, reader)
+            await self._pump(run, reader, keeps_status=keeps_status)
         finally:
             reader.close()
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
 
-    async def _pump(self, run: Run, reader: Reader) -> None:
-        # The head is held until there is something to send, so that a failure before it keeps its HTTP status; but no
-        # longer than until a heartbeat is due.
-        seconds = self._relay._heartbeat_seconds
-        piece = await reader.read(seconds)
-        if piece is None and not run.is_finished:
-            return  # the client has gone
-        if run.early_failure is not None and not run.dialect.is_resumable:
-            raise _refused(run.early_failure)  # `/v1/messages` refuses as the API does: in JSON
-        await self._send_head(run)
-        while piece is not None:
-            await self._send({"type": "http.response.body", "body": piece or run.dialect.heartbeat, "more_body": True})
-            piece = await reader.read(seconds)
-        if run.is_finished:
-            await self._send({"type": "http.response.body", "body": b""})
-
     async def _watch(self, reader: Reader) -> None:
         """Close the reader when the client goes: at any phase, also while nothing is sent."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._exchange.until_gone()
         reader.close()
 
-    async def _send_head(self, run: Run) -> None:
-        failure = run.early_failure
+    async def _pump(self, run: Run, reader: Reader, *, keeps_status: bool) -> None:
+        seconds = self._relay._heartbeat_seconds
+        piece = await reader.read(seconds if keeps_status and not run.has_begun else 0)
+        if piece is None and not run.is_finished:
+            return  # the client has gone
+        await self._send_head(run, run.early_failure if keeps_status else None)
+        while piece is not None:
+            await self._exchange.send_piece(piece or run.dialect.heartbeat)
+            piece = await reader.read(seconds)
+        if run.is_finished:
+            await self._exchange.end()
+
+    async def _send_head(self, run: Run, failure: Failure | None) -> None:
+        if failure is not None and not run.dialect.is_resumable:
+            raise _refused(failure)  # `/v1/messages` refuses as the API does: in JSON
         forwarded = _forwarded(failure.headers if failure else run.headers or {})
         run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
         headers = (*SSE_HEADERS, *run.dialect.headers, *run_id, *forwarded)
-        await self._start(failure.status if failure else 200, headers)
+        await self._exchange.start(failure.status if failure else 200, headers)
 
     # Routes without a run --------------------------------------------------------------------------------------------
 
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
+        request = self._relay._defaults | request
         stream = self._relay._client.messages.events(request, headers=self._api_headers(), strict=False)
 
         async def read() -> bytes:
@@ -339,104 +338,42 @@ class _Exchange:
                 return stream.current_message_snapshot.to_json().encode()
 
         body = await self._unless_gone(read())
-        await self._send_whole(200, (("content-type", "application/json"), *_forwarded(stream.headers)), body)
+        await self._exchange.send_json(body, _forwarded(stream.headers))
 
     async def _count_tokens(self) -> None:
-        body = await self._read_json()
+        body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._limit)
         request = {"model": self._relay._defaults["model"], **body}
-        if not isinstance(request.get("messages"), list):
-            raise InvalidRequest("messages", "must be a list")
         messages = self._relay._client.messages
         model, conversation = request.pop("model"), request.pop("messages")
         headers = self._api_headers()
         counting = messages.count_tokens(model=model, messages=conversation, extra_headers=headers, extra_body=request)
         count = await self._unless_gone(counting)
-        await self._send_whole(200, (("content-type", "application/json"),), count.to_json().encode())
+        await self._exchange.send_json(count.to_json().encode())
 
     async def _unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is cancelled if the client goes. Raises `_Answer` for what the API refuses."""
-        task = asyncio.get_running_loop().create_task(work)
-        watch = asyncio.get_running_loop().create_task(self._until_gone())
+        """The result of `work`, which is cancelled if the client goes. Raises `Answer` for what the API refuses."""
+        loop = asyncio.get_running_loop()
+        task, watch = loop.create_task(work), loop.create_task(self._exchange.until_gone())
         try:
             await asyncio.wait([task, watch], return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise ConnectionResetError("the client has gone")
             return task.result()
         except RawsseError as exc:
-            failure = failure_of(exc)
-            log.warning("a call without stream failed: %s", failure.message)
-            raise _refused(failure) from None
+            log.warning("a call without stream failed: %s", exc)
+            raise _refused(failure_of(exc)) from None
         finally:
             task.cancel()
             watch.cancel()
             await asyncio.gather(task, watch, return_exceptions=True)
 
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
     async def _file(self) -> None:
-        headers, body = self._relay._page.find(unquote(self.path))
-        await self._send_whole(200, headers, body)
-
-    async def _preflight(self) -> None:
-        asked = self.headers.get("access-control-request-headers", "")
-        headers = (
-            ("access-control-allow-methods", "GET, POST, DELETE"),
-            ("access-control-allow-headers", asked if asked.isprintable() else ""),
-            ("access-control-max-age", "600"),
-        )
-        await self._send_whole(204, headers, b"")
-
-    # Reading and sending ---------------------------------------------------------------------------------------------
-
-    async def _read_json(self) -> dict[str, Any]:
-        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise InvalidRequest("content-type", "must be application/json", 415)
-        data = await self._read_body()
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError) as exc:
-            raise InvalidRequest("body", f"is no JSON: {exc}") from None
-        if not isinstance(body, dict):
-            raise InvalidRequest("body", "must be a JSON object")
-        return body
-
-    async def _read_body(self) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionResetError("the client went in the middle of its request")
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > self._relay._max_chat_bytes:
-                raise InvalidRequest("body", f"is larger than {self._relay._max_chat_bytes} bytes", 413)
-            if not message.get("more_body", False):
-                return b"".join(pieces)
-
-    async def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        fields = [*headers]
-        allowed = self._relay._guard.allow_origin(self.headers)
-        if allowed is not None:
-            fields += [
-                ("access-control-allow-origin", allowed),
-                ("access-control-expose-headers", "x-run-id, request-id, retry-after"),
-                ("vary", "origin"),
-            ]
-        wire = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-        await self._send({"type": "http.response.start", "status": status, "headers": wire})
-
-    async def _send_whole(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
-        length = () if status == 204 else (("content-length", str(len(body))),)
-        await self._start(status, (*headers, *length))
-        await self._send({"type": "http.response.body", "body": body})
+        headers, body = self._relay._page.find(self._exchange.path)
+        await self._exchange.send_whole(200, headers, body)
 
 
-def _refused(failure: Failure) -> _Answer:
-    answer = _Answer(failure.status, failure.type, failure.message, headers=dict(_forwarded(failure.headers)))
+def _refused(failure: Failure) -> Answer:
+    answer = Answer(failure.status, failure.type, failure.message, headers=dict(_forwarded(failure.headers)))
     if failure.body is not None:
         answer.body = json.dumps(failure.body).encode()  # with its details: the SDKs' classes go by them
     return answer

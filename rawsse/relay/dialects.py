@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from rawsse.errors import (
+    APIConnectionError,
     APIError,
     APIStatusError,
     APITimeoutError,
@@ -42,6 +43,8 @@ __all__ = [
     "failure_of",
     "read_chat",
     "read_messages",
+    "read_options",
+    "read_text",
 ]
 
 
@@ -88,20 +91,30 @@ class Failure:
 
 
 def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
-    """The failure that an error of the client means for the browser."""
+    """The failure that an error of the client means for the browser. The error's own words are for the relay's log: they
+    may name files and addresses.
+    """
     if isinstance(error, ConfigurationError):
-        # What is wrong with the relay's own set-up is for its log: the message may name files and addresses.
         return Failure(500, "api_error", "the relay is not set up: see its log")
     if isinstance(error, APIStatusError):
         said = _said(error.body) or error.message
         body = error.body if isinstance(error.body, dict) else None
-        return Failure(error.status_code, error.type or "api_error", said, error.headers, error.ending, event, body)
+        # What is no error to HTTP (a redirect, say) would be none to the browser either.
+        status = error.status_code if 400 <= error.status_code < 600 else 502
+        return Failure(status, error.type or "api_error", said, error.headers, error.ending, event, body)
     ending = error.ending if isinstance(error, APIError) else None
-    if isinstance(error, APITimeoutError):
-        return Failure(504, "timeout_error", str(error), ending=ending)
     if isinstance(error, StreamCancelledError):
         return Failure(200, "cancelled", "stopped", ending=ending)
-    return Failure(502, "api_error", str(error), ending=ending)
+    status, kind = (504, "timeout_error") if isinstance(error, APITimeoutError) else (502, "api_error")
+    words = str(error)
+    if isinstance(error, APIConnectionError) and error.phase in _BEFORE_THE_HEAD:
+        words = "the API could not be reached" if status == 502 else "the API did not answer in time"
+        ending = replace(ending, text=words) if ending is not None else None
+    return Failure(status, kind, words, ending=ending)
+
+
+_BEFORE_THE_HEAD = ("connect", "send", "head")
+"""The phases of an exchange whose errors name the address of the API, which may be inside the owner's network."""
 
 
 def _said(body: object) -> str | None:
@@ -178,10 +191,12 @@ class TextDialect:
     headers: tuple[tuple[str, str], ...] = ()
 
     def event(self, event: StreamEvent) -> list[Frame]:
-        delta = event.raw.get("delta")
-        if event.type != "content_block_delta" or not isinstance(delta, dict) or delta.get("type") != "text_delta":
-            return []
-        return [Frame(_compact({"text": delta["text"]}))]
+        match event.raw:
+            case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": str(text)}}:
+                return [Frame(_compact({"text": text}))]
+            case {"type": "content_block_start", "content_block": {"type": "text", "text": str(text)}} if text:
+                return [Frame(_compact({"text": text}))]  # empty at the API; some gateways begin here
+        return []
 
     def fail(self, failure: Failure) -> list[Frame]:
         return [Frame(_compact({"error": failure.message, "type": failure.type})), DONE]
@@ -214,34 +229,40 @@ def read_chat(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, An
     """The request of the text and events dialects, as a request of the Messages API without `model` and `max_tokens` filled
     in. `message` or `prompt` is a text, or `messages` a conversation. Raises `InvalidRequest`.
     """
-    names = [name for name in ("message", "prompt", "messages") if name in body]
-    if not names:
+    name = next((name for name in ("message", "prompt", "messages") if body.get(name) is not None), None)
+    if name is None:
         raise InvalidRequest("message", "is missing (a text; or messages, a list)")
-    name = names[0]
     if name == "messages":
         messages = _read_conversation(body["messages"], max_prompt_chars)
     else:
-        messages = [{"role": "user", "content": _read_text(name, body[name], max_prompt_chars)}]
-    request: dict[str, Any] = {"messages": messages}
-    if body.get("system") is not None:
-        request["system"] = _read_text("system", body["system"], max_prompt_chars)
-    if body.get("model") is not None:
-        request["model"] = _read_text("model", body["model"], max_prompt_chars)
+        messages = [{"role": "user", "content": read_text(name, body[name], max_prompt_chars)}]
+    return {"messages": messages, **read_options(body, max_prompt_chars=max_prompt_chars)}
+
+
+def read_options(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
+    """What a browser may choose beside its messages: `system`, `model`, `max_tokens`. Raises `InvalidRequest`."""
+    options: dict[str, Any] = {}
+    for name in ("system", "model"):
+        if body.get(name) is not None:
+            options[name] = read_text(name, body[name], max_prompt_chars)
     if body.get("max_tokens") is not None:
-        request["max_tokens"] = _read_count("max_tokens", body["max_tokens"])
-    return request
+        options["max_tokens"] = _read_count("max_tokens", body["max_tokens"], 1)
+    return options
 
 
 def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
     """The request of `/v1/messages`: passed on as it is, once the parts that every request has are of the right type."""
-    if not isinstance(body.get("messages"), list):
+    messages = body.get("messages")
+    if not isinstance(messages, list):
         raise InvalidRequest("messages", "must be a list")
-    for index, message in enumerate(body["messages"]):
-        _check_role(f"messages.{index}", message)
-        if isinstance(message.get("content"), str) and len(message["content"]) > max_prompt_chars:
-            raise _too_long(f"messages.{index}.content", max_prompt_chars)
+    if not messages and "thread" not in body:  # a conversation that the API keeps may go on without a word
+        raise InvalidRequest("messages", "is empty")
+    for index, message in enumerate(messages):
+        _check_message(f"messages.{index}", message, max_prompt_chars)
     if "model" in body:
-        _read_text("model", body["model"], max_prompt_chars)
+        read_text("model", body["model"], max_prompt_chars)
+    if "max_tokens" in body:
+        _read_count("max_tokens", body["max_tokens"], 0)  # 0 warms the prompt cache
     if "stream" in body and not isinstance(body["stream"], bool):
         raise InvalidRequest("stream", "must be true or false")
     return dict(body)
@@ -254,22 +275,28 @@ def _read_conversation(messages: object, max_prompt_chars: int) -> list[dict[str
         raise InvalidRequest("messages", "is empty")
     for index, message in enumerate(messages):
         where = f"messages.{index}"
-        _check_role(where, message)
+        _check_message(where, message, max_prompt_chars)
         content = message.get("content")
-        if isinstance(content, list) and content and all(isinstance(block, dict) for block in content):
-            continue
-        _read_text(f"{where}.content", content, max_prompt_chars)
+        if not (isinstance(content, list) and content and all(isinstance(block, dict) for block in content)):
+            read_text(f"{where}.content", content, max_prompt_chars)
     return messages
 
 
-def _check_role(where: str, message: object) -> None:
+def _check_message(where: str, message: object, max_prompt_chars: int) -> None:
+    """Its role, and how long its texts are; the rest is the API's to judge."""
     if not isinstance(message, dict):
         raise InvalidRequest(where, "must be an object with role and content")
     if message.get("role") not in ROLES:
         raise InvalidRequest(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+    content = message.get("content")
+    for block in content if isinstance(content, list) else [{"text": content}]:
+        text = block.get("text") if isinstance(block, dict) else None
+        if isinstance(text, str) and len(text) > max_prompt_chars:
+            raise _too_long(f"{where}.content", max_prompt_chars)
 
 
-def _read_text(name: str, value: object, max_chars: int) -> str:
+def read_text(name: str, value: object, max_chars: int) -> str:
+    """`value`, if it is a text with something in it. Raises `InvalidRequest`."""
     if value is None:
         raise InvalidRequest(name, "is missing")
     if not isinstance(value, str):
@@ -285,7 +312,7 @@ def _too_long(name: str, max_chars: int) -> InvalidRequest:
     return InvalidRequest(name, f"is longer than {max_chars} characters", 413)
 
 
-def _read_count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidRequest(name, "must be a whole number above 0")
+def _read_count(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidRequest(name, f"must be a whole number, at least {least}")
     return value

@@ -12,8 +12,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
 
 from rawsse.errors import ConfigurationError
 
@@ -24,11 +23,12 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is turned away: the HTTP status, the Messages API's error type for it, and words."""
+    """Why a request is turned away: the HTTP status, the Messages API's error type for it, words, and header fields."""
 
     status: int
     type: str
     message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_loopback(host: str) -> bool:
@@ -36,12 +36,12 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def check_bind(host: str, tokens: Sequence[str]) -> None:
     """Raises `ConfigurationError` for a relay that others could reach and use without a token."""
-    if not is_loopback(host) and not tokens:
+    if not is_loopback(host) and not any(tokens):
         raise ConfigurationError(
             f"refusing to listen on {host} without a token: whoever reaches this port could spend your API key. "
             "Give --token (or the environment variable RAWSSE_TOKEN), or listen on 127.0.0.1"
@@ -53,7 +53,8 @@ class Guard:
 
     `hosts` are the names under which the relay is reached, beside those of the loopback address and of `bind_host`;
     `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens`, every call must
-    bring one of them, as `Authorization: Bearer …` or `x-api-key`.
+    bring one of them, as `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that no header
+    field can bring.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class Guard:
         origins: Iterable[str] = (),
         tokens: Iterable[str] = (),
     ) -> None:
-        self._hosts = {*LOOPBACK_NAMES, bind_host.strip("[]").lower(), *(host.lower() for host in hosts)}
+        self._hosts = {*LOOPBACK_NAMES, *(_host_name(host) for host in (bind_host, *hosts))} - {""}
         self._origins = {origin.rstrip("/").lower() for origin in origins}
-        self._tokens = [token.encode() for token in tokens]
+        self._tokens = [_token(token) for token in tokens]
 
     def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Refusal | None:
         """Why this request is turned away; None if it is welcome."""
@@ -82,7 +83,8 @@ class Guard:
             return Refusal(403, "permission_error", "pages elsewhere may not use the relay")
         if needs_token and self._tokens and not self._has_token(headers):
             text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
-            return Refusal(401, "authentication_error", text)
+            # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
+            return Refusal(401, "authentication_error", text, {"www-authenticate": "Bearer"})
         return None
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:
@@ -91,23 +93,28 @@ class Guard:
         return origin if origin is not None and origin.lower() in self._origins else None
 
     def _is_welcome(self, origin: str, host: str) -> bool:
-        if origin.lower() in self._origins:
-            return True
-        parts = urlsplit(origin)
         # The page that the relay itself served: same host and port. The scheme is the reverse proxy's business.
-        return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+        origin, host = origin.lower(), host.lower()
+        return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
 
     def _has_token(self, headers: Mapping[str, str]) -> bool:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        given = [bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
         # compare_digest: how long the comparison takes must not tell how much of the token was right.
-        matches = [hmac.compare_digest(given.encode(), token) for token in self._tokens]
+        matches = [hmac.compare_digest(value.encode(), token) for value in given for token in self._tokens]
         return any(matches)
 
 
+def _token(token: str) -> bytes:
+    # An empty one would let everybody in who brings none.
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError("a token must be printable ASCII without spaces, and not empty")
+    return token.encode()
+
+
 def _host_name(host: str) -> str:
-    """The name in a `Host` field, without port and brackets."""
+    """The name in a `Host` field, without port and brackets; an IPv6 address may also come bare."""
     host = host.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    return host if host.count(":") > 1 else host.partition(":")[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mimetypes
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 __all__ = ["CONTENT_SECURITY_POLICY", "NoSuchPage", "Page"]
 
@@ -48,19 +48,41 @@ class Page:
             if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
                 raise NoSuchPage(path)
             file = file / part
-        if isinstance(file, Path) and isinstance(self._folder, Path) and not _is_inside(file, self._folder):
-            raise NoSuchPage(path)
-        if not file.is_file():
-            raise NoSuchPage(path)
-        return (("content-type", _content_type(name)), *self._headers), file.read_bytes()
+        try:
+            if not _is_inside(file, self._folder):
+                raise NoSuchPage(path)
+            return (("content-type", _content_type(name)), *self._headers), file.read_bytes()
+        except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
+            raise NoSuchPage(path) from None
 
 
-def _is_inside(file: Path, folder: Path) -> bool:
+def _is_inside(file: Traversable, folder: Traversable) -> bool:
     """Also after symbolic links are followed."""
-    return file.resolve().is_relative_to(folder.resolve())
+    if isinstance(file, Path) and isinstance(folder, Path):
+        return file.resolve().is_relative_to(folder.resolve())
+    return True  # in a zip file there are no links
+
+
+# What a page is made of. Python's own table is the machine's: on Windows the registry may call a script text/plain, and with
+# `nosniff` browsers would not run it.
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
 
 
 def _content_type(name: str) -> str:
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    kind, encoding = mimetypes.guess_type(name)
+    kind = _TYPES.get(PurePosixPath(name).suffix.lower(), kind)
+    if kind is None or encoding is not None:  # a compressed file is sent as it is
+        return "application/octet-stream"
     is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
     return f"{kind}; charset=utf-8" if is_text else kind

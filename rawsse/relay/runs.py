@@ -5,7 +5,8 @@ what the frames say.
 
 A run is not a connection. `POST` begins a run, and browsers read its log; one that lost its connection comes back and reads
 on from the last id that it has seen. When nobody reads an unfinished run, it has a grace time for somebody to come back; then
-the upstream call is cancelled. A finished run stays readable for a while.
+the upstream call is cancelled. A finished run stays readable for a while. A run whose dialect is not resumable has no grace:
+its reader's leaving ends it.
 
     run = runs.begin(dialect, open_stream)            # its task is owned by `runs`
     reader = run.reader(after=0)
@@ -21,11 +22,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 from rawsse.client.stream import EventStream
-from rawsse.errors import InvalidFieldError, RawsseError
+from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import Headers
 from rawsse.messages.ending import Ending
 from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_LOG_BYTES",
     "MAX_RUNS",
     "MAX_UNREAD_BYTES",
+    "Closed",
     "Gone",
     "Reader",
     "Run",
@@ -67,6 +69,7 @@ class RunLimits:
     """How long runs live (seconds) and how much they keep (bytes).
 
     `grace_seconds`: how long an unfinished run goes on without any reader. `keep_seconds`: how long a finished one stays.
+    Raises `ConfigurationError` for a limit below 0.
     """
 
     grace_seconds: float = 10.0
@@ -75,6 +78,11 @@ class RunLimits:
     max_unread_bytes: int = MAX_UNREAD_BYTES
     max_kept_bytes: int = MAX_KEPT_BYTES
     max_runs: int = MAX_RUNS
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if (value := getattr(self, field.name)) < 0:
+                raise ConfigurationError(f"{field.name} may not be negative: {value}")
 
 
 class Gone(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
@@ -85,20 +93,30 @@ class TooManyRuns(Exception):  # noqa: N818 - an answer to be given, not a failu
     """There are `max_runs` unfinished runs."""
 
 
+class Closed(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+    """`Runs.aclose` was called: nothing begins any more."""
+
+
 class Run:
-    """One generation and its log. Frames are numbered from 1; the id of a frame is `<tag>-<number>`."""
+    """One generation and its log. Frames are numbered from 1; the id of a frame is `<tag>-<number>`.
+
+    The tag is by chance, not by the run's id: ids that clients choose have common beginnings, and may be used again when
+    their run is forgotten. A reader of the one must never be given the rest of the other.
+    """
 
     def __init__(self, id: str, dialect: Dialect, *, limits: RunLimits, alias: str | None = None) -> None:
         self.id = id
         self.alias = alias
         self.dialect = dialect
+        self.has_begun = False
+        """The first event has come, or the end: there is no reason to wait with the response's head."""
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.headers: Headers | None = None
         self.log_bytes = 0
         self._limits = limits
-        self._tag = id[:8]
+        self._tag = secrets.token_hex(4)
         self._frames: list[bytes] = []
         self._first = 1  # number of the oldest frame that is kept
         self._readers: set[Reader] = set()
@@ -114,11 +132,6 @@ class Run:
     def last(self) -> int:
         """The number of the newest frame; 0 if there is none."""
         return self._first + len(self._frames) - 1
-
-    @property
-    def has_begun(self) -> bool:
-        """There is something to send: a frame, or the end."""
-        return self.is_finished or self.last > 0
 
     @property
     def early_failure(self) -> Failure | None:
@@ -138,9 +151,7 @@ class Run:
         """A reader of the frames after that number. Whoever has it must `close` it. Raises `Gone`."""
         if after + 1 < self._first:
             raise Gone(f"frames before {self._first} are no longer kept")
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
+        self._stop_grace()
         reader = Reader(self, min(after, self.last))
         self._readers.add(reader)
         return reader
@@ -163,13 +174,18 @@ class Run:
     def _left(self, reader: Reader) -> None:
         self._readers.discard(reader)
         self._has_read()
-        if self._readers or self.is_finished or self._task is None:
+        if self._readers or self.is_finished:
             return
-        if not self.dialect.is_resumable:
-            self.stop(Failure(200, "cancelled", "the client closed the connection"))
-        elif self._grace is None:
+        if self.dialect.is_resumable:
             loop = asyncio.get_running_loop()
             self._grace = loop.call_later(self._limits.grace_seconds, self.stop, _nobody_came(self._limits))
+        else:
+            self.stop(Failure(200, "cancelled", "the client closed the connection"))
+
+    def _stop_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
     # Growing -------------------------------------------------------------------------------------------------------
 
@@ -189,21 +205,21 @@ class Run:
         try:
             stream = open_stream()
             await self._copy(stream)
-        except (RawsseError, InvalidFieldError) as exc:
-            self._fail(failure_of(exc, stream.error_event if stream else None))
+        except RawsseError as exc:
+            self._fail(failure_of(exc, stream.error_event if stream else None), words=str(exc))
         except asyncio.CancelledError:
-            failure = self._stop_with or Failure(200, "cancelled", "the relay was stopped")
+            failure = self._stop_with or _INTERRUPTED
             self._fail(replace(failure, ending=stream.ending if stream else None))
             if self._stop_with is None:  # not by us: whoever cancelled the task waits for it to be cancelled
                 raise
         except Exception:
             log.exception("run %s failed: a bug in the relay", self._tag)
             self._fail(Failure(500, "api_error", "the relay failed: see its log"))
-        finally:
-            if self._grace is not None:
-                self._grace.cancel()
-                self._grace = None
-            self._log()
+
+    def conclude(self) -> None:
+        """The task is over. One that was stopped before its first step could not give the run its last word."""
+        if not self.is_finished:
+            self._fail(self._stop_with or _INTERRUPTED)
 
     async def _copy(self, stream: EventStream) -> None:
         async with stream:
@@ -212,28 +228,33 @@ class Run:
                 self._append(self.dialect.event(event))
                 if not self._can_grow():
                     await self._wait_for_room()
-        self.ending = stream.ending
-        assert self.ending is not None  # noqa: S101 - the iteration has ended
-        self._finish(self.dialect.end(self.ending))
+        ending = stream.ending
+        assert ending is not None  # noqa: S101 - the iteration has ended
+        self._finish(self.dialect.end(ending), ending, ending.text)
 
-    def _append(self, frames: Iterable[Frame], retry: int | None = None) -> None:
+    def _append(self, frames: Sequence[Frame], retry: int | None = None) -> None:
         for frame in frames:
             frame_id = f"{self._tag}-{self.last + 1}" if self.dialect.is_resumable else None
             wire = encode(frame.data, event=frame.event, id=frame_id, retry=retry)
             self._frames.append(wire)
             self.log_bytes += len(wire)
-        self._wake()
+        if frames or not self.has_begun:  # not every event makes a frame, and a reader is not woken for nothing
+            self.has_begun = True
+            self._wake()
 
-    def _finish(self, frames: Iterable[Frame], retry: int | None = None) -> None:
-        self._append(frames, retry)
-        self.is_finished = True
-        self._wake()
-
-    def _fail(self, failure: Failure) -> None:
-        self.ending = failure.ending
+    def _fail(self, failure: Failure, words: str | None = None) -> None:
+        """`words` are for the log; they may say more than a browser is told."""
         self.failure = failure
         self._has_only_failed = self.last == 0
-        self._finish(self.dialect.fail(failure), failure.retry)
+        self._finish(self.dialect.fail(failure), failure.ending, words or failure.message, failure.retry)
+
+    def _finish(self, frames: Sequence[Frame], ending: Ending | None, words: str, retry: int | None = None) -> None:
+        self._stop_grace()
+        self.ending = ending
+        self.is_finished = True
+        self._append(frames, retry)
+        self._wake()
+        self._log(words)
 
     def _wake(self) -> None:
         for reader in self._readers:
@@ -264,16 +285,14 @@ class Run:
         finally:
             self._room = None
 
-    def finish_unstarted(self) -> None:
-        """Give a run that was stopped before its task took its first step its last word."""
-        if not self.is_finished and self._stop_with is not None:
-            self._fail(self._stop_with)
+    # The log of the relay --------------------------------------------------------------------------------------------
 
-    def _log(self) -> None:
-        ending = self.ending
-        kind = ending.kind if ending else "cancelled"
-        words = self.failure.message if self.failure else (ending.text if ending else "")
-        request_id = ending.request_id if ending else None
+    def _log(self, words: str) -> None:
+        ending, failure = self.ending, self.failure
+        if ending is not None:
+            kind, request_id = ending.kind, ending.request_id
+        else:  # before there was a stream
+            kind, request_id = ("cancelled" if failure and failure.type in _ENDED_BY_US else "error"), None
         level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
         log.log(level, "run %s (%s) ended: %s, %s, request %s", self._tag, self.dialect.name, kind, words, request_id)
 
@@ -335,8 +354,9 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._aliases: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs: when they are forgotten
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept_bytes = 0  # of finished runs
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -357,8 +377,12 @@ class Runs:
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
-        """A new run that reads the stream which `open_stream` gives. Raises `TooManyRuns`."""
-        self._make_room()
+        """A new run that reads the stream which `open_stream` gives. Raises `TooManyRuns`, and `Closed`."""
+        if self._is_closed:
+            raise Closed("the relay is shutting down")
+        self._forget_early(room_for=1)
+        if len(self._runs) >= self._limits.max_runs:
+            raise TooManyRuns(f"{self._limits.max_runs} runs are under way")
         run = Run(id or secrets.token_urlsafe(18), dialect, limits=self._limits, alias=alias)
         self._runs[run.id] = run
         if alias is not None:
@@ -369,38 +393,44 @@ class Runs:
         return run
 
     async def aclose(self, failure: Failure) -> None:
-        """End every run with this as its last word, and wait until all are over."""
+        """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
+        self._is_closed = True
         for run in self._runs.values():
             run.stop(failure)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for run in [self._runs[id] for id in self._timers]:
-            self._forget(run)
+        for id in list(self._timers):
+            self._forget(self._runs[id])
 
     def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        run.finish_unstarted()
+        run.conclude()
         self._kept_bytes += run.log_bytes
-        loop = asyncio.get_running_loop()
-        self._timers[run.id] = loop.call_later(self._limits.keep_seconds, self._forget, run)
-        if not run.dialect.is_resumable:
-            self._forget(run)
+        # A run that nobody can come back to is forgotten at once; its reader still has it.
+        seconds = self._limits.keep_seconds if run.dialect.is_resumable else 0
+        self._timers[run.id] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
+        self._forget_early()
 
     def _forget(self, run: Run) -> None:
-        timer = self._timers.pop(run.id)
-        timer.cancel()
+        self._timers.pop(run.id).cancel()
         del self._runs[run.id]
         if run.alias is not None and self._aliases.get(run.alias) is run:
             del self._aliases[run.alias]
         self._kept_bytes -= run.log_bytes
 
-    def _make_room(self) -> None:
+    def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""
         limits = self._limits
-        while self._timers and (len(self._runs) >= limits.max_runs or self._kept_bytes > limits.max_kept_bytes):
+        while self._timers and (
+            len(self._runs) + room_for > limits.max_runs or self._kept_bytes > limits.max_kept_bytes
+        ):
             self._forget(self._runs[next(iter(self._timers))])
-        if len(self._runs) >= limits.max_runs:
-            raise TooManyRuns(f"{limits.max_runs} runs are under way")
+
+
+_ENDED_BY_US = ("cancelled", "shutdown")
+
+_INTERRUPTED = Failure(200, "cancelled", "the relay was stopped")
+"""The last word of a run whose task was cancelled by somebody else: the end of the event loop."""
 
 
 def _nobody_came(limits: RunLimits) -> Failure:

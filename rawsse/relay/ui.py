@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from rawsse.messages.ending import Ending
 from rawsse.messages.events import (
@@ -23,9 +23,12 @@ from rawsse.messages.events import (
     MessageStart,
     StreamEvent,
 )
-from rawsse.relay.dialects import COMMENT_HEARTBEAT, DONE, Failure, Frame, InvalidRequest
+from rawsse.relay.dialects import COMMENT_HEARTBEAT, DONE, Failure, Frame, InvalidRequest, read_options, read_text
 
-__all__ = ["UIDialect", "is_ui_request", "read_ui"]
+__all__ = ["MAX_CHAT_ID_CHARS", "UIDialect", "is_ui_request", "read_ui"]
+
+MAX_CHAT_ID_CHARS = 256
+"""A chat's id. Those that `useChat` makes have 16; they come back in a URL, and are kept as long as their run."""
 
 Chunk = dict[str, Any]
 
@@ -53,7 +56,7 @@ class UIDialect:
     def __init__(self) -> None:
         self._open: dict[int, Chunk] = {}  # by index: the JSON of the content block
         self._inputs: dict[int, list[str]] = {}  # by index: the fragments of a tool's input
-        self._tool_names: dict[str, str] = {}  # by tool call id
+        self._calls: dict[str, Chunk] = {}  # by tool call id: the fields that its other chunks share
         self._sources = 0
         self._stop_reason: str | None = None
         self._usage: Chunk = {}
@@ -62,6 +65,8 @@ class UIDialect:
         return _frames(self._chunks(event))
 
     def fail(self, failure: Failure) -> list[Frame]:
+        if failure.type == "cancelled":  # somebody stopped it, which is no error; what has come stays
+            return [*_frames([{"type": "abort", "reason": failure.message}]), DONE]
         return [*_frames([{"type": "error", "errorText": failure.message}]), DONE]
 
     def end(self, ending: Ending) -> list[Frame]:
@@ -78,19 +83,29 @@ class UIDialect:
     def _chunks(self, event: StreamEvent) -> Iterable[Chunk]:
         match event:
             case ContentBlockDelta(raw={"index": index, "delta": delta}):
-                return self._delta(index, delta)
+                return self._delta(self._find(index), delta)
             case ContentBlockStart(raw={"index": index, "content_block": block}):
-                return self._start(index, block)
+                return [*self._stop_unstopped(index, block), *self._start(index, block)]
             case ContentBlockStop(raw={"index": index}):
-                return self._stop(index)
+                return self._stop(self._find(index))
             case MessageStart(raw={"message": message}):
                 return self._message_start(message)
             case MessageDelta():
-                self._usage.update(event.raw.get("usage") or {})
+                self._usage.update(_object(event.raw, "usage"))
         return []
 
+    def _find(self, index: int) -> int:
+        """The index of the block that is meant. Some gateways count wrong; then it is the one that began last."""
+        return index if index in self._open else next(reversed(self._open), index)
+
+    def _stop_unstopped(self, index: int, block: Chunk) -> list[Chunk]:
+        """The end of blocks whose own end was lost, and must have come: one of the same index; the call of a result."""
+        call = block.get("tool_use_id")
+        lost = [at for at, other in self._open.items() if at == index or other.get("id", self) == call]
+        return [chunk for at in lost for chunk in self._stop(at)]
+
     def _message_start(self, message: Chunk) -> list[Chunk]:
-        self._usage.update(message.get("usage") or {})
+        self._usage.update(_object(message, "usage"))
         chunks: list[Chunk] = [{"type": "start", "messageId": message.get("id", "")}, {"type": "start-step"}]
         for index, block in enumerate(message.get("content") or []):
             chunks += [*self._start(index, block), *self._stop(index)]
@@ -100,34 +115,37 @@ class UIDialect:
         self._open[index] = block
         match block.get("type"):
             case "text":
-                chunks: list[Chunk] = [{"type": "text-start", "id": str(index)}]
-                return chunks + self._delta(index, {"type": "text_delta", "text": block.get("text")})
+                return [{"type": "text-start", "id": str(index)}, *self._delta(index, {**block, "type": "text_delta"})]
             case "thinking":
-                return [{"type": "reasoning-start", "id": str(index)}]
+                begun: list[Chunk] = [{"type": "reasoning-start", "id": str(index)}]
+                begun += self._delta(index, {**block, "type": "thinking_delta"})
+                return begun + (
+                    self._delta(index, {**block, "type": "signature_delta"}) if block.get("signature") else []
+                )
             case "redacted_thinking":
                 metadata = {"anthropic": {"redactedData": block.get("data")}}
                 return [{"type": "reasoning-start", "id": str(index), "providerMetadata": metadata}]
             case kind if kind in _TOOL_TYPES:
                 return self._tool_start(index, block)
-            case str(kind) if kind.endswith("_tool_result") and block.get("tool_use_id") in self._tool_names:
+            case str(kind) if kind.endswith("_tool_result") and str(block.get("tool_use_id")) in self._calls:
                 return self._tool_output(block)
         return [_custom(block)]
 
     def _tool_start(self, index: int, block: Chunk) -> list[Chunk]:
         self._inputs[index] = []
-        self._tool_names[str(block.get("id"))] = str(block.get("name"))
+        self._calls[str(block.get("id"))] = _traits(block)
         return [{"type": "tool-input-start", **_tool_call(block)}]
 
     def _tool_output(self, block: Chunk) -> list[Chunk]:
-        output = block.get("content")
-        call = {"toolCallId": block["tool_use_id"], "providerExecuted": True}
+        output, id = block.get("content"), str(block["tool_use_id"])
+        call = {"toolCallId": id, **self._calls[id]}
         if isinstance(output, dict) and str(output.get("type")).endswith("_error"):
             return [{"type": "tool-output-error", "errorText": str(output.get("error_code", "failed")), **call}]
         if block.get("is_error"):
             return [{"type": "tool-output-error", "errorText": _compact(output), **call}]
         chunks: list[Chunk] = [{"type": "tool-output-available", "output": output, **call}]
-        results = output if isinstance(output, list) else []
-        return chunks + [chunk for result in results for chunk in self._source(result)]
+        results = output if isinstance(output, list) else [output]
+        return chunks + [chunk for result in results if isinstance(result, dict) for chunk in self._source(result)]
 
     def _delta(self, index: int, delta: Chunk) -> list[Chunk]:
         block = self._open.get(index)
@@ -144,10 +162,10 @@ class UIDialect:
                 return [{"type": "reasoning-delta", **part, "delta": "", "providerMetadata": metadata}]
             case "input_json_delta", _ if index in self._inputs and delta.get("partial_json"):
                 self._inputs[index].append(delta["partial_json"])
-                call = {"toolCallId": block.get("id")}
+                call = {"toolCallId": str(block.get("id"))}
                 return [{"type": "tool-input-delta", **call, "inputTextDelta": delta["partial_json"]}]
             case "citations_delta", "text":
-                return self._source(delta.get("citation") or {})
+                return self._source(_object(delta, "citation"))
         return []
 
     def _stop(self, index: int) -> list[Chunk]:
@@ -163,32 +181,53 @@ class UIDialect:
 
     def _tool_input(self, block: Chunk, text: str) -> Chunk:
         try:
-            given = json.loads(text) if text else block.get("input", {})
+            given = json.loads(text, parse_constant=_refuse) if text else block.get("input", {})
         except (ValueError, RecursionError):
             reason = "the input was cut, or is no JSON"
             return {"type": "tool-input-error", **_tool_call(block), "input": text, "errorText": reason}
         return {"type": "tool-input-available", **_tool_call(block), "input": given}
 
     def _source(self, source: Mapping[str, Any]) -> list[Chunk]:
-        """A citation or a search result, as a source: one with an address, or one in a document."""
-        self._sources += 1
-        identity = {"sourceId": f"source-{self._sources}"}
-        if isinstance(source.get("url"), str):
-            title = {"title": source["title"]} if isinstance(source.get("title"), str) else {}
-            return [{"type": "source-url", **identity, "url": source["url"], **title}]
-        if isinstance(source.get("document_title"), str):
-            title = {"title": source["document_title"]}
-            return [{"type": "source-document", **identity, "mediaType": "text/plain", **title}]
+        """A citation or a search result, as a source: one with an address, or one in a document. Others give none."""
+        address = source.get("url") or source.get("source")
+        title = source.get("document_title") or source.get("title")
+        named = {"title": title} if isinstance(title, str) else {}
+        if isinstance(address, str) and address.startswith(("https://", "http://")):
+            return [{"type": "source-url", "sourceId": self._source_id(), "url": address, **named}]
+        if named or "document_index" in source:
+            media = "application/pdf" if source.get("type") == "page_location" else "text/plain"
+            untitled = {"title": f"document {source.get('document_index')}"}
+            return [
+                {"type": "source-document", "sourceId": self._source_id(), "mediaType": media, **(named or untitled)}
+            ]
         return []
+
+    def _source_id(self) -> str:
+        self._sources += 1
+        return f"source-{self._sources}"
 
 
 def _tool_call(block: Chunk) -> Chunk:
-    call: Chunk = {"toolCallId": block.get("id"), "toolName": block.get("name")}
-    if block.get("type") != "tool_use":
-        call["providerExecuted"] = True
-    if block.get("type") == "mcp_tool_use":
-        call["dynamic"] = True
-    return call
+    return {"toolCallId": str(block.get("id")), "toolName": str(block.get("name")), **_traits(block)}
+
+
+def _traits(block: Chunk) -> Chunk:
+    """What all chunks of a tool call say of it: that it runs at the provider, and that nobody could know its tool."""
+    match block.get("type"):
+        case "tool_use":
+            return {}
+        case "mcp_tool_use":
+            return {"providerExecuted": True, "dynamic": True}
+    return {"providerExecuted": True}
+
+
+def _object(raw: Mapping[str, Any], name: str) -> Chunk:
+    value = raw.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON value")
 
 
 def _custom(block: Chunk) -> Chunk:
@@ -220,59 +259,92 @@ def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dic
     without an output, and tool calls that ran at the provider.
     """
     chat = body.get("id")
-    if not isinstance(chat, str) or not chat:
-        raise InvalidRequest("id", "must be the chat's id, a string")
+    if not isinstance(chat, str) or not 0 < len(chat) <= MAX_CHAT_ID_CHARS:
+        raise InvalidRequest("id", f"must be the chat's id, a string of 1 to {MAX_CHAT_ID_CHARS} characters")
     messages = body.get("messages", [body["message"]] if "message" in body else None)
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("messages", "must be a list of messages, and not empty")
-    turns: list[Chunk] = []
-    system: list[str] = []
+    conversation = _Conversation(max_prompt_chars)
     for index, message in enumerate(messages):
-        where = f"messages.{index}"
-        if not isinstance(message, dict) or not isinstance(message.get("parts"), list):
-            raise InvalidRequest(where, "must be an object with role and parts")
-        _read_turn(where, message, turns, system, max_prompt_chars)
+        conversation.read(f"messages.{index}", message)
+    turns, system = conversation.turns, conversation.system
     if not turns or turns[-1]["role"] != "user":
         raise InvalidRequest("messages", "must end with a text, a file or a tool's output for the model to answer")
-    request: Chunk = {"messages": turns}
+    request: Chunk = {"messages": turns, **read_options(body, max_prompt_chars=max_prompt_chars)}
     if system:
-        request["system"] = "\n\n".join(system)
-    request.update({name: body[name] for name in ("model", "max_tokens", "tools") if body.get(name) is not None})
+        request["system"] = "\n\n".join([*([request["system"]] if "system" in request else []), *system])
+    if body.get("tools") is not None:
+        if not isinstance(body["tools"], list):
+            raise InvalidRequest("tools", "must be a list")
+        request["tools"] = body["tools"]
     return chat, request
 
 
-def _read_turn(where: str, message: Chunk, turns: list[Chunk], system: list[str], max_prompt_chars: int) -> None:
-    role = message.get("role")
-    for number, part in enumerate(message["parts"]):
-        if isinstance(part, dict) and part.get("type") == "text" and len(str(part.get("text"))) > max_prompt_chars:
-            name = f"{where}.parts.{number}.text"
-            raise InvalidRequest(name, f"is longer than {max_prompt_chars} characters", 413)
-    if role == "system":
-        texts = [part for part in message["parts"] if isinstance(part, dict) and part.get("type") == "text"]
-        system.extend(str(part.get("text", "")) for part in texts)
-    elif role == "user":
-        content = [
-            block for n, part in enumerate(message["parts"]) if (block := _user_block(f"{where}.parts.{n}", part))
-        ]
-        _add(turns, "user", content)
-    elif role == "assistant":
-        _add_assistant(turns, message["parts"])
-    else:
-        raise InvalidRequest(f"{where}.role", "must be one of user, assistant, system")
+class _Conversation:
+    """The turns of the Messages API that UI messages mean, and their system prompts."""
+
+    def __init__(self, max_prompt_chars: int) -> None:
+        self.turns: list[Chunk] = []
+        self.system: list[str] = []
+        self._max_prompt_chars = max_prompt_chars
+
+    def read(self, where: str, message: object) -> None:
+        """Add one message. Raises `InvalidRequest`."""
+        parts = message.get("parts") if isinstance(message, dict) else None
+        if not isinstance(message, dict) or not isinstance(parts, list):
+            raise InvalidRequest(where, "must be an object with role and parts")
+        for number, part in enumerate(parts):
+            self._check(f"{where}.parts.{number}", part)
+        match message.get("role"):
+            case "system":
+                self.system += [part["text"] for part in parts if _has_text(part)]
+            case "user":
+                blocks = (_user_block(f"{where}.parts.{number}", part) for number, part in enumerate(parts))
+                self._add("user", [block for block in blocks if block])
+            case "assistant":
+                self._add_assistant(parts)
+            case _:
+                raise InvalidRequest(f"{where}.role", "must be one of user, assistant, system")
+
+    def _check(self, where: str, part: object) -> None:
+        if not isinstance(part, dict):
+            raise InvalidRequest(where, "must be an object with a type")
+        if _has_text(part):
+            read_text(f"{where}.text", part["text"], self._max_prompt_chars)
+
+    def _add(self, role: str, content: list[Chunk]) -> None:
+        if content and self.turns and self.turns[-1]["role"] == role:
+            self.turns[-1]["content"].extend(content)
+        elif content:
+            self.turns.append({"role": role, "content": content})
+
+    def _add_assistant(self, parts: list[Chunk]) -> None:
+        """The assistant's parts, with the outputs of its tool calls as the user turns that they are at the API.
+
+        The calls of one answer stay together, and so do their outputs after them: the API wants an answer back as it was.
+        """
+        results: list[Chunk] = []
+        for part in parts:
+            block = _assistant_block(part)
+            is_call = block is not None and block["type"] == "tool_use"
+            if part.get("type") == "step-start" or (block is not None and not is_call):
+                self._add("user", results)
+                results = []
+            if block is not None:
+                self._add("assistant", [block])
+            if is_call:
+                results.append(_tool_result(part))
+        self._add("user", results)
 
 
-def _add(turns: list[Chunk], role: str, content: list[Chunk]) -> None:
-    if content and turns and turns[-1]["role"] == role:
-        turns[-1]["content"].extend(content)
-    elif content:
-        turns.append({"role": role, "content": content})
+def _has_text(part: Chunk) -> bool:
+    """Blank ones are left out: a step may have had nothing to say, and the API refuses them."""
+    return part.get("type") == "text" and bool(str(part.get("text", "")).strip())
 
 
-def _user_block(where: str, part: object) -> Chunk | None:
-    if not isinstance(part, dict):
-        raise InvalidRequest(where, "must be an object with a type")
-    if part.get("type") == "text":
-        return {"type": "text", "text": str(part.get("text", ""))} if str(part.get("text", "")).strip() else None
+def _user_block(where: str, part: Chunk) -> Chunk | None:
+    if _has_text(part):
+        return {"type": "text", "text": part["text"]}
     return _file_block(where, part) if part.get("type") == "file" else None
 
 
@@ -289,44 +361,33 @@ def _file_block(where: str, part: Chunk) -> Chunk:
     return {"type": kind, "source": {"type": "base64", "media_type": media, "data": data}}
 
 
-def _add_assistant(turns: list[Chunk], parts: list[Any]) -> None:
-    """The assistant's parts, with the outputs of its tool calls as the user turns that they are at the API."""
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
-        block = _assistant_block(part)
-        if block is None:
-            continue
-        _add(turns, "assistant", [block])
-        if block["type"] == "tool_use":
-            _add_result(turns, part)
-
-
-def _add_result(turns: list[Chunk], part: Chunk) -> None:
-    failed = part.get("state") == "output-error"
-    output = part.get("errorText") if failed else part.get("output")
-    result: Chunk = {
-        "type": "tool_result",
-        "tool_use_id": part["toolCallId"],
-        "content": output if isinstance(output, str) else _compact(output),
-    }
-    _add(turns, "user", [{**result, "is_error": True} if failed else result])
-
-
 def _assistant_block(part: Chunk) -> Chunk | None:
     kind = str(part.get("type"))
-    metadata = part.get("providerMetadata")
-    ours = metadata.get("anthropic") if isinstance(metadata, dict) else None
-    ours = ours if isinstance(ours, dict) else {}
-    if kind == "text":
-        return {"type": "text", "text": part["text"]} if part.get("text") else None
-    if kind == "reasoning" and ours.get("redactedData"):
-        return {"type": "redacted_thinking", "data": ours["redactedData"]}
-    if kind == "reasoning" and ours.get("signature"):
-        return {"type": "thinking", "thinking": part.get("text", ""), "signature": ours["signature"]}
+    if _has_text(part):
+        return {"type": "text", "text": part["text"]}
+    if kind == "reasoning":
+        return _thinking_block(part)
     is_call = kind.startswith("tool-") or kind == "dynamic-tool"
     has_output = part.get("state") in ("output-available", "output-error") and not part.get("providerExecuted")
     if is_call and has_output and part.get("toolCallId"):
         name = part.get("toolName") or kind.removeprefix("tool-")
         return {"type": "tool_use", "id": part["toolCallId"], "name": name, "input": part.get("input") or {}}
     return None
+
+
+def _thinking_block(part: Chunk) -> Chunk | None:
+    """Thinking goes back only as the API can verify it: with its signature, or redacted."""
+    ours = _object(_object(part, "providerMetadata"), "anthropic")
+    if ours.get("redactedData"):
+        return {"type": "redacted_thinking", "data": ours["redactedData"]}
+    if ours.get("signature"):
+        return {"type": "thinking", "thinking": part.get("text", ""), "signature": ours["signature"]}
+    return None
+
+
+def _tool_result(part: Chunk) -> Chunk:
+    failed = part.get("state") == "output-error"
+    output = part.get("errorText") if failed else part.get("output")
+    content = output if isinstance(output, str) else _compact(output)
+    result: Chunk = {"type": "tool_result", "tool_use_id": part["toolCallId"], "content": content}
+    return {**result, "is_error": True} if failed else result

@@ -1,0 +1,177 @@
+"""One HTTP exchange over ASGI: what a client sent, and how it is answered.
+
+This file knows ASGI's messages (https://asgi.readthedocs.io), bodies that are JSON, errors as the Messages API writes them,
+and the header fields of pages of other origins. It refuses to know routes, runs and dialects.
+
+    exchange = Exchange(scope, receive, send, guard, max_body_bytes=…)
+    body = await exchange.read_json()                # raises InvalidRequest
+    await exchange.send_whole(200, [("content-type", "text/plain")], b"ok")
+    raise Answer(404, "not_found_error", "there is nothing here")       # from anywhere: whoever catches it sends it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, NoReturn
+from urllib.parse import parse_qs
+
+from rawsse.http1 import Headers
+from rawsse.relay.dialects import InvalidRequest
+from rawsse.relay.guard import Guard
+
+__all__ = ["Answer", "Exchange", "Receive", "Scope", "Send"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = ("content-type", "application/json")
+
+
+class Answer(Exception):  # noqa: N818 - a way out, not a failure
+    """An answer to give instead of going on: an error in the Messages API's form. `field` names what was wrong with it."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        error = {"type": type, "message": message} | ({"field": field} if field else {})
+        self.body = json.dumps({"type": "error", "error": error}).encode()
+        self.headers = tuple((headers or {}).items())
+
+    @classmethod
+    def of(cls, exc: InvalidRequest) -> Answer:
+        """The answer to a request that cannot be used."""
+        kind = "request_too_large" if exc.status == 413 else "invalid_request_error"
+        return cls(exc.status, kind, str(exc), field=exc.field)
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, max_body_bytes: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._guard = guard
+        self._max_body_bytes = max_body_bytes
+        self.method: str = scope["method"]
+        self.path = _path_within(scope.get("root_path", ""), scope["path"])
+        self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        self.headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+
+    # The request ---------------------------------------------------------------------------------------------------
+
+    async def read_json(self) -> dict[str, Any]:
+        """The body, which must be a JSON object. Raises `InvalidRequest`, and `ConnectionError` if the client goes."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            # Also a guard: a page elsewhere may send other types without asking first (CORS, "simple requests").
+            raise InvalidRequest("content-type", "must be application/json", 415)
+        data = await self._read_body()
+        try:
+            text = data.decode()
+            body = json.loads(text, parse_constant=_refuse)
+            _check_text(text, body)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidRequest("body", f"is no JSON: {exc}") from None
+        if not isinstance(body, dict):
+            raise InvalidRequest("body", "must be a JSON object")
+        return body
+
+    async def _read_body(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the client went in the middle of its request")
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > self._max_body_bytes:
+                raise InvalidRequest("body", f"is larger than {self._max_body_bytes} bytes", 413)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+
+    async def until_gone(self) -> None:
+        """Wait until the client has gone. What it still sends is of no interest."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    # The answer ----------------------------------------------------------------------------------------------------
+
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """Send the head. Raises `OSError` if the client has gone, as everything that sends."""
+        fields = [*headers, *self._cross_origin()]
+        wire = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        await self._send({"type": "http.response.start", "status": status, "headers": wire})
+
+    async def send_piece(self, data: bytes) -> None:
+        """Send a piece of the body. Waits while the client takes less than is sent."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """The body is whole."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def send_whole(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
+        """Send head and body at once."""
+        length = () if status == 204 else (("content-length", str(len(body))),)
+        await self.start(status, (*headers, *length))
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def send_json(self, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Send a whole JSON text, with status 200."""
+        await self.send_whole(200, (JSON, *headers), body)
+
+    async def send_answer(self, answer: Answer) -> None:
+        """Send an error."""
+        await self.send_whole(answer.status, (JSON, *answer.headers), answer.body)
+
+    async def send_preflight(self, methods: str) -> None:
+        """Answer `OPTIONS`: a browser asks whether a page of another origin may send its request."""
+        asked = self.headers.get("access-control-request-headers", "")
+        headers = (
+            ("allow", methods),
+            ("access-control-allow-methods", methods),
+            ("access-control-allow-headers", asked if asked.isprintable() else ""),
+            ("access-control-max-age", "600"),
+        )
+        await self.send_whole(204, headers)
+
+    def _cross_origin(self) -> tuple[tuple[str, str], ...]:
+        allowed = self._guard.allow_origin(self.headers)
+        if allowed is None:
+            return ()
+        return (
+            ("access-control-allow-origin", allowed),
+            ("access-control-expose-headers", "x-run-id, request-id, retry-after"),
+            ("vary", "origin"),
+        )
+
+
+def _path_within(root: str, path: str) -> str:
+    """The path as the relay's routes know it: in a mounted application it may or may not begin with `root_path`."""
+    root = root.rstrip("/")
+    return path.removeprefix(root) if path == root or path.startswith(root + "/") else path
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON value")  # though Python would take it, and the API would not
+
+
+def _check_text(text: str, body: object) -> None:
+    """Raises `ValueError` for half of a surrogate pair, which cannot be sent on. Only an escape can bring one in."""
+    if "\\u" in text:
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it has half of a surrogate pair, which is no text") from None

@@ -1,0 +1,29 @@
+"""Streams to try the relay with: the project's own fixtures, and real recordings where there are some.
+
+`RAWSSE_RECORDINGS` names a folder of recordings of real streams (`*.sse`); by default it is looked for beside the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rawsse.replay import Recording, shipped_fixtures
+
+__all__ = ["FIXTURES", "REAL", "bodies"]
+
+FIXTURES = shipped_fixtures()
+FOLDER = Path(os.environ.get("RAWSSE_RECORDINGS") or Path(__file__).parents[3] / "shared" / "recordings")
+REAL = sorted(FOLDER.glob("*.sse"))
+
+
+def bodies() -> Any:
+    """Every body, by name, as parameters of a test."""
+    real = [pytest.param(Recording.load(path).body, id=path.stem) for path in REAL]
+    if not real:
+        skip = pytest.mark.skip(reason=f"there are no recordings of real streams in {FOLDER}")
+        real = [pytest.param(b"", id="real", marks=skip)]
+    return [pytest.param(recording.body, id=name) for name, recording in FIXTURES.items()] + real

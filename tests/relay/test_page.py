@@ -1,0 +1,180 @@
+"""rawsse.relay.page: which files are served, as what, and that nothing else is."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rawsse.relay.page import CONTENT_SECURITY_POLICY, NoSuchPage, Page
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A page in a folder, with a secret beside it and another in it that is hidden."""
+    (tmp_path / "secret.txt").write_text("secret")
+    site = tmp_path / "site"
+    (site / "sub" / "deep").mkdir(parents=True)
+    (site / "index.html").write_text("<p>home")
+    (site / "sub" / "deep" / "a file ü.txt").write_text("here")
+    (site / ".env").write_text("ANTHROPIC_API_KEY=secret")
+    (site / ".git").mkdir()
+    (site / ".git" / "config").write_text("secret")
+    return site
+
+
+def header(page: Page, path: str, name: str) -> str | None:
+    return dict(page.find(path)[0]).get(name)
+
+
+# --- The built-in page ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/rawsse.js", "/style.css"])
+def test_the_built_in_page_is_there(path: str) -> None:
+    assert len(Page().find(path)[1]) > 100
+
+
+def test_the_built_in_page_may_load_nothing_from_elsewhere() -> None:
+    assert header(Page(), "/", "content-security-policy") == CONTENT_SECURITY_POLICY
+    assert CONTENT_SECURITY_POLICY.startswith(
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"
+    )
+
+
+@pytest.mark.parametrize("path", ["/__init__.py", "/../cli.py", "/..", "/nothing.js"])
+def test_of_the_package_nothing_but_the_page_is_served(path: str) -> None:
+    with pytest.raises(NoSuchPage):
+        Page().find(path)
+
+
+# --- A folder of one's own -----------------------------------------------------------------------------------------
+
+
+def test_ones_own_page_makes_its_own_policy(folder: Path) -> None:
+    headers, body = Page(folder).find("/")
+    assert body == b"<p>home"
+    assert [name for name, _ in headers] == [
+        "content-type",
+        "x-content-type-options",
+        "referrer-policy",
+        "cache-control",
+    ]
+
+
+def test_folders_in_the_folder_are_served(folder: Path) -> None:
+    assert Page(folder).find("/sub/deep/a file ü.txt")[1] == b"here"
+
+
+def test_a_folder_given_by_a_relative_path_is_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert Page(Path("site")).find("/index.html")[1] == b"<p>home"
+
+
+TRAVERSALS = [
+    "/../secret.txt",
+    "//../secret.txt",
+    "/sub/../../secret.txt",
+    "/sub/../index.html",
+    "/./index.html",
+    "/..%2fsecret.txt",
+    "/%2e%2e/secret.txt",
+    "/..\\secret.txt",
+    "/sub\\..\\..\\secret.txt",
+    "/index.html\x00.js",
+    "/\x00",
+    "/.env",
+    "/.git/config",
+    "/sub//deep",
+    "/sub/",
+    "/sub",
+    "/C:/secret.txt",
+    "/index.html:stream",
+    "/index.html/more",
+    "/" + "x" * 300,
+    "/nothing",
+    "/\ufffd",
+    "/line\nbreak",
+]
+
+
+@pytest.mark.parametrize("path", TRAVERSALS)
+def test_what_is_no_file_of_the_folder_is_not_there(folder: Path, path: str) -> None:
+    with pytest.raises(NoSuchPage):
+        Page(folder).find(path)
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_link_out_of_the_folder_leads_nowhere(folder: Path, *, is_folder: bool) -> None:
+    target = folder.parent if is_folder else folder.parent / "secret.txt"
+    (folder / "link").symlink_to(target)
+    with pytest.raises(NoSuchPage):
+        Page(folder).find("/link/secret.txt" if is_folder else "/link")
+
+
+def test_a_link_inside_the_folder_is_followed(folder: Path) -> None:
+    (folder / "link.html").symlink_to(folder / "index.html")
+    assert Page(folder).find("/link.html")[1] == b"<p>home"
+
+
+def test_a_folder_beside_it_whose_name_begins_alike_is_not_inside(folder: Path) -> None:
+    (folder.parent / "site2").mkdir()
+    (folder.parent / "site2" / "a.txt").write_text("secret")
+    (folder / "link").symlink_to(folder.parent / "site2")
+    with pytest.raises(NoSuchPage):
+        Page(folder).find("/link/a.txt")
+
+
+def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b").symlink_to(folder / "a")
+    with pytest.raises(NoSuchPage):
+        Page(folder).find("/a")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="whoever is root may read every file")
+def test_a_file_that_may_not_be_read_is_not_there(folder: Path) -> None:
+    (folder / "index.html").chmod(0)
+    with pytest.raises(NoSuchPage):
+        Page(folder).find("/")
+
+
+def test_a_page_in_a_zip_file_is_served(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "page.zip", "w") as archive:
+        archive.writestr("index.html", "zipped")
+    with zipfile.ZipFile(tmp_path / "page.zip") as archive:
+        assert Page(zipfile.Path(archive)).find("/")[1] == b"zipped"  # type: ignore[arg-type]  # as an installed package may be
+
+
+# --- Content types -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.js", "text/javascript; charset=utf-8"),
+        ("a.mjs", "text/javascript; charset=utf-8"),
+        ("A.JS", "text/javascript; charset=utf-8"),
+        ("a.min.js", "text/javascript; charset=utf-8"),
+        ("a.js.map", "application/json; charset=utf-8"),
+        ("a.svg", "image/svg+xml; charset=utf-8"),
+        ("a.txt", "text/plain; charset=utf-8"),
+        ("a.png", "image/png"),
+        ("a.woff2", "font/woff2"),
+        ("a.wasm", "application/wasm"),
+        ("a.tar.gz", "application/octet-stream"),
+        ("a.unheard-of", "application/octet-stream"),
+        ("none", "application/octet-stream"),
+    ],
+)
+def test_a_file_says_what_it_is(folder: Path, name: str, kind: str) -> None:
+    (folder / name).write_bytes(b"")
+    assert header(Page(folder), f"/{name}", "content-type") == kind
+
+
+def test_a_browser_may_not_guess_what_a_file_is(folder: Path) -> None:
+    assert header(Page(folder), "/", "x-content-type-options") == "nosniff"
