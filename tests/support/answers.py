@@ -1,0 +1,61 @@
+"""Answers of an HTTP server as bytes, written by hand after RFC 9112, and a client or exchange that gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rawsse.client.client import AsyncClient
+from rawsse.client.net import FakeStream, Origin, Stream, TLSContext
+from support.streams import Raw, to_bytes
+
+__all__ = ["ASK", "KEY", "SSE_HEAD", "Connections", "answer", "chunked", "client_of", "head", "plain"]
+
+KEY = "sk-ant-api03-canary-2f8e51"
+"""The key that the tests' clients have. It may be found in one header field of what was written, and nowhere else."""
+
+ASK: dict[str, Any] = {"model": "claude-sonnet-5", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def head(status: str = "200 OK", **fields: str) -> bytes:
+    """The head of a response; underscores in names stand for hyphens."""
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """A chunked body of these pieces, with its end."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece) + b"0\r\n\r\n"
+
+
+def plain(body: bytes, status: str = "200 OK", **fields: str) -> bytes:
+    """A whole response whose length is told."""
+    return head(status, content_length=str(len(body)), **fields) + body
+
+
+SSE_HEAD = head(content_type="text/event-stream; charset=utf-8", request_id="req_1", transfer_encoding="chunked")
+
+
+def answer(raws: Iterable[Raw]) -> bytes:
+    """A whole response that streams these events, one chunk each."""
+    return SSE_HEAD + chunked(*(to_bytes([raw]) for raw in raws))
+
+
+class Connections:
+    """What a client connects to: the given streams, one after the other, and then nothing more."""
+
+    def __init__(self, *streams: Stream) -> None:
+        self.streams = list(streams)
+        self.origins: list[Origin] = []
+
+    async def __call__(self, origin: Origin, tls: TLSContext) -> Stream:
+        del tls
+        self.origins.append(origin)
+        return self.streams[len(self.origins) - 1]
+
+
+def client_of(*streams: Stream | bytes, **options: Any) -> AsyncClient:
+    """A client whose connections are these streams; bytes are one that sends them in one piece and closes."""
+    made = [FakeStream([stream]) if isinstance(stream, bytes) else stream for stream in streams]
+    given = {"api_key": KEY, "base_url": "http://api.example", "connect": Connections(*made), **options}
+    return AsyncClient(**given)
