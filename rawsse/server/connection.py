@@ -117,8 +117,6 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
         if not self.server.admit(self):
             self.refuse(503, "too many connections")
-        elif self.server.is_stopping:
-            self._close()
         else:
             self._await_request()
 
@@ -275,8 +273,8 @@ class Connection(asyncio.Protocol):
     # --- Ending
 
     def end_call(self) -> None:
-        """Go on to the next request, if the response at hand is complete and the client has taken enough of it."""
-        if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_write_paused or self.is_gone:
+        """Go on to the next request, if the response at hand is complete. The client has taken enough of it."""
+        if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_gone:
             return
         if self.http.is_reusable and not self.server.is_stopping:
             self.http.start_next_cycle()
@@ -287,11 +285,9 @@ class Connection(asyncio.Protocol):
 
     def app_returned(self, call: Call) -> None:
         """The app sends nothing more for `call`: a response that is not complete never will be."""
-        if call is not self._call or call.stage is Stage.COMPLETE or self.is_gone:
-            return
-        if call.stage is Stage.WIRE:
+        if call.stage is Stage.WIRE and not self.is_gone:
             self._end()
-        else:
+        elif call.stage is not Stage.COMPLETE:
             self.refuse(500, "the server failed")
 
     def refuse(self, status: int, text: str) -> None:

@@ -78,7 +78,8 @@ class Server:
         except BaseException as exc:
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
             if isinstance(exc, (OSError, OverflowError)):  # OverflowError: there is no such port
-                reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2]
+                # asyncio says "error while attempting to bind on address ('127.0.0.1', 80): [errno 13] permission denied".
+                reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2].rpartition("] ")[2]
                 raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc
             raise
         self.port = self._listener.sockets[0].getsockname()[1]

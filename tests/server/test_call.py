@@ -97,8 +97,12 @@ def test_receive_after_a_complete_response_says_disconnect() -> None:
         await send(body())
         messages.append(await receive())
 
-    get(app)
-    assert messages == [{"type": "http.disconnect"}]
+    async def story(peer: Peer) -> None:
+        await peer.send(GET)
+        await peer.until(b"0\r\n\r\n")
+        assert messages == [{"type": "http.disconnect"}]
+
+    talk(app, story)
 
 
 # --- The response

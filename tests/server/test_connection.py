@@ -59,10 +59,11 @@ def test_a_connection_carries_one_request_after_the_other() -> None:
         connection.close()
         return answers
 
-    async def story(peer: Peer) -> list[tuple[int, bytes]]:
-        return await asyncio.to_thread(client, peer.server.port)
+    async def story() -> list[tuple[int, bytes]]:
+        async with Server(echo, port=0) as server:
+            return await asyncio.to_thread(client, server.port)
 
-    assert talk(echo, story) == [(200, b"/x one"), (200, b"/x "), (200, b"/x three")]
+    assert asyncio.run(story()) == [(200, b"/x one"), (200, b"/x "), (200, b"/x three")]
 
 
 def test_pipelined_requests_are_answered_in_their_order() -> None:
@@ -144,6 +145,11 @@ def test_the_next_request_does_not_wait_for_what_the_app_does_after_its_response
         return now() - before
 
     assert talk(app, story, grace_seconds=200) == 0
+
+
+def test_a_head_request_leaves_the_connection_in_step() -> None:
+    wire = ask(echo, GET.replace(b"GET", b"HEAD") + LAST_GET)
+    assert [answer.body for answer in read_answers(wire, ["HEAD", "GET"])] == [b"", b"/ "]
 
 
 def test_an_unread_body_closes_the_connection_after_the_answer() -> None:
@@ -251,6 +257,20 @@ def test_an_upload_of_too_much_gets_its_413_and_no_reset() -> None:
         return await peer.rest()
 
     assert read_answers(talk(echo, story, max_body_bytes=10))[0].status == 413
+
+
+def test_an_upload_that_the_app_does_not_want_gets_its_answer_and_no_reset() -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1)  # meanwhile the server has stopped reading
+        await send(start(403))
+        await send(body())
+
+    async def story(peer: Peer) -> bytes:
+        await peer.send(POST + b"content-length: 20000000\r\n\r\n" + b"x" * 20_000_000)
+        return await peer.rest()
+
+    assert read_answers(talk(app, story))[0].status == 403
 
 
 def test_a_body_that_grows_too_large_cuts_a_begun_response_off() -> None:
@@ -417,16 +437,33 @@ def test_a_client_that_takes_slowly_is_not_cut_off() -> None:
     talk(app, story, write_seconds=5)
 
 
-def test_a_client_that_takes_no_end_is_cut_off() -> None:
+@pytest.mark.parametrize("max_buffered_bytes", [65536, 50_000_000])
+def test_a_client_that_takes_no_end_is_cut_off(max_buffered_bytes: int) -> None:
     async def story(peer: Peer) -> None:
         await peer.send(LAST_GET)
         await asyncio.sleep(11)
         assert not peer.server._connections
 
-    talk(answering(start(), body(b"x" * 20_000_000)), story, write_seconds=5)
+    app = answering(start(), body(b"x" * 20_000_000))
+    talk(app, story, write_seconds=5, max_buffered_bytes=max_buffered_bytes)
 
 
 # --- Back-pressure
+
+
+def test_an_app_that_gives_up_waiting_for_the_end_of_its_response_does_not_stop_the_next() -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(send(body(b"x" * 20_000_000)), 1)
+
+    async def story(peer: Peer) -> bytes:
+        await peer.send(GET + LAST_GET)
+        await asyncio.sleep(2)
+        return await peer.rest()
+
+    assert len(read_answers(talk(app, story), ["GET", "GET"])) == 2
 
 
 def test_send_waits_for_a_client_that_takes_nothing() -> None:
@@ -478,9 +515,6 @@ def test_receive_is_the_measure_of_what_is_read() -> None:
 
 
 # --- The client leaves
-
-
-Phase = tuple[bytes, ASGIApp]
 
 
 def heard_by(app: Callable[[Receive, Send], Awaitable[Any]], request: bytes, how: str, **options: Any) -> list[Any]:
@@ -594,13 +628,16 @@ def test_a_receiver_that_was_cancelled_does_not_disturb_the_others() -> None:
     assert heard_by(app, GET, "FIN") == [DISCONNECT]
 
 
-def test_a_body_that_is_whole_is_not_given_to_an_app_that_looks_too_late() -> None:
-    async def app(receive: Receive, send: Send) -> Message:
+def test_a_deadline_that_passes_when_the_client_has_just_left_does_nothing() -> None:
+    async def story(peer: Peer) -> None:
+        await peer.send(GET[:5])
         await asyncio.sleep(1)
-        await asyncio.sleep(0)
-        return await receive()
+        (connection,) = peer.server._connections
+        peer.leave()
+        await asyncio.sleep(1)
+        connection.refuse(408, "too late")
 
-    assert heard_by(app, GET, "FIN")[0]["type"] in ("http.request", "http.disconnect")
+    talk(echo, story)
 
 
 # --- The limits themselves

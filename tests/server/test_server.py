@@ -48,7 +48,7 @@ def test_port_0_is_any_free_port() -> None:
             assert server.base_url == f"http://127.0.0.1:{server.port}"
             assert await asyncio.to_thread(fetch, server.port) == b"/x "
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_the_url_of_an_ipv6_address_has_brackets() -> None:
@@ -71,7 +71,9 @@ def test_a_port_that_is_none_is_refused() -> None:
 
 
 def test_a_host_that_is_not_ours_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^cannot listen on host 192\.0\.2\.1, port 0: cannot assign"):
+    with pytest.raises(
+        ConfigurationError, match=r"^cannot listen on host 192\.0\.2\.1, port 0: c(annot assign|ould not bind)"
+    ):
         run(Server(echo, "192.0.2.1", 0).start())
 
 
@@ -93,7 +95,7 @@ def test_several_servers_live_in_one_loop() -> None:
         async with Server(echo, port=0) as one, Server(answering(start(), body(b"two")), port=0) as two:
             return [await asyncio.to_thread(fetch, server.port) for server in (one, two)]
 
-    assert run(story()) == [b"/x ", b"two"]
+    assert asyncio.run(story()) == [b"/x ", b"two"]
 
 
 def test_several_servers_live_in_several_threads() -> None:
@@ -314,6 +316,60 @@ def test_a_client_that_comes_just_when_the_server_stops_is_not_forgotten(count: 
     run(story())
 
 
+def test_a_client_that_does_not_take_the_end_of_its_answer_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(peer: Peer) -> float:
+        await peer.send(GET)
+        await peer.until(b"\r\n\r\n")
+        before = now()
+        await peer.server.shutdown()
+        return now() - before
+
+    assert talk(answering(start(), body(b"x" * 20_000_000)), story, grace_seconds=5) == 5
+    assert caplog.messages == ["1 connection(s) did not end within 5 s"]
+
+
+def test_cancelling_a_shutdown_also_ends_the_grace_of_the_lifespan() -> None:
+    async def story(peer: Peer) -> float:
+        await peer.send(GET)
+        await peer.until(b"begun")
+        before = now()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.server.shutdown(), 1)
+        return now() - before
+
+    assert talk(endless, story, grace_seconds=50, cleanup_seconds=2) == 1 + 2
+
+
+async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that does not end when it is told to."""
+    if scope["type"] == "lifespan":
+        await send({"type": "lifespan.startup.complete"})
+        await asyncio.Event().wait()
+    await stream(scope, receive, send)
+
+
+def test_a_lifespan_gets_what_is_left_of_the_grace() -> None:
+    async def story() -> float:
+        server = Server(endless, port=0, grace_seconds=5, cleanup_seconds=1)
+        await server.start()
+        before = now()
+        await server.shutdown()
+        return now() - before
+
+    assert run(story()) == 5
+
+
+def test_a_lifespan_gets_its_time_also_when_the_grace_is_over() -> None:
+    async def story(peer: Peer) -> float:
+        await peer.send(GET)
+        await peer.until(b"begun")
+        before = now()
+        await peer.server.shutdown()
+        return now() - before
+
+    assert talk(endless, story, grace_seconds=5, cleanup_seconds=2) == 5 + 2
+
+
 def test_idle_connections_close_at_once() -> None:
     async def story(peer: Peer) -> float:
         await peer.send(GET)
@@ -444,7 +500,7 @@ def accepts(port: int) -> bool:
 def leave_by(*signals: signal.Signals, grace_seconds: float) -> str:
     """What a program that serves one endless stream prints when it is sent these signals."""
     arguments = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM % grace_seconds]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rpartition(b":")[2])
@@ -485,6 +541,19 @@ def test_serve_ends_gracefully_when_it_is_cancelled() -> None:
 
     run(story())
     assert app.log == ["startup", "shutdown"]
+
+
+def test_serve_gives_signal_handlers_back() -> None:
+    async def story() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(serve(echo, port=0), 1)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run(story())
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_serve_works_in_a_thread_that_may_have_no_signal_handlers() -> None:
