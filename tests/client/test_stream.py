@@ -1,0 +1,286 @@
+"""rawsse.client.stream: events, text and the message so far, over fake streams in virtual time. How streams end is tried in
+`test_stream_endings.py`, closing them in `test_stream_closing.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import Any
+
+import pytest
+from support.answers import ASK, answer, client_of, head
+from support.clock import run
+from support.streams import (
+    ANSWER,
+    PING,
+    STOP,
+    TOOL_CALL,
+    block,
+    block_start,
+    end,
+    start,
+    text_delta,
+    to_bytes,
+    tool_block,
+)
+
+from rawsse import errors
+from rawsse.client.net import FakeStream, Stream, Timeouts
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.errors import (
+    APIError,
+)
+from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
+
+Raw = dict[str, Any]
+
+
+def body(*raws: Raw) -> FakeStream:
+    """A stream whose body ends after these events, as HTTP ends it."""
+    return FakeStream([answer(raws)], end=None)
+
+
+async def read(stream: Stream | bytes, **options: Any) -> tuple[list[Any], MessageStream]:
+    """Every event of the stream, and the stream, closed."""
+    async with client_of(stream, **options).messages.stream(**ASK) as opened:
+        return [event async for event in opened], opened
+
+
+async def fail(stream: Stream | bytes, **options: Any) -> tuple[APIError, MessageStream]:
+    """The error that reading the stream raises, and the stream."""
+    opened = client_of(stream, **options).messages.stream(**ASK)
+    with pytest.raises(APIError) as caught:
+        async with opened:
+            await opened.until_done()
+    return caught.value, opened
+
+
+def types(events: list[Any]) -> list[str]:
+    return [event.type for event in events]
+
+
+# --- A whole answer ------------------------------------------------------------------------------------------------
+
+
+def test_the_events_are_those_of_the_wire_each_followed_by_what_derives_from_it() -> None:
+    events, _ = run(read(answer(ANSWER)))
+    assert types(events) == [
+        "message_start",
+        "content_block_start",
+        "ping",
+        *("content_block_delta", "text") * 2,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert [event.text for event in events if isinstance(event, TextEvent)] == ["Hel", "lo ☺"]
+
+
+def test_a_stop_brings_what_it_finished() -> None:
+    events, stream = run(read(answer(TOOL_CALL)))
+    blocks = [event.content_block for event in events if isinstance(event, ContentBlockStop)]
+    assert [raw and raw.type for raw in blocks] == ["text", "tool_use"]
+    assert isinstance(events[-1], MessageStop)
+    assert events[-1].message == stream.current_message_snapshot
+
+
+def test_an_event_stream_gives_the_wire_s_events_only() -> None:
+    async def story() -> list[Any]:
+        async with client_of(answer(ANSWER)).messages.events(ASK) as events:
+            assert type(events) is EventStream
+            return [event async for event in events]
+
+    assert types(run(story())) == [raw["type"] for raw in ANSWER]
+
+
+def test_the_text_comes_piece_by_piece() -> None:
+    async def story() -> list[str]:
+        async with client_of(answer(TOOL_CALL)).messages.stream(**ASK) as stream:
+            return [text async for text in stream.text_stream]
+
+    assert run(story()) == ["Let me see."]
+
+
+def test_the_text_and_the_events_share_one_iterator() -> None:
+    async def story() -> list[str]:
+        heard: list[str] = []
+        async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
+            async for event in stream:
+                heard += [event.type]
+                if event.type == "ping":
+                    break
+            async for text in stream.text_stream:
+                assert text == "Hel"
+                break
+            heard += [event.type async for event in stream]
+            heard += [text async for text in stream.text_stream]
+        return heard
+
+    assert run(story()) == [
+        *("message_start", "content_block_start", "ping"),
+        *("content_block_delta", "text", "content_block_stop", "message_delta", "message_stop"),
+    ]
+
+
+def test_the_final_message_is_the_whole_one_with_its_request_id() -> None:
+    async def story() -> tuple[Any, Any]:
+        async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
+            message = await stream.get_final_message()
+            assert message == await stream.get_final_message() == stream.current_message_snapshot
+            return message, stream
+
+    message, stream = run(story())
+    assert (message.text, message.stop_reason, message.usage.output_tokens) == ("Hello ☺", "end_turn", 7)
+    assert (message.request_id, stream.request_id) == ("req_1", "req_1")
+
+
+def test_the_final_message_may_be_asked_for_in_the_middle() -> None:
+    async def story() -> str:
+        async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
+            async for event in stream:
+                if event.type == "content_block_delta":
+                    break
+            return (await stream.get_final_message()).text
+
+    assert run(story()) == "Hello ☺"
+
+
+def test_the_final_text_is_that_of_all_text_blocks() -> None:
+    two = [start(), *block(0, {"type": "text", "text": "a"}), *block(1, {"type": "text", "text": "b"}), end(), STOP]
+
+    async def story() -> str:
+        async with client_of(answer(two)).messages.stream(**ASK) as stream:
+            return await stream.get_final_text()
+
+    assert run(story()) == "ab"
+
+
+@pytest.mark.parametrize(("blocks", "kinds"), [([], "nothing"), (block(0, tool_block()), "tool_use")])
+def test_an_answer_without_text_has_no_final_text(blocks: list[Raw], kinds: str) -> None:
+    async def story() -> None:
+        async with client_of(answer([start(), *blocks, end(), STOP])).messages.stream(**ASK) as stream:
+            await stream.get_final_text()
+
+    with pytest.raises(RuntimeError, match=f"the answer has no text; it has: {kinds}"):
+        run(story())
+
+
+def test_the_message_so_far_never_runs_ahead_of_the_events() -> None:
+    async def story() -> list[str]:
+        async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
+            with pytest.raises(RuntimeError, match="message_start has not come yet"):
+                _ = stream.current_message_snapshot
+            looks = (stream.current_message_snapshot.text async for event in stream if event.type != "ping")
+            return [text async for text in looks]
+
+    assert run(story()) == ["", "", "Hel", "Hel", *["Hello ☺"] * 5]
+
+
+def test_the_head_of_the_response_is_at_hand() -> None:
+    _, stream = run(read(answer(ANSWER)))
+    assert (stream.response.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+def test_a_stream_must_be_opened_first() -> None:
+    stream = client_of(answer(ANSWER)).messages.stream(**ASK)
+    with pytest.raises(RuntimeError, match="the stream is not open: use `async with`"):
+        _ = stream.response
+    with pytest.raises(RuntimeError, match="the stream is not open: use `async with`"):
+        run(stream.get_final_message())
+
+
+def test_an_unused_stream_leaves_nothing() -> None:
+    async def story() -> None:
+        client_of(answer(ANSWER)).messages.stream(**ASK).text_stream.__aiter__()
+
+    run(story())
+
+
+def test_entering_again_changes_nothing() -> None:
+    async def story() -> str:
+        stream = client_of(answer(ANSWER)).messages.stream(**ASK)
+        async with stream, stream:
+            return await stream.get_final_text()
+
+    assert run(story()) == "Hello ☺"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_a_compressed_stream_is_read_too(encoding: str) -> None:
+    data = to_bytes(ANSWER)
+    encoded = gzip.compress(data) if encoding == "gzip" else data
+    events, stream = run(read(head(content_type="text/event-stream", content_encoding=encoding) + encoded))
+    assert types(events)[-1] == "message_stop"
+    assert stream.ending is not None
+    assert stream.ending.bytes_received == len(encoded)
+
+
+def test_the_timing_says_when_the_first_event_and_the_first_content_came() -> None:
+    parts = [to_bytes([raw]) for raw in (start(), PING, block_start(0, {"type": "text", "text": ""}), end(), STOP)]
+    chunks = [part for raw in parts for part in (1.0, raw)]
+    _, stream = run(read(FakeStream([head(content_type="text/event-stream"), *chunks], end=None)))
+    timing = stream.timing
+    assert (timing.connected, timing.head, timing.first_event, timing.first_content, timing.ended) == (0, 0, 1, 3, 5)
+
+
+# --- Clocks --------------------------------------------------------------------------------------------------------
+
+
+def paced(*chunks: bytes | float) -> FakeStream:
+    return FakeStream([head(content_type="text/event-stream"), *chunks], end=None)
+
+
+PINGS: list[bytes | float] = [30.0, to_bytes([PING])]
+
+
+def test_pings_keep_the_connection_alive_but_are_no_content() -> None:
+    error, stream = run(fail(paced(to_bytes(ANSWER[:2]), *PINGS * 50)))
+    assert type(error) is errors.ContentTimeoutError
+    assert error.message == "the connection lives, but no content came for 600 s"
+    assert stream.timing.ended == 600
+    assert (error.safe_to_retry, stream.ending and stream.ending.kind) == (False, "timeout")
+
+
+def test_unknown_events_are_no_content_either() -> None:
+    unknown: list[bytes | float] = [30.0, to_bytes([{"type": "mood"}])]
+    error, _ = run(fail(paced(to_bytes(ANSWER[:2]), *unknown * 50)))
+    assert type(error) is errors.ContentTimeoutError
+
+
+def test_long_thinking_with_pings_survives() -> None:
+    events, _ = run(read(paced(to_bytes(ANSWER[:2]), *PINGS * 19, to_bytes(ANSWER[2:]))))
+    assert types(events)[-1] == "message_stop"
+
+
+def test_each_piece_of_content_gives_the_next_its_full_time() -> None:
+    pieces: list[bytes | float] = [*PINGS * 19, to_bytes([text_delta(0, "x")])]
+    _, stream = run(read(paced(to_bytes(ANSWER[:2]), *pieces * 5, to_bytes(ANSWER[5:]))))
+    assert stream.current_message_snapshot.text == "x" * 5
+
+
+def test_without_pings_the_silence_is_told() -> None:
+    error, _ = run(fail(paced(to_bytes(ANSWER[:2]), 91.0)))
+    assert type(error) is errors.SilenceTimeoutError
+    assert error.partial is not None
+
+
+def test_clocks_may_be_set_for_one_call() -> None:
+    async def story() -> None:
+        stream = client_of(paced(), timeouts=Timeouts(silence=5)).messages.stream(**ASK, timeouts=Timeouts(silence=7))
+        with pytest.raises(errors.SilenceTimeoutError, match="for 7 s"):
+            async with stream:
+                await stream.until_done()
+
+    run(story())
+
+
+def test_a_slow_consumer_is_not_punished() -> None:
+    async def story() -> str:
+        deltas: list[bytes | float] = [1.0, to_bytes([text_delta(0, "x")])]
+        client = client_of(paced(to_bytes(ANSWER[:2]), *deltas * 3, to_bytes(ANSWER[5:])))
+        async with client.messages.stream(**ASK) as stream:
+            async for _ in stream:
+                await asyncio.sleep(1000)
+            return stream.current_message_snapshot.text
+
+    assert run(story()) == "xxx"

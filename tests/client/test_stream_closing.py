@@ -1,0 +1,226 @@
+"""rawsse.client.stream: closing and cancelling, at every phase and at every step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from support.answers import ASK, answer, client_of
+from support.clock import run, ticks
+from support.streams import (
+    ANSWER,
+)
+
+from rawsse.client.net import FakeStream, Stream
+from rawsse.client.stream import MessageStream
+from rawsse.errors import (
+    APIError,
+    StreamCancelledError,
+)
+
+Raw = dict[str, Any]
+
+
+def body(*raws: Raw) -> FakeStream:
+    """A stream whose body ends after these events, as HTTP ends it."""
+    return FakeStream([answer(raws)], end=None)
+
+
+async def read(stream: Stream | bytes, **options: Any) -> tuple[list[Any], MessageStream]:
+    """Every event of the stream, and the stream, closed."""
+    async with client_of(stream, **options).messages.stream(**ASK) as opened:
+        return [event async for event in opened], opened
+
+
+async def fail(stream: Stream | bytes, **options: Any) -> tuple[APIError, MessageStream]:
+    """The error that reading the stream raises, and the stream."""
+    opened = client_of(stream, **options).messages.stream(**ASK)
+    with pytest.raises(APIError) as caught:
+        async with opened:
+            await opened.until_done()
+    return caught.value, opened
+
+
+def types(events: list[Any]) -> list[str]:
+    return [event.type for event in events]
+
+
+# --- Closing -------------------------------------------------------------------------------------------------------
+
+
+def test_leaving_early_ends_the_stream_and_drops_the_connection() -> None:
+    async def story() -> MessageStream:
+        connection = body(*ANSWER)
+        async with client_of(connection).messages.stream(**ASK) as stream:
+            await anext(stream)
+        assert connection.is_aborted
+        return stream
+
+    ending = run(story()).ending
+    assert ending is not None
+    assert (ending.kind, ending.text, ending.phase) == ("cancelled", "the stream was closed before its end", "open")
+
+
+def test_what_the_block_raises_passes_and_closes_the_stream() -> None:
+    async def story() -> None:
+        connection = body(*ANSWER)
+        with pytest.raises(KeyError, match="mine"):
+            async with client_of(connection).messages.stream(**ASK):
+                raise KeyError("mine")
+        assert connection.is_aborted
+
+    run(story())
+
+
+def test_closing_after_the_end_changes_nothing() -> None:
+    async def story() -> None:
+        async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
+            await stream.until_done()
+            before = stream.ending
+            await stream.close()
+            await stream.aclose()
+            assert stream.ending is before
+            assert (await stream.get_final_message()).text == "Hello ☺"
+
+    run(story())
+
+
+def test_a_stream_that_was_closed_while_nobody_waited_never_looks_whole() -> None:
+    async def story() -> None:
+        async with client_of(body(*ANSWER)).messages.stream(**ASK) as stream:
+            await anext(stream)
+            await stream.close()
+            with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
+                async for _ in stream.text_stream:
+                    pass
+            with pytest.raises(StreamCancelledError):
+                await stream.get_final_message()
+
+    run(story())
+
+
+def test_a_stream_that_was_closed_before_it_was_opened_does_not_connect() -> None:
+    async def connect(*_: object) -> Stream:
+        raise AssertionError("it connected")
+
+    async def story() -> None:
+        stream = client_of(b"", connect=connect).messages.stream(**ASK)
+        await stream.close()
+        with pytest.raises(StreamCancelledError):
+            await stream.__aenter__()
+        assert stream.timing.connected is None
+
+    run(story())
+
+
+# --- At every step -------------------------------------------------------------------------------------------------
+
+
+class Stepping(FakeStream):
+    """A stream each of whose operations takes a step of the loop, as those of real ones do."""
+
+    async def read(self, max_bytes: int) -> bytes:
+        await ticks()
+        return await super().read(max_bytes)
+
+    async def write(self, data: bytes) -> None:
+        await ticks()
+        await super().write(data)
+
+
+class Story:
+    """A whole exchange in many steps: connecting, sending, a head in two reads, and events cut in the middle."""
+
+    def __init__(self) -> None:
+        data = answer(ANSWER)
+        self.connection = Stepping([data[at : at + 70] for at in range(0, len(data), 70)], end=None)
+        self.stream = client_of(b"", connect=self.connect).messages.stream(**ASK)
+        self.is_connected = False
+
+    async def connect(self, *_: object) -> Stream:
+        await ticks()
+        self.is_connected = True
+        return self.connection
+
+    async def read(self) -> str:
+        async with self.stream:
+            async for _ in self.stream:
+                await ticks()
+        return self.stream.current_message_snapshot.text
+
+    @property
+    def kind(self) -> str | None:
+        return self.stream.ending.kind if self.stream.ending else None
+
+
+Disturbance = Callable[[Story, asyncio.Task[str]], Awaitable[None]]
+
+
+async def disturb(steps: int, disturbance: Disturbance) -> tuple[str, str | None]:
+    """What became of a story that was disturbed after so many steps: the task's fate, and the stream's ending."""
+    story = Story()
+    task = asyncio.create_task(story.read())
+    await ticks(steps)
+    before = asyncio.get_running_loop().time()
+    await disturbance(story, task)
+    outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+    assert asyncio.get_running_loop().time() == before
+    assert story.connection.is_aborted or not story.is_connected
+    return outcome if isinstance(outcome, str) else type(outcome).__name__, story.kind
+
+
+async def cancel(_: Story, task: asyncio.Task[str]) -> None:
+    task.cancel()
+
+
+async def close(story: Story, _: asyncio.Task[str]) -> None:
+    await story.stream.close()
+
+
+async def close_and_cancel(story: Story, task: asyncio.Task[str]) -> None:
+    await story.stream.close()
+    task.cancel()
+
+
+async def reset(story: Story, _: asyncio.Task[str]) -> None:
+    story.connection.abort()
+
+
+async def _fates(disturbance: Disturbance) -> list[tuple[str, str | None]]:
+    found = [await disturb(1, disturbance)]
+    while found[-1][0] != "Hello ☺":
+        found.append(await disturb(len(found) + 1, disturbance))
+    return found
+
+
+def fates(disturbance: Disturbance) -> list[tuple[str, str | None]]:
+    """The fate at every step, up to the first at which the story was over."""
+    return run(_fates(disturbance))
+
+
+def test_a_task_that_is_cancelled_at_any_step_leaves_nothing_and_an_ending() -> None:
+    *disturbed, whole = fates(cancel)
+    assert len(disturbed) > 20
+    assert {fate for fate, _ in disturbed} == {"CancelledError"}
+    assert {kind for _, kind in disturbed} == {
+        "cancelled",
+        "complete",
+    }  # complete: the loop's body was cancelled after it
+    assert whole == ("Hello ☺", "complete")
+
+
+@pytest.mark.parametrize("disturbance", [close, close_and_cancel])
+def test_a_stream_that_is_closed_at_any_step_wakes_its_reader_and_leaves_nothing(disturbance: Any) -> None:
+    *disturbed, whole = fates(disturbance)
+    assert len(disturbed) > 20
+    assert {fate for fate, _ in disturbed} <= {"StreamCancelledError", "CancelledError"}
+    assert whole == ("Hello ☺", "complete")
+
+
+def test_a_connection_that_is_lost_at_any_step_is_told() -> None:
+    *disturbed, whole = fates(reset)
+    assert {fate for fate, _ in disturbed} == {"APIConnectionError", "StreamTruncatedError"}
+    assert {kind for _, kind in disturbed} == {"truncated"}
+    assert whole == ("Hello ☺", "complete")
