@@ -1,0 +1,458 @@
+"""rawsse.client.client: from arguments to a request. What was written is read as HTTP by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.answers import ASK, KEY, Connections, answer, client_of, plain
+from support.clock import run
+from support.streams import ANSWER, TOOL_CALL, fold
+
+from rawsse.client.client import AsyncClient
+from rawsse.client.net import FakeStream, Origin, Timeouts
+from rawsse.client.stream import EventStream
+from rawsse.errors import (
+    APIStatusError,
+    BadRequestError,
+    BodyTooLargeError,
+    ConfigurationError,
+    EventDataError,
+    HeadTooLargeError,
+    HTTPUsageError,
+    RateLimitError,
+    StreamTruncatedError,
+)
+from rawsse.messages import Message, MessageBuilder
+
+BASE = "http://api.example"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Sent:
+    """A request as it was written."""
+
+    def __init__(self, wire: bytes | bytearray) -> None:
+        head, _, self.body = bytes(wire).partition(b"\r\n\r\n")
+        self.line, *fields = head.decode("latin-1").split("\r\n")
+        self.fields = [tuple(field.split(": ", 1)) for field in fields]
+
+    def __getitem__(self, name: str) -> str:
+        (value,) = [value for key, value in self.fields if key == name]
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return any(key == name for key, _ in self.fields)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def sent(arguments: dict[str, Any] | None = None, **options: Any) -> Sent:
+    """What `messages.create` writes with these arguments, by a client with these options."""
+    connection = FakeStream([answer(ANSWER)])
+    run(client_of(connection, **options).messages.create(**{**ASK, **(arguments or {})}))
+    return Sent(connection.written)
+
+
+# --- The request ---------------------------------------------------------------------------------------------------
+
+
+def test_a_request_has_these_fields_and_no_others() -> None:
+    request = sent()
+    assert request.line == "POST /v1/messages HTTP/1.1"
+    assert sorted(request.fields) == [
+        ("accept", "application/json"),
+        ("accept-encoding", "identity"),
+        ("anthropic-version", "2023-06-01"),
+        ("content-length", str(len(request.body))),
+        ("content-type", "application/json"),
+        ("host", "api.example"),
+        ("user-agent", "rawsse"),
+        ("x-api-key", KEY),
+    ]
+
+
+def test_the_body_is_compact_json_unescaped_with_what_was_given() -> None:
+    request = sent({"messages": [{"role": "user", "content": "Grüße ☺"}], "system": None, "brand_new": {"a": [1]}})
+    assert (
+        request.body
+        == (
+            '{"model":"claude-sonnet-5","max_tokens":64,"messages":[{"role":"user","content":"Grüße ☺"}],'
+            '"brand_new":{"a":[1]},"stream":true}'
+        ).encode()
+    )
+
+
+def test_messages_may_be_any_iterable() -> None:
+    turns: Iterator[dict[str, str]] = iter([{"role": "user", "content": "hi"}])
+    assert sent({"messages": turns}).json["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_extra_body_wins_but_the_answer_is_streamed_all_the_same() -> None:
+    body = sent({"extra_body": {"max_tokens": 5, "timeouts": 7, "stream": False}}).json
+    assert (body["max_tokens"], body["timeouts"], body["stream"]) == (5, 7, True)
+
+
+def test_the_content_of_an_answer_may_be_sent_back_as_it_is() -> None:
+    message = fold(TOOL_CALL).message
+    assert message is not None
+    body = sent({"messages": [{"role": "assistant", "content": message.content}]}).json
+    assert body["messages"] == [{"role": "assistant", "content": message.to_dict()["content"]}]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (math.nan, "Out of range float values are not JSON compliant"),
+        (object(), "is no JSON value"),
+        ({1, 2}, "'{1, 2}' is no JSON value"),
+        ("\ud800", "surrogates not allowed"),
+        (b"x", "is no JSON value"),
+    ],
+)
+def test_what_cannot_be_json_is_refused_before_connecting(value: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="the request cannot be written as JSON: .*" + text):
+        client_of().messages.stream(**ASK, metadata=value)
+
+
+def test_a_request_within_itself_is_refused() -> None:
+    turns: list[Any] = []
+    turns.append(turns)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for endless in (turns, deep):
+        with pytest.raises(ConfigurationError, match="the request cannot be written as JSON: "):
+            client_of().messages.stream(**ASK, metadata=endless)
+
+
+# --- Header fields -------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_the_client_go_with_every_request_and_fields_of_the_call_win() -> None:
+    options = {"default_headers": {"X-Team": "a", "User-Agent": "mine", "anthropic-version": "2026-10-21"}}
+    request = sent({"extra_headers": {"x-team": "b"}}, **options)
+    assert (request["x-team"], request["user-agent"], request["anthropic-version"]) == ("b", "mine", "2026-10-21")
+
+
+def test_betas_are_joined_into_their_field() -> None:
+    assert sent({"betas": ["a-1", "b-2"]})["anthropic-beta"] == "a-1,b-2"
+    assert "anthropic-beta" not in sent({"betas": []})
+
+
+def test_a_field_of_the_caller_s_own_wins_over_betas() -> None:
+    request = sent({"betas": ["a-1"], "extra_headers": {"Anthropic-Beta": "mine"}})
+    assert request["anthropic-beta"] == "mine"
+
+
+def test_betas_of_the_call_win_over_the_client_s_field() -> None:
+    assert sent({"betas": ["a-1"]}, default_headers={"anthropic-beta": "z"})["anthropic-beta"] == "a-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("x-note", "a\nb", "the header field 'x-note' has a character that HTTP does not allow"),
+        ("x-note", "grün", "the header field 'x-note' has a character that HTTP does not allow"),
+        ("x-note", 7, "the header field 'x-note' must be a string, not int"),
+        ("x-note", None, "the header field 'x-note' must be a string, not NoneType"),
+    ],
+)
+def test_a_field_that_http_does_not_allow_is_named(name: str, value: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        client_of().messages.stream(**ASK, extra_headers={name: value})
+
+
+@pytest.mark.parametrize("name", ["bad name", "content-length", "host"])
+def test_a_field_that_would_break_the_request_is_refused_before_connecting(name: str) -> None:
+    async def story() -> None:
+        client = client_of()
+        async with client.messages.stream(**ASK, extra_headers={name: "99"}):
+            pass
+
+    with pytest.raises(HTTPUsageError):
+        run(story())
+
+
+# --- Keys ----------------------------------------------------------------------------------------------------------
+
+
+def credential(request: Sent) -> dict[str, str]:
+    return {name: request[name] for name in ("x-api-key", "authorization") if name in request}
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "fields"),
+    [
+        ({"api_key": "k"}, {}, {"x-api-key": "k"}),
+        ({"api_key": " k\n"}, {}, {"x-api-key": "k"}),
+        ({"auth_token": "t"}, {}, {"authorization": "Bearer t"}),
+        ({"auth_token": "t"}, {"ANTHROPIC_API_KEY": "k"}, {"authorization": "Bearer t"}),
+        ({}, {"ANTHROPIC_API_KEY": "k"}, {"x-api-key": "k"}),
+        ({}, {"ANTHROPIC_AUTH_TOKEN": "t\n"}, {"authorization": "Bearer t"}),
+        ({}, {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_AUTH_TOKEN": "t"}, {"x-api-key": "k"}),
+        ({}, {"ANTHROPIC_API_KEY": "", "ANTHROPIC_AUTH_TOKEN": "t"}, {"authorization": "Bearer t"}),
+        ({"api_key": "k"}, {"ANTHROPIC_API_KEY": "other"}, {"x-api-key": "k"}),
+        ({"api_key": "k", "default_headers": {"X-Api-Key": "mine"}}, {}, {"x-api-key": "mine"}),
+        ({"api_key": "k", "default_headers": {"Authorization": "Basic x"}}, {}, {"authorization": "Basic x"}),
+        ({"default_headers": {"Authorization": "Basic x"}}, {}, {"authorization": "Basic x"}),
+    ],
+)
+def test_exactly_one_credential_goes_with_a_request(
+    options: dict[str, Any], environment: dict[str, str], fields: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert credential(sent(**{"api_key": None, **options})) == fields
+
+
+@pytest.mark.parametrize("api_key", [None, "", "  \n"])
+def test_without_a_key_the_request_is_refused_and_says_what_to_do(api_key: str | None) -> None:
+    client = client_of(api_key=api_key)
+    assert not client.has_credential
+    with pytest.raises(
+        ConfigurationError, match="no key: set the environment variable ANTHROPIC_API_KEY, or give api_key"
+    ):
+        client.messages.stream(**ASK)
+
+
+def test_a_key_and_a_token_together_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="give api_key or auth_token, not both") as caught:
+        AsyncClient(api_key="k", auth_token="t")
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-canary\nx", "sk-canary\r", "sk-canary é", "sk-canary\0", "sk-canary\u2028z", "sk-canary\x7f."]
+)
+def test_a_malformed_key_is_refused_without_being_told(key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        sent(api_key=key + ".")
+    assert "x-api-key" in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_the_key_is_written_once_and_is_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    connection = FakeStream([answer(ANSWER[:3])])
+    client = client_of(connection)
+
+    async def story() -> str:
+        stream = client.messages.stream(**ASK)
+        with pytest.raises(StreamTruncatedError) as caught:
+            async with stream:
+                await stream.until_done()
+        error = caught.value
+        found = [client, client.messages, stream, stream.response, stream.headers, stream.ending, stream.timing, error]
+        seen = [repr(thing) + str(thing) for thing in found]
+        return "".join([*seen, repr(vars(error)), repr(stream._exchange.request)])
+
+    assert KEY not in run(story()) + caplog.text
+    assert bytes(connection.written).count(KEY.encode()) == 1
+
+
+def test_the_client_s_repr_says_where_it_talks_to_and_whether_it_has_a_key() -> None:
+    assert repr(client_of()) == "<AsyncClient for http://api.example, with a key>"
+    assert repr(AsyncClient(base_url="https://h/x/")) == "<AsyncClient for https://h/x, without a key>"
+
+
+# --- Where to ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "target", "host"),
+    [
+        ("https://api.example", Origin("https", "api.example", 443), "/v1/messages", "api.example"),
+        ("https://api.example/", Origin("https", "api.example", 443), "/v1/messages", "api.example"),
+        (
+            "http://api.example:8000/pre/fix/",
+            Origin("http", "api.example", 8000),
+            "/pre/fix/v1/messages",
+            "api.example:8000",
+        ),
+        ("http://127.0.0.1:1", Origin("http", "127.0.0.1", 1), "/v1/messages", "127.0.0.1:1"),
+        ("http://[::1]:8000/x", Origin("http", "::1", 8000), "/x/v1/messages", "[::1]:8000"),
+        ("HTTPS://API.Example", Origin("https", "api.example", 443), "/v1/messages", "api.example"),
+        ("http://bücher.example", Origin("http", "xn--bcher-kva.example", 80), "/v1/messages", "xn--bcher-kva.example"),
+        ("http://api.example:0", Origin("http", "api.example", 0), "/v1/messages", "api.example:0"),
+        ("http://h/a%20b/@c", Origin("http", "h", 80), "/a%20b/@c/v1/messages", "h"),
+    ],
+)
+def test_the_base_url_says_where_to(url: str, origin: Origin, target: str, host: str) -> None:
+    connection = FakeStream([answer(ANSWER)])
+    connect = Connections(connection)
+    run(client_of(base_url=url, connect=connect).messages.create(**ASK))
+    request = Sent(connection.written)
+    assert (connect.origins, request.line, request["host"]) == ([origin], f"POST {target} HTTP/1.1", host)
+
+
+def test_the_base_url_comes_from_the_environment_if_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert AsyncClient().base_url == "https://api.anthropic.com"
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://proxy.example")
+    assert AsyncClient().base_url == "http://proxy.example"
+    assert AsyncClient(base_url="http://mine.example").base_url == "http://mine.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("api.example", r"the base URL must begin with http:// or https:// and a host: 'api\.example'"),
+        ("ftp://api.example", "the base URL must begin with http:// or https:// and a host"),
+        ("http://", "the base URL must begin with http:// or https:// and a host"),
+        ("http://h:99999", r"the base URL is no URL \(Port out of range 0-65535\): 'http://h:99999'"),
+        ("http://h:x", "the base URL is no URL"),
+        ("http://[::1", r"the base URL is no URL \(Invalid IPv6 URL\)"),
+        ("http://ü" + "x" * 70, "the base URL is no URL"),
+        ("http://h/a b", "the base URL has a character that must be %-encoded: 'http://h/a b'"),
+        ("http://h/ü", "the base URL has a character that must be %-encoded"),
+        ("http://a b", "the base URL has a character that must be %-encoded"),
+        ("http://h?x=1", r"the base URL may not have a user name \(@\), a query \(\?\) or a fragment \(#\)"),
+        ("http://h/#x", "the base URL may not have"),
+        ("http://user:canary@h", "the base URL may not have"),
+        ("http://user:canary@h:x", "the base URL may not have"),
+    ],
+)
+def test_a_base_url_that_cannot_work_is_refused_at_once(url: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text) as caught:
+        AsyncClient(base_url=url)
+    assert "canary" not in str(caught.value)
+
+
+# --- The calls -----------------------------------------------------------------------------------------------------
+
+
+def test_create_gives_the_whole_message() -> None:
+    message = run(client_of(answer(TOOL_CALL)).messages.create(**ASK))
+    assert type(message) is Message
+    whole = fold(TOOL_CALL).message
+    assert (message, message.request_id) == (whole, "req_1")
+
+
+def test_create_raises_what_was_cut_with_what_came() -> None:
+    with pytest.raises(StreamTruncatedError) as caught:
+        run(client_of(answer(ANSWER[:4])).messages.create(**ASK))
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hel"
+
+
+def test_create_may_give_the_events() -> None:
+    async def story() -> list[str]:
+        events = await client_of(answer(ANSWER)).messages.create(**ASK, stream=True)
+        assert type(events) is EventStream
+        assert events.response.status == 200
+        return [event.type async for event in events]
+
+    assert run(story()) == [raw["type"] for raw in ANSWER]
+
+
+def test_create_with_stream_raises_a_refusal_at_once() -> None:
+    with pytest.raises(BadRequestError, match="400 invalid_request_error: No"):
+        run(client_of(REFUSAL).messages.create(**ASK, stream=True))
+
+
+REFUSAL = plain(b'{"error": {"type": "invalid_request_error", "message": "No."}}', "400 Bad", request_id="req_7")
+
+
+def test_events_of_a_body_that_is_given_whole() -> None:
+    connection = FakeStream([answer(ANSWER)])
+    client = client_of(connection)
+
+    async def story() -> list[str]:
+        async with client.messages.events({"anything": 1, "stream": False}, headers={"X-A": "b"}) as events:
+            return [event.type async for event in events]
+
+    assert run(story())[-1] == "message_stop"
+    request = Sent(connection.written)
+    assert (request.json, request["x-a"]) == ({"anything": 1, "stream": True}, "b")
+
+
+@pytest.mark.parametrize(("client", "call", "strict"), [(True, None, True), (True, False, False), (False, True, True)])
+def test_events_may_be_read_as_strictly_as_the_call_says(client: bool, call: bool | None, strict: bool) -> None:
+    events = client_of(strict=client).messages.events({}, strict=call)
+    builder: MessageBuilder = events._builder
+    assert builder.strict is strict
+
+
+def test_count_tokens_gives_the_object() -> None:
+    connection = FakeStream([plain(b'{"input_tokens": 12, "new": 1}')])
+    client = client_of(connection)
+    arguments = {"model": "m", "messages": ASK["messages"], "betas": ["b"], "system": "s"}
+    count = run(client.messages.count_tokens(**arguments, extra_body={"x": 1}, extra_headers={"X-A": "b"}))
+    assert (count.input_tokens, count.new) == (12, 1)
+    request = Sent(connection.written)
+    assert request.line == "POST /v1/messages/count_tokens HTTP/1.1"
+    assert request.json == {"model": "m", "messages": ASK["messages"], "system": "s", "x": 1}
+    assert (request["anthropic-beta"], request["x-a"]) == ("b", "b")
+    assert connection.is_aborted
+
+
+@pytest.mark.parametrize(
+    ("data", "cls", "text", "retry"),
+    [
+        (
+            plain(b'{"error": {"type": "rate_limit_error", "message": "No."}}', "429 No"),
+            RateLimitError,
+            "429 rate",
+            True,
+        ),
+        (plain(b"<html>"), EventDataError, "the answer is no JSON object: b'<html>'", False),
+    ],
+)
+def test_count_tokens_raises_as_streams_do(data: bytes, cls: type[Exception], text: str, retry: bool) -> None:
+    connection = FakeStream([data])
+    with pytest.raises(cls, match=text) as caught:
+        run(client_of(connection).messages.count_tokens(model="m", messages=[]))
+    error: Any = caught.value
+    assert (error.safe_to_retry, error.phase) == (retry, "open")
+    assert connection.is_aborted
+
+
+def test_a_refusal_tells_its_request_id() -> None:
+    with pytest.raises(APIStatusError) as caught:
+        run(client_of(REFUSAL).messages.create(**ASK))
+    assert caught.value.request_id == "req_7"
+
+
+# --- Settings ------------------------------------------------------------------------------------------------------
+
+
+def test_limits_and_clocks_of_the_client_hold_for_its_calls() -> None:
+    with pytest.raises(HeadTooLargeError, match=r"max_head_bytes \(20\)"):
+        run(client_of(answer(ANSWER), max_head_bytes=20).messages.create(**ASK))
+    with pytest.raises(Exception, match="no response head within 3 s"):
+        run(client_of(FakeStream(end=None), timeouts=Timeouts(head=3)).messages.create(**ASK))
+    with pytest.raises(BodyTooLargeError, match=r"max_json_bytes \(8388608\)"):
+        run(client_of(plain(b"x" * 9_000_000)).messages.count_tokens(model="m", messages=[]))
+
+
+def test_clocks_of_a_call_win() -> None:
+    client = client_of(FakeStream(end=None), FakeStream(end=None), timeouts=Timeouts(head=3))
+    with pytest.raises(Exception, match="no response head within 2 s"):
+        run(client.messages.create(**ASK, timeouts=Timeouts(head=2)))
+    with pytest.raises(Exception, match="no response head within 1 s"):
+        run(client.messages.count_tokens(model="m", messages=[], timeouts=Timeouts(head=1)))
+
+
+def test_a_closed_client_makes_no_calls_but_open_streams_go_on() -> None:
+    async def story() -> str:
+        async with client_of(answer(ANSWER)) as client:
+            stream = client.messages.stream(**ASK)
+            await stream.__aenter__()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            client.messages.stream(**ASK)
+        async with stream:
+            return await stream.get_final_text()
+
+    assert run(story()) == "Hello ☺"
