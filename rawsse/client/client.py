@@ -41,7 +41,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
 # RFC 3986, 2: what may stand in a URL, less the delimiters that a base URL has no use for.
-_URL_CHARS = re.compile(r"[A-Za-z0-9._~:/\[\]!$&'()*+,;=%-]*")
+_URL_CHARS = re.compile(r"[A-Za-z0-9._~:@/\[\]!$&'()*+,;=%-]*")
 
 Connect = Callable[[Origin, TLSContext], Awaitable[Stream]]
 
