@@ -107,7 +107,6 @@ class Decoder:
         pending = "".join(f"{name}: {value}\n" for name, value in fields).encode() + self._head + self._line
         self._data, self._event, self._id, self._head = [], "", self.last_event_id, b""
         self._line.clear()
-        self._room = self._max_event_bytes
         return pending
 
     def _skip(self, chunk: bytes) -> bytes:

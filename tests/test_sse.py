@@ -166,7 +166,7 @@ def test_a_comment_is_nothing(line: str) -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert decode("foo: bar\nfoo\ndata: a\nretry2: 5\n\n") == data("a")
+    assert read("foo: 5\nfoo\ndata: a\nretry2: 5\n\n") == Outcome(data("a"), "", None, b"")
 
 
 def test_nul_is_content_in_data_and_in_the_event_type() -> None:
@@ -432,6 +432,7 @@ def test_the_default_limit_takes_a_tool_result_of_a_megabyte_in_one_line() -> No
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_event_bytes must be at least 1, not 0"):
         Decoder(max_event_bytes=0)
+    assert Decoder(max_event_bytes=1).feed(b"\n:\n") == []
 
 
 def seconds_for_one_line_bytewise(size: int) -> float:
