@@ -1,0 +1,59 @@
+"""The README's command for the demo, as a newcomer types it: in a fresh copy and a new virtual environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def fresh_copy(tmp_path: Path) -> Path:
+    """The files that git knows, and nothing else."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.real
+@pytest.mark.skipif(
+    "RAWSSE_NODE_MODULES" not in os.environ, reason="installs packages from an index: runs with the real peers"
+)
+def test_the_demo_command_installs_starts_and_answers(fresh_copy: Path) -> None:
+    found = re.search(
+        r"^python3 -m venv .*rawsse demo$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert found is not None
+    install, _, demo = found[0].rpartition(" && ")
+    subprocess.run(["bash", "-c", install], cwd=fresh_copy, check=True, timeout=300)
+    process = subprocess.Popen(
+        [*shlex.split(demo), "--port", "0", "--speed", "0"], cwd=fresh_copy, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        base_url = process.stdout.readline().removeprefix("listening on ").strip()
+        with urllib.request.urlopen(f"{base_url}/", timeout=10) as page:
+            assert "<title>rawsse</title>" in page.read().decode()
+        request = urllib.request.Request(
+            f"{base_url}/chat/stream", b'{"message": "Hello"}', {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            frames = answer.read().decode()
+        assert 'data: {"text":"A server-sent event"}\n' in frames
+        assert frames.endswith("data: [DONE]\n\n")
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+        process.stdout.close()
