@@ -1,0 +1,176 @@
+"""Recorded streams of the real API, and of gateways that imitate it, against what the official SDK makes of the same bytes.
+
+The recordings are not part of the project: `../shared/recordings`, or the folder that RAWSSE_RECORDINGS names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.answers import ASK, SSE_HEAD, chunked
+from support.clock import run
+from support.sockets import serving
+
+import rawsse
+from rawsse.client import AsyncClient
+from rawsse.errors import APIError, OverloadedError
+from rawsse.messages import Message, MessageBuilder
+from rawsse.sse import Decoder
+
+FOLDER = Path(os.environ.get("RAWSSE_RECORDINGS") or Path(rawsse.__file__).parents[2] / "shared" / "recordings")
+FILES = sorted(FOLDER.glob("*.sse"))
+NAMES = [path.name for path in FILES]
+
+pytestmark = pytest.mark.skipif(not FILES, reason=f"there are no recordings in {FOLDER}")
+
+TWO_MESSAGES = {
+    # Two answers in one file, the second after a tool's result. A stream is over with its message_stop; the SDK reads on,
+    # and puts the blocks of both into the first message.
+    "vercel-ai--anthropic-programmatic-tool-calling.1.sse",
+    "vercel-ai--anthropic-tool-search-bm25.1.sse",
+}
+
+OUT_OF_ORDER = {
+    # Two deltas and an end of block 3 come before block 2 has begun; pieced together by hand, it seems.
+    "vercel-ai--anthropic-code-execution-pdf-skill.1-d0e785f.sse",
+}
+
+ERRORS = {
+    "ruby-llm--chat-function-calling-claude-3-5-haiku-20241022-can-use-tool-multi-turn-streaming-conversations-r1-42233db.sse",
+    "ruby-llm--chat-streaming-responses-claude-3-5-haiku-20241022-supports-streaming-error-chunks-b9adf25.sse",
+    "ruby-llm--chat-streaming-responses-claude-3-5-haiku-20241022-supports-streaming-error-events-b9adf25.sse",
+}
+
+WITHOUT_TAIL = {
+    # Their last event is not ended by a blank line: by the standard it is none.
+    "sdk-python--lib-streaming-incomplete-partial-json-response.sse",
+    "synthetic--sdk-python--lib-streaming-fallback-response.sse",
+}
+
+
+def fold(data: bytes, *, strict: bool = True) -> MessageBuilder:
+    """The first message in the bytes."""
+    builder = MessageBuilder(strict=strict)
+    for event in Decoder().feed(data):
+        builder.feed(event)
+        if builder.is_done:
+            break
+    return builder
+
+
+def without_nulls(value: Any) -> Any:
+    """The SDK writes fields that the API left out as null."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def json_of(message: Message | None) -> Any:
+    assert message is not None
+    return without_nulls(message.to_dict())
+
+
+# --- Folded --------------------------------------------------------------------------------------------------------
+
+
+def test_every_recording_is_here() -> None:
+    manifest = json.loads((FOLDER / "MANIFEST.json").read_text())
+    assert sorted(entry["file"] for entry in manifest) == NAMES
+    assert set(NAMES) >= TWO_MESSAGES | OUT_OF_ORDER | ERRORS | WITHOUT_TAIL
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_recording_keeps_the_order_and_is_whole(path: Path) -> None:
+    builder = fold(path.read_bytes(), strict=path.name not in OUT_OF_ORDER)
+    assert bool(builder.deviations) is (path.name in OUT_OF_ORDER)
+    assert builder.is_complete is (path.name not in ERRORS)
+    assert builder.is_done is (path.name not in ERRORS | WITHOUT_TAIL)
+
+
+def test_the_manifest_s_stop_reasons_are_what_we_read() -> None:
+    for entry in json.loads((FOLDER / "MANIFEST.json").read_text()):
+        if entry["file"] not in TWO_MESSAGES:
+            builder = fold((FOLDER / entry["file"]).read_bytes(), strict=False)
+            assert builder.stop_reason == entry["stop_reason"], entry["file"]
+
+
+# --- As the official SDK reads them --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sdk() -> Callable[[bytes], Any]:
+    """What the official SDK's helper makes of a stream: the message as JSON."""
+    anthropic = pytest.importorskip("anthropic", reason="the official SDK is not installed")
+    httpx = pytest.importorskip("httpx2", reason="the official SDK's HTTP library is not installed")
+
+    def read(data: bytes) -> Any:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, content=data))
+        with httpx.Client(transport=transport) as http:
+            client = anthropic.Anthropic(api_key="x", base_url="http://api.example", max_retries=0, http_client=http)
+            with client.beta.messages.stream(**ASK) as stream:  # it knows more types of blocks than the plain one
+                return json.loads(stream.get_final_message().to_json(exclude_unset=False))
+
+    return read
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("path", [path for path in FILES if path.name not in TWO_MESSAGES | ERRORS], ids=str)
+def test_the_official_sdk_makes_the_same_message_of_it(path: Path, sdk: Callable[[bytes], Any]) -> None:
+    data = path.read_bytes()
+    assert json_of(fold(data, strict=False).message) == without_nulls(sdk(data))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", sorted(ERRORS))
+def test_the_official_sdk_raises_too(name: str, sdk: Callable[[bytes], Any]) -> None:
+    anthropic = pytest.importorskip("anthropic", reason="the official SDK is not installed")
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        sdk((FOLDER / name).read_bytes())
+    error = fold((FOLDER / name).read_bytes()).error
+    assert error is not None
+    assert caught.value.body == error.raw
+
+
+# --- Through a socket and the client -------------------------------------------------------------------------------
+
+
+def handler_for(bodies: list[bytes]) -> Callable[..., Awaitable[None]]:
+    """Answers `POST /3/v1/messages` with body 3, in chunks whose size changes from one answer to the next."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        number = int(request.split(b"/")[1])
+        data, size = bodies[number], 100 + 97 * number
+        writer.write(SSE_HEAD + chunked(*(data[at : at + size] for at in range(0, len(data), size))))
+        await writer.drain()
+        await reader.read()
+
+    return answer
+
+
+async def outcomes(bodies: list[bytes]) -> list[Message | APIError]:
+    results: list[Message | APIError] = []
+    async with serving(handler_for(bodies)) as origin:
+        for number in range(len(bodies)):
+            client = AsyncClient(api_key="x", base_url=f"{origin}/{number}", strict=False)
+            try:
+                results.append(await client.messages.create(**ASK))
+            except APIError as exc:
+                results.append(exc)
+    return results
+
+
+def test_each_recording_comes_through_a_socket_as_it_was() -> None:
+    bodies = [path.read_bytes() for path in FILES]
+    for path, body, outcome in zip(FILES, bodies, run(outcomes(bodies)), strict=True):
+        if path.name in ERRORS:
+            assert type(outcome) is OverloadedError, path.name
+        else:
+            assert isinstance(outcome, Message), path.name
+            assert outcome == fold(body, strict=False).message, path.name
