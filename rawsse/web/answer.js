@@ -24,7 +24,7 @@ const FACTS_EVERY_MS = 250;
 /** Characters of English per token, roughly. Only for the estimate while the answer runs; it is marked with a tilde. */
 const CHARS_PER_TOKEN = 4;
 
-// --- Content blocks: each has an `element`, takes deltas, and is told its end -----------------------------------------
+// --- Content blocks: each has an `element`, takes deltas, and is told its end ----------------------------------------
 
 class TextBlock {
   element = make("span", "text");
@@ -119,6 +119,7 @@ class OtherBlock {
 }
 
 const BLOCKS = {
+  __proto__: null, // or a block of type "constructor" would be found
   text: TextBlock,
   thinking: ThinkingBlock,
   tool_use: ToolBlock,
@@ -181,10 +182,11 @@ class Meter {
     const rows = [];
     const add = (name, value) => value !== null && rows.push([name, value]);
     add("Model", this.model);
-    add("Stop reason", this.stopReason && describeStopReason(this.stopReason));
+    add("Stop reason", this.stopReason);
     add("First token", this.#first && `${seconds(this.#first - this.#sent)} after the request was sent`);
     add("Last token", this.#last && `${seconds(this.#last - this.#sent)} after the request was sent`);
-    add("Speed", this.#speed && `${this.#speed.toFixed(1)} tokens/s: output_tokens over the time from first to last token`);
+    const speed = this.#speed?.toFixed(1);
+    add("Speed", speed ? `${speed} tokens/s: output_tokens over the time from first to last token` : null);
     const when = this.stopReason === null ? " at the start" : "";
     for (const [name, value] of Object.entries(this.usage)) {
       add(name, (typeof value === "number" ? count(value) : JSON.stringify(value)) + when);
@@ -198,7 +200,8 @@ class Meter {
 
   /** Only from the API's own count, which is whole once a stop reason came. */
   get #speed() {
-    return this.stopReason === null ? null : tokensPerSecond(this.usage.output_tokens, this.#last - this.#first);
+    const tokens = this.usage.output_tokens;
+    return this.stopReason === null || !tokens ? null : tokensPerSecond(tokens, this.#last - this.#first);
   }
 }
 
@@ -246,8 +249,11 @@ export class Answer {
     return this.#blocks.size > 0;
   }
 
-  get outputTokens() {
-    return this.#meter.usage.output_tokens ?? null;
+  /** The answer in one sentence, once it is complete. */
+  get summary() {
+    const tokens = this.#meter.usage.output_tokens;
+    const plain = tokens === undefined ? "Answer complete." : `Answer complete, ${count(tokens)} tokens.`;
+    return describeStopReason(this.#meter.stopReason) ?? plain;
   }
 
   /** The answer is over. `ending` is { kind: "complete" | "stopped" } or { kind: "failed", error }. */
@@ -255,8 +261,10 @@ export class Answer {
     for (const index of this.#open) this.#stopBlock(index, false);
     this.#box.later(() => {
       this.element.removeAttribute("aria-busy");
-      this.#facts.replaceWith(...this.#summary());
+      this.#facts.replaceWith(...this.#footer());
+      const limited = describeStopReason(this.#meter.stopReason);
       if (ending.kind !== "complete") this.element.append(this.#describe(ending, onRetry));
+      else if (limited) this.element.append(make("div", "ending limited", limited));
     });
     this.#box.flush();
   }
@@ -297,7 +305,7 @@ export class Answer {
   }
 
   /** The sources that were cited, and the numbers: one line, which opens to a table that says what each means. */
-  #summary() {
+  #footer() {
     const details = make("details", "facts");
     const table = make("dl");
     for (const [name, value] of this.#meter.rows) table.append(make("dt", "", name), make("dd", "", value));
@@ -307,7 +315,8 @@ export class Answer {
 
   #sources() {
     const cited = this.#textBlocks.flatMap((block) => block.sources);
-    const names = new Set(cited.map(({ title, document_title, url, source }) => [title ?? document_title, url ?? source].filter(Boolean).join(", ")));
+    const nameOf = ({ title, document_title, url, source }) => [title ?? document_title, url ?? source];
+    const names = new Set(cited.map((citation) => nameOf(citation).filter(Boolean).join(", ")));
     names.delete("");
     if (names.size === 0) return [];
     const list = make("ol", "sources");
@@ -317,10 +326,11 @@ export class Answer {
 
   #describe(ending, onRetry) {
     const box = make("div", `ending ${ending.kind}`);
-    const { headline, detail } = ending.kind === "failed" ? describeError(ending.error) : { headline: "Stopped.", detail: "" };
+    const hasFailed = ending.kind === "failed";
+    const { headline, detail } = hasFailed ? describeError(ending.error) : { headline: "Stopped.", detail: "" };
     box.append(make("strong", "", headline), this.hasContent ? " The answer above is incomplete." : "");
     if (detail) box.append(make("p", "", detail));
-    const again = make("button", "again", ending.kind === "failed" ? "Try again" : "Answer again");
+    const again = make("button", "again", hasFailed ? "Try again" : "Answer again");
     again.type = "button";
     again.addEventListener("click", onRetry);
     box.append(again);

@@ -12,7 +12,7 @@ import { Answer } from "./answer.js";
 import { FollowingBox, make } from "./dom.js";
 import { RunError, stopRun, streamRun } from "./rawsse.js";
 import { Wire } from "./wire.js";
-import { count, describeError, seconds } from "./words.js";
+import { describeError, seconds } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const [conversation, welcome, form, prompt] = ["conversation", "welcome", "form", "prompt"].map(byId);
@@ -116,7 +116,7 @@ function say(sentence) {
 function wordsFor(ending, answer) {
   if (ending.kind === "stopped") return "Stopped.";
   if (ending.kind === "failed") return describeError(ending.error).headline;
-  return answer.outputTokens === null ? "Answer complete." : `Answer complete, ${count(answer.outputTokens)} tokens.`;
+  return answer.summary;
 }
 
 function showRunning(run) {
@@ -171,8 +171,11 @@ prompt.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") halt();
+  if (event.key === "Escape" && !event.isComposing) halt();
 });
+
+// Who leaves the page cannot come back to its answer: it is stopped, rather than paid for to the end.
+addEventListener("pagehide", halt);
 
 stopButton.addEventListener("click", halt);
 byId("fresh").addEventListener("click", startAfresh);

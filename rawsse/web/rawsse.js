@@ -158,12 +158,14 @@ function parseJSON(text) {
 function errorFrom(body, reason, details) {
   const { type, message, field } = body?.error ?? {};
   const said = message || (details.status ? `the server answered ${details.status}` : "the server gave no reason");
-  return new RunError(reason, said, { type, field, requestId: body?.request_id, ending: body?.ending?.kind, ...details });
+  const { request_id: requestId, ending } = body ?? {};
+  return new RunError(reason, said, { type, field, requestId, ending: ending?.kind, ...details });
 }
 
 /** The RunError for an answer that is no success. Its body is JSON, or an event stream with an `error` event. */
 async function refusal(response, onFrame) {
-  const bytes = new Uint8Array(await response.arrayBuffer().catch(() => [])); // the status counts, with or without words
+  // A body that breaks off is no reason to forget the status.
+  const bytes = new Uint8Array(await response.arrayBuffer().catch(() => []));
   let text = new TextDecoder().decode(bytes);
   if (isEventStream(response)) {
     text = new EventStreamParser({ onFrame }).feed(bytes).find(({ event }) => event === "error")?.data;
@@ -405,6 +407,6 @@ function splitId(id) {
 
 function readData({ event, data }) {
   const value = parseJSON(data);
-  if (value === null || typeof value !== "object") throw new RunError("malformed", `the data of "${event}" is no JSON object`);
-  return value;
+  if (value !== null && typeof value === "object") return value;
+  throw new RunError("malformed", `the data of "${event}" is no JSON object`);
 }

@@ -5,17 +5,18 @@
  * network: its functions take values and return strings, so they can be tested anywhere.
  */
 
+/** Stop reasons that a reader must be told of: the stream is complete, and yet the answer is not what was asked for. */
 const STOP_REASONS = {
-  end_turn: "the answer is finished",
-  stop_sequence: "a stop sequence was reached",
-  max_tokens: "cut off: the limit of output tokens was reached",
-  model_context_window_exceeded: "cut off: the model's context window is full",
-  tool_use: "it waits for the result of a tool, and this page runs none",
-  pause_turn: "the API paused a long turn; ask it to go on",
-  refusal: "the model declined to answer",
+  __proto__: null, // the names come from outside: "constructor" is to be found in none of these tables
+  max_tokens: "Cut off: the limit of output tokens was reached.",
+  model_context_window_exceeded: "Cut off: the model's context window is full.",
+  tool_use: "The model waits for the result of a tool, and this page runs none.",
+  pause_turn: "The API paused a long turn. Ask it to go on.",
+  refusal: "The model declined to answer.",
 };
 
 const ERROR_TYPES = {
+  __proto__: null,
   invalid_request_error: "The request was not accepted.",
   authentication_error: "The key or token was refused.",
   billing_error: "The account cannot pay for this request.",
@@ -33,6 +34,7 @@ const ERROR_TYPES = {
 
 /** What the relay saw of the API's stream. It says more than an error type where the API itself said nothing. */
 const ENDINGS = {
+  __proto__: null,
   truncated: "The API's answer broke off before it was complete.",
   timeout: "The API fell silent before the answer was complete.",
   limit: "The answer was larger than the server allows.",
@@ -57,9 +59,9 @@ export function describeError(error) {
   return { headline: known ?? "The page itself failed.", detail };
 }
 
-/** A stop reason with its meaning; one that is not known yet stands for itself. */
+/** What a stop reason means for the reader; null where nothing is amiss, or where it is not known yet. */
 export function describeStopReason(reason) {
-  return STOP_REASONS[reason] ? `${reason}: ${STOP_REASONS[reason]}` : reason;
+  return STOP_REASONS[reason] ?? null;
 }
 
 /** Milliseconds as seconds, with as many digits as a reader can use. */

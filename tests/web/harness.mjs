@@ -14,7 +14,10 @@ function parse(chunks, options) {
   return { events, frames, retry: parser.retry, lastEventId: parser.lastEventId };
 }
 
-const cut = (bytes, size) => Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size));
+function cut(bytes, size) {
+  const starts = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => i * size);
+  return starts.map((start) => bytes.subarray(start, start + size));
+}
 
 /** The ways to cut one input: whole, small pieces, and, for what is short, every cut into two. */
 function* everyCut(bytes, isLarge) {
@@ -98,7 +101,8 @@ async function run({ responses, abortAt = null, abortOnLost = false, ...limits }
 async function stop({ responses }) {
   const requests = [];
   try {
-    await stopRun("http://relay.test/runs/r1", { fetch: player(responses, requests), headers: { authorization: "Bearer t" } });
+    const headers = { authorization: "Bearer t" };
+    await stopRun("http://relay.test/runs/r1", { fetch: player(responses, requests), headers });
     return { requests, error: null };
   } catch (error) {
     return { requests, error: error.message };
@@ -123,7 +127,9 @@ const tasks = {
 /** Fails what hangs, so that a test that would wait for ever says so. */
 async function inTime(work) {
   let timer;
-  const late = new Promise((resolve) => (timer = setTimeout(resolve, 10_000, { late: "the task took more than 10 s" })));
+  const late = new Promise((resolve) => {
+    timer = setTimeout(resolve, 10_000, { late: "the task took more than 10 s" });
+  });
   const result = await Promise.race([work, late]);
   clearTimeout(timer);
   return result;

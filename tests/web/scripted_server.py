@@ -147,6 +147,7 @@ class ScriptedServer:
         self._server = _Server()
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         self.exchanges = self._server.exchanges
+        self._waiting: list[Exchange] = []
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
         return self
@@ -162,13 +163,25 @@ class ScriptedServer:
         self._server.server_close()
 
     def next(self, method: str, path: str) -> Exchange:
-        """The next request; it must be this one."""
-        try:
-            exchange = self._server.arrived.get(timeout=PATIENCE)
-        except queue.Empty:
-            raise AssertionError(f"no {method} {path} came within {PATIENCE} s") from None
-        assert (exchange.method, exchange.path) == (method, path)
-        return exchange
+        """The next request of this kind. Others may come before it: connections run side by side."""
+        while True:
+            for exchange in self._waiting:
+                if (exchange.method, exchange.path) == (method, path):
+                    self._waiting.remove(exchange)
+                    return exchange
+            try:
+                self._waiting.append(self._server.arrived.get(timeout=PATIENCE))
+            except queue.Empty:
+                came = [f"{exchange.method} {exchange.path}" for exchange in self._waiting]
+                raise AssertionError(f"no {method} {path} within {PATIENCE} s, but {came}") from None
+
+    def expect_stop(self, run_id: str = "r1", status: int = 204) -> Exchange:
+        """The next request stops this run."""
+        # Answered, not dropped: a DELETE may be repeated without harm, so Chromium would do so.
+        delete = self.next("DELETE", f"/runs/{run_id}")
+        delete.head(status)
+        delete.end()
+        return delete
 
     def begin(self, run_id: str = "r1") -> Exchange:
         """The next request is a prompt: its run begins. Returns before any frame."""

@@ -106,11 +106,12 @@ def test_an_answer_without_text_is_left_out_of_the_next_prompt(chat: Chat) -> No
     assert said == ["First", "Second"]
 
 
-def test_a_block_of_a_kind_not_known_yet_is_shown_as_what_it_is(chat: Chat) -> None:
-    block = open_block(type="hologram", beams=3)
+@pytest.mark.parametrize("kind", ["hologram", "constructor"])
+def test_a_block_of_a_kind_not_known_yet_is_shown_as_what_it_is(chat: Chat, kind: str) -> None:
+    block = open_block(type=kind, beams=3)
     chat.ask().end(b"".join(script(start(), block, close_block(), *finish())))
     chat.wait_for_end()
-    assert chat.page.locator(".other summary").text_content() == "hologram"
+    assert chat.page.locator(".other summary").text_content() == kind
     assert json.loads(chat.page.locator(".other pre").text_content() or "")["beams"] == 3
 
 
@@ -132,7 +133,8 @@ def test_stop_reason_usage_and_speed_stand_under_the_answer_with_their_meaning(c
     assert (summary.text_content() or "").startswith("max_tokens · 3\u202f180 tokens · first token 0.")
     summary.click()
     facts = chat.page.locator("details.facts dl").inner_text()
-    assert "max_tokens: cut off: the limit of output tokens was reached" in facts
+    assert chat.page.locator(".limited").text_content() == "Cut off: the limit of output tokens was reached."
+    assert chat.status == "Cut off: the limit of output tokens was reached."
     assert "tokens/s: output_tokens over the time from first to last token" in facts
     assert "1\u202f412" in facts
 
@@ -146,9 +148,7 @@ def test_stop_ends_the_answer_and_tells_the_server(chat: Chat, way: str) -> None
     post.send(b"".join(answer("Half")[:3]))
     chat.see(".answer .body", "Half")
     chat.page.locator("#stop").click() if way == "button" else chat.page.keyboard.press(way)
-    delete = chat.server.next("DELETE", "/runs/r1")
-    delete.head(204)
-    delete.end()
+    chat.server.expect_stop()
     post.wait_for_hang_up()
     chat.wait_for_end()
     assert (chat.text, chat.status) == ("Half", "Stopped.")
@@ -159,22 +159,29 @@ def test_stop_works_before_the_first_byte(chat: Chat) -> None:
     chat.type_and_send()
     post = chat.server.next("POST", "/api/chat")
     chat.page.keyboard.press("Escape")
-    delete = chat.server.next("DELETE", f"/runs/{post.headers['x-run-id']}")
-    delete.head(404)  # the server may have heard of the run, or not yet
-    delete.end()
+    chat.server.expect_stop(post.headers["x-run-id"], 404)  # the server may have heard of the run, or not yet
     post.wait_for_hang_up()
     chat.wait_for_end()
     assert chat.status == "Stopped."
+
+
+def test_who_leaves_the_page_stops_the_running_answer(chat: Chat) -> None:
+    chat.ask().send(frame(1, start()))
+    chat.see(".model")
+    chat.page.goto("about:blank")
+    chat.server.next("DELETE", "/runs/r1")
 
 
 def test_a_new_chat_stops_the_running_answer(chat: Chat) -> None:
     post = chat.ask("First")
     post.send(frame(1, start()))
     chat.see(".model")
-    chat.page.get_by_role("button", name="New chat").click()
-    chat.server.next("DELETE", "/runs/r1").drop_quietly()
-    chat.type_and_send("Second")
+    # Within one turn of the page's event loop: the old answer hears of its end only after the new one has begun.
+    chat.page.evaluate("fresh.click(); prompt = document.forms[0][0]; prompt.value = 'Second'; form.requestSubmit()")
+    chat.server.expect_stop()
     post.wait_for_hang_up()
+    chat.server.begin("r2").send(frame(1, start()))
+    chat.see(".model")
     assert chat.page.locator("#stop").is_visible()  # the second answer's
 
 
@@ -183,9 +190,7 @@ def test_after_a_stop_the_conversation_goes_on_with_what_was_said(chat: Chat) ->
     post.send(b"".join(answer("Half")[:3]))
     chat.see(".answer .body", "Half")
     chat.page.keyboard.press("Escape")
-    delete = chat.server.next("DELETE", "/runs/r1")
-    delete.head(204)
-    delete.end()
+    chat.server.expect_stop()
     chat.wait_for_end()
     said = [message["content"] for message in chat.ask("Second").body["messages"]]
     assert said == ["First", "Half", "Second"]
@@ -195,9 +200,7 @@ def test_a_stop_that_the_server_did_not_take_is_told(chat: Chat) -> None:
     chat.ask().send(frame(1, start()))
     chat.see(".model")
     chat.page.keyboard.press("Escape")
-    delete = chat.server.next("DELETE", "/runs/r1")
-    delete.head(500)
-    delete.end()
+    chat.server.expect_stop(status=500)
     chat.see("#status", "Stopped here, but the server could not be told. It gives up by itself in a few seconds.")
 
 
@@ -354,5 +357,5 @@ def test_a_token_in_the_pages_address_goes_with_each_request(chat: Chat) -> None
     post.send(frame(1, start()))
     chat.see(".model")
     chat.page.keyboard.press("Escape")
-    delete = chat.server.next("DELETE", "/runs/r1")
+    delete = chat.server.expect_stop()
     assert [each.headers["authorization"] for each in (post, delete)] == ["Bearer secret"] * 2

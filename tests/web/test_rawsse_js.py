@@ -378,13 +378,19 @@ def test_an_error_of_the_api_itself_is_said_by_its_type(node: Node) -> None:
     assert said["headline"] == "The API is overloaded. Wait a moment, then try again."
 
 
+def test_an_error_type_that_javascript_itself_knows_is_unknown(node: Node) -> None:
+    assert describe(node, type="constructor", reason="failed")["headline"] == "The answer broke off with an error."
+
+
 def test_a_fault_of_the_page_is_not_blamed_on_the_server(node: Node) -> None:
     assert describe(node)["headline"] == "The page itself failed."
 
 
-def test_an_unknown_stop_reason_stands_for_itself(node: Node) -> None:
-    assert node("words", name="describeStopReason", args=["tired"]) == "tired"
-    assert node("words", name="describeStopReason", args=["end_turn"]) == "end_turn: the answer is finished"
+def test_a_stop_reason_is_spoken_of_only_where_something_is_amiss(node: Node) -> None:
+    said = {
+        reason: node("words", name="describeStopReason", args=[reason]) for reason in ("end_turn", "tired", "refusal")
+    }
+    assert said == {"end_turn": None, "tired": None, "refusal": "The model declined to answer."}
 
 
 @pytest.mark.parametrize(("ms", "said"), [(4, "0.00 s"), (417, "0.42 s"), (9_994, "9.99 s"), (9_995, "10.0 s")])
