@@ -5,6 +5,7 @@ This file knows paths, content types and the Content-Security-Policy. It refuses
 
 from __future__ import annotations
 
+import html
 import mimetypes
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -26,14 +27,21 @@ HEADERS = (
 )
 
 
+NOTICE_MARK = b"<!-- notice -->"
+
+
 class NoSuchPage(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
     """There is no file of that name."""
 
 
 class Page:
-    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy."""
+    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy.
 
-    def __init__(self, folder: Path | None = None) -> None:
+    `notice` is a text that the built-in page shows below its greeting.
+    """
+
+    def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
+        self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
         self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
         self._headers = HEADERS if folder else (("content-security-policy", CONTENT_SECURITY_POLICY), *HEADERS)
 
@@ -51,9 +59,12 @@ class Page:
         try:
             if not _is_inside(file, self._folder):
                 raise NoSuchPage(path)
-            return (("content-type", _content_type(name)), *self._headers), file.read_bytes()
+            content = file.read_bytes()
         except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
             raise NoSuchPage(path) from None
+        if self._notice and name == "index.html":
+            content = content.replace(NOTICE_MARK, self._notice)
+        return (("content-type", _content_type(name)), *self._headers), content
 
 
 def _is_inside(file: Traversable, folder: Traversable) -> bool:

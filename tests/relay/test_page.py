@@ -178,3 +178,20 @@ def test_a_file_says_what_it_is(folder: Path, name: str, kind: str) -> None:
 
 def test_a_browser_may_not_guess_what_a_file_is(folder: Path) -> None:
     assert header(Page(folder), "/", "x-content-type-options") == "nosniff"
+
+
+# --- The notice ----------------------------------------------------------------------------------------------------
+
+
+def test_a_notice_stands_on_the_built_in_page_as_text() -> None:
+    content = Page(notice="Try <b>tools</b> & more").find("/")[1]
+    assert b"<p>Try &lt;b&gt;tools&lt;/b&gt; &amp; more</p>" in content
+
+
+def test_without_a_notice_the_page_has_none() -> None:
+    assert Page(notice="").find("/")[1] == Page().find("/")[1]
+
+
+def test_the_users_own_page_is_sent_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_bytes(b"<!-- notice -->")
+    assert Page(tmp_path, notice="hello").find("/")[1] == b"<!-- notice -->"
