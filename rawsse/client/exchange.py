@@ -42,10 +42,14 @@ from rawsse.errors import (
 )
 from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, EndOfMessage, Response
 
-__all__ = ["MAX_JSON_BYTES", "Exchange", "RequestData", "Timing"]
+__all__ = ["MAX_JSON_BYTES", "WRITE_BYTES", "Exchange", "RequestData", "Timing"]
 
 MAX_JSON_BYTES = 8 * 1024 * 1024
 """How much of an answer that is no stream is read: an error, a count of tokens. Both have a few hundred bytes."""
+
+WRITE_BYTES = 256 * 1024
+"""How much of a request is written at a time, each piece with the `head` clock afresh: 32 MB of documents may take minutes on
+a slow line, and that is no reason to give up while they flow."""
 
 T = TypeVar("T")
 
@@ -142,8 +146,8 @@ class Exchange:
 
         # Sending the request...
         self.phase = "send"
-        stream = self._stream
-        await self._wait(lambda: stream.write(wire), self._alarm(HeadTimeoutError))
+        for at in range(0, len(wire), WRITE_BYTES):
+            await self._write(wire[at : at + WRITE_BYTES])
 
         # Waiting for the head...
         self.phase = "head"
@@ -250,6 +254,11 @@ class Exchange:
         assert stream is not None  # noqa: S101 - `open` has connected
         data = await self._wait(lambda: stream.read(READ_BYTES), alarm)
         self._guard(lambda: self._http.receive_data(data))
+
+    async def _write(self, piece: bytes) -> None:
+        stream = self._stream
+        assert stream is not None  # noqa: S101 - `open` has connected
+        await self._wait(lambda: stream.write(piece), self._alarm(HeadTimeoutError))
 
     async def _wait(self, operation: Callable[[], Awaitable[T]], alarm: _Alarm) -> T:
         try:

@@ -258,8 +258,9 @@ def _discard(attempt: asyncio.Task[socket.socket]) -> None:
 class Timeouts:
     """The five clocks, in seconds; None turns one off.
 
-    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head. `silence`: no byte at all
-    (a ping is a byte). `content`: no event but pings; generous, because thinking takes long. `total`: the whole call.
+    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head (and for each 256 KiB of the
+    request to be sent). `silence`: no byte at all (a ping is a byte). `content`: no event but pings; generous, because
+    thinking takes long. `total`: the whole call.
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.

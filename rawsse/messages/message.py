@@ -293,7 +293,9 @@ class MessageBuilder:
         if _grow(block, delta) or _apply_whole(block, delta):
             self._changed = block
             self.has_content = True
-        elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # what fits a type that we do not know is not for us to say
+        elif (
+            str(block.raw.get("type")) in KNOWN_BLOCK_TYPES
+        ):  # what fits a type that we do not know is not for us to say
             rule = f"{delta.get('type')} does not fit a block of type {block.raw.get('type')}"
             self._deviate(rule, "the delta was ignored")
 

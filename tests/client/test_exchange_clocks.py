@@ -165,6 +165,26 @@ def test_a_slow_consumer_is_not_punished() -> None:
     assert run(story()) == 3
 
 
+def test_a_large_request_may_take_its_time_as_long_as_it_flows() -> None:
+    class Slow(FakeStream):
+        async def write(self, data: bytes) -> None:
+            await asyncio.sleep(3)
+            await super().write(data)
+
+    async def story() -> tuple[int, float]:
+        stream = Slow([head()])
+
+        async def connect() -> Stream:
+            return stream
+
+        request = RequestData("POST", "/", "api.example", (), b"x" * 1_000_000)
+        exchange = Exchange(connect, request, Timeouts(head=4))
+        await exchange.open()
+        return stream.written.count(b"x"), exchange.elapsed()
+
+    assert run(story()) == (1_000_001, 12)  # four pieces; the one x more is in "example"
+
+
 def test_with_every_clock_off_nothing_ends_the_wait() -> None:
     async def story() -> bytes:
         exchange = exchange_over(FakeStream([86_400, head(), 86_400, b"x"]), OFF)

@@ -264,7 +264,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
 
 
 def test_nothing_is_read_ahead_while_nobody_looks(counted: type[Counted]) -> None:
-    closed(*'{"city": "Oslo"}')
+    builder = closed(*'{"city": "Oslo"}')
+    builder.settle()
+    assert builder.best_input() == {"city": "Oslo"}
     assert counted.made == 0
 
 

@@ -84,8 +84,8 @@ def test_a_block_of_another_type_is_unknown_and_readable(raw: Raw) -> None:
 
 
 def test_a_block_that_was_not_streamed_is_complete() -> None:
-    block = look_at_block({"type": "tool_use", "input": {}})
-    assert (block.complete, block.input_text) == (True, "")
+    for block in (look_at_block({"type": "tool_use", "input": {}}), ToolUseBlock({"input": {}})):
+        assert (block.complete, block.input_text) == (True, "")
 
 
 def test_the_input_of_a_tool_is_the_plain_json() -> None:

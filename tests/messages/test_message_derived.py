@@ -35,6 +35,7 @@ from rawsse.messages import (
     MessageBuilder,
     MessageStop,
     SignatureEvent,
+    TextBlock,
     TextEvent,
     ThinkingEvent,
 )
@@ -105,6 +106,7 @@ def test_the_end_of_a_block_brings_the_block_and_the_end_of_the_message_the_mess
     events = expanded(TOOL_CALL)
     stops = [event for event in events if isinstance(event, ContentBlockStop)]
     assert [stop.content_block and stop.content_block.complete for stop in stops] == [True, True]
+    assert stops[0].content_block == TextBlock({"type": "text", "text": "Let me see."})
     assert isinstance(events[-1], MessageStop)
     assert events[-1].message == fold(TOOL_CALL).message
 
