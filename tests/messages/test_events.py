@@ -255,6 +255,31 @@ def test_a_derived_event_says_its_index_its_type_and_its_piece() -> None:
     assert {event.index for event in kinds} == {1}
 
 
+DERIVED: list[tuple[Any, Any]] = [
+    (TextEvent(1, "t", lambda: "one"), TextEvent(1, "t", lambda: "two")),
+    (ThinkingEvent(1, "t", lambda: "one"), ThinkingEvent(1, "t", lambda: "two")),
+    (InputJSONEvent(1, "{", lambda: "one"), InputJSONEvent(1, "{", lambda: "two")),
+    (CitationEvent(1, Citation({}), list), CitationEvent(1, Citation({}), lambda: [Citation({})])),
+    (SignatureEvent(1, "s"), SignatureEvent(1, "s")),
+    (CompactionEvent(1, "c", None), CompactionEvent(1, "c", None)),
+]
+
+
+@pytest.mark.parametrize(("one", "two"), DERIVED)
+def test_derived_events_are_values_and_their_snapshots_no_part_of_them(one: Any, two: Any) -> None:
+    assert one == two
+    assert repr(one) == repr(two)
+    assert not hasattr(one, "__dict__")
+    with pytest.raises(AttributeError):
+        one.index = 2
+
+
+def test_a_stop_may_bring_what_it_finished() -> None:
+    block, message = TextBlock({"text": "t"}), Message({"id": "m"})
+    assert ContentBlockStop(block_stop(0), content_block=block).content_block is block
+    assert MessageStop(STOP, message=message).message is message
+
+
 def test_a_snapshot_is_made_when_it_is_looked_at() -> None:
     looks = iter(["first look", "second look"])
     event = TextEvent(0, "t", lambda: next(looks))

@@ -217,8 +217,10 @@ def test_an_input_that_max_tokens_cuts_is_never_complete(closed: bool) -> None:
 
 
 def test_an_input_whose_end_was_not_told_is_complete_if_it_is_whole() -> None:
-    only = block_of(block_start(0, tool_block()), input_delta(0, '{"a": 1}'), end("max_tokens"), STOP)
-    assert (only.input, only.complete) == ({"a": 1}, True)
+    events = [block_start(0, tool_block()), input_delta(0, '{"a": 1}'), end("max_tokens"), STOP]
+    for told in (events, events[:-1]):
+        assert (block_of(*told).input, block_of(*told).complete) == ({"a": 1}, True)
+    assert not block_of(*events[:-2]).complete
 
 
 def test_a_new_kind_of_tool_call_is_read_as_one() -> None:
@@ -328,7 +330,7 @@ def test_the_events_stay_as_they_came() -> None:
     raws = [
         start(content=[tool_block(input={"a": 1}), {"type": "text", "text": "t", "citations": []}]),
         *block(2, switch),
-        *block(3, {"type": "text", "text": "", "citations": []}, *cited),
+        *block(3, {"type": "text", "text": "", "citations": [{"cited_text": "b"}]}, *cited),
         *block(4, tool_block(), input_delta(4, '{"a": 1}')),
         end("tool_use", input_tokens=4),
         STOP,

@@ -117,18 +117,21 @@ def test_strict_reading_names_the_rule_and_what_would_be_allowed(state: State, k
     with pytest.raises(EventOrderError) as caught:
         builder.feed(to_sse(NEXT[kind]))
     assert caught.value.rule == f"{kind} may not come {state.value}"
-    assert caught.value.message.startswith(f"{kind} may not come {state.value} (allowed {state.value}: ")
+    allowed = ", ".join([*TRANSITIONS[state], "ping"] if TRANSITIONS[state] else ["nothing", "ping"])
+    assert caught.value.message == f"{kind} may not come {state.value} (allowed {state.value}: {allowed})"
     assert builder.state is state
     assert (builder.message.to_dict() if builder.message else None) == before
 
 
 @pytest.mark.parametrize(("state", "kind"), FORBIDDEN_PAIRS, ids=str)
 def test_lenient_reading_repairs_or_ignores_and_notes_it(state: State, kind: str) -> None:
-    builder = fold([*WAYS[state], NEXT[kind]], strict=False)
+    begun = [raw for raw in WAYS[state] if raw["type"] == "content_block_start"]
+    following = block_start(len(begun), TEXT) if kind == "content_block_start" else NEXT[kind]
+    builder = fold([*WAYS[state], following], strict=False)
     applied = kind in REPAIRS.get(state, {})
     repair = "it was applied all the same" if applied else "it was ignored"
     number = len(WAYS[state]) + 1
-    assert builder.deviations[0] == Deviation(f"{kind} may not come {state.value}", repair, number)
+    assert builder.deviations == [Deviation(f"{kind} may not come {state.value}", repair, number)]
     assert builder.state is (REPAIRS[state][kind] if applied else state)
 
 
@@ -264,6 +267,18 @@ def test_a_delta_and_a_stop_after_the_stop_reason_are_applied() -> None:
     builder = lenient(start(), block_start(0, tool_block()), end(), input_delta(0, '{"a": 1}'), block_stop(0), STOP)
     assert content_of(builder)[0]["input"] == {"a": 1}
     assert builder.is_done
+
+
+def test_a_delta_for_another_block_after_the_stop_reason_goes_to_none() -> None:
+    builder = lenient(start(), block_start(0, TEXT), end(), text_delta(7, "x"))
+    assert content_of(builder) == [TEXT]
+    assert len(builder.deviations) == 1
+
+
+def test_a_delta_for_content_that_was_there_from_the_start_goes_there() -> None:
+    builder = lenient(start(content=[{"type": "text", "text": "a"}]), text_delta(0, "b"))
+    assert content_of(builder) == [{"type": "text", "text": "ab"}]
+    assert builder.has_content
 
 
 def test_a_delta_for_no_block_at_all_is_nothing() -> None:
