@@ -100,4 +100,5 @@ def environment(added: Mapping[str, str]) -> dict[str, str]:
     unwanted = ("ANTHROPIC_", "RAWSSE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
-    return {**kept, "PYTHONPATH": str(ROOT), **added}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": path, **added}
