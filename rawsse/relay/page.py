@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import mimetypes
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
@@ -76,7 +77,7 @@ def _is_inside(file: Traversable, folder: Traversable) -> bool:
 
 # What a page is made of. Python's own table is the machine's: on Windows the registry may call a script text/plain, and with
 # `nosniff` browsers would not run it.
-_TYPES = {
+_TYPES: Mapping[str, str] = {
     ".css": "text/css",
     ".html": "text/html",
     ".js": "text/javascript",
