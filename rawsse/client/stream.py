@@ -34,7 +34,15 @@ from rawsse.errors import (
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message
 from rawsse.messages.ending import Ending, ending_kind
-from rawsse.messages.events import ErrorEvent, MessageStreamEvent, Ping, StreamEvent, TextEvent, UnknownEvent
+from rawsse.messages.events import (
+    ErrorEvent,
+    MessageStop,
+    MessageStreamEvent,
+    Ping,
+    StreamEvent,
+    TextEvent,
+    UnknownEvent,
+)
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
@@ -288,6 +296,8 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
             if event is None:
                 raise StopAsyncIteration
             self._expanded.extend(self._builder.expand(event))
+            if isinstance(last := self._expanded[-1], MessageStop) and last.message is not None:
+                last.message.request_id = self.request_id
         return self._expanded.popleft()
 
     async def until_done(self) -> None:

@@ -82,6 +82,8 @@ def test_a_stop_brings_what_it_finished() -> None:
     assert [raw and raw.type for raw in blocks] == ["text", "tool_use"]
     assert isinstance(events[-1], MessageStop)
     assert events[-1].message == stream.current_message_snapshot
+    assert events[-1].message is not None
+    assert events[-1].message.request_id == "req_1"
 
 
 def test_an_event_stream_gives_the_wire_s_events_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -61,6 +62,18 @@ def test_leaving_early_ends_the_stream_and_drops_the_connection() -> None:
     ending = run(story()).ending
     assert ending is not None
     assert (ending.kind, ending.text, ending.phase) == ("cancelled", "the stream was closed before its end", "open")
+
+
+def test_aclose_is_close_for_contextlib() -> None:
+    async def story() -> str | None:
+        connection = body(*ANSWER)
+        events = await client_of(connection).messages.create(**ASK, stream=True)
+        async with contextlib.aclosing(events):
+            await anext(events)
+        assert connection.is_aborted
+        return events.ending and events.ending.kind
+
+    assert run(story()) == "cancelled"
 
 
 def test_what_the_block_raises_passes_and_closes_the_stream() -> None:
