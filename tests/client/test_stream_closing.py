@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from support.answers import ASK, answer, client_of
 from support.clock import run, ticks
+from support.sockets import LOCALHOST, serving
 from support.streams import (
     ANSWER,
 )
 
-from rawsse.client.net import FakeStream, Stream
+from rawsse.client.client import AsyncClient
+from rawsse.client.net import FakeStream, Origin, Stream
 from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     APIError,
@@ -71,7 +74,7 @@ def test_aclose_is_close_for_contextlib() -> None:
         async with contextlib.aclosing(events):
             await anext(events)
         assert connection.is_aborted
-        return events.ending and events.ending.kind
+        return events.ending.kind if events.ending else None
 
     assert run(story()) == "cancelled"
 
@@ -237,3 +240,43 @@ def test_a_connection_that_is_lost_at_any_step_is_told() -> None:
     assert {fate for fate, _ in disturbed} == {"APIConnectionError", "StreamTruncatedError"}
     assert {kind for _, kind in disturbed} == {"truncated"}
     assert whole == ("Hello ☺", "complete")
+
+
+def test_a_stream_over_tls_that_is_closed_at_any_step_leaves_nothing() -> None:
+    left: list[int] = []  # connections that the server has not seen the end of
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left.append(1)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(ANSWER))
+            await reader.read()
+            await reader.read()
+        left.pop()
+
+    async def fate(origin: Origin, steps: int) -> str:
+        context = ssl.create_default_context(cafile=LOCALHOST)
+        stream = AsyncClient(api_key="x", base_url=str(origin), ssl_context=context).messages.stream(**ASK)
+
+        async def read_it() -> str:
+            async with stream:
+                return await stream.get_final_text()
+
+        task = asyncio.create_task(read_it())
+        await ticks(steps)
+        await stream.close()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        return outcome if isinstance(outcome, str) else type(outcome).__name__
+
+    async def story() -> list[str]:
+        fates: list[str] = []
+        async with serving(serve, tls=True) as origin:
+            while "Hello ☺" not in fates:
+                fates.append(await fate(origin, len(fates) + 1))
+            await asyncio.sleep(1)
+            assert left == []
+        return fates
+
+    *closed, _ = run(story())
+    assert set(closed) == {"StreamCancelledError"}
+    assert len(closed) > 10
