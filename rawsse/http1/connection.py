@@ -140,10 +140,9 @@ class _Connection:
             return True
         if self._unread and self._saw_eof:
             raise _closed_early()
-        if not self._saw_eof or self._h11.trailing_data[1]:
-            return False
-        self._h11.receive_data(b"")
-        return True
+        if self._saw_eof:
+            self._h11.receive_data(b"")
+        return self._saw_eof
 
     def _size_of_head(self) -> int:
         """How many bytes at the beginning of `_unread` are a whole head; 0 while its end has not come."""
