@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.relay.dialects import (
     Dialect,
@@ -328,17 +329,17 @@ class _Call:
 
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
-        request = self._relay._defaults | request
-        stream = self._relay._client.messages.events(request, headers=self._api_headers(), strict=False)
+        body, headers = self._relay._defaults | request, self._api_headers()
 
-        async def read() -> bytes:
-            async with stream:
+        async def read() -> EventStream:
+            async with self._relay._client.messages.events(body, headers=headers, strict=False) as stream:
                 async for _ in stream:
                     pass
-                return stream.current_message_snapshot.to_json().encode()
+                return stream
 
-        body = await self._unless_gone(read())
-        await self._exchange.send_json(body, _forwarded(stream.headers))
+        stream = await self._unless_gone(read())
+        message = stream.current_message_snapshot.to_json()
+        await self._exchange.send_json(message.encode(), _forwarded(stream.headers))
 
     async def _count_tokens(self) -> None:
         body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._limit)

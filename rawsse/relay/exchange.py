@@ -20,7 +20,11 @@ from rawsse.http1 import Headers
 from rawsse.relay.dialects import InvalidRequest
 from rawsse.relay.guard import Guard
 
-__all__ = ["Answer", "Exchange", "Receive", "Scope", "Send"]
+__all__ = ["MAX_NESTING", "Answer", "Exchange", "Receive", "Scope", "Send"]
+
+MAX_NESTING = 200
+"""Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
+read a body in one place and not write it in another."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -80,8 +84,11 @@ class Exchange:
         try:
             text = data.decode()
             body = json.loads(text, parse_constant=_refuse)
+            _check_nesting(body)
             _check_text(text, body)
-        except (ValueError, RecursionError) as exc:
+        except RecursionError:
+            raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
+        except ValueError as exc:
             raise InvalidRequest("body", f"is no JSON: {exc}") from None
         if not isinstance(body, dict):
             raise InvalidRequest("body", "must be a JSON object")
@@ -166,6 +173,17 @@ def _path_within(root: str, path: str) -> str:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON value")  # though Python would take it, and the API would not
+
+
+def _check_nesting(body: object) -> None:
+    """Raises `RecursionError` above `MAX_NESTING`, as the parser does far above it."""
+    level = [body]
+    for _ in range(MAX_NESTING + 1):
+        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [child for children in inside for child in children]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _check_text(text: str, body: object) -> None:

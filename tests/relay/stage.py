@@ -37,16 +37,20 @@ WHOLE = HEAD + to_bytes(ANSWER)
 
 
 class Api:
-    """One connection of the relay to the API. `sent` is the relay's request; `is_closed`: the relay has dropped it."""
+    """One connection of the relay to the API. `sent` is the relay's request; `closed`: the relay has dropped it."""
 
     def __init__(self) -> None:
         self.sent = bytearray()
-        self.is_closed = False
+        self.closed = asyncio.Event()
         self.reads = 0
         self.flood = b""
         """What it says over and over, without ever waiting, once all else is said."""
         self._has_begun = False
         self._chunks: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed.is_set()
 
     @property
     def json(self) -> Any:
@@ -86,7 +90,7 @@ class Api:
         self.sent += data
 
     def abort(self) -> None:
-        self.is_closed = True
+        self.closed.set()
 
 
 class _Stream:
@@ -209,11 +213,11 @@ class Browser:
 class Stage:
     """The relay, and the two sides of it. `script` is what the API says to the first calls, whole, one after the other."""
 
-    def __init__(self, *script: bytes, **options: Any) -> None:
+    def __init__(self, *script: bytes, key: str | None = KEY, **options: Any) -> None:
         self.calls: list[Api] = []
         self._script = list(script)
         self._came: asyncio.Queue[Api] = asyncio.Queue()
-        self.client = AsyncClient(api_key=KEY, base_url="http://api.test", connect=self._connect)
+        self.client = AsyncClient(api_key=key, base_url="http://api.test", connect=self._connect)
         self.relay = Relay(self.client, **options)
 
     def ask(

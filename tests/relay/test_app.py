@@ -1,0 +1,663 @@
+"""rawsse.relay.app: the routes. What streams do in time is in `test_app_streams.py`, their bytes in `test_app_bytes.py`, and
+real servers in `test_app_hosts.py`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.clock import run
+from support.streams import ANSWER, Raw, block_start, start, text_delta, to_bytes
+
+from rawsse.errors import ConfigurationError
+from rawsse.relay import Guard, Relay, RunLimits
+from rawsse.relay.app import SSE_HEADERS
+
+from .stage import CHAT, HEAD, KEY, WHOLE, Browser, Stage, ask, error_json, frames, relay
+
+USER = {"role": "user", "content": "Hi"}
+MESSAGES: Raw = {"model": "claude-x", "max_tokens": 9, "messages": [USER]}
+UI: Raw = {"id": "chat-1", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}], "trigger": "x"}
+TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
+CHAT_PATHS = (*TEXT_PATHS, "/api/chat")
+RUN_ID = "a-run-that-the-client-named"
+
+
+def refusal(status: int, body: bytes, *fields: str) -> bytes:
+    """The API says no."""
+    head = "\r\n".join([f"HTTP/1.1 {status} No", f"content-length: {len(body)}", *fields])
+    return head.encode() + b"\r\n\r\n" + body
+
+
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded", "details": {"x": 1}}}
+SAYS_NO = refusal(529, json.dumps(OVERLOADED).encode(), "retry-after: 3", "request-id: req_9", "set-cookie: a=b")
+
+# --- Streams -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", TEXT_PATHS)
+@pytest.mark.parametrize("body", [CHAT, {"prompt": "Why?"}, {"messages": [USER]}])
+def test_text_for_whoever_wants_nothing_else(path: str, body: Raw) -> None:
+    assert ask("POST", path, body).data == ['{"text":"Hel"}', '{"text":"lo \\u263a"}', "[DONE]"]
+
+
+@pytest.mark.parametrize("body", [CHAT, {"messages": [USER]}])
+def test_the_events_of_the_api_and_an_end_mark(body: Raw) -> None:
+    browser = ask("POST", "/api/chat", body)
+    assert [frame.event for frame in browser.frames] == [raw["type"] for raw in ANSWER] + ["message"]
+    assert [json.loads(data) for data in browser.data[:-1]] == ANSWER
+    assert browser.data[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("body", [UI, {"id": "c", "message": UI["messages"][0]}])
+def test_the_stream_of_use_chat(body: Raw) -> None:
+    browser = ask("POST", "/api/chat", body)
+    kinds = [json.loads(data)["type"] for data in browser.data[:-1]]
+    assert (kinds[0], kinds[-1], browser.data[-1]) == ("start", "finish", "[DONE]")
+    assert browser.headers["x-vercel-ai-ui-message-stream"] == "v1"
+
+
+def test_the_messages_api_itself() -> None:
+    browser = ask("POST", "/v1/messages", {**MESSAGES, "stream": True})
+    assert browser.body == to_bytes(ANSWER)
+    assert "x-run-id" not in browser.headers
+
+
+@pytest.mark.parametrize("stream", [{}, {"stream": False}])
+def test_the_messages_api_without_stream(stream: Raw) -> None:
+    browser = ask("POST", "/v1/messages", {**MESSAGES, **stream})
+    assert (browser.status, browser.json["content"]) == (200, [{"type": "text", "text": "Hello ☺"}])
+    assert (browser.headers["content-type"], browser.headers["request-id"]) == ("application/json", "req_1")
+    assert browser.calls[0].json["stream"] is True
+
+
+@pytest.mark.parametrize("path", CHAT_PATHS)
+def test_a_stream_is_for_now_and_for_this_reader_alone(path: str) -> None:
+    browser = ask("POST", path, CHAT)
+    assert browser.status == 200
+    assert browser.headers.items() >= dict(SSE_HEADERS).items()
+    assert browser.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert browser.headers["cache-control"] == "no-store, no-transform"
+    assert len(browser.headers["x-run-id"]) >= 16
+
+
+def test_of_the_apis_head_only_what_concerns_a_client_is_passed_on() -> None:
+    passed = b"request-id: req_1\r\nretry-after: 1\r\nanthropic-ratelimit-tokens-remaining: 5\r\n"
+    kept = b"set-cookie: a=b\r\nserver: x\r\nanthropic-organization-id: secret\r\n"
+    api = WHOLE.replace(b"request-id: req_1\r\n", passed + kept)
+    browser = ask("POST", "/stream", CHAT, api=api)
+    ours = {name for name, _ in SSE_HEADERS} | {"x-run-id"}
+    assert browser.headers.keys() - ours == {"request-id", "retry-after", "anthropic-ratelimit-tokens-remaining"}
+
+
+# --- What goes to the API ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CHAT_PATHS)
+def test_a_prompt_becomes_a_request_with_the_relays_model_and_length(path: str) -> None:
+    (api,) = ask("POST", path, CHAT, model="claude-y", max_tokens=77).calls
+    assert api.json == {
+        "model": "claude-y",
+        "max_tokens": 77,
+        "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+        "stream": True,
+    }
+
+
+def test_a_client_of_the_api_chooses_for_itself() -> None:
+    (api,) = ask("POST", "/v1/messages", {**MESSAGES, "stream": True, "temperature": 0.5, "new": [1]}).calls
+    assert api.json == {**MESSAGES, "stream": True, "temperature": 0.5, "new": [1]}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/v1/messages", MESSAGES)])
+def test_the_clients_own_credentials_never_reach_the_api(path: str, body: Raw) -> None:
+    headers = {"authorization": "Bearer mine", "x-api-key": "mine", "cookie": "a=b", "anthropic-beta": "b-1,b-2"}
+    guard = Guard(tokens=["mine"])
+    (api,) = ask("POST", path, body, headers={**headers, "anthropic-version": "2099-01-01"}, guard=guard).calls
+    assert b"mine" not in api.sent
+    assert api.headers["x-api-key"] == KEY
+    assert api.headers.keys().isdisjoint({"authorization", "cookie", "origin"})
+    assert (api.headers["anthropic-version"], api.headers["anthropic-beta"]) == ("2099-01-01", "b-1,b-2")
+
+
+@pytest.mark.parametrize("path", ["/stream", "/v1/messages", "/v1/messages/count_tokens"])
+def test_a_field_that_cannot_be_passed_on_is_refused(path: str) -> None:
+    browser = ask("POST", path, {**MESSAGES}, headers={"anthropic-beta": "b\u00e9ta"})
+    assert error_json(browser) == (400, "invalid_request_error", "anthropic-beta")
+    assert browser.calls == []
+
+
+def test_tokens_are_counted() -> None:
+    answer = refusal(200, b'{"input_tokens": 14}')
+    browser = ask("POST", "/v1/messages/count_tokens", {"messages": [USER], "system": "s"}, api=answer, model="m")
+    assert browser.json == {"input_tokens": 14}
+    assert browser.calls[0].json == {"model": "m", "messages": [USER], "system": "s"}
+    assert browser.calls[0].sent.startswith(b"POST /v1/messages/count_tokens ")
+
+
+# --- Requests that are refused ---------------------------------------------------------------------------------------
+
+ALL_POSTS = (*CHAT_PATHS, "/v1/messages", "/v1/messages/count_tokens")
+
+
+@pytest.mark.parametrize("path", ALL_POSTS)
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "field"),
+    [
+        (b"{", 400, "invalid_request_error", "body"),
+        (b"[1]", 400, "invalid_request_error", "body"),
+        (b'{"messages": ' + b"[" * 300 + b"]" * 300 + b"}", 400, "invalid_request_error", "body"),
+        ({"messages": []}, 400, "invalid_request_error", "messages"),
+        ({"messages": 7}, 400, "invalid_request_error", "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_request_error", "messages.0.role"),
+        ({"messages": [{"role": "user", "content": "x" * 51}]}, 413, "request_too_large", "messages.0.content"),
+        ({"messages": [USER], "max_tokens": "many"}, 400, "invalid_request_error", "max_tokens"),
+        (b'{"prompt": "' + b"x" * 1000 + b'"}', 413, "request_too_large", "body"),
+    ],
+    ids=["broken", "no object", "nested", "empty", "no list", "role", "long", "max_tokens", "large"],
+)
+def test_a_wrong_request_is_refused_in_json_and_costs_nothing(
+    path: str, body: Any, status: int, kind: str, field: str
+) -> None:
+    browser = ask("POST", path, body, max_prompt_chars=50, max_chat_bytes=1000)
+    assert error_json(browser) == (status, kind, field)
+    assert browser.calls == []
+
+
+@pytest.mark.parametrize("path", ALL_POSTS)
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_a_foreign_form_could_send_is_refused(path: str, kind: str) -> None:
+    browser = ask("POST", path, b'{"prompt": "Hi"}', headers={"content-type": kind})
+    assert error_json(browser) == (415, "invalid_request_error", "content-type")
+
+
+@pytest.mark.parametrize("prompt", [None, "", " \n", 7, ["x"]])
+@pytest.mark.parametrize("path", CHAT_PATHS)
+def test_a_prompt_that_is_none_is_refused(path: str, prompt: object) -> None:
+    browser = ask("POST", path, {"message": prompt})
+    assert error_json(browser) == (400, "invalid_request_error", "message")
+
+
+def test_a_request_of_use_chat_without_anything_to_answer_is_refused() -> None:
+    browser = ask("POST", "/api/chat", {"id": "c", "messages": [], "trigger": "submit-message"})
+    assert error_json(browser) == (400, "invalid_request_error", "messages")
+
+
+# --- Other paths and methods -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/messages", "POST"),
+        ("PUT", "/v1/messages/count_tokens", "POST"),
+        ("GET", "/api/chat", "POST"),
+        ("GET", "/stream", "POST"),
+        ("DELETE", "/chat/stream", "POST"),
+        ("POST", "/runs/some-run", "GET, DELETE"),
+        ("HEAD", "/runs/some-run", "GET, DELETE"),
+        ("POST", "/api/chat/c/stream", "GET"),
+        ("POST", "/", "GET, HEAD"),
+        ("PUT", "/rawsse.js", "GET, HEAD"),
+    ],
+)
+def test_another_method_is_refused_and_told_which_are_taken(method: str, path: str, allowed: str) -> None:
+    browser = ask(method, path)
+    assert error_json(browser) == (405, "invalid_request_error", None)
+    assert browser.json["error"]["message"] == f"{path} does not take {method}"
+    assert browser.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/nothing"),
+        ("POST", "/nothing"),
+        ("GET", "/api/chat/"),
+        ("GET", "/v1/models"),
+        ("GET", "/api/chat//stream"),
+        ("GET", "/../relay/app.py"),
+        ("GET", "/%2e%2e/relay/app.py"),
+        ("GET", "/.env"),
+    ],
+)
+def test_what_is_not_there_is_not_there(method: str, path: str) -> None:
+    browser = ask(method, path)
+    assert error_json(browser) == (404, "not_found_error", None)
+    assert browser.json["error"]["message"] == f"there is no {path}"
+
+
+@pytest.mark.parametrize("path", ["/", "/rawsse.js", "/style.css"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_page_is_there(path: str, method: str) -> None:
+    browser = ask(method, path)
+    assert browser.status == 200
+    assert "content-security-policy" in browser.headers
+
+
+def test_a_page_of_ones_own_is_served_instead(tmp_path: Path) -> None:
+    (tmp_path / "50%.txt").write_text("half")
+    browser = ask("GET", "/50%.txt", static=tmp_path)
+    assert (browser.body, browser.headers["content-type"]) == (b"half", "text/plain; charset=utf-8")
+    assert ask("GET", "/rawsse.js", static=tmp_path).status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("host", ["localhost", "10.1.2.3:8000", "anything"])
+def test_whoever_asks_is_told_that_it_lives(method: str, host: str) -> None:
+    browser = ask(method, "/healthz", headers={"host": host}, guard=Guard(tokens=["t"]))
+    assert (browser.status, browser.body) == (200, b"ok\n")
+
+
+def test_a_mounted_relay_is_found_below_its_mount() -> None:
+    assert ask("POST", "/claude/stream", CHAT, root_path="/claude").data[-1] == "[DONE]"
+    assert ask("GET", "/claude", root_path="/claude").status == 200
+
+
+def test_a_websocket_is_none_of_its_business() -> None:
+    with pytest.raises(ValueError, match=r"^the relay has no answer to ASGI scope 'websocket'$"):
+        run(Relay(Stage().client)({"type": "websocket"}, None, None))  # type: ignore[arg-type]
+
+
+def test_heartbeats_need_time() -> None:
+    with pytest.raises(ConfigurationError, match=r"^heartbeat_seconds must be above 0, not 0$"):
+        Relay(Stage().client, heartbeat_seconds=0)
+
+
+# --- Who may come in -------------------------------------------------------------------------------------------------
+
+EVERY = [("POST", path) for path in ALL_POSTS] + [
+    ("GET", "/runs/x"),
+    ("DELETE", "/runs/x"),
+    ("GET", "/api/chat/c/stream"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), EVERY)
+def test_without_a_token_nothing_but_the_page_is_there(method: str, path: str) -> None:
+    browser = ask(method, path, CHAT, guard=Guard(tokens=["t0ken"]))
+    assert error_json(browser) == (401, "authentication_error", None)
+    assert (browser.headers["www-authenticate"], browser.calls) == ("Bearer", [])
+    assert ask("GET", "/", guard=Guard(tokens=["t0ken"])).status == 200
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "Bearer t0ken"}, {"x-api-key": "t0ken"}])
+def test_with_a_token_it_is(headers: dict[str, str]) -> None:
+    assert ask("POST", "/stream", CHAT, headers=headers, guard=Guard(tokens=["t0ken"])).status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [*EVERY, ("GET", "/"), ("OPTIONS", "/stream")])
+def test_by_another_name_it_does_not_answer(method: str, path: str) -> None:
+    browser = ask(method, path, CHAT, headers={"host": "evil.example"})
+    assert (error_json(browser)[0], browser.calls) == (421, [])
+
+
+@pytest.mark.parametrize(("method", "path"), [*EVERY, ("GET", "/"), ("OPTIONS", "/stream")])
+def test_a_page_elsewhere_is_turned_away(method: str, path: str) -> None:
+    browser = ask(method, path, CHAT, headers={"origin": "https://evil.example"})
+    assert (error_json(browser)[0], browser.calls) == (403, [])
+    assert "access-control-allow-origin" not in browser.headers
+
+
+def test_an_allowed_page_asks_first_and_then_reads() -> None:
+    friend, guard = {"origin": "https://friend.example"}, Guard(origins=["https://friend.example"], tokens=["t"])
+    first = ask(
+        "OPTIONS", "/runs/x", headers={**friend, "access-control-request-headers": "authorization"}, guard=guard
+    )
+    assert (first.status, first.headers["access-control-allow-methods"]) == (204, "GET, DELETE")
+    then = ask("POST", "/stream", CHAT, headers={**friend, "authorization": "Bearer t"}, guard=guard)
+    assert then.headers["access-control-allow-origin"] == "https://friend.example"
+    refused = ask("POST", "/stream", CHAT, headers=friend, guard=guard)  # and may read why
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "https://friend.example")
+
+
+# --- Refusals of the API ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "wanted"),
+    [
+        ("/stream", CHAT, ['{"error":"Overloaded","type":"overloaded_error"}', "[DONE]"]),
+        ("/api/chat", UI, ['{"type":"error","errorText":"Overloaded"}', "[DONE]"]),
+    ],
+    ids=["text", "ui"],
+)
+@pytest.mark.parametrize("api", [SAYS_NO, HEAD + to_bytes([OVERLOADED])], ids=["status", "event"])
+def test_a_refusal_keeps_its_status_and_is_already_a_frame(path: str, body: Raw, wanted: list[str], api: bytes) -> None:
+    browser = ask("POST", path, body, api=api)
+    assert (browser.status, browser.data) == (529, wanted)
+    assert browser.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+def test_in_the_events_dialect_it_is_an_error_event_with_its_ending() -> None:
+    browser = ask("POST", "/api/chat", CHAT, api=SAYS_NO)
+    assert [frame.event for frame in browser.frames] == ["error", "message"]
+    assert browser.status == 529
+    said = json.loads(browser.data[0])
+    assert (said["error"]["message"], said["ending"]["kind"], said["request_id"]) == ("Overloaded", "error", "req_9")
+    assert (browser.headers["retry-after"], browser.headers["request-id"]) == ("3", "req_9")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_of_the_api_gets_the_apis_own_words(path: str, *, stream: bool) -> None:
+    browser = ask("POST", path, {**MESSAGES, "stream": stream}, api=SAYS_NO)
+    assert (browser.status, browser.json) == (529, OVERLOADED)
+    assert browser.headers.keys() == {"content-type", "content-length", "retry-after", "request-id"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_event_before_all_others_is_a_refusal_too(*, stream: bool) -> None:
+    api = HEAD + to_bytes([OVERLOADED])
+    browser = ask("POST", "/v1/messages", {**MESSAGES, "stream": stream}, api=api)
+    assert (browser.status, browser.json) == (529, OVERLOADED)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_refusal_that_is_no_json_is_put_into_words(*, stream: bool) -> None:
+    browser = ask("POST", "/v1/messages", {**MESSAGES, "stream": stream}, api=refusal(502, b"<html>"))
+    assert error_json(browser) == (502, "api_error", None)
+    assert browser.json["error"]["message"] == "status 502: the body is no JSON: '<html>'"
+
+
+def test_a_whole_answer_that_breaks_off_is_an_error() -> None:
+    api = WHOLE[: WHOLE.index(b"event: message_delta")]
+    assert error_json(ask("POST", "/v1/messages", MESSAGES, api=api)) == (502, "api_error", None)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/v1/messages", {**MESSAGES, "stream": True})])
+def test_a_redirect_of_the_api_is_an_error_to_the_browser(path: str, body: Raw) -> None:
+    assert ask("POST", path, body, api=refusal(302, b"", "location: http://10.0.0.7/")).status == 502
+
+
+# --- Runs: named by their client --------------------------------------------------------------------------------------
+
+
+def in_one_relay(story: Callable[[Stage], Any], *script: bytes, **options: Any) -> None:
+    async def play() -> None:
+        async with relay(*script, **options) as stage:
+            await story(stage)
+
+    run(play())
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/api/chat", CHAT), ("/api/chat", UI)])
+def test_a_request_that_is_repeated_joins_its_run(path: str, body: Raw) -> None:
+    async def story(stage: Stage) -> None:
+        headers = {"x-run-id": RUN_ID}
+        first = stage.ask("POST", path, body, headers=headers)
+        second = stage.ask("POST", path, body, headers=headers)
+        await first.done()
+        await second.done()
+        third = await stage.ask("POST", path, body, headers=headers).done()
+        assert first.body == second.body == third.body
+        assert first.headers["x-run-id"] == RUN_ID
+        assert len(stage.calls) == 1
+
+    in_one_relay(story, WHOLE)
+
+
+def test_a_refused_request_that_is_repeated_is_refused_alike() -> None:
+    async def story(stage: Stage) -> None:
+        for _ in range(2):
+            browser = await stage.ask("POST", "/stream", CHAT, headers={"x-run-id": RUN_ID}).done()
+            assert browser.status == 529
+        assert len(stage.calls) == 1
+
+    in_one_relay(story, SAYS_NO)
+
+
+@pytest.mark.parametrize("wrong", ["", "short", "x" * 65, "sixteen or more!", "a" * 15 + "/", "a" * 15 + "\u00e9"])
+def test_a_name_that_could_be_guessed_or_read_wrong_is_refused(wrong: str) -> None:
+    browser = ask("POST", "/stream", CHAT, headers={"x-run-id": wrong})
+    assert error_json(browser) == (400, "invalid_request_error", "x-run-id")
+    assert browser.calls == []
+
+
+def test_a_name_cannot_be_shared_by_two_dialects() -> None:
+    async def story(stage: Stage) -> None:
+        headers = {"x-run-id": RUN_ID}
+        await stage.ask("POST", "/stream", CHAT, headers=headers).done()
+        other = await stage.ask("POST", "/api/chat", CHAT, headers=headers).done()
+        assert error_json(other) == (409, "conflict_error", "x-run-id")
+        text = "x-run-id: is that of another run, which speaks the text dialect"
+        assert other.json["error"]["message"] == text
+
+    in_one_relay(story, WHOLE)
+
+
+def test_a_client_of_the_api_cannot_join_anything() -> None:
+    async def story(stage: Stage) -> None:
+        headers, body = {"x-run-id": RUN_ID}, {**MESSAGES, "stream": True}
+        answers = [await stage.ask("POST", "/v1/messages", body, headers=headers).done() for _ in range(2)]
+        assert [answer.body for answer in answers] == [to_bytes(ANSWER)] * 2
+
+    in_one_relay(story, WHOLE, WHOLE)
+
+
+def test_above_max_runs_a_browser_is_asked_to_come_later() -> None:
+    async def story(stage: Stage) -> None:
+        first = stage.ask("POST", "/stream", CHAT)
+        await stage.call()
+        second = await stage.ask("POST", "/stream", CHAT).done()
+        assert error_json(second) == (503, "overloaded_error", None)
+        assert second.headers["retry-after"] == "5"
+        first.leave()
+
+    in_one_relay(story, limits=RunLimits(max_runs=1, grace_seconds=0))
+
+
+def test_after_the_end_a_browser_is_asked_to_come_later() -> None:
+    async def story(stage: Stage) -> None:
+        await stage.relay.aclose()
+        browser = await stage.ask("POST", "/stream", CHAT).done()
+        assert error_json(browser) == (503, "overloaded_error", None)
+        assert browser.json["error"]["message"] == "the relay is shutting down"
+
+    in_one_relay(story)
+
+
+# --- Runs: read again -------------------------------------------------------------------------------------------------
+
+
+async def finished(stage: Stage, path: str = "/api/chat", body: Raw = CHAT) -> tuple[Browser, str]:
+    browser = await stage.ask("POST", path, body).done()
+    return browser, f"/runs/{browser.headers['x-run-id']}"
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/api/chat", CHAT), ("/api/chat", UI)])
+def test_a_run_is_read_on_from_every_frame(path: str, body: Raw) -> None:
+    async def story(stage: Stage) -> None:
+        first, run_path = await finished(stage, path, body)
+        pieces = [piece + b"\n\n" for piece in first.body.split(b"\n\n")[:-1]]
+        for after, frame in enumerate(first.frames[:-1], 1):
+            by_header = await stage.ask("GET", run_path, headers={"last-event-id": frame.id}).done()
+            by_query = await stage.ask("GET", run_path, query=f"after={after}").done()
+            assert by_header.body == by_query.body == b"".join(pieces[after:])
+            assert (by_header.status, by_header.headers.keys()) == (200, first.headers.keys())
+
+    in_one_relay(story, WHOLE)
+
+
+def test_an_event_source_reads_a_run_from_its_beginning_and_is_then_told_to_stop() -> None:
+    async def story(stage: Stage) -> None:
+        first, run_path = await finished(stage)
+        whole = await stage.ask("GET", run_path, headers={"accept": "text/event-stream"}).done()
+        assert whole.body == first.body
+        again = await stage.ask("GET", run_path, headers={"last-event-id": first.frames[-1].id}).done()
+        assert (again.status, again.body) == (204, b"")
+
+    in_one_relay(story, WHOLE)
+
+
+def test_the_newer_word_of_an_event_source_counts() -> None:
+    async def story(stage: Stage) -> None:
+        first, run_path = await finished(stage)
+        last = first.frames[-2].id
+        browser = await stage.ask("GET", run_path, query="after=1", headers={"last-event-id": last}).done()
+        assert browser.data == ["[DONE]"]
+
+    in_one_relay(story, WHOLE)
+
+
+def test_a_refusal_is_a_frame_that_an_event_source_can_read() -> None:
+    async def story(stage: Stage) -> None:
+        first, run_path = await finished(stage, "/stream")
+        again = await stage.ask("GET", run_path).done()
+        assert (first.status, again.status) == (529, 200)
+        assert again.body == first.body
+
+    in_one_relay(story, SAYS_NO)
+
+
+@pytest.mark.parametrize("wanted", ["other-1", "x", "-1", "1e3", "\u00b2"])
+def test_the_id_of_another_run_is_refused(wanted: str) -> None:
+    async def story(stage: Stage) -> None:
+        _, run_path = await finished(stage)
+        browser = await stage.ask("GET", run_path, headers={"last-event-id": wanted}).done()
+        assert error_json(browser) == (400, "invalid_request_error", "Last-Event-ID")
+
+    in_one_relay(story, WHOLE)
+
+
+def test_frames_that_are_no_longer_kept_are_gone() -> None:
+    async def story(stage: Stage) -> None:
+        _, run_path = await finished(stage)
+        browser = await stage.ask("GET", run_path).done()
+        assert error_json(browser) == (410, "not_found_error", None)
+        assert browser.json["error"]["message"].startswith("frames before ")
+
+    in_one_relay(story, WHOLE, limits=RunLimits(max_log_bytes=100))
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("id", ["", "unknown-run-of-nobody", "a/b"])
+def test_a_run_that_nobody_knows_is_not_there(method: str, id: str) -> None:
+    browser = ask(method, f"/runs/{id}")
+    assert error_json(browser) == (404, "not_found_error", None)
+    assert browser.json["error"]["message"] == "there is no such run; it may have been forgotten"
+
+
+# --- Runs: stopped ----------------------------------------------------------------------------------------------------
+
+STOPPED = ['{"error":"stopped","type":"cancelled"}', "[DONE]"]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_run_is_stopped_before_its_first_byte_and_between_events(*, has_begun: bool) -> None:
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/stream", CHAT, headers={"x-run-id": RUN_ID})
+        api = await stage.call()
+        if has_begun:
+            api.send(start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "Hi"))
+            assert await browser.read()
+        stop = await stage.ask("DELETE", f"/runs/{RUN_ID}").done()
+        await browser.done()
+        assert (stop.status, browser.status, api.is_closed) == (204, 200, True)
+        assert browser.data == (['{"text":"Hi"}', *STOPPED] if has_begun else STOPPED)
+
+    in_one_relay(story)
+
+
+def test_a_run_is_stopped_while_its_reader_is_slow() -> None:
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/stream", CHAT, headers={"x-run-id": RUN_ID})
+        api = await stage.call()
+        browser.stall()
+        api.send(start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "Hi"))
+        await browser.head()
+        await stage.ask("DELETE", f"/runs/{RUN_ID}").done()
+        assert api.is_closed
+        browser.go_on()
+        await browser.done()
+        assert browser.data == ['{"text":"Hi"}', *STOPPED]
+
+    in_one_relay(story)
+
+
+def test_stopping_twice_or_after_the_end_is_as_good_as_once() -> None:
+    async def story(stage: Stage) -> None:
+        first, run_path = await finished(stage)
+        for _ in range(2):
+            assert (await stage.ask("DELETE", run_path).done()).status == 204
+        assert (await stage.ask("GET", run_path).done()).body == first.body
+
+    in_one_relay(story, WHOLE)
+
+
+# --- Chats of the UI dialect -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chat", ["chat-1", "a/b", "\u00e4 \u00f6", "50%25", "%41", "x/stream"])
+def test_a_chat_that_goes_on_is_replayed_from_its_start(chat: str) -> None:
+    async def story(stage: Stage) -> None:
+        first = stage.ask("POST", "/api/chat", {**UI, "id": chat})
+        api = await stage.call()
+        api.send(*ANSWER[:4])
+        await first.read()
+        # An ASGI server has decoded the path; so an id with a percent sign looks like this.
+        again = stage.ask("GET", f"/api/chat/{chat}/stream")
+        assert json.loads(frames(await again.read())[0].data) == {"type": "start", "messageId": "msg_1"}
+        api.send(*ANSWER[4:])
+        await first.done()
+        await again.done()
+        assert first.body == again.body
+        assert again.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        over = await stage.ask("GET", f"/api/chat/{chat}/stream").done()
+        assert (over.status, over.body) == (204, b"")
+
+    in_one_relay(story)
+
+
+def test_a_chat_that_nobody_knows_has_nothing_to_resume() -> None:
+    assert ask("GET", "/api/chat/unknown/stream").status == 204
+
+
+def test_a_chat_whose_beginning_is_no_longer_kept_has_nothing_to_resume() -> None:
+    async def story(stage: Stage) -> None:
+        first = stage.ask("POST", "/api/chat", UI)
+        api = await stage.call()
+        api.send(*ANSWER[:5])
+        await first.read()
+        assert (await stage.ask("GET", "/api/chat/chat-1/stream").done()).status == 204
+        first.leave()
+
+    in_one_relay(story, limits=RunLimits(max_log_bytes=100, grace_seconds=0))
+
+
+# --- The log ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("api", [WHOLE, SAYS_NO, WHOLE[:-40]])
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/v1/messages", {**MESSAGES, "stream": True})])
+def test_the_log_has_one_line_and_no_secret(path: str, body: Raw, api: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rawsse")
+    body = {**body, "messages": [{"role": "user", "content": "the-secret-prompt"}]}
+    body.pop("message", None)
+    ask("POST", path, body, api=api, headers={"x-api-key": "t0ken"}, guard=Guard(tokens=["t0ken"]))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert " ended: " in line
+    for secret in ("the-secret-prompt", KEY, "t0ken"):
+        assert secret not in line
+
+
+def test_a_call_without_stream_that_fails_makes_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    ask("POST", "/v1/messages", MESSAGES, api=SAYS_NO)
+    (record,) = caplog.records
+    assert record.getMessage() == "a call without stream failed: 529 overloaded_error: Overloaded"
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/v1/messages", MESSAGES)])
+def test_a_relay_without_a_key_says_so_in_its_log_alone(
+    path: str, body: Raw, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    browser = ask("POST", path, body, key=None)
+    assert browser.status == 500
+    assert b"the relay is not set up: see its log" in browser.body
+    assert "no key: set the environment variable ANTHROPIC_API_KEY" in caplog.text
