@@ -11,6 +11,7 @@ Of the 193 recordings that there are, all do. In these the relay has something t
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any
@@ -29,12 +30,14 @@ DONE = b"data: [DONE]\n\n"
 ADDED_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
-def relayed(body: bytes, path: str, request: Raw) -> Browser:
-    """What the relay makes of this body."""
+@functools.cache
+def relayed(body: bytes) -> tuple[Browser, bytes]:
+    """What the relay makes of this body: for a client of the API, and in the events dialect."""
 
-    async def story() -> Browser:
-        async with relay(HEAD + body) as stage:
-            return await stage.ask("POST", path, request).done()
+    async def story() -> tuple[Browser, bytes]:
+        async with relay(HEAD + body, HEAD + body) as stage:
+            messages = await stage.ask("POST", "/v1/messages", MESSAGES).done()
+            return messages, (await stage.ask("POST", "/api/chat", CHAT).done()).body
 
     return run(story())
 
@@ -67,7 +70,7 @@ def check_end(rest: bytes, kinds: list[Any]) -> None:
 
 @pytest.mark.parametrize("body", bodies())
 def test_clients_of_the_api_get_its_own_bytes(body: bytes) -> None:
-    got, (sent, kinds) = relayed(body, "/v1/messages", MESSAGES), whole_events(body)
+    (got, _), (sent, kinds) = relayed(body), whole_events(body)
     if kinds == ["error"]:
         (event,) = Decoder().feed(sent)
         assert (got.status, got.json) == (529, json.loads(event.data))
@@ -78,7 +81,7 @@ def test_clients_of_the_api_get_its_own_bytes(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", bodies())
 def test_in_the_events_dialect_they_have_ids_and_an_end_mark(body: bytes) -> None:
-    got, (sent, kinds) = relayed(body, "/api/chat", CHAT).body, whole_events(body)
+    (_, got), (sent, kinds) = relayed(body), whole_events(body)
     ids = re.findall(rb"(?m)^id: [0-9a-f]{8}-(\d+)\n", got)
     assert [int(id) for id in ids] == list(range(1, got.count(b"\n\n") + 1))
     without = re.sub(rb"(?m)^id: .*\n", b"", got)

@@ -1,0 +1,209 @@
+"""`rawsse serve` leaves: a process with many open streams gets SIGTERM. Everything here is real: process, sockets, time.
+
+Nothing is waited for by the clock. A test goes on when every stream has begun, when the API has sent more than is read, or
+when the process has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.background import PATIENCE
+from support.command import Command
+from support.streams import block_start, start, text_delta, to_bytes
+
+from rawsse.server import Receive, Scope, Send, Server
+
+KEY = "sk-ant-the-owner's-key"
+BEGINNING = to_bytes([start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "Hello")])
+PIECE = to_bytes([text_delta(0, "x" * 1000)]) * 64
+FULL = 5 * 1024 * 1024
+"""More than a run keeps of its frames (4 MiB): a reader that has read nothing is far behind."""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be handled")
+
+
+class Api:
+    """The API. The prompt says how it answers: `idle` after the beginning, `busy`, or in a `flood`."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.full = asyncio.Semaphore(0)
+        self.all_closed = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        prompt = json.loads((await receive())["body"])["messages"][0]["content"]
+        self.open += 1
+        self.all_closed.clear()
+        answering = asyncio.create_task(self._answer(prompt, send))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        self.open -= 1
+        if not self.open:
+            self.all_closed.set()
+
+    async def _answer(self, prompt: str, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": BEGINNING, "more_body": True})
+        sent = 0
+        while prompt != "idle":
+            await send(
+                {"type": "http.response.body", "body": PIECE if prompt == "flood" else PIECE[:1100], "more_body": True}
+            )
+            sent += len(PIECE)
+            if prompt == "flood" and sent - len(PIECE) <= FULL < sent:
+                self.full.release()
+            await asyncio.sleep(0 if prompt == "flood" else 0.02)  # what busy means
+
+
+class Stream:
+    """One browser's connection to the relay."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def begin(self) -> None:
+        """Wait until the answer has begun."""
+        await asyncio.wait_for(self.reader.readuntil(b"Hello"), PATIENCE)
+
+    async def rest(self) -> bytes:
+        """All that comes until the connection ends."""
+        with contextlib.suppress(ConnectionError):
+            return await asyncio.wait_for(self.reader.read(), PATIENCE)
+        return b""
+
+
+class House:
+    """An API, a relay in front of it that is a process, and browsers."""
+
+    def __init__(self, api: Api, command: Command) -> None:
+        self.api, self.command = api, command
+        self.streams: list[Stream] = []
+
+    async def ask(self, prompt: str, *, expect: str = "") -> Stream:
+        """Send a request."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        sock.setblocking(False)
+        host, port = self.command.base_url.removeprefix("http://").split(":")
+        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+        stream = Stream(*await asyncio.open_connection(sock=sock, limit=2**20 if prompt != "flood" else 2**14))
+        self.streams.append(stream)
+        body = json.dumps({"prompt": prompt}).encode()
+        head = f"POST /api/chat HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: application/json\r\n{expect}"
+        stream.writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + (b"" if expect else body))
+        return stream
+
+    async def ask_half(self) -> None:
+        """Send the head of a request, whose body never comes; the relay waits for it."""
+        stream = await self.ask("idle", expect="expect: 100-continue\r\n")
+        await asyncio.wait_for(stream.reader.readuntil(b"100 Continue"), PATIENCE)
+
+    async def open(self, **counts: int) -> dict[str, list[Stream]]:
+        """So many streams of each kind; all have begun, and those that flood are full."""
+        streams = {prompt: [await self.ask(prompt) for _ in range(count)] for prompt, count in counts.items()}
+        for prompt, asked in streams.items():
+            for stream in asked:
+                await (asyncio.wait_for(self.api.full.acquire(), PATIENCE) if prompt == "flood" else stream.begin())
+        return streams
+
+    def signal(self) -> None:
+        self.command._process.send_signal(signal.SIGTERM)
+
+    async def exit_code(self) -> int:
+        return await asyncio.to_thread(self.command.wait)
+
+
+@asynccontextmanager
+async def house(grace: float) -> AsyncIterator[House]:
+    api = Api()
+    async with Server(api, port=0, grace_seconds=0) as upstream:
+        arguments = ("serve", "--port", "0", "--base-url", upstream.base_url, "--grace", str(grace))
+        with Command(*arguments, env={"ANTHROPIC_API_KEY": KEY}) as command:
+            opened = House(api, command)
+            try:
+                yield opened
+            finally:
+                for stream in opened.streams:
+                    stream.writer.transport.abort()
+
+
+def play(story: Callable[[House], Coroutine[Any, Any, None]], *, grace: float) -> None:
+    async def inner() -> None:
+        async with house(grace) as opened:
+            await story(opened)
+
+    asyncio.run(inner())
+
+
+def is_farewell(rest: bytes) -> bool:
+    """The connection ended as it should: with a last frame that says why and when to come back, and a whole body."""
+    return b'"type":"shutdown"' in rest and b"retry: 2000\n" in rest and rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+def test_every_stream_is_told_and_the_process_does_not_wait_for_its_grace_time() -> None:
+    async def story(opened: House) -> None:
+        streams = await opened.open(busy=25, idle=25)
+        opened.signal()
+        rests = await asyncio.gather(*(stream.rest() for stream in streams["busy"] + streams["idle"]))
+        assert [is_farewell(rest) for rest in rests] == [True] * 50
+        assert await opened.exit_code() == 0
+        await asyncio.wait_for(opened.api.all_closed.wait(), PATIENCE)
+
+    play(story, grace=60)
+
+
+def test_clients_that_do_not_read_or_do_not_send_hold_it_up_for_its_grace_time_and_no_longer() -> None:
+    async def story(opened: House) -> None:
+        streams = await opened.open(busy=20, idle=25, flood=4)
+        await opened.ask_half()
+        before = time.monotonic()
+        opened.signal()
+        rests = await asyncio.gather(*(stream.rest() for stream in streams["busy"] + streams["idle"]))
+        assert [is_farewell(rest) for rest in rests] == [True] * 45
+        assert await opened.exit_code() == 0
+        assert 1 <= time.monotonic() - before < 5
+        await asyncio.wait_for(opened.api.all_closed.wait(), PATIENCE)
+
+    play(story, grace=1)
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    async def story(opened: House) -> None:
+        streams = await opened.open(idle=1)
+        await opened.ask_half()
+        opened.signal()
+        assert is_farewell(await streams["idle"][0].rest())  # it is leaving, and waits for the other
+        opened.signal()
+        assert await opened.exit_code() == 0
+        await asyncio.wait_for(opened.api.all_closed.wait(), PATIENCE)
+
+    play(story, grace=60)
+
+
+def test_its_log_says_how_each_run_ended_and_no_secret() -> None:
+    async def story(opened: House) -> None:
+        await opened.open(idle=3)
+        opened.signal()
+        assert await opened.exit_code() == 0
+        said = opened.command.complaint()
+        assert said.count("(events) ended: cancelled, the relay is shutting down") == 3
+        assert KEY not in said
+        assert "idle" not in said
+        assert "Traceback" not in said
+
+    play(story, grace=60)
