@@ -55,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if hasattr(arguments, "env_file"):
             load_env_file(arguments.env_file)
-        code = command(arguments)
-        print(end="", flush=True)  # here, where it can still be said that it failed
-        return code
+        return command(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from support.background import Background
@@ -57,6 +58,13 @@ def play(background: Background, monkeypatch: pytest.MonkeyPatch) -> Play:
         return server
 
     return play
+
+
+@pytest.fixture
+def taken_port() -> Iterator[str]:
+    """A port on which no command can listen: one that should have been refused ends all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield str(other.getsockname()[1])
 
 
 def recorded(name: str) -> Recording:
@@ -207,6 +215,18 @@ def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(
     assert err.startswith("rawsse: the answer is incomplete: ")
 
 
+def test_an_answer_without_text_prints_nothing(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("empty-tool-input"))
+    assert main(["ask", "Hello"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_an_answer_that_ends_its_line_gets_no_empty_one(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(Recording.from_sse(recorded("plain").body.replace(b"they came.", b"they came.\\n")))
+    assert main(["ask", "Hello"]) == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
 def test_a_broken_answer_gives_no_json(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     play(recorded("cut"))
     assert main(["ask", "--json", "Hello"]) == 1
@@ -266,13 +286,20 @@ def test_when_its_reader_leaves_it_stops_without_a_word(background: Background) 
         assert (command.wait(), gate.left.wait(5), command.complaint()) == (1, True, "")
 
 
+BUG = "import sys, rawsse.cli as cli; cli.load_env_file = lambda _: 1 / 0; sys.exit(cli.main(['ask', 'Hello']))"
+
+
 def test_a_bug_of_ours_is_one_line_that_says_so() -> None:
-    script = "import sys, rawsse.cli as cli; cli.load_env_file = lambda _: 1 / 0; sys.exit(cli.main(['ask', 'Hello']))"
-    with Command(program=("-c", script), env={"PYTHONDEVMODE": ""}) as command:
+    with Command(program=("-c", BUG), env={"PYTHONDEVMODE": ""}) as command:
         assert command.wait() == 1
         assert command.complaint() == (
             "rawsse: ZeroDivisionError: division by zero. This is a bug in rawsse; `python -X dev -m rawsse …` shows where\n"
         )
+
+
+def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
+    with Command(program=("-c", BUG), env={"PYTHONDEVMODE": "1"}) as command:
+        assert command.complaint().startswith("Traceback")
 
 
 # --- serve -----------------------------------------------------------------------------------------------------------
@@ -286,25 +313,27 @@ def test_a_bug_of_ours_is_one_line_that_says_so() -> None:
         (["--host", "0.0.0.0", "--token", ""], "--token: must be ASCII letters, digits and signs, and not empty"),
         (["--token", "two words"], "--token: must be ASCII letters, digits and signs, and not empty"),
         (["--port", "65536"], "cannot listen on host 127.0.0.1, port 65536: port must be 0-65535"),
-        (["--port", "0", "--grace", "-1"], "grace_seconds may not be negative: -1.0"),
+        (["--grace", "-1"], "grace_seconds may not be negative: -1.0"),
         (["--base-url", "ftp://example.org"], "the base URL must begin with http:// or https://"),
         (["--env-file", "gone"], "cannot read gone: No such file or directory"),
     ],
 )
-def test_serve_refuses_what_cannot_work(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", *arguments]) == 2
+def test_serve_refuses_what_cannot_work(
+    arguments: list[str], words: str, taken_port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--port", taken_port, *arguments]) == 2
     complaint = capsys.readouterr().err
     assert complaint.startswith(f"rawsse: {words}")
     assert complaint.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["serve"], ["demo"], ["replay", str(ROOT / "fixtures")]])
-def test_a_port_that_is_taken_is_told_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        assert main([*arguments, "--port", str(port)]) == 1
+def test_a_port_that_is_taken_is_told_in_one_line(
+    arguments: list[str], taken_port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--port", taken_port]) == 1
     complaint = capsys.readouterr().err.splitlines()[-1]
-    assert complaint.lower() == f"rawsse: cannot listen on host 127.0.0.1, port {port}: address already in use"
+    assert complaint.lower() == f"rawsse: cannot listen on host 127.0.0.1, port {taken_port}: address already in use"
 
 
 def test_serve_takes_key_and_address_from_dot_env_and_serves_your_own_page(folder: Path, play: Play) -> None:
@@ -318,20 +347,54 @@ def test_serve_takes_key_and_address_from_dot_env_and_serves_your_own_page(folde
         assert KEY not in command.complaint()
 
 
-def ask_relay(base_url: str, message: str = "Hello") -> str:
+OPTIONS = ["--model", "m", "--max-tokens", "7", "--token", "t", "--allow-host", "relay.example"]
+HEADERS = {"host": "relay.example", "origin": "https://page.example", "authorization": "Bearer t"}
+
+
+def test_serve_gives_its_options_to_the_relay(play: Play) -> None:
+    upstream = play(recorded("plain"))
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    with Command("serve", "--port", "0", *OPTIONS, "--allow-origin", "https://page.example", env=env) as command:
+        assert ask_relay(command.base_url, **HEADERS) == TEXT
+        for header, status in [("host", 421), ("origin", 403), ("authorization", 401)]:
+            with pytest.raises(HTTPError) as caught:
+                ask_relay(command.base_url, **{**HEADERS, header: "http://other.example"})
+            assert caught.value.code == status
+            caught.value.close()
+    assert (upstream.requests[0].body["model"], upstream.requests[0].body["max_tokens"]) == ("m", 7)
+
+
+def test_the_token_may_come_from_the_environment() -> None:
+    env = {"ANTHROPIC_API_KEY": KEY, "RAWSSE_TOKEN": "t"}
+    with Command("serve", "--port", "0", env=env) as command:
+        with pytest.raises(HTTPError, match="401") as caught:
+            ask_relay(command.base_url)
+        caught.value.close()
+
+
+def test_at_sigterm_an_open_stream_gets_its_last_word(background: Background) -> None:
+    gate = background.gate(free=1)
+    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    with Command("serve", "--port", "0", env=env) as command, urlopen(request(command.base_url)) as response:
+        response.readline()
+        assert command.stop(signal.SIGTERM) == 0
+        assert b'"the relay is shutting down"' in response.read()
+    assert gate.left.wait(5)
+
+
+def ask_relay(base_url: str, message: str = "Hello", **headers: str) -> str:
     """The text of an answer by way of the text dialect."""
-    body = json.dumps({"message": message}).encode()
-    with urlopen(request(f"{base_url}/chat/stream", body)) as response:
+    with urlopen(request(base_url, message, **headers)) as response:
         lines = response.read().decode().splitlines()
     frames = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     assert "data: [DONE]" in lines
     return "".join(frame["text"] for frame in frames)
 
 
-def request(url: str, body: bytes) -> Any:
-    from urllib.request import Request
-
-    return Request(url, body, {"content-type": "application/json"})
+def request(base_url: str, message: str = "Hello", **headers: str) -> Request:
+    body = json.dumps({"message": message}).encode()
+    return Request(f"{base_url}/chat/stream", body, {"content-type": "application/json", **headers})
 
 
 # --- demo and replay -------------------------------------------------------------------------------------------------
@@ -348,6 +411,12 @@ def test_demo_needs_no_key_and_a_word_picks_the_recording() -> None:
         )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere this machine has only one address of its own")
+def test_demo_goes_by_the_address_that_it_listens_on() -> None:
+    with Command("demo", "--host", "127.0.0.2", "--port", "0", "--speed", "0") as command:
+        assert ask_relay(command.base_url) == TEXT
+
+
 def test_replay_is_a_messages_api_made_of_recordings(capsys: pytest.CaptureFixture[str]) -> None:
     with Command("replay", ROOT / "fixtures/plain.sse.jsonl", "--port", "0", "--speed", "0", "--split", "7") as command:
         assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
@@ -358,21 +427,22 @@ def test_replay_is_a_messages_api_made_of_recordings(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["gone.sse"], 1, "gone.sse: No such file or directory"),
-        (["."], 1, ".: no recording in this folder (looked for *.sse.jsonl, *.sse)"),
-        ([str(ROOT / "fixtures"), "--speed", "-1"], 2, "speed must be 0 (no waiting) or more, not -1.0"),
+        (["replay", "gone.sse"], 1, "gone.sse: No such file or directory"),
+        (["replay", "."], 1, ".: no recording in this folder (looked for *.sse.jsonl, *.sse)"),
+        (["demo", "--speed", "-1"], 2, "speed must be 0 (no waiting) or more, not -1.0"),
+        (["replay", str(ROOT / "fixtures"), "--speed", "-1"], 2, "speed must be 0 (no waiting) or more, not -1.0"),
         (
-            [str(ROOT / "fixtures"), "--split", "half"],
+            ["replay", str(ROOT / "fixtures"), "--split", "half"],
             2,
             "split must be a size, a function, or one of whole, event, bytes",
         ),
     ],
 )
-def test_replay_refuses_what_cannot_work(
-    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+def test_demo_and_replay_refuse_what_cannot_work(
+    arguments: list[str], code: int, words: str, taken_port: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["replay", *arguments]) == code
-    assert capsys.readouterr().err.startswith(f"rawsse: {words}")
+    assert main([*arguments, "--port", taken_port]) == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"rawsse: {words}")
 
 
 # --- check and explain -----------------------------------------------------------------------------------------------
@@ -389,6 +459,12 @@ def test_check_names_each_broken_rule_and_fails(capsys: pytest.CaptureFixture[st
     head, *findings = capsys.readouterr().out.splitlines()
     assert head.endswith("cut.sse.jsonl: 2 broken rules")
     assert sum(finding.startswith("  error at byte ") for finding in findings) == 2
+
+
+def test_one_broken_rule_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.sse").write_bytes(b": nothing came\n\n")
+    assert main(["check", "a.sse"]) == 1
+    assert capsys.readouterr().out.startswith("a.sse: 1 broken rule\n  error at byte 16, event 0: stream-end: ")
 
 
 @pytest.mark.parametrize("command", ["check", "explain"])

@@ -60,7 +60,9 @@ def test_the_last_line_of_a_name_counts() -> None:
     assert read_env_file("A=1\nA=2") == {"A": "2"}
 
 
-@pytest.mark.parametrize("line", ["sk-ant-secret", "=sk-ant-secret", "1A=sk-ant-secret", "A B=sk-ant-secret", "A=\0"])
+@pytest.mark.parametrize(
+    "line", ["sk-ant-secret", "secret", "=sk-ant-secret", "1A=sk-ant-secret", "A B=sk-ant-secret", "A=\0"]
+)
 def test_a_line_that_is_none_is_named_and_never_quoted(line: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_env_file(f"A=1\n{line}", "my.env")
@@ -134,6 +136,14 @@ def test_a_dot_env_that_nobody_named_may_not_send_the_users_own_key_elsewhere(
     with pytest.raises(ConfigurationError, match="would send it elsewhere"):
         load_env_file(None)
     assert "ANTHROPIC_BASE_URL" not in os.environ
+
+
+def test_an_address_of_the_environment_stays_and_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "mine")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://example.com")
+    Path(".env").write_text("ANTHROPIC_BASE_URL=https://example.org")
+    load_env_file(None)
+    assert os.environ["ANTHROPIC_BASE_URL"] == "https://example.com"
 
 
 def test_a_named_file_may(monkeypatch: pytest.MonkeyPatch) -> None:
