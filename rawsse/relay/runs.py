@@ -5,8 +5,8 @@ what the frames say.
 
 A run is not a connection. `POST` begins a run, and browsers read its log; one that lost its connection comes back and reads
 on from the last id that it has seen. When nobody reads an unfinished run, it has a grace time for somebody to come back; then
-the upstream call is cancelled. A finished run stays readable for a while. A run whose dialect is not resumable has no grace:
-its reader's leaving ends it.
+the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: theirs
+end when they leave.
 
     run = runs.begin(dialect, open_stream)            # its task is owned by `runs`
     reader = run.reader(after=0)
@@ -37,6 +37,7 @@ __all__ = [
     "MAX_LOG_BYTES",
     "MAX_RUNS",
     "MAX_UNREAD_BYTES",
+    "PIECE_BYTES",
     "Closed",
     "Gone",
     "Reader",
@@ -53,7 +54,7 @@ MAX_UNREAD_BYTES = 256 * 1024
 """What a run whose client cannot come back holds for a reader that is slow."""
 
 PIECE_BYTES = 64 * 1024
-"""How much a reader takes at once."""
+"""How much a reader takes at once: as much as servers hold for a slow client."""
 
 MAX_RUNS = 10_000
 """Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
@@ -177,8 +178,9 @@ class Run:
         if self._readers or self.is_finished:
             return
         if self.dialect.is_resumable:
-            loop = asyncio.get_running_loop()
-            self._grace = loop.call_later(self._limits.grace_seconds, self.stop, _nobody_came(self._limits))
+            seconds = self._limits.grace_seconds
+            nobody_came = Failure(200, "cancelled", f"nobody read the answer for {seconds:g} s")
+            self._grace = asyncio.get_running_loop().call_later(seconds, self.stop, nobody_came)
         else:
             self.stop(Failure(200, "cancelled", "the client closed the connection"))
 
@@ -233,8 +235,10 @@ class Run:
         self._finish(self.dialect.end(ending), ending, ending.text)
 
     def _append(self, frames: Sequence[Frame], retry: int | None = None) -> None:
+        number = self.last
         for frame in frames:
-            frame_id = f"{self._tag}-{self.last + 1}" if self.dialect.is_resumable else None
+            number += 1
+            frame_id = f"{self._tag}-{number}" if self.dialect.is_resumable else None
             wire = encode(frame.data, event=frame.event, id=frame_id, retry=retry)
             self._frames.append(wire)
             self.log_bytes += len(wire)
@@ -292,7 +296,8 @@ class Run:
         if ending is not None:
             kind, request_id = ending.kind, ending.request_id
         else:  # before there was a stream
-            kind, request_id = ("cancelled" if failure and failure.type in _ENDED_BY_US else "error"), None
+            is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
+            kind, request_id = "cancelled" if is_ours else "error", None
         level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
         log.log(level, "run %s (%s) ended: %s, %s, request %s", self._tag, self.dialect.name, kind, words, request_id)
 
@@ -300,12 +305,14 @@ class Run:
 class Reader:
     """Reads one run's log from a position on. One task reads."""
 
-    __slots__ = ("_is_closed", "_run", "_waiting", "position")
+    __slots__ = ("_due", "_is_closed", "_run", "_timer", "_waiting", "position")
 
     def __init__(self, run: Run, position: int) -> None:
         self.position = position
         self._run = run
         self._waiting: asyncio.Future[None] | None = None
+        self._due = 0.0  # when the wait at hand is over, in the loop's time
+        self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     async def read(self, seconds: float) -> bytes | None:
@@ -332,18 +339,35 @@ class Reader:
         """Nobody reads here any more. From any task, any number of times; a `read` under way returns None."""
         if not self._is_closed:
             self._is_closed = True
+            self._stop_timer()
             self.wake()
             self._run._left(self)
 
     async def _wait(self, seconds: float) -> None:
+        # One timer serves many waits: a stream mostly has something to say, and a timer for each event would cost more
+        # than the event. Each wait only says when it is due.
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
-        timer = loop.call_later(seconds, self.wake)
+        self._due = loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._due:
+            self._stop_timer()
+            self._timer = loop.call_at(self._due, self._look_at_time)
         try:
             await self._waiting
         finally:
-            timer.cancel()
             self._waiting = None
+
+    def _look_at_time(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        if self._waiting is None or loop.time() >= self._due:
+            self.wake()
+        else:
+            self._timer = loop.call_at(self._due, self._look_at_time)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Runs:
@@ -357,9 +381,6 @@ class Runs:
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept_bytes = 0  # of finished runs
         self._is_closed = False
-
-    def __len__(self) -> int:
-        return len(self._runs)
 
     def get(self, id: str) -> Run | None:
         """The run with that id, or None."""
@@ -420,18 +441,10 @@ class Runs:
 
     def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""
-        limits = self._limits
-        while self._timers and (
-            len(self._runs) + room_for > limits.max_runs or self._kept_bytes > limits.max_kept_bytes
-        ):
+        max_runs, max_bytes = self._limits.max_runs - room_for, self._limits.max_kept_bytes
+        while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
             self._forget(self._runs[next(iter(self._timers))])
 
 
-_ENDED_BY_US = ("cancelled", "shutdown")
-
 _INTERRUPTED = Failure(200, "cancelled", "the relay was stopped")
 """The last word of a run whose task was cancelled by somebody else: the end of the event loop."""
-
-
-def _nobody_came(limits: RunLimits) -> Failure:
-    return Failure(200, "cancelled", f"nobody read the answer for {limits.grace_seconds:g} s")

@@ -23,7 +23,16 @@ from rawsse.messages.events import (
     MessageStart,
     StreamEvent,
 )
-from rawsse.relay.dialects import COMMENT_HEARTBEAT, DONE, Failure, Frame, InvalidRequest, read_options, read_text
+from rawsse.relay.dialects import (
+    COMMENT_HEARTBEAT,
+    DONE,
+    Failure,
+    Frame,
+    InvalidRequest,
+    compact,
+    read_options,
+    read_text,
+)
 
 __all__ = ["MAX_CHAT_ID_CHARS", "UIDialect", "is_ui_request", "read_ui"]
 
@@ -142,7 +151,7 @@ class UIDialect:
         if isinstance(output, dict) and str(output.get("type")).endswith("_error"):
             return [{"type": "tool-output-error", "errorText": str(output.get("error_code", "failed")), **call}]
         if block.get("is_error"):
-            return [{"type": "tool-output-error", "errorText": _compact(output), **call}]
+            return [{"type": "tool-output-error", "errorText": compact(output), **call}]
         chunks: list[Chunk] = [{"type": "tool-output-available", "output": output, **call}]
         results = output if isinstance(output, list) else [output]
         return chunks + [chunk for result in results if isinstance(result, dict) for chunk in self._source(result)]
@@ -235,11 +244,7 @@ def _custom(block: Chunk) -> Chunk:
 
 
 def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
-    return [Frame(_compact(chunk)) for chunk in chunks]
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return [Frame(compact(chunk)) for chunk in chunks]
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------
@@ -388,6 +393,6 @@ def _thinking_block(part: Chunk) -> Chunk | None:
 def _tool_result(part: Chunk) -> Chunk:
     failed = part.get("state") == "output-error"
     output = part.get("errorText") if failed else part.get("output")
-    content = output if isinstance(output, str) else _compact(output)
+    content = output if isinstance(output, str) else compact(output)
     result: Chunk = {"type": "tool_result", "tool_use_id": part["toolCallId"], "content": content}
     return {**result, "is_error": True} if failed else result

@@ -586,7 +586,7 @@ def test_a_run_is_found_by_its_id_until_it_is_forgotten() -> None:
             assert home.runs.get(begun.id) is begun
             await asyncio.sleep(2)
             assert home.runs.get(begun.id) is None
-            assert len(home.runs) == 0
+            assert home.runs._runs == {}
 
     run(story())
 
@@ -607,7 +607,7 @@ def test_a_run_that_nobody_can_come_back_to_is_not_kept() -> None:
     async def story() -> None:
         async with house(WHOLE) as home:
             await home.finished(MessagesDialect())
-            assert len(home.runs) == 0
+            assert home.runs._runs == {}
 
     run(story())
 
@@ -676,7 +676,7 @@ def test_aclose_gives_every_run_its_last_word_and_leaves_nothing() -> None:
             (busy, api), unstarted = await home.started(), home.begin()
             readers = [busy.reader(), unstarted.reader()]
             await home.runs.aclose(Failure(503, "shutdown", "bye", retry=2000))
-            assert (len(home.runs), api.is_closed) == (0, True)
+            assert (home.runs._runs, api.is_closed) == ({}, True)
             for reader in readers:
                 last = await all_of(reader)
                 assert data(last) == ['{"error":"bye","type":"shutdown"}', "[DONE]"]
