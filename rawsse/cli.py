@@ -260,12 +260,12 @@ def _demo(arguments: argparse.Namespace) -> int:
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
             # There is no key here that a stranger could spend, so any address will do.
-            relay = Relay(client, guard=Guard(bind_host=arguments.host))
+            relay = Relay(client, guard=Guard(bind_host=arguments.host), notice=notice)
             await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose)
 
     _log_to_stderr()
-    words = ", ".join(DEMO_WORDS)
-    print(f"Recorded answers, no model. Words in your message that pick one: {words}", file=sys.stderr)
+    notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
+    print(notice, file=sys.stderr)
     asyncio.run(run())
     return DONE
 

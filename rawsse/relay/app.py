@@ -79,8 +79,8 @@ class Relay:
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. `model` and `max_tokens` are for requests that name none.
-    `guard` decides who may come in. `static` is a folder that replaces the built-in page. `limits` are those of runs. Raises
-    `ConfigurationError`.
+    `guard` decides who may come in. `static` is a folder that replaces the built-in page; `notice` is a text that the built-in
+    page shows below its greeting. `limits` are those of runs. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Relay:
         max_tokens: int = 4096,
         guard: Guard | None = None,
         static: Path | None = None,
+        notice: str = "",
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
@@ -101,7 +102,7 @@ class Relay:
         self._client = client
         self._defaults = {"model": model, "max_tokens": max_tokens}
         self._guard = guard or Guard()
-        self._page = Page(static)
+        self._page = Page(static, notice=notice)
         self._runs = Runs(limits or RunLimits())
         self._heartbeat_seconds = heartbeat_seconds
         self._max_chat_bytes = max_chat_bytes
