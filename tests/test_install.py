@@ -56,4 +56,5 @@ def test_the_demo_command_installs_starts_and_answers(fresh_copy: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(10) == 0
-        process.stdout.close()
+        if process.stdout is not None:
+            process.stdout.close()
