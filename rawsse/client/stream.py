@@ -230,7 +230,6 @@ class _BaseStream(Generic[E]):
     def _end_cancelled(self) -> None:
         if self._ending is None:
             self._failed(StreamCancelledError("the stream was closed before its end"))
-        self._exchange.close()
 
     def _failed(self, error: APIError) -> APIError:
         """Give the error what its reader needs, and the stream its ending."""

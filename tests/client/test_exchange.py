@@ -151,6 +151,7 @@ def test_an_object_that_is_too_large_is_refused_as_soon_as_it_is() -> None:
 # --- The API says no -----------------------------------------------------------------------------------------------
 
 STATUSES = [
+    (300, None, errors.APIStatusError, False),
     (400, "invalid_request_error", errors.BadRequestError, False),
     (401, "authentication_error", errors.AuthenticationError, False),
     (402, "billing_error", errors.PaymentRequiredError, False),

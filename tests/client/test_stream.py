@@ -147,6 +147,18 @@ def test_the_final_message_may_be_asked_for_in_the_middle() -> None:
     assert run(story()) == "Hello ☺"
 
 
+def test_what_was_derived_and_not_read_yet_is_passed_over_with_the_rest() -> None:
+    async def story() -> list[Any]:
+        async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
+            async for event in stream:
+                if event.type == "content_block_delta":
+                    break
+            await stream.until_done()
+            return [event async for event in stream]
+
+    assert run(story()) == []
+
+
 def test_the_final_text_is_that_of_all_text_blocks() -> None:
     two = [start(), *block(0, {"type": "text", "text": "a"}), *block(1, {"type": "text", "text": "b"}), end(), STOP]
 
@@ -243,10 +255,12 @@ def test_pings_keep_the_connection_alive_but_are_no_content() -> None:
     assert (error.safe_to_retry, stream.ending and stream.ending.kind) == (False, "timeout")
 
 
-def test_unknown_events_are_no_content_either() -> None:
-    unknown: list[bytes | float] = [30.0, to_bytes([{"type": "mood"}])]
-    error, _ = run(fail(paced(to_bytes(ANSWER[:2]), *unknown * 50)))
+@pytest.mark.parametrize("data", [b'data: {"type": "mood"}\n\n', b"data: [DONE]\n\n", b": a comment\n\n", b"x"])
+def test_nothing_but_events_of_the_answer_is_content(data: bytes) -> None:
+    nothing: list[bytes | float] = [30.0, data]
+    error, stream = run(fail(paced(to_bytes(ANSWER[:2]), *nothing * 50)))
     assert type(error) is errors.ContentTimeoutError
+    assert stream.timing.ended == 600
 
 
 def test_long_thinking_with_pings_survives() -> None:

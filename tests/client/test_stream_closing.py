@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.answers import ASK, answer, client_of
+from support.answers import ASK, SSE_HEAD, answer, client_of
 from support.clock import run, ticks
 from support.sockets import LOCALHOST, serving
 from support.streams import (
@@ -77,6 +77,22 @@ def test_aclose_is_close_for_contextlib() -> None:
         return events.ending.kind if events.ending else None
 
     assert run(story()) == "cancelled"
+
+
+def test_events_without_a_block_have_an_ending_when_their_reader_is_cancelled() -> None:
+    async def story() -> None:
+        connection = FakeStream([SSE_HEAD], end=None)
+        events = await client_of(connection).messages.create(**ASK, stream=True)
+        task = asyncio.ensure_future(anext(events))
+        await ticks(3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert connection.is_aborted
+        with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
+            await anext(events)
+
+    run(story())
 
 
 def test_what_the_block_raises_passes_and_closes_the_stream() -> None:

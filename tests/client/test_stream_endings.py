@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_server_that_holds_the_connection_does_not_delay_a_whole_answer() -> N
     _, stream = run(read(held))
     assert held.is_aborted
     assert stream.timing.ended == 0
+
+
+@pytest.mark.parametrize("raws", [ANSWER, [start(), STOP]], ids=["whole", "broken"])
+def test_the_connection_is_dropped_with_the_ending_not_with_the_block(raws: list[Raw]) -> None:
+    async def story() -> bool:
+        connection = FakeStream([SSE_HEAD + chunked(to_bytes(raws))], end=None)
+        async with client_of(connection).messages.stream(**ASK) as stream:
+            with contextlib.suppress(EventOrderError):
+                await stream.until_done()
+            return connection.is_aborted
+
+    assert run(story())
 
 
 def test_what_comes_after_message_stop_is_not_read() -> None:
