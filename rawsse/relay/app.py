@@ -8,7 +8,8 @@ frame looks like (`dialects.py`, `ui.py`), and who may come in (`guard.py`).
 
 or mounted in an application of yours: `app.mount("/claude", Relay(client, ...))`. When the host ends, call
 `await relay.aclose()`: it gives every open stream its last frame. Under a host that speaks ASGI's lifespan it is called by
-itself.
+itself; but uvicorn and hypercorn speak of the end only when no stream is open any more, or their patience is at its end
+(`timeout_graceful_shutdown`, `graceful_timeout`), so call it from your own handler of SIGTERM there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
     failure_of,
+    one_line,
     read_chat,
     read_messages,
 )
@@ -362,7 +364,7 @@ class _Call:
                 raise ConnectionResetError("the client has gone")
             return task.result()
         except RawsseError as exc:
-            log.warning("a call without stream failed: %s", exc)
+            log.warning("a call without stream failed: %s", one_line(str(exc)))
             raise _refused(failure_of(exc)) from None
         finally:
             task.cancel()

@@ -33,6 +33,7 @@ from rawsse.sse import encode, encode_comment
 
 __all__ = [
     "DONE",
+    "MAX_LOGGED_CHARS",
     "Dialect",
     "EventsDialect",
     "Failure",
@@ -42,11 +43,16 @@ __all__ = [
     "TextDialect",
     "compact",
     "failure_of",
+    "one_line",
     "read_chat",
     "read_messages",
     "read_options",
     "read_text",
 ]
+
+
+MAX_LOGGED_CHARS = 500
+"""How much of the words of others a log's line has."""
 
 
 class Frame(NamedTuple):
@@ -109,16 +115,24 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
     ending = error.ending if isinstance(error, APIError) else None
     if isinstance(error, StreamCancelledError):
         return Failure(200, "cancelled", "stopped", ending=ending)
-    status, kind = (504, "timeout_error") if isinstance(error, APITimeoutError) else (502, "api_error")
-    words = str(error)
-    if isinstance(error, APIConnectionError) and error.phase in _BEFORE_THE_HEAD:
-        words = "the API could not be reached" if status == 502 else "the API did not answer in time"
-        ending = replace(ending, text=words) if ending is not None else None
-    return Failure(status, kind, words, ending=ending)
+    words = _words(error)
+    ending = replace(ending, text=words) if ending is not None else None
+    if isinstance(error, APITimeoutError):
+        return Failure(504, "timeout_error", words, ending=ending)
+    return Failure(502, "api_error", words, ending=ending)
 
 
-_BEFORE_THE_HEAD = ("connect", "send", "head")
-"""The phases of an exchange whose errors name the address of the API, which may be inside the owner's network."""
+def _words(error: RawsseError) -> str:
+    """What the error says; without the address of the API, which may be inside the owner's network."""
+    if isinstance(error, APIConnectionError) and error.phase in ("connect", "send", "head"):
+        is_slow = isinstance(error, APITimeoutError)
+        return "the API did not answer in time" if is_slow else "the API could not be reached"
+    return str(error)
+
+
+def one_line(words: str) -> str:
+    """Words from elsewhere, fit for one line of a log."""
+    return "".join(c if c.isprintable() else " " for c in words[:MAX_LOGGED_CHARS])
 
 
 def _said(body: object) -> str | None:

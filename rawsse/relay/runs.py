@@ -29,7 +29,7 @@ from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import Headers
 from rawsse.messages.ending import Ending
-from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of
+from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
 from rawsse.sse import encode
 
 __all__ = [
@@ -235,9 +235,7 @@ class Run:
         self._finish(self.dialect.end(ending), ending, ending.text)
 
     def _append(self, frames: Sequence[Frame], retry: int | None = None) -> None:
-        number = self.last
-        for frame in frames:
-            number += 1
+        for number, frame in enumerate(frames, self.last + 1):
             frame_id = f"{self._tag}-{number}" if self.dialect.is_resumable else None
             wire = encode(frame.data, event=frame.event, id=frame_id, retry=retry)
             self._frames.append(wire)
@@ -299,7 +297,8 @@ class Run:
             is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
             kind, request_id = "cancelled" if is_ours else "error", None
         level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
-        log.log(level, "run %s (%s) ended: %s, %s, request %s", self._tag, self.dialect.name, kind, words, request_id)
+        name, words = self.dialect.name, one_line(words)
+        log.log(level, "run %s (%s) ended: %s, %s, request %s", self._tag, name, kind, words, request_id)
 
 
 class Reader:

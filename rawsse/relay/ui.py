@@ -277,12 +277,16 @@ def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dic
         raise InvalidRequest("messages", "must end with a text, a file or a tool's output for the model to answer")
     request: Chunk = {"messages": turns, **read_options(body, max_prompt_chars=max_prompt_chars)}
     if system:
-        request["system"] = "\n\n".join([*([request["system"]] if "system" in request else []), *system])
+        request["system"] = "\n\n".join([request["system"], *system] if "system" in request else system)
     if body.get("tools") is not None:
-        if not isinstance(body["tools"], list):
-            raise InvalidRequest("tools", "must be a list")
-        request["tools"] = body["tools"]
+        request["tools"] = _read_list("tools", body["tools"])
     return chat, request
+
+
+def _read_list(name: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidRequest(name, "must be a list")
+    return value
 
 
 class _Conversation:
@@ -295,17 +299,16 @@ class _Conversation:
 
     def read(self, where: str, message: object) -> None:
         """Add one message. Raises `InvalidRequest`."""
-        parts = message.get("parts") if isinstance(message, dict) else None
-        if not isinstance(message, dict) or not isinstance(parts, list):
+        if not isinstance(message, dict) or not isinstance(message.get("parts"), list):
             raise InvalidRequest(where, "must be an object with role and parts")
+        parts = message["parts"]
         for number, part in enumerate(parts):
             self._check(f"{where}.parts.{number}", part)
         match message.get("role"):
             case "system":
                 self.system += [part["text"] for part in parts if _has_text(part)]
             case "user":
-                blocks = (_user_block(f"{where}.parts.{number}", part) for number, part in enumerate(parts))
-                self._add("user", [block for block in blocks if block])
+                self._add_user(where, parts)
             case "assistant":
                 self._add_assistant(parts)
             case _:
@@ -322,6 +325,10 @@ class _Conversation:
             self.turns[-1]["content"].extend(content)
         elif content:
             self.turns.append({"role": role, "content": content})
+
+    def _add_user(self, where: str, parts: list[Chunk]) -> None:
+        blocks = [_user_block(f"{where}.parts.{number}", part) for number, part in enumerate(parts)]
+        self._add("user", [block for block in blocks if block])
 
     def _add_assistant(self, parts: list[Chunk]) -> None:
         """The assistant's parts, with the outputs of its tool calls as the user turns that they are at the API.

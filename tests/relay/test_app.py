@@ -67,6 +67,10 @@ def test_the_messages_api_itself() -> None:
     assert "x-run-id" not in browser.headers
 
 
+def test_the_path_of_older_sdks_with_its_query_is_the_same() -> None:
+    assert ask("POST", "/v1/messages", {**MESSAGES, "stream": True}, query="beta=true").body == to_bytes(ANSWER)
+
+
 @pytest.mark.parametrize("stream", [{}, {"stream": False}])
 def test_the_messages_api_without_stream(stream: Raw) -> None:
     browser = ask("POST", "/v1/messages", {**MESSAGES, **stream})

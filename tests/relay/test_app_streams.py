@@ -428,6 +428,23 @@ def test_a_browser_that_does_not_read_does_not_hold_the_end_up() -> None:
     play(story)
 
 
+def test_after_the_end_no_timer_is_left() -> None:
+    async def story(stage: Stage) -> None:
+        reading, _ = await begun(stage)
+        deserted, _ = await begun(stage)
+        deserted.leave()
+        await deserted.done()
+        over, api = await begun(stage)
+        api.send(end(), STOP)
+        await over.done()
+        await stage.relay.aclose()
+        await reading.done()
+        timers: Any = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # asyncio tells it in no other way
+        assert [timer for timer in timers if not timer.cancelled()] == []
+
+    play(story)
+
+
 def test_the_end_may_come_twice() -> None:
     async def story(stage: Stage) -> None:
         await stage.relay.aclose()

@@ -26,6 +26,7 @@ from rawsse.messages.events import ErrorEvent, StreamEvent
 from rawsse.relay.dialects import (
     COMMENT_HEARTBEAT,
     DONE,
+    MAX_LOGGED_CHARS,
     PING_HEARTBEAT,
     Dialect,
     EventsDialect,
@@ -35,6 +36,7 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
     failure_of,
+    one_line,
     read_chat,
     read_messages,
 )
@@ -243,6 +245,11 @@ def test_an_error_that_no_stream_has_looked_at_has_no_ending() -> None:
     error = APIConnectionError("lost")
     error.phase = "head"
     assert failure_of(error).ending is None
+
+
+def test_words_of_others_fill_no_more_than_one_line_of_a_log() -> None:
+    assert one_line("a\r\nb\x1b[2J\u2028ü") == "a  b [2J ü"
+    assert len(one_line("x" * 1000)) == MAX_LOGGED_CHARS
 
 
 # --- Requests of browsers ------------------------------------------------------------------------------------------
