@@ -310,7 +310,8 @@ def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
     [
         (["--static", "nowhere"], "--static: nowhere is no folder"),
         (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
-        (["--host", "0.0.0.0", "--token", ""], "a token must be printable ASCII without spaces, and not empty"),
+        (["--host", "0.0.0.0", "--token", ""], "refusing to listen on 0.0.0.0 without a token"),
+        (["--token", ""], "a token must be printable ASCII without spaces, and not empty"),
         (["--token", "two words"], "a token must be printable ASCII without spaces, and not empty"),
         (["--port", "65536"], "cannot listen on host 127.0.0.1, port 65536: port must be 0-65535"),
         (["--grace", "-1"], "grace_seconds may not be negative: -1.0"),
