@@ -267,11 +267,8 @@ class AsyncMessages:
         body = {"model": model, "messages": list(messages), **fields, **(extra_body or {})}
         headers = _with_betas(extra_headers, betas)
         exchange = self._client._exchange("/v1/messages/count_tokens", body, headers, timeouts)
-        try:
-            await exchange.open()
-            return Lens(await exchange.read_object())
-        finally:
-            exchange.close()
+        await exchange.open()
+        return Lens(await exchange.read_object())
 
 
 # --- From arguments to bytes ---------------------------------------------------------------------------------------

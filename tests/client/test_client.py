@@ -407,7 +407,7 @@ def test_count_tokens_gives_the_object() -> None:
             "429 rate",
             True,
         ),
-        (plain(b"<html>"), EventDataError, "the answer is no JSON object: b'<html>'", False),
+        (plain(b"<html>", request_id="req_5"), EventDataError, "the answer is no JSON object: b'<html>'", False),
     ],
 )
 def test_count_tokens_raises_as_streams_do(data: bytes, cls: type[Exception], text: str, retry: bool) -> None:
@@ -416,6 +416,7 @@ def test_count_tokens_raises_as_streams_do(data: bytes, cls: type[Exception], te
         run(client_of(connection).messages.count_tokens(model="m", messages=[]))
     error: Any = caught.value
     assert (error.safe_to_retry, error.phase) == (retry, "open")
+    assert error.request_id == (None if retry else "req_5")
     assert connection.is_aborted
 
 

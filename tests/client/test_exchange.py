@@ -137,6 +137,15 @@ def test_one_object_is_read_as_json() -> None:
             run(story(body))
 
 
+def test_an_object_may_be_as_large_as_the_limit() -> None:
+    async def story() -> dict[str, Any]:
+        exchange = exchange_over(plain(b'{"a":1}'), max_json_bytes=7)
+        await exchange.open()
+        return await exchange.read_object()
+
+    assert run(story()) == {"a": 1}
+
+
 def test_an_object_that_is_too_large_is_refused_as_soon_as_it_is() -> None:
     async def story() -> None:
         exchange = exchange_over(FakeStream([head() + b"x" * 50, b"y" * 51], end=None), max_json_bytes=100)

@@ -249,6 +249,12 @@ def test_a_connection_that_comes_up_as_the_exchange_is_closed_is_dropped() -> No
     assert stream.is_aborted
 
 
+def test_an_exchange_that_never_began_never_ended() -> None:
+    exchange = exchange_over(FakeStream())
+    exchange.close()
+    assert exchange.timing.ended is None
+
+
 def test_an_exchange_that_was_closed_first_does_not_connect() -> None:
     async def connect() -> Stream:
         raise AssertionError("it connected")

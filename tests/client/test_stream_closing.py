@@ -110,10 +110,11 @@ def test_closing_after_the_end_changes_nothing() -> None:
     async def story() -> None:
         async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
             await stream.until_done()
-            before = stream.ending
+            before, ended = stream.ending, stream.timing.ended
+            await asyncio.sleep(5)
             await stream.close()
             await stream.aclose()
-            assert stream.ending is before
+            assert (stream.ending is before, stream.timing.ended) == (True, ended)
             assert (await stream.get_final_message()).text == "Hello ☺"
 
     run(story())
