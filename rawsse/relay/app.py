@@ -313,7 +313,7 @@ class _Call:
         piece = await reader.read(seconds if keeps_status and not run.has_begun else 0)
         if piece is None and not run.is_finished:
             return  # the client has gone
-        await self._send_head(run, run.early_failure if keeps_status else None)
+        await self._send_head(run, run.early_failure if keeps_status and run.dialect.keeps_status else None)
         while piece is not None:
             await self._exchange.send_piece(piece or run.dialect.heartbeat)
             piece = await reader.read(seconds)
@@ -377,7 +377,10 @@ class _Call:
 
 
 def _refused(failure: Failure) -> Answer:
-    answer = Answer(failure.status, failure.type, failure.message, headers=dict(_forwarded(failure.headers)))
+    headers = dict(_forwarded(failure.headers))
+    if failure.ending is not None and failure.ending.request_id is not None:
+        headers["request-id"] = failure.ending.request_id
+    answer = Answer(failure.status, failure.type, failure.message, headers=headers)
     if failure.body is not None:
         answer.body = json.dumps(failure.body).encode()  # with its details: the SDKs' classes go by them
     return answer

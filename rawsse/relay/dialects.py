@@ -145,12 +145,14 @@ def _said(body: object) -> str | None:
 
 
 class Dialect(Protocol):
-    """What a run speaks. `heartbeat` is sent when there is nothing to say; `is_resumable`: its clients can come back."""
+    """What a run speaks. `heartbeat` is sent when there is nothing to say; `is_resumable`: its clients can come back;
+    `keeps_status`: a failure before there is anything to say keeps its HTTP status."""
 
     name: str
     heartbeat: bytes
     headers: tuple[tuple[str, str], ...]
     is_resumable: bool
+    keeps_status: bool
 
     def event(self, event: StreamEvent) -> list[Frame]:
         """The frames for one event of the API."""
@@ -171,6 +173,7 @@ class MessagesDialect:
     name = "messages"
     heartbeat = PING_HEARTBEAT
     is_resumable = False
+    keeps_status = True
     headers: tuple[tuple[str, str], ...] = ()
 
     def event(self, event: StreamEvent) -> list[Frame]:
@@ -205,6 +208,7 @@ class TextDialect:
 
     name = "text"
     heartbeat = COMMENT_HEARTBEAT
+    keeps_status = True
     is_resumable = True
     headers: tuple[tuple[str, str], ...] = ()
 

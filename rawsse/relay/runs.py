@@ -53,8 +53,9 @@ MAX_LOG_BYTES = 4 * 1024 * 1024
 MAX_UNREAD_BYTES = 256 * 1024
 """What a run whose client cannot come back holds for a reader that is slow."""
 
-PIECE_BYTES = 64 * 1024
-"""How much a reader takes at once: as much as servers hold for a slow client."""
+PIECE_BYTES = 8 * 1024
+"""How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
+takes up to 64 KiB, and what comes in pieces that end with a frame seldom fills it."""
 
 MAX_RUNS = 10_000
 """Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""

@@ -60,6 +60,7 @@ class UIDialect:
     name = "ui"
     heartbeat = COMMENT_HEARTBEAT
     is_resumable = True
+    keeps_status = False  # its client would show the body of a refusal, frames and all, as the error
     headers: tuple[tuple[str, str], ...] = (("x-vercel-ai-ui-message-stream", "v1"),)
 
     def __init__(self) -> None:
@@ -138,7 +139,7 @@ class UIDialect:
                 return self._tool_start(index, block)
             case str(kind) if kind.endswith("_tool_result") and str(block.get("tool_use_id")) in self._calls:
                 return self._tool_output(block)
-        return [_custom(block)]
+        return [_data(block)]
 
     def _tool_start(self, index: int, block: Chunk) -> list[Chunk]:
         self._inputs[index] = []
@@ -239,8 +240,9 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON value")
 
 
-def _custom(block: Chunk) -> Chunk:
-    return {"type": "custom", "kind": f"anthropic.{block.get('type')}", "providerMetadata": {"anthropic": block}}
+def _data(block: Chunk) -> Chunk:
+    # Of types that it does not know, the client takes those that begin with `data-`; any other ends the whole chat.
+    return {"type": f"data-anthropic-{block.get('type')}", "data": block}
 
 
 def _frames(chunks: Iterable[Chunk]) -> list[Frame]:

@@ -142,7 +142,6 @@ def test_chat_shows_what_a_tool_of_the_api_gave_and_its_sources(start: Start, sc
     assert {found["url"] for found in result["content"]} <= set(sources)
 
 
-@pytest.mark.xfail(reason="the relay sends such a block as a chunk of type `custom`, which version 6 of `ai` refuses")
 def test_chat_survives_a_block_of_a_type_that_it_cannot_know(start: Start, script: Script) -> None:
     hologram = b"""event: content_block_start
 data: {"type": "content_block_start", "index": 0, "content_block": {"type": "hologram", "beams": 3}}
@@ -207,8 +206,7 @@ def test_chat_is_told_of_a_failure_and_keeps_what_came(name: str, words: str, st
 def test_chat_is_told_of_a_refusal(start: Start, script: Script) -> None:
     body = "const chat = chatNamed('c'); await chat.sendMessage({ text: 'Hello' }); found.push(chat.status, errors);"
     status, errors = script(CHAT, body, start(refusal(429, "rate_limit_error", "Too many.")).base_url)
-    assert (status, len(errors)) == ("error", 1)
-    assert "Too many." in errors[0]
+    assert (status, errors) == ("error", ["Too many."])
 
 
 def test_stopping_ends_the_call_upstream_within_the_grace_time(

@@ -323,17 +323,20 @@ def test_an_allowed_page_asks_first_and_then_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "wanted"),
+    ("path", "body", "status", "wanted"),
     [
-        ("/stream", CHAT, ['{"error":"Overloaded","type":"overloaded_error"}', "[DONE]"]),
-        ("/api/chat", UI, ['{"type":"error","errorText":"Overloaded"}', "[DONE]"]),
+        ("/stream", CHAT, 529, ['{"error":"Overloaded","type":"overloaded_error"}', "[DONE]"]),
+        # `useChat` shows the body of any other status as it is, frames and all.
+        ("/api/chat", UI, 200, ['{"type":"error","errorText":"Overloaded"}', "[DONE]"]),
     ],
     ids=["text", "ui"],
 )
 @pytest.mark.parametrize("api", [SAYS_NO, HEAD + to_bytes([OVERLOADED])], ids=["status", "event"])
-def test_a_refusal_keeps_its_status_and_is_already_a_frame(path: str, body: Raw, wanted: list[str], api: bytes) -> None:
+def test_a_refusal_keeps_its_status_and_is_already_a_frame(
+    path: str, body: Raw, status: int, wanted: list[str], api: bytes
+) -> None:
     browser = ask("POST", path, body, api=api)
-    assert (browser.status, browser.data) == (529, wanted)
+    assert (browser.status, browser.data) == (status, wanted)
     assert browser.headers["content-type"] == "text/event-stream; charset=utf-8"
 
 
@@ -437,10 +440,22 @@ def test_a_name_cannot_be_shared_by_two_dialects() -> None:
 def test_a_client_of_the_api_cannot_join_anything() -> None:
     async def story(stage: Stage) -> None:
         headers, body = {"x-run-id": RUN_ID}, {**MESSAGES, "stream": True}
-        answers = [await stage.ask("POST", "/v1/messages", body, headers=headers).done() for _ in range(2)]
-        assert [answer.body for answer in answers] == [to_bytes(ANSWER)] * 2
+        browsers = [stage.ask("POST", "/v1/messages", body, headers=headers) for _ in range(2)]
+        assert [(await browser.done()).body for browser in browsers] == [to_bytes(ANSWER)] * 2
 
     in_one_relay(story, WHOLE, WHOLE)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_nobody_else_can_read_or_stop_the_stream_of_a_client_of_the_api(method: str) -> None:
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/v1/messages", {**MESSAGES, "stream": True})
+        await stage.call()
+        (id,) = stage.relay._runs._runs
+        assert (await stage.ask(method, f"/runs/{id}").done()).status == 404
+        browser.leave()
+
+    in_one_relay(story)
 
 
 def test_above_max_runs_a_browser_is_asked_to_come_later() -> None:

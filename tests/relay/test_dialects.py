@@ -15,6 +15,7 @@ from rawsse.errors import (
     ContentTimeoutError,
     EventOrderError,
     HTTPProtocolError,
+    InvalidFieldError,
     RawsseError,
     StreamCancelledError,
     StreamTruncatedError,
@@ -239,6 +240,17 @@ def test_the_address_of_the_api_is_not_told(error: APIConnectionError, words: st
     failure = failure_of(error)
     assert failure.message == words
     assert "10.0.0.7" not in failure.to_json()
+
+
+def test_an_answer_that_is_no_http_is_told_as_such() -> None:
+    error = HTTPProtocolError("not HTTP/1.1")
+    error.phase = "head"
+    assert failure_of(error).message == "not HTTP/1.1"
+
+
+def test_a_frame_that_cannot_be_written_is_a_failure_too() -> None:
+    failure = failure_of(InvalidFieldError("event may not contain a line end"))
+    assert (failure.status, failure.message) == (502, "event may not contain a line end")
 
 
 def test_an_error_that_no_stream_has_looked_at_has_no_ending() -> None:

@@ -192,6 +192,24 @@ def test_an_event_without_a_frame_wakes_no_reader_but_the_first_one_does() -> No
     run(story())
 
 
+def test_a_short_wait_after_a_long_one_is_short() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            reader, now = begun.reader(), asyncio.get_running_loop().time
+            waiting = asyncio.ensure_future(reader.read(60))
+            await ticks()
+            api.send(text_delta(0, "Hi"))
+            assert await waiting
+            before = now()
+            assert await reader.read(1) == b""
+            assert await reader.read(15) == b""
+            assert now() - before == pytest.approx(16)
+            reader.close()
+
+    run(story())
+
+
 def test_a_read_under_way_ends_when_the_reader_is_closed() -> None:
     async def story() -> None:
         async with house() as home:
@@ -504,6 +522,19 @@ def test_it_goes_on_when_the_reader_reads_and_keeps_no_more_than_it_may(dialect:
             while got < 50_000:
                 got += len(await reader.read(1) or b"")
                 assert begun.log_bytes <= 5_000 + FRAME
+            reader.close()
+
+    run(story())
+
+
+def test_what_the_client_of_the_api_has_read_is_not_kept() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, _ = await home.started(MessagesDialect())
+            reader = begun.reader()
+            assert begun.log_bytes > 0
+            await reader.read(1)
+            assert begun.log_bytes == 0
             reader.close()
 
     run(story())

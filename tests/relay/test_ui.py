@@ -294,10 +294,8 @@ def test_a_tool_of_another_server_is_dynamic_in_all_its_chunks(*, fails: bool) -
     ],
     ids=lambda raw: str(raw["type"]),
 )
-def test_a_block_without_a_place_in_the_protocol_is_custom(raw: Raw) -> None:
-    assert chunks(*block(0, raw)) == [
-        {"type": "custom", "kind": f"anthropic.{raw['type']}", "providerMetadata": {"anthropic": raw}}
-    ]
+def test_a_block_without_a_place_in_the_protocol_is_data(raw: Raw) -> None:
+    assert chunks(*block(0, raw)) == [{"type": f"data-anthropic-{raw['type']}", "data": raw}]
 
 
 def test_blocks_that_the_message_begins_with_come_whole() -> None:
@@ -372,6 +370,11 @@ def test_a_wrong_index_means_the_block_that_began_last() -> None:
     got = chunks(block_start(0, TEXT), text_delta(1, "a"), block_stop(1), *block(1, tool_block(), input_delta(2, "{}")))
     kinds = ["text-start", "text-delta", "text-end", "tool-input-start", "tool-input-delta", "tool-input-available"]
     assert [chunk["type"] for chunk in got] == kinds
+
+
+def test_a_second_block_of_the_same_index_says_that_the_first_has_ended() -> None:
+    got = chunks(block_start(0, TEXT), text_delta(0, "a"), *block(0, TEXT, text_delta(0, "b")))
+    assert [chunk["type"] for chunk in got] == ["text-start", "text-delta", "text-end"] * 2
 
 
 def test_the_result_of_a_call_says_that_the_call_has_ended() -> None:
