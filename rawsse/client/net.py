@@ -172,39 +172,44 @@ class FakeStream:
     """A `Stream` made of byte chunks: each `read` gives the next one, whole. `written` holds what was written.
 
     Among the chunks, a number is so many seconds of silence, and None is a peer that waits for the next request: what
-    follows comes when more has been written. After the chunks comes `end`: `b""` (the peer closed), an exception (raised),
-    or None (the peer is silent: `read` waits until it is cancelled, or the stream is aborted).
+    follows comes when something has been written since the chunk before. After the chunks comes `end`: `b""` (the peer
+    closed), an exception (raised), or None (the peer is silent: `read` waits until it is cancelled, or the stream is
+    aborted).
     """
 
     def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
         self._chunks = deque(chunks)
         self._end = end
         self._aborted = asyncio.Event()
-        self._written = asyncio.Event()  # since the last None among the chunks
+        self._changed = asyncio.Event()  # something was written, or the stream was aborted
+        self._answered = 0  # bytes that had been written when the last chunk was given
         self.written = bytearray()
         self.is_aborted = False
 
     async def read(self, max_bytes: int) -> bytes:
         del max_bytes  # chunks come as the test cut them
-        while True:
-            self._check()
-            if not self._chunks:
-                return await self._read_end()
-            chunk = self._chunks.popleft()
-            if isinstance(chunk, bytes):
-                return chunk
-            if chunk is None:
-                await self._wait_for_request()
+        while (data := self.read_nowait()) is None:
+            if self._chunks and self._chunks[0] is None:
+                self._changed.clear()
+                await self._changed.wait()
             else:
-                await self._be_silent(chunk)
+                seconds = self._chunks.popleft() if self._chunks else None
+                assert not isinstance(seconds, bytes)  # noqa: S101 - it would have been read
+                await self._be_silent(seconds)
+        return data
 
     def read_nowait(self) -> bytes | None:
         self._check()
-        if self._chunks and isinstance(chunk := self._chunks[0], bytes):
+        while self._chunks and self._chunks[0] is None and len(self.written) > self._answered:
             self._chunks.popleft()
+            self._answered = len(self.written)
+        if self._chunks:
+            chunk = self._chunks[0]
+            if not isinstance(chunk, bytes):
+                return None
+            self._chunks.popleft()
+            self._answered = len(self.written)
             return chunk
-        if self._chunks or self._end is None:
-            return None
         if isinstance(self._end, BaseException):
             raise self._end
         return self._end
@@ -212,27 +217,16 @@ class FakeStream:
     async def write(self, data: bytes) -> None:
         self._check()
         self.written += data
-        self._written.set()
+        self._changed.set()
 
     def abort(self) -> None:
         self.is_aborted = True
         self._aborted.set()
-        self._written.set()
+        self._changed.set()
 
     def _check(self) -> None:
         if self.is_aborted:
             raise ConnectionAbortedError("the stream was aborted")
-
-    async def _read_end(self) -> bytes:
-        if isinstance(self._end, BaseException):
-            raise self._end
-        if self._end is None:
-            await self._be_silent(None)
-        return self._end or b""
-
-    async def _wait_for_request(self) -> None:
-        self._written.clear()
-        await self._written.wait()
 
     async def _be_silent(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):

@@ -40,8 +40,46 @@ def test_a_fake_stream_may_be_silent_for_a_while() -> None:
     assert run(story()) == (b"late", 3.5)
 
 
-@pytest.mark.parametrize("chunks", [[], [60.0, b"never"]])
-def test_a_fake_stream_that_is_aborted_wakes_its_reader(chunks: list[bytes | float]) -> None:
+def test_a_fake_stream_may_wait_for_each_request() -> None:
+    async def story() -> list[bytes]:
+        stream = FakeStream([None, b"one", b"more", None, b"two"])
+        await stream.write(b"a")
+        heard = [await stream.read(1), await stream.read(1)]
+        await stream.write(b"b")
+        return [*heard, await stream.read(1)]
+
+    assert run(story()) == [b"one", b"more", b"two"]
+
+
+def test_a_fake_stream_that_waits_for_a_request_is_silent_until_it_is_written() -> None:
+    async def story() -> bytes:
+        stream = FakeStream([b"one", None, b"two"])
+        assert await stream.read(1) == b"one"
+        reader = asyncio.create_task(stream.read(1))
+        await ticks(3)
+        assert not reader.done()
+        await stream.write(b"x")
+        return await reader
+
+    assert run(story()) == b"two"
+
+
+def test_a_fake_stream_can_be_looked_at_without_waiting() -> None:
+    async def story() -> list[bytes | None]:
+        stream = FakeStream([b"one", None, b"two", 1.0, b"three"])
+        looks = [stream.read_nowait(), stream.read_nowait()]
+        await stream.write(b"x")
+        looks += [stream.read_nowait(), stream.read_nowait()]
+        return [*looks, await stream.read(1), stream.read_nowait()]
+
+    assert run(story()) == [b"one", None, b"two", None, b"three", b""]
+    assert FakeStream(end=None).read_nowait() is None
+    with pytest.raises(ConnectionResetError):
+        FakeStream(end=ConnectionResetError()).read_nowait()
+
+
+@pytest.mark.parametrize("chunks", [[], [60.0, b"never"], [None, b"never"]])
+def test_a_fake_stream_that_is_aborted_wakes_its_reader(chunks: list[bytes | float | None]) -> None:
     async def story() -> None:
         stream = FakeStream(chunks, end=None)
         reader = asyncio.create_task(stream.read(1))
@@ -61,6 +99,8 @@ def test_a_fake_stream_that_was_aborted_takes_and_gives_nothing() -> None:
         stream.abort()
         with pytest.raises(ConnectionAbortedError):
             await stream.read(1)
+        with pytest.raises(ConnectionAbortedError):
+            stream.read_nowait()
         with pytest.raises(ConnectionAbortedError):
             await stream.write(b"x")
 
