@@ -99,6 +99,9 @@ class _Stream:
     def __init__(self, api: Api) -> None:
         self.read, self.write, self.abort = api.read, api.write_all, api.abort
 
+    def read_nowait(self) -> bytes | None:
+        return None  # what comes is always waited for, so that others have their turn
+
 
 class Browser:
     """One request to the relay, as an ASGI server hands it over. `sent` has what was sent and when."""

@@ -1,7 +1,7 @@
 """What several test modules share.
 
-    clock.py     running a coroutine in virtual time, and failing on everything that it leaves behind
-    streams.py   events of the Messages API, written by hand
-    answers.py   answers of an HTTP server as bytes, and clients that get them
-    sockets.py   a server on a loopback socket, with or without TLS
+clock.py     running a coroutine in virtual time, and failing on everything that it leaves behind
+streams.py   events of the Messages API, written by hand
+answers.py   answers of an HTTP server as bytes, and clients that get them
+sockets.py   a server on a loopback socket, with or without TLS
 """
