@@ -123,7 +123,7 @@ class Watched:
         self._stream = stream
         self._reading = reading
         self.ends: list[int] = []
-        self.write, self.abort = stream.write, stream.abort
+        self.write, self.abort, self.read_nowait = stream.write, stream.abort, stream.read_nowait
 
     async def read(self, max_bytes: int) -> bytes:
         data = await self._stream.read(max_bytes)

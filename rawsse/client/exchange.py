@@ -146,11 +146,10 @@ class Exchange:
 
         # Sending the request...
         self.phase = "send"
-        for at in range(0, len(wire), WRITE_BYTES):
-            await self._write(wire[at : at + WRITE_BYTES])
+        if await self._send(wire):
+            self.phase = "head"
 
         # Waiting for the head...
-        self.phase = "head"
         alarm = self._alarm(HeadTimeoutError)
         while (event := self._next_event()) is None:
             await self._receive(alarm)
@@ -255,10 +254,21 @@ class Exchange:
         data = await self._wait(lambda: stream.read(READ_BYTES), alarm)
         self._guard(lambda: self._http.receive_data(data))
 
-    async def _write(self, piece: bytes) -> None:
-        stream = self._stream
-        assert stream is not None  # noqa: S101 - `open` has connected
-        await self._wait(lambda: stream.write(piece), self._alarm(HeadTimeoutError))
+    async def _send(self, wire: bytes) -> bool:
+        """Send the request, piece by piece. False if the peer takes no more of it: it may have answered already (413)."""
+        for at in range(0, len(wire), WRITE_BYTES):
+            piece = wire[at : at + WRITE_BYTES]
+            if not await self._wait(lambda piece=piece: self._write(piece), self._alarm(HeadTimeoutError)):  # type: ignore[misc]
+                return False
+        return True
+
+    async def _write(self, piece: bytes) -> bool:
+        assert self._stream is not None  # noqa: S101 - `open` has connected
+        try:
+            await self._stream.write(piece)
+        except OSError:
+            return False  # what there is to say of it, the next read says
+        return True
 
     async def _wait(self, operation: Callable[[], Awaitable[T]], alarm: _Alarm) -> T:
         try:
