@@ -442,6 +442,7 @@ def test_a_client_of_the_api_cannot_join_anything() -> None:
         headers, body = {"x-run-id": RUN_ID}, {**MESSAGES, "stream": True}
         browsers = [stage.ask("POST", "/v1/messages", body, headers=headers) for _ in range(2)]
         assert [(await browser.done()).body for browser in browsers] == [to_bytes(ANSWER)] * 2
+        assert len(stage.calls) == 2
 
     in_one_relay(story, WHOLE, WHOLE)
 
