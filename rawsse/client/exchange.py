@@ -15,6 +15,7 @@ Every failure is an `APIError` with `phase`, `bytes_received` and `request_id` s
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -257,8 +258,8 @@ class Exchange:
     async def _send(self, wire: bytes) -> bool:
         """Send the request, piece by piece. False if the peer takes no more of it: it may have answered already (413)."""
         for at in range(0, len(wire), WRITE_BYTES):
-            piece = wire[at : at + WRITE_BYTES]
-            if not await self._wait(lambda piece=piece: self._write(piece), self._alarm(HeadTimeoutError)):  # type: ignore[misc]
+            write = functools.partial(self._write, wire[at : at + WRITE_BYTES])
+            if not await self._wait(write, self._alarm(HeadTimeoutError)):
                 return False
         return True
 

@@ -91,7 +91,8 @@ class TCPStream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._is_over = False  # the peer closed, or the connection was lost
-        self._lost: Exception | None = None
+        self._is_gone = False  # nothing can be written any more
+        self._lost: Exception | None = None  # why, if it is not that one side closed
         self._is_full = False  # of what we wrote: the peer is slow
         self._waiting: asyncio.Future[None] | None = None  # whoever reads
         self._draining: asyncio.Future[None] | None = None  # whoever writes
@@ -117,8 +118,8 @@ class TCPStream(asyncio.Protocol):
         return b"" if self._is_over else None
 
     async def write(self, data: bytes) -> None:
-        if self._lost is not None:
-            raise self._lost
+        if self._is_gone:
+            raise self._gone()
         assert self._transport is not None  # noqa: S101 - `connect` gives the stream out when it is connected
         self._transport.write(data)
         if self._is_full:
@@ -131,6 +132,9 @@ class TCPStream(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def _gone(self) -> Exception:
+        return self._lost or ConnectionResetError("the connection was closed")
 
     # What asyncio calls --------------------------------------------------------------------------------------------
 
@@ -149,11 +153,11 @@ class TCPStream(asyncio.Protocol):
         _wake(self._waiting)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over = True
+        self._is_over = self._is_gone = True
         self._lost = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else None
         _wake(self._waiting)
         if self._draining is not None and not self._draining.done():
-            self._draining.set_exception(self._lost or ConnectionResetError("the connection was closed"))
+            self._draining.set_exception(self._gone())
 
     def pause_writing(self) -> None:
         self._is_full = True

@@ -305,13 +305,22 @@ def test_a_connection_that_fails_is_told_as_it_was() -> None:
     assert error.__cause__ is RESET
 
 
-def test_a_connection_that_is_lost_while_sending_is_told() -> None:
-    class Broken(FakeStream):
-        async def write(self, data: bytes) -> None:
-            raise RESET
+class Deaf(FakeStream):
+    """A peer that takes nothing; it may have said why."""
 
-    error = failure_of(exchange_over(Broken()))
-    assert (error.phase, error.__cause__) == ("send", RESET)
+    async def write(self, data: bytes) -> None:
+        raise RESET
+
+
+def test_a_connection_that_is_lost_while_sending_is_told() -> None:
+    error = failure_of(exchange_over(Deaf(end=RESET)))
+    assert (type(error), error.phase, error.__cause__) == (APIConnectionError, "send", RESET)
+    assert failure_of(exchange_over(Deaf())).message == NO_ANSWER
+
+
+def test_an_answer_that_came_before_the_request_was_sent_is_read() -> None:
+    error = failure_of(exchange_over(Deaf([plain(SAYS_NO, "413 Content Too Large")], end=RESET)))
+    assert type(error) is errors.ContentTooLargeError
 
 
 def test_a_request_that_http_does_not_allow_is_refused_before_connecting() -> None:

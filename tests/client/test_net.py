@@ -145,6 +145,155 @@ def test_a_name_that_no_name_server_could_take_is_named() -> None:
         run(connect(Origin("http", "a" * 80, 80), TLSContext()))
 
 
+# --- Back-pressure, both ways --------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_sends_much_is_slowed_down_until_it_is_read() -> None:
+    sent = 0
+
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        for _round in range(400):
+            writer.write(b"x" * 50_000)
+            await writer.drain()
+            sent += 50_000
+        writer.close()
+        await writer.wait_closed()
+
+    async def story() -> tuple[int, int]:
+        async with serving(pour) as origin:
+            stream = await connect(origin, TLSContext())
+            await asyncio.sleep(1)
+            before, received = sent, 0
+            while data := await stream.read(READ_BYTES):
+                received += len(data)
+            stream.abort()
+            return before, received
+
+    before, received = run(story())
+    assert before < received == 20_000_000
+
+
+def test_a_peer_that_reads_slowly_makes_the_writer_wait() -> None:
+    start = asyncio.Event()
+
+    async def drink_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await start.wait()
+        count = 0
+        while count < 20_000_000:
+            count += len(await reader.read(1_000_000))
+        writer.write(b"%d" % count)
+        await writer.drain()
+        await reader.read()
+
+    async def story() -> bytes:
+        async with serving(drink_late) as origin:
+            stream = await connect(origin, TLSContext())
+            writing = asyncio.create_task(stream.write(b"x" * 20_000_000))
+            await asyncio.sleep(1)
+            assert not writing.done()
+            start.set()
+            await writing
+            data = await stream.read(READ_BYTES)
+            stream.abort()
+            return data
+
+    assert run(story()) == b"20000000"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_writer_that_waits_hears_that_the_connection_is_gone(reset: bool) -> None:
+    async def story() -> None:
+        async def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(1)
+            if reset:
+                writer.transport.abort()
+
+        async with serving(leave) as origin:
+            stream = await connect(origin, TLSContext())
+            writing = asyncio.create_task(stream.write(b"x" * 20_000_000))
+            if not reset:
+                await asyncio.sleep(0.5)
+                stream.abort()
+            with pytest.raises(ConnectionError):
+                await writing
+            with pytest.raises(ConnectionError):
+                await stream.write(b"more")
+            stream.abort()
+
+    run(story())
+
+
+def test_what_came_before_a_reset_can_still_be_read() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"too much")
+        await writer.drain()
+        await asyncio.sleep(1)
+        writer.transport.abort()  # with much of what was sent unread: a reset
+
+    async def story() -> bytes:
+        async with serving(refuse) as origin:
+            stream = await connect(origin, TLSContext())
+            with pytest.raises(ConnectionError):
+                await stream.write(b"x" * 20_000_000)
+            data = await stream.read(READ_BYTES)
+            with pytest.raises(ConnectionError):
+                await stream.read(READ_BYTES)
+            return data
+
+    assert run(story()) == b"too much"
+
+
+def test_a_stream_can_be_looked_at_without_waiting() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"hello")
+        await writer.drain()
+        await reader.read(1)
+
+    async def story() -> list[bytes | None]:
+        async with serving(greet) as origin:
+            stream = await connect(origin, TLSContext())
+            looks = [stream.read_nowait()]
+            await stream.write(b"x")
+            await asyncio.sleep(1)
+            looks += [stream.read_nowait(), stream.read_nowait()]
+            await stream.write(b"x")
+            await asyncio.sleep(1)
+            looks.append(stream.read_nowait())
+            stream.abort()
+            return looks
+
+    assert run(story()) == [None, b"hello", None, b""]
+
+
+def test_abort_wakes_whoever_reads() -> None:
+    async def story() -> bytes:
+        async with serving(shout) as origin:
+            stream = await connect(origin, TLSContext())
+            reading = asyncio.create_task(stream.read(READ_BYTES))
+            await ticks(3)
+            stream.abort()
+            return await reading
+
+    assert run(story()) == b""
+
+
+@pytest.mark.parametrize(
+    ("lost", "cls"), [(ConnectionResetError("x"), ConnectionResetError), (ValueError("x"), ConnectionAbortedError)]
+)
+def test_whatever_a_transport_says_of_its_end_a_reader_gets_an_os_error(lost: Exception, cls: type[OSError]) -> None:
+    stream = net.TCPStream()
+    stream.connection_lost(lost)
+    with pytest.raises(cls, match="x"):
+        stream.read_nowait()
+
+
+def test_a_stream_that_was_never_connected_can_be_aborted() -> None:
+    net.TCPStream().abort()
+
+
 # --- Several addresses ---------------------------------------------------------------------------------------------
 
 BLACK_HOLE = ("192.0.2.1", 9)  # RFC 5737: for documentation; nothing is ever sent there, see `network`
