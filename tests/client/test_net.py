@@ -487,3 +487,20 @@ def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
     with pytest.raises(ConfigurationError, match=r"cannot read the certificates in '/nowhere/at/all.pem'"):
         TLSContext().get()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_uvloop_carries_a_stream_as_well(*, tls: bool) -> None:
+    uvloop = pytest.importorskip("uvloop", reason="another event loop: the extra `speed`")
+
+    async def story() -> bytes:
+        async with serving(shout, tls=tls) as origin:
+            stream = await connect(origin, trusting())
+            await stream.write(b"hello")
+            data = await stream.read(READ_BYTES)
+            stream.abort()
+            return data
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(story()) == b"HELLO"
