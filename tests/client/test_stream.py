@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.answers import ASK, answer, client_of, head
 from support.clock import run
+from support.reading import Raw, fail, read, types
 from support.streams import (
     ANSWER,
     PING,
@@ -25,39 +26,9 @@ from support.streams import (
 )
 
 from rawsse import errors
-from rawsse.client.net import FakeStream, Stream, Timeouts
-from rawsse.client.stream import EventStream, MessageStream
-from rawsse.errors import (
-    APIError,
-)
+from rawsse.client.net import FakeStream, Timeouts
+from rawsse.client.stream import EventStream
 from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
-
-Raw = dict[str, Any]
-
-
-def body(*raws: Raw) -> FakeStream:
-    """A stream whose body ends after these events, as HTTP ends it."""
-    return FakeStream([answer(raws)], end=None)
-
-
-async def read(stream: Stream | bytes, **options: Any) -> tuple[list[Any], MessageStream]:
-    """Every event of the stream, and the stream, closed."""
-    async with client_of(stream, **options).messages.stream(**ASK) as opened:
-        return [event async for event in opened], opened
-
-
-async def fail(stream: Stream | bytes, **options: Any) -> tuple[APIError, MessageStream]:
-    """The error that reading the stream raises, and the stream."""
-    opened = client_of(stream, **options).messages.stream(**ASK)
-    with pytest.raises(APIError) as caught:
-        async with opened:
-            await opened.until_done()
-    return caught.value, opened
-
-
-def types(events: list[Any]) -> list[str]:
-    return [event.type for event in events]
-
 
 # --- A whole answer ------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import pytest
 from support.answers import ASK, SSE_HEAD, answer, chunked, client_of, plain
 from support.clock import run
+from support.reading import Raw, body, fail, read, types
 from support.streams import (
     ANSWER,
     PING,
@@ -24,7 +24,6 @@ from support.streams import (
 
 from rawsse import errors
 from rawsse.client.net import FakeStream, Stream
-from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     APIError,
     APIStatusError,
@@ -36,33 +35,6 @@ from rawsse.errors import (
     StreamTruncatedError,
 )
 from rawsse.messages import UnknownEvent
-
-Raw = dict[str, Any]
-
-
-def body(*raws: Raw) -> FakeStream:
-    """A stream whose body ends after these events, as HTTP ends it."""
-    return FakeStream([answer(raws)], end=None)
-
-
-async def read(stream: Stream | bytes, **options: Any) -> tuple[list[Any], MessageStream]:
-    """Every event of the stream, and the stream, closed."""
-    async with client_of(stream, **options).messages.stream(**ASK) as opened:
-        return [event async for event in opened], opened
-
-
-async def fail(stream: Stream | bytes, **options: Any) -> tuple[APIError, MessageStream]:
-    """The error that reading the stream raises, and the stream."""
-    opened = client_of(stream, **options).messages.stream(**ASK)
-    with pytest.raises(APIError) as caught:
-        async with opened:
-            await opened.until_done()
-    return caught.value, opened
-
-
-def types(events: list[Any]) -> list[str]:
-    return [event.type for event in events]
-
 
 # --- Complete endings ----------------------------------------------------------------------------------------------
 

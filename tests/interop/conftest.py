@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.background import Background
+from support.browser import chromium as chromium  # a fixture
 from support.command import ROOT, environment
 
 from .stack import Stack
@@ -30,18 +31,7 @@ Start = Callable[..., Stack]
 Node = Callable[..., str]
 
 NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
-CHROMIUM = Path(os.environ.get("RAWSSE_CHROMIUM", "/usr/bin/chromium"))
 SEEDS = Path(os.environ.get("RAWSSE_SEEDS", ROOT.parent / "shared/seeds"))
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -103,18 +93,6 @@ def document() -> Callable[[str], str]:
         return found[0].read_text(encoding="utf-8")
 
     return read
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser per file: while Playwright runs, its event loop lies on this thread, and `asyncio.run` cannot."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no Chromium at {CHROMIUM} (RAWSSE_CHROMIUM names another)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser: the interop extra")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
