@@ -68,7 +68,6 @@ class UIDialect:
         self._inputs: dict[int, list[str]] = {}  # by index: the fragments of a tool's input
         self._calls: dict[str, Chunk] = {}  # by tool call id: the fields that its other chunks share
         self._sources = 0
-        self._stop_reason: str | None = None
         self._usage: Chunk = {}
 
     def event(self, event: StreamEvent) -> list[Frame]:
