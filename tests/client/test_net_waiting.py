@@ -64,6 +64,19 @@ def test_a_fake_stream_that_waits_for_a_request_is_silent_until_it_is_written() 
     assert run(story()) == b"two"
 
 
+def test_each_request_gets_one_answer_of_a_fake_stream_that_waits() -> None:
+    async def story() -> tuple[bytes, bytes | None, bytes]:
+        stream = FakeStream([None, b"one", None, b"two"])
+        await stream.write(b"a")
+        first, early = await stream.read(1), stream.read_nowait()
+        reader = asyncio.create_task(stream.read(1))
+        await ticks(3)
+        await stream.write(b"b")
+        return first, early, await reader
+
+    assert run(story()) == (b"one", None, b"two")
+
+
 def test_a_fake_stream_can_be_looked_at_without_waiting() -> None:
     async def story() -> list[bytes | None]:
         stream = FakeStream([b"one", None, b"two", 1.0, b"three"])
