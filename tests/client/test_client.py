@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.answers import ASK, KEY, Connections, answer, client_of, plain
+from support.answers import ASK, KEY, Connections, Sent, answer, client_of, plain
 from support.clock import run
 from support.streams import ANSWER, TOOL_CALL, fold
 
@@ -36,26 +35,6 @@ BASE = "http://api.example"
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-
-
-class Sent:
-    """A request as it was written."""
-
-    def __init__(self, wire: bytes | bytearray) -> None:
-        head, _, self.body = bytes(wire).partition(b"\r\n\r\n")
-        self.line, *fields = head.decode("latin-1").split("\r\n")
-        self.fields = [tuple(field.split(": ", 1)) for field in fields]
-
-    def __getitem__(self, name: str) -> str:
-        (value,) = [value for key, value in self.fields if key == name]
-        return value
-
-    def __contains__(self, name: str) -> bool:
-        return any(key == name for key, _ in self.fields)
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 def sent(arguments: dict[str, Any] | None = None, **options: Any) -> Sent:

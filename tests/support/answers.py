@@ -1,7 +1,9 @@
-"""Answers of an HTTP server as bytes, written by hand after RFC 9112, and a client or exchange that gets them."""
+"""Answers of an HTTP server as bytes, written by hand after RFC 9112, a client that gets them, and the request that it
+wrote."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +11,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.net import FakeStream, Origin, Stream, TLSContext
 from support.streams import Raw, to_bytes
 
-__all__ = ["ASK", "KEY", "SSE_HEAD", "Connections", "answer", "chunked", "client_of", "head", "plain"]
+__all__ = ["ASK", "KEY", "SSE_HEAD", "Connections", "Sent", "answer", "chunked", "client_of", "head", "plain"]
 
 KEY = "sk-ant-api03-canary-2f8e51"
 """The key that the tests' clients have. It may be found in one header field of what was written, and nowhere else."""
@@ -59,3 +61,23 @@ def client_of(*streams: Stream | bytes, **options: Any) -> AsyncClient:
     made = [FakeStream([stream]) if isinstance(stream, bytes) else stream for stream in streams]
     given = {"api_key": KEY, "base_url": "http://api.example", "connect": Connections(*made), **options}
     return AsyncClient(**given)
+
+
+class Sent:
+    """A request as it was written."""
+
+    def __init__(self, wire: bytes | bytearray) -> None:
+        head, _, self.body = bytes(wire).partition(b"\r\n\r\n")
+        self.line, *fields = head.decode("latin-1").split("\r\n")
+        self.fields = [tuple(field.split(": ", 1)) for field in fields]
+
+    def __getitem__(self, name: str) -> str:
+        (value,) = [value for key, value in self.fields if key == name]
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return any(key == name for key, _ in self.fields)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
