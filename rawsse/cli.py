@@ -226,7 +226,7 @@ def _add_upstream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"default {DEFAULT_MODEL}")
     parser.add_argument(
         "--max-tokens",
-        type=int,
+        type=_at_least_one,
         default=DEFAULT_MAX_TOKENS,
         metavar="N",
         help=f"how long an answer may be (default {DEFAULT_MAX_TOKENS})",
@@ -234,7 +234,18 @@ def _add_upstream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="read this instead of .env")
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
 # --- Servers -------------------------------------------------------------------------------------------------------
+
+
+# Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
+_NO_LIMIT = sys.maxsize
 
 
 def _say_where(base_url: str) -> None:
@@ -260,7 +271,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         ):
             # There is no key here that a stranger could spend, so any address will do.
             relay = Relay(client, guard=Guard(bind_host=arguments.host), notice=notice)
-            await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose)
+            options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
+            await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
 
     _log_to_stderr()
     notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
@@ -282,7 +294,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     relay = Relay(client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static)
 
     async def run() -> None:
-        options = {"on_shutdown": relay.aclose, "grace_seconds": arguments.grace}
+        options = {"on_shutdown": relay.aclose, "grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
         async with client:
             await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
 
@@ -300,7 +312,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         split = int(split)
     player = Player(arguments.paths, speed=arguments.speed, split=split)
     _log_to_stderr()
-    asyncio.run(serve(player, arguments.host, arguments.port, ready=_say_where))
+    asyncio.run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
     return DONE
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -24,8 +24,8 @@ from support.sockets import serving
 from rawsse.client import AsyncClient, FakeStream, MessageStream, Stream, Timeouts
 from rawsse.errors import APIError, APIStatusError, StreamTruncatedError
 from rawsse.messages import MessageBuilder
-from rawsse.replay import shipped_fixtures
-from rawsse.sse import Decoder
+from rawsse.replay import byte_by_byte, every_split, shipped_fixtures
+from rawsse.sse import Decoder, Event
 
 FIXTURES = {name: recording.body for name, recording in shipped_fixtures().items()}
 EVERY_CUT = bool(os.environ.get("RAWSSE_EVERY_CUT"))
@@ -183,3 +183,19 @@ def test_a_connection_that_is_cut_is_told_with_what_came(reset: bool) -> None:
                 assert await outcome(client.messages.stream(**ASK)) == expected(name, cut), (name, cut)
 
     run(story())
+
+
+# --- The decoder alone, fed in two pieces and byte by byte -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_the_events_of_a_fixture_are_the_same_however_it_is_cut_in_two(name: str) -> None:
+    def decode(chunks: Iterable[bytes]) -> list[Event]:
+        decoder = Decoder()
+        return [event for chunk in chunks for event in decoder.feed(chunk)]
+
+    body = FIXTURES[name]
+    whole = decode([body])
+    assert len(whole) == body.count(b"\n\n")
+    assert all(decode(cut) == whole for cut in every_split(body))
+    assert decode(byte_by_byte(body)) == whole

@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from rawsse.errors import APIConnectionError, ConfigurationError, quote
 
-if TYPE_CHECKING:  # `ssl` and the certificates are loaded only when an https origin is connected to
+if (
+    TYPE_CHECKING
+):  # a context and its certificates are made only for an https origin (asyncio itself loads `ssl` always)
     import ssl
 
 __all__ = ["READ_BYTES", "FakeStream", "Interrupted", "Origin", "Stream", "TLSContext", "Timeouts", "Waiter", "connect"]

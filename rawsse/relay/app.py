@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -203,7 +204,8 @@ class _Call:
     # Routes that begin a run -----------------------------------------------------------------------------------------
 
     async def _messages(self) -> None:
-        request = read_messages(await self._exchange.read_json(), max_prompt_chars=self._limit)
+        # What the API takes it shall get: only the body as a whole has a limit here.
+        request = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
         if request.get("stream"):
             await self._follow(self._begin(MessagesDialect(), request), keeps_status=True)
         else:
@@ -229,18 +231,18 @@ class _Call:
             if not _RUN_ID.fullmatch(wanted):
                 raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
             if (run := self._runs.get(wanted)) is not None:
-                if run.dialect.name != dialect.name:
-                    text = f"x-run-id: is that of another run, which speaks the {run.dialect.name} dialect"
-                    raise Answer(409, "conflict_error", text, field="x-run-id")
+                if run.dialect.name != dialect.name or run.fingerprint != _fingerprint(request):
+                    raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
                 return run
         body, headers = self._relay._defaults | request, self._api_headers()
         events = self._relay._client.messages.events
         try:
-            return self._runs.begin(
-                dialect, lambda: events(body, headers=headers, strict=False), id=wanted, alias=alias
-            )
+            run = self._runs.begin(dialect, lambda: events(body, headers=headers, strict=False), id=wanted, alias=alias)
         except (TooManyRuns, Closed) as exc:
             raise Answer(503, "overloaded_error", str(exc), headers={"retry-after": "5"}) from None
+        if wanted is not None:
+            run.fingerprint = _fingerprint(request)
+        return run
 
     def _api_headers(self) -> dict[str, str]:
         """What of the client's header is the API's business. Never its credentials: the key is the relay's own."""
@@ -345,7 +347,7 @@ class _Call:
         await self._exchange.send_json(message.encode(), _forwarded(stream.headers))
 
     async def _count_tokens(self) -> None:
-        body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._limit)
+        body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
         request = {"model": self._relay._defaults["model"], **body}
         messages = self._relay._client.messages
         model, conversation = request.pop("model"), request.pop("messages")
@@ -374,6 +376,11 @@ class _Call:
     async def _file(self) -> None:
         headers, body = self._relay._page.find(self._exchange.path)
         await self._exchange.send_whole(200, headers, body)
+
+
+def _fingerprint(request: Mapping[str, Any]) -> bytes:
+    """What two requests have in common only if they are the same."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()
 
 
 def _refused(failure: Failure) -> Answer:

@@ -278,7 +278,11 @@ def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str
     if not messages and "thread" not in body:  # a conversation that the API keeps may go on without a word
         raise InvalidRequest("messages", "is empty")
     for index, message in enumerate(messages):
-        _check_message(f"messages.{index}", message, max_prompt_chars)
+        where = f"messages.{index}"
+        _check_message(where, message, max_prompt_chars)
+        content = message.get("content")
+        if not isinstance(content, list):
+            read_text(f"{where}.content", content, max_prompt_chars)
     if "model" in body:
         read_text("model", body["model"], max_prompt_chars)
     if "max_tokens" in body:

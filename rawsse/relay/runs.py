@@ -83,7 +83,7 @@ class RunLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if (value := getattr(self, field.name)) < 0:
+            if not (value := getattr(self, field.name)) >= 0:  # also NaN
                 raise ConfigurationError(f"{field.name} may not be negative: {value}")
 
 
@@ -112,6 +112,7 @@ class Run:
         self.dialect = dialect
         self.has_begun = False
         """The first event has come, or the end: there is no reason to wait with the response's head."""
+        self.fingerprint: bytes | None = None  # of the request, if the client named the run
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None

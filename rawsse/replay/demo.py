@@ -51,8 +51,10 @@ class _DemoRepertoire(Repertoire):
 
 
 def _last_text(body: Any) -> str:
-    """The text of the last message of a request."""
-    content = body["messages"][-1].get("content") if body["messages"] else ""
+    """The text of the last message of a request; empty if it has none."""
+    last = body["messages"][-1] if body["messages"] else None
+    content = last.get("content") if isinstance(last, dict) else None
     if isinstance(content, str):
         return content
-    return " ".join(str(block.get("text", "")) for block in content if isinstance(block, dict))
+    blocks = content if isinstance(content, list) else []
+    return " ".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict))

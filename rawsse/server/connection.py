@@ -70,7 +70,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if (value := getattr(self, field.name)) < 0:
+            if not (value := getattr(self, field.name)) >= 0:  # also NaN
                 raise ConfigurationError(f"{field.name} may not be negative: {value}")
 
 

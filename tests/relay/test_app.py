@@ -158,11 +158,16 @@ ALL_POSTS = (*CHAT_PATHS, "/v1/messages", "/v1/messages/count_tokens")
         ({"messages": []}, 400, "invalid_request_error", "messages"),
         ({"messages": 7}, 400, "invalid_request_error", "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_request_error", "messages.0.role"),
-        ({"messages": [{"role": "user", "content": "x" * 51}]}, 413, "request_too_large", "messages.0.content"),
+        ({"messages": [{"role": "user", "content": ""}]}, 400, "invalid_request_error", "messages.0.content"),
+        ({"messages": [{"role": "user"}]}, 400, "invalid_request_error", "messages.0.content"),
+        ({"messages": [{"role": "user", "content": 5}]}, 400, "invalid_request_error", "messages.0.content"),
         ({"messages": [USER], "max_tokens": "many"}, 400, "invalid_request_error", "max_tokens"),
         (b'{"prompt": "' + b"x" * 1000 + b'"}', 413, "request_too_large", "body"),
     ],
-    ids=["broken", "no object", "nested", "empty", "no list", "role", "long", "max_tokens", "large"],
+    ids=[
+        *("broken", "no object", "nested", "no messages", "no list", "role"),
+        *("empty", "missing", "no text", "max_tokens", "large"),
+    ],
 )
 def test_a_wrong_request_is_refused_in_json_and_costs_nothing(
     path: str, body: Any, status: int, kind: str, field: str
@@ -170,6 +175,21 @@ def test_a_wrong_request_is_refused_in_json_and_costs_nothing(
     browser = ask("POST", path, body, max_prompt_chars=50, max_chat_bytes=1000)
     assert error_json(browser) == (status, kind, field)
     assert browser.calls == []
+
+
+LONG = {"messages": [{"role": "user", "content": "x" * 51}]}
+
+
+@pytest.mark.parametrize("path", CHAT_PATHS)
+def test_a_prompt_that_is_too_long_is_refused(path: str) -> None:
+    browser = ask("POST", path, LONG, max_prompt_chars=50)
+    assert error_json(browser) == (413, "request_too_large", "messages.0.content")
+    assert browser.calls == []
+
+
+def test_how_long_a_text_for_the_api_may_be_is_the_api_s_business() -> None:
+    answer = refusal(200, b'{"input_tokens": 14}')
+    assert ask("POST", "/v1/messages/count_tokens", LONG, api=answer, max_prompt_chars=50).status == 200
 
 
 @pytest.mark.parametrize("path", ALL_POSTS)
@@ -431,8 +451,18 @@ def test_a_name_cannot_be_shared_by_two_dialects() -> None:
         await stage.ask("POST", "/stream", CHAT, headers=headers).done()
         other = await stage.ask("POST", "/api/chat", CHAT, headers=headers).done()
         assert error_json(other) == (409, "conflict_error", "x-run-id")
-        text = "x-run-id: is that of another run, which speaks the text dialect"
-        assert other.json["error"]["message"] == text
+        assert other.json["error"]["message"] == "x-run-id: is that of another request"
+
+    in_one_relay(story, WHOLE)
+
+
+def test_a_name_cannot_be_shared_by_two_requests() -> None:
+    async def story(stage: Stage) -> None:
+        headers = {"x-run-id": RUN_ID}
+        await stage.ask("POST", "/stream", {"message": "one"}, headers=headers).done()
+        other = await stage.ask("POST", "/stream", {"message": "two"}, headers=headers).done()
+        assert error_json(other) == (409, "conflict_error", "x-run-id")
+        assert len(other.calls) <= 1
 
     in_one_relay(story, WHOLE)
 

@@ -33,3 +33,8 @@ def test_the_text_of_content_blocks_counts_and_earlier_messages_do_not() -> None
 def test_a_request_without_messages_gets_the_plain_answer() -> None:
     request = RecordedRequest("POST", "/v1/messages", {}, {"messages": []})
     assert DemoPlayer().repertoire.choose(request) == shipped_fixtures()["plain"]
+
+
+@pytest.mark.parametrize("content", [5, None, [], [5], {}, [{"text": 7}]])
+def test_content_without_text_gets_the_plain_answer(content: Any) -> None:
+    assert chosen(content) == "plain"
