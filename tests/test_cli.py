@@ -373,6 +373,23 @@ def test_the_token_may_come_from_the_environment() -> None:
         caught.value.close()
 
 
+def test_a_body_that_is_too_large_is_refused_in_json_naming_it() -> None:
+    with Command("serve", "--port", "0", env={"ANTHROPIC_API_KEY": KEY}) as command:
+        large = Request(f"{command.base_url}/stream", b" " * (33 * 1024 * 1024), {"content-type": "application/json"})
+        with pytest.raises(HTTPError) as caught, urlopen(large, timeout=20):
+            pass
+        with caught.value as refusal:
+            assert (refusal.code, json.load(refusal)["error"]["field"]) == (413, "body")
+
+
+@pytest.mark.parametrize("number", ["0", "-5", "many"])
+def test_an_answer_has_room_for_a_token_at_least(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["ask", "hi", "--max-tokens", number])
+    assert left.value.code == 2
+    assert "--max-tokens" in capsys.readouterr().err
+
+
 def test_at_sigterm_an_open_stream_gets_its_last_word(background: Background) -> None:
     gate = background.gate(free=1)
     upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
