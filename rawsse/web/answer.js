@@ -309,7 +309,9 @@ export class Answer {
     const details = make("details", "facts");
     const table = make("dl");
     for (const [name, value] of this.#meter.rows) table.append(make("dt", "", name), make("dd", "", value));
-    details.append(make("summary", "", this.#meter.final || "no numbers"), table);
+    const summary = make("summary", "", this.#meter.final || "no numbers");
+    details.append(summary, table);
+    details.addEventListener("toggle", () => this.#box.grown(summary));
     return [...this.#sources(), ...(table.childElementCount ? [details] : [])];
   }
 

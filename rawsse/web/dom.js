@@ -56,6 +56,13 @@ export class FollowingBox {
     this.#box.scrollTop = this.#box.scrollHeight;
   }
 
+  /** Something opened or closed below `head` at the reader's wish: show what came, but never at the cost of its head. */
+  grown(head) {
+    if (!this.#isAtEnd) return;
+    this.toEnd();
+    head.scrollIntoView({ block: "nearest" });
+  }
+
   #measure() {
     const { scrollHeight, scrollTop, clientHeight } = this.#box;
     return scrollHeight - scrollTop - clientHeight <= END_PX;

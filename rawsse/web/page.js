@@ -48,14 +48,20 @@ async function reply(turns) {
   const ending = await read(run, turns, answer);
   const hasText = answer.text.trim() !== ""; // the API refuses a message without any
   if (hasText) turns.push({ role: "assistant", content: answer.text });
+  // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
+  const refused = ending.kind === "failed" && !answer.hasContent ? turns.pop() : null;
   answer.finish(ending, () => {
     if (current) return;
     if (hasText) turns.pop();
+    if (refused) turns.push(refused);
+    if (prompt.value === refused?.content) prompt.value = "";
     answer.element.remove();
     prompt.focus();
     reply(turns);
   });
-  if (current === run) showIdle(wordsFor(ending, answer));
+  if (current !== run) return;
+  if (refused) prompt.value ||= refused.content; // to be mended there, unless the next one is being written already
+  showIdle(wordsFor(ending, answer));
 }
 
 /** Read a run to its end; return what end that is. */

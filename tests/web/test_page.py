@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .chat_page import Chat
-from .scripted_server import answer, close_block, delta, done, error, finish, frame, open_block, script, start
+from .scripted_server import Exchange, answer, close_block, delta, done, error, finish, frame, open_block, script, start
 
 pytestmark = pytest.mark.real
 
@@ -228,6 +228,60 @@ def test_a_refused_field_is_named(chat: Chat) -> None:
     post.end(json.dumps({"type": "error", "error": fields}).encode())
     words = chat.see(".ending p").text_content()
     assert words == "messages: too many (status 400, invalid_request_error, field messages)"
+
+
+def refuse(post: Exchange, status: int = 413) -> None:
+    post.head(status, {"content-type": "application/json"})
+    post.end(json.dumps(error("request_too_large", "messages: too long")).encode())
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_refused_question_does_not_go_along_with_the_next_one(chat: Chat, status: int) -> None:
+    chat.ask("First").end(b"".join(answer("Fine.")))
+    chat.wait_for_end()
+    chat.type_and_send("x" * 1000)
+    refuse(chat.server.next("POST", "/api/chat"), status)
+    chat.see(".again")
+    said = [message["content"] for message in chat.ask("hello").body["messages"]]
+    assert said == ["First", "Fine.", "hello"]
+
+
+def test_a_refused_first_question_leaves_the_conversation_empty(chat: Chat) -> None:
+    chat.type_and_send("x" * 400_001)
+    refuse(chat.server.next("POST", "/api/chat"))
+    chat.see(".again")
+    assert chat.ask("hello").body["messages"] == [{"role": "user", "content": "hello"}]
+
+
+def test_a_question_refused_within_the_stream_is_taken_back_too(chat: Chat) -> None:
+    chat.ask("Bad").end(frame(1, error("invalid_request_error", "no")) + done(2))
+    chat.see(".again")
+    assert chat.ask("hello").body["messages"] == [{"role": "user", "content": "hello"}]
+
+
+def test_a_refused_question_is_back_in_the_prompt_to_be_mended(chat: Chat) -> None:
+    chat.type_and_send("Too long")
+    refuse(chat.server.next("POST", "/api/chat"))
+    chat.see(".again")
+    assert (chat.page.locator("#prompt").input_value(), chat.focus) == ("Too long", "prompt")
+    assert chat.page.locator(".question .text").all_text_contents() == ["Too long"]
+
+
+def test_a_refused_question_does_not_replace_what_is_being_written(chat: Chat) -> None:
+    chat.type_and_send("Too long")
+    post = chat.server.next("POST", "/api/chat")
+    chat.page.locator("#prompt").fill("The next")
+    refuse(post)
+    chat.see(".again")
+    assert chat.page.locator("#prompt").input_value() == "The next"
+
+
+def test_try_again_asks_a_refused_question_once_more(chat: Chat) -> None:
+    chat.type_and_send("Why?")
+    refuse(chat.server.next("POST", "/api/chat"))
+    chat.page.get_by_role("button", name="Try again").click()
+    assert chat.server.begin().body["messages"] == [{"role": "user", "content": "Why?"}]
+    assert chat.page.locator("#prompt").input_value() == ""
 
 
 def test_an_error_after_content_keeps_the_text_and_marks_it_incomplete(chat: Chat) -> None:

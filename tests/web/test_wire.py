@@ -75,3 +75,17 @@ def test_who_scrolls_up_in_the_conversation_stays_there(chat: Chat) -> None:
     post.end(b"".join(frames[3:]))
     chat.wait_for_end()
     assert chat.scroll_top("conversation") == 5
+
+
+def test_numbers_that_are_opened_at_the_end_of_the_conversation_are_seen(chat: Chat) -> None:
+    chat.ask().end(b"".join(answer("line\n" * 100)))
+    chat.see("details.facts summary").click()
+    chat.wait_until(f"() => $('details.facts')[0].open && {FROM_END.format(id='conversation')} < 1")
+
+
+def test_numbers_that_do_not_fit_are_shown_from_their_head_on(chat: Chat) -> None:
+    chat.page.set_viewport_size({"width": 320, "height": 320})
+    chat.ask().end(b"".join(answer("line\n" * 100)))
+    chat.see("details.facts summary").click()
+    top = "$('details.facts summary')[0].getBoundingClientRect().top - conversation.getBoundingClientRect().top"
+    chat.wait_until(f"() => $('details.facts')[0].open && Math.abs({top}) < 1")
