@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.answers import ASK, SSE_HEAD, chunked
-from support.clock import run
-from support.sockets import serving
+from support.answers import ASK
 
 import rawsse
 from rawsse.client import AsyncClient
-from rawsse.errors import APIError, OverloadedError
+from rawsse.errors import APIError, APIStatusError, OverloadedError
 from rawsse.messages import Message, MessageBuilder
-from rawsse.sse import Decoder
+from rawsse.relay import Relay
+from rawsse.replay import ReplayServer
+from rawsse.server import Server
+from rawsse.sse import Decoder, Event
 
 FOLDER = Path(os.environ.get("RAWSSE_RECORDINGS") or Path(rawsse.__file__).parents[2] / "shared" / "recordings")
 FILES = sorted(FOLDER.glob("*.sse"))
@@ -137,28 +138,15 @@ def test_the_official_sdk_raises_too(name: str, sdk: Callable[[bytes], Any]) -> 
     assert caught.value.body == error.raw
 
 
-# --- Through a socket and the client -------------------------------------------------------------------------------
+# --- From the player, through the client -----------------------------------------------------------------------------
 
 
-def handler_for(bodies: list[bytes]) -> Callable[..., Awaitable[None]]:
-    """Answers `POST /3/v1/messages` with body 3, in chunks whose size changes from one answer to the next."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        number = int(request.split(b"/")[1])
-        data, size = bodies[number], 100 + 97 * number
-        writer.write(SSE_HEAD + chunked(*(data[at : at + size] for at in range(0, len(data), size))))
-        await writer.drain()
-        await reader.read()
-
-    return answer
-
-
-async def outcomes(bodies: list[bytes]) -> list[Message | APIError]:
+async def outcomes() -> list[Message | APIError]:
+    """What the client makes of each recording, played over a socket in pieces that end anywhere."""
     results: list[Message | APIError] = []
-    async with serving(handler_for(bodies)) as origin:
-        for number in range(len(bodies)):
-            client = AsyncClient(api_key="x", base_url=f"{origin}/{number}", strict=False)
+    async with ReplayServer(FILES, split=997) as api:
+        client = AsyncClient(api_key="x", base_url=api.base_url, strict=False)
+        for _ in FILES:
             try:
                 results.append(await client.messages.create(**ASK))
             except APIError as exc:
@@ -166,11 +154,54 @@ async def outcomes(bodies: list[bytes]) -> list[Message | APIError]:
     return results
 
 
-def test_each_recording_comes_through_a_socket_as_it_was() -> None:
-    bodies = [path.read_bytes() for path in FILES]
-    for path, body, outcome in zip(FILES, bodies, run(outcomes(bodies)), strict=True):
+def test_each_recording_comes_through_player_and_client_as_it_was() -> None:
+    for path, outcome in zip(FILES, asyncio.run(outcomes()), strict=True):
         if path.name in ERRORS:
             assert type(outcome) is OverloadedError, path.name
         else:
             assert isinstance(outcome, Message), path.name
-            assert outcome == fold(body, strict=False).message, path.name
+            assert outcome == fold(path.read_bytes(), strict=False).message, path.name
+
+
+# --- From the player, through the relay ------------------------------------------------------------------------------
+
+
+def events_of(data: bytes) -> list[Event]:
+    """The events up to message_stop, without what comes after it."""
+    events = Decoder().feed(data)
+    names = [event.event for event in events]
+    return events[: names.index("message_stop") + 1] if "message_stop" in names else events
+
+
+async def relayed() -> list[list[Event]]:
+    """The events that the relay sends for each recording, player, client, relay and server being real."""
+    async with (
+        ReplayServer(FILES, split=997) as api,
+        AsyncClient(api_key="x", base_url=api.base_url) as upstream,
+        Server(Relay(upstream), port=0) as server,
+    ):
+        client = AsyncClient(api_key="x", base_url=server.base_url)
+        return [await sent_by(client) for _ in FILES]
+
+
+async def sent_by(relay: AsyncClient) -> list[Event]:
+    got: list[Event] = []
+    stream = relay.messages.events(ASK, strict=False)
+    try:
+        async with stream:
+            async for event in stream:
+                got.append(event.sse)  # noqa: PERF401 - what came before an error counts
+    except APIStatusError as exc:
+        got.append(stream.error_event.sse if stream.error_event else Event("error", json.dumps(exc.body)))
+    return got
+
+
+def test_each_recording_comes_through_player_and_relay_as_it_was() -> None:
+    for path, got in zip(FILES, asyncio.run(relayed()), strict=True):
+        wanted = events_of(path.read_bytes())
+        if path.name in WITHOUT_TAIL:
+            wanted.append(Event("message_stop", '{"type":"message_stop"}'))
+        if path.name in ERRORS and len(wanted) == 1:  # nothing but an error: it is answered as one, in JSON
+            assert json.loads(got[0].data) == json.loads(wanted[0].data), path.name
+        else:
+            assert got == wanted, path.name
