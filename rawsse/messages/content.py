@@ -60,8 +60,9 @@ class Usage(Lens):
     @property
     def total_input_tokens(self) -> int:
         """Fresh, written to the cache and read from the cache: what the context window held."""
-        cached = (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
-        return int(self.raw.get("input_tokens") or 0) + cached
+        names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        counts = [self.raw.get(name) for name in names]
+        return sum(count for count in counts if isinstance(count, int))
 
 
 class Block(Lens):
@@ -243,8 +244,9 @@ class Message(Lens):
         those of the message, unchanged. A tool call that is kept needs its `tool_result` in your next turn.
         """
         blocks = self.content
+        # As text, since the wire's JSON may have anything there, also what no set can hold.
         answered = {
-            block.get("tool_use_id") for block in blocks if isinstance(block, ToolResultBlock) and block.complete
+            str(block.get("tool_use_id")) for block in blocks if isinstance(block, ToolResultBlock) and block.complete
         }
         # With `pause_turn` the API itself goes on with the server tool call that stands last.
         is_paused = self.stop_reason == "pause_turn"
@@ -252,7 +254,7 @@ class Message(Lens):
         return {"role": "assistant", "content": content} if content else None
 
 
-def _may_be_replayed(block: Block, answered: set[Any], *, is_paused: bool) -> bool:
+def _may_be_replayed(block: Block, answered: set[str], *, is_paused: bool) -> bool:
     match block:
         case TextBlock():
             # "messages: text content blocks must contain non-whitespace text", says the API, also to what it wrote itself.
@@ -260,5 +262,5 @@ def _may_be_replayed(block: Block, answered: set[Any], *, is_paused: bool) -> bo
         case ThinkingBlock():
             return bool(block.signature)
         case ServerToolUseBlock() | MCPToolUseBlock():
-            return block.complete and (is_paused or block.get("id") in answered)
+            return block.complete and (is_paused or str(block.get("id")) in answered)
     return block.complete

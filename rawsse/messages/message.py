@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase
+from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase, quote
 from rawsse.messages.block import BlockBuilder
 from rawsse.messages.content import KNOWN_BLOCK_TYPES, Citation, Message, look_at_block
 from rawsse.messages.events import (
@@ -156,8 +156,9 @@ class MessageBuilder:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the model stopped; None while it has not."""
-        return self._raw.get("stop_reason") if self._raw else None
+        """Why the model stopped; None while it has not. What is no string is no reason."""
+        reason = self._raw.get("stop_reason") if self._raw else None
+        return reason if isinstance(reason, str) else None
 
     @property
     def is_done(self) -> bool:
@@ -356,8 +357,9 @@ def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
     raw = block.raw
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
-            raw["citations"] = raw.get("citations") or []
-            raw["citations"].append(_citation(delta))
+            citation = _citation(delta)
+            raw["citations"] = _citations(raw)
+            raw["citations"].append(citation)
         case "signature_delta", "thinking":
             raw["signature"] = _string(delta, "signature")
         case "compaction_delta", "compaction":
@@ -408,6 +410,13 @@ def _citation(delta: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EventDataError("a citations_delta has no 'citation' that is an object")
     return value
+
+
+def _citations(block: dict[str, Any]) -> list[Any]:
+    value = block.get("citations")
+    if not isinstance(value, list | None):
+        raise EventDataError(f"a citations_delta came for a block whose 'citations' are no list: {quote(repr(value))}")
+    return value or []
 
 
 def _object(raw: dict[str, Any], name: str) -> dict[str, Any]:

@@ -115,8 +115,10 @@ class UIDialect:
 
     def _message_start(self, message: Chunk) -> list[Chunk]:
         self._usage.update(_object(message, "usage"))
-        chunks: list[Chunk] = [{"type": "start", "messageId": message.get("id", "")}, {"type": "start-step"}]
-        for index, block in enumerate(message.get("content") or []):
+        chunks: list[Chunk] = [{"type": "start", "messageId": _string(message, "id")}, {"type": "start-step"}]
+        content = message.get("content")
+        blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+        for index, block in enumerate(blocks):
             chunks += [*self._start(index, block), *self._stop(index)]
         return chunks
 
@@ -162,17 +164,17 @@ class UIDialect:
             return []
         part = {"id": str(index)}
         match delta.get("type"), block.get("type"):
-            case "text_delta", "text" if delta.get("text"):
-                return [{"type": "text-delta", **part, "delta": delta["text"]}]
-            case "thinking_delta", "thinking" if delta.get("thinking"):
-                return [{"type": "reasoning-delta", **part, "delta": delta["thinking"]}]
+            case "text_delta", "text" if text := _string(delta, "text"):
+                return [{"type": "text-delta", **part, "delta": text}]
+            case "thinking_delta", "thinking" if thinking := _string(delta, "thinking"):
+                return [{"type": "reasoning-delta", **part, "delta": thinking}]
             case "signature_delta", "thinking":
                 metadata = {"anthropic": {"signature": delta.get("signature")}}
                 return [{"type": "reasoning-delta", **part, "delta": "", "providerMetadata": metadata}]
-            case "input_json_delta", _ if index in self._inputs and delta.get("partial_json"):
-                self._inputs[index].append(delta["partial_json"])
+            case "input_json_delta", _ if index in self._inputs and (fragment := _string(delta, "partial_json")):
+                self._inputs[index].append(fragment)
                 call = {"toolCallId": str(block.get("id"))}
-                return [{"type": "tool-input-delta", **call, "inputTextDelta": delta["partial_json"]}]
+                return [{"type": "tool-input-delta", **call, "inputTextDelta": fragment}]
             case "citations_delta", "text":
                 return self._source(_object(delta, "citation"))
         return []
@@ -233,6 +235,12 @@ def _traits(block: Chunk) -> Chunk:
 def _object(raw: Mapping[str, Any], name: str) -> Chunk:
     value = raw.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def _string(raw: Mapping[str, Any], name: str) -> str:
+    """The string in a field; "" for any other value, which would end the chat: the client checks each chunk's types."""
+    value = raw.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _refuse(constant: str) -> NoReturn:

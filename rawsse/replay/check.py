@@ -251,14 +251,18 @@ class _Checker:
             self.find("message-usage", f"{kind} has no usage with output_tokens")
 
     def _check_block(self, block: dict[str, Any]) -> None:
-        if block.get("type") not in KNOWN_BLOCK_TYPES:
-            self.find("event-unknown", f"a block of type {_type(block)}", "note")
+        self._check_known("a block of type", block.get("type"), KNOWN_BLOCK_TYPES)
         if isinstance(call := block.get("id"), str):
             self._calls.add(call)
-        if "tool_use_id" in block and block["tool_use_id"] not in self._calls:
-            self.find(
-                "block-result", f"a result for {quote(str(block['tool_use_id']))}, which was not called", "warning"
-            )
+        if "tool_use_id" in block and (named := str(block["tool_use_id"])) not in self._calls:
+            self.find("block-result", f"a result for {quote(named)}, which was not called", "warning")
+
+    def _check_known(self, what: str, value: Any, known: frozenset[str]) -> None:
+        """New names may come at any time; what is no name at all breaks readers."""
+        if not isinstance(value, str):
+            self.find("event-data", f"{what} {quote(repr(value))}, which is no string")
+        elif value not in known:
+            self.find("event-unknown", f"{what} {quote(value)}", "note")
 
     def _check_whole_block(self, index: int) -> None:
         self._closed.add(index)
@@ -277,9 +281,8 @@ class _Checker:
             self.find("event-data", "message_delta has no 'delta' that is an object")
             return
         self._check_usage("message_delta", event.get("usage"))
-        reason = delta.get("stop_reason")
-        if reason is not None and reason not in STOP_REASONS:
-            self.find("event-unknown", f"the stop reason {quote(str(reason))}", "note")
+        if (reason := delta.get("stop_reason")) is not None:
+            self._check_known("the stop reason", reason, STOP_REASONS)
         for index, block in enumerate(self._blocks()):
             if not block.complete and index not in self._closed:
                 self.find("block-open", f"block {index} is still open", "note")

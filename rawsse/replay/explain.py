@@ -100,12 +100,12 @@ class _Explanation:
         if message is None:
             yield "message  none: message_start never came"
             return
-        yield f"message  {message.id}, {message.model}, stop reason {message.stop_reason}"
+        yield f"message  {message.get('id')}, {message.get('model')}, stop reason {message.stop_reason}"
         yield f"         usage: {_json(message.usage.raw)}"
         for index, block in enumerate(message.content):
             shown = {name: value for name, value in block.raw.items() if name != "type"}
             open_mark = "" if block.complete else "  (not complete)"
-            yield f"  [{index}] {block.type}{open_mark}: {_cut(_json(shown))}"
+            yield f"  [{index}] {block.get('type')}{open_mark}: {_cut(_json(shown))}"
 
     def _verdict(self) -> str:
         builder = self._builder

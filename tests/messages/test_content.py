@@ -267,3 +267,16 @@ def test_what_is_sent_back_is_a_copy() -> None:
     assert turn is not None
     turn["content"][0]["input"]["a"] = 1
     assert answer.content[0].input == {}
+
+
+@pytest.mark.parametrize("odd", [{}, ["x"]])
+def test_a_call_and_a_result_whose_ids_are_no_strings_can_be_replayed(odd: object) -> None:
+    call = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    result = {"type": "web_search_tool_result", "tool_use_id": odd, "content": []}
+    assert Message({"content": [call, result]}).replayable() == {"role": "assistant", "content": [result]}
+    assert Message({"content": [{**call, "id": odd}]}).replayable() is None
+
+
+def test_token_counts_that_are_no_numbers_are_not_counted() -> None:
+    odd = {"input_tokens": "x", "cache_creation_input_tokens": [], "cache_read_input_tokens": 7}
+    assert Usage(odd).total_input_tokens == 7

@@ -386,3 +386,18 @@ def test_half_a_surrogate_pair_does_not_stop_the_count() -> None:
     builder = MessageBuilder()
     builder.feed(sse)
     assert builder.message is not None
+
+
+def test_a_citation_for_a_block_whose_citations_are_no_list_is_refused() -> None:
+    builder = fold([start(), block_start(0, {"type": "text", "text": "", "citations": "x"})])
+    with pytest.raises(EventDataError, match="a block whose 'citations' are no list: \"'x'\""):
+        builder.feed(to_sse(delta(0, "citations_delta", citation={"type": "char_location"})))
+    assert builder.message is not None
+    assert builder.message.content[0].raw["citations"] == "x"
+
+
+@pytest.mark.parametrize("odd", [5, [], {}, True])
+def test_a_stop_reason_that_is_no_string_is_none(odd: object) -> None:
+    builder = fold([start(), {"type": "message_delta", "delta": {"stop_reason": odd}, "usage": {}}])
+    assert builder.stop_reason is None
+    assert not builder.is_complete

@@ -25,7 +25,7 @@ from support.streams import (
 )
 
 from rawsse.errors import APIError
-from rawsse.messages import Ending, MessageBuilder
+from rawsse.messages import Ending, MessageBuilder, read_event
 from rawsse.relay.dialects import Failure, InvalidRequest
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.sse import Decoder, Event
@@ -85,6 +85,33 @@ def test_a_text_answer_is_a_message_with_one_step_and_one_text() -> None:
             "messageMetadata": {"usage": {"input_tokens": 10, "output_tokens": 7}},
         },
     ]
+
+
+def said(*raws: Raw) -> list[Chunk]:
+    """The chunks for events that no fold has seen before: they may hold anything."""
+    dialect = UIDialect()
+    events = [event for raw in raws if (event := read_event(to_sse(raw))) is not None]
+    return [json.loads(frame.data) for event in events for frame in dialect.event(event)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "field"),
+    [
+        (TEXT, "text_delta", "text"),
+        (THINKING, "thinking_delta", "thinking"),
+        (tool_block(), "input_json_delta", "partial_json"),
+    ],
+)
+def test_a_fragment_that_is_no_string_is_left_out(raw: Raw, kind: str, field: str) -> None:
+    begun = said(block_start(0, raw))
+    assert said(block_start(0, raw), delta(0, kind, **{field: 5})) == begun
+    assert len(said(block_start(0, raw), delta(0, kind, **{field: "5"}))) == len(begun) + 1
+
+
+def test_a_message_that_begins_with_what_is_no_block_begins_without_it() -> None:
+    begun: list[Chunk] = [{"type": "start", "messageId": ""}, {"type": "start-step"}]
+    assert said({"type": "message_start", "message": {"id": 5, "content": ["x"]}}) == begun
+    assert said({"type": "message_start", "message": {"content": 5}}) == begun
 
 
 @pytest.mark.parametrize("body", bodies())

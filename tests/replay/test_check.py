@@ -267,3 +267,24 @@ def test_real_streams_break_no_rule_but_for_those_that_are_known_to() -> None:
         if rules := {finding.rule for finding in check(Recording.load(path)) if finding.severity != "note"}:
             broken[path.name] = rules
     assert broken == KNOWN_BROKEN
+
+
+def findings_of_odd(old: bytes, new: bytes) -> list[str]:
+    body = GOOD.replace(BLOCK, SEARCH).replace(DELTA, b"")
+    assert old in body
+    return [f"{finding.severity}: {finding.rule}: {finding.text}" for finding in check(body.replace(old, new))]
+
+
+def test_a_block_type_that_is_no_string_is_an_error() -> None:
+    expected = "error: event-data: a block of type \"['x']\", which is no string"
+    assert expected in findings_of_odd(b'"type":"web_search_tool_result"', b'"type":["x"]')
+
+
+def test_a_stop_reason_that_is_no_string_is_an_error() -> None:
+    expected = "error: event-data: the stop reason '{}', which is no string"
+    assert expected in findings_of_odd(b'"stop_reason":"end_turn"', b'"stop_reason":{}')
+
+
+def test_a_result_for_a_call_whose_id_is_no_string_was_not_called() -> None:
+    expected = "warning: block-result: a result for '[]', which was not called"
+    assert expected in findings_of_odd(b'"tool_use_id":"s1"', b'"tool_use_id":[]')

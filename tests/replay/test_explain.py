@@ -75,3 +75,9 @@ def test_every_event_of_a_shipped_recording_is_in_its_explanation(name: str) -> 
     recording = shipped_fixtures()[name]
     whole_events = recording.body.count(b"\n\n")
     assert explain(recording).count("  > event ") == whole_events
+
+
+def test_a_message_and_a_block_without_their_fields_are_shown_all_the_same() -> None:
+    text = explain(Recording.from_sse(b'data: {"type":"message_start","message":{"content":[{"a":1}]}}\n\n'))
+    assert "\nmessage  None, None, stop reason None\n" in text
+    assert '\n  [0] None: {"a": 1}\n' in text
