@@ -50,6 +50,8 @@ async function reply(turns) {
   if (hasText) turns.push({ role: "assistant", content: answer.text });
   // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
   const refused = ending.kind === "failed" && !answer.hasContent ? turns.pop() : null;
+  // To be mended there, unless the next one is being written. Before `finish`, which scrolls to what a grown prompt hides.
+  if (refused && current === run) prompt.value ||= refused.content;
   answer.finish(ending, () => {
     if (current) return;
     if (hasText) turns.pop();
@@ -59,9 +61,7 @@ async function reply(turns) {
     prompt.focus();
     reply(turns);
   });
-  if (current !== run) return;
-  if (refused) prompt.value ||= refused.content; // to be mended there, unless the next one is being written already
-  showIdle(wordsFor(ending, answer));
+  if (current === run) showIdle(wordsFor(ending, answer));
 }
 
 /** Read a run to its end; return what end that is. */

@@ -89,3 +89,12 @@ def test_numbers_that_do_not_fit_are_shown_from_their_head_on(chat: Chat) -> Non
     chat.see("details.facts summary").click()
     top = "$('details.facts summary')[0].getBoundingClientRect().top - conversation.getBoundingClientRect().top"
     chat.wait_until(f"() => $('details.facts')[0].open && Math.abs({top}) < 1")
+
+
+def test_a_refusal_is_seen_above_the_long_question_that_is_back_in_the_prompt(chat: Chat) -> None:
+    chat.type_and_send("x" * 400_001)
+    post = chat.server.next("POST", "/api/chat")
+    post.head(413, {"content-type": "application/json"})
+    post.end(b"{}")
+    chat.see(".again")
+    chat.wait_until(f"() => form[0].clientHeight > 100 && {FROM_END.format(id='conversation')} < 1")
