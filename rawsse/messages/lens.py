@@ -17,12 +17,18 @@ Objects inside are looked at through lenses as well, of the class that `FIELDS` 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-__all__ = ["Lens"]
+__all__ = ["Lens", "copied"]
+
+
+def copied(raw: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy of a JSON object. By way of its text: what `json` could read it can write, however deep it is nested, where
+    `copy.deepcopy` gives up at 300 levels. That takes a few times as long; but nobody copies a message for each event."""
+    copy: dict[str, Any] = json.loads(json.dumps(raw))
+    return copy
 
 
 class Lens:
@@ -89,7 +95,7 @@ class Lens:
 
     def to_dict(self) -> dict[str, Any]:
         """A deep copy of the JSON, nothing added and nothing left out."""
-        return copy.deepcopy(self.raw)
+        return copied(self.raw)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The JSON as text: compact, or indented by so many spaces; not escaped beyond what JSON needs."""

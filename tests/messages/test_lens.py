@@ -144,3 +144,8 @@ def test_it_can_be_copied_and_pickled(again: Any) -> None:
 
 def test_a_special_method_is_never_looked_for_in_the_json() -> None:
     assert not hasattr(Cat({"__len_hint__": 1}), "__len_hint__")
+
+
+def test_a_copy_may_be_nested_as_deep_as_json_is_read() -> None:
+    raw = json.loads('{"odd":' + "[" * 900 + "]" * 900 + "}")
+    assert Lens(raw).to_dict() == raw
