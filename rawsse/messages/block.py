@@ -14,11 +14,11 @@ cost linear time. A tool's input is parsed once, strictly, when its block ends; 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from rawsse.errors import EventDataError, PartialJSONError, quote
+from rawsse.messages.lens import parse_json
 from rawsse.messages.partial_json import PartialJSON
 
 __all__ = ["BlockBuilder"]
@@ -94,7 +94,7 @@ class BlockBuilder:
             return
         if any(self.fragments):  # a tool without arguments may stream nothing, or only empty strings
             try:
-                self.raw["input"] = json.loads(self.input_text, parse_constant=_refuse)
+                self.raw["input"] = parse_json(self.input_text)
             except (ValueError, RecursionError):
                 self._read_ahead()
                 return
@@ -135,9 +135,3 @@ def _growing_field(raw: dict[str, Any]) -> str | None:
         fields = (("input", dict), ("text", str), ("thinking", str))
         return next((name for name, kind in fields if isinstance(raw.get(name), kind)), None)
     return known
-
-
-def _refuse(constant: str) -> NoReturn:
-    # RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
-    # permitted." Python's parser takes them; the API would not take them back.
-    raise ValueError(f"{constant} is no JSON")

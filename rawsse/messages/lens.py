@@ -19,9 +19,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
-__all__ = ["Lens", "copied"]
+__all__ = ["Lens", "copied", "object_at", "parse_json"]
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The JSON value that `text` is. Raises `ValueError` or `RecursionError`.
+
+    RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
+    permitted." Python's parser takes them; the API would not take them back.
+    """
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON value")
+
+
+def object_at(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The JSON object in a field; an empty one if there is none, or something else."""
+    value = raw.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def copied(raw: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from rawsse.messages.events import (
     UnknownEvent,
     read_event,
 )
+from rawsse.messages.lens import object_at
 from rawsse.sse import Event
 
 __all__ = ["MAX_MESSAGE_BYTES", "REPAIRS", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
@@ -265,7 +266,7 @@ class MessageBuilder:
         self._blocks += [BlockBuilder(_own(block), complete=True) for block in content]
         self._positions = {position: position for position in range(len(content))}
         raw["content"] = [block.raw for block in self._blocks]
-        raw["usage"] = dict(_object(raw, "usage"))
+        raw["usage"] = dict(object_at(raw, "usage"))
         raw.setdefault("stop_reason", None)
         raw.setdefault("stop_sequence", None)
         self._raw = raw
@@ -283,7 +284,7 @@ class MessageBuilder:
         message = self._so_far
         message["content"].append(block.raw)
         self.has_content = True
-        if block.raw.get("type") == "fallback" and (model := _object(block.raw, "to").get("model")):
+        if block.raw.get("type") == "fallback" and (model := object_at(block.raw, "to").get("model")):
             message["model"] = model
 
     def _apply_delta(self, event: ContentBlockDelta) -> None:
@@ -310,10 +311,10 @@ class MessageBuilder:
     def _apply_message_delta(self, event: MessageDelta) -> None:
         self._leave_block()
         message = self._so_far
-        delta = _object(event.raw, "delta").items()
+        delta = object_at(event.raw, "delta").items()
         message.update({k: v for k, v in delta if k not in _FOLDED and (v is not None or k.startswith("stop_"))})
         # "The token counts shown in the usage field of the message_delta event are cumulative": replaced, never added.
-        message["usage"].update({k: v for k, v in _object(event.raw, "usage").items() if v is not None})
+        message["usage"].update({k: v for k, v in object_at(event.raw, "usage").items() if v is not None})
         # What else it says of the message (`context_management` …) stands beside `delta`.
         message.update({k: v for k, v in event.raw.items() if k not in _FOLDED and k != "delta" and v is not None})
 
@@ -417,8 +418,3 @@ def _citations(block: dict[str, Any]) -> list[Any]:
     if not isinstance(value, list | None):
         raise EventDataError(f"a citations_delta came for a block whose 'citations' are no list: {quote(repr(value))}")
     return value or []
-
-
-def _object(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    value = raw.get(name)
-    return value if isinstance(value, dict) else {}

@@ -12,24 +12,23 @@ and the header fields of pages of other origins. It refuses to know routes, runs
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
+from rawsse.messages.lens import parse_json
 from rawsse.relay.dialects import InvalidRequest
 from rawsse.relay.guard import Guard
 
-__all__ = ["MAX_NESTING", "Answer", "Exchange", "Receive", "Scope", "Send"]
+if TYPE_CHECKING:  # ASGI's types only: the relay runs under any server
+    from rawsse.server import Receive, Scope, Send
+
+__all__ = ["MAX_NESTING", "Answer", "Exchange"]
 
 MAX_NESTING = 200
 """Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
 read a body in one place and not write it in another."""
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 JSON = ("content-type", "application/json")
 
@@ -83,7 +82,7 @@ class Exchange:
         data = await self._read_body()
         try:
             text = data.decode()
-            body = json.loads(text, parse_constant=_refuse)
+            body = parse_json(text)
             _check_nesting(body)
             _check_text(text, body)
         except RecursionError:
@@ -169,10 +168,6 @@ def _path_within(root: str, path: str) -> str:
     """The path as the relay's routes know it: in a mounted application it may or may not begin with `root_path`."""
     root = root.rstrip("/")
     return path.removeprefix(root) if path == root or path.startswith(root + "/") else path
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON value")  # though Python would take it, and the API would not
 
 
 def _check_nesting(body: object) -> None:

@@ -10,9 +10,8 @@ failure must be said with an `error` chunk.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from rawsse.messages.ending import Ending
 from rawsse.messages.events import (
@@ -23,6 +22,7 @@ from rawsse.messages.events import (
     MessageStart,
     StreamEvent,
 )
+from rawsse.messages.lens import object_at, parse_json
 from rawsse.relay.dialects import (
     COMMENT_HEARTBEAT,
     DONE,
@@ -100,7 +100,7 @@ class UIDialect:
             case MessageStart(raw={"message": message}):
                 return self._message_start(message)
             case MessageDelta():
-                self._usage.update(_object(event.raw, "usage"))
+                self._usage.update(object_at(event.raw, "usage"))
         return []
 
     def _find(self, index: int) -> int:
@@ -114,7 +114,7 @@ class UIDialect:
         return [chunk for at in lost for chunk in self._stop(at)]
 
     def _message_start(self, message: Chunk) -> list[Chunk]:
-        self._usage.update(_object(message, "usage"))
+        self._usage.update(object_at(message, "usage"))
         chunks: list[Chunk] = [{"type": "start", "messageId": _string(message, "id")}, {"type": "start-step"}]
         content = message.get("content")
         blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
@@ -176,7 +176,7 @@ class UIDialect:
                 call = {"toolCallId": str(block.get("id"))}
                 return [{"type": "tool-input-delta", **call, "inputTextDelta": fragment}]
             case "citations_delta", "text":
-                return self._source(_object(delta, "citation"))
+                return self._source(object_at(delta, "citation"))
         return []
 
     def _stop(self, index: int) -> list[Chunk]:
@@ -192,7 +192,7 @@ class UIDialect:
 
     def _tool_input(self, block: Chunk, text: str) -> Chunk:
         try:
-            given = json.loads(text, parse_constant=_refuse) if text else block.get("input", {})
+            given = parse_json(text) if text else block.get("input", {})
         except (ValueError, RecursionError):
             reason = "the input was cut, or is no JSON"
             return {"type": "tool-input-error", **_tool_call(block), "input": text, "errorText": reason}
@@ -232,19 +232,10 @@ def _traits(block: Chunk) -> Chunk:
     return {"providerExecuted": True}
 
 
-def _object(raw: Mapping[str, Any], name: str) -> Chunk:
-    value = raw.get(name)
-    return value if isinstance(value, dict) else {}
-
-
 def _string(raw: Mapping[str, Any], name: str) -> str:
     """The string in a field; "" for any other value, which would end the chat: the client checks each chunk's types."""
     value = raw.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON value")
 
 
 def _data(block: Chunk) -> Chunk:
@@ -398,7 +389,7 @@ def _assistant_block(part: Chunk) -> Chunk | None:
 
 def _thinking_block(part: Chunk) -> Chunk | None:
     """Thinking goes back only as the API can verify it: with its signature, or redacted."""
-    ours = _object(_object(part, "providerMetadata"), "anthropic")
+    ours = object_at(object_at(part, "providerMetadata"), "anthropic")
     if ours.get("redactedData"):
         return {"type": "redacted_thinking", "data": ours["redactedData"]}
     if ours.get("signature"):
