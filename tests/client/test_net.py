@@ -11,29 +11,11 @@ from typing import Any
 import certifi
 import pytest
 from support.clock import run, ticks
-from support.sockets import LOCALHOST, serving
+from support.sockets import LOCALHOST, serving, shout, trusting
 
 from rawsse.client import net
 from rawsse.client.net import READ_BYTES, Origin, TLSContext, connect
 from rawsse.errors import APIConnectionError, ConfigurationError
-
-
-def trusting() -> TLSContext:
-    return TLSContext(ssl.create_default_context(cafile=LOCALHOST))
-
-
-async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(100):
-        writer.write(data.upper())
-        await writer.drain()
-
-
-@pytest.fixture
-def listener() -> Any:
-    """A socket that the operating system lets people connect to, and that nobody serves."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        yield sock
-
 
 # --- Where a connection leads --------------------------------------------------------------------------------------
 

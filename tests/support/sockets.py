@@ -16,9 +16,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from rawsse.client.net import Origin
+from rawsse.client.net import Origin, TLSContext
 
-__all__ = ["LOCALHOST", "Handler", "serving"]
+__all__ = ["LOCALHOST", "Handler", "serving", "shout", "trusting"]
 
 LOCALHOST = Path(__file__).with_name("localhost.pem")
 """A certificate for localhost, 127.0.0.1 and ::1, and its key. Nobody trusts it but these tests."""
@@ -79,3 +79,15 @@ async def _serve(sock: socket.socket, handler: Handler, context: ssl.SSLContext 
         pass  # the client has gone
     finally:
         transport.abort()
+
+
+def trusting() -> TLSContext:
+    """What a client needs to trust that server."""
+    return TLSContext(ssl.create_default_context(cafile=LOCALHOST))
+
+
+async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A handler that sends back what it gets, in capitals."""
+    while data := await reader.read(100):
+        writer.write(data.upper())
+        await writer.drain()
