@@ -314,7 +314,7 @@ def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
         (["--token", ""], "a token must be printable ASCII without spaces, and not empty"),
         (["--token", "two words"], "a token must be printable ASCII without spaces, and not empty"),
         (["--port", "65536"], "cannot listen on host 127.0.0.1, port 65536: port must be 0-65535"),
-        (["--grace", "-1"], "grace_seconds may not be negative: -1.0"),
+        (["--grace", "-1"], "grace_seconds must be 0 or more, not -1.0"),
         (["--base-url", "ftp://example.org"], "the base URL must begin with http:// or https://"),
         (["--env-file", "gone"], "cannot read gone: No such file or directory"),
     ],

@@ -53,11 +53,8 @@ def test_every_exported_name_is_in_the_readme() -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    commands = re.search(r"\{(.*?)\}", _parser().format_usage()) or re.findall(
-        r"^    (\w+)  ", _parser().format_help(), re.M
-    )
-    names = commands[1].split(",") if isinstance(commands, re.Match) else commands
-    assert names
+    names = re.findall(r"^    (\w+)  ", _parser().format_help(), re.MULTILINE)
+    assert "demo" in names
     assert [name for name in names if f"`rawsse {name}" not in TEXT] == []
 
 

@@ -28,9 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from rawsse.errors import APIConnectionError, ConfigurationError, quote
 
-if (
-    TYPE_CHECKING
-):  # a context and its certificates are made only for an https origin (asyncio itself loads `ssl` always)
+if TYPE_CHECKING:  # asyncio loads `ssl` in any case; a context, and its certificates, only an https origin needs
     import ssl
 
 __all__ = ["READ_BYTES", "FakeStream", "Interrupted", "Origin", "Stream", "TLSContext", "Timeouts", "Waiter", "connect"]

@@ -61,7 +61,8 @@ MAX_RUNS = 10_000
 """Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
 
 MAX_KEPT_BYTES = 256 * 1024 * 1024
-"""What all runs together keep of their frames; above it, finished runs are forgotten early."""
+"""What finished runs together keep of their frames; above it, the oldest are forgotten early. Of an unfinished one nothing
+may be forgotten before its time: those are bounded one by one."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -83,8 +84,8 @@ class RunLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not (value := getattr(self, field.name)) >= 0:  # also NaN
-                raise ConfigurationError(f"{field.name} may not be negative: {value}")
+            if not (value := getattr(self, field.name)) >= 0:  # NaN is not
+                raise ConfigurationError(f"{field.name} must be 0 or more, not {value}")
 
 
 class Gone(Exception):  # noqa: N818 - an answer to be given, not a failure of ours

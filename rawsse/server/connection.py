@@ -70,8 +70,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not (value := getattr(self, field.name)) >= 0:  # also NaN
-                raise ConfigurationError(f"{field.name} may not be negative: {value}")
+            if not (value := getattr(self, field.name)) >= 0:  # NaN is not
+                raise ConfigurationError(f"{field.name} must be 0 or more, not {value}")
 
 
 class Connection(asyncio.Protocol):

@@ -693,7 +693,7 @@ def test_finished_runs_together_keep_no_more_than_they_may() -> None:
 
 @pytest.mark.parametrize("limit", ["grace_seconds", "keep_seconds", "max_log_bytes", "max_runs"])
 def test_a_limit_may_not_be_negative(limit: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{limit} may not be negative: -1$"):
+    with pytest.raises(ConfigurationError, match=f"^{limit} must be 0 or more, not -1$"):
         RunLimits(**{limit: -1})
 
 

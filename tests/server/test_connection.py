@@ -644,7 +644,7 @@ def test_a_deadline_that_passes_when_the_client_has_just_left_does_nothing() -> 
 
 
 def test_a_negative_limit_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^head_seconds may not be negative: -1$"):
+    with pytest.raises(ConfigurationError, match=r"^head_seconds must be 0 or more, not -1$"):
         Limits(head_seconds=-1)
 
 
