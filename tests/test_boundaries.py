@@ -16,8 +16,10 @@ from support.clock import run
 from support.sockets import serving
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import FakeStream, Origin, Stream, Timeouts, TLSContext, connect
+from rawsse.client.net import FakeStream, Stream, TLSContext, connect
+from rawsse.client.route import Route
 
 # As short as an answer can be, since it is read a thousand times, and with CRLF: one more place to cut.
 BODY = """event: message_start
@@ -149,8 +151,8 @@ async def over_a_socket(segments: list[bytes]) -> tuple[str, list[int]]:
                 await reading.wait_for(lambda: watched[0].ends[-1:] == ends[-1:])
         await reader.read()
 
-    async def watch(origin: Origin, tls: TLSContext) -> Stream:
-        watched.append(Watched(await connect(origin, tls), reading))
+    async def watch(route: Route, tls: TLSContext) -> Stream:
+        watched.append(Watched(await connect(route, tls), reading))
         return watched[0]
 
     ends: list[int] = []

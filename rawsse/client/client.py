@@ -15,13 +15,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from urllib.parse import urlsplit
 
+from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import Origin, Stream, Timeouts, TLSContext, connect
+from rawsse.client.net import Connect, TLSContext, connect
+from rawsse.client.route import Origin, Route
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.errors import ConfigurationError, quote
 from rawsse.http1 import MAX_HEAD_BYTES
@@ -42,8 +44,6 @@ DEFAULT_BASE_URL = "https://api.anthropic.com"
 
 # RFC 3986, 2: what may stand in a URL, less the delimiters that a base URL has no use for.
 _URL_CHARS = re.compile(r"[A-Za-z0-9._~:@/\[\]!$&'()*+,;=%-]*")
-
-Connect = Callable[[Origin, TLSContext], Awaitable[Stream]]
 
 
 class AsyncClient:
@@ -130,7 +130,7 @@ class AsyncClient:
             body=_encode(body),
         )
         return Exchange(
-            lambda: self._connect(self._origin, self._tls),
+            lambda: self._connect(Route(self._origin), self._tls),
             request,
             timeouts or self._timeouts,
             max_head_bytes=self._max_head_bytes,

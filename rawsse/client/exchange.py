@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from rawsse.client.net import READ_BYTES, Interrupted, Stream, Timeouts, Waiter
+from rawsse.client.clocks import Interrupted, Timeouts, Waiter
+from rawsse.client.net import READ_BYTES, Stream
 from rawsse.errors import (
     APIConnectionError,
     APIError,

@@ -1,16 +1,13 @@
-"""A byte stream to a peer: TCP, TLS, and waiting with a deadline.
+"""A byte stream to a peer: TCP and TLS.
 
-This file knows sockets, certificates and clocks. It refuses to know HTTP, and what the bytes mean.
+This file knows sockets and certificates. It refuses to know HTTP, and what the bytes mean.
 
-    stream = await connect(Origin("https", "api.anthropic.com", 443), tls)
+    stream = await connect(Route(Origin("https", "api.anthropic.com", 443)), tls)
     await stream.write(b"...")
     data = await stream.read(65536)          # b"" when the peer has closed
     stream.abort()                           # at once, from any task, any number of times
 
 `FakeStream` is the same thing made of byte chunks, for tests of whatever reads a `Stream`.
-
-Waiting. Every wait for the network goes through one `Waiter`, which ends it by a deadline or by `interrupt`, called from any
-task. So a stream that is closed while somebody waits for it wakes that somebody up, at any phase, even while connecting.
 """
 
 from __future__ import annotations
@@ -18,46 +15,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from rawsse.client.route import Origin, Route
 from rawsse.errors import APIConnectionError, ConfigurationError, quote
 
 if TYPE_CHECKING:  # asyncio loads `ssl` in any case; a context, and its certificates, only an https origin needs
     import ssl
 
-__all__ = ["READ_BYTES", "FakeStream", "Interrupted", "Origin", "Stream", "TLSContext", "Timeouts", "Waiter", "connect"]
+__all__ = ["READ_BYTES", "Connect", "FakeStream", "Stream", "TLSContext", "connect"]
 
 READ_BYTES = 64 * 1024
 """How much one read takes at most, and what the reader buffers before it lets TCP slow the peer down."""
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
-
-T = TypeVar("T")
-
-
-class Origin(NamedTuple):
-    """Where a connection leads: scheme ("http" or "https"), host (no brackets) and port."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def host_field(self) -> str:
-        """The value of the `Host` field: with the port, unless it is the scheme's own (RFC 9110, 7.2)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        own = {"http": 80, "https": 443}[self.scheme]
-        return host if self.port == own else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.host_field}"
 
 
 class Stream(Protocol):
@@ -263,11 +239,16 @@ class TLSContext:
         return self._context
 
 
-async def connect(origin: Origin, tls: TLSContext) -> Stream:
-    """Connect to `origin`, with TLS if its scheme is https. The caller sets the deadline and must `abort` the stream.
+Connect = Callable[[Route, TLSContext], Awaitable[Stream]]
+"""What makes a connection: `connect`, or a test's own that gives `FakeStream`s."""
+
+
+async def connect(route: Route, tls: TLSContext) -> Stream:
+    """Connect to the route's origin, with TLS if its scheme is https. The caller sets the deadline and must `abort` the stream.
 
     Raises `APIConnectionError` naming the origin, with the operating system's error as its cause.
     """
+    origin = route.origin
     secure: dict[str, Any] = {}
     if origin.scheme == "https":
         # We never say goodbye, we abort. The timeout is for asyncio, which does when it is cancelled after the handshake.
@@ -354,76 +335,3 @@ def _discard(attempt: asyncio.Task[socket.socket]) -> None:
     """What an attempt that lost came to is of no interest; a socket that it got all the same is closed."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
-
-
-# --- Waiting -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """The five clocks, in seconds; None turns one off.
-
-    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head (and for each 256 KiB of the
-    request to be sent). `silence`: no byte at all (a ping is a byte). `content`: no event but pings; generous, because
-    thinking takes long. `total`: the whole call.
-
-    Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
-    that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
-    """
-
-    connect: float | None = 10.0
-    head: float | None = 120.0
-    silence: float | None = 90.0
-    content: float | None = 600.0
-    total: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(
-                    f"timeouts: {name} must be a number of seconds above 0, or None, not {value!r}"
-                )
-
-
-class Interrupted(Exception):  # noqa: N818 - a signal between this file and its caller, not a failure
-    """`Waiter.interrupt` ended the wait."""
-
-
-class Waiter:
-    """Lets one task wait at a time, until a deadline or until somebody interrupts."""
-
-    def __init__(self) -> None:
-        self._scope: asyncio.Timeout | None = None
-        self._is_interrupted = False
-
-    async def wait(self, operation: Callable[[], Awaitable[T]], deadline: float) -> T:
-        """The result of `operation()`.
-
-        `deadline` is in the loop's time; `math.inf` for none. Raises `TimeoutError` at the deadline, `Interrupted` after
-        `interrupt` (before or during the wait), and what `operation` raises.
-        """
-        if self._is_interrupted:
-            raise Interrupted
-        when = None if deadline == math.inf else deadline
-        try:
-            async with asyncio.timeout_at(when) as self._scope:
-                result = await operation()
-        except Exception as exc:
-            if self._is_interrupted:  # what the operation says of an aborted stream is of no interest
-                raise Interrupted from None
-            if isinstance(exc, TimeoutError) and self._scope is not None and not self._scope.expired():
-                # Not our deadline: the operating system gave up (ETIMEDOUT is a TimeoutError too).
-                raise ConnectionError(str(exc) or "the connection timed out") from exc
-            raise
-        finally:
-            self._scope = None
-        if self._is_interrupted:
-            raise Interrupted
-        return result
-
-    def interrupt(self) -> None:
-        """End the wait that is under way, and every later one. From any task, any number of times."""
-        self._is_interrupted = True
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(-math.inf)

@@ -13,7 +13,9 @@ from support.clock import run
 from support.streams import ANSWER, TOOL_CALL, fold
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Origin, Timeouts
+from rawsse.client.clocks import Timeouts
+from rawsse.client.net import FakeStream
+from rawsse.client.route import Origin
 from rawsse.client.stream import EventStream
 from rawsse.errors import (
     APIStatusError,

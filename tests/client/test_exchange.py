@@ -13,8 +13,9 @@ from support.answers import chunked, head, plain
 from support.clock import run
 
 from rawsse import errors
+from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import FakeStream, Stream, Timeouts
+from rawsse.client.net import FakeStream, Stream
 from rawsse.errors import (
     APIConnectionError,
     APIError,

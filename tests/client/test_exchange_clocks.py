@@ -10,8 +10,9 @@ import pytest
 from support.answers import head
 from support.clock import run, ticks
 
+from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import FakeStream, Stream, Timeouts
+from rawsse.client.net import FakeStream, Stream
 from rawsse.errors import (
     APIError,
     APITimeoutError,

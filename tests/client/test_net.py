@@ -14,7 +14,8 @@ from support.clock import run, ticks
 from support.sockets import LOCALHOST, serving, shout, trusting
 
 from rawsse.client import net
-from rawsse.client.net import READ_BYTES, Origin, TLSContext, connect
+from rawsse.client.net import READ_BYTES, TLSContext, connect
+from rawsse.client.route import Origin, Route
 from rawsse.errors import APIConnectionError, ConfigurationError
 
 # --- Where a connection leads --------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def test_the_host_field_has_the_port_unless_it_is_the_scheme_s_own(origin: Origi
 def test_bytes_go_out_and_come_back() -> None:
     async def story() -> tuple[bytes, bytes]:
         async with serving(shout) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             await stream.write(b"hello")
             first = await stream.read(3)
             rest = await stream.read(READ_BYTES)
@@ -58,7 +59,7 @@ def test_a_peer_that_closes_is_an_empty_read() -> None:
 
     async def story() -> bytes:
         async with serving(hang_up) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             data = await stream.read(READ_BYTES)
             stream.abort()
             return data
@@ -74,7 +75,7 @@ def test_a_peer_that_resets_is_an_os_error() -> None:
 
     async def story() -> None:
         async with serving(reset) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             await stream.write(b"x")
             with pytest.raises(ConnectionResetError):
                 await stream.read(READ_BYTES)
@@ -91,7 +92,7 @@ def test_abort_ends_the_connection_at_once_and_may_be_repeated() -> None:
             heard.set_result(await reader.read(10))
 
         async with serving(listen) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             stream.abort()
             stream.abort()
             data: bytes = await heard
@@ -107,7 +108,7 @@ def test_nobody_there_is_named_with_the_system_s_error_as_its_cause() -> None:
     with pytest.raises(
         APIConnectionError, match=f"cannot connect to http://127.0.0.1:{port}: Connection refused"
     ) as caught:
-        run(connect(Origin("http", "127.0.0.1", port), TLSContext()))
+        run(connect(Route(Origin("http", "127.0.0.1", port)), TLSContext()))
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
@@ -117,12 +118,14 @@ def test_a_name_that_is_nobody_s_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(APIConnectionError, match=r"cannot connect to http://nobody\.invalid: .*not known"):
-        asyncio.run(connect(Origin("http", "nobody.invalid", 80), TLSContext()))  # a thread asks: no virtual clock
+        asyncio.run(
+            connect(Route(Origin("http", "nobody.invalid", 80)), TLSContext())
+        )  # a thread asks: no virtual clock
 
 
 def test_a_name_that_no_name_server_could_take_is_named() -> None:
     with pytest.raises(APIConnectionError, match=r"cannot connect to http://a{80}: "):
-        run(connect(Origin("http", "a" * 80, 80), TLSContext()))
+        run(connect(Route(Origin("http", "a" * 80, 80)), TLSContext()))
 
 
 # --- Back-pressure, both ways --------------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ def test_a_peer_that_sends_much_is_slowed_down_until_it_is_read() -> None:
 
     async def story() -> tuple[int, int]:
         async with serving(pour) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             await asyncio.sleep(1)
             before, received = sent, 0
             while data := await stream.read(READ_BYTES):
@@ -168,7 +171,7 @@ def test_a_peer_that_reads_slowly_makes_the_writer_wait() -> None:
 
     async def story() -> bytes:
         async with serving(drink_late) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             writing = asyncio.create_task(stream.write(b"x" * 20_000_000))
             await asyncio.sleep(1)
             assert not writing.done()
@@ -191,7 +194,7 @@ def test_a_writer_that_waits_hears_that_the_connection_is_gone(reset: bool) -> N
                 writer.transport.abort()
 
         async with serving(leave) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             writing = asyncio.create_task(stream.write(b"x" * 20_000_000))
             if not reset:
                 await asyncio.sleep(0.5)
@@ -215,7 +218,7 @@ def test_what_came_before_a_reset_can_still_be_read() -> None:
 
     async def story() -> bytes:
         async with serving(refuse) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             with pytest.raises(ConnectionError):
                 await stream.write(b"x" * 20_000_000)
             data = await stream.read(READ_BYTES)
@@ -235,7 +238,7 @@ def test_a_stream_can_be_looked_at_without_waiting() -> None:
 
     async def story() -> list[bytes | None]:
         async with serving(greet) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             looks = [stream.read_nowait()]
             await stream.write(b"x")
             await asyncio.sleep(1)
@@ -252,7 +255,7 @@ def test_a_stream_can_be_looked_at_without_waiting() -> None:
 def test_abort_wakes_whoever_reads() -> None:
     async def story() -> bytes:
         async with serving(shout) as origin:
-            stream = await connect(origin, TLSContext())
+            stream = await connect(Route(origin), TLSContext())
             reading = asyncio.create_task(stream.read(READ_BYTES))
             await ticks(3)
             stream.abort()
@@ -288,7 +291,7 @@ def test_tls_speaks_http_1_1_only() -> None:
 
         async with serving(note, tls=True) as origin:
             context = TLSContext()
-            stream = await connect(origin, context)
+            stream = await connect(Route(origin), context)
             await stream.write(b"hello")
             data = await stream.read(READ_BYTES)
             stream.abort()
@@ -302,7 +305,7 @@ def test_tls_speaks_http_1_1_only() -> None:
 def test_a_certificate_that_nobody_signed_is_refused() -> None:
     async def story() -> None:
         async with serving(shout, tls=True) as origin:
-            await connect(origin, TLSContext())
+            await connect(Route(origin), TLSContext())
 
     with pytest.raises(
         APIConnectionError, match=r"cannot connect to https://127.*: .*self-signed certificate"
@@ -314,7 +317,7 @@ def test_a_certificate_that_nobody_signed_is_refused() -> None:
 def test_a_peer_that_does_not_speak_tls_is_refused() -> None:
     async def story() -> None:
         async with serving(shout) as origin:
-            await connect(origin._replace(scheme="https"), trusting())
+            await connect(Route(origin._replace(scheme="https")), trusting())
 
     with pytest.raises(APIConnectionError, match="cannot connect to https://127"):
         run(story())
@@ -354,7 +357,7 @@ def test_uvloop_carries_a_stream_as_well(*, tls: bool) -> None:
 
     async def story() -> bytes:
         async with serving(shout, tls=tls) as origin:
-            stream = await connect(origin, trusting())
+            stream = await connect(Route(origin), trusting())
             await stream.write(b"hello")
             data = await stream.read(READ_BYTES)
             stream.abort()

@@ -14,7 +14,8 @@ from support.clock import run, ticks
 from support.sockets import serving, shout, trusting
 
 from rawsse.client import net
-from rawsse.client.net import Origin, TLSContext, connect
+from rawsse.client.net import TLSContext, connect
+from rawsse.client.route import Origin, Route
 from rawsse.errors import APIConnectionError
 
 # --- Several addresses ---------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 async def time_to_connect() -> float:
     loop = asyncio.get_running_loop()
     before = loop.time()
-    stream = await connect(Origin("http", "name.example", 80), TLSContext())
+    stream = await connect(Route(Origin("http", "name.example", 80)), TLSContext())
     stream.abort()
     return loop.time() - before
 
@@ -94,7 +95,7 @@ def test_a_name_is_looked_up_in_a_thread(monkeypatch: pytest.MonkeyPatch, listen
     host, port = listener.getsockname()
 
     async def story() -> None:
-        stream = await connect(Origin("http", "localhost", port), TLSContext())
+        stream = await connect(Route(Origin("http", "localhost", port)), TLSContext())
         stream.abort()
 
     assert host == "127.0.0.1"
@@ -106,7 +107,7 @@ def test_a_name_is_looked_up_in_a_thread(monkeypatch: pytest.MonkeyPatch, listen
 
 async def cancel_after(steps: int, origin: Origin, tls: TLSContext) -> bool:
     """Cancel a connect after so many steps of the loop; whether it was through by then. `run` sees what it leaves."""
-    task = asyncio.create_task(connect(origin, tls))
+    task = asyncio.create_task(connect(Route(origin), tls))
     await ticks(steps)
     finished = task.done()
     task.cancel()

@@ -8,7 +8,8 @@ import math
 import pytest
 from support.clock import run, ticks
 
-from rawsse.client.net import FakeStream, Interrupted, Stream, Timeouts, Waiter
+from rawsse.client.clocks import Interrupted, Timeouts, Waiter
+from rawsse.client.net import FakeStream, Stream
 from rawsse.errors import APIConnectionError, ConfigurationError
 
 # --- The fake stream -----------------------------------------------------------------------------------------------

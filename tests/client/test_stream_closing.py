@@ -18,7 +18,8 @@ from support.streams import (
 )
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Origin, Stream
+from rawsse.client.net import FakeStream, Stream
+from rawsse.client.route import Origin
 from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     StreamCancelledError,

@@ -23,7 +23,7 @@ from typing import Any
 from support.clock import run
 from support.streams import ANSWER, Raw, to_bytes
 
-from rawsse.client import AsyncClient, Origin, TLSContext
+from rawsse.client import AsyncClient, Route, TLSContext
 from rawsse.relay import Relay
 from rawsse.sse import Decoder, Event
 
@@ -254,8 +254,8 @@ class Stage:
         """The relay's next call to the API."""
         return await self._came.get()
 
-    async def _connect(self, origin: Origin, tls: TLSContext) -> _Stream:
-        del origin, tls
+    async def _connect(self, route: Route, tls: TLSContext) -> _Stream:
+        del route, tls
         api = Api()
         if self._script:
             api.write(self._script.pop(0))

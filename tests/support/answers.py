@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Origin, Stream, TLSContext
+from rawsse.client.net import FakeStream, Stream, TLSContext
+from rawsse.client.route import Origin, Route
 from support.streams import Raw, to_bytes
 
 __all__ = ["ASK", "KEY", "SSE_HEAD", "Connections", "Sent", "answer", "chunked", "client_of", "head", "plain"]
@@ -50,9 +51,9 @@ class Connections:
         self.streams = list(streams)
         self.origins: list[Origin] = []
 
-    async def __call__(self, origin: Origin, tls: TLSContext) -> Stream:
+    async def __call__(self, route: Route, tls: TLSContext) -> Stream:
         del tls
-        self.origins.append(origin)
+        self.origins.append(route.origin)
         return self.streams[len(self.origins) - 1]
 
 

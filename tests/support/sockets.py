@@ -16,7 +16,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from rawsse.client.net import Origin, TLSContext
+from rawsse.client.net import TLSContext
+from rawsse.client.route import Origin
 
 __all__ = ["LOCALHOST", "Handler", "serving", "shout", "trusting"]
 
