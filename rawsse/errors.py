@@ -27,6 +27,8 @@ other room, no socket and no clock.
     │   ├── APIConnectionError           nobody's rule was broken: the network failed
     │   │   ├── StreamTruncatedError     the stream ended before `message_stop`
     │   │   ├── StreamCancelledError     your own `close()` ended it
+    │   │   ├── CertificateError         the other side's certificate is not to be trusted
+    │   │   ├── ProxyError               the proxy did not let us through
     │   │   └── APITimeoutError          one of the five clocks ran out
     │   │       ├── ConnectTimeoutError  no connection
     │   │       ├── HeadTimeoutError     no response head
@@ -56,7 +58,7 @@ Every `APIError` that a stream raises carries what the caller needs next: `parti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # for the type of two attributes only; nothing below this room is imported when rawsse runs
     from rawsse.messages.content import Message
@@ -72,6 +74,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BodyTooLargeError",
+    "CertificateError",
     "ClientClosedRequestError",
     "ConfigurationError",
     "ConflictError",
@@ -99,6 +102,7 @@ __all__ = [
     "Phase",
     "PreconditionFailedError",
     "ProtocolError",
+    "ProxyError",
     "RateLimitError",
     "RawsseError",
     "RecordingError",
@@ -163,8 +167,12 @@ class APIError(RawsseError):
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
     ending: Ending | None = None
     """The stream's one ending, as the relay logs it and the browser gets it."""
+    retries_taken: int = 0
+    """How often the request was tried again before this error."""
+    retry_after: float | None = None
+    """What the server asked to wait, in seconds, if it did."""
 
-    may_heal: ClassVar[bool] = False
+    may_heal: bool = False
     """Failures of this class can go away by themselves. `safe_to_retry` is this, and that no content was delivered."""
 
     def __init__(self, message: str) -> None:
@@ -309,6 +317,25 @@ class StreamCancelledError(APIConnectionError):
     """`close()` was called while somebody still waited for the stream."""
 
     may_heal = False
+
+
+class CertificateError(APIConnectionError):
+    """The certificate of the other side is not to be trusted: signed by nobody we know, out of date, or for another name."""
+
+    may_heal = False
+
+
+class ProxyError(APIConnectionError):
+    """The proxy did not let us through. The message names it, and never its user or password.
+
+    `status_code` is what it answered, None if there was no answer. `may_heal` says whether another try may go better: a
+    proxy that refuses will refuse again, one that could not reach the other side may reach it next time.
+    """
+
+    def __init__(self, message: str, *, status_code: int | None = None, may_heal: bool = True) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.may_heal = may_heal
 
 
 class APITimeoutError(APIConnectionError):

@@ -15,6 +15,7 @@ from rawsse.errors import (
     APIError,
     APIStatusError,
     APITimeoutError,
+    CertificateError,
     EventOrderError,
     EventTooLargeError,
     HTTPProtocolError,
@@ -23,6 +24,7 @@ from rawsse.errors import (
     OverloadedError,
     PartialJSONError,
     ProtocolError,
+    ProxyError,
     RateLimitError,
     RawsseError,
     StreamCancelledError,
@@ -103,7 +105,7 @@ def test_what_may_heal_by_itself_is_the_network_the_clocks_and_an_api_that_is_bu
     healing = {cls for cls in CLASSES.values() if issubclass(cls, APIError) and cls.may_heal}
     busy = {errors.RequestTimeoutError, errors.ConflictError, RateLimitError}
     network = {cls for cls in CLASSES.values() if issubclass(cls, (APIConnectionError, InternalServerError))}
-    assert healing == network - {StreamCancelledError} | busy
+    assert healing == network - {StreamCancelledError, CertificateError} | busy
 
 
 # --- What an error carries -----------------------------------------------------------------------------------------
@@ -114,6 +116,7 @@ def test_before_a_stream_fills_it_in_an_error_knows_nothing() -> None:
     assert (str(error), error.message) == ("words", "words")
     assert (error.partial, error.phase, error.request_id, error.ending) == (None, None, None, None)
     assert (error.bytes_received, error.safe_to_retry) == (0, False)
+    assert (error.retries_taken, error.retry_after) == (0, None)
 
 
 def test_a_clock_says_what_it_was_set_to() -> None:
@@ -128,6 +131,13 @@ def test_each_further_attribute_is_kept() -> None:
     assert LimitExceededError("a", limit=5).limit == 5
     assert EventTooLargeError("a", limit=5, events=["e"]).events == ["e"]
     assert PartialJSONError("a", position=3).position == 3
+    assert (ProxyError("a").status_code, ProxyError("a").may_heal) == (None, True)
+    assert (ProxyError("a", status_code=407, may_heal=False).status_code) == 407
+
+
+def test_whether_another_try_may_help_is_a_proxy_s_own_affair() -> None:
+    error = pickle.loads(pickle.dumps(ProxyError("a", may_heal=False)))
+    assert (error.may_heal, ProxyError.may_heal) == (False, True)
 
 
 # --- From an HTTP answer -------------------------------------------------------------------------------------------
