@@ -213,6 +213,11 @@ class ClientConnection(_Connection):
         """Both messages are whole, neither side asked to close or did so, and no byte came that nobody had asked for."""
         return super().is_reusable and not (self._saw_eof or self._unread or self._h11.trailing_data[0])
 
+    @property
+    def trailing_data(self) -> bytes:
+        """What came after the head of a 2xx answer to CONNECT: it belongs to the tunnel, and is no HTTP of the proxy's."""
+        return bytes(self._unread)
+
     def send_request(self, method: str, target: str, headers: RawHeaders, body: bytes = b"") -> bytes:
         """The bytes of a whole request. `Host` and, where there is a body, `Content-Length` are added.
 
@@ -222,7 +227,7 @@ class ClientConnection(_Connection):
             raise HTTPUsageError("transfer-encoding may not be given: a request is sent with its length")
         self._method = method
         fields = [("host", self._host), *headers]
-        if body or method not in ("GET", "HEAD", "DELETE"):
+        if body or method not in ("GET", "HEAD", "DELETE", "CONNECT"):
             fields.append(("content-length", str(len(body))))
         wire = self._send(h11.Request, method=method, target=target, headers=_to_wire(fields))
         return wire + (self._send(h11.Data, data=body) if body else b"") + self._send(h11.EndOfMessage)
@@ -389,8 +394,9 @@ class ServerConnection(_Connection):
 
 def _may_have_body(method: str, status: int) -> bool:
     # RFC 9110, 6.4.1: "Responses to the HEAD request method never include content … All 204 (No Content) and 304 (Not
-    # Modified) responses do not include content."
-    return method != "HEAD" and status not in (204, 304)
+    # Modified) responses do not include content." 9.3.6: "A client MUST ignore any Content-Length or Transfer-Encoding header
+    # fields received in a successful response to CONNECT."
+    return method != "HEAD" and status not in (204, 304) and not (method == "CONNECT" and 200 <= status < 300)
 
 
 def _closed_early() -> HTTPProtocolError:

@@ -118,7 +118,7 @@ def test_a_request_is_written_with_host_and_length() -> None:
     assert wire == b"POST /v1?a=b HTTP/1.1\r\nhost: x:1\r\nX-Key: k\r\ncontent-length: 2\r\n\r\n{}"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "CONNECT"])
 def test_a_request_that_has_no_body_by_nature_has_no_length(method: str) -> None:
     assert ClientConnection("x").send_request(method, "/", []) == f"{method} / HTTP/1.1\r\nhost: x\r\n\r\n".encode()
 
@@ -236,6 +236,24 @@ def test_without_any_length_the_body_ends_with_the_connection(version: bytes) ->
     head, *rest = answer(wire, eof=True)
     assert head.http_version == version.decode()
     assert rest == [b"hello", True, False]
+
+
+@pytest.mark.parametrize("field", [b"", b"Content-Length: 6\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_what_follows_a_connect_that_succeeded_is_no_body_but_the_tunnel_s(version: bytes, field: bytes) -> None:
+    wire = b"HTTP/%b 200 Connection established\r\n%b\r\nSSH-2" % (version, field)
+    for reads in every_cut(wire):
+        connection = client("CONNECT")
+        events = events_of(connection, reads)
+        assert [type(event) for event in events if not isinstance(event, EndOfMessage)] == [Response]
+        assert connection.trailing_data == b"SSH-2"
+        assert not connection.is_reusable
+
+
+def test_a_connect_that_is_refused_has_an_answer_like_any_other() -> None:
+    wire = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 5\r\n\r\nhello"
+    head, body, is_whole, _ = answer(wire, method="CONNECT")
+    assert (head.status, body, is_whole) == (407, b"hello", True)
 
 
 def test_an_answer_of_http_1_0_ends_the_connection() -> None:
