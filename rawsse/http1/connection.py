@@ -214,6 +214,13 @@ class ClientConnection(_Connection):
         return super().is_reusable and not (self._saw_eof or self._unread or self._h11.trailing_data[0])
 
     @property
+    def is_nearly_reusable(self) -> bool:
+        """Nothing is missing for `is_reusable`, or only the rest of a response's body that does not end with the connection."""
+        if self._h11.their_state is not h11.SEND_BODY:
+            return self.is_reusable
+        return self._h11.our_state is h11.DONE and not (self._saw_eof or self._must_close)
+
+    @property
     def trailing_data(self) -> bytes:
         """What came after the head of a 2xx answer to CONNECT: it belongs to the tunnel, and is no HTTP of the proxy's."""
         return bytes(self._unread)
@@ -258,7 +265,10 @@ class ClientConnection(_Connection):
         headers, version = self._read_head(event, has_body=_may_have_body(self._method, event.status_code))
         # RFC 9112, 6.3: "the Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to
         # perform request smuggling". What follows it may not be what it seems.
-        if "transfer-encoding" in headers and "content-length" in headers:
+        framings = sum(name in headers for name in ("transfer-encoding", "content-length"))
+        # The same section, where there is neither: "the message body length is determined by the number of octets received
+        # prior to the server closing the connection".
+        if framings == 2 or (framings == 0 and _may_have_body(self._method, event.status_code)):
             self._must_close = True
         return Response(event.status_code, event.reason.decode("latin-1"), headers, version)
 

@@ -315,6 +315,94 @@ def test_bytes_that_nobody_asked_for_end_reuse_and_are_never_an_answer(wire: byt
         assert not connection.is_reusable
 
 
+def nearly(wire: bytes, *, method: str = "GET") -> list[bool]:
+    """Whether the connection is nearly reusable: before the request, before the answer, and after each of its bytes."""
+    connection = ClientConnection("x")
+    found = [connection.is_nearly_reusable]
+    connection.send_request(method, "/", [])
+    for byte in [b"", *(wire[at : at + 1] for at in range(len(wire)))]:
+        if byte:
+            connection.receive_data(byte)
+        while connection.next_event() is not None:
+            pass
+        found.append(connection.is_nearly_reusable)
+    assert connection.is_reusable is found[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [SIZED, CHUNKED, SIZED.replace(b"\n\r\n", b"\nConnection: keep-alive\r\n\r\n")],
+    ids=["sized", "chunked", "keep-alive"],
+)
+def test_a_connection_is_nearly_reusable_from_the_head_of_the_answer_to_its_end(wire: bytes) -> None:
+    size_of_head = wire.index(b"\r\n\r\n") + 4
+    assert nearly(wire) == [False] * (1 + size_of_head) + [True] * (1 + len(wire) - size_of_head)
+
+
+@pytest.mark.parametrize(
+    ("method", "wire"),
+    [
+        ("GET", b"HTTP/1.1 200 OK\r\n\r\nhello"),
+        ("GET", b"HTTP/1.0 200 OK\r\n\r\nhello"),
+        ("GET", SIZED.replace(b"1.1", b"1.0")),
+        ("GET", SIZED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
+        ("GET", CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)),
+        ("GET", CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n", 1)),
+        ("GET", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        ("CONNECT", b"HTTP/1.1 200 Connection established\r\n\r\n"),
+    ],
+    ids=[
+        "until the end",
+        "1.0 until the end",
+        "1.0",
+        "close",
+        "chunked, close",
+        "two framings",
+        "100",
+        "CONNECT",
+    ],
+)
+def test_a_connection_that_ends_with_the_answer_is_never_nearly_reusable(method: str, wire: bytes) -> None:
+    assert not any(nearly(wire, method=method))
+
+
+@pytest.mark.parametrize(
+    ("method", "wire", "is_reusable"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\n\r\n", True),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", True),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n", True),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+    ],
+)
+def test_without_a_body_a_missing_length_does_not_end_reuse(method: str, wire: bytes, is_reusable: bool) -> None:
+    assert nearly(wire, method=method)[-1] is is_reusable
+
+
+@pytest.mark.parametrize("wire", [SIZED, CHUNKED], ids=["sized", "chunked"])
+def test_a_server_that_closed_in_the_body_leaves_nothing_to_reuse(wire: bytes) -> None:
+    connection = client()
+    events_of(connection, [wire[:-1]])
+    connection.receive_data(b"")
+    assert not connection.is_nearly_reusable
+
+
+def test_a_broken_body_leaves_nothing_to_reuse() -> None:
+    connection = client()
+    with pytest.raises(HTTPProtocolError):
+        events_of(connection, [CHUNKED[: CHUNKED.index(b"2\r\n")], b"nonsense\r\n"])
+    assert not connection.is_nearly_reusable
+
+
+def test_bytes_after_the_answer_end_what_was_nearly_reusable() -> None:
+    connection = client()
+    events_of(connection, [SIZED])
+    assert connection.is_nearly_reusable
+    connection.receive_data(b"x")
+    assert not connection.is_nearly_reusable
+
+
 def test_bytes_after_a_last_answer_are_no_error() -> None:
     wire = SIZED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     assert message_of(client(), [wire + b"garbage", b"more", b""]).is_whole
