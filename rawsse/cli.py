@@ -372,7 +372,7 @@ async def _stream_answer(client: AsyncClient, arguments: argparse.Namespace, pro
             await _print_text(stream)
         message = await stream.get_final_message()
     if arguments.json:
-        _print(message.to_json())
+        _print(message.to_json(indent=None))
     return message
 
 

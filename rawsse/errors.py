@@ -38,7 +38,8 @@ other room, no socket and no clock.
     │   ├── ProtocolError                they broke the rules; alias APIResponseValidationError
     │   │   ├── HTTPProtocolError        RFC 9112
     │   │   ├── EventDataError           an event's data is not what the Messages API says
-    │   │   └── EventOrderError          the events came in an order that the Messages API does not allow
+    │   │   ├── EventOrderError          the events came in an order that the Messages API does not allow
+    │   │   └── OutputFormatError        a whole answer, but its text does not fit your `output_format`
     │   └── LimitExceededError           they stayed within the rules, but went past a limit of yours
     │       ├── HeadTooLargeError
     │       ├── BodyTooLargeError
@@ -95,6 +96,7 @@ __all__ = [
     "LimitExceededError",
     "MessageTooLargeError",
     "NotFoundError",
+    "OutputFormatError",
     "OverloadedError",
     "PartialJSONError",
     "PaymentRequiredError",
@@ -398,6 +400,15 @@ class EventOrderError(ProtocolError):
     def __init__(self, message: str, *, rule: str) -> None:
         super().__init__(message)
         self.rule = rule
+
+
+class OutputFormatError(ProtocolError):
+    """The text of the answer does not fit the `output_format` that was asked for. `text` is that text, `partial` the message.
+
+    `__cause__` is what the type itself said, if it said something.
+    """
+
+    text: str = ""
 
 
 class LimitExceededError(APIError):

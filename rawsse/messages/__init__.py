@@ -4,8 +4,8 @@ Read in this order:
 
     lens.py          attribute access to a JSON object, without copying it
     content.py       content blocks, citations, usage, the message; the form that may be sent back
-    events.py        one server-sent event -> one typed event
     partial_json.py  the best reading of an unfinished JSON text, in linear time
+    events.py        one server-sent event -> one typed event
     block.py         one content block under construction
     ending.py        how a stream ended
     message.py       events -> the message so far; the order that they must keep
@@ -13,13 +13,18 @@ Read in this order:
 
 from rawsse.messages.content import (
     Block,
+    CacheCreation,
     Citation,
     CompactionBlock,
     ContainerUploadBlock,
     FallbackBlock,
     MCPToolUseBlock,
     Message,
+    OutputTokensDetails,
+    ParsedMessage,
+    ParsedTextBlock,
     RedactedThinkingBlock,
+    ServerToolUsage,
     ServerToolUseBlock,
     TextBlock,
     ThinkingBlock,
@@ -63,6 +68,7 @@ from rawsse.messages.partial_json import PartialJSON, read_partial
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "Block",
+    "CacheCreation",
     "Citation",
     "CitationEvent",
     "CitationsDelta",
@@ -87,9 +93,13 @@ __all__ = [
     "MessageStart",
     "MessageStop",
     "MessageStreamEvent",
+    "OutputTokensDetails",
+    "ParsedMessage",
+    "ParsedTextBlock",
     "PartialJSON",
     "Ping",
     "RedactedThinkingBlock",
+    "ServerToolUsage",
     "ServerToolUseBlock",
     "SignatureDelta",
     "SignatureEvent",

@@ -13,20 +13,26 @@ A block of a type that is not listed here is an `UnknownBlock`: `block.type` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from rawsse.errors import OutputFormatError
 from rawsse.messages.lens import Lens
 
 __all__ = [
     "Block",
+    "CacheCreation",
     "Citation",
     "CompactionBlock",
     "ContainerUploadBlock",
     "FallbackBlock",
     "MCPToolUseBlock",
     "Message",
+    "OutputTokensDetails",
+    "ParsedMessage",
+    "ParsedTextBlock",
     "RedactedThinkingBlock",
+    "ServerToolUsage",
     "ServerToolUseBlock",
     "TextBlock",
     "ThinkingBlock",
@@ -37,6 +43,8 @@ __all__ = [
     "look_at_block",
 ]
 
+T = TypeVar("T")
+
 
 class Citation(Lens):
     """Where a piece of text comes from: `char_location`, `page_location`, `content_block_location`,
@@ -46,16 +54,45 @@ class Citation(Lens):
     cited_text: str
 
 
+class CacheCreation(Lens):
+    """Tokens written to the cache, by how long they stay."""
+
+    ephemeral_1h_input_tokens: int
+    ephemeral_5m_input_tokens: int
+
+
+class OutputTokensDetails(Lens):
+    """What of the output was what."""
+
+    thinking_tokens: int
+
+
+class ServerToolUsage(Lens):
+    """How often tools ran at Anthropic."""
+
+    web_fetch_requests: int
+    web_search_requests: int
+
+
 class Usage(Lens):
     """Token counts. All counts in a stream are totals so far, never increments."""
 
-    input_tokens: int
-    output_tokens: int
+    cache_creation: CacheCreation | None
     cache_creation_input_tokens: int | None
     cache_read_input_tokens: int | None
-    server_tool_use: Lens | None
-    output_tokens_details: Lens | None
+    inference_geo: str | None
+    input_tokens: int
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails | None
+    server_tool_use: ServerToolUsage | None
     service_tier: str | None
+    speed: str | None
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {
+        "cache_creation": CacheCreation,
+        "output_tokens_details": OutputTokensDetails,
+        "server_tool_use": ServerToolUsage,
+    }
 
     @property
     def total_input_tokens(self) -> int:
@@ -66,7 +103,7 @@ class Usage(Lens):
 
 
 class Block(Lens):
-    """A content block. The fold sets two facts that are not JSON:
+    """A content block. Fields stand in the order of the official SDK's models. The fold sets two facts that are not JSON:
 
     `complete`: the block was closed, and a tool's input is a JSON object. A tool call that is not complete may not be run.
     `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
@@ -89,30 +126,64 @@ class Block(Lens):
 class TextBlock(Block):
     """Text, with citations if documents or searches gave some."""
 
-    text: str
     citations: list[Citation] | None
+    text: str
+    type: str
+
+
+class ParsedTextBlock(TextBlock, Generic[T]):
+    """A text block of a `MessageStream` or of `messages.parse`. Equal to the plain text block with the same JSON."""
+
+    __slots__ = ("_parsed",)
+
+    def __init__(self, block: TextBlock, parsed: T | OutputFormatError | None = None) -> None:
+        super().__init__(block.raw, complete=block.complete, input_text=block.input_text)
+        self._parsed = parsed
+
+    @property
+    def parsed_output(self) -> T | None:
+        """The text as a value of the `output_format`; None if none was asked for, and before the block is complete.
+
+        Raises `OutputFormatError` if the text does not fit.
+        """
+        if isinstance(self._parsed, OutputFormatError):
+            raise self._parsed
+        return self._parsed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextBlock) and self.raw == other.raw
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        yield from super().__rich_repr__()
+        yield "parsed_output", self._parsed
 
 
 class ThinkingBlock(Block):
     """The model's thinking. It may be sent back only with its signature, and unchanged."""
 
-    thinking: str
     signature: str | None
+    thinking: str
+    type: str
 
 
 class RedactedThinkingBlock(Block):
     """Thinking that only the API can read."""
 
     data: str
+    type: str
 
 
 class ToolUseBlock(Block):
     """A call of one of your tools. `input` is the parsed JSON object; of a cut call, its best reading: look at `complete`."""
 
     id: str
-    name: str
-    input: Any
     caller: Lens | None
+    input: Any
+    name: str
+    type: str
+    toolset_name: str | None
 
 
 class ServerToolUseBlock(ToolUseBlock):
@@ -128,15 +199,17 @@ class MCPToolUseBlock(ToolUseBlock):
 class ToolResultBlock(Block):
     """The result of a tool that ran at Anthropic or at an MCP server; it comes whole. `content` varies with the type."""
 
-    tool_use_id: str
-    content: Any
     caller: Lens | None
+    content: Any
+    tool_use_id: str
+    type: str
 
 
 class ContainerUploadBlock(Block):
     """A file that a tool made."""
 
     file_id: str
+    type: str
 
 
 class CompactionBlock(Block):
@@ -199,24 +272,24 @@ class Message(Lens):
 
     __slots__ = ("_facts", "request_id")
     id: str
-    type: str
-    role: str
-    model: str
+    container: Lens | None
     content: list[Any]
+    diagnostics: Lens | None
+    model: str
+    role: str
+    stop_details: Lens | None
     stop_reason: str | None
     stop_sequence: str | None
-    stop_details: Lens | None
+    type: str
     usage: Usage
-    container: Lens | None
     request_id: str | None
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {"usage": Usage}
+    FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block, "usage": Usage}
 
     def __init__(self, raw: dict[str, Any], *, facts: Sequence[BlockFacts] = (), request_id: str | None = None) -> None:
         super().__init__(raw)
-        self._facts = (
-            facts  # the fold's own list, not a copy: a message that is looked at later shows what is true then
-        )
+        # The fold's own list, not a copy: a message that is looked at later shows what is true then.
+        self._facts = facts
         self.request_id = request_id
 
     def _look(self, name: str, value: Any) -> Any:
@@ -230,6 +303,11 @@ class Message(Lens):
         facts = self._facts[index]
         facts.settle()
         return look_at_block(raw, complete=facts.complete, input_text=facts.input_text)
+
+    @property
+    def _request_id(self) -> str | None:
+        """`request_id`, as the official SDK calls it."""
+        return self.request_id
 
     @property
     def text(self) -> str:
@@ -252,6 +330,40 @@ class Message(Lens):
         is_paused = self.stop_reason == "pause_turn"
         content = [block.to_dict() for block in blocks if _may_be_replayed(block, answered, is_paused=is_paused)]
         return {"role": "assistant", "content": content} if content else None
+
+
+class ParsedMessage(Message, Generic[T]):
+    """A message of a `MessageStream` or of `messages.parse`. Equal to the plain message with the same JSON.
+
+    `parsed` has, for the index of a text block, what the block was parsed to, or why it could not be.
+    """
+
+    __slots__ = ("_parsed",)
+
+    def __init__(self, message: Message, parsed: Mapping[int, T | OutputFormatError]) -> None:
+        super().__init__(message.raw, facts=message._facts, request_id=message.request_id)
+        self._parsed = parsed
+
+    def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
+        block = super()._look_at_block(index, raw)
+        return ParsedTextBlock(block, self._parsed.get(index)) if isinstance(block, TextBlock) else block
+
+    @property
+    def parsed_output(self) -> T | None:
+        """The first text that fits the `output_format`, as its value; None if there is no text, or no format was asked for.
+
+        Raises `OutputFormatError` if there is text, and none of it fits. Its `partial` is the message.
+        """
+        parsed = [self._parsed[index] for index in sorted(self._parsed)]
+        fitting = [value for value in parsed if not isinstance(value, OutputFormatError)]
+        if parsed and not fitting and isinstance(parsed[0], OutputFormatError):
+            raise parsed[0]
+        return fitting[0] if fitting else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self.raw == other.raw
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _may_be_replayed(block: Block, answered: set[str], *, is_paused: bool) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from rawsse.errors import EventDataError, quote
 from rawsse.messages.content import Block, Citation, Message, Usage, look_at_block
 from rawsse.messages.lens import Lens
+from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
 
 __all__ = [
@@ -292,11 +293,20 @@ class TextEvent:
     text: str
     _snapshot: Callable[[], str] = field(repr=False, compare=False)
     type: Literal["text"] = "text"
+    _parsed: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def snapshot(self) -> str:
         """The block's text up to and with this event; joined when looked at."""
         return self._snapshot()
+
+    def parsed_snapshot(self) -> Any:
+        """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
+
+        A stream with an `output_format` reads on from the event before; else each call reads the whole snapshot again.
+        Raises `PartialJSONError` if the text is no beginning of a JSON text.
+        """
+        return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
 
 @dataclass(frozen=True, slots=True)

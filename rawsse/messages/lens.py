@@ -13,12 +13,17 @@ survive. A lens is one thin object over one dict, so that an event costs one par
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
 
 Objects inside are looked at through lenses as well, of the class that `FIELDS` of the outer class names, or plain `Lens`.
+
+`to_dict` gives the JSON back as it came. `to_json`, `model_dump`, `model_dump_json` and `repr` write what the official SDK's
+models write: the fields in the order of the annotations, unknown ones last. All but `to_json` show the fields that admit None
+and did not come as None.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
 __all__ = ["Lens", "copied", "object_at", "parse_json"]
@@ -62,6 +67,7 @@ class Lens:
     OPAQUE: ClassVar[frozenset[str]] = frozenset()
     """Fields whose objects are the caller's own JSON (a tool's input): they are given out as they are."""
 
+    _declared: ClassVar[tuple[str, ...]] = ()  # the annotated fields, in their order
     _nullable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, raw: dict[str, Any]) -> None:
@@ -69,8 +75,12 @@ class Lens:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        own = {name for name, hint in cls.__annotations__.items() if "None" in str(hint)}
-        cls._nullable = cls._nullable | own
+        hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
+        slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
+        own = [name for name, hint in hints.items() if name not in slots and "ClassVar" not in hint]
+        # A field that is annotated again takes its place anew.
+        cls._declared = (*(name for name in cls._declared if name not in own), *own)
+        cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "raw":  # `raw` is missing while `copy` or `pickle` build the object
@@ -116,18 +126,73 @@ class Lens:
         """A deep copy of the JSON, nothing added and nothing left out."""
         return copied(self.raw)
 
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The JSON as text: compact, or indented by so many spaces; not escaped beyond what JSON needs."""
-        separators = (",", ":") if indent is None else None
-        return json.dumps(self.raw, ensure_ascii=False, indent=indent, separators=separators)
+    def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
+        """The JSON as text, nothing added: indented by so many spaces, or compact; not escaped beyond what JSON needs."""
+        return self.model_dump_json(indent=indent, exclude_unset=True, exclude_none=exclude_none)
 
-    model_dump = to_dict
-    model_dump_json = to_json
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",
+        include: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        exclude_unset: bool = False,
+        exclude_none: bool = False,
+    ) -> dict[str, Any]:
+        """A deep copy of the JSON in the order of the class, and with the fields that admit None and did not come.
+
+        `include` and `exclude` name fields of this object; the other two leave fields out at every depth that the classes
+        know. `mode` changes nothing: all there is is JSON.
+        """
+        given = self._arranged(is_full=not exclude_unset, has_none=not exclude_none)
+        return copied({n: v for n, v in given.items() if n not in exclude and (include is None or n in include)})
+
+    def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
+        """What `model_dump` gives, as text: compact, or indented by so many spaces."""
+        separators = (",", ":") if indent is None else None
+        return json.dumps(self.model_dump(**options), ensure_ascii=False, indent=indent, separators=separators)
+
+    def _names(self, *, is_full: bool) -> Iterator[str]:
+        """The fields in the order of the class; all that admit None, or only those that came. The unknown ones last."""
+        yield from (name for name in self._declared if name in self.raw or (is_full and name in self._nullable))
+        yield from (name for name in self.raw if name not in self._declared)
+
+    def _known(self, name: str) -> Any:
+        """The value of a field: lenses where the class names one, the JSON itself elsewhere."""
+        value = self.raw.get(name)
+        return self._look(name, value) if name in self.FIELDS else value
+
+    def _arranged(self, *, is_full: bool, has_none: bool) -> dict[str, Any]:
+        try:
+            return {
+                name: _arranged(self._known(name), is_full=is_full, has_none=has_none)
+                for name in self._names(is_full=is_full)
+                if has_none or self.raw.get(name) is not None
+            }
+        except RecursionError:  # nested as deep as no answer is: as it came
+            return self.raw
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Lens) and self.raw == other.raw
 
     __hash__ = None  # type: ignore[assignment]  # as a dict: it may change while the stream runs
 
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        """What `repr` shows, one by one: the protocol of the package `rich`."""
+        for name in self._names(is_full=True):
+            yield name, self._known(name)
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.raw!r})"
+        try:
+            shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        except RecursionError:
+            shown = "…"
+        return f"{type(self).__name__}({shown})"
+
+
+def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
+    if isinstance(value, Lens):
+        return value._arranged(is_full=is_full, has_none=has_none)
+    if isinstance(value, list):
+        return [_arranged(item, is_full=is_full, has_none=has_none) for item in value]
+    return value

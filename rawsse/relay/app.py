@@ -346,7 +346,7 @@ class _Call:
                 return stream
 
         stream = await self._unless_gone(read())
-        message = stream.current_message_snapshot.to_json()
+        message = stream.current_message_snapshot.to_json(indent=None)
         await self._exchange.send_json(message.encode(), _forwarded(stream.headers))
 
     async def _count_tokens(self) -> None:
@@ -357,7 +357,7 @@ class _Call:
         headers = self._api_headers()
         counting = messages.count_tokens(model=model, messages=conversation, extra_headers=headers, extra_body=request)
         count = await self._unless_gone(counting)
-        await self._exchange.send_json(count.to_json().encode())
+        await self._exchange.send_json(count.to_json(indent=None).encode())
 
     async def _unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which is cancelled if the client goes. Raises `Answer` for what the API refuses."""

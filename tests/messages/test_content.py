@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any, assert_type
 
 import pytest
 
+from rawsse.errors import OutputFormatError
 from rawsse.messages.content import (
     KNOWN_BLOCK_TYPES,
     Block,
+    CacheCreation,
     Citation,
     CompactionBlock,
     ContainerUploadBlock,
     FallbackBlock,
     MCPToolUseBlock,
     Message,
+    OutputTokensDetails,
+    ParsedMessage,
+    ParsedTextBlock,
     RedactedThinkingBlock,
+    ServerToolUsage,
     ServerToolUseBlock,
     TextBlock,
     ThinkingBlock,
@@ -122,7 +129,9 @@ def test_mypy_knows_the_fields() -> None:
     assert_type(CompactionBlock({}).encrypted_content, str | None)
     assert_type(Citation({"cited_text": "c"}).cited_text, str)
     assert_type(Usage({"output_tokens": 1}).output_tokens, int)
-    assert_type(Usage({}).server_tool_use, Lens | None)
+    assert_type(Usage({}).server_tool_use, ServerToolUsage | None)
+    assert_type(Usage({}).cache_creation, CacheCreation | None)
+    assert_type(Usage({}).output_tokens_details, OutputTokensDetails | None)
     whole = message(usage={})
     assert_type(whole.usage, Usage)
     assert_type(whole.stop_reason, str | None)
@@ -146,8 +155,45 @@ def test_total_input_tokens_are_fresh_and_cached_ones_together(raw: Raw, total: 
     assert Usage(raw).total_input_tokens == total
 
 
-def test_parts_of_the_usage_are_lenses() -> None:
-    assert Usage({"server_tool_use": {"web_search_requests": 2}}).server_tool_use == Lens({"web_search_requests": 2})
+def test_parts_of_the_usage_are_of_classes_of_their_own() -> None:
+    usage = Usage(
+        {
+            "server_tool_use": {"web_search_requests": 2},
+            "cache_creation": {"ephemeral_5m_input_tokens": 3},
+            "output_tokens_details": {"thinking_tokens": 4},
+        }
+    )
+    assert usage.server_tool_use == ServerToolUsage({"web_search_requests": 2})
+    assert usage.cache_creation == CacheCreation({"ephemeral_5m_input_tokens": 3})
+    assert usage.output_tokens_details == OutputTokensDetails({"thinking_tokens": 4})
+
+
+# --- As the official SDK's models write it ---------------------------------------------------------------------------
+
+
+def test_the_repr_of_a_message_is_that_of_the_sdk() -> None:
+    answer = message(
+        {"type": "text", "text": "hi"}, id="msg_1", model="m", usage={"output_tokens": 1, "input_tokens": 2}
+    )
+    assert repr(answer) == (
+        "Message(id='msg_1', container=None, content=[TextBlock(citations=None, text='hi', type='text')], diagnostics=None, "
+        "model='m', role='assistant', stop_details=None, stop_reason=None, stop_sequence=None, type='message', "
+        "usage=Usage(cache_creation=None, cache_creation_input_tokens=None, cache_read_input_tokens=None, "
+        "inference_geo=None, input_tokens=2, output_tokens=1, output_tokens_details=None, server_tool_use=None, "
+        "service_tier=None, speed=None))"
+    )
+
+
+def test_the_fields_of_a_tool_call_stand_in_the_order_of_the_sdk() -> None:
+    raw = {"type": "tool_use", "name": "f", "input": {"a": None}, "id": "toolu_1"}
+    given = '{"id":"toolu_1","caller":null,"input":{"a":null},"name":"f","type":"tool_use","toolset_name":null}'
+    assert look_at_block(raw).model_dump_json() == given
+
+
+def test_a_dump_of_a_streamed_message_has_its_blocks_brought_up_to_date() -> None:
+    facts = Facts()
+    Message({"content": [{"type": "text", "text": ""}]}, facts=[facts]).model_dump()
+    assert facts.settled == 1
 
 
 # --- The message ---------------------------------------------------------------------------------------------------
@@ -167,6 +213,10 @@ def test_the_content_is_given_as_blocks_and_the_usage_as_usage() -> None:
 def test_content_that_is_no_list_reads_as_it_is() -> None:
     content: Any = Message({"content": "all at once"}).content
     assert content == "all at once"
+
+
+def test_a_message_has_its_request_id_under_the_sdk_s_name_too() -> None:
+    assert Message({}, request_id="req_1")._request_id == "req_1"
 
 
 def test_optional_fields_of_a_message_are_none_where_they_are_absent() -> None:
@@ -200,6 +250,67 @@ def test_a_message_can_be_copied_with_its_facts() -> None:
     answer = Message({"content": [{"type": "tool_use", "input": {}}]}, facts=[Facts()], request_id="req_1")
     again = copy.deepcopy(answer)
     assert (again, again.request_id, again.content[0].complete) == (answer, "req_1", False)
+
+
+# --- Parsed ----------------------------------------------------------------------------------------------------------
+
+FAULT = OutputFormatError("it does not fit")
+SAID, MORE, THOUGHT = (
+    {"type": "text", "text": "1"},
+    {"type": "text", "text": "2"},
+    {"type": "thinking", "thinking": "?"},
+)
+
+
+def test_a_parsed_block_is_the_block_and_its_value() -> None:
+    block = ParsedTextBlock(TextBlock(SAID, complete=False, input_text="x"), 5)
+    assert (block.text, block.complete, block.input_text, block.parsed_output) == ("1", False, "x", 5)
+    assert repr(block) == "ParsedTextBlock(citations=None, text='1', type='text', parsed_output=5)"
+
+
+def test_a_parsed_output_is_no_part_of_the_json() -> None:
+    assert ParsedTextBlock(TextBlock(SAID), 5).model_dump() == {"type": "text", "text": "1", "citations": None}
+
+
+def test_a_parsed_block_that_does_not_fit_says_so_when_it_is_asked_and_no_sooner() -> None:
+    block: ParsedTextBlock[int] = ParsedTextBlock(TextBlock(SAID), FAULT)
+    with pytest.raises(OutputFormatError, match="it does not fit"):
+        _ = block.parsed_output
+    assert repr(block).endswith("parsed_output=OutputFormatError('it does not fit'))")
+
+
+def test_a_parsed_block_or_message_is_equal_to_the_plain_one_and_to_nothing_else() -> None:
+    block, whole = TextBlock(SAID), message(SAID)
+    assert ParsedTextBlock(block, 5) == block == ParsedTextBlock(block)
+    assert ParsedMessage(whole, {}) == whole == ParsedMessage(whole, {0: 1})
+    assert ParsedTextBlock(block) != TextBlock(MORE)
+    assert ParsedMessage(whole, {}) != message(MORE)
+    assert ParsedMessage(whole, {}) != whole.raw
+
+
+def test_the_text_blocks_of_a_parsed_message_are_parsed_ones() -> None:
+    thought, said, more = ParsedMessage(message(THOUGHT, SAID, MORE), {1: 5}).content
+    assert (type(thought), said.parsed_output, more.parsed_output) == (ThinkingBlock, 5, None)
+
+
+@pytest.mark.parametrize(
+    ("parsed", "value"), [({}, None), ({1: 5, 0: 4}, 4), ({0: FAULT, 1: 0}, 0), ({0: 0, 1: FAULT}, 0)]
+)
+def test_the_parsed_output_of_a_message_is_the_first_that_fits(parsed: Any, value: Any) -> None:
+    assert ParsedMessage(message(SAID, MORE), parsed).parsed_output == value
+
+
+def test_a_message_of_which_no_text_fits_says_so_when_it_is_asked() -> None:
+    whole: ParsedMessage[int] = ParsedMessage(message(SAID), {0: FAULT})
+    with pytest.raises(OutputFormatError, match="it does not fit"):
+        _ = whole.parsed_output
+    assert whole.text == "1"
+
+
+def test_a_parsed_message_can_be_copied_and_pickled() -> None:
+    whole = ParsedMessage(message(SAID, id="msg_1"), {0: 5})
+    for again in (copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):
+        assert (type(again), again, again.parsed_output) == (ParsedMessage, whole, 5)
 
 
 # --- The form that may be sent back --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, assert_type
 import pytest
 from support.streams import PING, STOP, block_start, block_stop, end, expanded, start, text_delta, to_sse
 
-from rawsse.errors import EventDataError
+from rawsse.errors import EventDataError, PartialJSONError
 from rawsse.messages.content import Block, Citation, Message, TextBlock, Usage
 from rawsse.messages.events import (
     KNOWN_DELTA_TYPES,
@@ -284,6 +284,23 @@ def test_a_snapshot_is_made_when_it_is_looked_at() -> None:
     looks = iter(["first look", "second look"])
     event = TextEvent(0, "t", lambda: next(looks))
     assert (event.snapshot, event.snapshot) == ("first look", "second look")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("", None), ('{"city": "Os', {"city": "Os"}), ('{"city": "Oslo", "days": 1', {"city": "Oslo", "days": 1})],
+)
+def test_text_that_is_json_can_be_read_before_its_end(text: str, value: Any) -> None:
+    assert TextEvent(0, "", lambda: text).parsed_snapshot() == value
+
+
+def test_text_that_is_no_json_says_so_when_it_is_read() -> None:
+    with pytest.raises(PartialJSONError, match="expected a value, found 'H'"):
+        TextEvent(0, "Hi", lambda: "Hi").parsed_snapshot()
+
+
+def test_a_stream_may_lend_its_reader() -> None:
+    assert TextEvent(0, "", str, _parsed=lambda: 5).parsed_snapshot() == 5
 
 
 def test_snapshots_have_the_types_of_what_they_show() -> None:

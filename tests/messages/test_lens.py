@@ -26,6 +26,10 @@ class Cat(Lens):
     FIELDS: ClassVar[Mapping[str, Any]] = {"tail": Tail, "tails": Tail}
 
 
+class House(Lens):
+    FIELDS: ClassVar[Mapping[str, Any]] = {"cats": Cat}
+
+
 class Kitten(Cat):
     age: int | None
 
@@ -101,16 +105,56 @@ def test_to_dict_is_a_deep_copy() -> None:
 
 
 def test_to_json_adds_nothing_and_escapes_no_more_than_it_must() -> None:
-    assert Cat({"name": "Kätzchen", "x": [1, None]}).to_json() == '{"name":"Kätzchen","x":[1,null]}'
+    assert Cat({"name": "Kätzchen", "x": [1, None]}).to_json(indent=None) == '{"name":"Kätzchen","x":[1,null]}'
 
 
-def test_to_json_may_be_indented() -> None:
+def test_to_json_is_indented_by_two_unless_told_otherwise() -> None:
+    assert Cat({"name": "Tom"}).to_json() == '{\n  "name": "Tom"\n}'
     assert Cat({"name": "Tom"}).to_json(indent=1) == '{\n "name": "Tom"\n}'
 
 
-def test_the_sdk_s_names_for_both_are_there() -> None:
-    assert Cat({"a": 1}).model_dump() == {"a": 1}
-    assert json.loads(Cat({"a": 1}).model_dump_json()) == {"a": 1}
+def test_to_dict_has_the_order_of_the_wire_and_to_json_that_of_the_class() -> None:
+    cat = Cat({"x": 1, "owner": None, "name": "Tom"})
+    assert list(cat.to_dict()) == ["x", "owner", "name"]
+    assert list(json.loads(cat.to_json())) == ["name", "owner", "x"]
+
+
+def test_a_field_that_is_annotated_again_takes_its_place_anew() -> None:
+    class Sorted(Cat):
+        name: str
+
+    assert list(json.loads(Sorted({"name": "Tom", "toys": 1}).to_json())) == ["toys", "name"]
+
+
+def test_a_dump_has_the_fields_that_admit_none_and_did_not_come() -> None:
+    assert Cat({"a": 1}).model_dump() == {"owner": None, "a": 1}
+    assert Cat({"a": 1}).model_dump_json() == '{"owner":null,"a":1}'
+    assert Cat({"a": 1}).model_dump_json(indent=1, exclude_unset=True) == '{\n "a": 1\n}'
+
+
+def test_a_dump_fills_what_is_inside_as_well() -> None:
+    house = House({"cats": [{"name": "Tom"}, 5]})
+    assert house.model_dump() == {"cats": [{"name": "Tom", "owner": None}, 5]}
+    assert house.model_dump(exclude_unset=True) == {"cats": [{"name": "Tom"}, 5]}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"mode": "json"}, {"name": "Tom", "owner": None, "toys": {"ball": None}}),
+        ({"exclude_none": True}, {"name": "Tom", "toys": {"ball": None}}),
+        ({"exclude": {"toys", "owner"}}, {"name": "Tom"}),
+        ({"include": {"name"}}, {"name": "Tom"}),
+    ],
+)
+def test_a_dump_may_leave_fields_out(options: Any, expected: Any) -> None:
+    assert Cat({"name": "Tom", "toys": {"ball": None}}).model_dump(**options) == expected
+
+
+def test_a_dump_is_a_deep_copy() -> None:
+    raw = {"toys": {"ball": 1}}
+    Cat(raw).model_dump()["toys"]["ball"] = 2
+    assert raw == {"toys": {"ball": 1}}
 
 
 def test_equal_are_same_class_and_same_json() -> None:
@@ -125,8 +169,13 @@ def test_it_cannot_be_hashed_as_it_may_change() -> None:
         hash(Cat({}))
 
 
-def test_the_repr_is_the_class_and_the_json() -> None:
-    assert repr(Cat({"name": "Tom"})) == "Cat({'name': 'Tom'})"
+def test_the_repr_is_that_of_a_model() -> None:
+    cat = Cat({"new": 1, "name": "Tom", "tail": {"length": 3}, "collar": {"bell": 1}})
+    assert repr(cat) == "Cat(name='Tom', owner=None, tail=Tail(length=3), new=1, collar={'bell': 1})"
+
+
+def test_the_package_rich_gets_the_same() -> None:
+    assert list(Cat({"name": "Tom"}).__rich_repr__()) == [("name", "Tom"), ("owner", None)]
 
 
 def test_match_reads_fields_by_name() -> None:
@@ -146,6 +195,16 @@ def test_a_special_method_is_never_looked_for_in_the_json() -> None:
     assert not hasattr(Cat({"__len_hint__": 1}), "__len_hint__")
 
 
+DEEP = json.loads("[" * 900 + "]" * 900)
+
+
 def test_a_copy_may_be_nested_as_deep_as_json_is_read() -> None:
-    raw = json.loads('{"odd":' + "[" * 900 + "]" * 900 + "}")
-    assert Lens(raw).to_dict() == raw
+    assert Lens({"odd": DEEP}).to_dict() == {"odd": DEEP}
+
+
+def test_a_dump_of_what_is_nested_too_deep_is_the_json_as_it_came() -> None:
+    assert House({"cats": DEEP}).model_dump() == {"cats": DEEP}
+
+
+def test_a_repr_of_what_is_nested_too_deep_is_cut() -> None:
+    assert repr(House({"cats": DEEP})) == "House(…)"
