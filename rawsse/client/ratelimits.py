@@ -1,0 +1,120 @@
+"""How much may still be asked, as the header fields of an answer say it.
+
+This file knows the fields by which the API tells its rate limits (https://docs.anthropic.com/en/api/rate-limits). It refuses to
+know what follows from them: nothing is held back here.
+
+    limits = RateLimits.from_headers(stream.headers)
+    if limits.output_tokens and limits.output_tokens.remaining == 0:
+        print("nothing more before", limits.output_tokens.reset)
+
+Every answer of the API has some of these fields, not only a refusal; gateways often have none, and then `limits` is false.
+A field that says nothing readable is None in its place; what stood there is in `raw`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from rawsse.client.retry import parse_retry_after
+
+if TYPE_CHECKING:  # the module takes milliseconds to load, and is needed only by whoever looks at limits
+    from datetime import datetime
+
+__all__ = ["RateLimit", "RateLimits"]
+
+# The attribute of each family, and how the names of its fields begin.
+_FAMILIES: Mapping[str, str] = {
+    "requests": "anthropic-ratelimit-requests",
+    "tokens": "anthropic-ratelimit-tokens",
+    "input_tokens": "anthropic-ratelimit-input-tokens",
+    "output_tokens": "anthropic-ratelimit-output-tokens",
+    "priority_input_tokens": "anthropic-priority-input-tokens",
+    "priority_output_tokens": "anthropic-priority-output-tokens",
+    "fast_input_tokens": "anthropic-fast-input-tokens",
+    "fast_output_tokens": "anthropic-fast-output-tokens",
+}
+
+_UNIFIED = "anthropic-ratelimit-unified-"
+
+# All that is about limits, of families that are not known yet as well.
+_ABOUT_LIMITS = re.compile(r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?")
+
+# Longer ones are no counts, and Python refuses to read very long ones.
+_COUNT = re.compile("[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """One limit: how much in all, how much is left, and when it is whole again; each None where the API does not say."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The limits that an answer tells; None for those it does not. False if it tells none at all."""
+
+    requests: RateLimit | None = None
+    tokens: RateLimit | None = None
+    """The tightest of the token limits in force; what remains is rounded to thousands."""
+    input_tokens: RateLimit | None = None
+    output_tokens: RateLimit | None = None
+    priority_input_tokens: RateLimit | None = None
+    """As its neighbour for output: for those who have bought a Priority Tier."""
+    priority_output_tokens: RateLimit | None = None
+    fast_input_tokens: RateLimit | None = None
+    """As its neighbour for output: for fast mode."""
+    fast_output_tokens: RateLimit | None = None
+    retry_after: float | None = None
+    """What the server asks to wait, in seconds."""
+    unified: Mapping[str, str] = field(default_factory=dict)
+    """Limits of subscriptions, which the API does not document: the values of `anthropic-ratelimit-unified-*` as they came,
+    under what stands for the star."""
+    raw: Mapping[str, str] = field(default_factory=dict)
+    """Every field about limits as it came, known or not, under its whole name in lower case."""
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str], *, now: float | None = None) -> Self:
+        """The limits that these header fields tell; their names may be in any case. Nothing in them makes it fail.
+
+        `now` is POSIX time: without it a `retry-after` that is a date is not read.
+        """
+        fields = {name.lower(): headers[name] for name in headers}
+        raw = {name: value for name, value in fields.items() if _ABOUT_LIMITS.fullmatch(name)}
+        return cls(
+            **{attribute: _limit(raw, prefix) for attribute, prefix in _FAMILIES.items()},
+            retry_after=parse_retry_after(raw, now),
+            unified={name.removeprefix(_UNIFIED): raw[name] for name in raw if name.startswith(_UNIFIED)},
+            raw=raw,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.raw)
+
+
+def _limit(raw: Mapping[str, str], prefix: str) -> RateLimit | None:
+    limit, remaining, reset = (raw.get(f"{prefix}-{part}") for part in ("limit", "remaining", "reset"))
+    if limit is None and remaining is None and reset is None:
+        return None
+    return RateLimit(_count(limit or ""), _count(remaining or ""), _moment(reset or ""))
+
+
+def _count(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if _COUNT.fullmatch(text) else None
+
+
+def _moment(text: str) -> datetime | None:
+    """RFC 3339, 5.6: a date, "T", a time and an offset, the letters in any case."""
+    from datetime import datetime
+
+    try:
+        moment = datetime.fromisoformat(text.strip().upper())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None  # one without an offset is no moment, and could not be compared with any
