@@ -1,8 +1,8 @@
-"""A byte stream to a peer: TCP and TLS.
+"""A byte stream to a peer: TCP and TLS, through a proxy if need be.
 
-This file knows sockets and certificates. It refuses to know HTTP, and what the bytes mean.
+This file knows sockets and handshakes. It refuses to know certificates, what is said to a proxy, and what the bytes mean.
 
-    stream = await connect(Route(Origin("https", "api.anthropic.com", 443)), tls)
+    stream = await connect(Route(Origin("https", "api.anthropic.com", 443)), TLSContext())
     await stream.write(b"...")
     data = await stream.read(65536)          # b"" when the peer has closed
     stream.abort()                           # at once, from any task, any number of times
@@ -18,22 +18,42 @@ import itertools
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol, cast
 
 from rawsse.client.route import Origin, Route
-from rawsse.errors import APIConnectionError, ConfigurationError, quote
+from rawsse.client.tls import ALPN_PROTOCOL, TLSContext, explain, is_untrusted
+from rawsse.client.tunnel import Tunnel
+from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, ProxyError, RawsseError, quote
+from rawsse.http1 import MAX_HEAD_BYTES
 
-if TYPE_CHECKING:  # asyncio loads `ssl` in any case; a context, and its certificates, only an https origin needs
-    import ssl
-
-__all__ = ["READ_BYTES", "Connect", "FakeStream", "Stream", "TLSContext", "connect"]
+__all__ = [
+    "KEEPALIVE_COUNT",
+    "KEEPALIVE_IDLE_SECONDS",
+    "KEEPALIVE_INTERVAL_SECONDS",
+    "READ_BYTES",
+    "Connect",
+    "FakeStream",
+    "Stream",
+    "TLSContext",
+    "connect",
+]
 
 READ_BYTES = 64 * 1024
 """How much one read takes at most, and what the reader buffers before it lets TCP slow the peer down."""
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
+
+KEEPALIVE_IDLE_SECONDS = 60
+"""After how long a silence the system asks whether the peer is still there. Those who forget silent connections without a word
+(NAT, load balancers) wait for several minutes; the clocks above notice a dead one in any case."""
+
+KEEPALIVE_INTERVAL_SECONDS = 60
+"""How long it waits for the peer before it asks again."""
+
+KEEPALIVE_COUNT = 5
+"""How often it asks before the connection is taken for lost."""
 
 
 class Stream(Protocol):
@@ -109,6 +129,34 @@ class TCPStream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def start_tls(self, tls: TLSContext, host: str) -> TCPStream:
+        """The stream within TLS, on the same connection; this one is over. Aborted if it fails or is cancelled.
+
+        Raises `OSError`, `ValueError` for a host that cannot be one, and `ConfigurationError`.
+        """
+        stream = TCPStream()
+        try:
+            if (ahead := self.read_nowait()) is not None:
+                words = f"sent something before TLS began: {quote(ahead)}" if ahead else "closed the connection"
+                raise ConnectionResetError(f"the peer {words}")
+            # RFC 6066, 3: "The hostname is represented … without a trailing dot." We never say goodbye, we abort: the
+            # timeout is for asyncio, which does in some cases.
+            transport = await asyncio.get_running_loop().start_tls(
+                cast(asyncio.WriteTransport, self._transport),
+                stream,
+                tls.get(),
+                server_hostname=host.rstrip("."),
+                ssl_shutdown_timeout=0.1,
+            )
+            if transport is None:  # aborted while the handshake went on
+                raise self._gone()
+            _check_protocol(transport)
+        except BaseException:
+            self.abort()
+            raise
+        stream.connection_made(transport)
+        return stream
+
     def _gone(self) -> Exception:
         return self._lost or ConnectionResetError("the connection was closed")
 
@@ -140,6 +188,13 @@ class TCPStream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_full = False
         _wake(self._draining)
+
+
+def _check_protocol(transport: asyncio.BaseTransport) -> None:
+    chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+    if chosen not in (None, ALPN_PROTOCOL):
+        words = f"the ssl_context offers {quote(chosen)}, which is not spoken here, and the server took it"
+        raise ConfigurationError(f'{words}: set_alpn_protocols(["{ALPN_PROTOCOL}"])')
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
@@ -214,54 +269,67 @@ class FakeStream:
         self._check()
 
 
-class TLSContext:
-    """The `ssl.SSLContext` of one client, made when first asked for: loading the certificates costs 15 ms and more.
-
-    `context` is the caller's own; else certificates come from the file in `SSL_CERT_FILE`, or from certifi.
-    """
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
-
-    def get(self) -> ssl.SSLContext:
-        """The context. Raises `ConfigurationError` if the certificates cannot be read."""
-        if self._context is None:
-            import ssl
-
-            import certifi
-
-            cafile = os.environ.get("SSL_CERT_FILE") or certifi.where()
-            try:
-                self._context = ssl.create_default_context(cafile=cafile)
-            except OSError as exc:
-                raise ConfigurationError(f"cannot read the certificates in {quote(cafile)}: {exc}") from exc
-            self._context.set_alpn_protocols(["http/1.1"])
-        return self._context
-
-
 Connect = Callable[[Route, TLSContext], Awaitable[Stream]]
 """What makes a connection: `connect`, or a test's own that gives `FakeStream`s."""
 
 
-async def connect(route: Route, tls: TLSContext) -> Stream:
-    """Connect to the route's origin, with TLS if its scheme is https. The caller sets the deadline and must `abort` the stream.
+async def connect(route: Route, tls: TLSContext, *, max_head_bytes: int = MAX_HEAD_BYTES) -> Stream:
+    """Take the route to its origin, with TLS if its scheme is https. The caller sets the deadline and must `abort` the stream.
 
-    Raises `APIConnectionError` naming the origin, with the operating system's error as its cause.
+    `max_head_bytes` bounds the answer of a proxy. Raises `APIConnectionError` naming the origin, with the operating system's
+    error as its cause; it is a `ProxyError` if the proxy is to blame, `CertificateError` if a certificate is.
     """
-    origin = route.origin
-    secure: dict[str, Any] = {}
+    if route.proxy is None:
+        return await _open(route.origin, tls, f"{route.origin}", APIConnectionError)
+    stream = await _open(route.proxy.origin, tls, f"the proxy {route.proxy}", ProxyError)
+    if route.is_forwarded:
+        return stream
+    await _open_tunnel(stream, Tunnel(route.proxy, route.origin, max_head_bytes=max_head_bytes))
+    return await _secure(stream, route.origin, tls, f"{route.origin}{route.through}", APIConnectionError)
+
+
+async def _open(origin: Origin, tls: TLSContext, name: str, error: type[APIConnectionError]) -> TCPStream:
+    """A stream to the next peer on the route, which errors call `name`."""
     if origin.scheme == "https":
-        # We never say goodbye, we abort. The timeout is for asyncio, which does when it is cancelled after the handshake.
-        secure = {"ssl": tls.get(), "server_hostname": origin.host, "ssl_shutdown_timeout": 0.1}
+        tls.get()  # an error in it is told before anything is sent
     try:
         sock = await _open_socket(origin)
-        _, stream = await asyncio.get_running_loop().create_connection(TCPStream, sock=sock, **secure)
-    except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that IDNA cannot encode
-        raise APIConnectionError(f"cannot connect to {origin}: {_words(exc)}") from exc
-    return stream
+        _, stream = await asyncio.get_running_loop().create_connection(TCPStream, sock=sock)
+    except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
+        raise _failure(name, exc, error) from exc
+    return stream if origin.scheme == "http" else await _secure(stream, origin, tls, name, error)
 
 
-def _words(exc: OSError | UnicodeError) -> str:
+async def _secure(
+    stream: TCPStream, origin: Origin, tls: TLSContext, name: str, error: type[APIConnectionError]
+) -> TCPStream:
+    try:
+        return await stream.start_tls(tls, origin.host)
+    except RawsseError:
+        raise
+    except (OSError, ValueError) as exc:
+        raise _failure(name, exc, error) from exc
+
+
+async def _open_tunnel(stream: TCPStream, tunnel: Tunnel) -> None:
+    """Have the proxy at the other end of `stream` lead it to the origin. Raises `ProxyError`."""
+    try:
+        await stream.write(tunnel.request())
+        while not tunnel.receive_data(await stream.read(READ_BYTES)):
+            pass
+    except BaseException as exc:
+        stream.abort()
+        if isinstance(exc, OSError):
+            raise tunnel.lost(exc) from exc
+        raise
+
+
+def _failure(name: str, exc: OSError | ValueError, error: type[APIConnectionError]) -> APIConnectionError:
+    words = explain(exc) or _words(exc)
+    return (CertificateError if is_untrusted(exc) else error)(f"cannot connect to {name}: {words}")
+
+
+def _words(exc: OSError | ValueError) -> str:
     """What is wrong, for a person: the system's word for it, and not "[Errno 111] Connect call failed ('127.0.0.1', 9)"."""
     number = exc.errno if isinstance(exc, OSError) else None
     if number is not None and number > 0 and type(exc).__module__ == "builtins":
@@ -318,11 +386,32 @@ async def _connect_socket(family: socket.AddressFamily, address: Any) -> socket.
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        _set_options(sock)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+# By name, as each system has those it has: Linux and Windows know the first, macOS the second.
+_KEEPALIVE_OPTIONS: Mapping[str, int] = {
+    "TCP_KEEPIDLE": KEEPALIVE_IDLE_SECONDS,
+    "TCP_KEEPALIVE": KEEPALIVE_IDLE_SECONDS,
+    "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_SECONDS,
+    "TCP_KEEPCNT": KEEPALIVE_COUNT,
+}
+
+
+def _set_options(sock: socket.socket) -> None:
+    """Send what is written at once, and let the system find out that a peer is gone: without a word from either side, a
+    connection that was cut in between lives for ever."""
+    options = [(socket.IPPROTO_TCP, getattr(socket, name, None), value) for name, value in _KEEPALIVE_OPTIONS.items()]
+    options += [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for level, option, value in options:
+        if option is not None:
+            with contextlib.suppress(OSError):  # a system that does not know it is no reason to fail
+                sock.setsockopt(level, option, value)
 
 
 def _together(errors: list[BaseException | None]) -> BaseException:

@@ -6,35 +6,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
-import certifi
 import pytest
 from support.clock import run, ticks
 from support.sockets import LOCALHOST, serving, shout, trusting
 
 from rawsse.client import net
-from rawsse.client.net import READ_BYTES, TLSContext, connect
+from rawsse.client.net import READ_BYTES, connect
 from rawsse.client.route import Origin, Route
-from rawsse.errors import APIConnectionError, ConfigurationError
-
-# --- Where a connection leads --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("origin", "host_field", "text"),
-    [
-        (Origin("https", "api.example", 443), "api.example", "https://api.example"),
-        (Origin("https", "api.example", 8443), "api.example:8443", "https://api.example:8443"),
-        (Origin("http", "api.example", 80), "api.example", "http://api.example"),
-        (Origin("http", "127.0.0.1", 443), "127.0.0.1:443", "http://127.0.0.1:443"),
-        (Origin("http", "::1", 8000), "[::1]:8000", "http://[::1]:8000"),
-        (Origin("https", "::1", 443), "[::1]", "https://[::1]"),
-    ],
-)
-def test_the_host_field_has_the_port_unless_it_is_the_scheme_s_own(origin: Origin, host_field: str, text: str) -> None:
-    assert (origin.host_field, str(origin)) == (host_field, text)
-
+from rawsse.client.tls import TLSContext
+from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError
 
 # --- Real sockets --------------------------------------------------------------------------------------------------
 
@@ -305,49 +287,117 @@ def test_tls_speaks_http_1_1_only() -> None:
 def test_a_certificate_that_nobody_signed_is_refused() -> None:
     async def story() -> None:
         async with serving(shout, tls=True) as origin:
-            await connect(Route(origin), TLSContext())
+            await connect(Route(origin), TLSContext(trust_env=False))
 
-    with pytest.raises(
-        APIConnectionError, match=r"cannot connect to https://127.*: .*self-signed certificate"
-    ) as caught:
+    words = (
+        r"cannot connect to https://127.*: its certificate is not trusted: self-signed certificate; if .*SSL_CERT_FILE"
+    )
+    with pytest.raises(CertificateError, match=words) as caught:
         run(story())
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+    assert not caught.value.may_heal
 
 
 def test_a_peer_that_does_not_speak_tls_is_refused() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+
     async def story() -> None:
-        async with serving(shout) as origin:
+        async with serving(refuse) as origin:
             await connect(Route(origin._replace(scheme="https")), trusting())
 
-    with pytest.raises(APIConnectionError, match="cannot connect to https://127"):
+    words = "cannot connect to https://127.*: it does not speak TLS there: is it http:// and not https://"
+    with pytest.raises(APIConnectionError, match=words):
         run(story())
 
 
-def test_the_context_is_made_once_and_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    real = ssl.create_default_context
+@pytest.mark.parametrize(
+    ("greeting", "words"), [(b"SSH-2.0", "it does not speak TLS there"), (b"", "")], ids=["speaks first", "closes"]
+)
+def test_a_peer_that_does_not_wait_for_the_handshake_is_refused(greeting: bytes, words: str) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
 
-    def counting(**options: Any) -> ssl.SSLContext:
-        made.append(options["cafile"])
-        return real(**options)
+    async def story() -> None:
+        async with serving(greet) as origin:
+            await connect(Route(origin._replace(scheme="https")), trusting())
 
-    monkeypatch.setattr(ssl, "create_default_context", counting)
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    context = TLSContext()
-    assert made == []
-    assert context.get() is context.get()
-    assert made == [certifi.where()]
-
-
-def test_a_context_of_one_s_own_is_used_as_it_is() -> None:
-    own = ssl.create_default_context()
-    assert TLSContext(own).get() is own
+    with pytest.raises(APIConnectionError, match=f"cannot connect to https://127.*: {words}"):
+        run(story())
 
 
-def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("sent", "words"), [(b"SSH-2.0", "sent something before TLS began: b'SSH-2.0'"), (b"", "closed")]
+)
+def test_what_came_before_tls_begins_is_not_lost(sent: bytes, words: str) -> None:
+    stream = net.TCPStream()
+    stream.data_received(sent) if sent else stream.eof_received()
+    with pytest.raises(ConnectionResetError, match=f"the peer {words}"):
+        run(stream.start_tls(trusting(), "localhost"))
+
+
+def test_a_context_that_offers_http_2_is_named() -> None:
+    async def story() -> None:
+        context = ssl.create_default_context(cafile=LOCALHOST)
+        context.set_alpn_protocols(["h2"])
+        async with serving(shout, tls=True) as origin:
+            await connect(Route(origin), TLSContext(context))
+
+    with pytest.raises(ConfigurationError, match=r"the ssl_context offers 'h2', which .*\(\[\"http/1\.1\"\]\)"):
+        run(story())
+
+
+def test_certificates_that_cannot_be_read_are_told_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
-    with pytest.raises(ConfigurationError, match=r"cannot read the certificates in '/nowhere/at/all.pem'"):
-        TLSContext().get()
+    with pytest.raises(ConfigurationError, match="cannot read the certificates in SSL_CERT_FILE"):
+        run(connect(Route(Origin("https", "127.0.0.1", 9)), TLSContext()))
+
+
+@pytest.mark.parametrize("host", ["", ".example"])
+def test_a_host_that_can_be_none_is_named(host: str) -> None:
+    with pytest.raises(APIConnectionError, match="cannot connect to https://"):
+        run(connect(Route(Origin("https", host, 1)), trusting()))
+
+
+# --- What the operating system is asked for ------------------------------------------------------------------------
+
+
+def options_of(stream: object) -> list[int]:
+    sock = cast(Any, stream)._transport.get_extra_info("socket")
+    names = ["TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", "TCP_KEEPINTVL", "TCP_KEEPCNT"]
+    timing = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+    switches = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_NODELAY)]
+    return timing + [int(sock.getsockopt(*switch) != 0) for switch in switches]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_the_system_looks_after_a_silent_connection_and_sends_small_pieces_at_once(*, tls: bool) -> None:
+    async def story() -> list[int]:
+        async with serving(shout, tls=tls) as origin:
+            stream = await connect(Route(origin), trusting())
+            options = options_of(stream)
+            stream.abort()
+            return options
+
+    assert run(story()) == [60, 60, 5, 1, 1]
+
+
+def test_an_option_that_the_system_does_not_know_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "TCP_KEEPIDLE", raising=False)
+    monkeypatch.setattr(socket, "TCP_KEEPCNT", 12345)
+
+    async def story() -> bytes:
+        async with serving(shout) as origin:
+            stream = await connect(Route(origin), TLSContext())
+            await stream.write(b"x")
+            data = await stream.read(1)
+            stream.abort()
+            return data
+
+    assert run(story()) == b"X"
 
 
 @pytest.mark.real
