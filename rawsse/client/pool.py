@@ -223,6 +223,11 @@ class Pool:
         self._is_closed = False
 
     @property
+    def is_closed(self) -> bool:
+        """`close` was called."""
+        return self._is_closed
+
+    @property
     def open_connections(self) -> int:
         """At rest, in use, and being made."""
         return len(self._idle) + len(self._in_use) + len(self._being_made)
@@ -239,13 +244,12 @@ class Pool:
 
     @property
     def shortage(self) -> str | None:
-        """Why a call waits in line, in words; None if none would."""
+        """Why a call that wants a connection now would have to wait, in words; None if it would not."""
         limit = self.limits.max_connections
         if self._idle or self.open_connections < limit:
             return None
-        if limit == 1:
-            return "the only connection (max_connections) is in use"
-        return f"all {limit} connections (max_connections) are in use"
+        unfinished = f" or being made ({len(self._being_made)})" if self._being_made else ""
+        return f"all {limit} connections (max_connections) are in use{unfinished}"
 
     def __repr__(self) -> str:
         counts = f"{self.open_connections} open, {self.idle_connections} idle, {self.waiting} waiting"
