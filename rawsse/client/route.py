@@ -61,7 +61,7 @@ class Origin(NamedTuple):
 
 # Read by hand: `urllib.parse` ends a password at its first "#" or "/", and then quotes a piece of it in its error.
 _PROXY_URL = re.compile(
-    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?"
+    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://|(?![^@]*/[^@]*@))"  # `http:/user@host` has no user "http"
     r"(?:(?P<user>.*)@)?"
     r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<host>[^\s\x00-\x20:/?#@\[\]%]+))"
     r"(?::(?P<port>[0-9]{0,5}))?/?",
