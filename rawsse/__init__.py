@@ -7,6 +7,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
     http1/          HTTP/1.1 over h11, both roles, bytes in and bytes out. Pure.
     messages/       what the Messages API says: events, the message they add up to, the ending. Pure.
     client/         talking to the API: connections, clocks, the stream, the calls
+    types/          the official SDK's names for what is sent and what comes back
     server/         a small asyncio HTTP server that hosts any ASGI 3 application
     relay/          the Messages API, re-emitted to browsers
     replay/         recordings of streams: keeping, playing, cutting and checking them

@@ -1,0 +1,122 @@
+"""What comes back, under the official SDK's names.
+
+This file knows which class of ours an SDK's name stands for. It refuses to define any: they are in `rawsse.messages`.
+
+    def show(block: ContentBlock) -> None:
+        if isinstance(block, TextBlock): print(block.text)
+
+Where the SDK has a class for each kind of tool result, ours is one class: look at `block.type`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from rawsse.client.page import ModelInfo
+from rawsse.messages.content import (
+    Block,
+    CacheCreation,
+    Citation,
+    ContainerUploadBlock,
+    Message,
+    OutputTokensDetails,
+    ParsedMessage,
+    ParsedTextBlock,
+    RedactedThinkingBlock,
+    ServerToolUsage,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    Usage,
+)
+from rawsse.messages.events import (
+    CitationsDelta,
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    InputJSONDelta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    MessageStreamEvent,
+    SignatureDelta,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+)
+from rawsse.messages.lens import Lens
+
+__all__ = [
+    "BashCodeExecutionToolResultBlock",
+    "CacheCreation",
+    "CitationsDelta",
+    "CodeExecutionToolResultBlock",
+    "ContainerUploadBlock",
+    "ContentBlock",
+    "ContentBlockDeltaEvent",
+    "ContentBlockStartEvent",
+    "ContentBlockStopEvent",
+    "InputJSONDelta",
+    "Message",
+    "MessageDeltaEvent",
+    "MessageDeltaUsage",
+    "MessageStartEvent",
+    "MessageStopEvent",
+    "MessageStreamEvent",
+    "MessageTokensCount",
+    "Model",
+    "ModelInfo",
+    "OutputTokensDetails",
+    "ParsedContentBlock",
+    "ParsedMessage",
+    "ParsedTextBlock",
+    "RawContentBlockDeltaEvent",
+    "RawContentBlockStartEvent",
+    "RawContentBlockStopEvent",
+    "RawMessageDeltaEvent",
+    "RawMessageStartEvent",
+    "RawMessageStopEvent",
+    "RawMessageStreamEvent",
+    "RedactedThinkingBlock",
+    "ServerToolUsage",
+    "ServerToolUseBlock",
+    "SignatureDelta",
+    "StopReason",
+    "TextBlock",
+    "TextCitation",
+    "TextDelta",
+    "TextEditorCodeExecutionToolResultBlock",
+    "ThinkingBlock",
+    "ThinkingDelta",
+    "ToolSearchToolResultBlock",
+    "ToolUseBlock",
+    "Usage",
+    "WebFetchToolResultBlock",
+    "WebSearchToolResultBlock",
+]
+
+Model: TypeAlias = str
+
+StopReason: TypeAlias = Literal[
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "model_context_window_exceeded"
+]
+
+ContentBlock = ParsedContentBlock = Block
+TextCitation = Citation
+MessageDeltaUsage = Usage
+MessageTokensCount = Lens
+
+WebSearchToolResultBlock = WebFetchToolResultBlock = ToolSearchToolResultBlock = ToolResultBlock
+CodeExecutionToolResultBlock = BashCodeExecutionToolResultBlock = TextEditorCodeExecutionToolResultBlock = (
+    ToolResultBlock
+)
+
+RawMessageStreamEvent = StreamEvent
+RawMessageStartEvent = MessageStartEvent = MessageStart
+RawMessageDeltaEvent = MessageDeltaEvent = MessageDelta
+RawMessageStopEvent = MessageStopEvent = MessageStop
+RawContentBlockStartEvent = ContentBlockStartEvent = ContentBlockStart
+RawContentBlockDeltaEvent = ContentBlockDeltaEvent = ContentBlockDelta
+RawContentBlockStopEvent = ContentBlockStopEvent = ContentBlockStop
