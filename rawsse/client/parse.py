@@ -54,11 +54,12 @@ class OutputFormat(Generic[T]):
     def read(self, text: str) -> T:
         """The value that the text stands for. Raises `OutputFormatError`, whose `text` it is."""
         try:
-            return self._read(text)
+            value: T = self._read(text)
         except (ValueError, TypeError, RecursionError) as exc:  # what pydantic raises is a ValueError
             error = OutputFormatError(f"the text of the answer does not fit {self.name}: {_reasons(exc)}")
             error.text = text
             raise error from exc
+        return value
 
 
 def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any] | None) -> dict[str, Any]:

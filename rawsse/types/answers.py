@@ -103,20 +103,31 @@ StopReason: TypeAlias = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "model_context_window_exceeded"
 ]
 
-ContentBlock = ParsedContentBlock = Block
+ContentBlock = Block
+ParsedContentBlock = Block
 TextCitation = Citation
 MessageDeltaUsage = Usage
 MessageTokensCount = Lens
 
-WebSearchToolResultBlock = WebFetchToolResultBlock = ToolSearchToolResultBlock = ToolResultBlock
-CodeExecutionToolResultBlock = BashCodeExecutionToolResultBlock = TextEditorCodeExecutionToolResultBlock = (
+WebSearchToolResultBlock = ToolResultBlock
+WebFetchToolResultBlock = ToolResultBlock
+ToolSearchToolResultBlock = ToolResultBlock
+CodeExecutionToolResultBlock = (
+BashCodeExecutionToolResultBlock = (
+TextEditorCodeExecutionToolResultBlock = (
     ToolResultBlock
 )
 
 RawMessageStreamEvent = StreamEvent
-RawMessageStartEvent = MessageStartEvent = MessageStart
-RawMessageDeltaEvent = MessageDeltaEvent = MessageDelta
-RawMessageStopEvent = MessageStopEvent = MessageStop
-RawContentBlockStartEvent = ContentBlockStartEvent = ContentBlockStart
-RawContentBlockDeltaEvent = ContentBlockDeltaEvent = ContentBlockDelta
-RawContentBlockStopEvent = ContentBlockStopEvent = ContentBlockStop
+RawMessageStartEvent = MessageStart
+MessageStartEvent = MessageStart
+RawMessageDeltaEvent = MessageDelta
+MessageDeltaEvent = MessageDelta
+RawMessageStopEvent = MessageStop
+MessageStopEvent = MessageStop
+RawContentBlockStartEvent = ContentBlockStart
+ContentBlockStartEvent = ContentBlockStart
+RawContentBlockDeltaEvent = ContentBlockDelta
+ContentBlockDeltaEvent = ContentBlockDelta
+RawContentBlockStopEvent = ContentBlockStop
+ContentBlockStopEvent = ContentBlockStop
