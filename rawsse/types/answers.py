@@ -112,11 +112,9 @@ MessageTokensCount = Lens
 WebSearchToolResultBlock = ToolResultBlock
 WebFetchToolResultBlock = ToolResultBlock
 ToolSearchToolResultBlock = ToolResultBlock
-CodeExecutionToolResultBlock = (
-BashCodeExecutionToolResultBlock = (
-TextEditorCodeExecutionToolResultBlock = (
-    ToolResultBlock
-)
+CodeExecutionToolResultBlock = ToolResultBlock
+BashCodeExecutionToolResultBlock = ToolResultBlock
+TextEditorCodeExecutionToolResultBlock = ToolResultBlock
 
 RawMessageStreamEvent = StreamEvent
 RawMessageStartEvent = MessageStart
