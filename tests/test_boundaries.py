@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable
 
 import pytest
-from support.answers import ASK, SSE_HEAD, chunked, client_of, head
+from support.answers import ASK, SSE_HEAD, acquiring, chunked, client_of, head
 from support.clock import run
 from support.sockets import serving
 
@@ -101,7 +101,7 @@ def test_every_pair_of_cuts_of_a_short_answer() -> None:
         async def made() -> Stream:
             return FakeStream(segments)
 
-        exchange = Exchange(made, RequestData("GET", "/", "h", ()), NO_CLOCKS)
+        exchange = Exchange(acquiring(made), RequestData("GET", "/", "h", ()), NO_CLOCKS)
         await exchange.open()
         pieces = bytearray()
         while piece := await exchange.read():

@@ -16,7 +16,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from rawsse.errors import ConfigurationError
 
@@ -42,6 +42,12 @@ class Timeouts:
     silence: float | None = 90.0
     content: float | None = 600.0
     total: float | None = None
+
+    @classmethod
+    def of(cls, seconds: float) -> Self:
+        """The clocks for whoever has one number: nothing may be silent for longer. As with the official SDK's `timeout`, an
+        answer that keeps coming may take as long as it likes; `content` and `total` stay as they are."""
+        return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

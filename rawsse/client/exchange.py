@@ -1,15 +1,16 @@
 """One HTTP exchange: a request out, a response in, with its clocks, and `close` at any time.
 
-This file knows how a request and its response travel over one `Stream`, and which clock runs when. It refuses to know
-server-sent events, the Messages API, and what to do after a failure.
+This file knows how a request and its response travel over one connection, and which clock runs when. It refuses to know
+server-sent events, the Messages API, where connections come from, and what to do after a failure.
 
-    exchange = Exchange(connect, request, timeouts)
-    response = await exchange.open()          # connect, send, wait for the head
+    exchange = Exchange(acquire, request, timeouts)
+    response = await exchange.open()          # get a connection, send, wait for the head
     while (data := await exchange.read()):    # the body, as it comes
         ...
     exchange.close()
 
-Every failure is an `APIError` with `phase`, `bytes_received` and `request_id` set. After it the connection is gone.
+Every failure is an `APIError` with `phase`, `bytes_received` and `request_id` set. After it the connection is gone. A body that
+was read to its end gives the connection back.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from rawsse.client.clocks import Interrupted, Timeouts, Waiter
-from rawsse.client.net import READ_BYTES, Stream
+from rawsse.client.net import READ_BYTES
+from rawsse.client.pool import Connection
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -34,6 +36,7 @@ from rawsse.errors import (
     EventDataError,
     HeadTimeoutError,
     HTTPProtocolError,
+    HTTPUsageError,
     Phase,
     SilenceTimeoutError,
     StreamCancelledError,
@@ -42,7 +45,7 @@ from rawsse.errors import (
     quote,
     status_error,
 )
-from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, EndOfMessage, Response
+from rawsse.http1 import ContentDecoder, Data, EndOfMessage, Response
 
 __all__ = ["MAX_JSON_BYTES", "WRITE_BYTES", "Exchange", "RequestData", "Timing"]
 
@@ -69,13 +72,47 @@ class RequestData:
 
 @dataclass(slots=True)
 class Timing:
-    """When things happened, in seconds since the call began; None for what has not."""
+    """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
+
+    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
+    """
 
     connected: float | None = None
     head: float | None = None
     first_event: float | None = None
     first_content: float | None = None
+    last_ping: float | None = None
+    longest_gap: float = 0.0
     ended: float | None = None
+    is_reused: bool = False
+    _clock: Callable[[], float] | None = field(default=None, repr=False, compare=False)
+    _started: float = field(default=0.0, repr=False, compare=False)
+
+    def start(self) -> None:
+        """The call begins now."""
+        self._clock = asyncio.get_running_loop().time
+        self._started = self._clock()
+
+    def forget_attempt(self) -> None:
+        """Another attempt begins: what happened in the last one says nothing of it."""
+        self.connected = self.head = self.first_event = self.first_content = self.last_ping = self.ended = None
+        self.is_reused = False
+
+    @property
+    def has_started(self) -> bool:
+        """The call has begun."""
+        return self._clock is not None
+
+    def elapsed(self) -> float:
+        """Seconds since the call began; 0 before."""
+        return self._clock() - self._started if self._clock else 0.0
+
+    @property
+    def last_ping_age(self) -> float | None:
+        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
+        if self.last_ping is None:
+            return None
+        return (self.elapsed() if self.ended is None else self.ended) - self.last_ping
 
 
 class _Alarm(NamedTuple):
@@ -87,7 +124,7 @@ class _Alarm(NamedTuple):
 
 # Each clock: its name in `Timeouts`, and what is said when it has run out.
 _CLOCKS: Mapping[type[APITimeoutError], tuple[str, str]] = {
-    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}"),
+    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}{why}"),
     HeadTimeoutError: ("head", "no response head within {seconds} of the request"),
     SilenceTimeoutError: ("silence", "not a single byte came for {seconds}, not even a ping"),
     ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds}"),
@@ -100,27 +137,33 @@ class Exchange:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Stream]],
+        acquire: Callable[[], Awaitable[Connection]],
         request: RequestData,
         timeouts: Timeouts,
         *,
-        max_head_bytes: int = MAX_HEAD_BYTES,
+        timing: Timing | None = None,
+        why_waiting: Callable[[], str] = str,
         max_json_bytes: int = MAX_JSON_BYTES,
     ) -> None:
+        """`timing` has the beginning of the call, from which `timeouts.total` counts. `why_waiting` says in words, if it
+        can, why a connection did not come."""
         self.request = request
         self.response: Response | None = None
         self.phase: Phase = "connect"
         self.bytes_received = 0
-        self.timing = Timing()
+        self.timing = timing or Timing()
+        self.died_unheard = False
+        """A connection that had been used before failed, and not a byte of an answer had come: the peer may have dropped it
+        while it was idle, and the request may never have been read."""
         self._max_json_bytes = max_json_bytes
-        self._connect = connect
+        self._acquire = acquire
         self._timeouts = timeouts
-        self._http = ClientConnection(request.host_field, max_head_bytes=max_head_bytes)
-        self._stream: Stream | None = None
+        self._why_waiting = why_waiting
+        self._connection: Connection | None = None
+        self._is_unheard = True
         self._waiter = Waiter()
         self._decoder: ContentDecoder | None = None
         self._is_over = False
-        self._started = math.inf  # set by `open`, in the loop's time
         self._waited_for_content = 0.0  # seconds; only waiting counts, not what the caller does between two reads
 
     @property
@@ -128,27 +171,23 @@ class Exchange:
         """The `request-id` of the response."""
         return self.response.headers.get("request-id") if self.response else None
 
-    def elapsed(self) -> float:
-        """Seconds since the call began."""
-        return asyncio.get_running_loop().time() - self._started
-
     async def open(self) -> Response:
         """Connect, send the request, and wait for the response's head.
 
         Raises `APIError`; where the status is no success (2xx), the `APIStatusError` for it, with the body read. Raises
         `HTTPUsageError`, before anything is sent, for a request that HTTP does not allow.
         """
-        request = self.request
-        wire = self._http.send_request(request.method, request.target, request.headers, request.body)
-        self._started = asyncio.get_running_loop().time()
+        if not self.timing.has_started:
+            self.timing.start()
 
         # Connecting...
-        self._stream = await self._wait(self._connect_unless_closed, self._alarm(ConnectTimeoutError))
-        self.timing.connected = self.elapsed()
+        connection = await self._wait(self._acquire_unless_closed, self._alarm(ConnectTimeoutError))
+        self.timing.connected = self.timing.elapsed()
+        self.timing.is_reused = connection.is_reused
 
         # Sending the request...
         self.phase = "send"
-        if await self._send(wire):
+        if await self._send(self._write_request(connection)):
             self.phase = "head"
 
         # Waiting for the head...
@@ -158,7 +197,7 @@ class Exchange:
         assert isinstance(event, Response)  # noqa: S101 - HTTP allows nothing else here
         self.response = event
         self.phase = "open"
-        self.timing.head = self.elapsed()
+        self.timing.head = self.timing.elapsed()
         if not 200 <= event.status < 300:
             raise self._failed(status_error(event.status, await self._read_refusal(event), event.headers))
         self._decoder = self._guard(lambda: _decoder_for(event))
@@ -175,7 +214,7 @@ class Exchange:
                     if decoded := self._guard(lambda: decoder.decode(data)):
                         return decoded
                 case EndOfMessage():
-                    self.close()
+                    self.finish()
                 case _:
                     await self._receive_body()
         return b""
@@ -212,49 +251,78 @@ class Exchange:
         """Content has come: the content clock starts afresh."""
         self._waited_for_content = 0.0
 
+    def finish(self) -> None:
+        """What the caller wanted has come. The connection is given back; if more of the body is to come than its end, it is
+        dropped."""
+        if connection := self._end():
+            connection.release()
+
     def close(self) -> None:
         """End the exchange and drop the connection, at any phase, from any task, any number of times.
 
         A task that waits in `open` or `read` wakes up with `StreamCancelledError`.
         """
-        if self.timing.ended is None and self._started < math.inf:
-            self.timing.ended = self.elapsed()
+        if connection := self._end():
+            connection.drop()
+
+    def _end(self) -> Connection | None:
+        if self.timing.ended is None and self.timing.has_started:
+            self.timing.ended = self.timing.elapsed()
         self._is_over = True
         self._waiter.interrupt()
-        if self._stream is not None:
-            self._stream.abort()
+        connection, self._connection = self._connection, None
+        return connection
 
     # Waiting -------------------------------------------------------------------------------------------------------
 
     async def _receive_body(self) -> None:
-        before = asyncio.get_running_loop().time()
+        before = self.timing.elapsed()
         silence = self._alarm(SilenceTimeoutError)
         content = self._alarm(ContentTimeoutError, spent=self._waited_for_content)
         await self._receive(content if content.at < silence.at else silence)
-        self._waited_for_content += asyncio.get_running_loop().time() - before
+        gap = self.timing.elapsed() - before
+        self._waited_for_content += gap
+        if gap > self.timing.longest_gap:
+            self.timing.longest_gap = gap
 
     def _alarm(self, error: type[APITimeoutError], *, spent: float = 0.0) -> _Alarm:
         """When the clock that raises `error` runs out, or that of the whole call if it does so first."""
-        alarm = _Alarm(asyncio.get_running_loop().time() + (self._seconds(error) or math.inf) - spent, error)
-        total = self._started + (self._timeouts.total or math.inf)
+        now = asyncio.get_running_loop().time()
+        alarm = _Alarm(now + (self._seconds(error) or math.inf) - spent, error)
+        total = now + (self._timeouts.total or math.inf) - self.timing.elapsed()
         return alarm if alarm.at < total else _Alarm(total, TotalTimeoutError)
 
     def _seconds(self, error: type[APITimeoutError]) -> float | None:
         seconds: float | None = getattr(self._timeouts, _CLOCKS[error][0])
         return seconds
 
-    async def _connect_unless_closed(self) -> Stream:
-        stream = await self._connect()
-        if self._is_over:  # closed in the very tick in which the connection came up
-            stream.abort()
-        return stream
+    async def _acquire_unless_closed(self) -> Connection:
+        connection = await self._acquire()
+        if self._is_over:  # closed in the very tick in which the connection came
+            connection.drop()
+        else:
+            self._connection = connection
+        return connection
+
+    def _write_request(self, connection: Connection) -> bytes:
+        request = self.request
+        try:
+            return connection.http.send_request(request.method, request.target, request.headers, request.body)
+        except HTTPUsageError:
+            self.close()
+            raise
+
+    def _get_connection(self) -> Connection:
+        assert self._connection is not None  # noqa: S101 - `open` has one, and what is over is not read
+        return self._connection
 
     async def _receive(self, alarm: _Alarm) -> None:
         """Take the next bytes from the network."""
-        stream = self._stream
-        assert stream is not None  # noqa: S101 - `open` has connected
-        data = await self._wait(lambda: stream.read(READ_BYTES), alarm)
-        self._guard(lambda: self._http.receive_data(data))
+        connection = self._get_connection()
+        data = await self._wait(lambda: connection.stream.read(READ_BYTES), alarm)
+        if data:
+            self._is_unheard = False
+        self._guard(lambda: connection.http.receive_data(data))
 
     async def _send(self, wire: bytes) -> bool:
         """Send the request, piece by piece. False if the peer takes no more of it: it may have answered already (413)."""
@@ -265,9 +333,8 @@ class Exchange:
         return True
 
     async def _write(self, piece: bytes) -> bool:
-        assert self._stream is not None  # noqa: S101 - `open` has connected
         try:
-            await self._stream.write(piece)
+            await self._get_connection().stream.write(piece)
         except OSError:
             return False  # what there is to say of it, the next read says
         return True
@@ -291,8 +358,9 @@ class Exchange:
 
     def _timed_out(self, error: type[APITimeoutError]) -> APITimeoutError:
         seconds = self._seconds(error)
-        words = _CLOCKS[error][1]
-        return error(words.format(seconds=f"{seconds:g} s", host=self.request.host_field), seconds=seconds)
+        why = self._why_waiting()
+        words = {"seconds": f"{seconds:g} s", "host": self.request.host_field, "why": f" ({why})" if why else ""}
+        return error(_CLOCKS[error][1].format(**words), seconds=seconds)
 
     def _lost(self, exc: OSError) -> APIConnectionError:
         words = exc.strerror or str(exc) or type(exc).__name__
@@ -302,7 +370,7 @@ class Exchange:
 
     def _next_event(self) -> Response | Data | EndOfMessage | None:
         try:
-            return self._http.next_event()
+            return self._get_connection().http.next_event()
         except HTTPProtocolError as exc:
             if not exc.by_close:
                 raise self._failed(exc) from None
@@ -320,12 +388,18 @@ class Exchange:
             raise self._failed(exc) from None
 
     def _failed(self, error: APIError) -> APIError:
+        self.died_unheard = self.timing.is_reused and self._is_unheard and _is_loss(error)
         self.close()
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
         error.safe_to_retry = error.may_heal
         return error
+
+
+def _is_loss(error: APIError) -> bool:
+    """The connection failed; nobody's clock ran out, and nobody closed it on this side."""
+    return isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
 
 
 def _decoder_for(response: Response) -> ContentDecoder:

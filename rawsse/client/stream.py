@@ -9,18 +9,22 @@ and how a request is made.
 
 A stream ends in exactly one way (`stream.ending`). It is complete only with `message_stop`, or when the stop reason had come
 and only the tail is missing (then `ending.tail_missing` is set); anything else raises, and the error carries the message so
-far. `close()` may be called by any task, at any phase, any number of times; leaving the `async with` block calls it.
+far. A failure before any content is tried again first, as the policy says; nothing that the caller saw is ever taken back.
+`close()` may be called by any task, at any phase, any number of times; leaving the `async with` block calls it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from rawsse.client.exchange import Exchange, Timing
+from rawsse.client.call import Call
+from rawsse.client.exchange import Timing
+from rawsse.client.ratelimits import RateLimits
 from rawsse.errors import (
     APIError,
     APITimeoutError,
@@ -36,12 +40,14 @@ from rawsse.messages.content import Message
 from rawsse.messages.ending import Ending, ending_kind
 from rawsse.messages.events import (
     ErrorEvent,
+    MessageStart,
     MessageStop,
     MessageStreamEvent,
     Ping,
     StreamEvent,
     TextEvent,
     UnknownEvent,
+    read_event,
 )
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
@@ -52,19 +58,31 @@ E = TypeVar("E")
 
 
 class _BaseStream(Generic[E]):
-    """What both kinds of stream share: opening, reading event by event, ending."""
+    """What both kinds of stream share: opening, reading event by event, trying again, ending."""
 
-    def __init__(self, exchange: Exchange, builder: MessageBuilder, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._exchange = exchange
-        self._builder = builder
-        self._decoder = Decoder(max_event_bytes=max_event_bytes)
-        # Decoded, but not yet applied: an event is applied when it is handed out, so that the message so far never runs
-        # ahead of the events that the caller has seen.
-        self._pending: deque[Event] = deque()
-        self._too_large: EventTooLargeError | None = None
+    def __init__(
+        self, call: Call, new_builder: Callable[[], MessageBuilder], *, max_event_bytes: int = MAX_EVENT_BYTES
+    ) -> None:
+        self._call = call
+        self._new_builder = new_builder
+        self._max_event_bytes = max_event_bytes
         self._response: Response | None = None
         self._ending: Ending | None = None
         self._error: APIError | None = None  # raised again by whoever goes on reading: a cut answer never looks whole
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make ready for the answer to an attempt."""
+        self._builder = self._new_builder()
+        self._decoder = Decoder(max_event_bytes=self._max_event_bytes)
+        # Decoded, but not yet applied: an event is applied when it is handed out, so that the message so far never runs
+        # ahead of the events that the caller has seen.
+        self._pending: deque[Event] = deque()
+        # Read as well, and held back: while another attempt may follow, `message_start` (and pings after it) wait for what
+        # comes next, so that nobody sees two beginnings.
+        self._held: deque[StreamEvent] = deque()
+        self._is_committed = False  # an event has been handed out: there will be no other attempt
+        self._failure: APIError | None = None  # found while events are held that come before it
 
     # What is known -------------------------------------------------------------------------------------------------
 
@@ -83,7 +101,17 @@ class _BaseStream(Generic[E]):
     @property
     def request_id(self) -> str | None:
         """The `request-id` of the response: what Anthropic's support asks for."""
-        return self._exchange.request_id
+        return self._call.request_id
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """What the response's header says of the rate limits."""
+        return RateLimits.from_headers(self.headers)
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was tried again."""
+        return self._call.retries_taken
 
     @property
     def ending(self) -> Ending | None:
@@ -92,8 +120,8 @@ class _BaseStream(Generic[E]):
 
     @property
     def timing(self) -> Timing:
-        """When the connection, the head, the first event and the first content came."""
-        return self._exchange.timing
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        return self._call.timing
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -114,21 +142,21 @@ class _BaseStream(Generic[E]):
     async def _open(self) -> None:
         if self._response is not None:
             return
-        self._response = await self._guard_open()
-
-    async def _guard_open(self) -> Response:
         try:
-            response = await self._exchange.open()
-            # Looked at leniently: gateways call an event stream `text/plain`, or nothing. These two it cannot be.
-            kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-            if kind in ("application/json", "text/html"):
-                raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(await self._exchange.read())}")
+            await self._open_response()
         except APIError as exc:
             raise self._failed(exc) from exc.__cause__
         except asyncio.CancelledError:
             self._end_cancelled()
             raise
-        return response
+
+    async def _open_response(self) -> None:
+        response = await self._call.open()
+        # Looked at leniently: gateways call an event stream `text/plain`, or nothing. These two it cannot be.
+        kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind in ("application/json", "text/html"):
+            raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(await self._call.exchange.read())}")
+        self._response = response
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -147,6 +175,17 @@ class _BaseStream(Generic[E]):
         """The same as `close`, for `contextlib.aclosing`."""
         await self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_response", None) is not None and self._ending is None:
+            warnings.warn(
+                f"{self!r} was dropped, and neither read to its end nor closed", ResourceWarning, stacklevel=1
+            )
+            self._call.abandon()
+
+    def __repr__(self) -> str:
+        state = self._ending.kind if self._ending else "open" if self._response else "not open"
+        return f"<{type(self).__name__} {state}, request {self.request_id}>"
+
     # Reading -------------------------------------------------------------------------------------------------------
 
     async def _next(self) -> StreamEvent | None:
@@ -155,26 +194,71 @@ class _BaseStream(Generic[E]):
             raise self._error
         if self._response is None:
             raise RuntimeError("the stream is not open: use `async with` first")
-        while self._ending is None:
+        try:
+            if not self._is_committed:
+                await self._look_ahead()
+            while self._ending is None:
+                event = self._held.popleft() if self._held else self._read()
+                if event is not None:
+                    self._apply(event)
+                    return event
+                await self._receive()
+        except APIError as exc:
+            raise self._failed(exc) from exc.__cause__
+        except asyncio.CancelledError:
+            self._end_cancelled()
+            raise
+        if self._error is not None:  # somebody closed the stream meanwhile
+            raise self._error
+        return None
+
+    async def _look_ahead(self) -> None:
+        """Read on until it is clear that there will be no other attempt, making them where this one fails."""
+        while not self._is_committed and self._ending is None:
+            event = None
             try:
-                if self._pending:
-                    if (event := self._apply(self._pending.popleft())) is not None:
-                        return event
-                elif self._too_large is not None:
-                    raise self._too_large
-                else:
+                if (event := self._read()) is None:
                     await self._receive()
+                    continue
+                if isinstance(event, ErrorEvent):
+                    raise stream_error(event.raw, self.headers)
             except APIError as exc:
-                raise self._failed(exc) from exc.__cause__
-            except asyncio.CancelledError:
-                self._end_cancelled()
-                raise
+                if await self._is_tried_again(exc):
+                    continue
+                self._failure = exc
+                self._pending.clear()
+                self._is_committed = True
+            if event is not None:
+                self._held.append(event)
+            if not isinstance(event, MessageStart | Ping) or not self._call.has_retries:
+                self._is_committed = True
+
+    async def _is_tried_again(self, error: APIError) -> bool:
+        try:
+            await self._call.again(error)
+        except APIError as exc:
+            if exc is error:
+                return False
+            raise
+        self._begin()
+        await self._open_response()
+        return True
+
+    def _read(self) -> StreamEvent | None:
+        """The next event among those that have come, not yet applied; None if more bytes are needed."""
+        while self._pending:
+            event = read_event(self._pending.popleft())
+            if event is not None:
+                self._note(event)
+                return event
+        if self._failure is not None:
+            raise self._failure
         return None
 
     async def _receive(self) -> None:
         """Wait for more bytes and decode them. At the body's end: the stream is over, or cut."""
         try:
-            data = await self._exchange.read()
+            data = await self._call.exchange.read()
         except (APITimeoutError, StreamTruncatedError) as exc:
             if not self._builder.is_complete:
                 raise
@@ -185,7 +269,7 @@ class _BaseStream(Generic[E]):
                 self._pending.extend(self._decoder.feed(data))
             except EventTooLargeError as exc:
                 self._pending.extend(exc.events)
-                self._too_large = exc
+                self._failure = exc
             return
         cut_off = self._decoder.close()
         if self._builder.is_complete:
@@ -194,36 +278,38 @@ class _BaseStream(Generic[E]):
         inside = f", inside an event ({quote(cut_off)})" if cut_off else ""
         raise StreamTruncatedError(f"the body ended before message_stop{inside}")
 
-    def _apply(self, sse: Event) -> StreamEvent | None:
-        had_content = self._builder.has_content
-        event = self._builder.feed(sse)
-        if event is None:
-            return None
-        timing = self._exchange.timing
+    def _note(self, event: StreamEvent) -> None:
+        """What the clocks learn from an event: liveness from a ping, content from most others."""
+        timing = self._call.timing
         if timing.first_event is None:
-            timing.first_event = self._exchange.elapsed()
+            timing.first_event = timing.elapsed()
+        if isinstance(event, Ping):
+            timing.last_ping = timing.elapsed()
+        elif not isinstance(event, UnknownEvent):
+            self._call.exchange.note_content()
+
+    def _apply(self, event: StreamEvent) -> None:
+        had_content = self._builder.has_content
+        self._builder.apply(event)
         if isinstance(event, ErrorEvent):
-            raise stream_error(event.raw, self._response.headers if self._response else {})
-        if not isinstance(event, Ping | UnknownEvent):
-            self._exchange.note_content()
-        if self._builder.has_content and not had_content:
-            timing.first_content = self._exchange.elapsed()
+            raise self._failure or stream_error(event.raw, self.headers)
+        if not had_content and self._builder.has_content:
+            self._call.timing.first_content = self._call.timing.elapsed()
         if self._builder.is_done:
             # The body's own end is not waited for: a server that holds the connection would delay a whole answer.
             self._end(text="the answer is whole")
-        return event
 
     # Endings -------------------------------------------------------------------------------------------------------
 
     def _end(self, *, text: str, tail_missing: bool = False) -> None:
-        self._exchange.close()
+        self._call.exchange.finish()
         self._ending = Ending(
             kind="complete",
             text=text,
             phase=self._builder.phase,
             stop_reason=self._builder.stop_reason,
             request_id=self.request_id,
-            bytes_received=self._exchange.bytes_received,
+            bytes_received=self._call.exchange.bytes_received,
             tail_missing=tail_missing,
         )
 
@@ -233,9 +319,11 @@ class _BaseStream(Generic[E]):
 
     def _failed(self, error: APIError) -> APIError:
         """Give the error what its reader needs, and the stream its ending."""
-        self._exchange.close()
-        error.phase = self._exchange.phase if self._response is None else self._builder.phase
-        error.bytes_received = self._exchange.bytes_received
+        exchange = self._call.exchange
+        self._call.close()
+        error.phase = exchange.phase if self._response is None else self._builder.phase
+        error.bytes_received = exchange.bytes_received
+        error.retries_taken = self.retries_taken
         error.request_id = error.request_id or self.request_id
         error.partial = self._builder.message
         if error.partial is not None:
@@ -276,8 +364,10 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped.
     """
 
-    def __init__(self, exchange: Exchange, builder: MessageBuilder, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        super().__init__(exchange, builder, max_event_bytes=max_event_bytes)
+    def __init__(
+        self, call: Call, new_builder: Callable[[], MessageBuilder], *, max_event_bytes: int = MAX_EVENT_BYTES
+    ) -> None:
+        super().__init__(call, new_builder, max_event_bytes=max_event_bytes)
         self._expanded: deque[MessageStreamEvent] = deque()
 
     @property

@@ -239,8 +239,11 @@ class _Call:
                 return run
         body, headers = self._relay._defaults | request, self._api_headers()
         events = self._relay._client.messages.events
+        # Whoever speaks `/v1/messages` tries again by themselves, as the official SDKs do: two that try again multiply.
+        options: dict[str, Any] = {"headers": headers, "strict": False}
+        options["max_retries"] = None if dialect.is_resumable else 0
         try:
-            run = self._runs.begin(dialect, lambda: events(body, headers=headers, strict=False), id=wanted, alias=alias)
+            run = self._runs.begin(dialect, lambda: events(body, **options), id=wanted, alias=alias)
         except (TooManyRuns, Closed) as exc:
             raise Answer(503, "overloaded_error", str(exc), headers={"retry-after": "5"}) from None
         if wanted is not None:
@@ -340,7 +343,8 @@ class _Call:
         body, headers = self._relay._defaults | request, self._api_headers()
 
         async def read() -> EventStream:
-            async with self._relay._client.messages.events(body, headers=headers, strict=False) as stream:
+            events = self._relay._client.messages.events
+            async with events(body, headers=headers, strict=False, max_retries=0) as stream:
                 async for _ in stream:
                     pass
                 return stream
@@ -355,7 +359,8 @@ class _Call:
         messages = self._relay._client.messages
         model, conversation = request.pop("model"), request.pop("messages")
         headers = self._api_headers()
-        counting = messages.count_tokens(model=model, messages=conversation, extra_headers=headers, extra_body=request)
+        options = {"extra_headers": headers, "extra_body": request, "max_retries": 0}
+        counting = messages.count_tokens(model=model, messages=conversation, **options)
         count = await self._unless_gone(counting)
         await self._exchange.send_json(count.to_json(indent=None).encode())
 

@@ -9,13 +9,16 @@ import zlib
 from typing import Any
 
 import pytest
-from support.answers import chunked, head, plain
+from support.answers import acquiring, chunked, head, plain
 from support.clock import run
 
 from rawsse import errors
 from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
 from rawsse.client.net import FakeStream, Stream
+from rawsse.client.pool import Pool
+from rawsse.client.route import Origin, Route
+from rawsse.client.tls import TLSContext
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -26,6 +29,7 @@ from rawsse.errors import (
 )
 
 REQUEST = RequestData("POST", "/v1/messages", "api.example", (("x-api-key", "secret"), ("accept", "a/b")), b'{"a":1}')
+ROUTE = Route(Origin("http", "api.example", 80))
 OFF = Timeouts(connect=None, head=None, silence=None, content=None)
 
 
@@ -35,7 +39,11 @@ def exchange_over(stream: Stream | bytes, timeouts: Timeouts = OFF, **options: A
     async def connect() -> Stream:
         return made
 
-    return Exchange(connect, REQUEST, timeouts, **options)
+    return Exchange(acquiring(connect), REQUEST, timeouts, **options)
+
+
+async def made(stream: Stream) -> Stream:
+    return stream
 
 
 async def read_through(exchange: Exchange) -> list[bytes]:
@@ -100,8 +108,18 @@ def test_bytes_are_those_of_the_body_as_it_came() -> None:
     assert exchange.bytes_received == len(compressed)
 
 
-def test_the_connection_is_dropped_when_the_body_is_whole() -> None:
-    stream = FakeStream([plain(b"hello")], end=None)
+def test_the_connection_is_given_back_when_the_body_is_whole() -> None:
+    async def story() -> tuple[int, bool]:
+        stream = FakeStream([plain(b"hello")], end=None)
+        pool = Pool(lambda route, tls: made(stream), TLSContext())
+        await read_through(Exchange(lambda: pool.acquire(ROUTE), REQUEST, OFF))
+        return pool.idle_connections, stream.is_aborted
+
+    assert run(story()) == (1, False)
+
+
+def test_a_connection_that_is_kept_by_nobody_is_dropped_when_the_body_is_whole() -> None:
+    stream = FakeStream([plain(b"hello", connection="close")], end=None)
     run(read_through(exchange_over(stream)))
     assert stream.is_aborted
 
@@ -120,7 +138,7 @@ def test_the_timing_says_when_things_happened() -> None:
         await asyncio.sleep(1)
         return FakeStream([2, head(), 3, b"x"])
 
-    exchange = Exchange(connect, REQUEST, OFF)
+    exchange = Exchange(acquiring(connect), REQUEST, OFF)
     run(read_through(exchange))
     timing = exchange.timing
     assert (timing.connected, timing.head, timing.ended) == (1, 3, 6)
@@ -301,7 +319,7 @@ def test_a_connection_that_fails_is_told_as_it_was() -> None:
     async def connect() -> Stream:
         raise APIConnectionError("cannot connect to http://api.example: refused") from RESET
 
-    error = failure_of(Exchange(connect, REQUEST, OFF))
+    error = failure_of(Exchange(acquiring(connect), REQUEST, OFF))
     assert (error.message, error.phase) == ("cannot connect to http://api.example: refused", "connect")
     assert error.__cause__ is RESET
 
@@ -324,14 +342,18 @@ def test_an_answer_that_came_before_the_request_was_sent_is_read() -> None:
     assert type(error) is errors.ContentTooLargeError
 
 
-def test_a_request_that_http_does_not_allow_is_refused_before_connecting() -> None:
+def test_a_request_that_http_does_not_allow_is_refused_and_nothing_is_written() -> None:
+    stream = FakeStream(end=None)
+
     async def connect() -> Stream:
-        raise AssertionError("it connected")
+        return stream
 
     request = RequestData("POST", "/", "api.example", (("bad name", "secret"),))
     with pytest.raises(HTTPUsageError, match="bad name") as caught:
-        run(Exchange(connect, request, OFF).open())
+        run(Exchange(acquiring(connect), request, OFF).open())
     assert "secret" not in str(caught.value)
+    assert stream.is_aborted
+    assert not stream.written
 
 
 def test_a_failure_that_is_no_api_error_passes_and_drops_the_connection() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.answers import head
+from support.answers import acquiring, head
 from support.clock import run, ticks
 
 from rawsse.client.clocks import Timeouts
@@ -32,7 +32,7 @@ def exchange_over(stream: Stream, timeouts: Timeouts = OFF) -> Exchange:
     async def connect() -> Stream:
         return stream
 
-    return Exchange(connect, REQUEST, timeouts)
+    return Exchange(acquiring(connect), REQUEST, timeouts)
 
 
 async def read_through(exchange: Exchange) -> None:
@@ -69,7 +69,7 @@ NO_CONTENT = "the connection lives, but no content came for 7 s"
 
 
 def connecting(timeouts: Timeouts) -> Exchange:
-    return Exchange(silent_connect, REQUEST, timeouts)
+    return Exchange(acquiring(silent_connect), REQUEST, timeouts)
 
 
 def reading(timeouts: Timeouts, *chunks: bytes | float) -> Exchange:
@@ -148,7 +148,7 @@ def test_content_starts_its_clock_afresh() -> None:
             await exchange.read()
             if count % 4 == 3:
                 exchange.note_content()
-        return exchange.elapsed()
+        return exchange.timing.elapsed()
 
     assert run(story()) == 30
 
@@ -179,9 +179,9 @@ def test_a_large_request_may_take_its_time_as_long_as_it_flows() -> None:
             return stream
 
         request = RequestData("POST", "/", "api.example", (), b"x" * 1_000_000)
-        exchange = Exchange(connect, request, Timeouts(head=4))
+        exchange = Exchange(acquiring(connect), request, Timeouts(head=4))
         await exchange.open()
-        return stream.written.count(b"x"), exchange.elapsed()
+        return stream.written.count(b"x"), exchange.timing.elapsed()
 
     assert run(story()) == (1_000_001, 12)  # four pieces; the one x more is in "example"
 
@@ -214,7 +214,7 @@ async def close_while(doing: Awaitable[Any], exchange: Exchange) -> APIError:
 @pytest.mark.parametrize(
     ("make", "phase"),
     [
-        (lambda: Exchange(silent_connect, REQUEST, Timeouts()), "connect"),
+        (lambda: Exchange(acquiring(silent_connect), REQUEST, Timeouts()), "connect"),
         (lambda: exchange_over(StuckWrite()), "send"),
         (lambda: exchange_over(FakeStream(end=None)), "head"),
         (lambda: exchange_over(FakeStream([head("500 No")], end=None)), "open"),
@@ -244,7 +244,7 @@ def test_a_connection_that_comes_up_as_the_exchange_is_closed_is_dropped() -> No
         exchange.close()
         return stream
 
-    exchange = Exchange(connect, REQUEST, OFF)
+    exchange = Exchange(acquiring(connect), REQUEST, OFF)
     with pytest.raises(StreamCancelledError):
         run(exchange.open())
     assert stream.is_aborted
@@ -261,7 +261,7 @@ def test_an_exchange_that_was_closed_first_does_not_connect() -> None:
         raise AssertionError("it connected")
 
     async def story() -> None:
-        exchange = Exchange(connect, REQUEST, OFF)
+        exchange = Exchange(acquiring(connect), REQUEST, OFF)
         exchange.close()
         await exchange.open()
 

@@ -218,11 +218,13 @@ class Browser:
 class Stage:
     """The relay, and the two sides of it. `script` is what the API says to the first calls, whole, one after the other."""
 
-    def __init__(self, *script: bytes, key: str | None = KEY, **options: Any) -> None:
+    def __init__(self, *script: bytes, key: str | None = KEY, max_retries: int = 0, **options: Any) -> None:
         self.calls: list[Api] = []
         self._script = list(script)
         self._came: asyncio.Queue[Api] = asyncio.Queue()
-        self.client = AsyncClient(api_key=key, base_url="http://api.test", connect=self._connect)
+        self.client = AsyncClient(
+            api_key=key, base_url="http://api.test", connect=self._connect, max_retries=max_retries
+        )
         self.relay = Relay(self.client, **options)
 
     def ask(

@@ -4,15 +4,29 @@ wrote."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Stream, TLSContext
+from rawsse.client.net import FakeStream, Stream
+from rawsse.client.pool import Connection, Pool
 from rawsse.client.route import Origin, Route
+from rawsse.client.tls import TLSContext
 from support.streams import Raw, to_bytes
 
-__all__ = ["ASK", "KEY", "SSE_HEAD", "Connections", "Sent", "answer", "chunked", "client_of", "head", "plain"]
+__all__ = [
+    "ASK",
+    "KEY",
+    "SSE_HEAD",
+    "Connections",
+    "Sent",
+    "acquiring",
+    "answer",
+    "chunked",
+    "client_of",
+    "head",
+    "plain",
+]
 
 KEY = "sk-ant-api03-canary-2f8e51"
 """The key that the tests' clients have. It may be found in one header field of what was written, and nowhere else."""
@@ -58,10 +72,24 @@ class Connections:
 
 
 def client_of(*streams: Stream | bytes, **options: Any) -> AsyncClient:
-    """A client whose connections are these streams; bytes are one that sends them in one piece and closes."""
+    """A client whose connections are these streams; bytes are one that sends them in one piece and closes. It does not try
+    again, unless `max_retries` says so."""
     made = [FakeStream([stream]) if isinstance(stream, bytes) else stream for stream in streams]
-    given = {"api_key": KEY, "base_url": "http://api.example", "connect": Connections(*made), **options}
+    given = {
+        "api_key": KEY,
+        "base_url": "http://api.example",
+        "connect": Connections(*made),
+        "max_retries": 0,
+        **options,
+    }
     return AsyncClient(**given)
+
+
+def acquiring(connect: Callable[[], Awaitable[Stream]]) -> Callable[[], Awaitable[Connection]]:
+    """What gives an `Exchange` its connection: a new one over the stream that `connect` makes."""
+    route = Route(Origin("http", "api.example", 80))
+    pool = Pool(lambda route, tls: connect(), TLSContext())
+    return lambda: pool.acquire(route, fresh=True)
 
 
 class Sent:

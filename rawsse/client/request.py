@@ -1,0 +1,198 @@
+"""From arguments to a request: URL, header fields, JSON, keys.
+
+This file knows how a call is written down. It refuses to know the environment, sockets, and what is done with the request.
+
+    endpoint = Endpoint.of("https://api.anthropic.com", credential("sk-…", None), headers={})
+    request = endpoint.request("POST", "/v1/messages", route=route, body={"model": …})
+
+The key goes into one header field of a request and nowhere else: no log, no repr, no error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from rawsse.client.exchange import RequestData
+from rawsse.client.page import Query, query_string
+from rawsse.client.route import Origin, Route
+from rawsse.errors import ConfigurationError, quote
+from rawsse.messages.lens import Lens
+
+__all__ = [
+    "ANTHROPIC_VERSION",
+    "Endpoint",
+    "check_field",
+    "credential",
+    "lower_names",
+    "read_custom_headers",
+    "with_betas",
+]
+
+ANTHROPIC_VERSION = "2023-06-01"
+"""The API version that is asked for by default: every gateway takes it."""
+
+Credential = tuple[str, str]
+"""The header field that holds the key or the token."""
+
+# RFC 3986, 2: what may stand in a URL, less the delimiters that a base URL has no use for.
+_URL_CHARS = re.compile(r"[A-Za-z0-9._~:@/\[\]!$&'()*+,;=%-]*")
+
+# RFC 9110, 5.6.2: token.
+_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+
+# What says where a request goes and where it ends (RFC 9112, 3.2 and 6): a second word on that would be request smuggling.
+_OURS = ("host", "content-length", "transfer-encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go, and what goes with every one of them."""
+
+    base_url: str
+    origin: Origin
+    prefix: str
+    """The path of the base URL, which stands before every path of the API."""
+    headers: Mapping[str, str] = field(repr=False)
+    credential: Credential | None = field(repr=False)
+
+    @classmethod
+    def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
+        """Raises `ConfigurationError` if the URL is none, or a header field is not allowed."""
+        origin, prefix = _split_base_url(base_url)
+        own = lower_names(headers)
+        for name, value in own.items():
+            check_field(name, value)
+        return cls(base_url, origin, prefix, own, credential)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        route: Route,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Query | None = None,
+    ) -> RequestData:
+        """The request; `path` begins with `/v1/`. None in `body` stands for "left out".
+
+        Raises `ConfigurationError` for what cannot be written, and if there is no key.
+        """
+        target = self.prefix + path + ("?" + query_string(query) if query else "")
+        return RequestData(
+            method=method,
+            target=route.target(target),
+            host_field=self.origin.host_field,
+            headers=(*self._header_fields(headers or {}, has_body=body is not None), *route.proxy_fields()),
+            body=b"" if body is None else _encode(body),
+        )
+
+    def _header_fields(self, extra: Mapping[str, str], *, has_body: bool) -> tuple[tuple[str, str], ...]:
+        fields = {
+            **({"content-type": "application/json"} if has_body else {}),
+            "accept": "application/json",  # as the official SDKs send it, on streaming requests too
+            "accept-encoding": "identity",  # a compressed event stream comes late
+            "user-agent": "rawsse",
+            "anthropic-version": ANTHROPIC_VERSION,
+            **self.headers,
+            **lower_names(extra),
+        }
+        if "x-api-key" not in fields and "authorization" not in fields:
+            if self.credential is None:
+                raise ConfigurationError(
+                    "no key: set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
+                )
+            fields.update([self.credential])
+        for name, value in fields.items():
+            check_field(name, value)
+        return tuple(fields.items())
+
+
+def credential(api_key: str | None, auth_token: str | None) -> Credential | None:
+    """The header field for a key or a token; None for neither. Raises `ConfigurationError` for both."""
+    if api_key is not None and auth_token is not None:
+        raise ConfigurationError("give api_key or auth_token, not both")
+    # A key that was read from a file often has the end of its line with it. One that is blank is none.
+    key, token = (api_key or "").strip(), (auth_token or "").strip()
+    if key:
+        return ("x-api-key", key)
+    return ("authorization", f"Bearer {token}") if token else None
+
+
+def lower_names(headers: Mapping[str, str]) -> dict[str, str]:
+    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1)."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def with_betas(headers: Mapping[str, str] | None, betas: Sequence[str] | None) -> dict[str, str]:
+    """`betas` as their header field; a field of the caller's own wins."""
+    fields = {"anthropic-beta": ",".join(betas)} if betas else {}
+    return {**fields, **lower_names(headers or {})}
+
+
+def read_custom_headers(text: str) -> dict[str, str]:
+    """The fields in `ANTHROPIC_CUSTOM_HEADERS`: `Name: value`, one a line. Raises `ConfigurationError`."""
+    fields: dict[str, str] = {}
+    for line in filter(str.strip, text.split("\n")):
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            # The line is not quoted: it may be a key.
+            raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
+        fields[name.strip().lower()] = value.strip()
+    return fields
+
+
+def check_field(name: str, value: object) -> None:
+    """Raises `ConfigurationError` for what may not be the value of a header field."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"not the name of a header field: {quote(name)}")
+    if name in _OURS:
+        raise ConfigurationError(f"the header field {quote(name)} is written by rawsse itself")
+    # The value is never quoted: it may be the key.
+    if not isinstance(value, str):
+        raise ConfigurationError(f"the header field {quote(name)} must be a string, not {type(value).__name__}")
+    if not value.isascii() or not value.isprintable():
+        raise ConfigurationError(f"the header field {quote(name)} has a character that HTTP does not allow")
+
+
+def _split_base_url(url: str) -> tuple[Origin, str]:
+    """The origin and the path prefix, without a slash at its end."""
+    if "@" in url.partition("//")[2].partition("/")[0] or "?" in url or "#" in url:
+        # Looked at first, and not quoted: what stands there may be a password.
+        raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError as exc:
+        raise ConfigurationError(f"the base URL is no URL ({exc}): {quote(url)}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(url)}")
+    if not _URL_CHARS.fullmatch(host + parts.path):
+        raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(url)}")
+    own_port = {"http": 80, "https": 443}[parts.scheme]
+    return Origin(parts.scheme, host, own_port if port is None else port), parts.path.rstrip("/")
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN; arguments that are None left out."""
+    fields = {name: value for name, value in body.items() if value is not None}
+    try:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Lens):  # an answer's content may be sent back as it is
+        return value.raw
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{quote(repr(value))} is no JSON value")

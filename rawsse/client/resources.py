@@ -1,0 +1,271 @@
+"""The calls of the API: `client.messages`, `client.models`, `client.beta`.
+
+This file knows which arguments a call takes and which path it goes to. It refuses to know connections, keys and options: those
+are the `Caller`'s, which `client.py` is.
+
+Every call takes the fields of the request's body as arguments, known or not; None leaves a field out. Beside them:
+
+    extra_headers   header fields
+    extra_body      fields of the body that are named like an argument of ours
+    betas           what goes into `anthropic-beta`
+    timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
+    max_retries     how often a failure that may heal is tried again before any content came
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
+
+from rawsse.client.call import Call
+from rawsse.client.clocks import Timeouts
+from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query
+from rawsse.client.raw import RawResponse
+from rawsse.client.request import with_betas
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.http1 import Response
+from rawsse.messages.content import Message
+from rawsse.messages.lens import Lens
+from rawsse.messages.message import MessageBuilder
+
+__all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller"]
+
+
+class CallOptions(TypedDict, total=False):
+    """What every call takes beside the fields of its body."""
+
+    extra_headers: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+    betas: Sequence[str] | None
+    timeouts: Timeouts | None
+    timeout: float | Timeouts | None
+    max_retries: int | None
+
+
+class Caller(Protocol):
+    """What makes a call of a method, a path and a body."""
+
+    max_event_bytes: int
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeouts: Timeouts | None = None,
+        timeout: float | Timeouts | None = None,
+        max_retries: int | None = None,
+    ) -> Call:
+        """A call, ready to be opened."""
+        ...
+
+    def new_builder(self, strict: bool | None = None) -> MessageBuilder:
+        """What folds the answer's events; `strict` is the client's own if None."""
+        ...
+
+
+class AsyncMessages:
+    """`client.messages`: the calls of the Messages API."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @property
+    def with_raw_response(self) -> AsyncMessagesWithRawResponse:
+        """The same calls, which give the response beside what it brought."""
+        return AsyncMessagesWithRawResponse(self)
+
+    def stream(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        **arguments: Any,
+    ) -> MessageStream:
+        """A stream of the answer. The request is sent by `async with`, which raises `APIError` if it is refused.
+
+        The caller must leave the `async with` block, or `close()` the stream.
+        """
+        call = self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments)
+        return MessageStream(call, self._caller.new_builder, max_event_bytes=self._caller.max_event_bytes)
+
+    @overload
+    async def create(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        stream: Literal[False] = False,
+        **arguments: Any,
+    ) -> Message: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        stream: Literal[True],
+        **arguments: Any,
+    ) -> EventStream: ...
+
+    async def create(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        stream: bool = False,
+        **arguments: Any,
+    ) -> Message | EventStream:
+        """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
+
+        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
+        Events must be read to their end, or the stream be closed.
+        """
+        if stream:
+            events = self._events(self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments))
+            await events._open()
+            return events
+        async with self.stream(model=model, max_tokens=max_tokens, messages=messages, **arguments) as opened:
+            return await opened.get_final_message()
+
+    def events(
+        self,
+        body: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeouts: Timeouts | None = None,
+        max_retries: int | None = None,
+        strict: bool | None = None,
+    ) -> EventStream:
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
+
+        As with `stream`, the request is sent by `async with`. `strict` is that of the client if None.
+        """
+        streamed = {**body, "stream": True}
+        call = self._caller.call(
+            "POST", "/v1/messages", body=streamed, headers=headers, timeouts=timeouts, max_retries=max_retries
+        )
+        return self._events(call, strict)
+
+    async def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> Lens:
+        """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
+        return Lens(await self._count_call(model=model, messages=messages, **arguments).read_object())
+
+    # What the calls are made of ------------------------------------------------------------------------------------
+
+    def _call(self, **arguments: Any) -> Call:
+        fields, options = _sort(**arguments)
+        return self._caller.call("POST", "/v1/messages", body={**fields, "stream": True}, **options)
+
+    def _count_call(self, **arguments: Any) -> Call:
+        fields, options = _sort(**arguments)
+        return self._caller.call("POST", "/v1/messages/count_tokens", body=fields, **options)
+
+    def _events(self, call: Call, strict: bool | None = None) -> EventStream:
+        return EventStream(call, lambda: self._caller.new_builder(strict), max_event_bytes=self._caller.max_event_bytes)
+
+
+class AsyncMessagesWithRawResponse:
+    """`client.messages.with_raw_response`."""
+
+    def __init__(self, messages: AsyncMessages) -> None:
+        self._messages = messages
+
+    @overload
+    async def create(self, *, stream: Literal[False] = False, **arguments: Any) -> RawResponse[Message]: ...
+
+    @overload
+    async def create(self, *, stream: Literal[True], **arguments: Any) -> RawResponse[EventStream]: ...
+
+    async def create(self, *, stream: bool = False, **arguments: Any) -> RawResponse[Any]:
+        """As `messages.create`. Without `stream` the answer has been read to its end."""
+        if stream:
+            events = await self._messages.create(stream=True, **arguments)
+            return RawResponse(events.response, events, events.retries_taken, events.timing)
+        async with self._messages.stream(**arguments) as opened:
+            message = await opened.get_final_message()
+        return RawResponse(opened.response, message, opened.retries_taken, opened.timing)
+
+    async def count_tokens(self, **arguments: Any) -> RawResponse[Lens]:
+        """As `messages.count_tokens`."""
+        call = self._messages._count_call(**arguments)
+        return _raw(call, Lens(await call.read_object()))
+
+
+class AsyncModels:
+    """`client.models`: which models there are."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        after_id: str | None = None,
+        before_id: str | None = None,
+        lifecycle: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Pages:
+        """The models: `async for model in client.models.list()` gives all of them, page by page; `await` the first page.
+
+        `limit` is the size of a page (1 to 1000). Raises `APIError`.
+        """
+        _, sorted_options = _sort(**options)
+
+        async def fetch(query: Query) -> dict[str, Any]:
+            return await self._caller.call("GET", "/v1/models", query=query, **sorted_options).read_object()
+
+        return Pages(fetch, models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle))
+
+    async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
+        """What is known of one model. Raises `NotFoundError` for one that there is not, and other `APIError`s."""
+        _, sorted_options = _sort(**options)
+        call = self._caller.call("GET", model_path(model_id), **sorted_options)
+        return ModelInfo(await call.read_object())
+
+
+class AsyncBeta:
+    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+
+    def __init__(self, messages: AsyncMessages, models: AsyncModels) -> None:
+        self.messages = messages
+        self.models = models
+
+
+def _sort(
+    *,
+    extra_headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    betas: Sequence[str] | None = None,
+    timeouts: Timeouts | None = None,
+    timeout: float | Timeouts | None = None,
+    max_retries: int | None = None,
+    **fields: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the body, and the options of the call."""
+    options = {
+        "headers": with_betas(extra_headers, betas),
+        "timeouts": timeouts,
+        "timeout": timeout,
+        "max_retries": max_retries,
+    }
+    if "messages" in fields:
+        fields["messages"] = list(
+            fields["messages"]
+        )  # any iterable will do, and it may be one that gives its items only once
+    return {**fields, **(extra_body or {})}, options
+
+
+def _raw(call: Call, parsed: Lens) -> RawResponse[Lens]:
+    response = call.exchange.response
+    assert isinstance(response, Response)  # noqa: S101 - it has been read
+    return RawResponse(response, parsed, call.retries_taken, call.timing)
