@@ -179,7 +179,7 @@ def test_a_connection_that_is_cut_is_told_with_what_came(reset: bool) -> None:
     async def story() -> None:
         async with serving(serve) as origin:
             for number, (name, cut) in enumerate(sample):
-                client = AsyncClient(api_key="x", base_url=f"{origin}/{number}")
+                client = AsyncClient(api_key="x", base_url=f"{origin}/{number}", max_retries=0)
                 assert await outcome(client.messages.stream(**ASK)) == expected(name, cut), (name, cut)
 
     run(story())

@@ -145,7 +145,7 @@ async def outcomes() -> list[Message | APIError]:
     """What the client makes of each recording, played over a socket in pieces that end anywhere."""
     results: list[Message | APIError] = []
     async with ReplayServer(FILES, split=997) as api:
-        client = AsyncClient(api_key="x", base_url=api.base_url, strict=False)
+        client = AsyncClient(api_key="x", base_url=api.base_url, strict=False, max_retries=0)
         for _ in FILES:
             try:
                 results.append(await client.messages.create(**ASK))
@@ -177,10 +177,10 @@ async def relayed() -> list[list[Event]]:
     """The events that the relay sends for each recording, player, client, relay and server being real."""
     async with (
         ReplayServer(FILES, split=997) as api,
-        AsyncClient(api_key="x", base_url=api.base_url) as upstream,
+        AsyncClient(api_key="x", base_url=api.base_url, max_retries=0) as upstream,
         Server(Relay(upstream), port=0) as server,
     ):
-        client = AsyncClient(api_key="x", base_url=server.base_url)
+        client = AsyncClient(api_key="x", base_url=server.base_url, max_retries=0)
         return [await sent_by(client) for _ in FILES]
 
 
