@@ -206,12 +206,13 @@ class Exchange:
     async def read(self) -> bytes:
         """The next bytes of the body, content decoding undone; `b""` when it is whole. Raises `APIError`."""
         decoder = self._decoder
-        assert decoder is not None  # noqa: S101 - `open` has returned
         while not self._is_over:
             match self._next_event():
                 case Data(data=data):
                     self.bytes_received += len(data)
-                    if decoded := self._guard(lambda: decoder.decode(data)):
+                    if decoder is None:
+                        return data
+                    if decoded := self._guard(functools.partial(decoder.decode, data)):
                         return decoded
                 case EndOfMessage():
                     self.finish()
@@ -402,8 +403,10 @@ def _is_loss(error: APIError) -> bool:
     return isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
 
 
-def _decoder_for(response: Response) -> ContentDecoder:
-    return ContentDecoder(response.headers.get("content-encoding", ""))
+def _decoder_for(response: Response) -> ContentDecoder | None:
+    """What undoes the content coding; None if there is none."""
+    coding = response.headers.get("content-encoding", "")
+    return ContentDecoder(coding) if coding else None
 
 
 def _json_or_text(body: bytes) -> object:

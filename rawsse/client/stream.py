@@ -416,7 +416,14 @@ class _TextStream(AsyncIterator[str]):
         self._stream = stream
 
     async def __anext__(self) -> str:
-        async for event in self._stream:
-            if isinstance(event, TextEvent):
-                return event.text
-        raise StopAsyncIteration
+        stream = self._stream
+        while True:
+            if stream._expanded:  # somebody took the wire's event and left the derived one
+                derived = stream._expanded.popleft()
+                text = derived.text if isinstance(derived, TextEvent) else None
+            elif (event := await stream._next()) is None:
+                raise StopAsyncIteration
+            else:
+                text = stream._builder.text_of(event)
+            if text is not None:
+                return text

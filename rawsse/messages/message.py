@@ -227,6 +227,14 @@ class MessageBuilder:
         derived = _derive(event.raw["index"], event.raw["delta"], block)
         return [event] if derived is None else [event, derived]
 
+    def text_of(self, event: StreamEvent) -> str | None:
+        """The text that the event, just applied, brought; None if it brought none. What `expand` would say in a `TextEvent`."""
+        block = self._changed
+        if block is None or block.field != "text" or not isinstance(event, ContentBlockDelta):
+            return None
+        delta = event.raw["delta"]
+        return delta["text"] if delta.get("type") == "text_delta" else None
+
     def _count(self, data: str) -> None:
         self._message_bytes += len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
         if self._message_bytes > self._max_message_bytes:

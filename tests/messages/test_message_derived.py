@@ -236,3 +236,20 @@ def test_the_end_of_a_block_puts_it_together_a_fixed_number_of_times(looks: list
         )
         counts.append(len(looks))
     assert counts[0] == counts[1] == counts[2] > 0
+
+
+def test_the_text_of_an_event_is_that_of_its_derived_event() -> None:
+    builder = MessageBuilder()
+    for raw in FULL:
+        event = builder.feed(to_sse(raw))
+        assert event is not None
+        texts = [derived.text for derived in builder.expand(event) if isinstance(derived, TextEvent)]
+        assert builder.text_of(event) == (texts[0] if texts else None)
+
+
+def test_a_citation_is_no_text() -> None:
+    builder = MessageBuilder()
+    raws = [start(), block_start(0, {"type": "text", "text": ""}), delta(0, "citations_delta", citation=CITED)]
+    events = [builder.feed(to_sse(raw)) for raw in raws]
+    assert events[-1] is not None
+    assert builder.text_of(events[-1]) is None
