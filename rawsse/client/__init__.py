@@ -6,6 +6,7 @@ Read in this order:
     route.py     origins, proxies, and the way to an origin
     tls.py       which certificates are trusted, and what is wrong with one that is not
     tunnel.py    what is said to a proxy that is to lead to an https origin
+    nested.py    TLS within TLS, for an https proxy
     net.py       TCP and TLS: a Stream; and FakeStream, made of byte chunks
     pool.py      which connection may carry the next request
     exchange.py  one request and its response, with its clocks

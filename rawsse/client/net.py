@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from rawsse.client.nested import NestedStream, start_tls
 from rawsse.client.route import Origin, Route
 from rawsse.client.tls import ALPN_PROTOCOL, TLSContext, explain, is_untrusted
 from rawsse.client.tunnel import Tunnel
-from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, ProxyError, RawsseError, quote
+from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, ProxyError, quote
 from rawsse.http1 import MAX_HEAD_BYTES
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "KEEPALIVE_COUNT",
@@ -54,6 +59,9 @@ KEEPALIVE_INTERVAL_SECONDS = 60
 
 KEEPALIVE_COUNT = 5
 """How often it asks before the connection is taken for lost."""
+
+
+T = TypeVar("T", bound="TCPStream | NestedStream")
 
 
 class Stream(Protocol):
@@ -129,33 +137,36 @@ class TCPStream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def start_tls(self, tls: TLSContext, host: str) -> TCPStream:
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> TCPStream:
         """The stream within TLS, on the same connection; this one is over. Aborted if it fails or is cancelled.
 
-        Raises `OSError`, `ValueError` for a host that cannot be one, and `ConfigurationError`.
+        Raises `OSError`, and `ValueError` for a host that cannot be one.
         """
         stream = TCPStream()
         try:
             if (ahead := self.read_nowait()) is not None:
                 words = f"sent something before TLS began: {quote(ahead)}" if ahead else "closed the connection"
                 raise ConnectionResetError(f"the peer {words}")
-            # RFC 6066, 3: "The hostname is represented … without a trailing dot." We never say goodbye, we abort: the
-            # timeout is for asyncio, which does in some cases.
+            # We never say goodbye, we abort. The timeout is for asyncio, which does in some cases.
             transport = await asyncio.get_running_loop().start_tls(
                 cast(asyncio.WriteTransport, self._transport),
                 stream,
-                tls.get(),
-                server_hostname=host.rstrip("."),
+                context,
+                server_hostname=host,
                 ssl_shutdown_timeout=0.1,
             )
             if transport is None:  # aborted while the handshake went on
                 raise self._gone()
-            _check_protocol(transport)
         except BaseException:
             self.abort()
             raise
         stream.connection_made(transport)
         return stream
+
+    @property
+    def tls(self) -> Any:
+        """The `ssl.SSLObject`, or what the loop has in its place; None without TLS."""
+        return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
 
     def _gone(self) -> Exception:
         return self._lost or ConnectionResetError("the connection was closed")
@@ -177,6 +188,7 @@ class TCPStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_over = self._is_gone = True
+        self._transport = None  # one that has flushed what it had when the peer closed may not be aborted any more
         self._lost = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else None
         _wake(self._waiting)
         if self._draining is not None and not self._draining.done():
@@ -188,13 +200,6 @@ class TCPStream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_full = False
         _wake(self._draining)
-
-
-def _check_protocol(transport: asyncio.BaseTransport) -> None:
-    chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-    if chosen not in (None, ALPN_PROTOCOL):
-        words = f"the ssl_context offers {quote(chosen)}, which is not spoken here, and the server took it"
-        raise ConfigurationError(f'{words}: set_alpn_protocols(["{ALPN_PROTOCOL}"])')
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
@@ -279,36 +284,49 @@ async def connect(route: Route, tls: TLSContext, *, max_head_bytes: int = MAX_HE
     `max_head_bytes` bounds the answer of a proxy. Raises `APIConnectionError` naming the origin, with the operating system's
     error as its cause; it is a `ProxyError` if the proxy is to blame, `CertificateError` if a certificate is.
     """
-    if route.proxy is None:
-        return await _open(route.origin, tls, f"{route.origin}", APIConnectionError)
-    stream = await _open(route.proxy.origin, tls, f"the proxy {route.proxy}", ProxyError)
+    proxy = route.proxy
+    if "https" in (route.origin.scheme, proxy and proxy.origin.scheme):
+        tls.get()  # if that fails, it fails before anything is sent
+    if proxy is None:
+        return await _reach(route.origin, tls, f"{route.origin}", APIConnectionError)
+    stream = await _reach(proxy.origin, tls, f"the proxy {proxy}", ProxyError)
     if route.is_forwarded:
         return stream
-    await _open_tunnel(stream, Tunnel(route.proxy, route.origin, max_head_bytes=max_head_bytes))
-    return await _secure(stream, route.origin, tls, f"{route.origin}{route.through}", APIConnectionError)
+    await _open_tunnel(stream, Tunnel(proxy, route.origin, max_head_bytes=max_head_bytes))
+    start: Callable[[ssl.SSLContext, str], Awaitable[TCPStream | NestedStream]]
+    start = stream.start_tls if proxy.origin.scheme == "http" else functools.partial(start_tls, stream)
+    return await _secure(start, route.origin, tls, f"{route.origin}{route.through}", APIConnectionError)
 
 
-async def _open(origin: Origin, tls: TLSContext, name: str, error: type[APIConnectionError]) -> TCPStream:
-    """A stream to the next peer on the route, which errors call `name`."""
-    if origin.scheme == "https":
-        tls.get()  # an error in it is told before anything is sent
+async def _reach(origin: Origin, tls: TLSContext, name: str, error: type[APIConnectionError]) -> TCPStream:
+    """A stream to the first peer on the route, which errors call `name`."""
     try:
         sock = await _open_socket(origin)
         _, stream = await asyncio.get_running_loop().create_connection(TCPStream, sock=sock)
     except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
         raise _failure(name, exc, error) from exc
-    return stream if origin.scheme == "http" else await _secure(stream, origin, tls, name, error)
+    return stream if origin.scheme == "http" else await _secure(stream.start_tls, origin, tls, name, error)
 
 
 async def _secure(
-    stream: TCPStream, origin: Origin, tls: TLSContext, name: str, error: type[APIConnectionError]
-) -> TCPStream:
+    start: Callable[[ssl.SSLContext, str], Awaitable[T]],
+    origin: Origin,
+    tls: TLSContext,
+    name: str,
+    error: type[APIConnectionError],
+) -> T:
+    """What `start` gives: a stream in TLS, to `origin`."""
     try:
-        return await stream.start_tls(tls, origin.host)
-    except RawsseError:
-        raise
+        # RFC 6066, 3: "The hostname is represented … without a trailing dot."
+        stream = await start(tls.get(), origin.host.rstrip("."))
     except (OSError, ValueError) as exc:
         raise _failure(name, exc, error) from exc
+    chosen = stream.tls.selected_alpn_protocol()
+    if chosen not in (None, ALPN_PROTOCOL):
+        stream.abort()
+        words = f"the ssl_context offers {quote(chosen)}, which is not spoken here, and {name} took it"
+        raise ConfigurationError(f'{words}: set_alpn_protocols(["{ALPN_PROTOCOL}"])')
+    return stream
 
 
 async def _open_tunnel(stream: TCPStream, tunnel: Tunnel) -> None:

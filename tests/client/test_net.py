@@ -4,6 +4,7 @@ fake stream and waiting in `test_net_waiting.py`."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from typing import Any, cast
@@ -234,6 +235,28 @@ def test_a_stream_can_be_looked_at_without_waiting() -> None:
     assert run(story()) == [None, b"hello", None, b""]
 
 
+def test_a_connection_that_the_peer_ended_while_it_was_written_to_can_be_aborted() -> None:
+    async def drink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write_eof()
+        await asyncio.sleep(1)
+        while len(await reader.read(1_000_000)):
+            pass
+
+    async def story() -> bytes:
+        async with serving(drink) as origin:
+            stream = await connect(Route(origin), TLSContext())
+            writing = asyncio.create_task(stream.write(b"x" * 20_000_000))
+            data = await stream.read(READ_BYTES)
+            with contextlib.suppress(ConnectionError):
+                await writing
+            await asyncio.sleep(2)  # all of it was sent: asyncio has closed the transport by itself
+            stream.abort()
+            return data
+
+    assert run(story()) == b""
+
+
 def test_abort_wakes_whoever_reads() -> None:
     async def story() -> bytes:
         async with serving(shout) as origin:
@@ -336,7 +359,7 @@ def test_what_came_before_tls_begins_is_not_lost(sent: bytes, words: str) -> Non
     stream = net.TCPStream()
     stream.data_received(sent) if sent else stream.eof_received()
     with pytest.raises(ConnectionResetError, match=f"the peer {words}"):
-        run(stream.start_tls(trusting(), "localhost"))
+        run(stream.start_tls(trusting().get(), "localhost"))
 
 
 def test_a_context_that_offers_http_2_is_named() -> None:

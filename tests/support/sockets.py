@@ -1,7 +1,12 @@
 """A server on a loopback socket for tests, with or without TLS, that leaves nothing behind whatever its clients do.
 
     async with serving(handler) as origin:          # handler(reader, writer) runs once per connection
-        stream = await connect(origin, ...)
+        stream = await connect(Route(origin), ...)
+
+    proxy = ConnectProxy()
+    async with serving(shout, tls=True) as origin, serving(proxy) as there:
+        stream = await connect(Route(origin, Proxy(there)), ...)
+        proxy.requests                              # the heads that it got
 
 asyncio's own server is not used: it reports a client that gives up in the handshake to the loop's exception handler, which
 `support.clock.run` takes for a failure.
@@ -19,7 +24,7 @@ from pathlib import Path
 from rawsse.client.net import TLSContext
 from rawsse.client.route import Origin
 
-__all__ = ["LOCALHOST", "Handler", "serving", "shout", "trusting"]
+__all__ = ["LOCALHOST", "ConnectProxy", "Handler", "serving", "shout", "trusting"]
 
 LOCALHOST = Path(__file__).with_name("localhost.pem")
 """A certificate for localhost, 127.0.0.1 and ::1, and its key. Nobody trusts it but these tests."""
@@ -46,6 +51,8 @@ async def serving(handler: Handler, *, tls: bool = False) -> AsyncIterator[Origi
         with contextlib.suppress(BlockingIOError):
             socks.append(listener.accept()[0])
             socks[-1].setblocking(False)
+            # A small piece that waits for the acknowledgement of another (Nagle) is late, and virtual clocks jump meanwhile.
+            socks[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tasks.append(loop.create_task(_serve(socks[-1], handler, context)))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -79,7 +86,8 @@ async def _serve(sock: socket.socket, handler: Handler, context: ssl.SSLContext 
     except OSError:
         pass  # the client has gone
     finally:
-        transport.abort()
+        with contextlib.suppress(AttributeError):  # asyncio's own, of a transport that was flushed after `close`
+            transport.abort()
 
 
 def trusting() -> TLSContext:
@@ -91,4 +99,36 @@ async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     """A handler that sends back what it gets, in capitals."""
     while data := await reader.read(100):
         writer.write(data.upper())
+        await writer.drain()
+
+
+class ConnectProxy:
+    """A handler that opens tunnels, as RFC 9110, 9.3.6 has it. `answer` is its answer to each CONNECT."""
+
+    def __init__(self, answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
+        self.requests: list[bytes] = []
+        self._answer = answer
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.requests.append(head)
+        host, _, port = head.split()[1].decode().rpartition(":")
+        origin_reader, origin_writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        writer.write(self._answer)
+        pumps = [
+            asyncio.create_task(_pump(reader, origin_writer)),
+            asyncio.create_task(_pump(origin_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            origin_writer.transport.abort()
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
         await writer.drain()
