@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -142,7 +143,7 @@ class Call:
 
     def _new_exchange(self, *, fresh: bool = False) -> Exchange:
         return Exchange(
-            lambda: self._acquire(fresh),
+            functools.partial(self._acquire, fresh),  # knows nothing of the call: a ring would keep both until a collection
             self._request,
             self._timeouts,
             timing=self.timing,

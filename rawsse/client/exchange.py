@@ -96,6 +96,7 @@ class Timing:
     def forget_attempt(self) -> None:
         """Another attempt begins: what happened in the last one says nothing of it."""
         self.connected = self.head = self.first_event = self.first_content = self.last_ping = self.ended = None
+        self.longest_gap = 0.0
         self.is_reused = False
 
     @property

@@ -321,7 +321,8 @@ class _BaseStream(Generic[E]):
         """Give the error what its reader needs, and the stream its ending."""
         exchange = self._call.exchange
         self._call.close()
-        error.phase = exchange.phase if self._response is None else self._builder.phase
+        # Of the last attempt: one that was refused after another had begun to answer came no further than `connect`.
+        error.phase = self._builder.phase if exchange.phase == "open" else exchange.phase
         error.bytes_received = exchange.bytes_received
         error.retries_taken = self.retries_taken
         error.request_id = error.request_id or self.request_id
