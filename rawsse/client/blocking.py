@@ -31,7 +31,7 @@ from rawsse.client.raw import RawResponse
 from rawsse.client.resources import AsyncModels, CallOptions
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.http1 import Headers, Response
-from rawsse.messages.content import Message
+from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
 
 __all__ = ["BlockingRawResponse", "Client", "Page"]
@@ -259,6 +259,19 @@ class Messages:
         opened = self._access.prepare(lambda client: client.messages.stream(**arguments))
         return self._access.run(lambda: _read_whole(opened))
 
+    def parse(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        output_format: type[T],
+        **arguments: Any,
+    ) -> ParsedMessage[T]:
+        """The whole answer, whose `parsed_output` is a value of the type `output_format`; see `AsyncMessages.parse`."""
+        arguments.update(model=model, max_tokens=max_tokens, messages=messages, output_format=output_format)
+        return self._access.run(lambda: self._access.client().messages.parse(**arguments))
+
     def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> Lens:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
         arguments.update(model=model, messages=messages)
@@ -321,7 +334,7 @@ class Beta:
 
 async def _read_whole(stream: MessageStream) -> Message:
     async with stream:
-        return await stream.get_final_message()
+        return await stream._read_whole()
 
 
 # --- What calls give -----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from rawsse.client.ratelimits import RateLimits
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.errors import APIError
 from rawsse.http1 import Headers, Response
-from rawsse.messages.content import Message
+from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.ending import Ending
 from rawsse.messages.events import (
     ContentBlockDelta,
@@ -248,7 +248,7 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
         self._call(self._stream.until_done)
 
-    def get_final_message(self) -> Message:
+    def get_final_message(self) -> ParsedMessage[Any]:
         """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
         return self._call(self._stream.get_final_message)
 
@@ -262,7 +262,7 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
             event = self._take_content()
             if event is None:
                 return None
-            stream._expanded.extend(stream._builder.expand(event))
+            stream._expanded.extend(stream._expand(event))
         return stream._expanded.popleft()
 
     def _wait_for_next(self) -> MessageStreamEvent:

@@ -201,6 +201,11 @@ class Outputs(Generic[T]):
         self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's place in the content
         self._readers: dict[int, _Reader] = {}  # by the block's index on the wire
 
+    @property
+    def has_format(self) -> bool:
+        """There is a format to read text as."""
+        return self._wanted is not None
+
     def message(self, message: Message) -> ParsedMessage[T]:
         """The message, with what is known of its text. As live as the message is."""
         parsed = ParsedMessage(message, self._parsed)

@@ -10,25 +10,29 @@ Every call takes the fields of the request's body as arguments, known or not; No
     betas           what goes into `anthropic-beta`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
+    output_format   the type of which the text of the answer is to be a value: a pydantic model, a dataclass … (see `parse.py`)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.call import Call
 from rawsse.client.clocks import Timeouts
 from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query
+from rawsse.client.parse import OutputFormat, Outputs, with_output_format
 from rawsse.client.raw import RawResponse
 from rawsse.client.request import with_betas
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.http1 import Response
-from rawsse.messages.content import Message
+from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
 from rawsse.messages.message import MessageBuilder
 
 __all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller"]
+
+T = TypeVar("T")
 
 
 class CallOptions(TypedDict, total=False):
@@ -84,14 +88,18 @@ class AsyncMessages:
         model: str,
         max_tokens: int,
         messages: Iterable[Mapping[str, Any]],
+        output_format: type[Any] | None = None,
         **arguments: Any,
     ) -> MessageStream:
         """A stream of the answer. The request is sent by `async with`, which raises `APIError` if it is refused.
 
-        The caller must leave the `async with` block, or `close()` the stream.
+        With `output_format`, text blocks and the message have a `parsed_output`. The caller must leave the `async with` block,
+        or `close()` the stream.
         """
-        call = self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments)
-        return MessageStream(call, self._caller.new_builder, max_event_bytes=self._caller.max_event_bytes)
+        wanted = None if output_format is None else OutputFormat(output_format)
+        call = self._call(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **arguments)
+        limit = self._caller.max_event_bytes
+        return MessageStream(call, self._caller.new_builder, max_event_bytes=limit, outputs=Outputs(wanted))
 
     @overload
     async def create(
@@ -134,7 +142,26 @@ class AsyncMessages:
             await events._open()
             return events
         async with self.stream(model=model, max_tokens=max_tokens, messages=messages, **arguments) as opened:
-            return await opened.get_final_message()
+            return await opened._read_whole()
+
+    async def parse(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        output_format: type[T],
+        **arguments: Any,
+    ) -> ParsedMessage[T]:
+        """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
+
+        Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
+        """
+        arguments.update(model=model, max_tokens=max_tokens, messages=messages, output_format=output_format)
+        async with self.stream(**arguments) as opened:
+            message = await opened.get_final_message()
+        _ = message.parsed_output
+        return message
 
     def events(
         self,
@@ -191,7 +218,7 @@ class AsyncMessagesWithRawResponse:
             events = await self._messages.create(stream=True, **arguments)
             return RawResponse(events.response, events, events.retries_taken, events.timing)
         async with self._messages.stream(**arguments) as opened:
-            message = await opened.get_final_message()
+            message = await opened._read_whole()
         return RawResponse(opened.response, message, opened.retries_taken, opened.timing)
 
     async def count_tokens(self, **arguments: Any) -> RawResponse[Lens]:
@@ -249,6 +276,7 @@ def _sort(
     timeouts: Timeouts | None = None,
     timeout: float | Timeouts | None = None,
     max_retries: int | None = None,
+    output_format: OutputFormat[Any] | type[Any] | None = None,
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the body, and the options of the call."""
@@ -262,6 +290,9 @@ def _sort(
         fields["messages"] = list(
             fields["messages"]
         )  # any iterable will do, and it may be one that gives its items only once
+    if output_format is not None:
+        wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
+        fields = with_output_format(fields, wanted)
     return {**fields, **(extra_body or {})}, options
 
 

@@ -20,10 +20,11 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from rawsse.client.call import Call
 from rawsse.client.exchange import Timing
+from rawsse.client.parse import Outputs
 from rawsse.client.ratelimits import RateLimits
 from rawsse.errors import (
     APIError,
@@ -36,9 +37,10 @@ from rawsse.errors import (
     stream_error,
 )
 from rawsse.http1 import Headers, Response
-from rawsse.messages.content import Message
+from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.ending import Ending, ending_kind
 from rawsse.messages.events import (
+    ContentBlockDelta,
     ErrorEvent,
     MessageStart,
     MessageStop,
@@ -362,14 +364,25 @@ class EventStream(_BaseStream[StreamEvent]):
 class MessageStream(_BaseStream[MessageStreamEvent]):
     """The events of the wire with the derived ones, the text, and the message they add up to.
 
-    There is one iterator: breaking out of a loop and iterating again goes on where it stopped.
+    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text.
     """
 
     def __init__(
-        self, call: Call, new_builder: Callable[[], MessageBuilder], *, max_event_bytes: int = MAX_EVENT_BYTES
+        self,
+        call: Call,
+        new_builder: Callable[[], MessageBuilder],
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        outputs: Outputs[Any] | None = None,
     ) -> None:
         super().__init__(call, new_builder, max_event_bytes=max_event_bytes)
+        self._outputs: Outputs[Any] = outputs or Outputs()
         self._expanded: deque[MessageStreamEvent] = deque()
+
+    @property
+    def current_message_snapshot(self) -> ParsedMessage[Any]:
+        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        return self._outputs.message(super().current_message_snapshot)
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
@@ -385,10 +398,17 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
             event = await self._next()
             if event is None:
                 raise StopAsyncIteration
-            self._expanded.extend(self._builder.expand(event))
-            if isinstance(last := self._expanded[-1], MessageStop) and last.message is not None:
-                last.message.request_id = self.request_id
+            self._expanded.extend(self._expand(event))
         return self._expanded.popleft()
+
+    def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
+        """The event as the caller gets it, and the derived one, if there is one."""
+        expanded = self._builder.expand(event)
+        if isinstance(event, ContentBlockDelta) and not self._outputs.has_format:
+            return expanded  # nearly all events: nothing to parse
+        if isinstance(last := expanded[-1], MessageStop) and last.message is not None:
+            last.message.request_id = self.request_id
+        return [self._outputs.event(each, lambda: self._builder.message) for each in expanded]
 
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
@@ -396,10 +416,15 @@ class MessageStream(_BaseStream[MessageStreamEvent]):
         while await self._next() is not None:
             pass
 
-    async def get_final_message(self) -> Message:
+    async def get_final_message(self) -> ParsedMessage[Any]:
         """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
         await self.until_done()
         return self.current_message_snapshot
+
+    async def _read_whole(self) -> Message:
+        """The whole message of a call that gives no stream, and so nothing parsed."""
+        await self.until_done()
+        return super().current_message_snapshot
 
     async def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""

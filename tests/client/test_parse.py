@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, assert_type
 
 import pytest
+from support.answers import ASK, Sent, client_of, plain
+from support.answers import answer as response
+from support.clock import run
 from support.streams import Raw, block, block_start, end, fold, start, text_delta, to_sse, tool_block
 
+from rawsse.client.net import FakeStream
 from rawsse.client.parse import MAX_REASONS, OutputFormat, Outputs, strict_schema, with_output_format
 from rawsse.errors import ConfigurationError, OutputFormatError, PartialJSONError
 from rawsse.messages import (
     ContentBlockStop,
+    Message,
     MessageBuilder,
     MessageStop,
     ParsedMessage,
@@ -366,3 +371,70 @@ def test_text_that_is_no_json_says_so_each_time() -> None:
         if isinstance(event, TextEvent):
             with pytest.raises(PartialJSONError, match="no JSON at character 0"):
                 event.parsed_snapshot()
+
+
+# --- Calls -----------------------------------------------------------------------------------------------------------
+
+
+async def in_stream(raws: list[Raw], **options: Any) -> list[Any]:
+    async with client_of(response(raws)).messages.stream(**ASK, **options) as stream:
+        events = [event async for event in stream]
+        return [stops(events), events[-1], await stream.get_final_message(), stream]
+
+
+def test_a_stream_parses_what_it_was_asked_for() -> None:
+    (stop,), last, message, stream = run(in_stream(answer(JSON), output_format=Order))
+    assert stop.parsed_output == message.parsed_output == last.message.parsed_output == Order("tea", 2)
+    assert stream.current_message_snapshot.parsed_output is message.parsed_output
+    assert last.message.request_id == message.request_id == "req_1"
+
+
+def test_a_stream_without_a_format_parses_to_none() -> None:
+    (stop,), last, message, _ = run(in_stream(answer(JSON)))
+    assert (stop.parsed_output, last.message.parsed_output, message.parsed_output) == (None, None, None)
+
+
+def test_a_stream_whose_events_nobody_read_is_parsed_too() -> None:
+    async def story() -> Order | None:
+        async with client_of(response(answer(JSON))).messages.stream(**ASK, output_format=Order) as stream:
+            message = await stream.get_final_message()
+            value: Order | None = message.parsed_output
+            return value
+
+    assert run(story()) == Order("tea", 2)
+
+
+def test_parse_gives_a_message_of_that_type() -> None:
+    connection = FakeStream([response(answer(JSON))])
+    message = run(client_of(connection).messages.parse(**ASK, output_format=Order, output_config={"effort": "low"}))
+    assert_type(message, ParsedMessage[Order])
+    assert message.parsed_output == Order("tea", 2)
+    request = Sent(connection.written).json
+    assert request["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": ORDER_SCHEMA}}
+    assert "output_format" not in request
+
+
+def test_parse_loses_nothing_of_an_answer_that_does_not_fit() -> None:
+    with pytest.raises(OutputFormatError, match=r"does not fit Order: .*\(stop_reason: refusal\)") as caught:
+        run(client_of(response(answer("No.", stop_reason="refusal"))).messages.parse(**ASK, output_format=Order))
+    error = caught.value
+    assert error.partial is not None
+    assert (error.text, error.partial.text, error.partial.usage.output_tokens) == ("No.", "No.", 7)
+    assert (error.request_id, error.phase) == ("req_1", "done")
+
+
+def test_create_gives_a_plain_message() -> None:
+    assert type(run(client_of(response(answer(JSON))).messages.create(**ASK))) is Message
+
+
+def test_tokens_are_counted_with_the_format() -> None:
+    connection = FakeStream([plain(b'{"input_tokens": 12}')])
+    run(client_of(connection).messages.count_tokens(model="m", messages=[], output_format=Order))
+    assert Sent(connection.written).json["output_config"]["format"]["schema"] == ORDER_SCHEMA
+
+
+def test_a_type_that_cannot_be_asked_for_is_refused_before_anything_is_sent() -> None:
+    connection = FakeStream([])
+    with pytest.raises(ConfigurationError, match="output_format must be a type"):
+        client_of(connection).messages.stream(**ASK, output_format={"type": "json_schema"})  # type: ignore[arg-type]
+    assert connection.written == b""
