@@ -10,10 +10,12 @@ The key goes into one header field of a request and nowhere else: no log, no rep
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -186,7 +188,7 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
         return text.encode()
-    except (TypeError, ValueError, RecursionError) as exc:
+    except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 
 
@@ -195,4 +197,6 @@ def _plain(value: object) -> object:
         return value.raw
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Path):  # what the file holds: the `data` of an image or a document, as with the official SDK
+        return base64.b64encode(value.read_bytes()).decode()
     raise TypeError(f"{quote(repr(value))} is no JSON value")

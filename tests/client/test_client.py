@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,9 +94,18 @@ def test_the_content_of_an_answer_may_be_sent_back_as_it_is() -> None:
     assert body["messages"] == [{"role": "assistant", "content": message.to_dict()["content"]}]
 
 
+def test_a_path_stands_for_what_the_file_holds_in_base64(tmp_path: Path) -> None:
+    image = tmp_path / "logo.png"
+    image.write_bytes(b"\x89PNG")
+    block = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": image}}
+    body = sent({"messages": [{"role": "user", "content": [block]}]}).json
+    assert body["messages"][0]["content"][0]["source"]["data"] == "iVBORw=="
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
+        (Path("not/there.png"), "No such file or directory: 'not/there.png'"),
         (math.nan, "Out of range float values are not JSON compliant"),
         (object(), "is no JSON value"),
         ({1, 2}, "'{1, 2}' is no JSON value"),
