@@ -143,7 +143,7 @@ class Call:
 
     def _new_exchange(self, *, fresh: bool = False) -> Exchange:
         return Exchange(
-            functools.partial(self._acquire, fresh),  # knows nothing of the call: a ring would keep both until a collection
+            functools.partial(self._acquire, fresh),  # not of the call: a ring would keep both until a collection
             self._request,
             self._timeouts,
             timing=self.timing,
