@@ -21,6 +21,11 @@ Read in this order:
     raw.py       an answer with the response that it came in
     page.py      lists that come in pages
     signature.py a function's signature -> the JSON Schema of its input
+    tools.py     Python functions as tools, and their results
+    calls.py     which tool calls of an answer may be run
+    tally.py     what several answers cost together
+    turn.py      one answer with its tool calls, and their tasks
+    runner.py    the tool loop
     request.py   from arguments to a request
     resources.py the calls: `client.messages`, `client.models`
     client.py    keys, options, connections: AsyncClient
@@ -42,8 +47,11 @@ from rawsse.client.raw import RawResponse
 from rawsse.client.request import ANTHROPIC_VERSION
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.route import Origin, Proxies, Proxy, Route
+from rawsse.client.runner import ToolRunner
 from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.tally import TotalUsage
 from rawsse.client.tls import TLSContext
+from rawsse.client.tools import Tool, ToolError, beta_async_tool, beta_tool, tool
 
 __all__ = [
     "ANTHROPIC_VERSION",
@@ -70,4 +78,11 @@ __all__ = [
     "TLSContext",
     "Timeouts",
     "Timing",
+    "Tool",
+    "ToolError",
+    "ToolRunner",
+    "TotalUsage",
+    "beta_async_tool",
+    "beta_tool",
+    "tool",
 ]
