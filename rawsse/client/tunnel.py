@@ -80,7 +80,7 @@ def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> Prox
 
 
 def _remedy(proxy: Proxy, status: int, headers: Headers) -> str:
-    if status == 407:
+    if status in (401, 407):  # tinyproxy says 401 to credentials that are wrong
         return _credentials_wanted(proxy, headers)
     if status == 403:
         return "it does not allow that; whoever runs it can, or NO_PROXY takes this host past it"

@@ -105,9 +105,12 @@ def test_a_refusal_does_not_wait_for_its_body() -> None:
     assert failure(b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\n").status_code == 502
 
 
-def test_credentials_that_are_refused_are_not_asked_for() -> None:
-    error = failure(b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=a\r\n\r\n", proxy=WITH_USER)
-    assert str(error).endswith("answered 407: it does not accept the user name and the password that were given for it")
+@pytest.mark.parametrize("status", [401, 407])
+def test_credentials_that_are_refused_are_not_asked_for(status: int) -> None:
+    error = failure(b"HTTP/1.1 %d x\r\nProxy-Authenticate: Basic realm=a\r\n\r\n" % status, proxy=WITH_USER)
+    assert str(error).endswith(
+        f"answered {status}: it does not accept the user name and the password that were given for it"
+    )
 
 
 @pytest.mark.parametrize(
