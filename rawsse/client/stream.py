@@ -157,8 +157,17 @@ class _BaseStream(Generic[E]):
         # Looked at leniently: gateways call an event stream `text/plain`, or nothing. These two it cannot be.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind in ("application/json", "text/html"):
-            raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(await self._call.exchange.read())}")
+            raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(await self._read_beginning())}")
         self._response = response
+
+    async def _read_beginning(self) -> bytes:
+        """What comes first of a body that is wrong anyway. That nothing comes is not what is wrong with it."""
+        try:
+            return await self._call.exchange.read()
+        except StreamCancelledError:
+            raise
+        except APIError:
+            return b""
 
     async def __aenter__(self) -> Self:
         await self._open()
