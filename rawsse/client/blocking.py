@@ -142,11 +142,9 @@ class _Access:
         """The blocking form of a stream."""
         return BlockingMessageStream(self.engine.portal, self.prepare(make))
 
-    def open_events(self, make: Callable[[AsyncClient], EventStream]) -> BlockingEventStream:
-        """The blocking form of a stream of events, open."""
-        stream = BlockingEventStream(self.engine.portal, self.prepare(make))
-        stream._open()
-        return stream
+    def event_stream(self, make: Callable[[AsyncClient], EventStream]) -> BlockingEventStream:
+        """The blocking form of a stream of events."""
+        return BlockingEventStream(self.engine.portal, self.prepare(make))
 
 
 # --- The client ----------------------------------------------------------------------------------------------------
@@ -255,7 +253,11 @@ class Messages:
     def create(self, *, stream: bool = False, **arguments: Any) -> Message | BlockingEventStream:
         """The whole answer; with `stream=True`, its events. See `AsyncMessages.create`."""
         if stream:
-            return self._access.open_events(lambda client: client.messages._events(client.messages._call(**arguments)))
+            events = self._access.event_stream(
+                lambda client: client.messages._events(client.messages._call(**arguments))
+            )
+            events._open()
+            return events
         opened = self._access.prepare(lambda client: client.messages.stream(**arguments))
         return self._access.run(lambda: _read_whole(opened))
 
@@ -271,6 +273,10 @@ class Messages:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`; see `AsyncMessages.parse`."""
         arguments.update(model=model, max_tokens=max_tokens, messages=messages, output_format=output_format)
         return self._access.run(lambda: self._access.client().messages.parse(**arguments))
+
+    def events(self, body: Mapping[str, Any], **options: Any) -> BlockingEventStream:
+        """The events of the answer to a request whose `body` is given whole; see `AsyncMessages.events`."""
+        return self._access.event_stream(lambda client: client.messages.events(body, **options))
 
     def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> Lens:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""

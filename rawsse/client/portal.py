@@ -27,16 +27,16 @@ from typing import Generic, TypeVar
 
 from rawsse.errors import StreamCancelledError
 
-__all__ = ["Portal", "PortalClosedError"]
+__all__ = ["LOOK_SECONDS", "Portal", "PortalClosedError"]
 
 T = TypeVar("T")
 
-# Python's locks wait uninterruptibly on Windows: a signal is looked at when the wait is over. Ten looks a second cost nothing
-# and feel like at once. Everywhere else a signal ends the wait, and -1 is for ever.
-_WAIT_SECONDS = 0.1 if os.name == "nt" else -1.0
+LOOK_SECONDS = 0.1
+"""How often the main thread, while it waits, looks whether a signal has come. Python runs handlers in that thread alone. On
+Windows no signal ends the wait for a lock; elsewhere it does, but not if it comes in the instant before the wait begins."""
 
-_SETTLING_TICKS = 3
-"""Rounds of the loop after which an aborted transport has closed its socket."""
+_SETTLING_TICKS = 10
+"""Rounds of the loop after which an aborted transport has closed its socket, and whoever waited for it has been told why."""
 
 
 class PortalClosedError(RuntimeError):
@@ -85,7 +85,8 @@ class Portal:
         """End every call and the thread, and wait for that (unless it is the thread itself that closes)."""
         self._stop()
         if not self.is_foreign and threading.get_ident() != self._thread.ident:
-            self._thread.join()
+            while self._thread.is_alive():
+                self._thread.join(LOOK_SECONDS)
 
     def __del__(self) -> None:
         if hasattr(self, "_thread"):
@@ -157,8 +158,9 @@ class _Job(Generic[T]):
 
     def wait(self) -> None:
         """Wait until it is over; in the caller's thread. May be interrupted, and called again."""
+        is_main = threading.get_ident() == threading.main_thread().ident
         while not self._is_over:
-            self._gate.acquire(timeout=_WAIT_SECONDS)
+            self._gate.acquire(timeout=LOOK_SECONDS if is_main else -1)
 
     def result(self) -> T:
         """The result. An error is raised with the caller's frames in its traceback, and those of the loop below them."""
@@ -191,6 +193,7 @@ def _run(loop: asyncio.AbstractEventLoop, finish: Callable[[], Awaitable[object]
 
 async def _wind_up(finish: Callable[[], Awaitable[object]]) -> None:
     await finish()
+    await _settle()
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -200,6 +203,6 @@ async def _wind_up(finish: Callable[[], Awaitable[object]]) -> None:
 
 
 async def _settle() -> None:
-    """Go round until the sockets of what was aborted are closed."""
+    """Go round until what was aborted is closed."""
     for _ in range(_SETTLING_TICKS):
         await asyncio.sleep(0)
