@@ -149,7 +149,7 @@ class Choice(NamedTuple):
 def choose(
     route: Route, idle: Sequence[Connection], open_connections: int, limits: PoolLimits, *, fresh: bool = False
 ) -> Choice:
-    """Where the next connection for `route` comes from. `idle` are in the order in which they came to rest, and settled.
+    """Where the next connection for `route` comes from. `idle` are in the order in which they came to rest.
 
     The newest is taken: it is the least likely to be closed, and the others may expire. `fresh` insists on a new one.
     """
@@ -240,7 +240,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """Calls that wait for a connection to be free."""
-        return sum(not place.grant.done() for place in self._line)
+        return len(self._line)
 
     @property
     def shortage(self) -> str | None:
@@ -263,10 +263,12 @@ class Pool:
         """
         if self._is_closed:
             raise RuntimeError("the client is closed")
-        self._move_to(asyncio.get_running_loop())
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            self._forget()
+            self._loop = loop
         grant = self._grant(route, fresh=fresh) or await self._stand_in_line(route, fresh=fresh)
-        if isinstance(grant, Connection) and not self._begin(grant):
-            grant = self._swap(grant)
+        if isinstance(grant, Connection):
+            grant = self._begin(grant)
         return grant if isinstance(grant, Connection) else await self._open(route, grant)
 
     def close(self) -> None:
@@ -279,7 +281,8 @@ class Pool:
     def _grant(self, route: Route, *, fresh: bool) -> _Grant | None:
         """What a request for `route` can have now, taken for it; None: it must wait."""
         now = self._now()
-        self._remove(one for one in self._idle if has_expired(one, now, self.limits) or not one.settle())
+        self._remove(one for one in self._idle if has_expired(one, now, self.limits))
+        self._settle(route)
         do, connection = choose(route, self._idle, self.open_connections, self.limits, fresh=fresh)
         grant: _Grant | None = None
         if do == "reuse" and connection is not None:
@@ -293,6 +296,14 @@ class Pool:
         self._set_timer()
         return grant
 
+    def _settle(self, route: Route) -> None:
+        """Look at those that rest, the newest first, until one is ready; drop the dead."""
+        for connection in [one for one in reversed(self._idle) if one.route == route]:
+            if not connection.settle():
+                self._remove([connection])
+            elif connection.is_ready:
+                break
+
     async def _stand_in_line(self, route: Route, *, fresh: bool) -> _Grant:
         place = _Place(route, fresh, asyncio.get_running_loop().create_future())
         self._line.append(place)
@@ -303,15 +314,12 @@ class Pool:
             unwanted = place.grant.result() if place.grant.done() and not place.grant.cancelled() else None
             if unwanted is not None:
                 self._give_back(unwanted)
-            self._leave_line(place)
+            with contextlib.suppress(ValueError):  # it was this one's turn, or nobody's any more
+                self._line.remove(place)
             raise
         if grant is None:
             raise _closed()
         return grant
-
-    def _leave_line(self, place: _Place) -> None:
-        with contextlib.suppress(ValueError):  # it was this one's turn, or nobody's any more
-            self._line.remove(place)
 
     def _give_back(self, grant: _Grant) -> None:
         if isinstance(grant, Connection):
@@ -331,17 +339,13 @@ class Pool:
                 place.grant.set_result(grant)
             self._line.popleft()
 
-    def _begin(self, connection: Connection) -> bool:
-        """Make ready for an exchange. False if the connection died between its grant and now, a tick later."""
-        if connection not in self._in_use or not connection.settle() or not connection.is_ready:
-            return False
-        connection.http.start_next_cycle()
-        return True
-
-    def _swap(self, connection: Connection) -> Waiter:
-        """Leave to make a connection, in the place of a dead one."""
+    def _begin(self, connection: Connection) -> _Grant:
+        """The connection, ready for an exchange; or, if it died between its grant and now, leave to make one in its place."""
         if connection not in self._in_use:
             raise _closed()
+        if connection.settle() and connection.is_ready:
+            connection.http.start_next_cycle()
+            return connection
         self._in_use.remove(connection)
         _abort(connection.stream)
         attempt = Waiter()
@@ -422,11 +426,6 @@ class Pool:
         self._set_timer()
 
     # Ending --------------------------------------------------------------------------------------------------------
-
-    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self._loop:
-            self._forget()
-            self._loop = loop
 
     def _forget(self) -> None:
         """Drop everything, and turn away everybody."""

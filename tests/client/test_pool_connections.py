@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.clock import run, ticks
 from support.pools import A, B, Network, serve
-from support.sockets import serving, trusting
+from support.sockets import serving, shout, trusting
 
 from rawsse.client.net import connect
 from rawsse.client.pool import MAX_LEFTOVER_BYTES, Connection, Pool, PoolLimits
@@ -226,16 +226,17 @@ def test_of_several_the_dead_are_dropped_and_a_living_one_is_used() -> None:
         for connection in held:
             serve(connection)
             connection.release()
-        for index in (0, 2, 3):
+        for index in (2, 3):
             network.streams[index].close()
         connection = await pool.acquire(A)
         assert connection.stream is network.streams[1]
-        assert (pool.open_connections, pool.idle_connections) == (1, 0)
+        assert (pool.open_connections, pool.idle_connections) == (2, 1)
+        assert [stream.is_aborted for stream in network.streams] == [False, False, True, True]
 
     run(story())
 
 
-def test_a_dead_connection_of_another_route_makes_room_before_a_living_one_does() -> None:
+def test_a_dead_connection_makes_room_before_a_living_one_does() -> None:
     async def story() -> None:
         pool = (network := Network()).pool(PoolLimits(max_connections=2))
         await rested(pool)
@@ -499,3 +500,20 @@ def test_a_real_connection_carries_one_exchange_after_another(tls: bool) -> None
             assert len(accepted) == 1
 
     run(story())
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_call_that_is_cancelled_while_it_really_connects_leaves_no_socket(tls: bool) -> None:
+    async def story() -> None:
+        async with serving(shout, tls=tls) as origin:
+            pool = Pool(connect, trusting() if tls else TLSContext())
+            for count in range(15):
+                call = asyncio.create_task(pool.acquire(Route(origin)))
+                await ticks(count)
+                call.cancel()
+                await asyncio.wait([call])
+                if not call.cancelled():
+                    call.result().drop()
+                assert pool.open_connections == 0
+
+    run(story())  # which finds what is left

@@ -22,6 +22,9 @@ class Peer(FakeStream):
     def __init__(self) -> None:
         super().__init__(end=None)
 
+    def read_nowait(self) -> bytes | None:
+        return None if self.is_aborted else super().read_nowait()  # a real one says no more in the tick of the abort
+
     def send(self, data: bytes) -> None:
         self._chunks.append(data)
 
