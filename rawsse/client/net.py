@@ -147,12 +147,14 @@ class TCPStream(asyncio.Protocol):
             if (ahead := self.read_nowait()) is not None:
                 words = f"sent something before TLS began: {quote(ahead)}" if ahead else "closed the connection"
                 raise ConnectionResetError(f"the peer {words}")
-            # We never say goodbye, we abort. The timeout is for asyncio, which does in some cases.
+            # The deadline is the caller's, asyncio's must not be earlier. We never say goodbye, we abort; asyncio does in
+            # some cases, and shall not take long.
             transport = await asyncio.get_running_loop().start_tls(
                 cast(asyncio.WriteTransport, self._transport),
                 stream,
                 context,
                 server_hostname=host,
+                ssl_handshake_timeout=86400.0,
                 ssl_shutdown_timeout=0.1,
             )
             if transport is None:  # aborted while the handshake went on

@@ -59,16 +59,14 @@ class Origin(NamedTuple):
 
 # --- Proxies -------------------------------------------------------------------------------------------------------
 
-# Read by hand: `urllib.parse` ends a password at its first "#" or "/", and then quotes a piece of it in its error.
-_PROXY_URL = re.compile(
-    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://|(?![^@]*/[^@]*@))"  # `http:/user@host` has no user "http"
+# Read by hand: `urllib.parse` ends a password at its first "#" or "/", and then quotes a piece of it in its error. Patterns are
+# compiled when they are needed: most programs have no proxy, and start a millisecond sooner.
+_PROXY_URL = (
+    r"(?is)(?:(?P<scheme>[a-z][a-z0-9+.-]*)://|(?![^@]*/[^@]*@))"  # `http:/user@host` has no user "http"
     r"(?:(?P<user>.*)@)?"
     r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<host>[^\s\x00-\x20:/?#@\[\]%]+))"
-    r"(?::(?P<port>[0-9]{0,5}))?/?",
-    re.IGNORECASE | re.DOTALL,
+    r"(?::(?P<port>[0-9]{0,5}))?/?"
 )
-
-_HOST = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class Proxy:
 
         `source` is what errors call the URL: an argument or a variable. Raises `ConfigurationError`.
         """
-        match = _PROXY_URL.fullmatch(url.strip())
+        match = re.fullmatch(_PROXY_URL, url.strip())
         scheme = (match["scheme"] or "http").lower() if match else ""
         if match and scheme not in ("http", "https"):
             raise ConfigurationError(f"{source}: {scheme}:// proxies cannot be used, only http:// and https:// ones")
@@ -107,7 +105,7 @@ def _host(address: str | None, name: str | None) -> str | None:
         host = (name or "").encode("idna").decode() if not (name or "").isascii() else name or ""
     except ValueError:  # UnicodeError is one too
         return None
-    return host.lower() if _HOST.fullmatch(host) else None
+    return host.lower() if re.fullmatch(r"[A-Za-z0-9._~-]+", host) else None
 
 
 def _basic(user: str, source: str) -> str:
@@ -204,7 +202,7 @@ class Proxies:
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_ENTRY = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]+))?")
+_ENTRY = r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]+))?"
 
 
 def is_excluded(origin: Origin, no_proxy: str) -> bool:
@@ -240,7 +238,7 @@ def _has_name(entry: str, host: str, port: int) -> bool:
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    match = _ENTRY.fullmatch(entry)
+    match = re.fullmatch(_ENTRY, entry)
     if match is None:
         return entry, None
     return match["address"] or match["name"] or "", int(match["port"]) if match["port"] else None

@@ -362,6 +362,23 @@ def test_what_came_before_tls_begins_is_not_lost(sent: bytes, words: str) -> Non
         run(stream.start_tls(trusting().get(), "localhost"))
 
 
+def test_a_handshake_without_an_answer_lasts_as_long_as_the_caller_says() -> None:
+    async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+
+    async def story() -> float:
+        loop = asyncio.get_running_loop()
+        async with serving(listen) as origin:
+            before = loop.time()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(3600):
+                    await connect(Route(origin._replace(scheme="https")), trusting())
+            return loop.time() - before
+
+    assert run(story()) == 3600
+
+
 def test_a_context_that_offers_http_2_is_named() -> None:
     async def story() -> None:
         context = ssl.create_default_context(cafile=LOCALHOST)
