@@ -32,6 +32,7 @@ __all__ = [
     "ParsedMessage",
     "ParsedTextBlock",
     "RedactedThinkingBlock",
+    "RefusalStopDetails",
     "ServerToolUsage",
     "ServerToolUseBlock",
     "TextBlock",
@@ -52,6 +53,14 @@ class Citation(Lens):
 
     type: str
     cited_text: str
+
+
+class RefusalStopDetails(Lens):
+    """Why the model refused."""
+
+    category: str | None
+    explanation: str | None
+    type: str
 
 
 class CacheCreation(Lens):
@@ -277,14 +286,18 @@ class Message(Lens):
     diagnostics: Lens | None
     model: str
     role: str
-    stop_details: Lens | None
+    stop_details: RefusalStopDetails | None
     stop_reason: str | None
     stop_sequence: str | None
     type: str
     usage: Usage
     request_id: str | None
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block, "usage": Usage}
+    FIELDS: ClassVar[Mapping[str, Any]] = {
+        "content": look_at_block,
+        "stop_details": RefusalStopDetails,
+        "usage": Usage,
+    }
 
     def __init__(self, raw: dict[str, Any], *, facts: Sequence[BlockFacts] = (), request_id: str | None = None) -> None:
         super().__init__(raw)

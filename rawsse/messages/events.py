@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rawsse.errors import EventDataError, quote
-from rawsse.messages.content import Block, Citation, Message, Usage, look_at_block
+from rawsse.messages.content import Block, Citation, Message, RefusalStopDetails, Usage, look_at_block
 from rawsse.messages.lens import Lens
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
@@ -115,8 +115,10 @@ class MessageDeltaFields(Lens):
 
     stop_reason: str | None
     stop_sequence: str | None
-    stop_details: Lens | None
+    stop_details: RefusalStopDetails | None
     container: Lens | None
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
 
 
 _DELTAS: Mapping[str, type[Delta]] = {

@@ -23,6 +23,7 @@ from rawsse.messages.content import (
     ParsedMessage,
     ParsedTextBlock,
     RedactedThinkingBlock,
+    RefusalStopDetails,
     ServerToolUsage,
     ServerToolUseBlock,
     TextBlock,
@@ -135,7 +136,7 @@ def test_mypy_knows_the_fields() -> None:
     whole = message(usage={})
     assert_type(whole.usage, Usage)
     assert_type(whole.stop_reason, str | None)
-    assert_type(whole.stop_details, Lens | None)
+    assert_type(whole.stop_details, RefusalStopDetails | None)
     assert_type(whole.replayable(), dict[str, Any] | None)
 
 
@@ -208,6 +209,12 @@ def test_the_content_is_given_as_blocks_and_the_usage_as_usage() -> None:
     answer = message({"type": "text", "text": "a"}, usage={"output_tokens": 1})
     assert [type(block) for block in answer.content] == [TextBlock]
     assert type(answer.usage) is Usage
+
+
+def test_a_refusal_says_why() -> None:
+    details = message(stop_reason="refusal", stop_details={"type": "refusal", "category": "cyber"}).stop_details
+    assert details == RefusalStopDetails({"type": "refusal", "category": "cyber"})
+    assert (details.category, details.explanation) == ("cyber", None)
 
 
 def test_content_that_is_no_list_reads_as_it_is() -> None:
