@@ -21,7 +21,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from rawsse.client.schema import convert, schema_of
 from rawsse.errors import ConfigurationError, OutputFormatError, quote
 from rawsse.messages.content import Message, ParsedMessage, ParsedTextBlock, TextBlock
 from rawsse.messages.events import ContentBlockStop, MessageStop, MessageStreamEvent, TextEvent
@@ -77,6 +76,8 @@ def _schema_and_reader(type: Any) -> tuple[Mapping[str, Any], Callable[[str], An
         raise ConfigurationError("output_format must be a type; a schema goes into output_config={'format': …}")
     if hasattr(type, "model_json_schema") and hasattr(type, "model_validate_json"):
         return type.model_json_schema(), type.model_validate_json
+    from rawsse.client.schema import convert, schema_of  # here: who asks for text alone need not load it
+
     try:
         return schema_of(type, where="output_format"), lambda text: convert(parse_json(text), type, "output")
     except ConfigurationError as exc:
