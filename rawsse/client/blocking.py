@@ -15,26 +15,24 @@ client can be used further. In a forked child a client starts anew, with connect
 from __future__ import annotations
 
 import inspect
-import os
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from rawsse.client.blocking_stream import BlockingEventStream, BlockingMessageStream, without_waiting
+from rawsse.client.access import Access, Engine
+from rawsse.client.blocking_results import BlockingRawResponse, Page
+from rawsse.client.blocking_runner import BlockingToolRunner
+from rawsse.client.blocking_stream import BlockingEventStream, BlockingMessageStream
 from rawsse.client.client import AsyncClient
-from rawsse.client.exchange import Timing
-from rawsse.client.page import AsyncPage, ModelInfo
-from rawsse.client.portal import Portal
-from rawsse.client.ratelimits import RateLimits
+from rawsse.client.page import ModelInfo
 from rawsse.client.raw import RawResponse
 from rawsse.client.resources import AsyncModels, CallOptions
-from rawsse.client.stream import EventStream, MessageStream
-from rawsse.http1 import Headers, Response
+from rawsse.client.runner import ToolRunner
+from rawsse.client.stream import MessageStream
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
 
-__all__ = ["BlockingRawResponse", "Client", "Page"]
+__all__ = ["Client"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,98 +53,6 @@ def _like(
     return adapt
 
 
-# --- Between the two clients ---------------------------------------------------------------------------------------
-
-
-class _Engine:
-    """The async client and its portal, both made anew in a forked child. A client shares it with those of `with_options`."""
-
-    def __init__(self, make: Callable[[], AsyncClient]) -> None:
-        self._make = make
-        self._client = make()  # here, so that wrong arguments are told where they stand
-        self._portal: Portal | None = None
-        self._pid = os.getpid()
-        self._inherited: list[object] = []  # not even to be freed in a child: that would touch what the parent uses
-        self.is_closed = False
-        # Held while a call is made ready, which changes what the client knows of its calls.
-        self.lock = threading.RLock()
-
-    @property
-    def client(self) -> AsyncClient:
-        """The async client of this process."""
-        if self._pid != os.getpid():
-            self._inherited += [self._client, self._portal]
-            self.lock = threading.RLock()  # another thread, which is not here, may have held the parent's
-            self._portal, self._pid, self._client = None, os.getpid(), self._make()
-        return self._client
-
-    def portal(self) -> Portal:
-        """The portal of this process; the thread begins when it is first asked for. Raises `RuntimeError` if it is closed."""
-        client = self.client
-        with self.lock:
-            if self._portal is None:
-                self.check()
-                self._portal = Portal(client.aclose)
-            return self._portal
-
-    def check(self) -> None:
-        """Raises `RuntimeError` if the client is closed."""
-        if self.is_closed:
-            raise RuntimeError("the client is closed")
-
-    def close(self) -> None:
-        """End all calls, and the thread."""
-        client = self.client
-        with self.lock:
-            self.is_closed = True
-            portal = self._portal
-        if portal is None:
-            without_waiting(client.aclose())
-        else:
-            portal.close()
-
-
-class _Access:
-    """What the calls of one client need: its async client, and a way to run what that makes."""
-
-    def __init__(self, engine: _Engine, change: Callable[[AsyncClient], AsyncClient] = lambda client: client) -> None:
-        self.engine = engine
-        self._change = change
-        self._base = engine.client
-        self._client = change(self._base)
-
-    def client(self) -> AsyncClient:
-        """The async client with the options of this one, in this process."""
-        base = self.engine.client
-        if base is not self._base:
-            self._base, self._client = base, self._change(base)
-        return self._client
-
-    def with_options(self, change: Callable[[AsyncClient], AsyncClient]) -> _Access:
-        """The same with other options."""
-        return _Access(self.engine, lambda client: change(self._change(client)))
-
-    def prepare(self, make: Callable[[AsyncClient], T]) -> T:
-        """What `make` makes of the async client without waiting: a stream, a list. Here, so that its errors are raised here."""
-        client = self.client()
-        with self.engine.lock:
-            self.engine.check()
-            return make(client)
-
-    def run(self, make: Callable[[], Awaitable[T]]) -> T:
-        """The result of what `make` makes, in the loop."""
-        self.engine.check()
-        return self.engine.portal().call(make)
-
-    def message_stream(self, make: Callable[[AsyncClient], MessageStream]) -> BlockingMessageStream:
-        """The blocking form of a stream."""
-        return BlockingMessageStream(self.engine.portal, self.prepare(make))
-
-    def event_stream(self, make: Callable[[AsyncClient], EventStream]) -> BlockingEventStream:
-        """The blocking form of a stream of events."""
-        return BlockingEventStream(self.engine.portal, self.prepare(make))
-
-
 # --- The client ----------------------------------------------------------------------------------------------------
 
 
@@ -161,9 +67,9 @@ class Client:
 
     @_like(AsyncClient.__init__)
     def __init__(self, **options: Any) -> None:
-        self._become(_Access(_Engine(lambda: AsyncClient(**options))))
+        self._become(Access(Engine(lambda: AsyncClient(**options))))
 
-    def _become(self, access: _Access) -> None:
+    def _become(self, access: Access) -> None:
         self._access = access
         self.messages = Messages(access)
         self.models = Models(access)
@@ -210,7 +116,7 @@ class Client:
 class Messages:
     """`client.messages`: the calls of the Messages API. Arguments and errors are those of `AsyncMessages`."""
 
-    def __init__(self, access: _Access) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
 
     @property
@@ -270,9 +176,23 @@ class Messages:
         output_format: type[T],
         **arguments: Any,
     ) -> ParsedMessage[T]:
-        """The whole answer, whose `parsed_output` is a value of the type `output_format`; see `AsyncMessages.parse`."""
+        """The whole answer, whose `parsed_output` is a value of the type `output_format`. Raises `OutputFormatError`."""
         arguments.update(model=model, max_tokens=max_tokens, messages=messages, output_format=output_format)
-        return self._access.run(lambda: self._access.client().messages.parse(**arguments))
+        with self.stream(**arguments) as opened:
+            message = opened.get_final_message()
+        _ = message.parsed_output
+        return message
+
+    @overload
+    def tool_runner(self, *, stream: Literal[False] = False, **arguments: Any) -> BlockingToolRunner[Message]: ...
+
+    @overload
+    def tool_runner(self, *, stream: Literal[True], **arguments: Any) -> BlockingToolRunner[BlockingMessageStream]: ...
+
+    def tool_runner(self, **arguments: Any) -> BlockingToolRunner[Any]:
+        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
+        runner = self._access.prepare(lambda client: ToolRunner[Any](client.messages, **arguments))
+        return BlockingToolRunner(self._access, runner)
 
     def events(self, body: Mapping[str, Any], **options: Any) -> BlockingEventStream:
         """The events of the answer to a request whose `body` is given whole; see `AsyncMessages.events`."""
@@ -288,7 +208,7 @@ class Messages:
 class MessagesWithRawResponse:
     """`client.messages.with_raw_response`."""
 
-    def __init__(self, access: _Access, messages: Messages) -> None:
+    def __init__(self, access: Access, messages: Messages) -> None:
         self._access = access
         self._messages = messages
 
@@ -315,7 +235,7 @@ class MessagesWithRawResponse:
 class Models:
     """`client.models`: which models there are."""
 
-    def __init__(self, access: _Access) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
 
     @_like(AsyncModels.list)
@@ -341,100 +261,3 @@ class Beta:
 async def _read_whole(stream: MessageStream) -> Message:
     async with stream:
         return await stream._read_whole()
-
-
-# --- What calls give -----------------------------------------------------------------------------------------------
-
-
-class Page:
-    """One page of a list of models. `for model in page` goes on through all pages after it; `data` is this page alone."""
-
-    def __init__(self, access: _Access, page: AsyncPage) -> None:
-        self._access = access
-        self._page = page
-
-    @property
-    def data(self) -> list[ModelInfo]:
-        """What is on this page."""
-        return self._page.data
-
-    @property
-    def first_id(self) -> str | None:
-        """The id of the first model on it."""
-        return self._page.first_id
-
-    @property
-    def last_id(self) -> str | None:
-        """The id of the last model on it."""
-        return self._page.last_id
-
-    @property
-    def has_more(self) -> bool | None:
-        """What the API says of pages after it."""
-        return self._page.has_more
-
-    def has_next_page(self) -> bool:
-        """There is a page after this one."""
-        return self._page.has_next_page()
-
-    def get_next_page(self) -> Page:
-        """The page after this one; see `AsyncPage`."""
-        return Page(self._access, self._access.run(self._page.get_next_page))
-
-    def iter_pages(self) -> Iterator[Page]:
-        """This page and all after it, each fetched when it is asked for."""
-        page = self
-        yield page
-        while page.has_next_page():
-            page = page.get_next_page()
-            yield page
-
-    def __iter__(self) -> Iterator[ModelInfo]:
-        for page in self.iter_pages():
-            yield from page.data
-
-
-class BlockingRawResponse(Generic[T]):
-    """A response and what it brought: a message, or with `stream=True` a stream, which the caller must read or close."""
-
-    def __init__(self, raw: RawResponse[T]) -> None:
-        self._raw = raw
-
-    @property
-    def response(self) -> Response:
-        """The response's head."""
-        return self._raw.response
-
-    @property
-    def status_code(self) -> int:
-        """The status."""
-        return self._raw.status_code
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields; names are case-insensitive."""
-        return self._raw.headers
-
-    @property
-    def request_id(self) -> str | None:
-        """The `request-id`: what Anthropic's support asks for."""
-        return self._raw.request_id
-
-    @property
-    def rate_limits(self) -> RateLimits:
-        """What the header says of the rate limits."""
-        return self._raw.rate_limits
-
-    @property
-    def retries_taken(self) -> int:
-        """How often the request was tried again."""
-        return self._raw.retries_taken
-
-    @property
-    def timing(self) -> Timing:
-        """When things happened."""
-        return self._raw.timing
-
-    def parse(self) -> T:
-        """What the response brought."""
-        return self._raw.parsed

@@ -9,7 +9,7 @@ This file knows which thread may do what with a stream. It refuses to know how a
 Two threads. The network is read in the loop's thread; that costs two switches of threads, some 50 us, each time the caller has
 to wait. What came together is decoded together, and the caller's own thread applies it, event by event, as it asks for them.
 So the message so far is exactly what the caller has seen, and an event that was there already costs what it costs in async
-code. Everything that may end or begin an answer is left to the loop.
+code. Everything that may end or begin an answer is left to the loop. Text is parsed (`output_format`) by the caller's thread.
 
 The async stream thus has one owner at a time: the loop while a call is under way (`_is_away`), and else whoever holds `_lock`.
 """
@@ -62,6 +62,11 @@ class _BlockingStream(Generic[E]):
         self._lock = threading.RLock()
         self._is_away = False
 
+    @property
+    def _is_plain(self) -> bool:
+        """Nothing in the loop follows what happens to the stream, as eager tools do: it may be read without the loop."""
+        return isinstance(self._stream, MessageStream | EventStream)
+
     # What is known -------------------------------------------------------------------------------------------------
 
     @property
@@ -104,16 +109,14 @@ class _BlockingStream(Generic[E]):
         """The `error` event that ended the stream, as it came."""
         return self._stream.error_event
 
-    @property
-    def current_message_snapshot(self) -> Message:
-        """The message so far: what the events add up to that were handed out. Raises `RuntimeError` before `message_start`."""
-        with self._lock:
-            if self._is_away and self._portal is not None:
-                return self._portal.call(self._look)
-            return self._stream.current_message_snapshot
+    def _look(self, read: Callable[[], T]) -> T:
+        """What `read` reads of the async stream, whoever has that now."""
 
-    async def _look(self) -> Message:
-        return self._stream.current_message_snapshot
+        async def read_there() -> T:
+            return read()
+
+        with self._lock:
+            return self._portal.call(read_there) if self._is_away and self._portal is not None else read()
 
     def __repr__(self) -> str:
         return repr(self._stream).replace(type(self._stream).__name__, type(self).__name__)
@@ -141,7 +144,7 @@ class _BlockingStream(Generic[E]):
         portal = self._portal
         if portal is None:  # nothing was sent
             without_waiting(self._stream.close())
-        elif self.ending is None and not portal.is_foreign:
+        elif not portal.is_foreign and (self.ending is None or not self._is_plain):
             with self._lock:
                 self._end(portal)
 
@@ -161,17 +164,26 @@ class _BlockingStream(Generic[E]):
         """The next event. Raises `APIError` for every ending but a complete one."""
         try:
             with self._lock:
-                event = None if self._is_away else self._take()
+                event = self._take() if self._is_plain and not self._is_away else None
+        except Exception:
+            raise
         except BaseException:  # Ctrl-C, in the middle of an event
             self.close()
             raise
         return self._wait_for_next() if event is None else event
 
     def _wait_for_next(self) -> E:
-        raise NotImplementedError
+        try:
+            return self._call(self._fetch)
+        except StopAsyncIteration:
+            raise StopIteration from None
 
     def _take(self) -> E | None:
         """The next event, applied, if it is here and the loop need not know of it."""
+        raise NotImplementedError
+
+    async def _fetch(self) -> E:
+        """The next event; in the loop."""
         raise NotImplementedError
 
     def _take_content(self) -> StreamEvent | None:
@@ -192,7 +204,7 @@ class _BlockingStream(Generic[E]):
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Let the loop have the stream, and wait for what it does with it."""
         portal = self._portal
-        if self._stream.ending is not None or portal is None:
+        if portal is None or (self._is_plain and self.ending is not None):
             return without_waiting(make())  # what was to come has come, or the stream says that it is not open
         with self._lock:
             if self._is_away:
@@ -219,14 +231,16 @@ class BlockingEventStream(_BlockingStream[StreamEvent]):
         super().__init__(portal)
         self._stream: EventStream = stream
 
+    @property
+    def current_message_snapshot(self) -> Message:
+        """The message so far: what the events add up to that were handed out. Raises `RuntimeError` before `message_start`."""
+        return self._look(lambda: self._stream.current_message_snapshot)
+
     def _take(self) -> StreamEvent | None:
         return self._take_content()
 
-    def _wait_for_next(self) -> StreamEvent:
-        try:
-            return self._call(self._stream.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
+    async def _fetch(self) -> StreamEvent:
+        return await self._stream.__anext__()
 
 
 class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
@@ -240,6 +254,11 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
         self._stream: MessageStream = stream
 
     @property
+    def current_message_snapshot(self) -> ParsedMessage[Any]:
+        """The message so far: what the events add up to that were handed out. Raises `RuntimeError` before `message_start`."""
+        return self._look(lambda: self._stream.current_message_snapshot)
+
+    @property
     def text_stream(self) -> Iterator[str]:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
         return (event.text for event in self if isinstance(event, TextEvent))
@@ -250,7 +269,8 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
 
     def get_final_message(self) -> ParsedMessage[Any]:
         """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
-        return self._call(self._stream.get_final_message)
+        self.until_done()
+        return self.current_message_snapshot
 
     def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
@@ -265,11 +285,8 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
             stream._expanded.extend(stream._expand(event))
         return stream._expanded.popleft()
 
-    def _wait_for_next(self) -> MessageStreamEvent:
-        try:
-            return self._call(self._stream.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
+    async def _fetch(self) -> MessageStreamEvent:
+        return await self._stream.__anext__()
 
 
 def without_waiting(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -18,9 +18,15 @@ from support.streams import ANSWER
 from rawsse import errors
 from rawsse.client import blocking, resources
 from rawsse.client.blocking import Client
+from rawsse.client.blocking_results import BlockingRawResponse, Page
+from rawsse.client.blocking_runner import BlockingToolRunner
+from rawsse.client.blocking_stream import BlockingEventStream, BlockingMessageStream
 from rawsse.client.client import AsyncClient
 from rawsse.client.net import FakeStream, Stream
 from rawsse.client.page import AsyncPage
+from rawsse.client.raw import RawResponse
+from rawsse.client.runner import ToolRunner
+from rawsse.client.stream import EventStream, MessageStream
 from rawsse.messages.lens import Lens
 
 Make = Callable[..., Client]
@@ -247,7 +253,11 @@ def names(thing: type) -> set[str]:
         (resources.AsyncMessages, blocking.Messages, set()),
         (resources.AsyncMessagesWithRawResponse, blocking.MessagesWithRawResponse, set()),
         (resources.AsyncModels, blocking.Models, set()),
-        (AsyncPage, blocking.Page, names(Lens)),
+        (AsyncPage, Page, names(Lens)),
+        (ToolRunner, BlockingToolRunner, set()),
+        (MessageStream, BlockingMessageStream, {"aclose"}),
+        (EventStream, BlockingEventStream, {"aclose"}),
+        (RawResponse, BlockingRawResponse, {"parsed"}),
     ],
 )
 def test_what_the_async_one_has_the_other_has(asynchronous: type, other: type, without: set[str]) -> None:
