@@ -26,18 +26,25 @@ Read in this order:
     tally.py     what several answers cost together
     turn.py      one answer with its tool calls, and their tasks
     runner.py    the tool loop
+    conversation.py  questions and answers in turn: the history, whatever becomes of an answer
     request.py   from arguments to a request
     resources.py the calls: `client.messages`, `client.models`
     client.py    keys, options, connections: AsyncClient
     portal.py    an event loop in a thread, and calls into it that Ctrl-C ends
     blocking_stream.py  the answer as it comes, for code without async
+    access.py    from a blocking client to its async one
+    blocking_results.py  pages and raw responses, for code without async
+    blocking_runner.py  the tool loop, for code without async
     blocking.py  Client: the same calls for code without async
 """
 
 from rawsse.client.blocking import Client
+from rawsse.client.blocking_results import BlockingRawResponse, Page
+from rawsse.client.blocking_runner import BlockingToolRunner
 from rawsse.client.blocking_stream import BlockingEventStream, BlockingMessageStream
 from rawsse.client.client import AsyncClient
 from rawsse.client.clocks import Timeouts
+from rawsse.client.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply
 from rawsse.client.exchange import Timing
 from rawsse.client.net import FakeStream, Stream
 from rawsse.client.page import AsyncPage, ModelInfo, Pages
@@ -55,16 +62,22 @@ from rawsse.client.tools import Tool, ToolError, beta_async_tool, beta_tool, too
 
 __all__ = [
     "ANTHROPIC_VERSION",
+    "CUT_NOTE",
     "AsyncClient",
     "AsyncPage",
     "BlockingEventStream",
     "BlockingMessageStream",
+    "BlockingRawResponse",
+    "BlockingToolRunner",
     "Client",
+    "Conversation",
+    "ConversationTurn",
     "EventStream",
     "FakeStream",
     "MessageStream",
     "ModelInfo",
     "Origin",
+    "Page",
     "Pages",
     "PoolLimits",
     "Proxies",
@@ -72,6 +85,7 @@ __all__ = [
     "RateLimit",
     "RateLimits",
     "RawResponse",
+    "Reply",
     "RetryPolicy",
     "Route",
     "Stream",

@@ -91,6 +91,7 @@ class ToolRunner(Generic[Item]):
         self._usages: list[TotalUsage] = []
         self._turn: Turn | None = None  # under way: its answer comes, or the loop's body has it
         self._last: Turn | None = None  # the same, or the one before
+        self._partial: Message | None = None
         self._appended: list[dict[str, Any]] = []  # by the loop's body
 
     # What is known -------------------------------------------------------------------------------------------------
@@ -108,6 +109,21 @@ class ToolRunner(Generic[Item]):
     def last_message(self) -> Message | None:
         """The last answer, or as much of it as has come; None before the first."""
         return self._last.snapshot if self._last is not None else None
+
+    @property
+    def current_stream(self) -> MessageStream | None:
+        """The stream of the answer under way, or of the last one; None before the first."""
+        return self._last.stream if self._last is not None else None
+
+    @property
+    def is_turn_whole(self) -> bool:
+        """There is a turn under way, and its answer has come to its end."""
+        return self._turn is not None and self._turn.is_whole
+
+    @property
+    def partial(self) -> Message | None:
+        """As much as had come of the answer whose turn failed; None if none did, or it never began."""
+        return self._partial
 
     @property
     def usage(self) -> TotalUsage:
@@ -168,6 +184,7 @@ class ToolRunner(Generic[Item]):
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
+        self._partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=list(self._history), **{**self._fields, **tools})
         try:
@@ -217,7 +234,8 @@ class ToolRunner(Generic[Item]):
         turn, self._turn = self._turn, None
         self._appended = []
         if turn is not None:
-            self._usages.append(usage_of(turn.snapshot, exact=turn.is_whole))
+            self._partial = turn.snapshot
+            self._usages.append(usage_of(self._partial, exact=turn.is_whole))
             await turn.close()
 
     async def __aenter__(self) -> Self:
