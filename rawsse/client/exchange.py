@@ -165,6 +165,7 @@ class Exchange:
         self._waiter = Waiter()
         self._decoder: ContentDecoder | None = None
         self._is_over = False
+        self._is_cut = False  # it ended before its body did
         self._waited_for_content = 0.0  # seconds; only waiting counts, not what the caller does between two reads
 
     @property
@@ -205,7 +206,8 @@ class Exchange:
         return event
 
     async def read(self) -> bytes:
-        """The next bytes of the body, content decoding undone; `b""` when it is whole. Raises `APIError`."""
+        """The next bytes of the body, content decoding undone; `b""` when it is whole. Raises `APIError`, and after `close`
+        `StreamCancelledError`: a body that was given up never looks whole."""
         decoder = self._decoder
         while not self._is_over:
             match self._next_event():
@@ -219,6 +221,8 @@ class Exchange:
                     self.finish()
                 case _:
                     await self._receive_body()
+        if self._is_cut:
+            raise self._failed(StreamCancelledError("the stream was closed before its end"))
         return b""
 
     async def read_object(self) -> dict[str, Any]:
@@ -264,6 +268,7 @@ class Exchange:
 
         A task that waits in `open` or `read` wakes up with `StreamCancelledError`.
         """
+        self._is_cut = self._is_cut or not self._is_over
         if connection := self._end():
             connection.drop()
 
