@@ -13,9 +13,8 @@ one. It refuses to know requests, retries, and what is said over a connection.
 A connection that a request wants and that turns out dead costs that request its answer: a POST cannot always be sent again.
 So what rested is looked at in the very tick in which it is handed out, and is dropped before the peer is likely to do so.
 
-Everything is decided at once, in plain functions (`choose`, `expires_at`, `has_expired`, `surplus`), and then done; only the
-wait for a turn, and for the network, take time. Nothing is ever counted up and down: what there is, is in one of three sets
-(resting, in use, being made), so that no cancelled call can lose a slot.
+All is decided at once, in plain functions (`choose`, `surplus`, …), and then done; only the wait for a turn, and for the
+network, take time. Nothing is counted up and down: what there is, is in one of three sets, and no cancelled call loses a slot.
 """
 
 from __future__ import annotations
@@ -196,8 +195,7 @@ class _Place:
 class Pool:
     """The connections of one client. It makes them with `connect`, as they are asked for.
 
-    It belongs to the event loop that last asked it for a connection. Those of another loop, which is over, are forgotten:
-    nothing can be read from them any more.
+    It belongs to the event loop that last asked it for a connection. Those of another loop, which is over, are forgotten.
     """
 
     def __init__(
@@ -220,12 +218,8 @@ class Pool:
         self._line: deque[_Place] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None  # for the next of `_idle` to expire
-        self._is_closed = False
-
-    @property
-    def is_closed(self) -> bool:
+        self.is_closed = False
         """`close` was called."""
-        return self._is_closed
 
     @property
     def open_connections(self) -> int:
@@ -253,7 +247,7 @@ class Pool:
 
     def __repr__(self) -> str:
         counts = f"{self.open_connections} open, {self.idle_connections} idle, {self.waiting} waiting"
-        return f"<Pool: {'closed' if self._is_closed else counts}>"
+        return f"<Pool: {'closed' if self.is_closed else counts}>"
 
     async def acquire(self, route: Route, *, fresh: bool = False) -> Connection:
         """A connection that took `route`, for one exchange. `fresh` insists on a new one.
@@ -261,7 +255,7 @@ class Pool:
         The caller sets the deadline. Raises what `connect` raises; `StreamCancelledError` if the pool is closed meanwhile;
         `RuntimeError` if it was closed before.
         """
-        if self._is_closed:
+        if self.is_closed:
             raise RuntimeError("the client is closed")
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._forget()
@@ -273,15 +267,14 @@ class Pool:
 
     def close(self) -> None:
         """Drop all connections, those in use too. Who waits for one gets `StreamCancelledError`."""
-        self._is_closed = True
+        self.is_closed = True
         self._forget()
 
     # Granting ------------------------------------------------------------------------------------------------------
 
     def _grant(self, route: Route, *, fresh: bool) -> _Grant | None:
         """What a request for `route` can have now, taken for it; None: it must wait."""
-        now = self._now()
-        self._remove(one for one in self._idle if has_expired(one, now, self.limits))
+        self._remove_expired()
         self._settle(route)
         do, connection = choose(route, self._idle, self.open_connections, self.limits, fresh=fresh)
         grant: _Grant | None = None
@@ -399,6 +392,10 @@ class Pool:
             self._idle.remove(connection)
             _abort(connection.stream)
 
+    def _remove_expired(self) -> None:
+        now = self._now()
+        self._remove(one for one in self._idle if has_expired(one, now, self.limits))
+
     def _changed(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._serve()
@@ -412,7 +409,7 @@ class Pool:
 
     def _set_timer(self) -> None:
         """See to it that the next connection to expire does so, also if nobody asks for one any more."""
-        at = min((expires_at(connection, self.limits) for connection in self._idle), default=math.inf)
+        at = min((expires_at(one, self.limits) for one in self._idle), default=math.inf)
         if self._timer is not None and (at == math.inf or at < self._timer.when()):
             self._timer.cancel()
             self._timer = None
@@ -421,8 +418,7 @@ class Pool:
 
     def _expire(self) -> None:
         self._timer = None
-        now = self._now()
-        self._remove(one for one in self._idle if has_expired(one, now, self.limits))
+        self._remove_expired()
         self._set_timer()
 
     # Ending --------------------------------------------------------------------------------------------------------
