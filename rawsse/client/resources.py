@@ -16,7 +16,7 @@ Every call takes the fields of the request's body as arguments, known or not; No
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.call import Call
 from rawsse.client.clocks import Timeouts
@@ -29,6 +29,9 @@ from rawsse.http1 import Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
 from rawsse.messages.message import MessageBuilder
+
+if TYPE_CHECKING:
+    from rawsse.client.runner import ToolRunner
 
 __all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller"]
 
@@ -162,6 +165,18 @@ class AsyncMessages:
             message = await opened.get_final_message()
         _ = message.parsed_output
         return message
+
+    @overload
+    def tool_runner(self, *, stream: Literal[False] = False, **arguments: Any) -> ToolRunner[Message]: ...
+
+    @overload
+    def tool_runner(self, *, stream: Literal[True], **arguments: Any) -> ToolRunner[MessageStream]: ...
+
+    def tool_runner(self, **arguments: Any) -> ToolRunner[Any]:
+        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
+        from rawsse.client.runner import ToolRunner  # whoever has no tools does not pay for them
+
+        return ToolRunner[Any](self, **arguments)
 
     def events(
         self,
