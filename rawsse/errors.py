@@ -50,7 +50,8 @@ other room, no socket and no clock.
         ├── HTTPUsageError               an HTTP message that may not be sent now, or not in this form
         ├── PartialJSONError             the text is no beginning of a JSON text
         ├── ConfigurationError           an argument, option or environment variable that cannot work
-        └── RecordingError               a file that is no recording
+        ├── RecordingError               a file that is no recording
+        └── SecretRemainsError           a recording that may not be written: something in it looks like a secret
 
 Every `APIError` that a stream raises carries what the caller needs next: `partial` (the message so far), `phase`,
 `bytes_received`, `request_id`, `safe_to_retry` and `ending`. Every other exception out of rawsse is a bug in rawsse.
@@ -110,6 +111,7 @@ __all__ = [
     "RecordingError",
     "RequestHeaderFieldsTooLargeError",
     "RequestTimeoutError",
+    "SecretRemainsError",
     "ServiceUnavailableError",
     "SilenceTimeoutError",
     "StreamCancelledError",
@@ -468,6 +470,10 @@ class ConfigurationError(UsageError):
 
 class RecordingError(UsageError):
     """A file that should be a recording is none. The message names the file and line."""
+
+
+class SecretRemainsError(UsageError):
+    """A recording may not be written: something in it looks like a secret. The message says what and where, not the secret."""
 
 
 # --- From the wire to the class ------------------------------------------------------------------------------------
