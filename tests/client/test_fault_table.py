@@ -96,7 +96,7 @@ def rows(*table: Row) -> list[Any]:
 each_way = pytest.mark.parametrize("way", WAYS)
 
 
-# --- Nothing comes, or nothing but pings (C1, C2) ------------------------------------------------------------------
+# --- Nothing comes, or nothing but pings -----------------------------------------------------------------------------
 
 PINGS: list[bytes | float] = [item for _ in range(40) for item in (30.0, chunk(PING))]
 THINKING = block_start(0, {"type": "thinking", "thinking": "", "signature": ""})
@@ -176,7 +176,7 @@ def test_a_peer_that_says_nothing(row: Row, way: str) -> None:
     row.check(way)
 
 
-# --- The connection ends too early (C4, C6) ------------------------------------------------------------------------
+# --- The connection ends too early -----------------------------------------------------------------------------------
 
 
 class Cut(NamedTuple):
@@ -281,7 +281,7 @@ def test_a_body_that_ends_as_http_has_it_before_the_last_event(row: Row, way: st
     row.check(way)
 
 
-# --- Error events (C5) ---------------------------------------------------------------------------------------------
+# --- Error events ----------------------------------------------------------------------------------------------------
 
 # What comes before the error event; the text; and whether the call is made again if the error may heal.
 BEFORE_AN_ERROR: tuple[tuple[str, tuple[Raw, ...], str | None, bool], ...] = (
@@ -335,7 +335,7 @@ def test_an_error_event_before_any_content_and_then_a_whole_answer(before: tuple
         assert wire == [raw["type"] for raw in ANSWER]
 
 
-# --- Refusals ------------------------------------------------------------------------------------------------------
+# --- Refusals --------------------------------------------------------------------------------------------------------
 
 STATUSES: tuple[tuple[int, type[APIStatusError], bool], ...] = (
     (400, BadRequestError, False),
@@ -381,7 +381,7 @@ def test_a_refusal(status: int, wish: str, error: type[APIStatusError], heals: b
     assert seen.error.retries_taken == attempts - 1
 
 
-# --- Waits that the server asks for (C14) --------------------------------------------------------------------------
+# --- Waits that the server asks for ----------------------------------------------------------------------------------
 
 # The fields, the attempts, the seconds that they take together, and what the error says of the wait.
 WAITS: tuple[tuple[dict[str, str], int, float, float | None], ...] = (
@@ -440,7 +440,7 @@ def test_failures_of_all_kinds_share_one_count_of_retries() -> None:
     assert seen.outcome == Outcome(HeadTimeoutError, None, 4, 123.5, safe_to_retry=True, ending="timeout")
 
 
-# --- What is no event stream ---------------------------------------------------------------------------------------
+# --- What is no event stream -----------------------------------------------------------------------------------------
 
 MESSAGE = json.dumps(BEGIN["message"]).encode()
 GATEWAY_PAGE = b"<html><h1>502 Bad Gateway</h1></html>"

@@ -80,7 +80,9 @@ class Peer:
         end: bytes | BaseException | None = b"",
         refuses: BaseException | None = None,
         is_black_hole: bool = False,
+        stream: type[FakeStream] = FakeStream,
     ) -> None:
+        self._stream = stream
         self._chunks = chunks
         self._end = end
         self._refusal = refuses
@@ -91,7 +93,7 @@ class Peer:
             await asyncio.Event().wait()
         if self._refusal is not None:
             raise copy.copy(self._refusal)
-        return FakeStream(self._chunks, end=copy.copy(self._end))
+        return self._stream(self._chunks, end=copy.copy(self._end))
 
 
 REFUSED = Peer(refuses=ConnectionRefusedError(111, "Connection refused"))

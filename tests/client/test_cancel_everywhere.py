@@ -1,0 +1,522 @@
+"""rawsse.client: cancelled and closed at every await point, ten thousand times over, and nothing is left.
+
+How. `Traced` runs a coroutine and counts its waits: everything that the coroutine, or what it calls, gives to the event loop to
+be waited for. One of them is struck: as it begins, a tick later, or in the very tick in which what it waited for has come, but
+before the coroutine knows. Each story is run again and again, struck at its first wait, its second, and so on to its last.
+
+Most stories are told over fake streams, all on one client with two connections at most, so that a single slot that is lost
+shows in the next call; the others over real sockets on the loopback, whose descriptors are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import json
+import os
+import socket
+import ssl
+from collections.abc import Callable, Collection, Coroutine, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pytest
+from support.answers import ASK, KEY, answer, plain
+from support.clock import run, ticks
+from support.faults import BEGIN, BLACK_HOLE, NOW, REFUSED, Network, Peer, says
+from support.sockets import LOCALHOST, ConnectProxy, serving
+from support.streams import ANSWER, PING
+
+from rawsse.client import net
+from rawsse.client.client import AsyncClient
+from rawsse.client.net import FakeStream
+from rawsse.client.pool import PoolLimits
+from rawsse.client.stream import EventStream, MessageStream
+
+T = TypeVar("T")
+
+# --- Striking --------------------------------------------------------------------------------------------------------
+
+Strike = Callable[[], None]
+Moment = Callable[[Any, Strike], None]
+
+
+class Traced(Generic[T]):
+    """A coroutine whose waits are counted; the one with the number `at` is struck at `moment`."""
+
+    def __init__(self, work: Coroutine[Any, Any, T], at: int, moment: Moment, strike: Strike) -> None:
+        self.waits = 0
+        self._work = work
+        self._at = at
+        self._moment = moment
+        self._strike = strike
+
+    async def run(self) -> T:
+        """The coroutine's result. To be run as a task."""
+        return await self
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        resume: Callable[[Any], Any] = self._work.send
+        value: Any = None
+        while True:
+            try:
+                awaited = resume(value)
+            except StopIteration as over:
+                result: T = over.value
+                return result
+            self.waits += 1
+            if self.waits == self._at:
+                self._moment(awaited, self._strike)
+            try:
+                value = yield awaited
+                resume = self._work.send
+            except BaseException as exc:
+                resume, value = self._work.throw, exc
+
+
+def as_it_begins(_: Any, strike: Strike) -> None:
+    strike()
+
+
+def a_tick_later(_: Any, strike: Strike) -> None:
+    asyncio.get_running_loop().call_soon(strike)
+
+
+def some_ticks_later(count: int) -> Moment:
+    """In the middle of a wait that takes several ticks, or as many ticks after it has begun."""
+
+    def strike_later(_: Any, strike: Strike, left: int = count) -> None:
+        if left == 0:
+            strike()
+        else:
+            asyncio.get_running_loop().call_soon(strike_later, None, strike, left - 1)
+
+    return strike_later
+
+
+def as_it_ends(awaited: asyncio.Future[Any] | None, strike: Strike) -> None:
+    """In the tick in which the result is there, before who waits is woken. None is a wait for the next tick."""
+    if awaited is None:
+        asyncio.get_running_loop().call_soon(strike)
+    else:
+        awaited.add_done_callback(lambda _: strike())
+
+
+MOMENTS: tuple[Moment, ...] = (as_it_begins, a_tick_later, as_it_ends)
+
+
+# --- Stories over fake streams ---------------------------------------------------------------------------------------
+
+
+class Stepping(FakeStream):
+    """A stream each of whose operations takes a step of the loop, as those of real ones do."""
+
+    async def read(self, max_bytes: int) -> bytes:
+        await ticks()
+        return await super().read(max_bytes)
+
+    async def write(self, data: bytes) -> None:
+        await ticks()
+        await super().write(data)
+
+
+class SteppingNetwork(Network):
+    async def __call__(self, *where: Any) -> Any:
+        await ticks()
+        return await super().__call__(*where)
+
+
+def pieces(wire: bytes, size: int = 120) -> list[bytes]:
+    return [wire[at : at + size] for at in range(0, len(wire), size)]
+
+
+def says_in_pieces(wire: bytes, size: int = 120) -> Peer:
+    return Peer(*pieces(wire, size), stream=Stepping)
+
+
+@dataclass
+class Scene:
+    """One telling of a story: a client, the streams that it opened, and the task that tells it."""
+
+    client: AsyncClient
+    streams: list[MessageStream | EventStream] = field(default_factory=list)
+    task: asyncio.Task[Any] | None = None
+
+    def open(self) -> MessageStream:
+        stream = self.client.messages.stream(**ASK)
+        self.streams.append(stream)
+        return stream
+
+
+async def read_a_stream(scene: Scene) -> str:
+    async with scene.open() as stream:
+        async for _ in stream:
+            await ticks()
+    return stream.current_message_snapshot.text
+
+
+async def read_the_text(scene: Scene) -> str:
+    async with scene.open() as stream:
+        return "".join([text async for text in stream.text_stream])
+
+
+async def read_events(scene: Scene) -> str:
+    events = await scene.client.messages.create(**ASK, stream=True)
+    scene.streams.append(events)
+    async with contextlib.aclosing(events):
+        async for _ in events:
+            pass
+    return events.current_message_snapshot.text
+
+
+async def create(scene: Scene) -> str:
+    return (await scene.client.messages.create(**ASK)).text
+
+
+async def wait_in_line(scene: Scene) -> str:
+    """Two others have the connections, for as long as it takes them to read an answer."""
+    others = [asyncio.create_task(create(scene)) for _ in range(2)]
+    try:
+        await ticks(2)
+        return await read_the_text(scene)
+    finally:
+        for other in others:
+            other.cancel()
+
+
+async def count_tokens(scene: Scene) -> str:
+    count = await scene.client.messages.count_tokens(model="m", messages=[])
+    return f"{count.input_tokens}"
+
+
+async def list_models(scene: Scene) -> str:
+    ids: list[str] = [model.id async for model in scene.client.models.list()]
+    return "".join(ids)
+
+
+def models(*ids: str, more: bool) -> bytes:
+    page = {"data": [{"id": id} for id in ids], "has_more": more, "first_id": ids[0], "last_id": ids[-1]}
+    return plain(json.dumps(page).encode(), content_type="application/json")
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is told, to which peers, and what comes of it if nothing disturbs it."""
+
+    tell: Callable[[Scene], Coroutine[Any, Any, str]]
+    peers: tuple[Peer, ...]
+    result: str
+
+
+WHOLE = answer(ANSWER)
+LATER = plain(b"{}", "529 Later", connection="close")
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "No."}}
+
+
+def stories(size: int) -> dict[str, Story]:
+    """All stories; answers come in pieces of so many bytes."""
+    whole = says_in_pieces(WHOLE, size)
+    # Everything that can be tried again, one after the other: no connection, a refusal, an error before any content.
+    failures = (REFUSED, says_in_pieces(LATER, size), says_in_pieces(says(BEGIN, PING, OVERLOADED), size))
+    count = says_in_pieces(plain(b'{"input_tokens": 7}'), size)
+    first, second = (pieces(page, size) for page in (models("a", "b", more=True), models("c", more=False)))
+    return {
+        "a stream": Story(read_a_stream, (whole,), "Hello ☺"),
+        "its text": Story(read_the_text, (whole,), "Hello ☺"),
+        "its events": Story(read_events, (whole,), "Hello ☺"),
+        "a stream after a black hole": Story(read_a_stream, (BLACK_HOLE, whole), "Hello ☺"),
+        "a stream after failures": Story(read_a_stream, (*failures, whole), "Hello ☺"),
+        "a place in line": Story(wait_in_line, (whole,), "Hello ☺"),
+        "a whole message": Story(create, (whole,), "Hello ☺"),
+        "a whole message after failures": Story(create, (*failures, whole), "Hello ☺"),
+        "a count of tokens after a failure": Story(count_tokens, (failures[1], count), "7"),
+        "two pages of models": Story(list_models, (Peer(None, *first, None, *second, stream=Stepping),), "abc"),
+    }
+
+
+STREAMS = (
+    "a stream",
+    "its text",
+    "its events",
+    "a stream after a black hole",
+    "a stream after failures",
+    "a place in line",
+)
+
+
+def client_of(network: Network, **options: Any) -> AsyncClient:
+    given: dict[str, Any] = {"limits": PoolLimits(max_connections=2), "max_retries": 3, **options}
+    return AsyncClient(
+        api_key=KEY,
+        base_url="http://api.example",
+        connect=network,
+        trust_env=False,
+        now=lambda: NOW,
+        chance=lambda: 0.0,
+        **given,
+    )
+
+
+def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that does not wait, now."""
+    with contextlib.suppress(StopIteration):
+        work.send(None)
+        raise AssertionError("it waits")
+
+
+def cancel(scene: Scene) -> None:
+    assert scene.task is not None
+    scene.task.cancel()
+
+
+def close(scene: Scene) -> None:
+    for stream in scene.streams:
+        finish(stream.close())
+
+
+def cancel_and_close(scene: Scene) -> None:
+    cancel(scene)
+    close(scene)
+
+
+def close_and_cancel(scene: Scene) -> None:
+    close(scene)
+    cancel(scene)
+
+
+def cancel_twice(scene: Scene) -> None:
+    """The second time comes when the first has been noticed, or is about to be."""
+    cancel(scene)
+    asyncio.get_running_loop().call_soon(cancel, scene)
+
+
+def close_the_client(scene: Scene) -> None:
+    finish(scene.client.aclose())
+
+
+Disturbance = Callable[[Scene], None]
+
+
+async def outcome_of(task: asyncio.Task[str]) -> str:
+    """The result, or the name of what was raised."""
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    return outcome if isinstance(outcome, str) else type(outcome).__name__
+
+
+def check_nothing_is_left(client: AsyncClient, network: Network) -> None:
+    """At once, without a single tick in between."""
+    pool = client._pool
+    assert (pool.open_connections, pool.waiting) == (pool.idle_connections, 0)
+    assert sum(not stream.is_aborted for stream in network.streams) == pool.idle_connections
+
+
+async def disturbed(
+    story: Story, client: AsyncClient, network: Network, at: int, how: tuple[Moment, Disturbance]
+) -> tuple[str, bool]:
+    """What became of the story, and whether it was disturbed: False if it was over before."""
+    network.attempts = 0
+    network.streams = [stream for stream in network.streams if not stream.is_aborted]
+    scene = Scene(client)
+    moment, disturbance = how
+    traced = Traced(story.tell(scene), at, moment, functools.partial(disturbance, scene))
+    scene.task = asyncio.create_task(traced.run())
+    outcome = await outcome_of(scene.task)
+    if story.tell is wait_in_line:
+        await ticks()  # the others were cancelled, and take a tick to know it
+    check_nothing_is_left(client, network)
+    return outcome, traced.waits >= at
+
+
+async def storm(story: Story, moment: Moment, disturbance: Disturbance) -> list[str]:
+    """What became of the story, disturbed at its first wait, its second, and so on; the last time it was over before."""
+    asyncio.get_running_loop().set_debug(False)  # it multiplies the time, and what is left is found without it
+    network = SteppingNetwork(*story.peers)
+    client = client_of(network)
+    outcomes: list[str] = []
+    was_disturbed = True
+    while was_disturbed:
+        if client.is_closed:
+            client = client_of(network)
+        outcome, was_disturbed = await disturbed(story, client, network, len(outcomes) + 1, (moment, disturbance))
+        outcomes.append(outcome)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    await client.aclose()
+    assert client._pool.open_connections == 0
+    return outcomes
+
+
+def storms(disturbance: Disturbance, fates: set[str], *, names: Collection[str] | None = None) -> int:
+    """Disturb all stories, or those with these names, everywhere. Disturbed, they must have one of these `fates`, and at last
+    their own end. How often they were disturbed."""
+    total = 0
+    for size, moment in itertools.product(SIZES, MOMENTS):
+        for name, story in stories(size).items():
+            if names is None or name in names:
+                *outcomes, last = run(storm(story, moment, disturbance))
+                assert (name, last) == (name, story.result)
+                assert set(outcomes) <= fates, f"{name}, {moment.__name__}"
+                assert set(outcomes) > {story.result} or story.result not in outcomes
+                total += len(outcomes)
+    return total
+
+
+SIZES = (45, 70, 100)
+
+# Where the stream was closed when it had come to its end, or nothing was open yet, the story goes on undisturbed.
+CLOSED = {"StreamCancelledError", "Hello ☺"}
+
+
+@pytest.mark.parametrize("disturbance", [cancel, cancel_twice])
+def test_whoever_is_cancelled_at_any_wait_leaves_nothing(disturbance: Disturbance) -> None:
+    assert storms(disturbance, {"CancelledError"}) > 2000
+
+
+@pytest.mark.parametrize("disturbance", [cancel_and_close, close_and_cancel])
+def test_whoever_is_cancelled_while_the_stream_is_closed_leaves_nothing(disturbance: Disturbance) -> None:
+    assert storms(disturbance, {"CancelledError"}, names=STREAMS) > 1500
+
+
+def test_a_stream_that_is_closed_at_any_wait_leaves_nothing() -> None:
+    assert storms(close, CLOSED, names=STREAMS) > 1500
+
+
+def test_a_client_that_is_closed_at_any_wait_leaves_nothing() -> None:
+    # RuntimeError: a call that is begun with a closed client.
+    assert storms(close_the_client, {*CLOSED, "RuntimeError"}) > 2000
+
+
+# --- Over real sockets -----------------------------------------------------------------------------------------------
+
+DESCRIPTORS = Path("/dev/fd")
+BLACK_HOLE_ADDRESS = ("192.0.2.1", 9)  # RFC 5737: for documentation; nothing is ever sent there, see `two_addresses`
+
+
+# The waits for the network are few and long, so they are struck in their midst as well.
+REAL_MOMENTS = (*MOMENTS, *(some_ticks_later(count) for count in range(2, 8)))
+
+
+class Server:
+    """Answers whoever asks, in some pieces, and waits until they leave. `present` is how many are there."""
+
+    def __init__(self) -> None:
+        self.present = 0
+        self.visits = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.present += 1
+        self.visits += 1
+        try:
+            await reader.readuntil(b'"stream":true}')
+            for piece in pieces(WHOLE, 400):
+                writer.write(piece)
+                await ticks(3)
+            while await reader.read(100):
+                pass
+        except asyncio.IncompleteReadError:
+            pass  # gone before it had asked
+        finally:
+            self.present -= 1
+
+
+def two_addresses(monkeypatch: pytest.MonkeyPatch, first: tuple[str, int] | None, port: int) -> None:
+    """Let every name have two addresses that are tried side by side; the first, if there is none, is that of the second."""
+    found = [first or ("127.0.0.1", port), ("127.0.0.1", port)]
+    monkeypatch.setattr(net, "HAPPY_EYEBALLS_SECONDS", 0)
+    looked_up = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: looked_up)
+    original = asyncio.SelectorEventLoop.sock_connect
+
+    async def sock_connect(loop: asyncio.SelectorEventLoop, sock: socket.socket, address: Any) -> None:
+        if address == BLACK_HOLE_ADDRESS:
+            await asyncio.Event().wait()
+        await original(loop, sock, address)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", sock_connect)
+
+
+async def real_storm(client: AsyncClient, moment: Moment, disturbance: Disturbance) -> list[str]:
+    """As `storm`, over whatever the client connects to."""
+    outcomes: list[str] = []
+    was_disturbed = True
+    while was_disturbed:
+        scene = Scene(client)
+        traced = Traced(read_the_text(scene), len(outcomes) + 1, moment, functools.partial(disturbance, scene))
+        scene.task = asyncio.create_task(traced.run())
+        outcomes.append(await outcome_of(scene.task))
+        was_disturbed = traced.waits >= len(outcomes)
+        assert client._pool.open_connections == 0
+    return outcomes
+
+
+async def real_storms(base_url: str, server: Server, **options: Any) -> int:
+    """Disturb a stream from this server everywhere, in all ways. How often that was."""
+    asyncio.get_running_loop().set_debug(False)
+    limits = PoolLimits(max_connections=2, max_idle=0)
+    client = AsyncClient(api_key="x", base_url=base_url, limits=limits, trust_env=False, max_retries=0, **options)
+    descriptors = len(os.listdir(DESCRIPTORS))
+    total = 0
+    for moment, disturbance in itertools.product(REAL_MOMENTS, (cancel, cancel_twice, close, close_and_cancel)):
+        *outcomes, last = await real_storm(client, moment, disturbance)
+        assert last == "Hello ☺"
+        # Some ticks after a wait has begun the story may be over.
+        assert set(outcomes) <= {"StreamCancelledError" if disturbance is close else "CancelledError", "Hello ☺"}
+        assert outcomes[0] != "Hello ☺"
+        total += len(outcomes)
+    await asyncio.sleep(1)
+    assert server.visits > 100
+    assert server.present == 0  # the server has seen them all go
+    assert len(os.listdir(DESCRIPTORS)) == descriptors
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    return total
+
+
+counting_descriptors = pytest.mark.skipif(
+    not DESCRIPTORS.exists(), reason="this system does not list a process's descriptors"
+)
+
+
+@counting_descriptors
+@pytest.mark.parametrize("tls", [False, True])
+def test_over_real_sockets_nothing_is_left_either(tls: bool) -> None:
+    async def story() -> int:
+        server = Server()
+        async with serving(server, tls=tls) as origin:
+            return await real_storms(f"{origin}", server, ssl_context=ssl.create_default_context(cafile=LOCALHOST))
+
+    assert run(story()) > 150
+
+
+@counting_descriptors
+@pytest.mark.parametrize("first", [None, BLACK_HOLE_ADDRESS])
+def test_of_two_addresses_that_are_tried_side_by_side_nothing_is_left(
+    first: tuple[str, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> int:
+        server = Server()
+        async with serving(server) as origin:
+            two_addresses(monkeypatch, first, origin.port)
+            return await real_storms(f"http://name.example:{origin.port}", server)
+
+    assert run(story()) > 150
+
+
+@counting_descriptors
+@pytest.mark.parametrize("tls", [False, True])
+def test_through_a_proxy_nothing_is_left_either(tls: bool) -> None:
+    """A tunnel to an https origin; with `tls`, the proxy itself is reached by TLS."""
+    proxy = ConnectProxy()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):  # gone before it had asked
+            await proxy(reader, writer)
+
+    async def story() -> int:
+        server = Server()
+        async with serving(server, tls=True) as origin, serving(tunnel, tls=tls) as there:
+            context = ssl.create_default_context(cafile=LOCALHOST)
+            return await real_storms(f"{origin}", server, proxy=f"{there}", ssl_context=context)
+
+    assert run(story()) > 150
