@@ -13,8 +13,7 @@ A call whose input was cut is never run: a cut input is no JSON object, and look
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.client.tools import Tool, Toolbox
 from rawsse.errors import quote
@@ -34,8 +33,7 @@ def step_of(stop_reason: str | None) -> Step:
     return _STEPS.get(str(stop_reason), "stop")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One tool call of an answer. `id` is unique in it; where the model's own was not, it is one that is."""
 
     block: ToolUseBlock

@@ -25,9 +25,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from rawsse.client.calls import closed_turn, step_of
 from rawsse.client.runner import Messages, ToolRunner
@@ -63,8 +62,7 @@ class HasMessages(Protocol):
 # --- The history ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationTurn:
+class ConversationTurn(NamedTuple):
     """A question, and what came of it: `messages` is the answer, and between calls of tools and answers also the results.
 
     `stopped_by` is the stop reason, "max_turns", or the error. `usage.exact` is False if the answer was cut.

@@ -22,12 +22,13 @@ _OTHER_SECTIONS = frozenset(
     {"returns", "return", "yields", "yield", "raises", "raise", "example", "examples", "note", "notes", "see also"}
     | {"warning", "warnings", "warns", "todo", "references"}
 )
+# Compiled when they are needed: most programs that load this file make no tools.
 # Google: "    name (type): what it is", where the type and its brackets may be missing; "*names" are names.
-_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)")
+_GOOGLE_ENTRY = r"\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)"
 # NumPy: "name : type", "name", and "a, b : type", at the margin; what they are stands below, indented.
-_NUMPY_ENTRY = re.compile(r"((?:\*{0,2}\w+)(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?")
+_NUMPY_ENTRY = r"((?:\*{0,2}\w+)(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?"
 # Sphinx: ":param name: what it is" and ":param type name: what it is".
-_SPHINX_FIELD = re.compile(r":(\w+)(?:\s+([^:]*))?:\s*(.*)")
+_SPHINX_FIELD = r":(\w+)(?:\s+([^:]*))?:\s*(.*)"
 _SPHINX_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword"})
 
 
@@ -63,7 +64,7 @@ def _without_sphinx_fields(lines: Sequence[str]) -> tuple[list[str], dict[str, s
     fields: dict[str, str] = {}
     name: str | None = None  # of the parameter whose field goes on; "" in a field that tells of none
     for line in lines:
-        found = _SPHINX_FIELD.fullmatch(line.strip()) if line.startswith(":") else None
+        found = re.fullmatch(_SPHINX_FIELD, line.strip()) if line.startswith(":") else None
         if found:
             words = (found[2] or "").split()
             name = words[-1].lstrip("*") if words and found[1] in _SPHINX_PARAMETERS else ""
@@ -107,7 +108,7 @@ def _google_entries(lines: Sequence[str]) -> dict[str, str]:
         margin = indent if margin is None else margin
         if indent == 0:
             break  # back at the margin: a paragraph of the description that came late
-        if indent <= margin and (found := _GOOGLE_ENTRY.fullmatch(line.strip())):
+        if indent <= margin and (found := re.fullmatch(_GOOGLE_ENTRY, line.strip())):
             name = found[1]
             entries[name] = found[2]
         elif name:
@@ -121,7 +122,7 @@ def _numpy_entries(lines: Sequence[str]) -> dict[str, str]:
     for line in lines:
         if line.startswith((" ", "\t")):
             entries |= {name: f"{entries[name]} {line.strip()}".strip() for name in names}
-        elif found := _NUMPY_ENTRY.fullmatch(line.strip()):
+        elif found := re.fullmatch(_NUMPY_ENTRY, line.strip()):
             names = [name.strip().lstrip("*") for name in found[1].split(",")]
             entries |= dict.fromkeys(names, "")
     return {name: text for name, text in entries.items() if text}

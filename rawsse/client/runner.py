@@ -208,27 +208,29 @@ class ToolRunner(Generic[Item]):
         turn = self._turn
         assert turn is not None  # noqa: S101 - whoever finishes a turn has looked
         message = await turn.message()
-        is_owned = any(message["role"] == "assistant" for message in self._appended)
-        step = step_of(message.stop_reason)
-        calls = turn.calls()
-        added: list[dict[str, Any] | None] = []
-        if step == "run" and calls and not is_owned:
-            if self.unanswered:
-                self.stopped_by = "tool without function"
-            else:
-                added = [assistant_turn(message, calls), {"role": "user", "content": await turn.results()}]
-        elif step == "resume":
-            added = [message.replayable()]
-        else:
-            added = [closed_turn(message)]
-            if step == "stop" or not calls:
-                self.stopped_by = message.stop_reason or "no stop reason"
+        is_owned = any(appended["role"] == "assistant" for appended in self._appended)
+        added = await self._go_on(turn, message, is_owned=is_owned)
         await turn.close()
         self._turn = None
         self._turns_taken += 1
         self._usages.append(usage_of(message, exact=True))
-        self._history += [turn for turn in ([] if is_owned else added) if turn is not None] + self._appended
+        self._history += [message for message in added if message is not None] + self._appended
         self._appended = []
+
+    async def _go_on(self, turn: Turn, message: Message, *, is_owned: bool) -> list[dict[str, Any] | None]:
+        """Do what follows the answer, and give what the history gets of it: nothing, if the loop's body has seen to that."""
+        calls = turn.calls()
+        step = step_of(message.stop_reason) if calls or message.stop_reason != "tool_use" else "stop"
+        if step == "stop":
+            self.stopped_by = str(message.stop_reason or "no stop reason")
+        if is_owned:
+            return []
+        if step == "run" and self.unanswered:
+            self.stopped_by = "tool without function"
+            return []
+        if step == "run":
+            return [assistant_turn(message, calls), {"role": "user", "content": await turn.results()}]
+        return [message.replayable() if step == "resume" else closed_turn(message)]
 
     async def _abandon(self) -> None:
         turn, self._turn = self._turn, None

@@ -88,21 +88,28 @@ class _Writer:
         return self._container(kind, hint, origin, arguments)
 
     def _container(self, kind: Kind, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
-        if kind == "array":
-            items = {"items": self.schema(arguments[0])} if arguments else {}
-            return {"type": "array", **items, **({"uniqueItems": True} if ARRAYS[origin] in _UNIQUE else {})}
-        if kind == "mapping":
-            if arguments and resolved(arguments[0]) not in (str, Any):
-                raise self._unknown(hint, "the keys of an object are strings")
-            return {"type": "object", **({"additionalProperties": self.schema(arguments[1])} if arguments else {})}
-        if kind == "tuple" and len(arguments) == 2 and arguments[1] is Ellipsis:
-            return {"type": "array", "items": self.schema(arguments[0])}
-        if kind == "tuple" and arguments:
-            each = [self.schema(argument) for argument in arguments]
-            return {"type": "array", "prefixItems": each, "minItems": len(each), "maxItems": len(each)}
-        if kind == "tuple":
-            return {"type": "array"}
+        match kind:
+            case "array":
+                items = {"items": self.schema(arguments[0])} if arguments else {}
+                return {"type": "array", **items, **({"uniqueItems": True} if ARRAYS[origin] in _UNIQUE else {})}
+            case "mapping":
+                if arguments and resolved(arguments[0]) not in (str, Any):
+                    raise self._unknown(hint, "the keys of an object are strings")
+                return {"type": "object", **({"additionalProperties": self.schema(arguments[1])} if arguments else {})}
+            case "tuple":
+                return {"type": "array", **self._members(arguments)}
         raise self._unknown(hint)
+
+    def _members(self, hints: tuple[Any, ...]) -> dict[str, Any]:
+        if not hints:
+            return {}
+        if hints[-1] is Ellipsis:
+            return {"items": self.schema(hints[0])}
+        return {
+            "prefixItems": [self.schema(hint) for hint in hints],
+            "minItems": len(hints),
+            "maxItems": len(hints),
+        }
 
     def _unknown(self, hint: Any, why: str = "JSON has no such type") -> ConfigurationError:
         name = hint.__qualname__ if isinstance(hint, type) and not get_args(hint) else str(hint)
@@ -222,51 +229,29 @@ def convert(value: Any, hint: Any, path: str = "value") -> Any:
     What the type leaves open stays as it is. A type without a JSON Schema takes anything.
     """
     kind, _, origin, arguments = look_at(hint)
-    match kind:
-        case "scalar":
-            return _convert_scalar(value, origin, path)
-        case "annotated":
-            return convert(value, arguments[0], path)
-        case "array":
-            items = _convert_items(value, arguments[0] if arguments else Any, path)
-            return _call(ARRAYS[origin], items, path)
-        case "tuple":
-            return _convert_tuple(value, arguments, path)
-        case "mapping":
-            hints = arguments or (str, Any)
-            return {name: convert(item, hints[1], f"{path}.{name}") for name, item in _object(value, path).items()}
-        case "literal":
-            return _pick(value, arguments, path)
-        case "enum":
-            return _pick(value, list(origin), path)
-        case "union":
-            return _convert_union(value, arguments, path)
-        case "fields":
-            found = convert_fields(value, fields_of_class(origin), path)
-            return found if typing.is_typeddict(origin) else _call(lambda given: origin(**given), found, path)
-        case "model":
-            return _call(origin.model_validate, value, path)
-        case "text":
-            text = _convert_scalar(value, str, path)
-            method = TEXTS[origin.__module__, origin.__name__][1]
-            return _call(getattr(origin, method) if method else origin, text, path)
-    return value
+    read = _READERS.get(kind)
+    return value if read is None else read(value, origin, arguments, path)
 
 
 def convert_fields(value: Any, fields: Iterable[Field], path: str, *, extra: Any = None) -> dict[str, Any]:
     """The properties of a JSON object, each converted; those left out stay out. Raises `MismatchError`."""
     given = _object(value, path)
     known = {field.name: field for field in fields}
-    if missing := [name for name, field in known.items() if field.is_required and name not in given]:
+    missing = [name for name, field in known.items() if field.is_required and name not in given]
+    unknown = [name for name in given if name not in known]
+    if missing:
         raise MismatchError(f"{path}: missing {', '.join(map(repr, missing))}")
-    if extra is None and (unknown := [name for name in given if name not in known]):
-        names = ", ".join(known) or "nothing"
-        raise MismatchError(f"{path}: unknown {', '.join(map(quote, unknown))}; known: {names}")
-    hints = {name: known[name].hint if name in known else extra for name in given}
+    if unknown and extra is None:
+        raise MismatchError(f"{path}: unknown {', '.join(map(quote, unknown))}; known: {', '.join(known) or 'nothing'}")
+    hints = {**dict.fromkeys(unknown, extra), **{name: field.hint for name, field in known.items()}}
     return {name: convert(item, hints[name], f"{path}.{name}") for name, item in given.items()}
 
 
-def _convert_scalar(value: Any, origin: Any, path: str) -> Any:
+# One function per kind of type: from the value, the type's origin and arguments, and the path.
+
+
+def _read_scalar(value: Any, origin: Any, arguments: Any, path: str) -> Any:
+    del arguments
     name = SCALARS[origin]
     kind = _json_type(value)
     if kind == name:
@@ -279,13 +264,12 @@ def _convert_scalar(value: Any, origin: Any, path: str) -> Any:
     raise MismatchError(f"{path}: expected {_ARTICLES.get(name, f'a {name}')}, got {_shown(value)}")
 
 
-def _convert_items(value: Any, hint: Any, path: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise MismatchError(f"{path}: expected an array, got {_shown(value)}")
-    return [convert(item, hint, f"{path}[{index}]") for index, item in enumerate(value)]
+def _read_array(value: Any, origin: Any, arguments: tuple[Any, ...], path: str) -> Any:
+    return _call(ARRAYS[origin], _convert_items(value, arguments[0] if arguments else Any, path), path)
 
 
-def _convert_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+def _read_tuple(value: Any, origin: Any, hints: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+    del origin
     if not hints or hints[-1] is Ellipsis:
         return tuple(_convert_items(value, hints[0] if hints else Any, path))
     items = _convert_items(value, Any, path)
@@ -294,8 +278,26 @@ def _convert_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[Any, 
     return tuple(convert(item, hint, f"{path}[{i}]") for i, (item, hint) in enumerate(zip(items, hints, strict=True)))
 
 
-def _convert_union(value: Any, hints: Sequence[Any], path: str) -> Any:
+def _read_mapping(value: Any, origin: Any, arguments: tuple[Any, ...], path: str) -> dict[str, Any]:
+    del origin
+    hint = arguments[1] if arguments else Any
+    return {name: convert(item, hint, f"{path}.{name}") for name, item in _object(value, path).items()}
+
+
+def _read_option(value: Any, origin: Any, arguments: tuple[Any, ...], path: str) -> Any:
+    """Of a `Literal` (its arguments) or an `Enum` (its members)."""
+    options = arguments or tuple(origin)
+    for option in options:
+        wire = _value_of(option)
+        if wire == value and _json_type(wire) == _json_type(value):  # 1 is not true
+            return option
+    shown = ", ".join(repr(_value_of(option)) for option in options)
+    raise MismatchError(f"{path}: expected one of {shown}, got {_shown(value)}")
+
+
+def _read_union(value: Any, origin: Any, hints: tuple[Any, ...], path: str) -> Any:
     """As the first of the types that fits; the value's own type goes first, so that 1 stays 1 for `float | int`."""
+    del origin
     reasons: list[str] = []
     for hint in sorted(hints, key=lambda hint: hint is not type(value)):
         try:
@@ -305,13 +307,37 @@ def _convert_union(value: Any, hints: Sequence[Any], path: str) -> Any:
     raise MismatchError("; or ".join(dict.fromkeys(reasons)))
 
 
-def _pick(value: Any, options: Sequence[Any], path: str) -> Any:
-    for option in options:
-        wire = _value_of(option)
-        if wire == value and _json_type(wire) == _json_type(value):  # 1 is not true
-            return option
-    shown = ", ".join(repr(_value_of(option)) for option in options)
-    raise MismatchError(f"{path}: expected one of {shown}, got {_shown(value)}")
+def _read_fields(value: Any, origin: Any, arguments: Any, path: str) -> Any:
+    del arguments
+    found = convert_fields(value, fields_of_class(origin), path)
+    return found if typing.is_typeddict(origin) else _call(lambda given: origin(**given), found, path)
+
+
+def _read_text(value: Any, origin: Any, arguments: Any, path: str) -> Any:
+    text = _read_scalar(value, str, arguments, path)
+    method = TEXTS[origin.__module__, origin.__name__][1]
+    return _call(getattr(origin, method) if method else origin, text, path)
+
+
+_READERS: Mapping[Kind, Callable[[Any, Any, tuple[Any, ...], str], Any]] = {
+    "annotated": lambda value, origin, arguments, path: convert(value, arguments[0], path),
+    "array": _read_array,
+    "enum": _read_option,
+    "fields": _read_fields,
+    "literal": _read_option,
+    "mapping": _read_mapping,
+    "model": lambda value, origin, arguments, path: _call(origin.model_validate, value, path),
+    "scalar": _read_scalar,
+    "text": _read_text,
+    "tuple": _read_tuple,
+    "union": _read_union,
+}
+
+
+def _convert_items(value: Any, hint: Any, path: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise MismatchError(f"{path}: expected an array, got {_shown(value)}")
+    return [convert(item, hint, f"{path}[{index}]") for index, item in enumerate(value)]
 
 
 def _object(value: Any, path: str) -> dict[str, Any]:

@@ -40,21 +40,22 @@ def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
 
 
 def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
-    """The sum: every count, whatever its name; what is no number is left out."""
+    """The sum: every count, whatever its name, also those in objects (`server_tool_use`); what is no number is left out."""
     total: dict[str, Any] = {**_NOTHING}
     for turn in turns:
-        _add(total, turn.raw)
+        for name, value in turn.raw.items():
+            if not isinstance(value, dict):
+                _count(total, name, value)
+            elif isinstance(inner := total.setdefault(name, {}), dict):
+                for inner_name, inner_value in value.items():
+                    _count(inner, inner_name, inner_value)
     return TotalUsage(total, exact=all(turn.exact for turn in turns), turns=turns)
 
 
 _NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
 
 
-def _add(total: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for name, value in more.items():
-        if isinstance(value, dict):
-            inner = total.setdefault(name, {})
-            if isinstance(inner, dict):
-                _add(inner, value)
-        elif isinstance(value, int) and not isinstance(value, bool) and isinstance(total.get(name, 0), int):
-            total[name] = total.get(name, 0) + value
+def _count(total: dict[str, Any], name: str, value: Any) -> None:
+    so_far = total.get(name, 0)
+    if isinstance(value, int) and not isinstance(value, bool) and isinstance(so_far, int):
+        total[name] = so_far + value

@@ -28,7 +28,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from rawsse.client.schema import MismatchError, schema_of
 from rawsse.client.signature import Signature
@@ -94,10 +94,7 @@ class Tool(Generic[P, R]):
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
         self._signature = _signature_of(function, is_needed=self._is_custom and input_schema is None)
-        own_name = self._signature.name if self._signature else getattr(function, "__name__", None)
-        self.name = str(name or own_name or "")
-        if not self.name or self.name == "<lambda>":
-            raise ConfigurationError("a tool needs a name: give name, or a function that has one")
+        self.name = _name_of(function, name, self._signature)
         told = self._signature.description if self._signature else inspect.getdoc(function) or ""
         self.description: str = told if description is None else description
         self.input_schema: dict[str, Any] = self._schema(input_schema) if self._is_custom else {}
@@ -157,6 +154,13 @@ def _signature_of(function: Callable[..., Any], *, is_needed: bool) -> Signature
         if is_needed:
             raise
         return None
+
+
+def _name_of(function: Callable[..., Any], given: str | None, signature: Signature | None) -> str:
+    name = given or (signature.name if signature else getattr(function, "__name__", ""))
+    if not name or name == "<lambda>":
+        raise ConfigurationError("a tool needs a name: give name, or a function that has one")
+    return str(name)
 
 
 def _outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[Any, Exception | None]:
@@ -270,24 +274,27 @@ def _is_block(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """A value that JSON has not, as one that it has."""
-    if isinstance(value, Lens):
-        return value.raw
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):  # pydantic's models
-        return value.model_dump(mode="json")
-    if hasattr(value, "isoformat"):  # dates and times
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
-        return list(value)
-    plain: Any = object.__str__
-    if type(value).__str__ is plain or isinstance(value, bytes | bytearray):
-        raise TypeError(f"a tool's result cannot be written as JSON: it has a value of type {type(value).__name__}")
-    return str(value)  # a path, a UUID, a decimal number
+    for is_one, plain in _PLAIN:
+        if is_one(value):
+            return plain(value)
+    has_text = type(value).__str__ is not cast(Any, object.__str__)
+    if has_text and not isinstance(value, bytes | bytearray):  # a path, a UUID, a decimal number
+        return str(value)
+    raise TypeError(f"a tool's result cannot be written as JSON: it has a value of type {type(value).__name__}")
+
+
+_PLAIN: Sequence[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = (
+    (lambda value: isinstance(value, Lens), lambda value: value.raw),
+    (lambda value: isinstance(value, enum.Enum), lambda value: value.value),
+    (
+        lambda value: dataclasses.is_dataclass(value) and not isinstance(value, type),
+        lambda value: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)},
+    ),
+    (lambda value: hasattr(value, "model_dump"), lambda value: value.model_dump(mode="json")),  # pydantic's models
+    (lambda value: hasattr(value, "isoformat"), lambda value: value.isoformat()),  # dates and times
+    (lambda value: isinstance(value, Mapping), dict),
+    (lambda value: isinstance(value, Iterable) and not isinstance(value, bytes | bytearray), list),
+)
 
 
 def _well_formed(value: Any) -> Any:

@@ -26,6 +26,7 @@ from rawsse.messages.events import (
     MessageStreamEvent,
     TextEvent,
 )
+from rawsse.messages.lens import object_at
 
 __all__ = ["Turn"]
 
@@ -80,16 +81,16 @@ class Turn:
                     # Another model goes on, because this one refused: what it had asked for waits for the end.
                     self._may_start = False
                 self._ready, self._last = self._last, None
-            case MessageDelta() if event.delta.stop_reason == "tool_use":
+            case MessageDelta() if object_at(event.raw, "delta").get("stop_reason") == "tool_use":
                 self._ready, self._last = self._last, None
 
     def start_what_is_ready(self) -> None:
         """The reader asks for the next event."""
         block, self._ready = self._ready, None
-        if block is None or not self._may_start or block.get("id") in self._held:
+        if block is None or not self._may_start:
             return
         for call in self.calls():
-            if call.block.raw is block.raw and call.tool is not None:
+            if call.block.raw is block.raw and call.tool is not None and call.id not in self._held:
                 self._start(call)
 
     # Calls ---------------------------------------------------------------------------------------------------------
@@ -102,7 +103,8 @@ class Turn:
     @property
     def held(self) -> list[ToolUseBlock]:
         """The calls that wait because of `hold` and have come whole, in the model's order."""
-        return [block for block in self._finished if block.get("id") in self._held - self._tasks.keys()]
+        held = list(self._held - self._tasks.keys())
+        return [block for block in self._finished if block.get("id") in held]
 
     def calls(self) -> list[Call]:
         """All calls of the answer, as far as it has come."""

@@ -25,6 +25,7 @@ from rawsse.errors import (
     OverloadedError,
     StreamTruncatedError,
 )
+from rawsse.messages.lens import Lens
 
 HELLO = saying("Hel", "lo.")
 LOOK = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")
@@ -490,6 +491,12 @@ def test_a_saved_conversation_goes_on_where_it_was() -> None:
         "system": "x",
     }
     assert second.usage.output_tokens == first.usage.output_tokens + 7
+
+
+def test_lenses_are_saved_as_their_json() -> None:
+    conversation, _ = talk(metadata=Lens({"user_id": "u"}))
+    assert json.loads(conversation.to_json())["fields"]["metadata"] == {"user_id": "u"}
+    assert conversation.stream([Lens({"type": "text", "text": "x"})])._question == [{"type": "text", "text": "x"}]  # type: ignore[list-item]
 
 
 def test_how_calls_are_made_is_not_saved() -> None:

@@ -383,6 +383,12 @@ def test_deferred_calls_run_when_the_body_ends_and_never_after_a_break(is_allowe
     assert ran == (["list", "a"] if is_allowed else ["list"])
 
 
+def test_outside_the_loop_s_body_nothing_can_be_deferred() -> None:
+    runner = runner_of()
+    runner.defer_tool_call("call_0")
+    assert runner.deferred_tool_calls == []
+
+
 # --- Usage ---------------------------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,12 @@ class Even:
             raise ValueError(f"{self.number} is odd")
 
 
+class TypeAliasType:
+    """What `type Name = list[int]` makes, from Python 3.12 on, as far as we look at it."""
+
+    __value__ = list[int]
+
+
 class Model:
     """What pydantic's models look like to us."""
 
@@ -153,6 +159,7 @@ SCHEMAS: list[tuple[Any, dict[str, Any]]] = [
     (UserId, INTEGER),
     (T, {}),
     (B, STRING),
+    (TypeAliasType(), {"type": "array", "items": INTEGER}),
     (datetime.datetime, {"type": "string", "format": "date-time"}),
     (datetime.date, {"type": "string", "format": "date"}),
     (datetime.time, {"type": "string", "format": "time"}),

@@ -11,6 +11,7 @@ import pathlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -246,6 +247,11 @@ def numbers() -> Iterator[int]:
         (Model(), '{"mode": "json"}'),
         (Lens({"x": 1}), '{"x": 1}'),
         (numbers(), "[1, 2]"),
+        (MappingProxyType({"a": 1}), '{"a": 1}'),
+        (
+            [{"type": "text", "text": "x", "citations": None, "n": 1}],
+            [{"type": "text", "text": "x", "citations": None, "n": 1}],
+        ),
         (datetime.date(2024, 2, 29), '"2024-02-29"'),
         (pathlib.PurePosixPath("a/b"), '"a/b"'),
         (decimal.Decimal("1.10"), '"1.10"'),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from support.answers import answer
-from support.asking import Script, calling
+from support.asking import Script, calling, saying
 from support.clock import run, ticks
 from support.reading import body
-from support.streams import block, end, input_delta, start, tool_block
+from support.streams import STOP, block, end, input_delta, start, tool_block
 
 from rawsse.client.net import FakeStream
 from rawsse.client.stream import MessageStream
@@ -303,6 +303,39 @@ def test_a_stream_that_breaks_cancels_what_has_started() -> None:
         return slow.log
 
     assert sorted(run(story())) == ["0 began", "0 ended", "1 began", "1 ended"]
+
+
+@pytest.mark.parametrize("call_id", [None, 5, ["x"], {"x": 1}], ids=repr)
+def test_ids_and_reasons_that_are_no_strings_hurt_nobody(call_id: Any) -> None:
+    async def story() -> list[Any]:
+        raw = tool_block(name="meet", id=call_id)
+        last = {"type": "message_delta", "delta": {"stop_reason": ["tool_use"]}, "usage": {}}
+        turn = await turn_of([start(), *block(0, raw), *block(1, raw), last, STOP], eagerly=True)
+        turn.hold("x")
+        await turn.message()
+        assert turn.held == []
+        return [result["is_error"] for result in await turn.results()]
+
+    assert run(story()) == [True, True]
+
+
+def test_without_calls_there_are_no_results() -> None:
+    async def story() -> list[Any]:
+        turn = await turn_of(saying("Hello."))
+        await turn.message()
+        return await turn.results()
+
+    assert run(story()) == []
+
+
+def test_before_its_answer_begins_a_turn_has_no_calls() -> None:
+    async def story() -> tuple[Any, ...]:
+        turn = await turn_of(calling(("meet", "{}")), eagerly=True)
+        found = (turn.snapshot, turn.calls(), turn.is_whole)
+        await turn.stream.aclose()
+        return found
+
+    assert run(story()) == (None, [], False)
 
 
 def test_the_watched_stream_has_what_a_stream_has() -> None:
