@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support.answers import KEY
 from support.fault_server import CLOSE, Script
-from test_recordings import ERRORS, FILES, NAMES, OUT_OF_ORDER, TWO_MESSAGES
+from test_recordings import ERRORS, FILES, FOLDER, NAMES, OUT_OF_ORDER, TWO_MESSAGES
 
 from rawsse.errors import APIError
 
@@ -64,6 +64,8 @@ BETA_ONLY = {
 }
 """The SDK reads these differently in its two helpers, and rawsse as the one that knows more."""
 
+recordings = pytest.mark.skipif(not FILES, reason=f"there are no recordings in {FOLDER}")
+
 SAME = [path for path in FILES if path.name not in ERRORS | OUT_OF_ORDER | TWO_MESSAGES]
 SAME_IN_BOTH = [path for path in SAME if path.name not in BETA_ONLY]
 
@@ -77,17 +79,19 @@ def name(path: Path) -> str:
     return path.stem
 
 
-@pytest.mark.skipif(not FILES, reason="there are no recordings")
+@recordings
 def test_the_tables_name_recordings_that_are_there() -> None:
     assert set(NAMES) >= BETA_ONLY
 
 
+@recordings
 @pytest.mark.parametrize("action", [stream, text, events])
 @pytest.mark.parametrize("path", SAME, ids=name)
 def test_a_recording_is_read_as_the_sdk_reads_it(path: Path, action: Action, both: Both) -> None:
     assert unlike(*both(action, played(path.read_bytes()), beta=True)) is None
 
 
+@recordings
 @pytest.mark.parametrize("action", [stream, text])
 @pytest.mark.parametrize("path", SAME_IN_BOTH, ids=name)
 def test_a_recording_without_beta_features_is_read_as_the_plain_helper_reads_it(
@@ -96,6 +100,7 @@ def test_a_recording_without_beta_features_is_read_as_the_plain_helper_reads_it(
     assert unlike(*both(action, played(path.read_bytes()))) is None
 
 
+@recordings
 @pytest.mark.parametrize("file", sorted(BETA_ONLY if FILES else ()))
 def test_what_the_plain_helper_of_the_sdk_drops_is_kept(file: str, both: Both) -> None:
     sdk, ours = both(stream, played(FILES[NAMES.index(file)].read_bytes()))
@@ -104,6 +109,7 @@ def test_what_the_plain_helper_of_the_sdk_drops_is_kept(file: str, both: Both) -
     assert ours.message != sdk.message
 
 
+@recordings
 @pytest.mark.parametrize("path", SAME, ids=name)
 def test_the_answer_to_create_is_the_message_that_the_sdk_streams(path: Path, both: Both) -> None:
     data = played(path.read_bytes())
@@ -112,6 +118,7 @@ def test_the_answer_to_create_is_the_message_that_the_sdk_streams(path: Path, bo
     assert ours.message == sdk.message
 
 
+@recordings
 @pytest.mark.parametrize("action", [stream, text, events])
 @pytest.mark.parametrize("path", [path for path in FILES if path.name in ERRORS], ids=name)
 def test_an_error_event_has_the_sdk_s_body_and_the_class_of_its_type(path: Path, action: Action, both: Both) -> None:
@@ -122,6 +129,7 @@ def test_an_error_event_has_the_sdk_s_body_and_the_class_of_its_type(path: Path,
         assert getattr(ours.error, name) == getattr(sdk.error, name), name
 
 
+@recordings
 @pytest.mark.parametrize("path", [path for path in FILES if path.name in TWO_MESSAGES], ids=name)
 def test_an_answer_ends_with_its_message_stop_where_the_sdk_reads_on(path: Path, both: Both) -> None:
     sdk, ours = both(stream, played(path.read_bytes()), beta=True)
@@ -130,6 +138,7 @@ def test_an_answer_ends_with_its_message_stop_where_the_sdk_reads_on(path: Path,
     assert ours.events[-1] == {"type": "message_stop", "message": ours.message}
 
 
+@recordings
 @pytest.mark.parametrize("action", [stream, text, events])
 @pytest.mark.parametrize("path", [path for path in FILES if path.name in OUT_OF_ORDER], ids=name)
 def test_an_order_that_is_not_allowed_is_read_as_the_sdk_does_only_if_asked_for(
