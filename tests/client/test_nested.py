@@ -24,16 +24,16 @@ class Peer:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._step = step
-        self._is_ready = False
+        self.is_ready = False
         self._is_closed = False
         self.is_aborted = False
 
     async def write(self, data: bytes) -> None:
         self._incoming.write(data)
         try:
-            if not self._is_ready:
+            if not self.is_ready:
                 self._tls.do_handshake()
-                self._is_ready = True
+                self.is_ready = True
             while True:
                 self._tls.write(self._tls.read(65536).upper())
         except ssl.SSLWantReadError:
@@ -74,6 +74,16 @@ def test_bytes_go_out_and_come_back_however_they_are_cut(step: int, version: ssl
         return await stream.read(3) + await stream.read(65536)
 
     assert run(story()) == b"HELLO"
+
+
+@versions
+def test_the_handshake_is_whole_for_both_sides_before_anything_else_is_said(version: ssl.TLSVersion) -> None:
+    async def story() -> bool:
+        peer = Peer(version=version)
+        await opened(peer)
+        return peer.is_ready
+
+    assert run(story())
 
 
 def test_much_goes_out_and_comes_back() -> None:
