@@ -428,7 +428,7 @@ def _outcome(
         return ConversationTurn(question, messages, state, str(runner.stopped_by), runner.usage)
     if isinstance(error, ConfigurationError) and not messages:
         return None
-    is_refused = isinstance(error, APIStatusError) and not error.in_stream and not error.may_heal and not messages
+    is_refused = isinstance(error, APIStatusError) and not error.may_heal and not messages
     said = f"{type(error).__name__}: {error}" if error is not None else "closed"
     return ConversationTurn(question, messages, "refused" if is_refused else "cut", said, runner.usage)
 

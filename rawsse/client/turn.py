@@ -135,11 +135,8 @@ class Turn:
 
     async def close(self) -> None:
         """End the stream, and cancel the tools that run."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
         await self._inner.close()
-        await _end(tasks)
+        await _end(self._tasks.values())
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -13,6 +13,7 @@ from support.asking import Script, calling, check_history, saying
 from support.clock import run
 from support.streams import STOP, block, end, start, text_delta
 
+from rawsse.client.client import AsyncClient
 from rawsse.client.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply, history_of
 from rawsse.client.net import FakeStream
 from rawsse.client.tally import add_up
@@ -26,6 +27,7 @@ from rawsse.errors import (
     StreamTruncatedError,
 )
 from rawsse.messages.lens import Lens
+from rawsse.replay import ReplayServer, shipped_fixtures
 
 HELLO = saying("Hel", "lo.")
 LOOK = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")
@@ -156,6 +158,30 @@ def test_an_answer_of_nothing_is_no_message_and_the_next_question_joins() -> Non
         return conversation.messages
 
     assert run(story()) == [user("one", "two"), assistant("Hello.")]
+
+
+def test_a_conversation_goes_over_real_connections() -> None:
+    @tool
+    def get_weather(place: str, unit: str) -> dict[str, Any]:
+        return {"place": place, "degrees": 9}
+
+    async def story() -> tuple[Conversation, list[Any]]:
+        played = [shipped_fixtures()[name] for name in ("tools", "plain", "unicode")]
+        async with (
+            ReplayServer(played, speed=0) as server,
+            AsyncClient(base_url=server.base_url, api_key="any") as client,
+        ):
+            conversation = Conversation(client, model="m", max_tokens=9, tools=[get_weather])
+            async with conversation.stream("An umbrella?") as reply:
+                assert "".join([text async for text in reply.text_stream]).startswith("I'll look at the weather")
+            await conversation.ask("☺?")
+            return conversation, [request.body["messages"] for request in server.requests]
+
+    conversation, asked = run(story())
+    assert asked[1] == conversation.messages[:3]
+    assert asked[1][2]["content"][0]["content"] == '{"place": "Bergen, Norway", "degrees": 9}'
+    assert asked[2] == conversation.messages[:-1]
+    check_history(conversation.messages)
 
 
 # --- Cut answers ---------------------------------------------------------------------------------------------------
@@ -316,6 +342,14 @@ def test_a_question_that_the_api_does_not_take_is_not_sent_again() -> None:
         return conversation
 
     assert [turn.state for turn in run(story()).turns] == ["refused", "answered"]
+
+
+@pytest.mark.parametrize(("kind", "state"), [("invalid_request_error", "refused"), ("overloaded_error", "cut")])
+def test_an_error_event_before_any_content_says_whether_the_question_was_taken(kind: str, state: str) -> None:
+    event = {"type": "error", "error": {"type": kind, "message": "no"}}
+    conversation, _ = talk(FakeStream([answer([event])]))
+    run(fail(conversation))
+    assert conversation.turns[0].state == state
 
 
 def test_what_the_model_refuses_to_answer_is_not_sent_again() -> None:

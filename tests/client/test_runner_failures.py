@@ -112,6 +112,20 @@ def test_a_request_that_is_refused_costs_nothing_and_leaves_the_history_as_it_wa
     assert (runner.usage.exact, len(runner.usage.turns)) == (True, 1)
 
 
+def test_what_came_of_a_failed_turn_is_known_until_the_next_begins() -> None:
+    async def story() -> list[Any]:
+        runner: ToolRunner[Message] = ToolRunner(Script(cut(TWO_TURNS[1][:3]), FakeStream([]), saying("Hello.")), **ASK)
+        found: list[Any] = [runner.partial]
+        for _ in range(2):
+            with pytest.raises(APIError):
+                await runner.until_done()
+            found.append(runner.partial and runner.partial.text)
+        await runner.until_done()
+        return [*found, runner.partial]
+
+    assert run(story()) == [None, "Cold.", None, None]
+
+
 @pytest.mark.parametrize("text", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["nothing", "half a head"])
 def test_a_request_whose_answer_never_came_may_have_cost_something(text: bytes) -> None:
     async def story() -> ToolRunner[Message]:

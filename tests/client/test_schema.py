@@ -230,6 +230,11 @@ def test_a_class_that_contains_itself_is_defined_once() -> None:
     }
 
 
+def test_a_class_that_only_comes_twice_is_written_twice() -> None:
+    even = schema_of(Even)
+    assert schema_of(tuple[Even, Even])["prefixItems"] == [even, even]
+
+
 def test_what_a_model_defines_is_moved_to_the_top() -> None:
     assert schema_of(list[Model]) == {
         "type": "array",
