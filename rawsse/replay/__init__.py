@@ -3,6 +3,9 @@
 Read in this order:
 
     recording.py  one exchange, kept so that nothing is lost; the file format
+    shapes.py     what secrets look like
+    deltas.py     the texts in a body, over any number of deltas, and writing over them in place
+    scrub.py      no secret reaches the disk
     splits.py     cutting bytes at every place; the smallest cut that breaks a parser
     answers.py    what a Messages API made of recordings answers
     player.py     the same as an ASGI application and as a server: pace and pieces
@@ -21,6 +24,7 @@ from rawsse.replay.recording import (
     find_recordings,
     shipped_fixtures,
 )
+from rawsse.replay.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
 from rawsse.replay.splits import (
     Chunks,
     FailingCut,
@@ -47,16 +51,21 @@ __all__ = [
     "RecordedRequest",
     "Recording",
     "ReplayServer",
+    "ScrubPolicy",
+    "Secret",
     "Severity",
     "Split",
     "by_event",
     "byte_by_byte",
     "check",
+    "checked",
     "every_pair_split",
     "every_split",
     "find_recordings",
+    "find_secrets",
     "fixed",
     "random_splits",
+    "scrub",
     "shipped_fixtures",
     "smallest_failing_cut",
     "whole",

@@ -34,6 +34,7 @@ from rawsse.messages import (
 )
 from rawsse.messages.content import KNOWN_BLOCK_TYPES
 from rawsse.replay.recording import Recording
+from rawsse.replay.scrub import find_secrets
 from rawsse.sse import Decoder, Event
 
 __all__ = ["RULES", "Finding", "Place", "Severity", "check"]
@@ -63,6 +64,7 @@ RULES: Mapping[str, str] = {
     "block-result": "A server tool's result names a call that came before it.",
     "stream-end": "The stream ends with message_stop, or with an error event.",
     "limit": "Nothing is larger than the limits of rawsse.",
+    "secret": "No key, token or password is in the stream, the request or the headers; `scrub` hides what looks like one.",
 }
 
 STOP_REASONS = frozenset(
@@ -118,12 +120,17 @@ def check(stream: bytes | Recording) -> list[Finding]:
     checker = _Checker()
     if recording.status != 200:
         checker.check_refusal(recording)
-        return checker.findings
-    checker.check_head(recording)
-    checker.check_body(recording.body)
-    if recording.end != "clean":
-        checker.find("http-end", f"the recording ends with {recording.end!r}", "warning")
-    return checker.findings
+    else:
+        checker.check_head(recording)
+        checker.check_body(recording.body)
+        if recording.end != "clean":
+            checker.find("http-end", f"the recording ends with {recording.end!r}", "warning")
+    return sorted(checker.findings + _secrets(recording), key=lambda finding: finding.where.byte)
+
+
+def _secrets(recording: Recording) -> list[Finding]:
+    found = find_secrets(recording)
+    return [Finding("secret", Place(secret.byte, secret.event), str(secret), "error") for secret in found]
 
 
 class _Checker:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rawsse.replay import Place, Read, Recording, check, find_recordings, shipped_fixtures
+from rawsse.replay import Place, Read, RecordedRequest, Recording, check, find_recordings, shipped_fixtures
 from rawsse.replay.check import RULES, Severity
 
 REAL = Path(os.environ.get("RAWSSE_RECORDINGS", Path(__file__).parents[3] / "shared" / "recordings"))
@@ -230,6 +230,34 @@ def test_an_http_error_in_another_form_is_a_warning() -> None:
         "http-status",
         "the body is no error of the API: b'upstream connect error'",
     )
+
+
+# --- Secrets ---
+
+KEY = b"sk-ant-api03-" + b"Qm7xT2vLp9Rk4WzN8sBd"
+
+
+def test_a_key_in_the_answer_is_an_error_at_its_place() -> None:
+    body = GOOD.replace(b"Hi", KEY[:16])
+    first, _, rest = body.partition(STOP)
+    body = first + DELTA.replace(b"Hi", KEY[16:]) + STOP + rest
+    (finding,) = check(body)
+    assert (finding.severity, finding.rule) == ("error", "secret")
+    assert finding.where == Place(body.index(KEY[13:16]), 4)
+    assert finding.text == "Anthropic key in the response body, event 4, text of block 0 (across 2 deltas)"
+
+
+def test_a_key_in_the_request_is_an_error_before_the_first_event() -> None:
+    request = RecordedRequest("POST", "/v1/messages", {"X-Api-Key": "anything"}, {"system": KEY.decode()})
+    assert [str(finding) for finding in check(Recording.from_sse(GOOD, request=request))] == [
+        "error at byte 0, event 0: secret: credential in the request header X-Api-Key",
+        "error at byte 0, event 0: secret: Anthropic key in the request body, system",
+    ]
+
+
+def test_a_key_in_an_http_error_is_one_too() -> None:
+    recording = Recording(status=401, reads=(Read(0.0, b'{"type":"error","error":{"message":"%b"}}' % KEY),))
+    assert [finding.rule for finding in check(recording)] == ["http-status", "secret"]
 
 
 # --- All together ---

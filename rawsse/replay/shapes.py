@@ -1,0 +1,111 @@
+"""What secrets look like: the shapes of known keys, tokens and passwords, one by one.
+
+This file knows shapes. It refuses to know where they are looked for, and what becomes of what is found.
+
+    for shape in SHAPES:
+        for found in shape.pattern.finditer(text):
+            start, end = secret_span(found)     # what to hide: the secret without its well-known prefix
+
+A shape errs on the side of hiding: a made-up key in an example looks like a true one. But what every stream of the Messages
+API is full of must never match, or no recording could be played: ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking
+and other long base64, images.
+
+No pattern takes more than linear time: what may repeat is bounded, or cannot begin in the middle of itself. Most secrets begin
+where no letter or digit stands before them (`task-…` is no `sk-…`); a pattern looks back for that after the beginning, since
+a search for plain characters is many times faster.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["SHAPES", "Shape", "secret_span"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`pattern` finds it, with what tells it apart; see `secret_span` for the secret in that. `name` is for people."""
+
+    name: str
+    pattern: re.Pattern[str]
+
+
+def secret_span(found: re.Match[str]) -> tuple[int, int]:
+    """Where the secret itself stands: the group `secret` if there is one, or else the first group, or else all."""
+    if "secret" in found.re.groupindex:
+        return found.span("secret")
+    return found.span(1 if found.re.groups else 0)
+
+
+def _shape(name: str, pattern: str) -> Shape:
+    return Shape(name, re.compile(pattern, re.ASCII))
+
+
+# What code and manuals write where a secret would stand.
+_PLACEHOLDER = r"(?![{$<]|%7B|(?i:your[_-]))"
+
+SHAPES: tuple[Shape, ...] = (
+    # sk-ant-api03-… (API), sk-ant-admin01-… (administration), sk-ant-oat01-… and -ort01-… (OAuth), sk-ant-sid01-… (session)
+    _shape("Anthropic key", r"sk-ant-[a-z]{2,12}\d{1,3}-(?P<secret>[\w-]{8,})"),
+    # The form without a kind, as the first keys had it.
+    _shape("Anthropic key", r"sk-ant-(?![a-z]{2,12}\d{1,3}-)(?=[\w-]{0,64}\d)(?P<secret>[\w-]{20,})"),
+    # sk-… followed by 48 letters and digits; later ones name their kind, and so do those of OpenRouter (sk-or-v1-…).
+    _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?:proj|svcacct|admin|None|or-v\d)-(?P<secret>[\w-]{20,})"),
+    _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?P<secret>[A-Za-z0-9]{20,})"),
+    # AKIA…: long-lived, ASIA…: temporary. With a star where it has been hidden, since the next shape leans on it.
+    _shape("AWS access key id", r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)(?P<secret>[A-Z0-9]{16})(?![A-Za-z0-9])"),
+    # The secret key has no form of its own: 40 characters of base64. So it is one next to a key id, or to its usual names.
+    _shape(
+        "AWS secret key",
+        r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)[^\w\s]*+[A-Z0-9]{0,16}(?![A-Za-z0-9])(?s:.){1,120}?"
+        r"(?<![A-Za-z0-9/+=])(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+    ),
+    _shape(
+        "AWS secret key",
+        r"""(?i:secret_?access_?key|aws_?secret_?key|session_?token)["'\s:=\\]{1,12}(?P<secret>[A-Za-z0-9/+=]{40,})""",
+    ),
+    # ghp_ (personal), gho_ (OAuth), ghu_ and ghs_ (apps), ghr_ (refresh); github_pat_ (fine-grained)
+    _shape("GitHub token", r"gh[pousr]_(?<![A-Za-z0-9]gh[pousr]_)(?P<secret>[A-Za-z0-9]{20,})"),
+    _shape("GitHub token", r"github_pat_(?<![A-Za-z0-9]github_pat_)(?P<secret>\w{20,})"),
+    # xoxb- (bot), xoxp- (user), xoxa-, xoxe-, xoxr-, xoxs-; xapp- (app)
+    _shape("Slack token", r"x(?:ox[abeoprs]|app)-(?<![A-Za-z0-9]x...-)(?P<secret>[A-Za-z0-9-]{10,})"),
+    _shape("Slack webhook", r"hooks\.slack\.com/services/(?P<secret>T\w{6,}/B\w{6,}/\w{16,})"),
+    # AIza…: API keys, 39 characters in all; ya29.…: OAuth access tokens
+    _shape("Google key", r"AIza(?<![A-Za-z0-9]AIza)(?P<secret>[\w-]{30,})"),
+    _shape("Google token", r"ya29\.(?<![A-Za-z0-9]ya29\.)(?P<secret>[\w-]{20,})"),
+    # sk_ (secret), rk_ (restricted); whsec_ signs webhooks. Publishable keys (pk_) are public.
+    _shape("Stripe key", r"k_(?:live|test)_(?<=[sr]k_...._)(?<![A-Za-z0-9][sr]k_...._)(?P<secret>[A-Za-z0-9]{16,})"),
+    _shape("Stripe key", r"whsec_(?<![A-Za-z0-9]whsec_)(?P<secret>[A-Za-z0-9]{16,})"),
+    # RFC 7468, with the header lines of RFC 1421; PGP calls it a block. The end may have been cut off.
+    _shape(
+        "private key",
+        r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?P<secret>(?:\s{0,4}[A-Za-z-]{2,32}:[^\n]{0,200}\n){0,8}\s{0,4}[A-Za-z0-9+/=]{16,}[A-Za-z0-9+/=\s]*)",
+    ),
+    # RFC 7515: base64url parts, the first of them the JSON of a header ('{"' is eyJ).
+    _shape("JSON Web Token", r"eyJ(?<![\w-]eyJ)[\w-]{10,}(?:\.[\w-]{8,}){1,4}"),
+    # RFC 6750. Prose has "bearer of bad news", which is short, or without a digit.
+    _shape("bearer token", r"(?i:bearer)[ \t]{1,4}(?=[\w.~+/-]{0,256}\d)(?P<secret>[\w.~+/-]{16,}=*)"),
+    # RFC 7617, where it is said to be one: "basic" is a common word.
+    _shape(
+        "Basic credentials",
+        r"""(?i:authorization)["'\s:=\\]{1,12}(?i:basic)[ \t]{1,4}(?P<secret>[A-Za-z0-9+/]{8,}=*)""",
+    ),
+    # RFC 3986, 3.2.1: user:password@host
+    _shape(
+        "password in a URL",
+        r"""://[^\s/?#:@"'<>\\]{0,256}:"""
+        + _PLACEHOLDER
+        + r"""(?!(?:pass(?:word|wd)?|pwd|secret)@)(?P<secret>[^\s/?#@"'<>\\]{1,256})@[A-Za-z0-9\[]""",
+    ),
+    # Parameters of a query or a form. Shorter values are no keys, and common in manuals.
+    _shape(
+        "key in a query",
+        r"(?:[?&#;]|\A\"?)(?i:(?:api|access|auth|secret|private|subscription)?[_-]?key|(?:[a-z]{2,16}[_-])?token|auth"
+        r"|(?:client[_-]?)?secret|passw(?:or)?d|pwd|sig|(?:x-(?:amz|goog)-)?signature)="
+        + _PLACEHOLDER
+        + r"(?P<secret>[\w.~+/=%:!@$*-]{8,})",
+    ),
+)
+"""Every shape that is looked for, the particular ones before the general."""
