@@ -14,23 +14,23 @@ client can be used further. In a forked child a client starts anew, with connect
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from rawsse.client.access import Access, Engine
 from rawsse.client.blocking_results import BlockingRawResponse, Page
-from rawsse.client.blocking_runner import BlockingToolRunner
 from rawsse.client.blocking_stream import BlockingEventStream, BlockingMessageStream
 from rawsse.client.client import AsyncClient
 from rawsse.client.page import ModelInfo
 from rawsse.client.raw import RawResponse
-from rawsse.client.resources import AsyncModels, CallOptions
-from rawsse.client.runner import ToolRunner
+from rawsse.client.resources import CallOptions
 from rawsse.client.stream import MessageStream
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
+
+if TYPE_CHECKING:
+    from rawsse.client.blocking_runner import BlockingToolRunner
 
 __all__ = ["Client"]
 
@@ -43,11 +43,9 @@ def _like(
     asynchronous: Callable[Concatenate[Any, P], object],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
     """Give a method the arguments of the async one that it stands for, for type checkers and for `help`."""
-    theirs = inspect.signature(asynchronous)
 
     def adapt(method: Callable[..., R]) -> Callable[Concatenate[Any, P], R]:
-        returned = inspect.signature(method).return_annotation
-        method.__signature__ = theirs.replace(return_annotation=returned)  # type: ignore[attr-defined]  # `inspect` reads it
+        method.__wrapped__ = asynchronous  # type: ignore[attr-defined]  # where `inspect.signature` looks
         return method
 
     return adapt
@@ -191,7 +189,9 @@ class Messages:
 
     def tool_runner(self, **arguments: Any) -> BlockingToolRunner[Any]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
-        runner = self._access.prepare(lambda client: ToolRunner[Any](client.messages, **arguments))
+        from rawsse.client.blocking_runner import BlockingToolRunner  # whoever has no tools does not pay for them
+
+        runner = self._access.prepare(lambda client: client.messages.tool_runner(**arguments))
         return BlockingToolRunner(self._access, runner)
 
     def events(self, body: Mapping[str, Any], **options: Any) -> BlockingEventStream:
@@ -238,10 +238,18 @@ class Models:
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    @_like(AsyncModels.list)
-    def list(self, **arguments: Any) -> Page:
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        after_id: str | None = None,
+        before_id: str | None = None,
+        lifecycle: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Page:
         """The models: `for model in client.models.list()` gives all of them; the first page is asked for at once."""
-        pages = self._access.client().models.list(**arguments)
+        models = self._access.client().models
+        pages = models.list(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle, **options)
         return Page(self._access, self._access.run(pages._first))
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:

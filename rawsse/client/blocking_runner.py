@@ -39,6 +39,7 @@ class BlockingToolRunner(Generic[Item]):
     def __init__(self, access: Access, runner: ToolRunner[Any]) -> None:
         self._access = access
         self._runner = runner
+        self._current: BlockingMessageStream | None = None
 
     # What is known -------------------------------------------------------------------------------------------------
 
@@ -66,6 +67,12 @@ class BlockingToolRunner(Generic[Item]):
     def partial(self) -> Message | None:
         """As much as had come of the answer whose turn failed; None if none did, or it never began."""
         return self._runner.partial
+
+    @property
+    def current_stream(self) -> BlockingMessageStream | None:
+        """The stream of the answer under way, or of the last one; None before the first."""
+        stream = self._runner.current_stream
+        return None if stream is None else self._blocking(stream)
 
     @property
     def usage(self) -> TotalUsage:
@@ -97,9 +104,10 @@ class BlockingToolRunner(Generic[Item]):
         return cast(Item, item if isinstance(item, Message) else self._blocking(item))
 
     def _blocking(self, stream: MessageStream) -> BlockingMessageStream:
-        blocking = BlockingMessageStream(self._access.engine.portal, stream)
-        blocking._open()
-        return blocking
+        if self._current is None or self._current._stream is not stream:
+            self._current = BlockingMessageStream(self._access.engine.portal, stream)
+            self._current._open()
+        return self._current
 
     def until_done(self) -> Message:
         """Go on to the end of the loop; the last answer."""

@@ -55,17 +55,15 @@ class _BlockingStream(Generic[E]):
 
     _stream: EventStream | MessageStream
 
-    def __init__(self, portal: Callable[[], Portal]) -> None:
+    def __init__(self, portal: Callable[[], Portal], stream: EventStream | MessageStream) -> None:
+        self._stream = stream
+        # Nothing in the loop follows what happens to the stream, as eager tools do: it may be read without the loop.
+        self._is_plain = isinstance(stream, MessageStream | EventStream)
         self._get_portal = portal
         self._portal: Portal | None = None
         # A signal's handler that closes the stream may interrupt its own thread in here.
         self._lock = threading.RLock()
         self._is_away = False
-
-    @property
-    def _is_plain(self) -> bool:
-        """Nothing in the loop follows what happens to the stream, as eager tools do: it may be read without the loop."""
-        return isinstance(self._stream, MessageStream | EventStream)
 
     # What is known -------------------------------------------------------------------------------------------------
 
@@ -83,6 +81,11 @@ class _BlockingStream(Generic[E]):
     def request_id(self) -> str | None:
         """The `request-id` of the response: what Anthropic's support asks for."""
         return self._stream.request_id
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+        return self._stream.workspace_id
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -162,15 +165,19 @@ class _BlockingStream(Generic[E]):
 
     def __next__(self) -> E:
         """The next event. Raises `APIError` for every ending but a complete one."""
+        event = self._here(self._take)
+        return self._wait_for_next() if event is None else event
+
+    def _here(self, take: Callable[[], T | None]) -> T | None:
+        """What can be taken without the loop; None if it must be asked."""
         try:
             with self._lock:
-                event = self._take() if self._is_plain and not self._is_away else None
+                return take() if self._is_plain and not self._is_away else None
         except Exception:
             raise
         except BaseException:  # Ctrl-C, in the middle of an event
             self.close()
             raise
-        return self._wait_for_next() if event is None else event
 
     def _wait_for_next(self) -> E:
         try:
@@ -228,7 +235,7 @@ class BlockingEventStream(_BlockingStream[StreamEvent]):
     """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
 
     def __init__(self, portal: Callable[[], Portal], stream: EventStream) -> None:
-        super().__init__(portal)
+        super().__init__(portal, stream)
         self._stream: EventStream = stream
 
     @property
@@ -250,7 +257,7 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
     """
 
     def __init__(self, portal: Callable[[], Portal], stream: MessageStream) -> None:
-        super().__init__(portal)
+        super().__init__(portal, stream)
         self._stream: MessageStream = stream
 
     @property
@@ -261,7 +268,16 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
     @property
     def text_stream(self) -> Iterator[str]:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
-        return (event.text for event in self if isinstance(event, TextEvent))
+        while True:
+            text = self._here(self._take_text)
+            if text is None:
+                event = next(self, None)
+                if event is None:
+                    return
+                if not isinstance(event, TextEvent):
+                    continue
+                text = event.text
+            yield text
 
     def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
@@ -284,6 +300,14 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
                 return None
             stream._expanded.extend(stream._expand(event))
         return stream._expanded.popleft()
+
+    def _take_text(self) -> str | None:
+        """The next text, if it is here and nobody took half of its event: no derived event need be made for it."""
+        stream = self._stream
+        while not stream._expanded and (event := self._take_content()) is not None:
+            if (text := stream._builder.text_of(event)) is not None:
+                return text
+        return None
 
     async def _fetch(self) -> MessageStreamEvent:
         return await self._stream.__anext__()

@@ -71,6 +71,8 @@ def test_answers_come_one_after_the_other_and_tools_run_between_them(
     assert [message.text for message in runner] == ["Let me see.", "Hello ☺"]
     assert result_of(connections[1])["content"] == "Oslo: rain"
     assert runner.stopped_by == "end_turn"
+    assert runner.current_stream is not None
+    assert runner.current_stream.get_final_text() == "Hello ☺"
     assert runner.usage.output_tokens == 14
     assert [message["role"] for message in runner.messages] == ["user", "assistant", "user", "assistant"]
     assert (runner.unanswered, runner.deferred_tool_calls, runner.partial, runner.is_turn_whole) == (
@@ -98,6 +100,7 @@ def test_each_answer_may_be_read_as_it_comes(client: Client, connections: list[F
     texts: list[str] = []
     with client.messages.tool_runner(**ASK, tools=[weather], stream=True, run_tools_eagerly=eagerly) as runner:
         for stream in runner:
+            assert runner.current_stream is stream
             texts += stream.text_stream
             assert stream.get_final_message().stop_reason in ("tool_use", "end_turn")
     assert texts == ["Let me see.", "Hel", "lo ☺"]
@@ -118,6 +121,7 @@ def test_a_call_may_be_held_back_while_the_body_decides(client: Client, connecti
 
 def test_the_course_can_be_changed(client: Client, connections: list[FakeStream]) -> None:
     runner = client.messages.tool_runner(**ASK, tools=[weather])
+    assert runner.current_stream is None
     next(runner)
     response = runner.generate_tool_call_response()
     assert response is not None
