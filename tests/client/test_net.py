@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from support.clock import run, ticks
-from support.sockets import LOCALHOST, serving, shout, trusting
+from support.sockets import LOCALHOST, failure, serving, shout, trusting
 
 from rawsse.client import net
 from rawsse.client.net import READ_BYTES, connect
@@ -108,7 +108,7 @@ def test_a_name_that_is_nobody_s_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_name_that_no_name_server_could_take_is_named() -> None:
     with pytest.raises(APIConnectionError, match=r"cannot connect to http://a{80}: "):
-        run(connect(Route(Origin("http", "a" * 80, 80)), TLSContext()))
+        raise failure(connect(Route(Origin("http", "a" * 80, 80)), TLSContext()))
 
 
 # --- Back-pressure, both ways --------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_a_certificate_that_nobody_signed_is_refused() -> None:
         r"cannot connect to https://127.*: its certificate is not trusted: self-signed certificate; if .*SSL_CERT_FILE"
     )
     with pytest.raises(CertificateError, match=words) as caught:
-        run(story())
+        raise failure(story())
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
     assert not caught.value.may_heal
 
@@ -333,7 +333,7 @@ def test_a_peer_that_does_not_speak_tls_is_refused() -> None:
 
     words = "cannot connect to https://127.*: it does not speak TLS there: is it http:// and not https://"
     with pytest.raises(APIConnectionError, match=words):
-        run(story())
+        raise failure(story())
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_peer_that_does_not_wait_for_the_handshake_is_refused(greeting: bytes,
             await connect(Route(origin._replace(scheme="https")), trusting())
 
     with pytest.raises(APIConnectionError, match=f"cannot connect to https://127.*: {words}"):
-        run(story())
+        raise failure(story())
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_what_came_before_tls_begins_is_not_lost(sent: bytes, words: str) -> Non
     stream = net.TCPStream()
     stream.data_received(sent) if sent else stream.eof_received()
     with pytest.raises(ConnectionResetError, match=f"the peer {words}"):
-        run(stream.start_tls(trusting().get(), "localhost"))
+        raise failure(stream.start_tls(trusting().get(), "localhost"))
 
 
 def test_a_handshake_without_an_answer_lasts_as_long_as_the_caller_says() -> None:
@@ -387,19 +387,19 @@ def test_a_context_that_offers_http_2_is_named() -> None:
             await connect(Route(origin), TLSContext(context))
 
     with pytest.raises(ConfigurationError, match=r"the ssl_context offers 'h2', which .*\(\[\"http/1\.1\"\]\)"):
-        run(story())
+        raise failure(story())
 
 
 def test_certificates_that_cannot_be_read_are_told_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
     with pytest.raises(ConfigurationError, match="cannot read the certificates in SSL_CERT_FILE"):
-        run(connect(Route(Origin("https", "127.0.0.1", 9)), TLSContext()))
+        raise failure(connect(Route(Origin("https", "127.0.0.1", 9)), TLSContext()))
 
 
 @pytest.mark.parametrize("host", ["", ".example"])
 def test_a_host_that_can_be_none_is_named(host: str) -> None:
     with pytest.raises(APIConnectionError, match="cannot connect to https://"):
-        run(connect(Route(Origin("https", host, 1)), trusting()))
+        raise failure(connect(Route(Origin("https", host, 1)), trusting()))
 
 
 # --- What the operating system is asked for ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from support.clock import run, ticks
-from support.sockets import ConnectProxy, Handler, serving, shout, trusting
+from support.sockets import ConnectProxy, Handler, failure, serving, shout, trusting
 
 from rawsse.client import net
 from rawsse.client.net import READ_BYTES, connect
@@ -198,7 +198,7 @@ def test_the_bound_of_its_answer_can_be_set() -> None:
             await connect(Route(API, Proxy(proxy)), trusting(), max_head_bytes=99)
 
     with pytest.raises(ProxyError, match=r"max_head_bytes \(99\)"):
-        run(story())
+        raise failure(story())
 
 
 @both
@@ -221,7 +221,7 @@ def test_a_proxy_that_is_not_there_is_named_with_the_system_s_error_as_its_cause
         proxy = Origin("http", "127.0.0.1", sock.getsockname()[1])
 
     with pytest.raises(ProxyError, match=f"^cannot connect to the proxy {proxy}: Connection refused$") as caught:
-        run(connect(Route(API, Proxy(proxy, "Basic c2VjcmV0")), trusting()))
+        raise failure(connect(Route(API, Proxy(proxy, "Basic c2VjcmV0")), trusting()))
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert caught.value.may_heal
 
@@ -237,7 +237,7 @@ def test_a_proxy_that_does_not_speak_tls_is_named() -> None:
             await connect(Route(API, Proxy(proxy._replace(scheme="https"))), trusting())
 
     with pytest.raises(ProxyError, match=r"^cannot connect to the proxy https://127.*: it does not speak TLS there"):
-        run(story())
+        raise failure(story())
 
 
 # --- Certificates --------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_certificates_that_cannot_be_read_are_told_and_leave_nothing(monkeypatch
             await connect(route, TLSContext())
 
     with pytest.raises(ConfigurationError, match="cannot read the certificates"):
-        run(story())
+        raise failure(story())
 
 
 # --- Cancelled -----------------------------------------------------------------------------------------------------

@@ -18,13 +18,16 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
-from rawsse.client.net import TLSContext
 from rawsse.client.route import Origin
+from rawsse.client.tls import TLSContext
 
-__all__ = ["LOCALHOST", "ConnectProxy", "Handler", "serving", "shout", "trusting"]
+from .clock import run
+
+__all__ = ["LOCALHOST", "ConnectProxy", "Handler", "failure", "serving", "shout", "trusting"]
 
 LOCALHOST = Path(__file__).with_name("localhost.pem")
 """A certificate for localhost, 127.0.0.1 and ::1, and its key. Nobody trusts it but these tests."""
@@ -100,6 +103,19 @@ async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(100):
         writer.write(data.upper())
         await writer.drain()
+
+
+def failure(main: Coroutine[Any, Any, Any]) -> Exception:
+    """What the coroutine raises. `run` looks for what it left behind, as it does where nothing is raised."""
+
+    async def story() -> Exception:
+        try:
+            await main
+        except Exception as exc:
+            return exc
+        raise AssertionError("nothing was raised")
+
+    return run(story())
 
 
 class ConnectProxy:
