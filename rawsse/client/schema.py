@@ -207,11 +207,13 @@ def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
 
 
 def _value_of(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     return value.value if isinstance(value, Enum) else value
 
 
 def _is_json(value: Any) -> bool:
-    if value is MISSING or isinstance(value, tuple):
+    if value is MISSING:
         return False
     try:
         json.dumps(value, allow_nan=False)

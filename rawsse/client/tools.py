@@ -16,7 +16,8 @@ know messages, and when a tool is run.
     await get_weather.run({"city": "Oslo"})      # as the model calls it: the content of a tool_result
 
 A function that is not async runs in a thread, with the context variables of the caller: it blocks nothing, and several run at
-once. Nobody can stop a thread, so one whose call is cancelled runs on, and its result is dropped.
+once (as many as the event loop's default executor has threads; the others wait). Nobody can stop a thread, so one whose call is
+cancelled runs on, and its result is dropped.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class Point:
 class Bare:
     unit: Unit = Unit.CELSIUS
     when: datetime.date | None = None
+    pair: tuple[int, ...] = (1, 2)
     color: Any = object()  # noqa: RUF009 - a default that JSON has not
 
 
@@ -193,6 +194,7 @@ def test_a_default_is_told_as_json_and_left_out_where_json_has_none() -> None:
         "properties": {
             "unit": {"enum": ["c", "f"], "type": "string", "default": "c"},
             "when": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}], "default": None},
+            "pair": {"type": "array", "items": INTEGER, "default": [1, 2]},
             "color": {},
         },
         "additionalProperties": False,
