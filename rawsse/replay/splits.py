@@ -9,6 +9,9 @@ are plain functions that work on anybody's.
     cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it
     print(cut)                                       # where, the bytes around it, and what went wrong
 
+    my_parse(split_by("random:7")(body))             # one chunking, by name
+    my_parse(as_recorded(recording))                 # as the network cut it
+
 A chunking is a tuple of chunks which joined give the data. Networks deliver whatever chunks they like, and the faults that
 parsers have hide at single places: between CR and LF, inside a character, before a blank line's second line feed. Random
 cuts rarely hit those, so the functions here go through all of them.
@@ -18,33 +21,43 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
+from rawsse.replay.recording import Recording
 
 __all__ = [
+    "MAX_RANDOM_BYTES",
     "Chunks",
     "FailingCut",
     "Split",
+    "as_recorded",
     "by_event",
     "byte_by_byte",
     "every_pair_split",
     "every_split",
     "fixed",
+    "random_chunks",
     "random_splits",
+    "sized",
     "smallest_failing_cut",
     "split_by",
     "whole",
 ]
 
 Chunks: TypeAlias = tuple[bytes, ...]
-Split: TypeAlias = str | int | Callable[[bytes], Chunks]
-"""How to cut: `"whole"`, `"event"`, `"bytes"`, a chunk size, or a function of your own."""
+Split: TypeAlias = str | int | Sequence[int] | Callable[[bytes], Chunks]
+"""How to cut: `"whole"`, `"event"`, `"bytes"`, `"random:SEED"`, a chunk size, a list of sizes, or a function of your own.
+A size, or sizes with commas between them, may be a string, too, as on a command line."""
 
 CONTEXT_BYTES = 24
 """How much a `FailingCut` shows on each side of a cut: about one line."""
+
+MAX_RANDOM_BYTES = 64
+"""The largest chunk of `random_chunks` by default: about half an event, so that most events are cut."""
 
 
 # --- One chunking ----------------------------------------------------------------------------------------------------
@@ -62,9 +75,32 @@ def byte_by_byte(data: bytes) -> Chunks:
 
 def fixed(data: bytes, size: int) -> Chunks:
     """Chunks of `size` bytes, and the rest."""
-    if size < 1:
-        raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
+    _require_sizes(size)
     return tuple(data[at : at + size] for at in range(0, len(data), size))
+
+
+def sized(data: bytes, sizes: Iterable[int]) -> Chunks:
+    """Chunks of these sizes, one after the other; then the rest, if there is any, in one."""
+    given = list(sizes)
+    _require_sizes(*given)
+    ends = [end for end in accumulate(given) if end < len(data)]
+    return _cut(data, *ends) if data else ()
+
+
+def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -> Chunks:
+    """Chunks of 1 to `max_size` bytes; the same ones for the same seed."""
+    _require_sizes(max_size)
+    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    ends, end = [], chance.randint(1, max_size)
+    while end < len(data):
+        ends.append(end)
+        end += chance.randint(1, max_size)
+    return _cut(data, *ends) if data else ()
+
+
+def as_recorded(recording: Recording) -> Chunks:
+    """What the reads of the recording gave: the chunks that the network made."""
+    return tuple(read.data for read in recording.reads)
 
 
 def by_event(data: bytes) -> Chunks:
@@ -73,21 +109,43 @@ def by_event(data: bytes) -> Chunks:
 
 
 def split_by(split: Split) -> Callable[[bytes], Chunks]:
-    """The function that a name, a size or a function stands for. Raises `ConfigurationError`."""
+    """The function that a name, a size, a list of sizes or a function stands for. Raises `ConfigurationError`."""
+    if isinstance(split, str):
+        return _split_by_name(split)
     if callable(split):
         return split
+    # A size that cannot be is refused now, and not at the first answer.
     if isinstance(split, int):
         size = split
-        fixed(b"", size)  # refuses a size that cannot be, now and not at the first answer
+        _require_sizes(size)
         return lambda data: fixed(data, size)
-    if split not in _BY_NAME:
-        raise ConfigurationError(
-            f"split must be a size, a function, or one of {', '.join(_BY_NAME)}, not {quote(split)}"
-        )
-    return _BY_NAME[split]
+    sizes = tuple(split)
+    _require_sizes(*sizes)
+    return lambda data: sized(data, sizes)
 
 
 _BY_NAME: Mapping[str, Callable[[bytes], Chunks]] = {"whole": whole, "event": by_event, "bytes": byte_by_byte}
+_SIZES = re.compile("[0-9]{1,9}(,[0-9]{1,9})*")
+_RANDOM = re.compile("random:([0-9]{1,9})")
+
+
+def _split_by_name(name: str) -> Callable[[bytes], Chunks]:
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if found := _RANDOM.fullmatch(name):
+        seed = int(found[1])
+        return lambda data: random_chunks(data, seed)
+    if _SIZES.fullmatch(name):
+        first, *others = map(int, name.split(","))
+        return split_by((first, *others) if others else first)
+    names = ", ".join((*_BY_NAME, "random:SEED"))
+    raise ConfigurationError(f"split must be a size, a function, or one of {names}, not {quote(name)}")
+
+
+def _require_sizes(*sizes: int) -> None:
+    for size in sizes:
+        if size < 1:
+            raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
 
 
 # --- Many chunkings --------------------------------------------------------------------------------------------------

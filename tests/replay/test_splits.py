@@ -5,15 +5,20 @@ from __future__ import annotations
 import pytest
 
 from rawsse.errors import ConfigurationError
+from rawsse.replay.recording import Read, Recording
 from rawsse.replay.splits import (
     Chunks,
     FailingCut,
+    Split,
+    as_recorded,
     by_event,
     byte_by_byte,
     every_pair_split,
     every_split,
     fixed,
+    random_chunks,
     random_splits,
+    sized,
     smallest_failing_cut,
     split_by,
     whole,
@@ -38,10 +43,42 @@ def test_fixed_leaves_the_rest_in_the_last_chunk() -> None:
     assert fixed(b"abcde", 2) == (b"ab", b"cd", b"e")
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_a_chunk_has_at_least_one_byte(size: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be at least 1, not {size}"):
-        split_by(size)
+@pytest.mark.parametrize(("split", "size"), [(0, 0), (-1, -1), ([3, 0], 0), ("0", 0), ("3,0", 0)])
+def test_a_chunk_has_at_least_one_byte(split: Split, size: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be at least 1, not {size}$"):
+        split_by(split)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chunks"),
+    [
+        ([1, 3], (b"a", b"bcd", b"e")),
+        ([5], (b"abcde",)),
+        ([2, 9, 1], (b"ab", b"cde")),
+        ([], (b"abcde",)),
+    ],
+)
+def test_sizes_are_taken_one_after_the_other_and_the_rest_is_one_chunk(sizes: list[int], chunks: Chunks) -> None:
+    assert sized(b"abcde", sizes) == chunks
+
+
+def test_of_nothing_there_is_no_chunk() -> None:
+    assert (sized(b"", [1]), random_chunks(b"", 1)) == ((), ())
+
+
+def test_random_chunks_are_the_same_for_the_same_seed_and_join_to_the_data() -> None:
+    first, again, other = (random_chunks(STREAM, seed, max_size=7) for seed in (1, 1, 2))
+    assert first == again != other
+    assert b"".join(first) == b"".join(other) == STREAM
+    assert {len(chunk) for chunk in first} <= set(range(1, 8))
+
+
+def test_random_chunks_of_at_most_one_byte_are_bytes() -> None:
+    assert random_chunks(b"abc", 1, max_size=1) == (b"a", b"b", b"c")
+
+
+def test_as_recorded_is_what_the_reads_gave() -> None:
+    assert as_recorded(Recording(reads=(Read(0.1, b"ab"), Read(0.2, b"c")))) == (b"ab", b"c")
 
 
 def test_events_are_cut_after_their_blank_lines_of_any_kind() -> None:
@@ -71,18 +108,23 @@ def test_one_line_end_ends_no_event() -> None:
         ("event", (b"data: a\n\n", b"data: b")),
         ("bytes", tuple(bytes([byte]) for byte in b"data: a\n\ndata: b")),
         (10, (b"data: a\n\nd", b"ata: b")),
+        ("10", (b"data: a\n\nd", b"ata: b")),
+        ([1, 9], (b"d", b"ata: a\n\nd", b"ata: b")),
+        ("1,9", (b"d", b"ata: a\n\nd", b"ata: b")),
+        ("random:7", random_chunks(b"data: a\n\ndata: b", 7)),
         (lambda data: (data[:1], data[1:]), (b"d", b"ata: a\n\ndata: b")),
     ],
 )
-def test_a_split_is_a_name_a_size_or_a_function(split: str, chunks: Chunks) -> None:
+def test_a_split_is_a_name_a_size_sizes_or_a_function(split: Split, chunks: Chunks) -> None:
     assert split_by(split)(b"data: a\n\ndata: b") == chunks
 
 
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(
-        ConfigurationError, match="split must be a size, a function, or one of whole, event, bytes, not 'lines'"
-    ):
-        split_by("lines")
+@pytest.mark.parametrize("name", ["lines", "", "random:", "random:x", "-1", "1,", "1.5", "²"])
+def test_an_unknown_name_is_refused(name: str) -> None:
+    names = "whole, event, bytes, random:SEED"
+    with pytest.raises(ConfigurationError) as caught:
+        split_by(name)
+    assert str(caught.value) == f"split must be a size, a function, or one of {names}, not '{name}'"
 
 
 # --- Many chunkings ---
