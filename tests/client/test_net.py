@@ -379,15 +379,23 @@ def test_a_handshake_without_an_answer_lasts_as_long_as_the_caller_says() -> Non
     assert run(story()) == 3600
 
 
-def test_a_context_that_offers_http_2_is_named() -> None:
-    async def story() -> None:
+def test_a_context_that_offers_http_2_is_named_and_the_connection_dropped() -> None:
+    async def story() -> bytes:
+        heard = asyncio.get_running_loop().create_future()
+
+        async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+            heard.set_result(await reader.read(10))
+
         context = ssl.create_default_context(cafile=LOCALHOST)
         context.set_alpn_protocols(["h2"])
-        async with serving(shout, tls=True) as origin:
-            await connect(Route(origin), TLSContext(context))
+        async with serving(listen, tls=True) as origin:
+            words = r"the ssl_context offers 'h2', which .*\(\[\"http/1\.1\"\]\)"
+            with pytest.raises(ConfigurationError, match=words):
+                await connect(Route(origin), TLSContext(context))
+            data: bytes = await heard
+            return data
 
-    with pytest.raises(ConfigurationError, match=r"the ssl_context offers 'h2', which .*\(\[\"http/1\.1\"\]\)"):
-        raise failure(story())
+    assert run(story()) == b""
 
 
 def test_certificates_that_cannot_be_read_are_told_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

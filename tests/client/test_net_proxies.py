@@ -192,6 +192,24 @@ def test_a_proxy_that_opens_no_tunnel_is_named(handler: Handler, words: str, sta
     run(story())
 
 
+def test_a_proxy_that_refuses_is_left_at_once() -> None:
+    async def story() -> bytes:
+        heard = asyncio.get_running_loop().create_future()
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 403 No\r\n\r\n")
+            heard.set_result(await reader.read(10))
+
+        async with serving(refuse) as proxy:
+            with pytest.raises(ProxyError):
+                await connect(Route(API, Proxy(proxy)), trusting())
+            data: bytes = await heard
+            return data
+
+    assert run(story()) == b""
+
+
 def test_the_bound_of_its_answer_can_be_set() -> None:
     async def story() -> None:
         async with serving(says(b"HTTP/1.1 200 " + b"a" * 100)) as proxy:
