@@ -380,11 +380,13 @@ def test_a_handshake_without_an_answer_lasts_as_long_as_the_caller_says() -> Non
 
 
 def test_a_context_that_offers_http_2_is_named_and_the_connection_dropped() -> None:
-    async def story() -> bytes:
+    async def story() -> bool:
         heard = asyncio.get_running_loop().create_future()
 
         async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-            heard.set_result(await reader.read(10))
+            with contextlib.suppress(ConnectionError):  # there may have been something that the client had not read
+                await reader.read()
+            heard.set_result(True)
 
         context = ssl.create_default_context(cafile=LOCALHOST)
         context.set_alpn_protocols(["h2"])
@@ -392,10 +394,10 @@ def test_a_context_that_offers_http_2_is_named_and_the_connection_dropped() -> N
             words = r"the ssl_context offers 'h2', which .*\(\[\"http/1\.1\"\]\)"
             with pytest.raises(ConfigurationError, match=words):
                 await connect(Route(origin), TLSContext(context))
-            data: bytes = await heard
-            return data
+            is_over: bool = await heard
+            return is_over
 
-    assert run(story()) == b""
+    assert run(story())
 
 
 def test_certificates_that_cannot_be_read_are_told_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
