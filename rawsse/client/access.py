@@ -53,7 +53,11 @@ class Engine:
         with self.lock:
             if self._portal is None:
                 self.check()
-                self._portal = Portal(client.aclose)
+                try:
+                    self._portal = Portal(client.aclose)
+                except BaseException:  # Ctrl-C: the thread that had begun ends by itself, and closes its async client
+                    self._portal, self._client = None, self._make()
+                    raise
             return self._portal
 
     def check(self) -> None:

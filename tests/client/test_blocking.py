@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.answers import ASK, KEY, Connections, Sent, answer, plain
+from support.background import PATIENCE
 from support.streams import ANSWER
 
 from rawsse import errors
@@ -174,6 +175,26 @@ def test_a_client_has_a_thread_from_its_first_call_until_it_is_closed() -> None:
         client.messages.create(**ASK)
         assert len(threads()) == len(before) + 1
     assert threads() == before
+
+
+def test_an_interrupt_while_the_thread_begins_leaves_a_client_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread.start
+    before = set(threading.enumerate())
+
+    def begin_and_be_interrupted(thread: threading.Thread) -> None:
+        begin(thread)
+        raise KeyboardInterrupt
+
+    client = Client(api_key=KEY, base_url="http://api.example", connect=Connections(FakeStream([answer(ANSWER)])))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", begin_and_be_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.messages.create(**ASK)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+    assert client.messages.create(**ASK).text == "Hello ☺"
+    client.close()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_closed_client_takes_no_call(make: Make) -> None:
