@@ -211,11 +211,26 @@ class APIStatusError(APIError):
         self.in_stream = in_stream
 
     @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` response header."""
+        return self.headers.get("anthropic-workspace-id")
+
+    @property
+    def api_message(self) -> str | None:
+        """`error.message` of the body: the API's own words."""
+        message = self._error_object.get("message")
+        return message if isinstance(message, str) else None
+
+    @property
     def details(self) -> Mapping[str, Any]:
         """`error.details` of the body; empty if there are none."""
-        error = self.body.get("error") if isinstance(self.body, dict) else None
-        details = error.get("details") if isinstance(error, dict) else None
+        details = self._error_object.get("details")
         return details if isinstance(details, dict) else {}
+
+    @property
+    def _error_object(self) -> dict[str, Any]:
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        return error if isinstance(error, dict) else {}
 
     @property
     def error_code(self) -> str | None:
@@ -537,6 +552,9 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
     kind, message, request_id = _read_body(body)
     if message is None and isinstance(body, str) and body.strip():
         message = f"the body is no JSON: {quote(body.strip())}"
+    if message is None and 300 <= status < 400 and (location := headers.get("location")):
+        place = quote(location.partition("?")[0])
+        message = f"it redirects to {place}; the key is not sent there by itself, base_url must say so"
     said = f"{status} {kind}" if kind else f"status {status}"
     return _class_for(status)(
         f"{said}: {message or 'no message in the body'}",

@@ -216,6 +216,24 @@ def test_details_without_a_code_have_none(details: object) -> None:
     assert error.error_code is None
 
 
+def test_the_words_of_the_api_and_the_workspace_are_at_hand() -> None:
+    error = status_error(400, {"error": {"message": "Nope."}}, {"anthropic-workspace-id": "wrk_1"})
+    assert (error.api_message, error.workspace_id) == ("Nope.", "wrk_1")
+
+
+@pytest.mark.parametrize("body", [None, "x", {}, {"error": "x"}, {"error": {"message": 5}}])
+def test_a_body_without_words_has_none(body: object) -> None:
+    error = status_error(400, body, {})
+    assert (error.api_message, error.workspace_id) == (None, None)
+
+
+def test_a_redirect_says_where_to_and_no_more_of_the_place_than_its_path() -> None:
+    error = status_error(307, "", {"location": "https://elsewhere/v1?token=secret"})
+    assert str(error) == (
+        "status 307: it redirects to 'https://elsewhere/v1'; the key is not sent there by itself, base_url must say so"
+    )
+
+
 def test_headers_are_kept_for_who_wants_to_come_back_later() -> None:
     headers = {"retry-after": "7"}
     assert status_error(429, None, headers).headers == headers

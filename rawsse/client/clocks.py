@@ -16,7 +16,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rawsse.errors import ConfigurationError
 
@@ -44,9 +44,16 @@ class Timeouts:
     total: float | None = None
 
     @classmethod
-    def of(cls, seconds: float) -> Self:
+    def of(cls, seconds: Any) -> Self:
         """The clocks for whoever has one number: nothing may be silent for longer. As with the official SDK's `timeout`, an
-        answer that keeps coming may take as long as it likes; `content` and `total` stay as they are."""
+        answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
+
+        `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`.
+        """
+        if hasattr(seconds, "connect") and hasattr(seconds, "read"):
+            return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {seconds!r}")
         return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
 
     def __post_init__(self) -> None:

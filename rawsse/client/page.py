@@ -18,7 +18,17 @@ from urllib.parse import quote as percent_encoded
 from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.lens import Lens
 
-__all__ = ["AsyncPage", "Fetch", "ModelInfo", "Pages", "Query", "model_path", "models_query", "query_string"]
+__all__ = [
+    "AsyncPage",
+    "Fetch",
+    "ModelInfo",
+    "Pages",
+    "Query",
+    "model_path",
+    "models_query",
+    "query_string",
+    "read_query",
+]
 
 Query: TypeAlias = dict[str, str | list[str]]
 """The parameters of a query; a list is a parameter that comes several times."""
@@ -174,6 +184,24 @@ def models_query(
         "lifecycle": None if stages is None else list(stages),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def read_query(values: Mapping[str, Any]) -> Query:
+    """Parameters of any type as those of a query; None is left out. Raises `ConfigurationError` for what is no value."""
+    return {name: _parameter(name, value) for name, value in values.items() if value is not None}
+
+
+def _parameter(name: str, value: object) -> str | list[str]:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case list() | tuple():
+            return [str(_parameter(name, item)) for item in value]
+    raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
 
 
 def query_string(params: Mapping[str, str | list[str]]) -> str:

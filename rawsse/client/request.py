@@ -13,8 +13,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -81,7 +82,7 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         query: Query | None = None,
     ) -> RequestData:
-        """The request; `path` begins with `/v1/`. None in `body` stands for "left out".
+        """The request; `path` begins with `/v1/`.
 
         Raises `ConfigurationError` for what cannot be written, and if there is no key.
         """
@@ -183,10 +184,9 @@ def _split_base_url(url: str) -> tuple[Origin, str]:
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
-    """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN; arguments that are None left out."""
-    fields = {name: value for name, value in body.items() if value is not None}
+    """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN."""
     try:
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+        text = json.dumps(dict(body), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
         return text.encode()
     except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
@@ -197,6 +197,10 @@ def _plain(value: object) -> object:
         return value.raw
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Iterator | ValuesView | KeysView):  # what gives its items only once is no less a list
+        return list(value)
     if isinstance(value, Path):  # what the file holds: the `data` of an image or a document, as with the official SDK
         return base64.b64encode(value.read_bytes()).decode()
     raise TypeError(f"{quote(repr(value))} is no JSON value")

@@ -6,8 +6,10 @@ are the `Caller`'s, which `client.py` is.
 Every call takes the fields of the request's body as arguments, known or not; None leaves a field out. Beside them:
 
     extra_headers   header fields
-    extra_body      fields of the body that are named like an argument of ours
+    extra_query     parameters of the URL
+    extra_body      fields of the body that are named like an argument of ours, or are to be null
     betas           what goes into `anthropic-beta`
+    workspace_id    what goes into `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
     output_format   the type of which the text of the answer is to be a value: a pydantic model, a dataclass … (see `parse.py`)
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Un
 
 from rawsse.client.call import Call
 from rawsse.client.clocks import Timeouts
-from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query
+from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query, read_query
 from rawsse.client.parse import OutputFormat, Outputs, with_output_format
 from rawsse.client.raw import RawResponse
 from rawsse.client.request import with_betas
@@ -42,6 +44,7 @@ class CallOptions(TypedDict, total=False):
     """What every call takes beside the fields of its body."""
 
     extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
     betas: Sequence[str] | None
     timeouts: Timeouts | None
@@ -262,11 +265,12 @@ class AsyncModels:
         `limit` is the size of a page (1 to 1000). Raises `APIError`.
         """
         _, sorted_options = _sort(**options)
+        first = models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle)
 
         async def fetch(query: Query) -> dict[str, Any]:
-            return await self._caller.call("GET", "/v1/models", query=query, **sorted_options).read_object()
+            return await self._caller.call("GET", "/v1/models", **{**sorted_options, "query": query}).read_object()
 
-        return Pages(fetch, models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle))
+        return Pages(fetch, sorted_options["query"] | first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """What is known of one model. Raises `NotFoundError` for one that there is not, and other `APIError`s."""
@@ -286,8 +290,11 @@ class AsyncBeta:
 def _sort(
     *,
     extra_headers: Mapping[str, str] | None = None,
+    extra_query: Mapping[str, Any] | None = None,
     extra_body: Mapping[str, Any] | None = None,
     betas: Sequence[str] | None = None,
+    workspace_id: str | None = None,
+    user_profile_id: str | None = None,
     timeouts: Timeouts | None = None,
     timeout: float | Timeouts | None = None,
     max_retries: int | None = None,
@@ -295,20 +302,19 @@ def _sort(
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the body, and the options of the call."""
+    ids = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
     options = {
-        "headers": with_betas(extra_headers, betas),
+        "headers": {name: value for name, value in ids.items() if value} | with_betas(extra_headers, betas),
+        "query": read_query(extra_query or {}),
         "timeouts": timeouts,
         "timeout": timeout,
         "max_retries": max_retries,
     }
-    if "messages" in fields:
-        fields["messages"] = list(
-            fields["messages"]
-        )  # any iterable will do, and it may be one that gives its items only once
     if output_format is not None:
         wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
         fields = with_output_format(fields, wanted)
-    return {**fields, **(extra_body or {})}, options
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {**given, **(extra_body or {})}, options
 
 
 def _raw(call: Call, parsed: Lens) -> RawResponse[Lens]:

@@ -106,6 +106,11 @@ class _BaseStream(Generic[E]):
         return self._call.request_id
 
     @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+        return self.headers.get("anthropic-workspace-id")
+
+    @property
     def rate_limits(self) -> RateLimits:
         """What the response's header says of the rate limits."""
         return RateLimits.from_headers(self.headers)
@@ -154,10 +159,14 @@ class _BaseStream(Generic[E]):
 
     async def _open_response(self) -> None:
         response = await self._call.open()
-        # Looked at leniently: gateways call an event stream `text/plain`, or nothing. These two it cannot be.
+        # Looked at leniently: gateways call an event stream `text/plain`, or nothing. One that is called JSON or HTML is that,
+        # unless it begins as neither does.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind in ("application/json", "text/html"):
-            raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(await self._read_beginning())}")
+            beginning = await self._read_beginning()
+            if beginning.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
+                raise HTTPProtocolError(f"asked for an event stream, got {kind}: {quote(beginning)}")
+            self._decode(beginning)
         self._response = response
 
     async def _read_beginning(self) -> bytes:
@@ -276,11 +285,7 @@ class _BaseStream(Generic[E]):
             self._end(tail_missing=True, text=f"message_stop never came: {exc}")
             return
         if data:
-            try:
-                self._pending.extend(self._decoder.feed(data))
-            except EventTooLargeError as exc:
-                self._pending.extend(exc.events)
-                self._failure = exc
+            self._decode(data)
             return
         cut_off = self._decoder.close()
         if self._builder.is_complete:
@@ -288,6 +293,13 @@ class _BaseStream(Generic[E]):
             return
         inside = f", inside an event ({quote(cut_off)})" if cut_off else ""
         raise StreamTruncatedError(f"the body ended before message_stop{inside}")
+
+    def _decode(self, data: bytes) -> None:
+        try:
+            self._pending.extend(self._decoder.feed(data))
+        except EventTooLargeError as exc:
+            self._pending.extend(exc.events)
+            self._failure = exc
 
     def _note(self, event: StreamEvent) -> None:
         """What the clocks learn from an event: liveness from a ping, content from most others."""

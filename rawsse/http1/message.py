@@ -70,6 +70,11 @@ class Response:
     headers: Headers
     http_version: str
 
+    @property
+    def status_code(self) -> int:
+        """The same as `status`: the official SDK's name."""
+        return self.status
+
 
 @dataclass(frozen=True, slots=True)
 class Data:

@@ -279,6 +279,8 @@ def _without_object(sse: Event, problem: str) -> StreamEvent:
     """A ping says all by its name, and somebody else's event has its data in `sse`; the API's own events need an object."""
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)
+    if sse.event == "error":  # a gateway's, in its own words: a failure that is told is not lost for its form
+        return ErrorEvent({"type": "error", "error": {"type": None, "message": sse.data}}, sse)
     if sse.event not in _EVENTS and sse.event != "message" and sse.event.isprintable():
         return UnknownEvent({"type": sse.event}, sse)
     raise EventDataError(f"the data of event {quote(sse.event)} {problem}: {quote(sse.data)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import math
 from collections.abc import Iterator
@@ -164,6 +165,32 @@ def test_betas_of_the_call_win_over_the_client_s_field() -> None:
 def test_a_field_that_http_does_not_allow_is_named(name: str, value: Any, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         client_of().messages.stream(**ASK, extra_headers={name: value})
+
+
+def test_ids_of_workspace_and_profile_are_header_fields() -> None:
+    request = sent({"workspace_id": "wrk_1", "user_profile_id": "up_1"})
+    assert (request["anthropic-workspace-id"], request["anthropic-user-profile-id"]) == ("wrk_1", "up_1")
+    assert request.json.keys() == {*ASK, "stream"}
+
+
+def test_an_extra_query_goes_into_the_url() -> None:
+    request = sent({"extra_query": {"beta": True, "a b": ["1", 2], "none": None}})
+    assert request.line == "POST /v1/messages?beta=true&a%20b%5B%5D=1&a%20b%5B%5D=2 HTTP/1.1"
+
+
+def test_an_extra_query_that_is_no_query_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="the query parameter 'a' may not be"):
+        client_of().messages.stream(**ASK, extra_query={"a": {}})
+
+
+def test_none_is_left_out_but_in_an_extra_body_it_is_null() -> None:
+    assert sent({"system": None, "extra_body": {"metadata": None}}).json == {**ASK, "stream": True, "metadata": None}
+
+
+def test_what_gives_its_items_only_once_is_a_list_and_a_date_is_its_text() -> None:
+    tools = ({"name": name} for name in "ab")
+    request = sent({"tools": tools, "metadata": {"day": datetime.date(2026, 1, 2)}})
+    assert (request.json["tools"], request.json["metadata"]) == ([{"name": "a"}, {"name": "b"}], {"day": "2026-01-02"})
 
 
 @pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding"])

@@ -235,7 +235,10 @@ HTML = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
             head("500 No", transfer_encoding="chunked") + b'5\r\n{"err\r\nZZ',
             "status 500: the body is no JSON: '{\"err'",
         ),
-        (plain(b"", "307 Temporary Redirect", location="https://elsewhere"), "status 307: no message in the body"),
+        (
+            plain(b"", "307 Temporary Redirect", location="https://elsewhere"),
+            "status 307: it redirects to 'https://elsewhere'; the key is not sent there",
+        ),
     ],
 )
 def test_whatever_the_body_of_a_refusal_the_status_is_told(answer: bytes, message: str) -> None:

@@ -136,8 +136,9 @@ FAULTS: Mapping[str, Row] = {
         "3",
     ),
     "an error that is no JSON": Row(
-        sse(b"event: error\ndata: gone\n\n"), "APIStatusError 200", "EventDataError", "typed: not the API's words"
+        sse(b"event: error\ndata: gone\n\n"), "APIStatusError 200", "InternalServerError 500", "3"
     ),
+    "an event stream that is called JSON": Row([plain(WHOLE, content_type="application/json")], SAID),
     # What is no event stream
     "JSON instead of a stream": Row(
         [plain(b'{"type": "message"}', content_type="application/json")], "AssertionError", "HTTPProtocolError", "1"

@@ -187,6 +187,13 @@ def test_somebody_else_s_event_may_hold_anything(data: str) -> None:
     assert (event.type, event.sse.data) == ("heartbeat", data)
 
 
+@pytest.mark.parametrize("data", ["gone", "", "[1]", "7"])
+def test_an_error_that_is_no_json_is_told_in_its_own_words(data: str) -> None:
+    event = read_event(Event("error", data))
+    assert isinstance(event, ErrorEvent)
+    assert (event.error.type, event.error.message) == (None, data)
+
+
 # --- What is no event ----------------------------------------------------------------------------------------------
 
 DEEP = "[" * 100_000 + "]" * 100_000
