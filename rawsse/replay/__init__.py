@@ -7,6 +7,7 @@ Read in this order:
     deltas.py     the texts in a body, over any number of deltas, and writing over them in place
     scrub.py      no secret reaches the disk
     splits.py     cutting bytes at every place; the smallest cut that breaks a parser
+    pace.py       when the reads of a recording come
     answers.py    what a Messages API made of recordings answers
     player.py     the same as an ASGI application and as a server: pace and pieces
     check.py      is this a correct stream? Every broken rule, by name and place
@@ -15,6 +16,7 @@ Read in this order:
 """
 
 from rawsse.replay.check import Finding, Place, Severity, check
+from rawsse.replay.pace import Pace, immediate, pace_by, profile, recorded, scaled
 from rawsse.replay.player import MAX_KEPT_REQUESTS, Player, ReplayServer
 from rawsse.replay.recording import (
     FORMAT_VERSION,
@@ -48,6 +50,7 @@ __all__ = [
     "Chunks",
     "FailingCut",
     "Finding",
+    "Pace",
     "Place",
     "Player",
     "Read",
@@ -68,8 +71,13 @@ __all__ = [
     "find_recordings",
     "find_secrets",
     "fixed",
+    "immediate",
+    "pace_by",
+    "profile",
     "random_chunks",
     "random_splits",
+    "recorded",
+    "scaled",
     "scrub",
     "shipped_fixtures",
     "sized",
