@@ -139,16 +139,26 @@ def says_in_pieces(wire: bytes, size: int = 120) -> Peer:
 
 @dataclass
 class Scene:
-    """One telling of a story: a client, the streams that it opened, and the task that tells it."""
+    """One telling of a story: a client, the streams that it opened, the task that tells it, and when it was struck."""
 
     client: AsyncClient
     streams: list[MessageStream | EventStream] = field(default_factory=list)
     task: asyncio.Task[Any] | None = None
+    struck_at: float | None = None
 
     def open(self) -> MessageStream:
         stream = self.client.messages.stream(**ASK)
         self.streams.append(stream)
         return stream
+
+    def strike(self, disturbance: Disturbance) -> None:
+        self.struck_at = asyncio.get_running_loop().time()
+        disturbance(self)
+
+    def check_it_was_quick(self) -> None:
+        """No time passes between the stroke and its effect, and every stream has an ending."""
+        assert self.struck_at in (None, asyncio.get_running_loop().time())
+        assert all(stream.ending is not None for stream in self.streams)
 
 
 async def read_a_stream(scene: Scene) -> str:
@@ -166,14 +176,14 @@ async def read_the_text(scene: Scene) -> str:
 async def read_events(scene: Scene) -> str:
     events = await scene.client.messages.create(**ASK, stream=True)
     scene.streams.append(events)
-    async with contextlib.aclosing(events):
-        async for _ in events:
-            pass
+    async for _ in events:  # without a block: being cancelled must be enough
+        pass
     return events.current_message_snapshot.text
 
 
 async def create(scene: Scene) -> str:
-    return (await scene.client.messages.create(**ASK)).text
+    text: str = (await scene.client.messages.create(**ASK)).text
+    return text
 
 
 async def wait_in_line(scene: Scene) -> str:
@@ -321,9 +331,11 @@ async def disturbed(
     network.streams = [stream for stream in network.streams if not stream.is_aborted]
     scene = Scene(client)
     moment, disturbance = how
-    traced = Traced(story.tell(scene), at, moment, functools.partial(disturbance, scene))
+    traced = Traced(story.tell(scene), at, moment, functools.partial(scene.strike, disturbance))
     scene.task = asyncio.create_task(traced.run())
     outcome = await outcome_of(scene.task)
+    if outcome != story.result:
+        scene.check_it_was_quick()
     if story.tell is wait_in_line:
         await ticks()  # the others were cancelled, and take a tick to know it
     check_nothing_is_left(client, network)
@@ -443,7 +455,7 @@ async def real_storm(client: AsyncClient, moment: Moment, disturbance: Disturban
     was_disturbed = True
     while was_disturbed:
         scene = Scene(client)
-        traced = Traced(read_the_text(scene), len(outcomes) + 1, moment, functools.partial(disturbance, scene))
+        traced = Traced(read_the_text(scene), len(outcomes) + 1, moment, functools.partial(scene.strike, disturbance))
         scene.task = asyncio.create_task(traced.run())
         outcomes.append(await outcome_of(scene.task))
         was_disturbed = traced.waits >= len(outcomes)
