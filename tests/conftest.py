@@ -1,1 +1,16 @@
 """Settings for all tests. Kept tiny: what a test needs stands in the test, or in `tests/support`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies of whoever runs the tests are none of the tests' business."""
+    for name in [name for name in os.environ if name.lower() in PROXY_VARIABLES]:
+        monkeypatch.delenv(name)

@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, TypeVar
 from rawsse.client.clocks import Interrupted, Timeouts, Waiter
 from rawsse.client.net import READ_BYTES
 from rawsse.client.pool import Connection
+from rawsse.client.route import Route
+from rawsse.client.tunnel import refusal
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -201,7 +203,7 @@ class Exchange:
         self.phase = "open"
         self.timing.head = self.timing.elapsed()
         if not 200 <= event.status < 300:
-            raise self._failed(status_error(event.status, await self._read_refusal(event), event.headers))
+            raise self._failed(await self._refusal(event, connection.route))
         self._decoder = self._guard(lambda: _decoder_for(event))
         return event
 
@@ -239,6 +241,12 @@ class Exchange:
         if not isinstance(value, dict):
             raise self._failed(EventDataError(f"the answer is no JSON object: {quote(bytes(body))}"))
         return value
+
+    async def _refusal(self, response: Response, route: Route) -> APIError:
+        body = await self._read_refusal(response)
+        if response.status == 407 and route.proxy is not None:  # a proxy that was to pass the request on
+            return refusal(route.proxy, route.origin, response.status, response.headers)
+        return status_error(response.status, body, response.headers)
 
     async def _read_refusal(self, response: Response) -> object:
         """The body of an error answer, as far as it comes: one that is cut, or endless, does not hide the status."""

@@ -17,7 +17,7 @@ from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
 from rawsse.client.net import FakeStream, Stream
 from rawsse.client.pool import Pool
-from rawsse.client.route import Origin, Route
+from rawsse.client.route import Origin, Proxy, Route
 from rawsse.client.tls import TLSContext
 from rawsse.errors import (
     APIConnectionError,
@@ -368,3 +368,22 @@ def test_a_failure_that_is_no_api_error_passes_and_drops_the_connection() -> Non
 
 def test_the_key_is_not_in_the_repr_of_a_request() -> None:
     assert "secret" not in repr(REQUEST)
+
+
+def test_a_proxy_that_should_pass_a_request_on_and_wants_a_password_is_named() -> None:
+    proxy = Proxy(Origin("http", "proxy.example", 3128))
+    stream = FakeStream([plain(b"", "407 No", proxy_authenticate='Basic realm="x"')])
+
+    async def story() -> None:
+        pool = Pool(lambda route, tls: made(stream), TLSContext())
+        await Exchange(lambda: pool.acquire(Route(ROUTE.origin, proxy)), REQUEST, OFF).open()
+
+    with pytest.raises(
+        errors.ProxyError, match="the proxy http://proxy.example:3128, .* answered 407: it wants a user name"
+    ):
+        run(story())
+
+
+def test_a_407_without_a_proxy_is_a_status() -> None:
+    error = failure_of(exchange_over(plain(b"", "407 No")))
+    assert (type(error), error.message) == (APIStatusError, "status 407: no message in the body")

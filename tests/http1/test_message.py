@@ -60,3 +60,7 @@ def test_events_are_values() -> None:
     assert Data(b"a") == Data(b"a") != Data(b"b")
     with pytest.raises(AttributeError):
         Data(b"a").data = b"b"  # type: ignore[misc]
+
+
+def test_a_response_has_the_official_sdk_s_name_for_its_status_too() -> None:
+    assert Response(201, "Created", Headers(), "1.1").status_code == 201

@@ -5,6 +5,8 @@ Every test here drives software that is not ours, and skips with a reason where 
     Python packages   the extra `interop`
     Node packages     `npm install --prefix tests/interop/node`, or RAWSSE_NODE_MODULES names the folder `node_modules`
     Chromium          /usr/bin/chromium, or RAWSSE_CHROMIUM names it
+    SDK's examples    RAWSSE_SDK_EXAMPLES names the folder `examples` of the SDK's source distribution
+    proxies           tinyproxy, and the extra `interop`; openssl
     tutorials         the folder `shared/seeds` beside the checkout, or RAWSSE_SEEDS names it
 """
 
