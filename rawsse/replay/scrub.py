@@ -393,11 +393,11 @@ class _Finder:
 
 
 def _new(hits: Iterator[_Hit], size: int) -> Iterator[_Hit]:
-    """The hits that are not wholly part of earlier ones: the same secret is seen by several shapes, and in several ways."""
+    """The hits that do not overlap with earlier ones: the same secret is seen by several shapes, and in several ways."""
     seen = bytearray(size)
     for hit in hits:
         places = [hit.text.byte(at) for at in range(hit.start, hit.end)]
-        if not all(seen[place] for place in places):
+        if not any(seen[place] for place in places):
             yield hit
         for place in places:
             seen[place] = 1

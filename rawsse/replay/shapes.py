@@ -47,9 +47,9 @@ _PLACEHOLDER = r"(?![{$<]|%7B|(?i:your[_-]))"
 
 SHAPES: tuple[Shape, ...] = (
     # sk-ant-api03-… (API), sk-ant-admin01-… (administration), sk-ant-oat01-… and -ort01-… (OAuth), sk-ant-sid01-… (session)
-    _shape("Anthropic key", r"sk-ant-[a-z]{2,12}\d{1,3}-(?P<secret>[\w-]{8,})"),
+    _shape("Anthropic key", r"sk-ant-[a-z]{1,12}\d{1,3}-(?P<secret>[\w-]{8,})"),
     # The form without a kind, as the first keys had it.
-    _shape("Anthropic key", r"sk-ant-(?![a-z]{2,12}\d{1,3}-)(?=[\w-]{0,64}\d)(?P<secret>[\w-]{20,})"),
+    _shape("Anthropic key", r"sk-ant-(?![a-z]{1,12}\d{1,3}-)(?=[\w-]{0,64}\d)(?P<secret>[\w-]{20,})"),
     # sk-… followed by 48 letters and digits; later ones name their kind, and so do those of OpenRouter (sk-or-v1-…).
     _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?:proj|svcacct|admin|None|or-v\d)-(?P<secret>[\w-]{20,})"),
     _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?P<secret>[A-Za-z0-9]{20,})"),
@@ -77,11 +77,12 @@ SHAPES: tuple[Shape, ...] = (
     # sk_ (secret), rk_ (restricted); whsec_ signs webhooks. Publishable keys (pk_) are public.
     _shape("Stripe key", r"k_(?:live|test)_(?<=[sr]k_...._)(?<![A-Za-z0-9][sr]k_...._)(?P<secret>[A-Za-z0-9]{16,})"),
     _shape("Stripe key", r"whsec_(?<![A-Za-z0-9]whsec_)(?P<secret>[A-Za-z0-9]{16,})"),
-    # RFC 7468, with the header lines of RFC 1421; PGP calls it a block. The end may have been cut off.
+    # RFC 7468, with the header lines of RFC 1421; PGP calls it a block. The end may have been cut off. Where JSON begins or
+    # ends, it is over: what follows in the body of a response are the fields of the next event, which look like those lines.
     _shape(
         "private key",
         r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?P<secret>(?:\s{0,4}[A-Za-z-]{2,32}:[^\n]{0,200}\n){0,8}\s{0,4}[A-Za-z0-9+/=]{16,}[A-Za-z0-9+/=\s]*)",
+        r"(?P<secret>(?:\s{0,4}[A-Za-z-]{2,32}:[^\n\"{}]{0,200}\n){0,8}\s{0,4}[A-Za-z0-9+/=]{16,}[A-Za-z0-9+/=\s]*)",
     ),
     # RFC 7515: base64url parts, the first of them the JSON of a header ('{"' is eyJ).
     _shape("JSON Web Token", r"eyJ(?<![\w-]eyJ)[\w-]{10,}(?:\.[\w-]{8,}){1,4}"),
