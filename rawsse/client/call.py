@@ -138,8 +138,6 @@ class Call:
     def _renew(self, *, fresh: bool = False) -> None:
         self.timing.forget_attempt()
         self.exchange = self._new_exchange(fresh=fresh)
-        if self._is_closed:
-            self.exchange.close()
 
     def _new_exchange(self, *, fresh: bool = False) -> Exchange:
         return Exchange(

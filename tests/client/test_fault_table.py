@@ -28,6 +28,7 @@ from support.faults import (
     REFUSED,
     RESET,
     WAYS,
+    WHOLE,
     Outcome,
     Peer,
     chunk,
@@ -68,7 +69,7 @@ from rawsse.errors import (
 )
 
 ANSWER = (BEGIN, BLOCK, HEL, LO, BLOCK_STOP, END, STOP)
-WHOLE = says(*ANSWER) + b"0\r\n\r\n"
+
 COMPLETE = Outcome(None, "Hello", 1, 0, safe_to_retry=False, ending="complete")
 
 

@@ -23,7 +23,7 @@ from rawsse.client.tls import TLSContext
 from rawsse.errors import APIError
 from rawsse.messages import Message
 from support.answers import ASK, KEY, SSE_HEAD, Sent
-from support.streams import Raw, block_start, block_stop, end, start, text_delta, to_bytes
+from support.streams import STOP, Raw, block_start, block_stop, end, start, text_delta, to_bytes
 
 __all__ = [
     "BEGIN",
@@ -37,6 +37,7 @@ __all__ = [
     "REFUSED",
     "RESET",
     "WAYS",
+    "WHOLE",
     "Network",
     "Outcome",
     "Peer",
@@ -68,6 +69,10 @@ def chunk(*raws: Raw) -> bytes:
 def says(*raws: Raw) -> bytes:
     """The head of a stream and these events, one chunk each. The body has not ended."""
     return SSE_HEAD + b"".join(chunk(raw) for raw in raws)
+
+
+WHOLE = says(BEGIN, BLOCK, HEL, LO, BLOCK_STOP, END, STOP) + b"0\r\n\r\n"
+"""A whole answer that says "Hello"."""
 
 
 class Peer:
