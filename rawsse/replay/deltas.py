@@ -298,8 +298,8 @@ def strands(body: Text) -> Iterator[Strand]:
         message += values.get(("type",)) == "message_start"
         block = values.get(("index",), "")
         for item in event:
-            if item.path[-1:] == ("type",):
-                continue
+            if item.path[-1:] == ("type",) or data.text[item.start - 1 : item.start] != '"':
+                continue  # the same for all, or a number
             for key, name in _places(item.path, block):
                 strand = found.setdefault((message, *key), Strand(name))
                 strand.parts.append(_decoded(data, item))

@@ -537,6 +537,14 @@ def test_a_recording_with_a_secret_may_not_be_written() -> None:
     assert not isinstance(caught.value, RecordingError)
 
 
+def test_a_secret_that_scrubbing_cannot_get_at_is_refused() -> None:
+    policy = ScrubPolicy(patterns=(r"(?<=\*)\w",))  # every star that is written makes the letter after it one, too
+    half = scrub(recorded(b"*abcdefgh"), policy)
+    assert half.body == b"******fgh"
+    with pytest.raises(SecretRemainsError, match="match of your pattern 1 in the response body"):
+        checked(half, policy)
+
+
 def test_a_body_that_is_still_compressed_is_refused() -> None:
     recording = recorded(b"\x1f\x8b\x08\x00\xffabc", headers={"Content-Encoding": "gzip"})
     message = "recording may not be written: content that cannot be searched ('gzip') in the response body"
