@@ -51,13 +51,14 @@ class Portal:
 
     def __init__(self, finish: Callable[[], Awaitable[object]]) -> None:
         self._pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
         # Whoever posts holds it, so that nothing is posted after the stop. A signal's handler may post in the middle of a post.
         self._posting = threading.RLock()
         self._is_closed = False
-        # The thread knows the loop and not the portal: else the portal would never be garbage.
-        self._thread = threading.Thread(target=_run, args=(self._loop, finish), name="rawsse client", daemon=True)
+        # The thread knows the room and not the portal: else the portal would never be garbage.
+        self._room = _Room(finish)
+        self._thread = threading.Thread(target=self._room.run, name="rawsse client", daemon=True)
         self._thread.start()
+        self._loop = self._room.get_loop()
 
     @property
     def is_foreign(self) -> bool:
@@ -110,9 +111,8 @@ class Portal:
         if self.is_foreign:
             return
         with self._posting:
-            if not self._is_closed:
-                self._is_closed = True
-                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._is_closed = True
+            self._room.leave()
 
 
 class _Job(Generic[T]):
@@ -179,17 +179,58 @@ class _Job(Generic[T]):
 # --- In the thread -------------------------------------------------------------------------------------------------
 
 
-def _run(loop: asyncio.AbstractEventLoop, finish: Callable[[], Awaitable[object]]) -> None:
-    try:
-        while True:
-            try:
-                loop.run_forever()
-                break  # somebody has stopped it
-            except (SystemExit, KeyboardInterrupt):
-                pass  # of a task; whoever waits for that task is told
-        loop.run_until_complete(_wind_up(finish))
-    finally:
-        loop.close()
+class _Room:
+    """The loop, which is made, run and closed in the thread: what a signal interrupts in the main thread could be left half."""
+
+    def __init__(self, finish: Callable[[], Awaitable[object]]) -> None:
+        self._finish = finish
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fault: OSError | None = None
+        self._is_ready = False
+        self._gate = threading.Lock()  # locked until it is ready; an `Event` does not bear interrupts
+        self._gate.acquire()
+        self._is_over = False
+        self._is_winding_up = False
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, when it is there. Raises `OSError` if it cannot be made."""
+        while not self._is_ready:
+            self._gate.acquire(timeout=LOOK_SECONDS)
+        if self._loop is None:
+            raise self._fault or OSError("there is no event loop")
+        return self._loop
+
+    def leave(self) -> None:
+        """End the loop, even before it has begun; from any thread, any number of times."""
+        self._is_over = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._loop is not None and not self._is_winding_up:
+            self._loop.stop()
+
+    def run(self) -> None:
+        """All that the thread does."""
+        try:
+            self._loop = loop = asyncio.new_event_loop()
+        except OSError as exc:
+            self._fault = exc
+            return
+        finally:
+            self._is_ready = True
+            self._gate.release()
+        try:
+            while not self._is_over:
+                with contextlib.suppress(
+                    SystemExit, KeyboardInterrupt
+                ):  # of a task; whoever waits for that task is told
+                    loop.run_forever()
+            self._is_winding_up = True
+            loop.run_until_complete(_wind_up(self._finish))
+        finally:
+            loop.close()
 
 
 async def _wind_up(finish: Callable[[], Awaitable[object]]) -> None:
