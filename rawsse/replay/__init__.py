@@ -8,7 +8,13 @@ Read in this order:
     scrub.py      no secret reaches the disk
     splits.py     cutting bytes at every place; the smallest cut that breaks a parser
     pace.py       when the reads of a recording come
+    parts.py      a message, written down as a person would say it
+    builder.py    a message -> the stream that the API would have sent for it
     answers.py    what a Messages API made of recordings answers
+    specs.py      how a fault is written as a text
+    faults.py     what may go wrong with an answer, where, and in which requests
+    edits.py      another answer in its place; events that are missing, twice, or spoilt
+    script.py     an answer as what happens on the wire; broken framing, and a broken network
     player.py     the same as an ASGI application and as a server: pace and pieces
     check.py      is this a correct stream? Every broken rule, by name and place
     explain.py    the anatomy of a recording, as text
@@ -16,8 +22,9 @@ Read in this order:
 """
 
 from rawsse.replay.check import Finding, Place, Severity, check
+from rawsse.replay.faults import Fault
 from rawsse.replay.pace import Pace, immediate, pace_by, profile, recorded, scaled
-from rawsse.replay.player import MAX_KEPT_REQUESTS, Player, ReplayServer
+from rawsse.replay.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
 from rawsse.replay.recording import (
     FORMAT_VERSION,
     Read,
@@ -49,9 +56,11 @@ __all__ = [
     "MAX_KEPT_REQUESTS",
     "Chunks",
     "FailingCut",
+    "Fault",
     "Finding",
     "Pace",
     "Place",
+    "PlayedRequest",
     "Player",
     "Read",
     "RecordedRequest",

@@ -1,7 +1,7 @@
 """A Messages API made of recordings: an ASGI application (`Player`), and a server that runs it (`ReplayServer`).
 
-This file knows pace, pieces, and what is remembered of a request. It refuses to know what is answered (`answers.py`) and how
-HTTP is framed (`http1.py`).
+This file knows pieces, whose turn a fault is, and what is remembered of a request. It refuses to know what is answered
+(`answers.py`), what a fault does (`edits.py`, `script.py`) and how HTTP is framed (`http1.py`).
 
     async with ReplayServer(["fixtures/plain.sse.jsonl"]) as server:       # speed=0: no waiting; 1: as it was recorded
         client = AsyncAnthropic(base_url=server.base_url, api_key="any")   # or any other client
@@ -12,6 +12,10 @@ HTTP is framed (`http1.py`).
 Several recordings take turns. A recorded HTTP error is answered as it was, and a recording that was cut ends in a cut
 connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No key is asked for, and none is remembered.
 
+`faults` are what goes wrong: `[Fault.status(529).times(2), "reset@event=3 x1 after=2"]`. They are counted in the requests to
+`…/v1/messages`, and `requests` say which they had. A request that a fault left without a whole answer gets the same recording
+when it comes again, word for word. A fault that has no place in an answer is answered with an HTTP 500 that says so.
+
 Two ways to cut are to be told apart. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes
 on the wire, head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by
 itself, also at speed 0; one in another thread or process may find several at once, as in any network.
@@ -21,21 +25,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import replace
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rawsse.errors import BodyTooLargeError, ConfigurationError
-from rawsse.http1 import MAX_BODY_BYTES, ServerConnection
+from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.replay.answers import Answer, Repertoire, error_answer
-from rawsse.replay.recording import Read, RecordedRequest, Recording, find_recordings
+from rawsse.replay.edits import edited, replacement
+from rawsse.replay.faults import Fault
+from rawsse.replay.recording import RecordedRequest, Recording, find_recordings
+from rawsse.replay.script import Act, Script, coded, is_cutting, needs_wire, recut, script
 from rawsse.replay.splits import Split, split_by
 from rawsse.server import Receive, Scope, Send, Server
 
-__all__ = ["MAX_KEPT_REQUESTS", "Player", "ReplayServer", "Sources"]
+__all__ = ["MAX_KEPT_REQUESTS", "PlayedRequest", "Player", "ReplayServer", "Sources"]
 
 MAX_KEPT_REQUESTS = 1000
 """How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
@@ -43,6 +48,9 @@ MAX_KEPT_REQUESTS = 1000
 Source: TypeAlias = Recording | str | Path
 Sources: TypeAlias = Source | Iterable[Source]
 """Recordings, files and folders, or one of them."""
+
+Faults: TypeAlias = Iterable[Fault | str]
+"""Faults, or how they are written."""
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
@@ -52,11 +60,19 @@ _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-a
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
 
 
+@dataclass(frozen=True, slots=True)
+class PlayedRequest(RecordedRequest):
+    """A request that came, without its credentials, and the faults that its answer had."""
+
+    faults: tuple[Fault, ...] = ()
+
+
 class Player:
     """The ASGI application. `requests` are the last requests that came, without their credentials.
 
     `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes on the
-    wire (needs `rawsse.server`); see the top of this file, and `Split` for what they may be. `sleep` is how it waits.
+    wire; `faults` are what goes wrong; see the top of this file, and `Split` for what they may be. Segments, and the faults of
+    framing and network, need `rawsse.server`. `sleep` is how it waits.
     Raises `ConfigurationError` and `RecordingError`.
     """
 
@@ -67,26 +83,31 @@ class Player:
         speed: float = 1.0,
         split: Split | None = None,
         segments: Split | None = None,
+        faults: Faults = (),
         sleep: Sleep = asyncio.sleep,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_kept_requests: int = MAX_KEPT_REQUESTS,
     ) -> None:
         if not 0 <= speed < float("inf"):
             raise ConfigurationError(f"speed must be 0 (no waiting) or more, not {speed}")
-        self.requests: list[RecordedRequest] = []
+        self.requests: list[PlayedRequest] = []
         self.repertoire = Repertoire(_load(recordings))
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
+        self._faults = tuple(Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults)
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
+        self._questions = 0  # requests to /v1/messages
+        self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part, should they come again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         if scope["type"] != "http":
             raise NotImplementedError(f"a Player answers HTTP, not {scope['type']}")
+        faults: tuple[Fault, ...] = ()
         try:
             body = await _read_body(receive, self._max_body_bytes)
         except BodyTooLargeError as exc:
@@ -94,46 +115,80 @@ class Player:
         else:
             if body is None:
                 return  # the client left while it was asking
-            answer = self.repertoire.answer(self._remember(scope, body))
-        await _unless_disconnected(self._play(self._finished(answer), scope, send), receive)
+            request = self._remember(scope, body)
+            faults = request.faults
+            answer = self._answer(request, body)
+        await _unless_disconnected(self._play(answer, faults, scope, send), receive)
 
-    def _remember(self, scope: Scope, body: bytes) -> RecordedRequest:
+    def _remember(self, scope: Scope, body: bytes) -> PlayedRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         kept = {name: value for name, value in headers.items() if name not in _CREDENTIALS}
         query = scope.get("query_string", b"").decode("latin-1")
         path = f"{scope['path']}?{query}" if query else scope["path"]
-        request = RecordedRequest(scope["method"], path, kept, _parsed(body))
+        request = PlayedRequest(scope["method"], path, kept, _parsed(body), self._due(scope))
         self.requests.append(request)
         del self.requests[: -self._max_kept_requests]
         return request
 
-    def _finished(self, answer: Answer) -> Answer:
-        """The answer with what every answer has, its body cut as asked for."""
+    def _due(self, scope: Scope) -> tuple[Fault, ...]:
+        """The faults of this request."""
+        if scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/v1/messages"):
+            return ()
+        self._questions += 1
+        return tuple(fault for fault in self._faults if fault.is_for(self._questions - 1))
+
+    def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
+        """What the recordings have for the request; or the same again, if a fault kept it from getting that."""
+        if (other := replacement(request.faults)) is not None:
+            return other
+        question = (request.path, body)
+        answer = self._owed.pop(question, None) or self.repertoire.answer(request)
+        if any(is_cutting(fault) for fault in request.faults):
+            self._owed[question] = answer
+            if len(self._owed) > self._max_kept_requests:
+                del self._owed[next(iter(self._owed))]
+        return answer
+
+    def _finished(self, answer: Answer, faults: Iterable[Fault]) -> Answer:
+        """The answer with what every answer has and with the faults of its events, its body cut as asked for."""
         self._count += 1
         headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
-        reads = answer.reads if self._split is None else _recut(answer.reads, self._split)
-        return replace(answer, headers=headers, reads=reads)
+        answer = edited(replace(answer, headers=headers), faults)
+        return replace(answer, reads=answer.reads if self._split is None else recut(answer.reads, self._split))
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
-    async def _play(self, answer: Answer, scope: Scope, send: Send) -> None:
+    async def _play(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
         has_wire = _WIRE in (scope.get("extensions") or {})
-        if self._segments is not None:
-            if not has_wire:
-                raise ConfigurationError("segments need rawsse.server: this ASGI server has no say over TCP writes")
-            await self._play_segments(_recut(_on_the_wire(answer, scope), self._segments), send)
-        elif answer.is_cut and has_wire:
-            await self._play_segments(_on_the_wire(answer, scope), send)
+        wanting = ["segments need"] if self._segments is not None else []
+        wanting += [f"the fault {fault} needs" for fault in faults if needs_wire(fault)]
+        if wanting and not has_wire:
+            raise ConfigurationError(f"{wanting[0]} rawsse.server: this ASGI server has no say over TCP writes")
+        try:
+            answer = self._finished(answer, faults)
+            needs_script = wanting or (answer.is_cut and has_wire)
+            steps = self._script(answer, faults, scope) if needs_script else None
+        except ConfigurationError as exc:  # a fault without a place
+            answer, steps = error_answer(500, "api_error", str(exc)), None
+        if steps is None:
+            await self._play_chunks(coded(answer, faults), send)
         else:
-            await self._play_chunks(answer, send)
+            await self._perform(steps, send)
 
-    async def _play_segments(self, segments: tuple[Read, ...], send: Send) -> None:
-        before = 0.0
-        for segment in segments:
-            await self._wait(segment.t - before)
-            before = segment.t
-            await send({"type": f"{_WIRE}.send", "data": segment.data})
-            await _let_read()
+    def _script(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope) -> Script:
+        method, version = scope["method"], scope.get("http_version", "1.1")
+        cut, speed = self._segments, self._speed
+        return script(answer, faults, method=method, http_version=version, segments=cut, speed=speed)
+
+    async def _perform(self, steps: Script, send: Send) -> None:
+        for step in steps:
+            if isinstance(step, bytes):
+                await send({"type": f"{_WIRE}.send", "data": step})
+                await _let_read()
+            elif isinstance(step, float):
+                await self._sleep(step)
+            else:
+                await _end(step, send)
 
     async def _play_chunks(self, answer: Answer, send: Send) -> None:
         before = answer.reads[0].t if answer.reads else 0.0
@@ -168,6 +223,7 @@ class ReplayServer:
         speed: float = 0.0,
         split: Split | None = None,
         segments: Split | None = None,
+        faults: Faults = (),
         sleep: Sleep = asyncio.sleep,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -181,8 +237,8 @@ class ReplayServer:
         return self._server.base_url
 
     @property
-    def requests(self) -> list[RecordedRequest]:
-        """The last requests that came, without their credentials."""
+    def requests(self) -> list[PlayedRequest]:
+        """The last requests that came, without their credentials, and the faults that their answers had."""
         return self.player.requests
 
     async def __aenter__(self) -> ReplayServer:
@@ -210,27 +266,13 @@ def _parsed(body: bytes) -> Any:
         return body.decode("utf-8", "replace")
 
 
-def _recut(reads: tuple[Read, ...], split: Callable[[bytes], tuple[bytes, ...]]) -> tuple[Read, ...]:
-    """The same bytes in other pieces. Each goes out when its last byte did."""
-    ends = list(accumulate(len(read.data) for read in reads))
-    pieces = [piece for piece in split(b"".join(read.data for read in reads)) if piece]
-    last_bytes = accumulate(len(piece) for piece in pieces)
-    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
-
-
-def _on_the_wire(answer: Answer, scope: Scope) -> tuple[Read, ...]:
-    """The answer as the bytes of an HTTP/1.1 response, one piece for each read; without an end if it is cut."""
-    http = ServerConnection()
-    # Whether a body may be chunked, or be there at all, goes by the request.
-    http.receive_data(f"{scope['method']} / HTTP/{scope.get('http_version', '1.1')}\r\nhost: replay\r\n\r\n".encode())
-    http.next_event()
-    head = http.send_response(answer.status, list(answer.headers.items()), close=True)
-    reads = answer.reads or (Read(0.0, b""),)
-    pieces = [Read(read.t, http.send_data(read.data)) for read in reads]
-    pieces[0] = Read(pieces[0].t, head + pieces[0].data)
-    if not answer.is_cut:
-        pieces.append(Read(pieces[-1].t, http.send_end()))
-    return tuple(piece for piece in pieces if piece.data)
+async def _end(act: Act, send: Send) -> None:
+    if act is Act.RESET:
+        await send({"type": f"{_WIRE}.reset"})
+        return
+    if act is Act.HALF_CLOSE:
+        await send({"type": f"{_WIRE}.half_close"})
+    await asyncio.get_running_loop().create_future()  # until the client leaves
 
 
 async def _let_read() -> None:

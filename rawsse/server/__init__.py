@@ -21,7 +21,8 @@ at once and `send` raises `ClientDisconnectedError`. Neither is seen while the a
 untaken, since reading is then paused.
 
 An extension for programs that test HTTP clients: where the scope has `extensions["rawsse.wire"]`, the app may send
-    {"type": "rawsse.wire.send", "data": b"..."}     these bytes as they are, instead of http.response.start; one write
+    {"type": "rawsse.wire.send", "data": b"..."}     these bytes as they are, instead of http.response.start; one
+                                                     write, and `send` waits until the system has taken all of it
     {"type": "rawsse.wire.half_close"}               FIN, after all that was sent
     {"type": "rawsse.wire.reset"}                    RST, at once
 After any of these the connection is closed when the app returns.

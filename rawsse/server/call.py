@@ -141,6 +141,7 @@ class Call:
     def _send_wire(self, message: Message) -> None:
         match message["type"]:
             case "rawsse.wire.send" if self.stage in (Stage.NONE, Stage.WIRE):
+                self._connection.write_through()
                 self._connection.write(message["data"])
             case "rawsse.wire.half_close":
                 self._connection.half_close()

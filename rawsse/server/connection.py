@@ -212,6 +212,11 @@ class Connection(asyncio.Protocol):
         self._written += len(data)
         self._transport.write(data)
 
+    def write_through(self) -> None:
+        """From now on the client counts as behind until the system has taken every byte: no reset can overtake one in our
+        own buffer."""
+        self._transport.set_write_buffer_limits(high=0)
+
     async def drain(self) -> None:
         """Wait until the client has taken enough. Raises `ClientDisconnectedError`."""
         while self.is_write_paused:

@@ -12,7 +12,7 @@ from support.command import ROOT
 
 from rawsse import AsyncClient
 from rawsse.relay import Relay, RunLimits
-from rawsse.replay import Player, Read, RecordedRequest, Recording, shipped_fixtures
+from rawsse.replay import PlayedRequest, Player, Read, Recording, shipped_fixtures
 from rawsse.server import Server
 
 __all__ = ["COMPLETE", "FIXTURES", "Stack", "expected", "message", "recorded", "refusal", "text"]
@@ -73,5 +73,5 @@ class Stack:
         self.base_url = background.enter(Server(relay, port=0, on_shutdown=relay.aclose)).base_url
 
     @property
-    def requests(self) -> list[RecordedRequest]:
+    def requests(self) -> list[PlayedRequest]:
         return self.player.requests

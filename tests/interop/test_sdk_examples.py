@@ -24,7 +24,7 @@ import rawsse.types
 import rawsse.types.beta
 from rawsse.client.parse import strict_schema
 from rawsse.messages import Message, read_partial
-from rawsse.replay import Player, Read, RecordedRequest, Recording
+from rawsse.replay import PlayedRequest, Player, Read, Recording
 from rawsse.server import Server
 
 from .sdk_examples import EXAMPLES, LEFT_OUT, Example, as_it_is, asked, json_as_values, models_alike, on_rawsse
@@ -36,7 +36,7 @@ FOLDER = os.environ.get("RAWSSE_SDK_EXAMPLES")
 
 PLAIN_PRINT = '"""Stands in for the package `rich`."""\n\nfrom builtins import print as print\n'
 
-Run = tuple[str, list[RecordedRequest]]
+Run = tuple[str, list[PlayedRequest]]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from support.clock import run as virtual
 
 from rawsse.errors import ConfigurationError, RecordingError
-from rawsse.replay import Player, Read, RecordedRequest, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import PlayedRequest, Player, Read, Recording, ReplayServer, shipped_fixtures
 from rawsse.replay.player import Sources
 
 FIXTURES = shipped_fixtures()
@@ -208,7 +208,7 @@ def test_only_leaving_ends_an_answer_early() -> None:
 
 
 def test_a_client_that_left_while_it_asked_gets_nothing_and_is_not_remembered() -> None:
-    async def run() -> tuple[list[Message], list[RecordedRequest]]:
+    async def run() -> tuple[list[Message], list[PlayedRequest]]:
         exchange, player = Exchange(), Player(THREE)
         exchange.incoming = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
         await player(exchange.scope, exchange.receive, exchange.send)
@@ -242,8 +242,8 @@ def test_a_web_page_may_read_every_answer_and_its_request_id(path: str) -> None:
 # --- What is remembered ---
 
 
-def requests_after(*exchanges: Exchange, **options: Any) -> list[RecordedRequest]:
-    async def run() -> list[RecordedRequest]:
+def requests_after(*exchanges: Exchange, **options: Any) -> list[PlayedRequest]:
+    async def run() -> list[PlayedRequest]:
         player = Player(THREE, speed=0, **options)
         for exchange in exchanges:
             await player(exchange.scope, exchange.receive, exchange.send)
@@ -260,7 +260,7 @@ def test_requests_are_remembered_without_their_credentials() -> None:
         (b"anthropic-version", b"2023-06-01"),
     ]
     (request,) = requests_after(Exchange(headers=headers, query_string=b"beta=true"))
-    assert request == RecordedRequest(
+    assert request == PlayedRequest(
         "POST", "/v1/messages?beta=true", {"anthropic-version": "2023-06-01"}, {**QUESTION, "stream": True}
     )
 
@@ -387,7 +387,7 @@ def test_a_cut_recording_without_stream_is_no_answer_at_all() -> None:
 
 
 def test_the_server_remembers_what_was_asked() -> None:
-    def talk(server: ReplayServer) -> list[RecordedRequest]:
+    def talk(server: ReplayServer) -> list[PlayedRequest]:
         with post(server, path="/prefix/v1/messages?beta=true"):
             return server.requests
 
@@ -634,7 +634,7 @@ def test_the_tool_runner_of_the_sdk_goes_through_both_turns() -> None:
         """The weather at a place."""
         return f"dry in {place}"
 
-    async def run() -> tuple[list[str], list[RecordedRequest]]:
+    async def run() -> tuple[list[str], list[PlayedRequest]]:
         async with ReplayServer([FIXTURES["tools"], PLAIN]) as server:
             async with anthropic.AsyncAnthropic(base_url=server.base_url, api_key="k") as client:
                 runner = client.beta.messages.tool_runner(**QUESTION, tools=[get_weather])
