@@ -10,18 +10,26 @@ Read in this order:
     pace.py       when the reads of a recording come
     parts.py      a message, written down as a person would say it
     builder.py    a message -> the stream that the API would have sent for it
+    canonical.py  requests that ask the same, made equal
+    difference.py how two JSON values differ, and which is the nearest
+    reply.py      the message in a recording, and the same under another id
+    threads.py    conversations that the server keeps
+    match.py      which recording answers a request
+    turns.py      a conversation as recordings, one for each turn
     answers.py    what a Messages API made of recordings answers
     specs.py      how a fault is written as a text
     faults.py     what may go wrong with an answer, where, and in which requests
     edits.py      another answer in its place; events that are missing, twice, or spoilt
     script.py     an answer as what happens on the wire; broken framing, and a broken network
     player.py     the same as an ASGI application and as a server: pace and pieces
+    fakes.py      the same without a socket, for `AsyncClient(connect=…)`
     check.py      is this a correct stream? Every broken rule, by name and place
     explain.py    the anatomy of a recording, as text
     demo.py       a player that picks the recording by a word in the prompt
 """
 
 from rawsse.replay.check import Finding, Place, Severity, check
+from rawsse.replay.fakes import FakeNetwork, stream_of
 from rawsse.replay.faults import Fault
 from rawsse.replay.pace import Pace, immediate, pace_by, profile, recorded, scaled
 from rawsse.replay.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
@@ -56,6 +64,7 @@ __all__ = [
     "MAX_KEPT_REQUESTS",
     "Chunks",
     "FailingCut",
+    "FakeNetwork",
     "Fault",
     "Finding",
     "Pace",
@@ -91,5 +100,6 @@ __all__ = [
     "shipped_fixtures",
     "sized",
     "smallest_failing_cut",
+    "stream_of",
     "whole",
 ]
