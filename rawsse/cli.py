@@ -191,6 +191,27 @@ def _add_replay(commands: Any) -> None:
     _add_address(parser, 8001)
     _add_speed(parser)
     parser.add_argument("--split", metavar="HOW", help="cut the answer's body: whole, event, bytes, or a size in bytes")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="what goes wrong: NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N], as in 'reset@event=3' (after three events), "
+        "'status=529,retry-after=1 x2' (two requests, then all is well) or 'stall=5@byte=100 x1 after=1' (the second request "
+        "only). A PLACE is head, head=N, byte=N or event=N, from the end if N is negative. May be given several times",
+    )
+    parser.add_argument(
+        "--list-faults", action=_ListFaults, nargs=0, help="list what can be given as --fault, and leave"
+    )
+
+
+class _ListFaults(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from rawsse.replay.specs import FAULTS
+
+        for spec, what in FAULTS.items():
+            _print(f"{spec}\n    {what}")
+        parser.exit()
 
 
 def _add_check(commands: Any) -> None:
@@ -310,7 +331,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     split: int | str | None = arguments.split
     if isinstance(split, str) and split.isascii() and split.isdigit():
         split = int(split)
-    player = Player(arguments.paths, speed=arguments.speed, split=split)
+    player = Player(arguments.paths, speed=arguments.speed, split=split, faults=arguments.fault)
     _log_to_stderr()
     asyncio.run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
     return DONE

@@ -454,6 +454,11 @@ def test_replay_is_a_messages_api_made_of_recordings(capsys: pytest.CaptureFixtu
             2,
             "split must be a size, a function, or one of whole, event, bytes",
         ),
+        (
+            ["replay", str(ROOT / "fixtures"), "--fault", "rest@event=1"],
+            2,
+            "no fault has the name 'rest'; there are reset,",
+        ),
     ],
 )
 def test_demo_and_replay_refuse_what_cannot_work(
@@ -461,6 +466,19 @@ def test_demo_and_replay_refuse_what_cannot_work(
 ) -> None:
     assert main([*arguments, "--port", taken_port]) == code
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"rawsse: {words}")
+
+
+def test_replay_does_faults_that_a_client_gets_over(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = ["--fault", "status=529,retry-after=0.001 x1", "--fault", "reset@event=0 x1 after=1"]
+    with Command("replay", ROOT / "fixtures/plain.sse.jsonl", "--port", "0", "--speed", "0", *faults) as command:
+        assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
+def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["replay", "--list-faults"])
+    assert "stall[=SECONDS]@PLACE\n    silence; without SECONDS for ever\n" in capsys.readouterr().out
 
 
 # --- check and explain -----------------------------------------------------------------------------------------------
