@@ -9,12 +9,13 @@ import json
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from support.answers import ASK, KEY, Connections, Sent, answer, plain
 from support.background import PATIENCE
-from support.streams import ANSWER
+from support.streams import ANSWER, STOP, block, end, start, text_delta
 
 from rawsse import errors
 from rawsse.client import blocking, resources
@@ -114,6 +115,34 @@ def test_a_raw_response_may_bring_a_stream(make: Make) -> None:
 def test_a_raw_response_may_bring_a_count(make: Make) -> None:
     raw = make(plain(b'{"input_tokens": 11}')).messages.with_raw_response.count_tokens(**QUESTION)
     assert raw.parse().input_tokens == 11
+
+
+@dataclass
+class Tea:
+    name: str
+    cups: int
+
+
+def says(text: str) -> bytes:
+    return answer([start(), *block(0, {"type": "text", "text": ""}, text_delta(0, text)), end(), STOP])
+
+
+def test_an_answer_is_parsed_in_the_caller_s_thread(make: Make) -> None:
+    where: list[str] = []
+
+    @dataclass
+    class Watched(Tea):
+        def __post_init__(self) -> None:
+            where.append(threading.current_thread().name)
+
+    message = make(says('{"name": "mint", "cups": 2}')).messages.parse(**ASK, output_format=Watched)
+    assert message.parsed_output == Watched("mint", 2)
+    assert set(where) == {threading.current_thread().name}
+
+
+def test_a_text_that_does_not_fit_is_told(make: Make) -> None:
+    with pytest.raises(errors.OutputFormatError, match="does not fit Tea"):
+        make(says("none")).messages.parse(**ASK, output_format=Tea)
 
 
 def test_models_come_page_after_page(make: Make) -> None:

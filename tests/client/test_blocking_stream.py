@@ -3,6 +3,7 @@ threads and signals may do in the middle of it."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from support.streams import ANSWER, PING, TOOL_CALL, block, block_start, end, st
 
 from rawsse import errors
 from rawsse.client.blocking import Client
-from rawsse.client.blocking_stream import BlockingMessageStream
+from rawsse.client.blocking_stream import BlockingMessageStream, without_waiting
 from rawsse.client.net import FakeStream, Stream
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageDelta, TextDelta, TextEvent
 
@@ -117,6 +118,17 @@ def test_the_message_so_far_is_what_the_caller_has_seen_although_all_of_it_is_he
             so_far = stream.current_message_snapshot
             assert (so_far.text, so_far.stop_reason) == (text, reason)
     assert (text, reason) == ("Hello ☺", "end_turn")
+
+
+def test_a_stream_of_events_has_a_message_so_far_too(make: Make) -> None:
+    events = make(SSE_HEAD + chunked(to_bytes(ANSWER))).messages.create(**ASK, stream=True)
+    texts = [events.current_message_snapshot.text for event in events if event.type == "content_block_delta"]
+    assert texts == ["Hel", "Hello ☺"]
+
+
+def test_what_must_wait_cannot_do_without_a_loop() -> None:
+    with pytest.raises(RuntimeError, match="there was something to wait for"):
+        without_waiting(asyncio.sleep(0))
 
 
 def test_what_is_known_of_a_stream_is_known_here_too(make: Make) -> None:

@@ -146,6 +146,15 @@ def test_a_task_that_exits_does_not_end_the_thread(portal: Portal) -> None:
     assert portal.call(answer) == 42
 
 
+def test_a_loop_that_cannot_be_made_is_told_to_whoever_wanted_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor_is_free() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", no_descriptor_is_free)
+    with pytest.raises(OSError, match="Too many open files"):
+        Portal(nothing)
+
+
 # --- Ending --------------------------------------------------------------------------------------------------------
 
 
