@@ -1,0 +1,91 @@
+"""rawsse.client.raw: an answer together with its response."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from support.answers import ASK, KEY, client_of, head, plain
+from support.clock import run
+from support.streams import ANSWER, to_bytes
+
+from rawsse.client.exchange import Timing
+from rawsse.client.net import FakeStream
+from rawsse.client.raw import RawResponse
+from rawsse.client.stream import EventStream
+from rawsse.http1 import Headers, Response
+from rawsse.messages import Message
+
+LIMITS = {
+    "anthropic_ratelimit_requests_limit": "50",
+    "anthropic_ratelimit_requests_remaining": "49",
+    "anthropic_ratelimit_requests_reset": "2026-01-02T03:04:05Z",
+}
+
+
+def streamed(**fields: str) -> bytes:
+    body = to_bytes(ANSWER)
+    return head(content_type="text/event-stream", content_length=f"{len(body)}", request_id="req_9", **fields) + body
+
+
+def made(**fields: Any) -> RawResponse[str]:
+    headers = Headers([(name.replace("_", "-"), value) for name, value in fields.items()])
+    return RawResponse(Response(200, "OK", headers, "1.1"), "parsed", 1, Timing())
+
+
+def test_a_response_has_a_status_header_fields_and_a_request_id() -> None:
+    raw = made(request_id="req_1", X_Other="b")
+    assert (raw.status_code, raw.request_id, raw.headers["x-other"], raw.retries_taken) == (200, "req_1", "b", 1)
+
+
+def test_a_response_without_a_request_id_has_none() -> None:
+    assert made().request_id is None
+
+
+def test_parsing_gives_what_it_brought() -> None:
+    assert run(made().parse()) == "parsed"
+
+
+def test_the_rate_limits_are_read() -> None:
+    requests = made(**LIMITS).rate_limits.requests
+    assert requests is not None
+    assert (requests.limit, requests.remaining) == (50, 49)
+    assert requests.reset == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert not made().rate_limits
+
+
+def test_its_repr_tells_neither_the_answer_nor_the_time() -> None:
+    assert "parsed" not in repr(made()).replace("parsed=", "")
+    assert "Timing" not in repr(made())
+
+
+def test_a_whole_message_comes_with_its_response() -> None:
+    raw = run(client_of(streamed(**LIMITS)).messages.with_raw_response.create(**ASK))
+    assert type(raw.parsed) is Message
+    assert (raw.parsed.text, raw.request_id, raw.retries_taken) == ("Hello ☺", "req_9", 0)
+    assert raw.rate_limits.requests is not None
+    assert raw.timing.ended == 0
+
+
+def test_events_come_with_their_response_and_are_still_to_be_read() -> None:
+    async def story() -> list[str]:
+        raw = await client_of(streamed()).messages.with_raw_response.create(**ASK, stream=True)
+        assert (raw.status_code, raw.request_id) == (200, "req_9")
+        events = await raw.parse()
+        assert type(events) is EventStream
+        return [event.type async for event in events]
+
+    assert run(story()) == [raw["type"] for raw in ANSWER]
+
+
+def test_a_count_comes_with_its_response() -> None:
+    client = client_of(plain(b'{"input_tokens": 3}', request_id="req_2"))
+    raw = run(client.messages.with_raw_response.count_tokens(model="m", messages=[]))
+    assert (raw.parsed.input_tokens, raw.request_id) == (3, "req_2")
+    assert KEY not in repr(raw)
+
+
+def test_retries_are_counted() -> None:
+    later = FakeStream([plain(b"{}", "529 Later", connection="close")])
+    client = client_of(later, streamed(), max_retries=1)
+    assert run(client.messages.with_raw_response.create(**ASK)).retries_taken == 1
