@@ -22,6 +22,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -242,23 +243,26 @@ def literals(text: str) -> Iterator[Literal]:
 
     Never raises: the text may be cut off, or none. What can be read of it is.
     """
-    path: list[
-        str | int | None
-    ] = []  # for each open object its current key (None before it), for each open array a count
+    # For each open object its current key (None before it), for each open array a count.
+    path: list[str | int | None] = []
     for found in _TOKEN.finditer(text):
         first = found[0][0]
-        if first in "{[":
-            path.append(None if first == "{" else 0)
-        elif first in "}]":
-            del path[-1:]
-        elif first == ",":
-            if path:
-                path[-1] = path[-1] + 1 if isinstance(path[-1], int) else None
-        elif first == '"' and path and path[-1] is None:
+        if first in "{}[],":
+            _move(path, first)
+        elif first == '"' and path[-1:] == [None]:
             path[-1] = JSON_ESCAPES.pattern.sub(lambda escape: _read_json(escape[0]), found[1])
         elif len(path) <= MAX_PATH:
             start, end = found.span(1) if first == '"' else found.span()
             yield Literal(tuple(path), start, end)
+
+
+def _move(path: list[str | int | None], sign: str) -> None:
+    if sign in "{[":
+        path.append(None if sign == "{" else 0)
+    elif sign in "}]":
+        del path[-1:]
+    elif path:
+        path[-1] = path[-1] + 1 if isinstance(path[-1], int) else None
 
 
 # --- What deltas add up to -------------------------------------------------------------------------------------------
@@ -297,22 +301,24 @@ def strands(body: Text) -> Iterator[Strand]:
         values = {item.path: data.text[item.start : item.end] for item in event if len(item.path) == 1}
         message += values.get(("type",)) == "message_start"
         block = values.get(("index",), "")
-        for item in event:
-            if item.path[-1:] == ("type",) or data.text[item.start - 1 : item.start] != '"':
-                continue  # the same for all, or a number
+        for item in filter(partial(_may_be_a_piece, data), event):
             for key, name in _places(item.path, block):
                 strand = found.setdefault((message, *key), Strand(name))
                 strand.parts.append(_decoded(data, item))
                 strand.events.append(number)
                 strand.blocks.add(block)
-    whole = [strand for key, strand in found.items() if key[1] == "text"]
-    yield from (strand for key, strand in found.items() if key[1] != "text")
-    yield from (strand for strand in whole if len(strand.blocks) > 1)
+    yield from (strand for (_, kind, *_), strand in found.items() if kind != "text")
+    yield from (strand for (_, kind, *_), strand in found.items() if kind == "text" and len(strand.blocks) > 1)
 
 
 def event_starts(body: Text) -> list[int]:
     """The byte at which each event of a stream begins."""
     return [body.byte(start) for start, _ in _events(body)]
+
+
+def _may_be_a_piece(data: Text, item: Literal) -> bool:
+    is_string = data.text[item.start - 1 : item.start] == '"'
+    return is_string and item.path[-1:] != ("type",)
 
 
 def _places(path: tuple[str | int | None, ...], block: str) -> Iterator[tuple[tuple[object, ...], str]]:
