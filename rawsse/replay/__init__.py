@@ -31,6 +31,7 @@ Read in this order:
 from rawsse.replay.check import Finding, Place, Severity, check
 from rawsse.replay.fakes import FakeNetwork, stream_of
 from rawsse.replay.faults import Fault
+from rawsse.replay.match import Match, Miss
 from rawsse.replay.pace import Pace, immediate, pace_by, profile, recorded, scaled
 from rawsse.replay.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
 from rawsse.replay.recording import (
@@ -58,6 +59,7 @@ from rawsse.replay.splits import (
     smallest_failing_cut,
     whole,
 )
+from rawsse.replay.turns import ToolResults, turns
 
 __all__ = [
     "FORMAT_VERSION",
@@ -67,6 +69,8 @@ __all__ = [
     "FakeNetwork",
     "Fault",
     "Finding",
+    "Match",
+    "Miss",
     "Pace",
     "Place",
     "PlayedRequest",
@@ -79,6 +83,7 @@ __all__ = [
     "Secret",
     "Severity",
     "Split",
+    "ToolResults",
     "as_recorded",
     "by_event",
     "byte_by_byte",
@@ -101,5 +106,6 @@ __all__ = [
     "sized",
     "smallest_failing_cut",
     "stream_of",
+    "turns",
     "whole",
 ]

@@ -9,7 +9,8 @@ This file knows pieces, whose turn a fault is, and what is remembered of a reque
     server.requests[0].body                                                # what the client asked
 
 `POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer comes as one JSON message.
-Several recordings take turns. A recorded HTTP error is answered as it was, and a recording that was cut ends in a cut
+Several recordings take turns, unless `match` says otherwise (`match.py`); a request that no recording answers is told the
+nearest one, and `misses` has it. A recorded HTTP error is answered as it was, and a recording that was cut ends in a cut
 connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No key is asked for, and none is remembered.
 
 `faults` are what goes wrong: `[Fault.status(529).times(2), "reset@event=3 x1 after=2"]`. They are counted in the requests to
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.replay.answers import Answer, Repertoire, error_answer
 from rawsse.replay.edits import edited, replacement
 from rawsse.replay.faults import Fault
+from rawsse.replay.match import Match, Miss
 from rawsse.replay.recording import RecordedRequest, Recording, find_recordings
 from rawsse.replay.script import Act, Script, coded, is_cutting, needs_wire, recut, script
 from rawsse.replay.splits import Split, split_by
@@ -54,6 +57,8 @@ Faults: TypeAlias = Iterable[Fault | str]
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
+log = logging.getLogger("rawsse.replay")
+
 _WIRE = "rawsse.wire"
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 # A web page elsewhere may ask, too: there is nothing here to be stolen or spent.
@@ -72,7 +77,8 @@ class Player:
 
     `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes on the
     wire; `faults` are what goes wrong; see the top of this file, and `Split` for what they may be. Segments, and the faults of
-    framing and network, need `rawsse.server`. `sleep` is how it waits.
+    framing and network, need `rawsse.server`. `sleep` is how it waits. `match`: turns, sequence, request, name, or a function
+    of the request's body (`match.py`). `threads`: keep message threads instead of refusing them (`threads.py`).
     Raises `ConfigurationError` and `RecordingError`.
     """
 
@@ -84,6 +90,8 @@ class Player:
         split: Split | None = None,
         segments: Split | None = None,
         faults: Faults = (),
+        match: Match = "turns",
+        threads: bool = False,
         sleep: Sleep = asyncio.sleep,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_kept_requests: int = MAX_KEPT_REQUESTS,
@@ -91,7 +99,7 @@ class Player:
         if not 0 <= speed < float("inf"):
             raise ConfigurationError(f"speed must be 0 (no waiting) or more, not {speed}")
         self.requests: list[PlayedRequest] = []
-        self.repertoire = Repertoire(_load(recordings))
+        self.repertoire = Repertoire(_load(recordings), match=match, threads=threads, on_miss=_log)
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
@@ -102,6 +110,16 @@ class Player:
         self._count = 0
         self._questions = 0  # requests to /v1/messages
         self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part, should they come again
+
+    @property
+    def misses(self) -> list[Miss]:
+        """The last requests that no recording answered."""
+        return self.repertoire.misses
+
+    @property
+    def unplayed(self) -> list[Recording]:
+        """The recordings that have not been played yet."""
+        return self.repertoire.unplayed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -224,11 +242,22 @@ class ReplayServer:
         split: Split | None = None,
         segments: Split | None = None,
         faults: Faults = (),
+        match: Match = "turns",
+        threads: bool = False,
         sleep: Sleep = asyncio.sleep,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        self.player = Player(recordings, speed=speed, split=split, segments=segments, sleep=sleep)
+        self.player = Player(
+            recordings,
+            speed=speed,
+            split=split,
+            segments=segments,
+            faults=faults,
+            match=match,
+            threads=threads,
+            sleep=sleep,
+        )
         self._server = Server(self.player, host, port)
 
     @property
@@ -241,12 +270,26 @@ class ReplayServer:
         """The last requests that came, without their credentials, and the faults that their answers had."""
         return self.player.requests
 
+    @property
+    def misses(self) -> list[Miss]:
+        """The last requests that no recording answered."""
+        return self.player.misses
+
+    @property
+    def unplayed(self) -> list[Recording]:
+        """The recordings that have not been played yet."""
+        return self.player.unplayed
+
     async def __aenter__(self) -> ReplayServer:
         await self._server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._server.shutdown(0)  # a test is over: nobody waits for the rest of an answer
+
+
+def _log(miss: Miss) -> None:
+    log.warning("%s", miss.message)  # the client may keep the error's words to itself
 
 
 def _load(sources: Sources) -> list[Recording]:
