@@ -6,6 +6,11 @@ API, and what both official SDKs need. It refuses to know how to repair it.
     for finding in check(Recording.load("answer.sse.jsonl")):
         print(finding)          # error at byte 812, event 9: event-order: content_block_delta may not come after message_stop
 
+    checker = Checker()         # the same for a stream that is still coming
+    while data := await reader.read(65536):
+        print(*checker.feed(data), sep="\n")
+    print(*checker.close(), sep="\n")
+
 An `error` breaks some reader, or loses something. A `warning` is what real streams do not do. A `note` is only worth knowing:
 types that this version does not know, for example, since the API may add new ones at any time. `RULES` says what each rule
 asks for.
@@ -14,7 +19,7 @@ asks for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -28,16 +33,18 @@ from rawsse.messages import (
     MessageBuilder,
     MessageDelta,
     MessageStart,
+    SignatureDelta,
     StreamEvent,
+    ThinkingDelta,
     UnknownDelta,
     UnknownEvent,
 )
 from rawsse.messages.content import KNOWN_BLOCK_TYPES
-from rawsse.replay.recording import Recording
+from rawsse.replay.recording import End, Recording
 from rawsse.replay.scrub import find_secrets
-from rawsse.sse import Decoder, Event
+from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
-__all__ = ["RULES", "Finding", "Place", "Severity", "check"]
+__all__ = ["MAX_SEARCHED_BYTES", "RULES", "Checker", "Finding", "Place", "Severity", "check"]
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
@@ -60,7 +67,7 @@ RULES: Mapping[str, str] = {
     "message-usage": "message_start and message_delta have a usage with output_tokens: both official SDKs fail without.",
     "block-input": "A tool's input is a JSON object when its block ends.",
     "block-open": "Every block is closed before message_delta.",
-    "block-signature": "A block of thinking has a signature: without one it cannot be sent back.",
+    "block-signature": "A block of thinking ends with its one signature: without it, it cannot be sent back.",
     "block-result": "A server tool's result names a call that came before it.",
     "stream-end": "The stream ends with message_stop, or with an error event.",
     "limit": "Nothing is larger than the limits of rawsse.",
@@ -87,7 +94,12 @@ _MESSAGE_FIELDS: Mapping[str, type] = {
     "content": list,
     "usage": dict,
 }
-_LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
+_SSE_TYPE = "text/event-stream"
+_MARK = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+MAX_SEARCHED_BYTES = 16 * 1024 * 1024
+"""How much of a stream a `Checker` keeps, to look for secrets at its end: the texts that may hold one come in many deltas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +129,57 @@ class Finding:
 def check(stream: bytes | Recording) -> list[Finding]:
     """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream."""
     recording = Recording.from_sse(stream) if isinstance(stream, bytes) else stream
-    checker = _Checker()
-    if recording.status != 200:
-        checker.check_refusal(recording)
-    else:
-        checker.check_head(recording)
-        checker.check_body(recording.body)
-        if recording.end != "clean":
-            checker.find("http-end", f"the recording ends with {recording.end!r}", "warning")
-    return sorted(checker.findings + _secrets(recording), key=lambda finding: finding.where.byte)
+    kind = next((value for name, value in recording.headers.items() if name.lower() == "content-type"), "")
+    checker = Checker(recording.status, kind, max_searched_bytes=0)
+    findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording)
+    return sorted(findings, key=lambda finding: finding.where.byte)
 
 
-def _secrets(recording: Recording) -> list[Finding]:
-    found = find_secrets(recording)
+def _secrets(searched: Recording | bytes) -> list[Finding]:
+    found = find_secrets(searched)
     return [Finding("secret", Place(secret.byte, secret.event), str(secret), "error") for secret in found]
 
 
-class _Checker:
-    """Reads a stream line by line, since every finding needs its place, and gathers the findings."""
+class _Lines:
+    """Cuts bytes into lines as they come, and knows where each begins. A CR ends its line at once, as in the decoder."""
 
     def __init__(self) -> None:
-        self.findings: list[Finding] = []
+        self.start = 0  # of the line whose end has not come
+        self.rest = bytearray()
+        self._after_return = False
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        if self._after_return and data.startswith(b"\n"):
+            data = data[1:]
+            self.start += 1
+        elif not data:
+            return []
+        lines, at = [], 0
+        for found in _LINE_END.finditer(data):
+            line = bytes(self.rest + data[at : found.start()])
+            lines.append((self.start, line))
+            self.start += len(line) + len(found[0])
+            self.rest.clear()
+            at = found.end()
+        self.rest += data[at:]
+        self._after_return = data.endswith(b"\r")
+        return lines
+
+
+class Checker:
+    """Checks one stream as it comes: `feed` and `close` return the findings that are new. The order is that of the stream.
+
+    `status` and `content_type` are the response's, if they are known. Secrets are looked for by `close`, in the first
+    `max_searched_bytes` of the body.
+    """
+
+    def __init__(
+        self, status: int = 200, content_type: str = _SSE_TYPE, *, max_searched_bytes: int = MAX_SEARCHED_BYTES
+    ) -> None:
+        self._findings: list[Finding] = []
+        self._max_searched_bytes = max_searched_bytes
+        self._kept = bytearray()
+        self._lines = _Lines()
         self._builder = MessageBuilder(strict=False)
         self._decoder = Decoder()
         self._byte = 0  # where the event at hand began
@@ -145,67 +187,94 @@ class _Checker:
         self._fields: set[bytes] = set()  # of the event at hand
         self._calls: set[str] = set()  # ids of the tool calls so far
         self._closed: set[int] = set()  # indices of the blocks that have ended
+        self._signed: set[int] = set()  # indices of the blocks that have a signature
+        self._is_refusal = status != 200
+        self._is_over = False
+        self._check_head(status, content_type)
 
-    def find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
+    def feed(self, data: bytes) -> list[Finding]:
+        """Take the next bytes of the body, cut anywhere; return what they break."""
+        room = MAX_SEARCHED_BYTES if self._is_refusal else self._max_searched_bytes
+        self._kept += data[: max(0, room - len(self._kept))]
+        if not self._is_refusal and not self._is_over:
+            self._within_limits(lambda: self._check_lines(data))
+        return self._taken()
+
+    def close(self, end: End = "clean") -> list[Finding]:
+        """Tell how the body ended; return what is missing, and the secrets that were in it."""
+        if self._is_refusal:
+            self._check_refusal()
+        elif not self._is_over:
+            self._within_limits(self._check_end)
+        if not self._is_refusal and end != "clean":
+            self._find("http-end", f"the recording ends with {end!r}", "warning")
+        self._is_over = True
+        return self._taken() + (_secrets(bytes(self._kept)) if self._max_searched_bytes else [])
+
+    def _find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
         """Note a finding, at the event at hand or at `byte`."""
         assert rule in RULES  # noqa: S101
         place = Place(self._byte if byte is None else byte, self._event)
-        self.findings.append(Finding(rule, place, text, severity))
+        self._findings.append(Finding(rule, place, text, severity))
+
+    def _taken(self) -> list[Finding]:
+        taken, self._findings = self._findings, []
+        return taken
+
+    def _within_limits(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except LimitExceededError as exc:
+            self._find("limit", exc.message)
+            self._is_over = True
 
     # --- HTTP ---
 
-    def check_refusal(self, recording: Recording) -> None:
-        self.find("http-status", f"the status is {recording.status}", "note")
-        if not re.search(rb'"type"\s*:\s*"error"', recording.body):
-            self.find("http-status", f"the body is no error of the API: {quote(recording.body)}", "warning")
+    def _check_head(self, status: int, content_type: str) -> None:
+        if status != 200:
+            self._find("http-status", f"the status is {status}", "note")
+        elif content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
+            self._find("http-type", f"the content type is {quote(content_type)}", "warning")
 
-    def check_head(self, recording: Recording) -> None:
-        headers = {name.lower(): value for name, value in recording.headers.items()}
-        kind = headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() != "text/event-stream":
-            self.find("http-type", f"the content type is {quote(kind)}", "warning")
+    def _check_refusal(self) -> None:
+        if not re.search(rb'"type"\s*:\s*"error"', self._kept):
+            self._find("http-status", f"the body is no error of the API: {quote(bytes(self._kept))}", "warning")
 
     # --- Server-sent events ---
 
-    def check_body(self, data: bytes) -> None:
-        if data.startswith(b"\xef\xbb\xbf"):
-            self.find("sse-mark", "the stream begins with a byte order mark", "warning")
-        try:
-            for found in _LINE.finditer(data):
-                self._check_line(found[1], found[0], found.start())
-        except LimitExceededError as exc:
-            self.find("limit", exc.message)
-            return
-        self._byte = len(data)
-        if pending := self._decoder.close():
-            self.find("sse-cut", f"the stream ends inside an event: {quote(pending)}")
-        self._check_end()
+    def _check_lines(self, data: bytes) -> None:
+        for start, line in self._lines.feed(data):
+            self._check_line(line, start)
+            for event in self._decoder.feed(line + b"\n"):
+                self._check_event(event)
+            if not line and self._fields:
+                self._end_event()
+        if len(self._lines.rest) > MAX_EVENT_BYTES:
+            self._decoder.feed(bytes(self._lines.rest))  # which refuses it: no line may make us keep more
 
-    def _check_line(self, line: bytes, with_end: bytes, at: int) -> None:
+    def _check_line(self, line: bytes, at: int) -> None:
+        if at == 0 and line.startswith(_MARK):
+            self._find("sse-mark", "the stream begins with a byte order mark", "warning")
         if line and not self._fields:
             self._byte, self._event = at, self._event + 1
         if line:
             self._check_field(line, at)
-        for event in self._decoder.feed(with_end):
-            self._check_event(event)
-        if not line and self._fields:
-            self._end_event()
 
     def _check_field(self, line: bytes, at: int) -> None:
-        name = line.removeprefix(b"\xef\xbb\xbf" if at == 0 else b"").partition(b":")[0]
+        name = line.removeprefix(_MARK if at == 0 else b"").partition(b":")[0]
         self._fields.add(name)
         if name in (b"id", b"retry"):
-            self.find("sse-field", f"the field {name.decode()} means nothing here", "note", at)
+            self._find("sse-field", f"the field {name.decode()} means nothing here", "note", at)
         elif name not in (b"event", b"data", b""):
-            self.find("sse-field", f"there is no field {quote(name)}", "warning", at)
+            self._find("sse-field", f"there is no field {quote(name)}", "warning", at)
         try:
             line.decode()
         except UnicodeDecodeError as exc:
-            self.find("sse-utf8", f"{quote(line[exc.start : exc.end])} is no UTF-8", "error", at + exc.start)
+            self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is no UTF-8", "error", at + exc.start)
 
     def _end_event(self) -> None:
         if b"data" not in self._fields and self._fields & {b"event", b"id"}:
-            self.find("sse-empty", "an event without data")
+            self._find("sse-empty", "an event without data")
         if b"data" not in self._fields:
             self._event -= 1  # it was none
         self._fields = set()
@@ -217,17 +286,17 @@ class _Checker:
         try:
             event = self._builder.feed(sse)
         except EventDataError as exc:
-            self.find("event-data", exc.message)
+            self._find("event-data", exc.message)
             return
         if event is None:
-            self.find("event-done", "the end mark [DONE] is not the Messages API's", "note")
+            self._find("event-done", "the end mark [DONE] is not the Messages API's", "note")
             return
         if b"event" not in self._fields:
-            self.find("event-name", f"{quote(event.type)} has no event line")
+            self._find("event-name", f"{quote(event.type)} has no event line")
         elif sse.event != event.type:
-            self.find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
+            self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
         for deviation in self._builder.deviations[known:]:
-            self.find("event-order", deviation.rule)
+            self._find("event-order", deviation.rule)
         self._check_kind(event)
 
     def _check_kind(self, event: StreamEvent) -> None:
@@ -237,7 +306,9 @@ class _Checker:
             case ContentBlockStart():
                 self._check_block(event.raw["content_block"])
             case ContentBlockDelta(delta=UnknownDelta()):
-                self.find("event-unknown", f"a delta of type {_type(event.raw['delta'])}", "note")
+                self._find("event-unknown", f"a delta of type {_type(event.raw['delta'])}", "note")
+            case ContentBlockDelta(delta=SignatureDelta() | ThinkingDelta()):
+                self._check_signed(event.raw["index"], event.raw["delta"]["type"])
             case ContentBlockStop():
                 self._check_whole_block(event.raw["index"])
             case MessageDelta():
@@ -245,31 +316,40 @@ class _Checker:
             case ErrorEvent():
                 self._check_error(event.raw["error"])
             case UnknownEvent():
-                self.find("event-unknown", f"an event of type {quote(event.type)}", "note")
+                self._find("event-unknown", f"an event of type {quote(event.type)}", "note")
 
     def _check_message(self, message: dict[str, Any]) -> None:
         for name, wanted in _MESSAGE_FIELDS.items():
             if not isinstance(message.get(name), wanted):
-                self.find("message-fields", f"message_start has a message without {name!r}")
+                self._find("message-fields", f"message_start has a message without {name!r}")
         self._check_usage("message_start", message.get("usage"))
+        self._closed |= set(
+            range(len(self._blocks()))
+        )  # an answer that goes on from a tool call begins with whole blocks
 
     def _check_usage(self, kind: str, usage: Any) -> None:
         if not isinstance(usage, dict) or type(usage.get("output_tokens")) is not int:
-            self.find("message-usage", f"{kind} has no usage with output_tokens")
+            self._find("message-usage", f"{kind} has no usage with output_tokens")
 
     def _check_block(self, block: dict[str, Any]) -> None:
         self._check_known("a block of type", block.get("type"), KNOWN_BLOCK_TYPES)
         if isinstance(call := block.get("id"), str):
             self._calls.add(call)
         if "tool_use_id" in block and (named := str(block["tool_use_id"])) not in self._calls:
-            self.find("block-result", f"a result for {quote(named)}, which was not called", "warning")
+            self._find("block-result", f"a result for {quote(named)}, which was not called", "warning")
 
     def _check_known(self, what: str, value: Any, known: frozenset[str]) -> None:
         """New names may come at any time; what is no name at all breaks readers."""
         if not isinstance(value, str):
-            self.find("event-data", f"{what} {quote(repr(value))}, which is no string")
+            self._find("event-data", f"{what} {quote(repr(value))}, which is no string")
         elif value not in known:
-            self.find("event-unknown", f"{what} {quote(value)}", "note")
+            self._find("event-unknown", f"{what} {quote(value)}", "note")
+
+    def _check_signed(self, index: int, kind: str) -> None:
+        if index in self._signed:
+            self._find("block-signature", f"{kind} came after the signature of block {index}", "warning")
+        elif kind == "signature_delta":
+            self._signed.add(index)
 
     def _check_whole_block(self, index: int) -> None:
         self._closed.add(index)
@@ -278,37 +358,43 @@ class _Checker:
             return  # an event-order finding has said so
         block = blocks[index]
         if not block.complete or ("input" in block and not isinstance(block["input"], dict)):
-            self.find("block-input", f"the input of block {index} is no JSON object: {quote(block.input_text)}")
+            self._find("block-input", f"the input of block {index} is no JSON object: {quote(block.input_text)}")
         if block.get("type") == "thinking" and not block.get("signature"):
-            self.find("block-signature", f"the thinking of block {index} has no signature", "warning")
+            self._find("block-signature", f"the thinking of block {index} has no signature", "warning")
 
     def _check_message_delta(self, event: dict[str, Any]) -> None:
         delta = event.get("delta")
         if not isinstance(delta, dict):
-            self.find("event-data", "message_delta has no 'delta' that is an object")
+            self._find("event-data", "message_delta has no 'delta' that is an object")
             return
         self._check_usage("message_delta", event.get("usage"))
         if (reason := delta.get("stop_reason")) is not None:
             self._check_known("the stop reason", reason, STOP_REASONS)
-        for index, block in enumerate(self._blocks()):
-            if not block.complete and index not in self._closed:
-                self.find("block-open", f"block {index} is still open", "note")
+        for index in range(len(self._blocks())):
+            if index not in self._closed:
+                self._find("block-open", f"block {index} is still open", "note")
 
     def _blocks(self) -> list[Block]:
         return self._builder.message.content if self._builder.message else []
 
     def _check_error(self, error: dict[str, Any]) -> None:
-        self.find("event-error", f"an error event, {_type(error)}: {quote(str(error.get('message')))}", "note")
+        self._find("event-error", f"an error event, {_type(error)}: {quote(str(error.get('message')))}", "note")
         if not isinstance(error.get("type"), str) or not isinstance(error.get("message"), str):
-            self.find("event-data", "an error without type or message")
+            self._find("event-data", "an error without type or message")
 
     def _check_end(self) -> None:
+        start, rest = self._lines.start, bytes(self._lines.rest)
+        self._check_line(rest, start)
+        self._decoder.feed(rest)
+        self._byte = start + len(rest)
+        if pending := self._decoder.close():
+            self._find("sse-cut", f"the stream ends inside an event: {quote(pending)}")
         if self._builder.is_done or self._builder.error is not None:
             return
         if self._builder.is_complete:
-            self.find("stream-end", "message_stop is missing; the stop reason has come", "warning")
+            self._find("stream-end", "message_stop is missing; the stop reason has come", "warning")
         else:
-            self.find("stream-end", f"the stream ends {self._builder.state.value}, before message_stop")
+            self._find("stream-end", f"the stream ends {self._builder.state.value}, before message_stop")
 
 
 def _type(value: dict[str, Any]) -> str:

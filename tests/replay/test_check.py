@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from rawsse.replay import Place, Read, RecordedRequest, Recording, check, find_recordings, shipped_fixtures
-from rawsse.replay.check import RULES, Severity
+from rawsse.replay import (
+    Place,
+    Read,
+    RecordedRequest,
+    Recording,
+    by_event,
+    check,
+    every_split,
+    find_recordings,
+    shipped_fixtures,
+)
+from rawsse.replay.check import RULES, Checker, Severity
 
 REAL = Path(os.environ.get("RAWSSE_RECORDINGS", Path(__file__).parents[3] / "shared" / "recordings"))
 
@@ -260,12 +273,156 @@ def test_a_key_in_an_http_error_is_one_too() -> None:
     assert [finding.rule for finding in check(recording)] == ["http-status", "secret"]
 
 
-# --- All together ---
+# --- Streams that are still coming ---
 
 
-def test_every_rule_has_a_test() -> None:
-    text = Path(__file__).read_text("utf-8")
-    assert [rule for rule in RULES if f'"{rule}"' not in text] == []
+def test_a_finding_comes_with_the_line_that_shows_it() -> None:
+    checker = Checker()
+    assert checker.feed(START) == []
+    assert [finding.rule for finding in checker.feed(b"evnt: x\n")] == ["sse-field"]
+    assert checker.feed(DELTA[:-1]) == []
+    assert [finding.rule for finding in checker.feed(DELTA[-1:])] == ["event-order"]
+    assert [finding.rule for finding in checker.close()] == ["stream-end"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_findings_and_places_are_the_same_however_the_stream_is_cut(end: bytes) -> None:
+    stream = b"\xef\xbb\xbf" + START + b"id: 1\n" + PING + DELTA.replace(b"Hi", b"\xc3") + b": cut"
+    stream = stream.replace(b"\n", end)
+    expected = check(stream)
+    assert {finding.rule for finding in expected} == {
+        "sse-mark", "sse-field", "sse-utf8", "event-order", "sse-cut", "stream-end"
+    }  # fmt: skip
+    for chunks in every_split(stream):
+        checker = Checker()
+        found = [finding for chunk in (*chunks, b"") for finding in checker.feed(chunk)] + checker.close()
+        assert sorted(found, key=lambda finding: finding.where.byte) == expected
+
+
+def test_an_endless_line_is_given_up_at_the_limit_and_not_when_it_ends() -> None:
+    checker = Checker(max_searched_bytes=0)
+    assert checker.feed(b"data: " + b"x" * (16 * 1024 * 1024 - 6)) == []
+    assert [finding.rule for finding in checker.feed(b"x")] == ["limit"]
+    assert checker.feed(b"x" * 100) == []
+    assert checker.close() == []
+
+
+def test_secrets_in_a_live_stream_are_found_at_its_end_as_far_as_it_was_kept() -> None:
+    def rules_with(limit: int) -> list[str]:
+        checker = Checker(max_searched_bytes=limit)
+        return [finding.rule for finding in checker.feed(GOOD.replace(b"Hi", KEY)) + checker.close()]
+
+    assert rules_with(10_000) == ["secret"]
+    assert rules_with(100) == []
+
+
+def test_a_refusal_is_judged_when_it_is_whole() -> None:
+    checker = Checker(503, "text/plain")
+    assert [finding.text for finding in checker.feed(b"upstream")] == ["the status is 503"]
+    assert [finding.text for finding in checker.close("cut")] == ["the body is no error of the API: b'upstream'"]
+
+
+# --- One rule broken, and no other ---
+
+ERROR = b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"Oops"}}\n\n'
+ONLY: list[tuple[str, bytes | Recording]] = [
+    ("http-status", Recording(status=529, reads=(Read(0.0, b'{"type": "error"}'),))),
+    ("http-type", Recording(headers={}, reads=(Read(0.0, GOOD),))),
+    ("http-end", Recording(reads=(Read(0.0, GOOD),), end="client_closed")),
+    ("sse-mark", b"\xef\xbb\xbf" + GOOD),
+    ("sse-utf8", GOOD.replace(b"Hi", b"H\xc3")),
+    ("sse-field", GOOD.replace(b"event: ping", b"event: ping\nevnt: x")),
+    ("sse-empty", GOOD + b"event: ping\n\n"),
+    ("sse-cut", GOOD + PING[:-1]),
+    ("event-name", GOOD.replace(b"event: ping\n", b"")),
+    ("event-data", GOOD + PING.replace(b"ping", b"message_stop").replace(b'{"type": "message_stop"}', b"{")),
+    ("event-done", GOOD + b"event: x\ndata: [DONE]\n\n"),
+    ("event-unknown", GOOD.replace(b"ping", b"pong")),
+    ("event-order", GOOD + LAST),
+    ("event-error", START + ERROR),
+    ("message-fields", GOOD.replace(b'"model":"m",', b"")),
+    ("message-usage", GOOD.replace(b',"output_tokens":1', b"")),
+    ("block-input", START + TOOL + tool_input("[1]") + STOP + END + LAST),
+    ("block-open", START + BLOCK + DELTA + END + LAST),
+    ("block-signature", START + THINKING + STOP + END + LAST),
+    ("block-result", START + SEARCH + STOP + END + LAST),
+    ("stream-end", GOOD.removesuffix(LAST)),
+    ("limit", START + b"data: " + b"x" * (16 * 1024 * 1024)),
+    ("secret", GOOD.replace(b"Hi", KEY)),
+]
+
+
+@pytest.mark.parametrize(("rule", "stream"), ONLY, ids=[rule for rule, _ in ONLY])
+def test_each_rule_can_be_broken_alone(rule: str, stream: bytes | Recording) -> None:
+    assert {finding.rule for finding in check(stream)} == {rule}
+
+
+def test_every_rule_has_a_stream_that_breaks_it_alone() -> None:
+    assert [rule for rule, _ in ONLY] == list(RULES)
+
+
+# --- Every event of every recording dropped, doubled, swapped ---
+
+# Nothing in the protocol numbers the deltas within a block, or counts pings; and message_delta, whose counts are cumulative,
+# may come again. Of a tool's input the checker sees what is no JSON any more.
+UNSEEN = {
+    *(
+        f"{how} {kind}"
+        for how in ("drop", "double")
+        for kind in ("ping", "text", "thinking", "citations", "input_json")
+    ),
+    *(f"swap {kind} {kind}" for kind in ("text", "thinking", "input_json")),
+    "swap citations text",
+    "swap text citations",
+    "double message_delta",
+}
+
+
+def kind_of(event: bytes) -> str:
+    data = json.loads(event.partition(b"data: ")[2])
+    kind: str = data["delta"]["type"].removesuffix("_delta") if "index" in data and "delta" in data else data["type"]
+    return kind
+
+
+def mutations(events: tuple[bytes, ...]) -> Iterator[tuple[str, bytes]]:
+    for at, event in enumerate(events):
+        yield f"drop {kind_of(event)}", b"".join(events[:at] + events[at + 1 :])
+        yield f"double {kind_of(event)}", b"".join(events[: at + 1] + events[at:])
+    for at, (first, second) in enumerate(pairwise(events)):
+        kinds = f"swap {kind_of(first)} {kind_of(second)}"
+        if "ping" not in kinds and first != second:
+            yield kinds, b"".join((*events[:at], second, first, *events[at + 2 :]))
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_fixtures()) - {"cut"}))
+def test_every_mutation_that_the_protocol_lets_a_reader_see_breaks_a_rule(name: str) -> None:
+    body = shipped_fixtures()[name].body
+    before = {finding.rule for finding in check(body)}
+    unseen = {how for how, mutant in mutations(by_event(body)) if not {f.rule for f in check(mutant)} - before}
+    assert unseen - UNSEEN == set()
+
+
+def test_a_tool_input_that_lost_a_part_of_its_json_breaks_a_rule() -> None:
+    call = START + TOOL + tool_input('{\\"a\\":') + tool_input("1}") + STOP + END + LAST
+    assert check(call) == []
+    assert [finding.rule for finding in check(call.replace(tool_input("1}"), b""))] == ["block-input"]
+
+
+SIGNATURE = DELTA.replace(b'{"type":"text_delta","text":"Hi"}', b'{"type":"signature_delta","signature":"s"}')
+THOUGHT = DELTA.replace(b'{"type":"text_delta","text":"Hi"}', b'{"type":"thinking_delta","thinking":"s"}')
+
+
+@pytest.mark.parametrize(("more", "kind"), [(SIGNATURE, "signature_delta"), (THOUGHT, "thinking_delta")])
+def test_a_signature_comes_once_and_last(more: bytes, kind: str) -> None:
+    assert check(START + THINKING + THOUGHT + SIGNATURE + STOP + END + LAST) == []
+    assert found(START + THINKING + SIGNATURE + more + STOP + END + LAST) == [
+        ("warning", "block-signature", f"{kind} came after the signature of block 0")
+    ]
+
+
+def test_an_answer_that_goes_on_from_a_tool_call_begins_with_blocks_that_are_closed() -> None:
+    begun = START.replace(b'"content":[]', b'"content":[{"type":"tool_use","id":"t","name":"f","input":{}}]')
+    assert check(begun + END + LAST) == []
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
