@@ -294,11 +294,13 @@ class Exchange:
         before = self.timing.elapsed()
         silence = self._alarm(SilenceTimeoutError)
         content = self._alarm(ContentTimeoutError, spent=self._waited_for_content)
-        await self._receive(content if content.at < silence.at else silence)
-        gap = self.timing.elapsed() - before
-        self._waited_for_content += gap
-        if gap > self.timing.longest_gap:
-            self.timing.longest_gap = gap
+        try:
+            await self._receive(content if content.at < silence.at else silence)
+        finally:  # a wait that was in vain is the one that matters
+            gap = self.timing.elapsed() - before
+            self._waited_for_content += gap
+            if gap > self.timing.longest_gap:
+                self.timing.longest_gap = gap
 
     def _alarm(self, error: type[APITimeoutError], *, spent: float = 0.0) -> _Alarm:
         """When the clock that raises `error` runs out, or that of the whole call if it does so first."""
