@@ -24,11 +24,12 @@ Read in this order:
     player.py     the same as an ASGI application and as a server: pace and pieces
     fakes.py      the same without a socket, for `AsyncClient(connect=…)`
     check.py      is this a correct stream? Every broken rule, by name and place
+    timeline.py   what came when: reads, lines, events, message, and the figures
     explain.py    the anatomy of a recording, as text
     demo.py       a player that picks the recording by a word in the prompt
 """
 
-from rawsse.replay.check import Finding, Place, Severity, check
+from rawsse.replay.check import Checker, Finding, Place, Severity, check
 from rawsse.replay.fakes import FakeNetwork, stream_of
 from rawsse.replay.faults import Fault
 from rawsse.replay.match import Match, Miss
@@ -64,6 +65,7 @@ from rawsse.replay.turns import ToolResults, turns
 __all__ = [
     "FORMAT_VERSION",
     "MAX_KEPT_REQUESTS",
+    "Checker",
     "Chunks",
     "FailingCut",
     "FakeNetwork",
