@@ -10,6 +10,7 @@ Read in this order:
     pace.py       when the reads of a recording come
     parts.py      a message, written down as a person would say it
     builder.py    a message -> the stream that the API would have sent for it
+    rewrites.py   the same events in other bytes, as gateways send them
     canonical.py  requests that ask the same, made equal
     difference.py how two JSON values differ, and which is the nearest
     reply.py      the message in a recording, and the same under another id
@@ -29,11 +30,24 @@ Read in this order:
     demo.py       a player that picks the recording by a word in the prompt
 """
 
+from rawsse.replay.builder import Break, Fragments, cut, error, error_recording, recording_of
 from rawsse.replay.check import Checker, Finding, Place, Severity, check
 from rawsse.replay.fakes import FakeNetwork, stream_of
 from rawsse.replay.faults import Fault
 from rawsse.replay.match import Match, Miss
 from rawsse.replay.pace import Pace, immediate, pace_by, profile, recorded, scaled
+from rawsse.replay.parts import (
+    answer,
+    citation,
+    mcp_tool_use,
+    redacted_thinking,
+    server_tool_result,
+    server_tool_use,
+    text,
+    thinking,
+    tool_use,
+    web_search_result,
+)
 from rawsse.replay.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
 from rawsse.replay.recording import (
     FORMAT_VERSION,
@@ -43,6 +57,7 @@ from rawsse.replay.recording import (
     find_recordings,
     shipped_fixtures,
 )
+from rawsse.replay.rewrites import REWRITES, Rewrite, rewrite_by
 from rawsse.replay.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
 from rawsse.replay.splits import (
     Chunks,
@@ -65,12 +80,15 @@ from rawsse.replay.turns import ToolResults, turns
 __all__ = [
     "FORMAT_VERSION",
     "MAX_KEPT_REQUESTS",
+    "REWRITES",
+    "Break",
     "Checker",
     "Chunks",
     "FailingCut",
     "FakeNetwork",
     "Fault",
     "Finding",
+    "Fragments",
     "Match",
     "Miss",
     "Pace",
@@ -81,33 +99,49 @@ __all__ = [
     "RecordedRequest",
     "Recording",
     "ReplayServer",
+    "Rewrite",
     "ScrubPolicy",
     "Secret",
     "Severity",
     "Split",
     "ToolResults",
+    "answer",
     "as_recorded",
     "by_event",
     "byte_by_byte",
     "check",
     "checked",
+    "citation",
+    "cut",
+    "error",
+    "error_recording",
     "every_pair_split",
     "every_split",
     "find_recordings",
     "find_secrets",
     "fixed",
     "immediate",
+    "mcp_tool_use",
     "pace_by",
     "profile",
     "random_chunks",
     "random_splits",
     "recorded",
+    "recording_of",
+    "redacted_thinking",
+    "rewrite_by",
     "scaled",
     "scrub",
+    "server_tool_result",
+    "server_tool_use",
     "shipped_fixtures",
     "sized",
     "smallest_failing_cut",
     "stream_of",
+    "text",
+    "thinking",
+    "tool_use",
     "turns",
+    "web_search_result",
     "whole",
 ]
