@@ -42,9 +42,12 @@ class Difference:
     asked: str | None
 
     def __str__(self) -> str:
+        place = self.path or "the whole"
         if self.asked is None:
-            return f"{self.path}: recorded {self.recorded}, not asked"
-        return f"{self.path}: {'not recorded' if self.recorded is None else f'recorded {self.recorded}'}, asked {self.asked}"
+            return f"{place}: recorded {self.recorded}, not asked"
+        return (
+            f"{place}: {'not recorded' if self.recorded is None else f'recorded {self.recorded}'}, asked {self.asked}"
+        )
 
 
 def differences(recorded: Any, asked: Any, path: str = "") -> Iterator[Difference]:
