@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import zlib
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, groupby
@@ -91,7 +92,9 @@ def script(
     if is_chunked:
         body = _chunked(body, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
     started = answer.reads[0].t if answer.reads else 0.0
-    items = _joined(_with_head_faults(Read(started, wire_head), faults), _dripped(body))
+    before_body = _with_head_faults(Read(started, wire_head), faults)
+    body = _dripped(body)
+    items = before_body + body if _has(faults, "slow-head") else _joined(before_body, body)
     return tuple(_steps(items if segments is None else _resegmented(items, segments), speed))
 
 
@@ -126,18 +129,18 @@ def _is_in_the_body(fault: Fault) -> bool:
 def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> list[_Item]:
     """The reads with the faults between them, cut where a fault stands within one."""
     body = b"".join(read.data for read in reads)
-    marks = sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0], reverse=True)
+    marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
     items: list[_Item] = []
     at = 0
     for read in reads:
         data = read.data
-        while marks and marks[-1][0] < at + len(data):
-            offset, fault = marks.pop()
+        while marks and marks[0][0] < at + len(data):
+            offset, fault = marks.popleft()
             items += [Read(read.t, data[: offset - at]), fault]
             data, at = data[offset - at :], offset
         items.append(Read(read.t, data))
         at += len(data)
-    items += [fault for _, fault in reversed(marks)]
+    items += [fault for _, fault in marks]
     return [item for item in items if not isinstance(item, Read) or item.data]
 
 
@@ -238,8 +241,9 @@ def _spread(items: Iterable[_Item], bytes_per_second: float | None) -> Iterator[
 
 def _joined(head: list[_Item], body: list[_Item]) -> list[_Item]:
     """The head goes out with the first bytes of the body, as the API's does, unless a fault keeps them apart."""
-    if len(head) == 1 and isinstance(head[0], Read) and body and isinstance(body[0], Read):
-        return [Read(body[0].t, head[0].data + body[0].data), *body[1:]]
+    last, first = head[-1], body[0] if body else None
+    if isinstance(last, Read) and isinstance(first, Read):
+        return [*head[:-1], Read(first.t, last.data + first.data), *body[1:]]
     return head + body
 
 
