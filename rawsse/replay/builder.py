@@ -263,24 +263,36 @@ def _begun(raw: Raw) -> Raw:
 
 
 def _deltas(block: Block, how: Fragments, index: int) -> Iterator[Raw]:
-    raw = block.raw
-    match raw.get("type"):
+    match block.raw.get("type"):
         case "text":
-            yield from ({"type": "citations_delta", "citation": each} for each in raw.get("citations") or ())
-            pieces = _fragments(raw.get("text") or "", how, index)
-            yield from ({"type": "text_delta", "text": piece} for piece in pieces)
+            yield from _text_deltas(block.raw, how, index)
         case "thinking":
-            pieces = _fragments(raw.get("thinking") or "", how, index)
-            yield from ({"type": "thinking_delta", "thinking": piece} for piece in pieces)
-            if signature := raw.get("signature"):
-                yield {"type": "signature_delta", "signature": signature}
+            yield from _thinking_deltas(block.raw, how, index)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            pieces = _fragments(_input_text(block), how, index)
-            first = () if _is_exact(how) else ("",)
-            yield from ({"type": "input_json_delta", "partial_json": piece} for piece in (*first, *pieces))
+            yield from _input_deltas(block, how, index)
         case "compaction":
-            final: Raw = {name: raw[name] for name in ("content", "encrypted_content") if name in raw}
+            final: Raw = {name: block.raw[name] for name in ("content", "encrypted_content") if name in block.raw}
             yield {"type": "compaction_delta", **final}
+
+
+def _text_deltas(raw: Raw, how: Fragments, index: int) -> Iterator[Raw]:
+    for citation in raw.get("citations") or ():
+        yield {"type": "citations_delta", "citation": citation}
+    for piece in _fragments(raw.get("text") or "", how, index):
+        yield {"type": "text_delta", "text": piece}
+
+
+def _thinking_deltas(raw: Raw, how: Fragments, index: int) -> Iterator[Raw]:
+    for piece in _fragments(raw.get("thinking") or "", how, index):
+        yield {"type": "thinking_delta", "thinking": piece}
+    if signature := raw.get("signature"):
+        yield {"type": "signature_delta", "signature": signature}
+
+
+def _input_deltas(block: Block, how: Fragments, index: int) -> Iterator[Raw]:
+    pieces = _fragments(_input_text(block), how, index)
+    for piece in pieces if _is_exact(how) else ("", *pieces):
+        yield {"type": "input_json_delta", "partial_json": piece}
 
 
 def _input_text(block: Block) -> str:
@@ -324,7 +336,11 @@ def _named_fragments(text: str, name: str, index: int) -> Sequence[str]:
     if found is None:
         names = "words, characters, whole, random:SEED"
         raise ConfigurationError(f"fragments must be a length, texts, a function, or one of {names}, not {quote(name)}")
-    chance = random.Random(f"{found[1]} {index}")  # noqa: S311 - to be repeated, not to be secret
+    return _random_fragments(text, f"{found[1]} {index}")
+
+
+def _random_fragments(text: str, seed: str) -> Sequence[str]:
+    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     pieces, at = [], 0
     while at < len(text):
         length = chance.randint(1, MAX_RANDOM_CHARACTERS)

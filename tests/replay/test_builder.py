@@ -133,6 +133,10 @@ def test_a_signature_comes_whole_and_after_the_thinking() -> None:
     ]
 
 
+def test_thinking_that_was_cut_has_no_signature() -> None:
+    assert deltas(recording_of(answer(thinking("ab", signature=""))), "signature") == []
+
+
 def test_citations_come_one_by_one_before_their_text() -> None:
     first, second = citation("x"), citation("y")
     recording = recording_of(answer(text("ab", citations=[first, second])))
