@@ -13,13 +13,23 @@ Read in this order; a module imports only what stands before it (a test keeps it
     replay/         recordings of streams: keeping, playing, cutting and checking them
     web/            the page: no build step, no CDN
     envfile.py      variables from a `.env` file
+    advice.py       an error in one line, and what to do about it
+    terminal.py     showing text to a person, and reading what the person types
+    ask.py          `rawsse ask`: one question, one answer
+    chat.py         `rawsse chat`: questions and answers in turn
     cli.py          the command line
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.
 """
 
-from rawsse.client import AsyncClient, EventStream, MessageStream, Timeouts
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rawsse.client import AsyncClient, EventStream, MessageStream, PoolLimits, RateLimits, RetryPolicy, Timeouts
 from rawsse.errors import (
     AnthropicError,
     APIConnectionError,
@@ -29,23 +39,78 @@ from rawsse.errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    BodyTooLargeError,
+    CertificateError,
+    ClientClosedRequestError,
     ConfigurationError,
     ConflictError,
+    ConnectTimeoutError,
+    ContentTimeoutError,
+    ContentTooLargeError,
+    EventDataError,
+    EventOrderError,
+    EventTooLargeError,
+    GatewayTimeoutError,
+    HeadTimeoutError,
+    HTTPNotImplementedError,
+    HTTPProtocolError,
     InternalServerError,
     LimitExceededError,
+    MessageTooLargeError,
     NotFoundError,
+    OutputFormatError,
     OverloadedError,
+    PaymentRequiredError,
     PermissionDeniedError,
+    PreconditionFailedError,
     ProtocolError,
+    ProxyError,
     RateLimitError,
     RawsseError,
+    RequestHeaderFieldsTooLargeError,
+    RequestTimeoutError,
+    ServiceUnavailableError,
+    SilenceTimeoutError,
     StreamCancelledError,
     StreamTruncatedError,
+    TotalTimeoutError,
     UnprocessableEntityError,
+    UsageError,
 )
 from rawsse.messages import Ending, Message
+from rawsse.messages.content import ParsedMessage
+
+if TYPE_CHECKING:
+    from rawsse import types
+    from rawsse.client.blocking import Client
+    from rawsse.client.tools import Conversation, Tool, ToolError, ToolRunner, beta_async_tool, beta_tool, tool
+
+    Anthropic = Client
 
 AsyncAnthropic = AsyncClient
+
+_LATER: Mapping[str, tuple[str, str | None]] = {
+    "Anthropic": ("rawsse.client.blocking", "Client"),
+    "Client": ("rawsse.client.blocking", "Client"),
+    "Conversation": ("rawsse.client.tools", "Conversation"),
+    "Tool": ("rawsse.client.tools", "Tool"),
+    "ToolError": ("rawsse.client.tools", "ToolError"),
+    "ToolRunner": ("rawsse.client.tools", "ToolRunner"),
+    "beta_async_tool": ("rawsse.client.tools", "beta_async_tool"),
+    "beta_tool": ("rawsse.client.tools", "beta_tool"),
+    "tool": ("rawsse.client.tools", "tool"),
+    "types": ("rawsse.types", None),
+}
+"""Names that are loaded when they are first asked for (PEP 562): a program that only streams does not pay for them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'rawsse' has no attribute {name!r}")
+    module, attribute = _LATER[name]
+    loaded = importlib.import_module(module)
+    return loaded if attribute is None else getattr(loaded, attribute)
+
 
 __all__ = [
     "APIConnectionError",
@@ -53,27 +118,65 @@ __all__ = [
     "APIResponseValidationError",
     "APIStatusError",
     "APITimeoutError",
+    "Anthropic",
     "AnthropicError",
     "AsyncAnthropic",
     "AsyncClient",
     "AuthenticationError",
     "BadRequestError",
+    "BodyTooLargeError",
+    "CertificateError",
+    "Client",
+    "ClientClosedRequestError",
     "ConfigurationError",
     "ConflictError",
+    "ConnectTimeoutError",
+    "ContentTimeoutError",
+    "ContentTooLargeError",
+    "Conversation",
     "Ending",
+    "EventDataError",
+    "EventOrderError",
     "EventStream",
+    "EventTooLargeError",
+    "GatewayTimeoutError",
+    "HTTPNotImplementedError",
+    "HTTPProtocolError",
+    "HeadTimeoutError",
     "InternalServerError",
     "LimitExceededError",
     "Message",
     "MessageStream",
+    "MessageTooLargeError",
     "NotFoundError",
+    "OutputFormatError",
     "OverloadedError",
+    "ParsedMessage",
+    "PaymentRequiredError",
     "PermissionDeniedError",
+    "PoolLimits",
+    "PreconditionFailedError",
     "ProtocolError",
+    "ProxyError",
     "RateLimitError",
+    "RateLimits",
     "RawsseError",
+    "RequestHeaderFieldsTooLargeError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "ServiceUnavailableError",
+    "SilenceTimeoutError",
     "StreamCancelledError",
     "StreamTruncatedError",
     "Timeouts",
+    "Tool",
+    "ToolError",
+    "ToolRunner",
+    "TotalTimeoutError",
     "UnprocessableEntityError",
+    "UsageError",
+    "beta_async_tool",
+    "beta_tool",
+    "tool",
+    "types",
 ]

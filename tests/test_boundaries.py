@@ -16,10 +16,10 @@ from support.clock import run
 from support.sockets import serving
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import FakeStream, Stream, TLSContext, connect
-from rawsse.client.route import Route
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import FakeStream, Stream, TLSContext, connect
+from rawsse.client.network.route import Route
 
 # As short as an answer can be, since it is read a thousand times, and with CRLF: one more place to cut.
 BODY = """event: message_start

@@ -31,15 +31,16 @@ def docstring_of(path: Path) -> str:
 
 def reading_order() -> list[str]:
     """All modules in the order in which they are to be read, as dotted names below `rawsse`."""
-    order: list[str] = []
-    for entry in entries(docstring_of(PACKAGE / "__init__.py")):
+    return list(_reading_order(PACKAGE, ""))
+
+
+def _reading_order(room: Path, prefix: str) -> Iterator[str]:
+    for entry in entries(docstring_of(room / "__init__.py")):
         if entry.endswith(".py"):
-            order.append(entry.removesuffix(".py"))
-        elif (PACKAGE / entry / "__init__.py").exists():
-            files = entries(docstring_of(PACKAGE / entry / "__init__.py"))
-            order += [f"{entry}.{file.removesuffix('.py')}" for file in files]
-            order.append(entry)
-    return order
+            yield prefix + entry.removesuffix(".py")
+        elif (room / entry / "__init__.py").exists():
+            yield from _reading_order(room / entry, f"{prefix}{entry}.")
+            yield prefix + entry
 
 
 def modules() -> list[str]:

@@ -22,9 +22,9 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rawsse.client.clocks import Interrupted, Timeouts, Waiter
 from rawsse.client.exchange import MAX_JSON_BYTES, Exchange, RequestData, Timing
-from rawsse.client.pool import Connection
+from rawsse.client.network.clocks import Interrupted, Timeouts, Waiter
+from rawsse.client.network.pool import Connection
 from rawsse.client.retry import RetryPolicy, decide
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import Response

@@ -21,16 +21,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rawsse.client.call import Call
-from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import MAX_JSON_BYTES
-from rawsse.client.net import Connect, connect
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import Connect, connect
+from rawsse.client.network.pool import Pool, PoolLimits
+from rawsse.client.network.route import Proxies, Proxy
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.page import Query
-from rawsse.client.pool import Pool, PoolLimits
 from rawsse.client.request import Endpoint, credential, lower_names, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
-from rawsse.client.route import Proxies, Proxy
-from rawsse.client.tls import TLSContext
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.message import MAX_MESSAGE_BYTES, MessageBuilder

@@ -23,11 +23,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from rawsse.client.clocks import Interrupted, Timeouts, Waiter
-from rawsse.client.net import READ_BYTES
-from rawsse.client.pool import Connection
-from rawsse.client.route import Route
-from rawsse.client.tunnel import refusal
+from rawsse.client.network.clocks import Interrupted, Timeouts, Waiter
+from rawsse.client.network.net import READ_BYTES
+from rawsse.client.network.pool import Connection
+from rawsse.client.network.route import Route
+from rawsse.client.network.tunnel import refusal
 from rawsse.errors import (
     APIConnectionError,
     APIError,

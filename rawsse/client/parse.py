@@ -76,7 +76,7 @@ def _schema_and_reader(type: Any) -> tuple[Mapping[str, Any], Callable[[str], An
         raise ConfigurationError("output_format must be a type; a schema goes into output_config={'format': …}")
     if hasattr(type, "model_json_schema") and hasattr(type, "model_validate_json"):
         return type.model_json_schema(), type.model_validate_json
-    from rawsse.client.schema import convert, schema_of  # here: who asks for text alone need not load it
+    from rawsse.client.schema.types import convert, schema_of  # here: who asks for text alone need not load it
 
     try:
         return schema_of(type, where="output_format"), lambda text: convert(parse_json(text), type, "output")

@@ -21,8 +21,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from rawsse.client.exchange import RequestData
+from rawsse.client.network.route import Origin, Route
 from rawsse.client.page import Query, query_string
-from rawsse.client.route import Origin, Route
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.lens import Lens
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.call import Call
-from rawsse.client.clocks import Timeouts
+from rawsse.client.network.clocks import Timeouts
 from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query, read_query
 from rawsse.client.parse import OutputFormat, Outputs, with_output_format
 from rawsse.client.raw import RawResponse
@@ -33,7 +33,7 @@ from rawsse.messages.lens import Lens
 from rawsse.messages.message import MessageBuilder
 
 if TYPE_CHECKING:
-    from rawsse.client.runner import ToolRunner
+    from rawsse.client.tools.runner import ToolRunner
 
 __all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller"]
 
@@ -177,7 +177,7 @@ class AsyncMessages:
 
     def tool_runner(self, **arguments: Any) -> ToolRunner[Any]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
-        from rawsse.client.runner import ToolRunner  # whoever has no tools does not pay for them
+        from rawsse.client.tools.runner import ToolRunner  # whoever has no tools does not pay for them
 
         return ToolRunner[Any](self, **arguments)
 

@@ -18,8 +18,8 @@ import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from rawsse.client.net import FakeStream, Stream, TLSContext
-from rawsse.client.route import Route
+from rawsse.client.network.net import FakeStream, Stream, TLSContext
+from rawsse.client.network.route import Route
 from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import Repertoire
 from rawsse.replay.edits import edited, replacement
@@ -96,7 +96,7 @@ class FakeNetwork:
         self._turn = 0
 
     async def __call__(self, route: Route, tls: TLSContext) -> Stream:
-        """A connection, as `rawsse.client.net.connect` makes them."""
+        """A connection, as `rawsse.client.network.net.connect` makes them."""
         del route, tls
         number = len(self.streams)
         due = [replace(fault, requests=None, skipped=0) for fault in self._faults if fault.is_for(number)]

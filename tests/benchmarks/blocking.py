@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from rawsse.client import Client
+from rawsse.client.blocking import Client
 
 EVENTS = 20_000
 PACED_EVENTS = 1_000

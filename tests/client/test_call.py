@@ -28,12 +28,12 @@ from support.sockets import serving
 
 from rawsse.client.call import Call
 from rawsse.client.client import AsyncClient
-from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import RequestData
-from rawsse.client.pool import Connection, Pool, PoolLimits
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.pool import Connection, Pool, PoolLimits
+from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.retry import RetryPolicy
-from rawsse.client.route import Origin, Route
-from rawsse.client.tls import TLSContext
 from rawsse.errors import (
     APIConnectionError,
     APIError,

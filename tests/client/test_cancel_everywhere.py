@@ -30,10 +30,10 @@ from support.faults import BEGIN, BLACK_HOLE, NOW, REFUSED, Network, Peer, says
 from support.sockets import LOCALHOST, ConnectProxy, serving
 from support.streams import ANSWER, PING
 
-from rawsse.client import net
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream
-from rawsse.client.pool import PoolLimits
+from rawsse.client.network import net
+from rawsse.client.network.net import FakeStream
+from rawsse.client.network.pool import PoolLimits
 from rawsse.client.stream import EventStream, MessageStream
 
 T = TypeVar("T")

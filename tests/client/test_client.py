@@ -16,9 +16,9 @@ from support.clock import run, ticks
 from support.streams import ANSWER, TOOL_CALL, fold
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.clocks import Timeouts
-from rawsse.client.net import FakeStream
-from rawsse.client.route import Origin
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import FakeStream
+from rawsse.client.network.route import Origin
 from rawsse.client.stream import EventStream
 from rawsse.errors import (
     APIStatusError,

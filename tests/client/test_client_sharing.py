@@ -17,10 +17,10 @@ from support.faults import RESET, WHOLE, Network, Peer
 from support.streams import ANSWER
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.clocks import Timeouts
-from rawsse.client.net import FakeStream
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import FakeStream
+from rawsse.client.network.route import Origin
 from rawsse.client.retry import RetryPolicy
-from rawsse.client.route import Origin
 from rawsse.errors import (
     APIConnectionError,
     ConfigurationError,

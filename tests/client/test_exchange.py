@@ -13,12 +13,12 @@ from support.answers import acquiring, chunked, head, plain
 from support.clock import run
 
 from rawsse import errors
-from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import FakeStream, Stream
-from rawsse.client.pool import Pool
-from rawsse.client.route import Origin, Proxy, Route
-from rawsse.client.tls import TLSContext
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.network.pool import Pool
+from rawsse.client.network.route import Origin, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import (
     APIConnectionError,
     APIError,

@@ -10,9 +10,9 @@ import pytest
 from support.answers import acquiring, head
 from support.clock import run, ticks
 
-from rawsse.client.clocks import Timeouts
 from rawsse.client.exchange import Exchange, RequestData
-from rawsse.client.net import FakeStream, Stream
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import FakeStream, Stream
 from rawsse.errors import (
     APIError,
     APITimeoutError,

@@ -39,7 +39,7 @@ from support.sockets import serving
 from support.streams import PING, STOP, Raw, block_start, block_stop, delta, to_bytes
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.clocks import Timeouts
+from rawsse.client.network.clocks import Timeouts
 from rawsse.client.retry import RetryPolicy
 from rawsse.errors import (
     APIConnectionError,

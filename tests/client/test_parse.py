@@ -13,7 +13,7 @@ from support.answers import answer as response
 from support.clock import run
 from support.streams import Raw, block, block_start, end, fold, start, text_delta, to_sse, tool_block
 
-from rawsse.client.net import FakeStream
+from rawsse.client.network.net import FakeStream
 from rawsse.client.parse import MAX_REASONS, OutputFormat, Outputs, strict_schema, with_output_format
 from rawsse.errors import ConfigurationError, OutputFormatError, PartialJSONError
 from rawsse.messages import (

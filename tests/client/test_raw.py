@@ -10,7 +10,7 @@ from support.clock import run
 from support.streams import ANSWER, to_bytes
 
 from rawsse.client.exchange import Timing
-from rawsse.client.net import FakeStream
+from rawsse.client.network.net import FakeStream
 from rawsse.client.raw import RawResponse
 from rawsse.client.stream import EventStream
 from rawsse.http1 import Headers, Response

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rawsse.client.network.route import Origin, Proxies, Route
 from rawsse.client.request import (
     ANTHROPIC_VERSION,
     Endpoint,
@@ -20,7 +21,6 @@ from rawsse.client.request import (
     read_custom_headers,
     with_betas,
 )
-from rawsse.client.route import Origin, Proxies, Route
 from rawsse.errors import ConfigurationError
 from rawsse.messages import Message
 

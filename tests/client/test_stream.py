@@ -26,8 +26,8 @@ from support.streams import (
 )
 
 from rawsse import errors
-from rawsse.client.clocks import Timeouts
-from rawsse.client.net import FakeStream
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import FakeStream
 from rawsse.client.stream import EventStream
 from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
 

@@ -18,8 +18,8 @@ from support.streams import (
 )
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Stream
-from rawsse.client.route import Origin
+from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.network.route import Origin
 from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     StreamCancelledError,

@@ -23,7 +23,7 @@ from support.streams import (
 )
 
 from rawsse import errors
-from rawsse.client.net import FakeStream, Stream
+from rawsse.client.network.net import FakeStream, Stream
 from rawsse.errors import (
     APIError,
     APIStatusError,

@@ -26,7 +26,7 @@ STRICT = ("-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
 
 SETUP = """
 import atexit, gc, os, sys
-from rawsse.client import Client
+from rawsse.client.blocking import Client
 ASK = {"model": "claude-sonnet-5", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
 def say(*words): print(*words, flush=True)
 """

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Stream
-from rawsse.client.pool import Connection, Pool
-from rawsse.client.route import Origin, Route
-from rawsse.client.tls import TLSContext
+from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.network.pool import Connection, Pool
+from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.tls import TLSContext
 from support.streams import Raw, to_bytes
 
 __all__ = [

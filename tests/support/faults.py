@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.net import FakeStream, Stream
-from rawsse.client.route import Route
-from rawsse.client.tls import TLSContext
+from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIError
 from rawsse.messages import Message
 from support.answers import ASK, KEY, SSE_HEAD, Sent

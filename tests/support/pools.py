@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rawsse.client.net import FakeStream, TLSContext
-from rawsse.client.pool import Connection, Pool, PoolLimits
-from rawsse.client.route import Origin, Route
+from rawsse.client.network.net import FakeStream, TLSContext
+from rawsse.client.network.pool import Connection, Pool, PoolLimits
+from rawsse.client.network.route import Origin, Route
 
 __all__ = ["A", "B", "Network", "Peer", "serve"]
 

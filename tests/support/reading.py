@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.client.net import FakeStream, Stream
+from rawsse.client.network.net import FakeStream, Stream
 from rawsse.client.stream import MessageStream
 from rawsse.errors import APIError
 from support.answers import ASK, answer, client_of

@@ -22,8 +22,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from rawsse.client.route import Origin
-from rawsse.client.tls import TLSContext
+from rawsse.client.network.route import Origin
+from rawsse.client.network.tls import TLSContext
 
 from .clock import run
 

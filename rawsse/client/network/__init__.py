@@ -1,0 +1,34 @@
+"""Connections to the API: made, waited for, kept.
+
+Read in this order:
+
+    clocks.py    the five clocks; waiting with a deadline
+    route.py     origins, proxies, and the way to an origin
+    tls.py       which certificates are trusted, and what is wrong with one that is not
+    tunnel.py    what is said to a proxy that is to lead to an https origin
+    nested.py    TLS within TLS, for an https proxy
+    net.py       TCP and TLS: a Stream; and FakeStream, made of byte chunks
+    pool.py      which connection may carry the next request
+"""
+
+from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.net import Connect, FakeStream, Stream, connect
+from rawsse.client.network.pool import Connection, Pool, PoolLimits
+from rawsse.client.network.route import Origin, Proxies, Proxy, Route
+from rawsse.client.network.tls import TLSContext
+
+__all__ = [
+    "Connect",
+    "Connection",
+    "FakeStream",
+    "Origin",
+    "Pool",
+    "PoolLimits",
+    "Proxies",
+    "Proxy",
+    "Route",
+    "Stream",
+    "TLSContext",
+    "Timeouts",
+    "connect",
+]

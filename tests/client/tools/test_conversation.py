@@ -1,0 +1,585 @@
+"""rawsse.client.tools.conversation: the history after whole, cut, cancelled and refused answers; usage; saving. Every history
+that is sent is checked as the API checks it (`support.asking`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from support.answers import answer, plain
+from support.asking import Script, calling, check_history, saying
+from support.clock import run
+from support.streams import STOP, block, end, start, text_delta
+
+from rawsse.client.client import AsyncClient
+from rawsse.client.network.net import FakeStream
+from rawsse.client.tools.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply, history_of
+from rawsse.client.tools.tally import add_up
+from rawsse.client.tools.tool import tool
+from rawsse.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    OverloadedError,
+    StreamTruncatedError,
+)
+from rawsse.messages.lens import Lens
+from rawsse.replay import ReplayServer, shipped_fixtures
+
+HELLO = saying("Hel", "lo.")
+LOOK = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")
+NOTHING = add_up([])
+
+
+@tool
+async def weather(city: str) -> str:
+    return f"{city}: 4 degrees"
+
+
+def talk(*answers: Any, **options: Any) -> tuple[Conversation, Script]:
+    script = Script(*answers)
+    return Conversation(script, model="m", max_tokens=9, **options), script
+
+
+def cut(events: list[Any]) -> FakeStream:
+    """The connection breaks after these events."""
+    return FakeStream([answer(events).removesuffix(b"0\r\n\r\n")])
+
+
+def refused(status: str, kind: str) -> FakeStream:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
+    return FakeStream([plain(body, status, content_type="application/json")])
+
+
+def user(*texts: str) -> dict[str, Any]:
+    content: Any = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
+    return {"role": "user", "content": content}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+async def fail(conversation: Conversation, question: str = "one") -> APIError:
+    with pytest.raises(APIError) as caught:
+        await conversation.ask(question)
+    check_history([*conversation.messages, user("next")] if not conversation.messages else conversation.messages)
+    return caught.value
+
+
+# --- Whole answers -------------------------------------------------------------------------------------------------
+
+
+def test_questions_and_answers_become_the_history() -> None:
+    async def story() -> tuple[Conversation, Script]:
+        conversation, script = talk(HELLO, saying("Bye."), system="Be brief.", temperature=0)
+        assert (await conversation.ask("Hello?")).text == "Hello."
+        assert (await conversation.ask([{"type": "text", "text": "Bye!"}])).text == "Bye."
+        return conversation, script
+
+    conversation, script = run(story())
+    assert conversation.messages == [
+        user("Hello?"),
+        assistant("Hello."),
+        {"role": "user", "content": [{"type": "text", "text": "Bye!"}]},
+        assistant("Bye."),
+    ]
+    asked = {"model": "m", "max_tokens": 9, "system": "Be brief.", "temperature": 0}
+    assert script.requests[1] == {**asked, "messages": conversation.messages[:3]}
+
+
+def test_the_text_comes_piece_by_piece_and_the_conversation_keeps_it() -> None:
+    async def story() -> tuple[list[str], Conversation]:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("Hello?") as reply:
+            texts = [text async for text in reply.text_stream]
+        return texts, conversation
+
+    texts, conversation = run(story())
+    assert texts == ["Hel", "lo."]
+    assert conversation.messages[1:] == [assistant("Hello.")]
+    assert (conversation.turns[0].state, conversation.turns[0].stopped_by) == ("answered", "end_turn")
+
+
+def test_with_tools_a_reply_goes_on_over_all_answers() -> None:
+    async def story() -> tuple[list[str], list[str], Conversation]:
+        conversation, _ = talk(LOOK, saying("Cold."), LOOK, saying("Cold."), tools=[weather])
+        async with conversation.stream("Oslo?") as reply:
+            texts = [text async for text in reply.text_stream]
+            assert reply.current_message_snapshot.text == "Cold."
+        async with conversation.stream("And now?") as reply:
+            events = [event.type async for event in reply]
+            assert reply.usage.output_tokens == 14
+        return texts, events, conversation
+
+    texts, events, conversation = run(story())
+    assert texts == ["Let me see.", "Cold."]
+    assert events.count("message_start") == events.count("message_stop") == 2
+    assert [message["role"] for message in conversation.messages] == ["user", "assistant", "user", "assistant"] * 2
+    check_history(conversation.messages)
+
+
+def test_the_final_text_is_that_of_the_last_answer() -> None:
+    async def story() -> str:
+        conversation, _ = talk(LOOK, saying("Cold."), tools=[weather])
+        async with conversation.stream("Oslo?") as reply:
+            await reply.until_done()
+            return await reply.get_final_text()
+
+    assert run(story()) == "Cold."
+
+
+def test_an_answer_that_is_read_to_its_last_event_is_whole() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("Hello?") as reply:
+            async for event in reply:
+                if event.type == "message_stop":
+                    break
+        return conversation
+
+    assert run(story()).turns[0].state == "answered"
+
+
+def test_a_history_may_be_given_to_begin_with() -> None:
+    conversation, script = talk(HELLO, messages=[user("Hi."), assistant("Yes?")])
+    run(conversation.ask("Hello?"))
+    assert script.requests[0]["messages"] == [user("Hi."), assistant("Yes?"), user("Hello?")]
+
+
+def test_an_answer_of_nothing_is_no_message_and_the_next_question_joins() -> None:
+    async def story() -> list[Any]:
+        conversation, _ = talk([start(), end(), STOP], HELLO)
+        await conversation.ask("one")
+        await conversation.ask("two")
+        return conversation.messages
+
+    assert run(story()) == [user("one", "two"), assistant("Hello.")]
+
+
+def test_a_conversation_goes_over_real_connections() -> None:
+    @tool
+    def get_weather(place: str, unit: str) -> dict[str, Any]:
+        return {"place": place, "degrees": 9}
+
+    async def story() -> tuple[Conversation, list[Any]]:
+        played = [shipped_fixtures()[name] for name in ("tools", "plain", "unicode")]
+        async with (
+            ReplayServer(played, speed=0) as server,
+            AsyncClient(base_url=server.base_url, api_key="any") as client,
+        ):
+            conversation = Conversation(client, model="m", max_tokens=9, tools=[get_weather])
+            async with conversation.stream("An umbrella?") as reply:
+                assert "".join([text async for text in reply.text_stream]).startswith("I'll look at the weather")
+            await conversation.ask("☺?")
+            return conversation, [request.body["messages"] for request in server.requests]
+
+    conversation, asked = run(story())
+    assert asked[1] == conversation.messages[:3]
+    assert asked[1][2]["content"][0]["content"] == '{"place": "Bergen, Norway", "degrees": 9}'
+    assert asked[2] == conversation.messages[:-1]
+    check_history(conversation.messages)
+
+
+# --- Cut answers ---------------------------------------------------------------------------------------------------
+
+
+def test_what_came_of_a_cut_answer_stays_and_the_next_question_says_so() -> None:
+    async def story() -> tuple[Conversation, Script]:
+        conversation, script = talk(cut(HELLO[:3]), saying("Yes."))
+        assert type(await fail(conversation)) is StreamTruncatedError
+        assert conversation.messages == [user("one"), assistant("Hel")]
+        await conversation.ask("two")
+        return conversation, script
+
+    conversation, script = run(story())
+    assert script.requests[1]["messages"] == [user("one"), assistant("Hel"), user(CUT_NOTE, "two")]
+    assert conversation.messages == [*script.requests[1]["messages"], assistant("Yes.")]
+    assert [turn.state for turn in conversation.turns] == ["cut", "answered"]
+    assert conversation.turns[0].stopped_by.startswith("StreamTruncatedError: ")
+
+
+def test_the_note_may_be_another_or_none() -> None:
+    for note, question in (("[cut]", user("[cut]", "two")), ("", user("two"))):
+        conversation, script = talk(cut(HELLO[:3]), saying("Yes."), cut_note=note)
+        run(fail(conversation))
+        run(conversation.ask("two"))
+        assert script.requests[1]["messages"][2] == question
+
+
+def test_where_nothing_came_the_next_question_joins_the_one_before() -> None:
+    async def story() -> Script:
+        conversation, script = talk(cut(HELLO[:2]), FakeStream([]), HELLO)
+        await fail(conversation)
+        await fail(conversation, "two")
+        assert conversation.messages == [user("one", "two")]
+        await conversation.ask("three")
+        return script
+
+    assert run(story()).requests[2]["messages"] == [user("one", "two", "three")]
+
+
+def test_an_overloaded_api_loses_no_question() -> None:
+    async def story() -> list[Any]:
+        conversation, _ = talk(refused("529 Overloaded", "overloaded_error"), HELLO)
+        assert type(await fail(conversation)) is OverloadedError
+        await conversation.ask("two")
+        return conversation.messages
+
+    assert run(story()) == [user("one", "two"), assistant("Hello.")]
+
+
+def test_a_reply_that_is_left_early_is_cut() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("one") as reply:
+            async for _ in reply.text_stream:
+                break
+        return conversation
+
+    conversation = run(story())
+    assert conversation.messages == [user("one"), assistant("Hel")]
+    assert (conversation.turns[0].state, conversation.turns[0].stopped_by) == ("cut", "closed")
+
+
+def test_a_reply_can_be_closed() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("one") as reply:
+            await anext(reply.text_stream)
+            await reply.close()
+        return conversation
+
+    assert run(story()).messages == [user("one"), assistant("Hel")]
+
+
+def test_a_cancelled_question_keeps_what_came() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(FakeStream([answer(HELLO[:3]).removesuffix(b"0\r\n\r\n")], end=None))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await conversation.ask("one")
+        return conversation
+
+    conversation = run(story())
+    assert conversation.messages == [user("one"), assistant("Hel")]
+    assert not conversation.usage.exact
+
+
+POINTS = [(turn, count) for turn in (0, 1) for count in range(len([LOOK, HELLO][turn]) - 1)]
+
+
+@pytest.mark.parametrize(("turn", "count"), POINTS, ids=str)
+def test_wherever_a_reply_with_tools_is_cut_the_next_question_can_be_asked(turn: int, count: int) -> None:
+    async def story() -> list[Any]:
+        broken = cut([LOOK, HELLO][turn][:count])
+        conversation, _ = talk(*[LOOK][:turn], broken, HELLO, tools=[weather])
+        await fail(conversation)
+        await conversation.ask("two")
+        check_history(conversation.messages)
+        return conversation.messages
+
+    messages = run(story())
+    assert messages[-1] == assistant("Hello.")
+    assert "two" in json.dumps(messages[-2]["content"])
+    kept = [block["type"] for message in messages for block in message["content"] if isinstance(block, dict)]
+    assert kept.count("tool_use") == kept.count("tool_result") == turn
+
+
+def test_a_tool_that_is_cancelled_leaves_no_call_behind() -> None:
+    @tool
+    async def weather(city: str) -> None:
+        await asyncio.Event().wait()
+
+    async def story() -> list[Any]:
+        conversation, _ = talk(LOOK, tools=[weather])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await conversation.ask("one")
+        return conversation.messages
+
+    assert run(story()) == [user("one"), assistant("Let me see.")]
+
+
+def test_a_call_of_a_tool_without_function_leaves_no_call_behind() -> None:
+    conversation, _ = talk(LOOK, tools=[{"name": "weather", "input_schema": {"type": "object"}}])
+    run(conversation.ask("one"))
+    assert conversation.messages == [user("one"), assistant("Let me see.")]
+
+
+SEARCH = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
+PAUSED = [start(), *block(0, SEARCH), end("pause_turn"), STOP]
+
+
+@pytest.mark.parametrize("has_result", [True, False])
+def test_a_paused_search_stays_only_with_its_result(has_result: bool) -> None:
+    text = block(int(has_result), {"type": "text", "text": ""}, text_delta(int(has_result), "So"))
+    rest = [start(), *(block(0, FOUND) if has_result else []), *text]
+
+    async def story() -> list[Any]:
+        conversation, _ = talk(PAUSED, cut(rest))
+        await fail(conversation)
+        return conversation.messages
+
+    found = [SEARCH, FOUND] if has_result else []
+    assert run(story()) == [user("one"), {"role": "assistant", "content": [*found, {"type": "text", "text": "So"}]}]
+
+
+# --- Refused -------------------------------------------------------------------------------------------------------
+
+
+def test_a_question_that_the_api_does_not_take_is_not_sent_again() -> None:
+    async def story() -> Conversation:
+        conversation, script = talk(refused("400 Bad Request", "invalid_request_error"), HELLO)
+        assert type(await fail(conversation)) is BadRequestError
+        assert conversation.messages == []
+        await conversation.ask("two")
+        assert script.requests[1]["messages"] == [user("two")]
+        return conversation
+
+    assert [turn.state for turn in run(story()).turns] == ["refused", "answered"]
+
+
+@pytest.mark.parametrize(("kind", "state"), [("invalid_request_error", "refused"), ("overloaded_error", "cut")])
+def test_an_error_event_before_any_content_says_whether_the_question_was_taken(kind: str, state: str) -> None:
+    event = {"type": "error", "error": {"type": kind, "message": "no"}}
+    conversation, _ = talk(FakeStream([answer([event])]))
+    run(fail(conversation))
+    assert conversation.turns[0].state == state
+
+
+def test_what_the_model_refuses_to_answer_is_not_sent_again() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(saying("I can", reason="refusal"), HELLO)
+        assert (await conversation.ask("one")).stop_reason == "refusal"
+        await conversation.ask("two")
+        return conversation
+
+    conversation = run(story())
+    assert conversation.messages == [user("two"), assistant("Hello.")]
+    assert [turn.state for turn in conversation.turns] == ["refused", "answered"]
+
+
+@pytest.mark.parametrize(
+    ("question", "text"), [(" ", "the question is empty"), ([], "the question has no content blocks")]
+)
+def test_a_question_of_nothing_is_refused_at_once(question: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        talk()[0].stream(question)
+    assert str(caught.value) == text
+
+
+def test_what_cannot_be_sent_was_not_asked() -> None:
+    conversation, _ = talk(HELLO, HELLO, metadata={"x": object()})
+    with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
+        run(conversation.ask("one"))
+    assert conversation.turns == []
+
+
+def test_tools_that_cannot_work_leave_the_conversation_as_it_was() -> None:
+    conversation, _ = talk(HELLO, tools=[weather, weather])
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="two tools have the name"):
+            run(conversation.ask("one"))
+
+
+# --- Once more -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [cut(HELLO[:3]), cut(HELLO[:1]), refused("401 Unauthorized", "authentication_error")],
+    ids=["cut", "nothing came", "refused"],
+)
+def test_retry_asks_again_in_place_of_a_failed_answer(failed: FakeStream) -> None:
+    async def story() -> tuple[Conversation, Script]:
+        conversation, script = talk(saying("Yes?"), failed, HELLO)
+        await conversation.ask("Hi.")
+        await fail(conversation)
+        async with conversation.retry() as reply:
+            assert await reply.get_final_text() == "Hello."
+        return conversation, script
+
+    conversation, script = run(story())
+    assert script.requests[2]["messages"] == [user("Hi."), assistant("Yes?"), user("one")]
+    assert conversation.messages == [*script.requests[2]["messages"], assistant("Hello.")]
+    assert len(conversation.turns) == 2
+
+
+def test_retry_takes_a_whole_answer_s_place_too_but_not_with_nothing() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(HELLO, refused("401 Unauthorized", "authentication_error"), saying("Hi!"))
+        await conversation.ask("one")
+        with pytest.raises(AuthenticationError):
+            await conversation.retry().__aenter__()
+        assert conversation.messages == [user("one"), assistant("Hello.")]
+        async with conversation.retry() as reply:
+            await reply.until_done()
+        return conversation
+
+    conversation = run(story())
+    assert conversation.messages == [user("one"), assistant("Hi!")]
+    assert conversation.usage.output_tokens == 14  # the answer that was replaced has been paid for, too
+
+
+def test_there_must_be_a_question_to_ask_again() -> None:
+    with pytest.raises(RuntimeError, match=r"^nothing has been asked that could be asked again$"):
+        talk()[0].retry()
+
+
+# --- Misuse --------------------------------------------------------------------------------------------------------
+
+
+def test_one_question_at_a_time() -> None:
+    async def story() -> None:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("one") as reply:
+            with pytest.raises(RuntimeError, match=r"^the conversation still waits for an answer$"):
+                await conversation.ask("two")
+            await reply.until_done()
+
+    run(story())
+
+
+def test_a_reply_comes_once() -> None:
+    async def story() -> None:
+        conversation, _ = talk(HELLO)
+        reply = conversation.stream("one")
+        with pytest.raises(RuntimeError, match=r"^the reply is not open: use `async with` first$"):
+            await anext(reply)
+        async with reply:
+            await reply.until_done()
+        with pytest.raises(RuntimeError, match=r"^a reply comes once: ask again, or retry\(\)$"):
+            await reply.__aenter__()
+
+    run(story())
+
+
+def test_a_retry_belongs_to_the_last_question() -> None:
+    async def story() -> Reply:
+        conversation, _ = talk(HELLO, HELLO)
+        await conversation.ask("one")
+        reply = conversation.retry()
+        await conversation.ask("two")
+        return reply
+
+    with pytest.raises(RuntimeError, match=r"^the conversation has gone on: retry\(\) again$"):
+        run(run(story()).__aenter__())
+
+
+# --- Usage ---------------------------------------------------------------------------------------------------------
+
+
+def test_usage_is_told_per_turn_and_in_total() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(LOOK, saying("Cold.", cache_read_input_tokens=5), HELLO, tools=[weather])
+        await conversation.ask("one")
+        await conversation.ask("two")
+        return conversation
+
+    conversation = run(story())
+    assert [turn.usage.output_tokens for turn in conversation.turns] == [14, 7]
+    assert [one.total_input_tokens for one in conversation.turns[0].usage.turns] == [10, 15]
+    assert (conversation.usage.output_tokens, conversation.usage.total_input_tokens) == (21, 35)
+    assert conversation.usage.exact
+
+
+def test_the_usage_of_a_cut_answer_is_a_lower_bound() -> None:
+    conversation, _ = talk(cut(HELLO[:3]))
+    run(fail(conversation))
+    assert (conversation.turns[0].usage.output_tokens, conversation.usage.exact) == (1, False)
+
+
+# --- Saving --------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_conversation_goes_on_where_it_was() -> None:
+    async def story() -> tuple[Conversation, Conversation, Script]:
+        first, script = talk(
+            LOOK,
+            HELLO,
+            cut(HELLO[:3]),
+            saying("Yes."),
+            tools=[weather],
+            system="x",
+            messages=[user("a"), assistant("b")],
+        )
+        await first.ask("one")
+        await fail(first, "two")
+        second = Conversation.from_json(script, first.to_json(indent=1), tools=[weather])
+        assert second.turns == first.turns
+        assert [turn.usage.exact for turn in second.turns] == [True, False]
+        await second.ask("three")
+        return first, second, script
+
+    first, second, script = run(story())
+    assert second.messages[: len(first.messages)] == first.messages
+    assert second.messages[-2:] == [user(CUT_NOTE, "three"), assistant("Yes.")]
+    assert {name: script.requests[-1][name] for name in ("model", "max_tokens", "system")} == {
+        "model": "m",
+        "max_tokens": 9,
+        "system": "x",
+    }
+    assert second.usage.output_tokens == first.usage.output_tokens + 7
+
+
+def test_lenses_are_saved_as_their_json() -> None:
+    conversation, _ = talk(metadata=Lens({"user_id": "u"}))
+    assert json.loads(conversation.to_json())["fields"]["metadata"] == {"user_id": "u"}
+    assert conversation.stream([Lens({"type": "text", "text": "x"})])._question == [{"type": "text", "text": "x"}]  # type: ignore[list-item]
+
+
+def test_how_calls_are_made_is_not_saved() -> None:
+    conversation, _ = talk(extra_headers={"authorization": "Bearer secret"}, timeouts=object(), max_retries=1)
+    assert json.loads(conversation.to_json())["fields"] == {"model": "m", "max_tokens": 9}
+
+
+def test_fields_given_at_loading_replace_those_that_were_saved() -> None:
+    conversation, script = talk(HELLO)
+    run(Conversation.from_json(script, conversation.to_json(), model="n").ask("one"))
+    assert script.requests[0]["model"] == "n"
+
+
+def test_a_field_that_is_no_json_cannot_be_saved() -> None:
+    text = r"^the conversation cannot be written as JSON: a value of type object is no JSON value$"
+    with pytest.raises(ConfigurationError, match=text):
+        talk(metadata=object())[0].to_json()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"rawsse_conversation": 2}', '{"rawsse_conversation": 1}', "null"],
+)
+def test_what_is_no_saved_conversation_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^this is no saved conversation: "):
+        Conversation.from_json(Script(), text)
+
+
+def test_a_saved_turn_must_have_a_state() -> None:
+    conversation, script = talk(HELLO)
+    run(conversation.ask("one"))
+    text = conversation.to_json().replace('"answered"', '"dreamt"')
+    with pytest.raises(ConfigurationError, match="a turn has the state 'dreamt'"):
+        Conversation.from_json(script, text)
+
+
+# --- The history by itself -----------------------------------------------------------------------------------------
+
+
+def test_a_history_is_made_of_turns() -> None:
+    turns = [
+        ConversationTurn("one", [assistant("x")], "cut", "", NOTHING),
+        ConversationTurn("no", [], "refused", "", NOTHING),
+        ConversationTurn("two", [], "cut", "", NOTHING),
+        ConversationTurn("three", [assistant("y")], "answered", "", NOTHING),
+    ]
+    assert history_of(turns, before=[user("zero")], cut_note="!") == [
+        user("zero", "one"),
+        assistant("x"),
+        user("!", "two", "three"),
+        assistant("y"),
+    ]

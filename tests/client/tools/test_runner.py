@@ -1,0 +1,465 @@
+"""rawsse.client.tools.runner: the tool loop, over scripted answers in virtual time. Every request's history is checked as the
+API checks it (`support.asking`). Cuts and failures are tried in `test_runner_failures.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.asking import Script, calling, check_history, saying
+from support.clock import run, ticks
+from support.streams import TOOL_CALL
+
+from rawsse.client.stream import MessageStream
+from rawsse.client.tools.runner import ToolRunner
+from rawsse.client.tools.tool import tool
+from rawsse.errors import ConfigurationError
+from rawsse.messages import ContentBlockStart, Message
+
+QUESTION = {"role": "user", "content": "What is the weather in Oslo?"}
+ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [QUESTION]}
+ONE = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")
+MAP = {"name": "map", "input_schema": {"type": "object"}}
+
+
+@tool
+async def weather(city: str, days: int = 1) -> str:
+    return f"{city}: 4 degrees"
+
+
+def runner_of(*answers: Any, **options: Any) -> ToolRunner[Message]:
+    return ToolRunner(Script(*answers), **{**ASK, "tools": [weather], **options})
+
+
+def streaming(*answers: Any, **options: Any) -> ToolRunner[MessageStream]:
+    return ToolRunner(Script(*answers), stream=True, **{**ASK, "tools": [weather], **options})
+
+
+def result(content: str, call_id: str = "call_0") -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": call_id, "content": content}
+
+
+# --- The loop ------------------------------------------------------------------------------------------------------
+
+
+def test_it_asks_runs_the_tools_and_asks_again_until_the_model_is_done() -> None:
+    async def story() -> tuple[list[str], ToolRunner[Message]]:
+        runner = runner_of(ONE, saying("It is cold."))
+        return [message.text async for message in runner], runner
+
+    texts, runner = run(story())
+    assert texts == ["Let me see.", "It is cold."]
+    assert runner.stopped_by == "end_turn"
+    assert runner.messages == [
+        QUESTION,
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "call_0", "name": "weather", "input": {"city": "Oslo"}},
+            ],
+        },
+        {"role": "user", "content": [result("Oslo: 4 degrees")]},
+        {"role": "assistant", "content": [{"type": "text", "text": "It is cold."}]},
+    ]
+    check_history(runner.messages)
+
+
+def test_each_request_has_the_whole_history_the_tools_and_the_other_fields() -> None:
+    script = Script(ONE, saying("Cold."))
+    runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=[weather], system="Be brief.", thread=False)
+    run(runner.until_done())
+    first, second = script.requests
+    fields = {"model": "m", "max_tokens": 9, "tools": [weather.to_dict()], "system": "Be brief."}
+    assert first == {**fields, "messages": [QUESTION]}
+    assert second == {**fields, "messages": runner.messages[:3]}
+
+
+def test_without_tools_none_are_sent() -> None:
+    script = Script(saying("Hello."))
+    run(ToolRunner[Message](script, **ASK).until_done())
+    assert script.requests == [ASK]
+
+
+def test_until_done_gives_the_last_answer() -> None:
+    assert run(runner_of(ONE, saying("It is cold.")).until_done()).text == "It is cold."
+
+
+def test_the_text_of_all_turns_is_one_stream() -> None:
+    async def story(runner: ToolRunner[Any]) -> list[str]:
+        return [text async for text in runner.text_stream]
+
+    assert run(story(runner_of(ONE, saying("It is ", "cold.")))) == ["Let me see.", "It is ", "cold."]
+    assert run(story(streaming(ONE, saying("It is ", "cold.")))) == ["Let me see.", "It is ", "cold."]
+
+
+def test_streams_are_handed_out_open_and_what_the_body_leaves_is_read() -> None:
+    async def story() -> list[str]:
+        heard: list[str] = []
+        async for stream in streaming(ONE, ONE, saying("It is cold.")):
+            assert type(stream) is MessageStream
+            assert stream.ending is None
+            if len(heard) != 1:
+                heard += [text async for text in stream.text_stream]
+            else:
+                heard.append("nothing")
+        return heard
+
+    assert run(story()) == ["Let me see.", "nothing", "It is cold."]
+
+
+def test_a_paused_turn_is_sent_back_as_it_is() -> None:
+    script = Script(saying("Searching", reason="pause_turn"), saying("Found."))
+    runner: ToolRunner[Message] = ToolRunner(script, **ASK)
+    run(runner.until_done())
+    assert script.requests[1]["messages"] == [
+        QUESTION,
+        {"role": "assistant", "content": [{"type": "text", "text": "Searching"}]},
+    ]
+    assert runner.stopped_by == "end_turn"
+
+
+# --- Where it stops ------------------------------------------------------------------------------------------------
+
+
+def test_max_turns_bounds_the_answers_and_the_last_one_s_tools_have_run() -> None:
+    runner = runner_of(ONE, ONE, max_turns=2)
+    run(runner.until_done())
+    assert runner.stopped_by == "max_turns"
+    assert len(runner.messages) == 5
+    check_history(runner.messages)
+
+
+def test_max_iterations_is_the_official_sdk_s_name_for_it() -> None:
+    runner = runner_of(ONE, max_iterations=1)
+    run(runner.until_done())
+    assert runner.stopped_by == "max_turns"
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "refusal", "stop_sequence", "model_context_window_exceeded", "new"])
+def test_other_stop_reasons_run_nothing(reason: str) -> None:
+    ran: list[str] = []
+
+    @tool
+    async def weather(city: str) -> None:
+        ran.append(city)
+
+    runner = runner_of(calling(("weather", '{"city": "Oslo"}'), reason=reason, text="Hm."), tools=[weather])
+    run(runner.until_done())
+    assert (ran, runner.stopped_by) == ([], reason)
+    assert runner.messages[1:] == [{"role": "assistant", "content": [{"type": "text", "text": "Hm."}]}]
+
+
+@pytest.mark.parametrize(
+    ("reason", "stopped_by"), [("tool_use", "tool_use"), (None, "no stop reason")], ids=["no call", "no reason"]
+)
+def test_an_answer_without_a_call_or_a_reason_ends_it(reason: str | None, stopped_by: str) -> None:
+    runner = runner_of(saying("Hm.", reason=reason))
+    run(runner.until_done())
+    assert runner.stopped_by == stopped_by
+    assert len(runner.messages) == 2
+
+
+def test_a_call_of_a_tool_without_function_is_left_to_the_caller() -> None:
+    async def story() -> ToolRunner[Message]:
+        runner = runner_of(
+            calling(("weather", '{"city": "Oslo"}'), ("map", "{}")), saying("Here."), tools=[weather, MAP]
+        )
+        first = await runner.until_done()
+        assert runner.stopped_by == "tool without function"
+        assert runner.messages == [QUESTION]
+        assert [call.name for call in runner.unanswered] == ["map"]
+        given = await runner.generate_tool_call_response()
+        assert given == {"role": "user", "content": [result("Oslo: 4 degrees")]}
+        given["content"].append(result("a map", "call_1"))
+        runner.append_messages(first, given)
+        assert (await runner.until_done()).text == "Here."
+        return runner
+
+    runner = run(story())
+    assert runner.stopped_by == "end_turn"
+    check_history(runner.messages)
+
+
+def test_no_function_runs_beside_a_call_that_nobody_here_answers() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def weather(city: str) -> None:
+        ran.append(city)
+
+    runner = runner_of(calling(("weather", '{"city": "Oslo"}'), ("map", "{}")), tools=[weather, MAP])
+    run(runner.until_done())
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"max_turns": 0}, "max_turns must be 1 or more, not 0"),
+        ({"thread": True}, "threads that the server holds are not supported: each request has all messages"),
+        ({"messages": [{"content": "x"}]}, "a message has no role"),
+    ],
+    ids=["max_turns", "thread", "messages"],
+)
+def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        runner_of(**options)
+    assert str(caught.value) == text
+
+
+# --- Errors for the model ------------------------------------------------------------------------------------------
+
+
+def results_of(runner: ToolRunner[Message]) -> list[Any]:
+    run(runner.until_done())
+    check_history(runner.messages)
+    content: list[Any] = runner.messages[2]["content"]
+    return content
+
+
+def test_a_raised_exception_is_told_to_the_model() -> None:
+    @tool
+    async def weather(city: str) -> None:
+        raise ValueError(f"no {city}")
+
+    found = results_of(runner_of(ONE, saying("Sorry."), tools=[weather]))
+    assert found == [{**result("ValueError: no Oslo"), "is_error": True}]
+
+
+def test_an_unknown_tool_and_an_input_that_does_not_parse_are_told_to_the_model() -> None:
+    answer = calling(("whether", "{}"), ("weather", '{"city": '), ("weather", '{"city": "Oslo"}'))
+    found = results_of(runner_of(answer, saying("Sorry.")))
+    assert [block.get("is_error", False) for block in found] == [True, True, False]
+    assert found[0]["content"] == "There is no tool 'whether'. The tools are: weather."
+    assert found[1]["content"].startswith("This call was not run: its input is no whole JSON object: '{\"city\": '")
+    assert found[2] == result("Oslo: 4 degrees", "call_2")
+
+
+# --- Changing its course -------------------------------------------------------------------------------------------
+
+
+def test_messages_appended_in_the_body_follow_the_turn() -> None:
+    async def story() -> ToolRunner[Message]:
+        runner = runner_of(ONE, saying("Cold."))
+        async for message in runner:
+            if message.stop_reason == "tool_use":
+                runner.append_messages({"role": "user", "content": "Hurry."})
+        return runner
+
+    runner = run(story())
+    assert [message["role"] for message in runner.messages] == ["user", "assistant", "user", "user", "assistant"]
+    assert runner.messages[3]["content"] == "Hurry."
+
+
+def test_a_body_that_appends_the_answer_itself_owns_the_turn_and_no_tool_runs() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def weather(city: str) -> None:
+        ran.append(city)
+
+    async def story() -> ToolRunner[Message]:
+        runner = runner_of(ONE, saying("Cold."), tools=[weather])
+        async for message in runner:
+            if message.stop_reason == "tool_use":
+                runner.append_messages(message, {"role": "user", "content": [result("mine")]})
+        return runner
+
+    runner = run(story())
+    assert ran == []
+    assert runner.messages[2] == {"role": "user", "content": [result("mine")]}
+    check_history(runner.messages)
+
+
+def test_after_its_end_it_goes_on_with_what_is_appended() -> None:
+    async def story() -> ToolRunner[Message]:
+        runner = runner_of(saying("Hello."), saying("Bye."), max_turns=1)
+        await runner.until_done()
+        runner.append_messages({"role": "user", "content": [{"type": "text", "text": "Bye!"}]})
+        assert (await runner.until_done()).text == "Bye."
+        return runner
+
+    assert len(run(story()).messages) == 4
+
+
+def test_the_response_to_the_calls_can_be_had_in_the_body_and_no_tool_runs_twice() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def weather(city: str) -> str:
+        ran.append(city)
+        return "4 degrees"
+
+    async def story() -> list[Any]:
+        runner = runner_of(ONE, saying("Cold."), tools=[weather])
+        assert await runner.generate_tool_call_response() is None
+        return [await runner.generate_tool_call_response() async for _ in runner]
+
+    assert run(story()) == [{"role": "user", "content": [result("4 degrees")]}, None]
+    assert ran == ["Oslo"]
+
+
+def test_the_params_of_the_next_request_can_be_changed() -> None:
+    async def story() -> list[Any]:
+        script = Script(ONE, saying("Cold."), saying("Bye."))
+        runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=[weather], system="x")
+        async for message in runner:
+            if message.stop_reason == "tool_use":
+                runner.set_messages_params(lambda params: {**params, "model": "n", "tools": [*params["tools"], MAP]})
+        runner.set_messages_params({"model": "o", "max_tokens": 1, "messages": [QUESTION], "tools": []})
+        runner.append_messages({"role": "user", "content": "Bye!"})
+        await runner.until_done()
+        return script.requests
+
+    _, second, third = run(story())
+    assert (second["model"], second["system"], len(second["tools"]), len(second["messages"])) == ("n", "x", 2, 3)
+    assert set(third) == {"model", "max_tokens", "messages"}
+
+
+def test_params_need_a_model_and_max_tokens() -> None:
+    with pytest.raises(ConfigurationError, match=r"^the params lack model and max_tokens$"):
+        runner_of().set_messages_params({})
+
+
+# --- Eagerly -------------------------------------------------------------------------------------------------------
+
+
+def test_eager_tools_run_while_the_answer_comes_and_count_as_the_turn_s() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def weather(city: str) -> str:
+        ran.append(city)
+        return city
+
+    two = calling(("weather", '{"city": "Oslo"}'), ("weather", '{"city": "Rome"}'))
+
+    async def story() -> ToolRunner[MessageStream]:
+        runner = streaming(two, saying("Cold."), run_tools_eagerly=True, tools=[weather])
+        async for stream in runner:
+            async for event in stream:
+                await ticks(2)
+                if event.type == "message_delta" and not runner.messages[1:]:
+                    assert ran == ["Oslo"]
+        return runner
+
+    runner = run(story())
+    assert ran == ["Oslo", "Rome"]
+    assert runner.messages[2]["content"] == [result("Oslo"), result("Rome", "call_1")]
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_deferred_calls_run_when_the_body_ends_and_never_after_a_break(is_allowed: bool) -> None:
+    ran: list[str] = []
+
+    @tool
+    async def list_files() -> None:
+        ran.append("list")
+
+    @tool
+    async def delete(path: str) -> None:
+        ran.append(path)
+
+    answer = calling(("delete", '{"path": "a"}'), ("list_files", "{}"))
+
+    async def story() -> list[str]:
+        held: list[str] = []
+        async with streaming(answer, saying("Done."), run_tools_eagerly=True, tools=[list_files, delete]) as runner:
+            async for stream in runner:
+                async for event in stream:
+                    if isinstance(event, ContentBlockStart) and event.content_block.get("name") == "delete":
+                        runner.defer_tool_call(event.content_block)
+                await ticks(2)
+                held += [call.name for call in runner.deferred_tool_calls]
+                if held and not is_allowed:
+                    break
+            assert runner.stopped_by == ("end_turn" if is_allowed else None)
+        assert runner.deferred_tool_calls == []
+        return held
+
+    assert run(story()) == ["delete"]
+    assert ran == (["list", "a"] if is_allowed else ["list"])
+
+
+def test_outside_the_loop_s_body_nothing_can_be_deferred() -> None:
+    runner = runner_of()
+    runner.defer_tool_call("call_0")
+    assert runner.deferred_tool_calls == []
+
+
+# --- Usage ---------------------------------------------------------------------------------------------------------
+
+
+def test_usage_is_told_per_turn_and_in_total() -> None:
+    runner = runner_of(ONE, saying("Cold.", cache_read_input_tokens=5))
+    run(runner.until_done())
+    assert [turn.output_tokens for turn in runner.usage.turns] == [7, 7]
+    assert (runner.usage.input_tokens, runner.usage.output_tokens, runner.usage.total_input_tokens) == (20, 14, 25)
+    assert runner.usage.exact
+
+
+# --- Leaving -------------------------------------------------------------------------------------------------------
+
+
+def test_closing_ends_the_loop() -> None:
+    async def story() -> ToolRunner[MessageStream]:
+        async with streaming(ONE) as runner:
+            async for _ in runner:
+                break
+        assert [stream async for stream in runner] == []
+        return runner
+
+    runner = run(story())
+    assert (runner.stopped_by, runner.messages, runner.usage.exact) == ("closed", [QUESTION], False)
+
+
+def test_a_runner_that_was_closed_before_its_first_answer_has_none() -> None:
+    async def story() -> None:
+        async with runner_of() as runner:
+            pass
+        assert runner.last_message is None
+        assert runner.unanswered == []
+        await runner.until_done()
+
+    with pytest.raises(RuntimeError, match=r"^the runner was closed before its first answer$"):
+        run(story())
+
+
+def test_a_cancelled_runner_cancels_its_tools_and_keeps_whole_turns_only() -> None:
+    async def story() -> tuple[list[str], ToolRunner[Message]]:
+        log: list[str] = []
+        has_begun = asyncio.Event()
+
+        @tool
+        async def weather(city: str) -> None:
+            has_begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                log.append("over")
+
+        runner = runner_of(ONE, tools=[weather])
+        task = asyncio.create_task(runner.until_done())
+        await has_begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return log, runner
+
+    log, runner = run(story())
+    assert log == ["over"]
+    assert runner.messages == [QUESTION]
+    assert (runner.usage.output_tokens, runner.usage.exact) == (7, True)  # the answer itself had come whole
+
+
+def test_the_canonical_tool_call_is_run_with_its_input() -> None:
+    given: list[Any] = []
+
+    @tool
+    async def weather(city: str, days: int) -> None:
+        given.append((city, days))
+
+    run(runner_of(TOOL_CALL, saying("Cold."), tools=[weather]).until_done())
+    assert given == [("Oslo", 3)]

@@ -1,0 +1,343 @@
+"""rawsse.client.tools.tool: definitions from functions, calls of them, and what their results become."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import decimal
+import enum
+import pathlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from support.clock import run
+
+from rawsse.client.schema.types import MismatchError
+from rawsse.client.tools.tool import (
+    Tool,
+    Toolbox,
+    ToolError,
+    beta_async_tool,
+    beta_tool,
+    content_of,
+    run_tool,
+    tool,
+)
+from rawsse.errors import ConfigurationError
+from rawsse.messages.lens import Lens
+
+
+class Unit(enum.Enum):
+    CELSIUS = "c"
+    FAHRENHEIT = "f"
+
+
+@tool
+async def weather(city: str, unit: Unit = Unit.CELSIUS) -> str:
+    """The weather at a place.
+
+    Args:
+        city: Where.
+    """
+    return f"{city}: 4 {unit.name}"
+
+
+def failing(error: BaseException) -> Tool[..., Any]:
+    @tool
+    async def fails() -> None:
+        raise error
+
+    return fails
+
+
+def result_of(given: Tool[..., Any], value: Any) -> dict[str, Any]:
+    return run(run_tool(given, "call_1", value))
+
+
+# --- Definitions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_function_becomes_a_tool_definition() -> None:
+    assert weather.to_dict() == {
+        "name": "weather",
+        "description": "The weather at a place.",
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "city": {"description": "Where.", "type": "string"},
+                "unit": {"enum": ["c", "f"], "type": "string", "default": "c"},
+            },
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    }
+
+
+def test_a_tool_is_still_its_function() -> None:
+    @tool
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert double(4) == 8
+    assert run(weather("Oslo")) == "Oslo: 4 CELSIUS"
+    assert repr(double) == "<Tool double>"
+
+
+def test_arguments_of_the_decorator_replace_what_the_function_says() -> None:
+    schema = {"type": "object", "properties": {"any": {}}}
+
+    @tool(name="other", description="Does it.", input_schema=schema, strict=True, cache_control=None)
+    def function(**anything: Any) -> None:
+        """Not this."""
+
+    assert function.to_dict() == {"name": "other", "description": "Does it.", "input_schema": schema, "strict": True}
+
+
+def test_a_type_may_stand_for_its_schema() -> None:
+    @dataclass
+    class Input:
+        city: str
+
+    made = Tool(lambda **given: None, name="x", input_schema=Input)
+    assert made.input_schema["properties"] == {"city": {"type": "string"}}
+
+
+def test_without_a_description_none_is_sent() -> None:
+    @tool
+    def silent() -> None: ...
+
+    assert silent.to_dict() == {
+        "name": "silent",
+        "input_schema": {"type": "object", "properties": {}, "additionalProperties": False},
+    }
+
+
+def test_a_tool_that_anthropic_has_defined_is_its_type_and_name() -> None:
+    @tool(type="bash_20250124", name="bash")
+    def run_command(command: str = "", restart: bool = False) -> str:
+        return f"ran {command}"
+
+    assert run_command.to_dict() == {"name": "bash", "type": "bash_20250124"}
+    assert run(run_command.run({"command": "ls"})) == "ran ls"
+
+
+def test_the_official_sdk_s_names_are_there() -> None:
+    assert beta_tool is tool
+    assert beta_async_tool is tool
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (5, "a tool is made of a function, not of '5'"),
+        (lambda city: city, "a tool needs a name: give name, or a function that has one"),
+    ],
+    ids=["a number", "a lambda"],
+)
+def test_what_cannot_be_a_tool_is_refused(function: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        tool(function)
+    assert str(caught.value) == text
+
+
+def test_a_signature_that_json_cannot_call_needs_a_schema_of_its_own() -> None:
+    def spread(*cities: str) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="cannot be given by name"):
+        tool(spread)
+    assert tool(spread, input_schema={"type": "object"}).name == "spread"
+
+
+# --- Calls ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_input_calls_the_function_with_python_values() -> None:
+    assert run(weather.run({"city": "Oslo", "unit": "f"})) == "Oslo: 4 FAHRENHEIT"
+
+
+def test_an_input_that_does_not_fit_does_not_call_it() -> None:
+    with pytest.raises(MismatchError, match=r"^input\.unit: expected one of 'c', 'f', got 'k'$"):
+        run(weather.run({"city": "Oslo", "unit": "k"}))
+
+
+def test_a_function_with_a_schema_of_its_own_gets_the_input_as_it_is() -> None:
+    def spread(*nothing: str, **given: Any) -> str:
+        return f"{given}"
+
+    made = tool(spread, input_schema={"type": "object"})
+    assert run(made.run({"a": 1})) == "{'a': 1}"
+    with pytest.raises(MismatchError, match=r"^input: expected an object$"):
+        run(made.run([]))
+
+
+def test_a_plain_function_runs_in_a_thread_with_the_caller_s_context() -> None:
+    user = contextvars.ContextVar("user", default="nobody")
+
+    @tool
+    def who() -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        return user.get()
+
+    async def story() -> Any:
+        user.set("me")
+        return await who.run({})
+
+    assert run(story()) == "me"
+
+
+def test_a_plain_function_may_return_something_to_await() -> None:
+    @tool
+    def later() -> Any:
+        return asyncio.sleep(3600, "later")
+
+    assert run(later.run({})) == "later"
+
+
+def test_a_function_that_is_out_of_items_hangs_nobody() -> None:
+    @tool
+    def first() -> Any:
+        return next(iter(()))
+
+    assert result_of(first, {})["is_error"] is True
+
+
+# --- Results -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reading:
+    value: float
+    unit: Unit | str
+
+
+BLOCK = {"type": "image", "source": {"type": "url", "url": "http://x.example/y.png"}}
+
+
+class Model:
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        return {"mode": mode}
+
+
+def numbers() -> Iterator[int]:
+    yield from (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("result", "content"),
+    [
+        (None, ""),
+        ("text ☺", "text ☺"),
+        ("", ""),
+        (5, "5"),
+        (True, "true"),
+        ({"a": [1, "é"]}, '{"a": [1, "é"]}'),
+        ([], "[]"),
+        ([1, 2], "[1, 2]"),
+        ([{"type": "car"}], '[{"type": "car"}]'),
+        ([BLOCK], [BLOCK]),
+        ((BLOCK,), [BLOCK]),
+        ([Lens(BLOCK)], [BLOCK]),
+        (Reading(1.5, "m"), '{"value": 1.5, "unit": "m"}'),
+        ({"in": Unit.CELSIUS}, '{"in": "c"}'),
+        (Model(), '{"mode": "json"}'),
+        (Lens({"x": 1}), '{"x": 1}'),
+        (numbers(), "[1, 2]"),
+        (MappingProxyType({"a": 1}), '{"a": 1}'),
+        (
+            [{"type": "text", "text": "x", "citations": None, "n": 1}],
+            [{"type": "text", "text": "x", "citations": None, "n": 1}],
+        ),
+        (datetime.date(2024, 2, 29), '"2024-02-29"'),
+        (pathlib.PurePosixPath("a/b"), '"a/b"'),
+        (decimal.Decimal("1.10"), '"1.10"'),
+        ("\ud83d\ude00 and \udc80", "😀 and \ufffd"),
+        ([{"type": "text", "text": "\udc80"}], [{"type": "text", "text": "\ufffd"}]),
+    ],
+    ids=repr,
+)
+def test_what_a_tool_returns_becomes_content(result: Any, content: Any) -> None:
+    assert content_of(result) == content
+
+
+@pytest.mark.parametrize("value", [object(), b"x"], ids=["object", "bytes"])
+def test_what_json_has_not_is_no_result(value: Any) -> None:
+    text = f"^a tool's result cannot be written as JSON: it has a value of type {type(value).__name__}$"
+    with pytest.raises(TypeError, match=text):
+        content_of({"x": value})
+
+
+def test_a_result_answers_its_call() -> None:
+    assert result_of(weather, {"city": "Oslo"}) == {
+        "type": "tool_result",
+        "tool_use_id": "call_1",
+        "content": "Oslo: 4 CELSIUS",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "content"),
+    [
+        (ValueError("no such city"), "ValueError: no such city"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (TimeoutError(), "TimeoutError: "),
+        (ToolError("closed today"), "closed today"),
+        (ToolError([{"type": "text", "text": "see:"}, BLOCK]), [{"type": "text", "text": "see:"}, BLOCK]),
+        (OSError("caf\udce9"), "OSError: caf\ufffd"),
+    ],
+    ids=repr,
+)
+def test_what_a_tool_raises_is_told_to_the_model(error: Exception, content: Any) -> None:
+    assert result_of(failing(error), {}) == {
+        "type": "tool_result",
+        "tool_use_id": "call_1",
+        "content": content,
+        "is_error": True,
+    }
+
+
+def test_an_input_that_does_not_fit_is_told_to_the_model() -> None:
+    found = result_of(weather, {"town": "Oslo"})
+    assert (found["content"], found["is_error"]) == ("input: missing 'city'", True)
+
+
+def test_a_plain_function_s_error_is_told_to_the_model() -> None:
+    @tool
+    def divide(by: int) -> float:
+        return 1 / by
+
+    assert result_of(divide, {"by": 0})["content"] == "ZeroDivisionError: division by zero"
+
+
+def test_cancellation_is_no_result() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        result_of(failing(asyncio.CancelledError()), {})
+
+
+def test_a_tool_error_reads_as_its_texts() -> None:
+    assert str(ToolError("closed")) == "closed"
+    assert str(ToolError([{"type": "text", "text": "see:"}, BLOCK])) == "see: [image]"
+
+
+# --- Toolboxes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_toolbox_takes_tools_functions_and_definitions() -> None:
+    def roll() -> int:
+        return 4
+
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    toolset = {"type": "browser_toolset_20260801"}
+    box = Toolbox([weather, roll, search, Lens(toolset)])
+    assert box.definitions == [weather.to_dict(), tool(roll).to_dict(), search, toolset]
+    assert list(box.functions) == ["weather", "roll"]
+    assert box.names == ["weather", "roll", "web_search"]
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^two tools have the name 'weather'$"):
+        Toolbox([weather, {"name": "weather"}])
