@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rawsse.advice import Asked
+from rawsse.ask import ask, new_client, read_prompt
 from rawsse.envfile import load_env_file
-from rawsse.errors import APIError, ConfigurationError, RawsseError
+from rawsse.errors import ConfigurationError, RawsseError
+from rawsse.terminal import complain, drop_output, is_typed, let_every_character_be_printed, show
 
 if TYPE_CHECKING:
-    from rawsse.client import AsyncClient, MessageStream
-    from rawsse.messages import Message
     from rawsse.replay import Recording
 
 __all__ = ["main"]
@@ -36,15 +36,10 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 T = TypeVar("T")
 Command = Callable[[argparse.Namespace], int]
 
-NO_KEY = (
-    "no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env in this folder "
-    "(`rawsse demo` needs no key)"
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are said in one line."""
-    _let_every_character_be_printed()
+    let_every_character_be_printed()
     parser = _parser()
     arguments = parser.parse_args(argv)
     command: Command | None = arguments.command
@@ -58,14 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone (`rawsse ask … | head`). What is still buffered must not be tried again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # whoever read it has gone (`rawsse ask … | head`)
         return FAILED
     except ConfigurationError as exc:
         # What the system refuses (a port that is taken) was no wrong usage.
-        return _complain(str(exc), FAILED if isinstance(exc.__cause__, OSError) else WRONG_USAGE)
+        return _complain(exc, FAILED if isinstance(exc.__cause__, OSError) else WRONG_USAGE)
     except (RawsseError, OSError) as exc:
-        return _complain(_words(exc), FAILED)
+        return _complain(exc, FAILED, _asked(arguments))
     except Exception as exc:
         if sys.flags.dev_mode:
             raise
@@ -73,40 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(text, FAILED)
 
 
-# --- Saying --------------------------------------------------------------------------------------------------------
-
-
-def _let_every_character_be_printed() -> None:
-    """An answer may hold what the terminal's encoding does not: then `?` is better than no answer."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-# A terminal obeys some characters instead of showing them, and an answer is written by somebody else.
-_CONTROLS = {
-    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-}
-
-
-def _print(text: str, end: str = "\n") -> None:
-    """To standard output at once; as it is, unless that is a terminal."""
-    print(text.translate(_CONTROLS) if sys.stdout.isatty() else text, end=end, flush=True)
-
-
-def _complain(text: str, code: int) -> int:
-    print(f"rawsse: {text.translate(_CONTROLS)}", file=sys.stderr)
+def _complain(problem: Exception | str, code: int, asked: Asked | None = None) -> int:
+    complain(problem, asked)
     return code
 
 
-def _words(exc: Exception) -> str:
-    if isinstance(exc, OSError):
-        return f"{exc.filename}: {exc.strerror}" if exc.filename and exc.strerror else exc.strerror or str(exc)
-    if not isinstance(exc, APIError):
-        return str(exc)
-    incomplete = "the answer is incomplete: " if exc.phase == "content" else ""
-    request = f" (request {exc.request_id})" if exc.request_id else ""
-    return f"{incomplete}{exc}{request}"
+def _asked(arguments: argparse.Namespace) -> Asked:
+    base_url = getattr(arguments, "base_url", None) or os.environ.get("ANTHROPIC_BASE_URL", "")
+    return Asked(getattr(arguments, "model", None) or "", base_url, environ=os.environ)
 
 
 # --- Arguments -----------------------------------------------------------------------------------------------------
@@ -124,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_serve(commands)
     _add_ask(commands)
+    _add_chat(commands)
     _add_replay(commands)
     _add_check(commands)
     _add_explain(commands)
@@ -184,6 +153,16 @@ def _add_ask(commands: Any) -> None:
     _add_upstream(parser)
 
 
+def _add_chat(commands: Any) -> None:
+    more = "What is no terminal is read line by line: each is a question. Nothing is kept but by --save and /save."
+    parser = _add(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
+    parser.add_argument("--system", help="the system prompt")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="go on with a conversation that was saved")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="save the conversation there after each answer")
+    _add_upstream(parser, "as it was saved, or else ")
+    parser.set_defaults(model=None, max_tokens=None)
+
+
 def _add_replay(commands: Any) -> None:
     more = "Point any client at it. Several recordings take turns. It asks for no key."
     parser = _add(commands, _replay, "replay", "a Messages API made of recordings", more)
@@ -210,7 +189,7 @@ class _ListFaults(argparse.Action):
         from rawsse.replay.specs import FAULTS
 
         for spec, what in FAULTS.items():
-            _print(f"{spec}\n    {what}")
+            show(f"{spec}\n    {what}")
         parser.exit()
 
 
@@ -240,17 +219,17 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_upstream(parser: argparse.ArgumentParser) -> None:
+def _add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> None:
     parser.add_argument(
         "--base-url", metavar="URL", help="where the API is (default: ANTHROPIC_BASE_URL, or Anthropic's)"
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"default {DEFAULT_MODEL}")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"default: {before_default}{DEFAULT_MODEL}")
     parser.add_argument(
         "--max-tokens",
         type=_at_least_one,
         default=DEFAULT_MAX_TOKENS,
         metavar="N",
-        help=f"how long an answer may be (default {DEFAULT_MAX_TOKENS})",
+        help=f"how long an answer may be (default: {before_default}{DEFAULT_MAX_TOKENS})",
     )
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="read this instead of .env")
 
@@ -310,7 +289,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     check_bind(arguments.host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
-    client = _client(arguments)
+    client = new_client(arguments.base_url)
     guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
     relay = Relay(client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static)
 
@@ -337,80 +316,38 @@ def _replay(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _client(arguments: argparse.Namespace) -> AsyncClient:
-    """The client for the API. Raises `ConfigurationError` if there is no key."""
-    from rawsse.client import AsyncClient
-
-    client = AsyncClient(base_url=arguments.base_url)
-    if not client.has_credential:
-        raise ConfigurationError(NO_KEY)
-    return client
-
-
 # --- Asking --------------------------------------------------------------------------------------------------------
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    client = _client(arguments)
+    client = new_client(arguments.base_url)
     # Before asyncio runs: it would take the first Ctrl-C for itself and leave the reading be.
-    prompt = _read_prompt(arguments.prompt or ["-"])
-    message = asyncio.run(_stream_answer(client, arguments, prompt))
-    _print_usage(message)
+    prompt = read_prompt(arguments.prompt or ["-"])
+    options = {"model": arguments.model, "max_tokens": arguments.max_tokens, "system": arguments.system}
+    ask(client, prompt, as_json=arguments.json, **options)
     return DONE
 
 
-def _read_prompt(words: list[str]) -> str:
-    prompt = " ".join(_read_stdin() if word == "-" else word for word in words)
-    if not prompt.strip():
-        raise ConfigurationError("the prompt is empty")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:  # Python keeps bytes that are no characters as surrogates
-        raise ConfigurationError("the prompt is no UTF-8 text") from None
-    return prompt
+def _chat(arguments: argparse.Namespace) -> int:
+    from rawsse.chat import Chat, load
+    from rawsse.client.tools import Conversation
 
-
-def _read_stdin() -> str:
-    if sys.stdin is None:
-        return ""
-    if sys.stdin.isatty():
-        print("rawsse: type the prompt, then Ctrl-D on a line of its own", file=sys.stderr)
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"the prompt is no {exc.encoding.upper()} text") from None
-
-
-async def _stream_answer(client: AsyncClient, arguments: argparse.Namespace, prompt: str) -> Message:
-    messages = [{"role": "user", "content": prompt}]
-    async with (
-        client,
-        client.messages.stream(
-            model=arguments.model, max_tokens=arguments.max_tokens, messages=messages, system=arguments.system
-        ) as stream,
-    ):
-        if not arguments.json:
-            await _print_text(stream)
-        message = await stream.get_final_message()
-    if arguments.json:
-        _print(message.to_json(indent=None))
-    return message
-
-
-async def _print_text(stream: MessageStream) -> None:
-    text = ""
-    try:
-        async for text in stream.text_stream:
-            _print(text, end="")
-    finally:
-        if text and not text.endswith("\n"):
-            _print("")
-
-
-def _print_usage(message: Message) -> None:
-    usage = message.usage
-    counts = f"{usage.total_input_tokens} tokens in, {usage.get('output_tokens', 0)} out"
-    print(f"[{message.model}, {counts}, {message.stop_reason}]", file=sys.stderr)
+    client = new_client(arguments.base_url)
+    given = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.load is not None:
+        conversation = load(client, arguments.load, **given)
+    else:
+        conversation = Conversation(client, **{"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS, **given})
+    asked = _asked(arguments)._replace(model_option="/model")
+    with asyncio.Runner() as runner:
+        chat = Chat(runner, client, conversation, loaded=arguments.load, save_to=arguments.save, asked=asked)
+        try:
+            chat.run()
+        finally:
+            runner.run(client.aclose())
+    # Whoever sits there has seen what failed, and has asked again or not. A script has not.
+    return FAILED if chat.has_failed and not is_typed() else DONE
 
 
 # --- Looking at recordings -----------------------------------------------------------------------------------------
@@ -425,9 +362,9 @@ def _check(arguments: argparse.Namespace) -> int:
         broken = sum(finding.severity == "error" for finding in findings)
         failed = failed or recording is None or broken > 0
         if recording is not None:
-            _print(f"{recording.name}: {_count(broken, 'broken rule') if broken else 'ok'}")
+            show(f"{recording.name}: {_count(broken, 'broken rule') if broken else 'ok'}")
         for finding in findings:
-            _print(f"  {finding}")
+            show(f"  {finding}")
     return FAILED if failed else DONE
 
 
@@ -439,8 +376,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         if recording is None:
             failed = True
         else:
-            _print(f"== {recording.name}")
-            _print(explain(recording))
+            show(f"== {recording.name}")
+            show(explain(recording))
     return FAILED if failed else DONE
 
 
@@ -460,7 +397,7 @@ def _or_none(load: Callable[[Path], T], path: Path) -> T | None:
     try:
         return load(path)
     except (RawsseError, OSError) as exc:
-        _complain(_words(exc), FAILED)
+        _complain(exc, FAILED)
         return None
 
 

@@ -19,7 +19,7 @@ from support.background import Background
 from support.command import ROOT, Command
 
 from rawsse.cli import main
-from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import Player, Recording, ReplayServer, shipped_fixtures
 from rawsse.server import Server
 
 COMMANDS = ["demo", "serve", "ask", "chat", "replay", "check", "explain"]

@@ -1,0 +1,146 @@
+"""Showing text to a person, and reading what the person types.
+
+This file knows standard input, output and error, and what a terminal would do with them. It refuses to know what the texts
+are about.
+
+    show("The answer is ", end="")          # to standard output, at once
+    say("[28 tokens in, 217 out]")          # to standard error
+    line = read_line("you> ")               # with a prompt if a person types it; raises EOFError at the end
+
+Answers go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TextIO
+
+from rawsse.advice import Asked, advise
+from rawsse.errors import ConfigurationError
+
+__all__ = [
+    "begin_editing",
+    "check_text",
+    "complain",
+    "drop_output",
+    "has_typed",
+    "is_typed",
+    "let_every_character_be_printed",
+    "read_all",
+    "read_line",
+    "say",
+    "show",
+]
+
+# A terminal obeys some characters instead of showing them, and an answer is written by somebody else.
+_CONTROLS: Mapping[int, str] = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+}
+
+
+# --- Showing -------------------------------------------------------------------------------------------------------
+
+
+def let_every_character_be_printed() -> None:
+    """An answer may hold what the terminal's encoding does not: then `?` is better than no answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def show(text: str, end: str = "\n") -> None:
+    """To standard output at once; as it is, unless that is a terminal."""
+    _write(sys.stdout, (text.translate(_CONTROLS) if sys.stdout.isatty() else text) + end)
+
+
+def say(text: str) -> None:
+    """A line to standard error."""
+    _write(sys.stderr, text.translate(_CONTROLS) + "\n")
+
+
+def complain(problem: Exception | str, asked: Asked | None = None) -> None:
+    """What went wrong, in one line to standard error."""
+    asked = asked or Asked(environ=os.environ)
+    say(f"rawsse: {problem if isinstance(problem, str) else advise(problem, asked)}")
+
+
+def drop_output() -> None:
+    """Whoever read standard output has gone: what is still buffered must not be tried again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
+# --- Reading -------------------------------------------------------------------------------------------------------
+
+
+def is_typed() -> bool:
+    """Standard input is a terminal: a person types it."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def begin_editing() -> None:
+    """From now on a line that is typed can be edited, and Up brings the one before it. They are kept nowhere."""
+    with contextlib.suppress(ImportError):  # Windows edits lines by itself
+        import readline
+
+        if "libedit" not in (readline.__doc__ or ""):
+            # A text of several lines that is pasted is one question then, and not one for each line.
+            readline.parse_and_bind("set enable-bracketed-paste on")
+
+
+def has_typed() -> bool:
+    """Something stands in the line that Ctrl-C has just ended."""
+    readline = sys.modules.get("readline")
+    return bool(readline and readline.get_line_buffer())
+
+
+def read_line(prompt: str) -> str:
+    """The next line of standard input, without its end; the prompt is for a person only.
+
+    Raises `EOFError` at the end, `KeyboardInterrupt` at Ctrl-C, and `ConfigurationError` for what is no text.
+    """
+    with _told_as_no_text("the line"):
+        if not is_typed():
+            line = sys.stdin.readline() if sys.stdin is not None else ""
+            if not line:
+                raise EOFError
+            return check_text(line.rstrip("\r\n"), "the line")
+        if sys.stdout.isatty():
+            return check_text(input(prompt), "the line")
+        _write(sys.stderr, prompt)
+        return check_text(input(), "the line")
+
+
+def read_all(what: str) -> str:
+    """All of standard input. Raises `ConfigurationError` for what is no text."""
+    if sys.stdin is None:
+        return ""
+    if is_typed():
+        say(f"rawsse: type {what}, then Ctrl-D on a line of its own")
+    with _told_as_no_text(what):
+        return sys.stdin.read()
+
+
+def check_text(text: str, what: str) -> str:
+    """`text`. Raises `ConfigurationError` if it is none: Python keeps bytes that are no characters as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} is no UTF-8 text") from None
+    return text
+
+
+@contextlib.contextmanager
+def _told_as_no_text(what: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"{what} is no {exc.encoding.upper()} text") from None

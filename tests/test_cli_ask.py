@@ -1,0 +1,264 @@
+"""rawsse ask: what is printed where, and that every failure is one line that says what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.background import Background
+from support.command import ROOT, Command
+
+from rawsse.cli import main
+from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.server import Server
+
+PLAIN = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]
+TEXT = PLAIN["content"][0]["text"]
+KEY = "sk-ant-secret"
+
+Play = Callable[..., ReplayServer]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and an environment with nothing but a key."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+        monkeypatch.setenv(name, "")  # so that it is put back to what it was, whatever the command does
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    return tmp_path
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    with Background() as background:
+        yield background
+
+
+@pytest.fixture
+def play(background: Background, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Begin to play recordings where the API would be."""
+
+    def play(*recordings: Recording, **options: Any) -> ReplayServer:
+        server = background.enter(ReplayServer(recordings, **options))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
+        return server
+
+    return play
+
+
+def recorded(name: str) -> Recording:
+    return shipped_fixtures()[name]
+
+
+def refused(status: int, kind: str, message: str) -> Recording:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}).encode()
+    return Recording(status=status, headers={"content-type": "application/json"}, reads=(Read(0.0, body),))
+
+
+def test_the_answer_goes_to_stdout_and_its_usage_to_stderr(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("plain"))
+    assert main(["ask", "Hello"]) == 0
+    assert capsys.readouterr() == (TEXT + "\n", "[claude-sonnet-5, 28 tokens in, 217 out, end_turn]\n")
+
+
+def test_options_and_words_become_the_request(play: Play) -> None:
+    server = play(recorded("plain"))
+    main(["ask", "--system", "Be brief.", "--model", "m", "--max-tokens", "7", "What", "is", "SSE?"])
+    assert server.requests[0].body == {
+        "model": "m",
+        "max_tokens": 7,
+        "messages": [{"role": "user", "content": "What is SSE?"}],
+        "system": "Be brief.",
+        "stream": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt"), [([], "from a pipe"), (["-"], "from a pipe"), (["Sum up:", "-"], "Sum up: from a pipe")]
+)
+def test_the_prompt_may_come_from_stdin(
+    words: list[str], prompt: str, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = play(recorded("plain"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe"))
+    assert main(["ask", *words]) == 0
+    assert server.requests[0].body["messages"][0]["content"] == prompt
+
+
+def test_json_prints_the_whole_message(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("plain"))
+    assert main(["ask", "--json", "Hello"]) == 0
+    assert json.loads(capsys.readouterr().out) == PLAIN
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_an_empty_prompt_is_wrong_usage(prompt: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", prompt]) == 2
+    assert capsys.readouterr().err == "rawsse: the prompt is empty\n"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_prompt_that_is_no_text_is_refused_in_words(
+    errors: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8", errors))
+    assert main(["ask"]) == 2
+    assert capsys.readouterr().err == "rawsse: the prompt is no UTF-8 text\n"
+
+
+@pytest.mark.parametrize("command", ["ask", "chat", "serve"])
+def test_without_a_key_it_says_where_to_put_one(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert main([command]) == 2
+    assert capsys.readouterr().err == (
+        "rawsse: no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env in this folder "
+        "(`rawsse demo` needs no key)\n"
+    )
+
+
+KEY_REFUSED = "the API does not accept the key: set ANTHROPIC_API_KEY to one that it does"
+NO_MODEL = "there is no model 'nope': name another with --model"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "words"),
+    [
+        (401, "authentication_error", "invalid x-api-key", KEY_REFUSED),
+        (404, "not_found_error", "model: nope", NO_MODEL),
+    ],
+)
+def test_a_refusal_is_one_line_with_what_to_do_and_the_apis_words(
+    status: int, kind: str, message: str, words: str, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(refused(status, kind, message))
+    assert main(["ask", "--model", "nope", "Hello"]) == 1
+    said = f"[{status} {kind}: {message}, request req_replay_000001]"
+    assert capsys.readouterr() == ("", f"rawsse: {words} {said}\n")
+
+
+def test_a_refusal_of_several_lines_is_one_line(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(refused(400, "invalid_request_error", "too\nmany"))
+    assert main(["ask", "Hello"]) == 1
+    assert capsys.readouterr().err == "rawsse: 400 invalid_request_error: too many [request req_replay_000001]\n"
+
+
+def test_a_key_that_the_other_side_repeats_is_not_shown(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(refused(401, "authentication_error", f"not valid: {KEY}"))
+    assert main(["ask", "Hello"]) == 1
+    assert "not valid: [ANTHROPIC_API_KEY]" in capsys.readouterr().err
+
+
+def test_no_network_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"
+        assert main(["ask", "--base-url", url, "Hello"]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"rawsse: cannot connect to {url}")
+    assert complaint.count("\n") == 1
+
+
+def test_a_base_url_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "--base-url", "api.example.org", "Hello"]) == 2
+    assert "the base URL must begin with http:// or https://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cut", "error-after-content"])
+def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(
+    name: str, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(recorded(name))
+    assert main(["ask", "Hello"]) == 1
+    out, err = capsys.readouterr()
+    assert out == json.loads((ROOT / f"fixtures/{name}.json").read_text())["message"]["content"][0]["text"] + "\n"
+    assert err.startswith("rawsse: the answer is incomplete: ")
+
+
+def test_an_answer_without_text_prints_nothing(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("empty-tool-input"))
+    assert main(["ask", "Hello"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_an_answer_that_ends_its_line_gets_no_empty_one(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(Recording.from_sse(recorded("plain").body.replace(b"they came.", b"they came.\\n")))
+    assert main(["ask", "Hello"]) == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
+def test_a_broken_answer_gives_no_json(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(recorded("cut"))
+    assert main(["ask", "--json", "Hello"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_characters_that_the_terminal_has_not_are_replaced(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(recorded("unicode"))
+    screen = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["ask", "Hello"]) == 0
+    screen.seek(0)
+    assert "?" in screen.read()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+ESCAPE = Recording.from_sse(recorded("plain").body.replace(b"A server-sent", b"A \\u001b[2Jserver\\u009b-sent"))
+
+
+@pytest.mark.parametrize(("screen", "shown"), [(Terminal(), "A \ufffd[2Jserver\ufffd-"), (io.StringIO(), "A \x1b[2J")])
+def test_an_answer_cannot_command_the_terminal(
+    screen: io.StringIO, shown: str, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(ESCAPE)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["ask", "Hello"]) == 0
+    assert screen.getvalue().startswith(shown)
+
+
+def test_a_refusal_cannot_command_the_terminal(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(refused(400, "invalid_request_error", "\x1b[2J"))
+    assert main(["ask", "Hello"]) == 1
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_the_answer_upstream_too(background: Background) -> None:
+    gate = background.gate(free=1)
+    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
+    with Command("ask", "--base-url", upstream.base_url, "Hello", env={"ANTHROPIC_API_KEY": KEY}) as command:
+        assert command.read(100).startswith("A server-sent event")
+        assert command.stop(signal.SIGINT) == 130
+        assert gate.left.wait(5)
+        assert (command.line(), command.complaint()) == ("\n", "")
+
+
+def test_when_its_reader_leaves_it_stops_without_a_word(background: Background) -> None:
+    gate = background.gate(free=1)
+    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
+    with Command("ask", "--base-url", upstream.base_url, "Hello", env={"ANTHROPIC_API_KEY": KEY}) as command:
+        command.read(100)
+        command.close_output()
+        gate.let(1)
+        assert (command.wait(), gate.left.wait(5), command.complaint()) == (1, True, "")
+
+
+@pytest.mark.parametrize("number", ["0", "-5", "many"])
+def test_an_answer_has_room_for_a_token_at_least(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["ask", "hi", "--max-tokens", number])
+    assert left.value.code == 2
+    assert "--max-tokens" in capsys.readouterr().err
