@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from rawsse.replay import Read, RecordedRequest, Recording, shipped_fixtures
+from rawsse.replay import Match, Miss, Read, RecordedRequest, Recording, shipped_fixtures
 from rawsse.replay.answers import Answer, Repertoire
+from rawsse.replay.reply import reply_in
 
 FIXTURES = shipped_fixtures()
 EXPECTED = Path(__file__).parents[2] / "fixtures"
@@ -60,6 +61,18 @@ def test_a_wrong_request_takes_no_turn() -> None:
     repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, {}))
     good = RecordedRequest("POST", "/v1/messages", {}, {**BODY, "stream": True})
     assert repertoire.answer(good).reads == FIXTURES["plain"].reads
+
+
+def test_a_recording_of_an_unknown_path_takes_turns_too() -> None:
+    recording = Recording(RecordedRequest("POST", "/gateway/chat"), reads=(Read(0.0, b"data: x\n\n"),))
+    assert ask(recording, body={**BODY, "stream": True}).reads == recording.reads
+
+
+def test_what_has_not_been_played_is_known() -> None:
+    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["tools"], FIXTURES["cut"]])
+    for _ in range(2):
+        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
+    assert repertoire.unplayed == [FIXTURES["cut"]]
 
 
 def test_headers_of_the_recorded_connection_are_not_played() -> None:
@@ -164,7 +177,179 @@ def test_threads_are_refused_so_that_the_sdk_goes_on_without() -> None:
     assert json_of(answer)["error"]["details"] == {"error_code": "thread_unsupported_request", "unsupported": []}
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_a_body_nested_too_deeply_is_refused(path: str) -> None:
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    repertoire = Repertoire([of(asking("a"))], match="request")
+    answer = repertoire.answer(RecordedRequest("POST", path, {}, {**BODY, "messages": deep}))
+    assert error_of(answer) == (400, "invalid_request_error", "the request's body is nested too deeply")
+
+
+# --- Misses ---
+
+
+def asking(text: str, **fields: Any) -> dict[str, Any]:
+    return {**BODY, "messages": [{"role": "user", "content": text}], **fields}
+
+
+def of(body: Any, path: str = "/v1/messages", answer: Any = None, method: str = "POST", name: str = "r") -> Recording:
+    """A recording whose answer is this JSON."""
+    reads = (Read(0.0, json.dumps(answer or {"answer": name}).encode()),)
+    request = RecordedRequest(method, path, {}, body)
+    return Recording(request, headers={"content-type": "application/json"}, reads=reads, name=name)
+
+
+def matching(match: Match, *recordings: Recording, **options: Any) -> Repertoire:
+    return Repertoire(recordings, match=match, **options)
+
+
+def test_a_request_that_no_recording_answers_is_not_found_and_not_to_be_retried() -> None:
+    repertoire = matching("request", of(asking("What is it?"), name="it.sse.jsonl"))
+    answer = repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("What was it?")))
+    words = (
+        "no recording matches this request. Nearest of 1: it.sse.jsonl (2 of 3 parts are equal). It differs at "
+        'messages[0].content[0].text: recorded "What is it?", asked "What was it?"'
+    )
+    assert error_of(answer) == (404, "not_found_error", words)
+    assert json_of(answer)["error"]["details"] == {
+        "error_code": "no_recording_matches",
+        "nearest": "it.sse.jsonl",
+        "differences": [
+            {"path": "messages[0].content[0].text", "recorded": '"What is it?"', "asked": '"What was it?"'},
+        ],
+    }
+
+
+def test_misses_are_remembered_and_reported_and_play_nothing() -> None:
+    reported: list[Miss] = []
+    recording = of(asking("a"))
+    repertoire = matching("request", recording, on_miss=reported.append, max_kept_misses=2)
+    for text in "bcad":
+        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking(text)))
+    assert [miss.request.body for miss in reported] == [asking(text) for text in "bcd"]
+    assert repertoire.misses == reported[1:]
+    assert repertoire.unplayed == []
+
+
+def test_an_unmatched_request_leaves_its_recording_unplayed() -> None:
+    repertoire = matching("request", of(asking("a")))
+    repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("b")))
+    assert repertoire.unplayed == [of(asking("a"))]
+
+
+def test_a_miss_without_a_nearest_has_no_differences() -> None:
+    details = json_of(matching("sequence").answer(RecordedRequest("POST", "/v1/messages", {}, BODY)))["error"][
+        "details"
+    ]
+    assert details == {"error_code": "no_recording_matches"}
+
+
+def test_a_base_url_can_name_the_recording() -> None:
+    repertoire = matching("name", FIXTURES["plain"], FIXTURES["tools"])
+    request = RecordedRequest("POST", "/tools/v1/messages", {}, {**BODY, "stream": True})
+    assert repertoire.answer(request).reads == FIXTURES["tools"].reads
+
+
+# --- Threads that are kept ---
+
+
+def thread(previous: str | None = None) -> dict[str, Any]:
+    if previous is None:
+        return {"thread": {"type": "create"}}
+    return {"thread": {"type": "continue", "previous_message_id": previous}}
+
+
+def test_a_kept_thread_is_answered_with_ids_of_their_own() -> None:
+    repertoire = matching("turns", FIXTURES["plain"], threads=True)
+    first = json_of(repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY | thread())))
+    second = json_of(repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY | thread(first["id"]))))
+    assert first == reply_in(FIXTURES["plain"])
+    assert second == first | {"id": f"{first['id']}_2"}
+
+
+def test_the_turns_of_a_kept_thread_are_matched_by_the_whole_history() -> None:
+    reply = {"type": "message", "id": "msg_1", "content": [{"type": "text", "text": "And?"}]}
+    said = [*asking("Hi")["messages"], {"role": "assistant", "content": "And?"}, *asking("Yes")["messages"]]
+    second = of({**BODY, "messages": said, "system": "s"}, answer={"type": "message", "id": "msg_2"})
+    repertoire = matching("request", of(asking("Hi", system="s"), answer=reply), second, threads=True)
+    repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("Hi", system="s") | thread()))
+    answer = repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("Yes") | thread("msg_1")))
+    assert answer.reads == second.reads
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "kind", "details"),
+    [
+        (thread("msg_9"), 404, "not_found_error", {"error_code": "thread_not_found"}),
+        ({"thread": 5}, 400, "invalid_request_error", None),
+    ],
+)
+def test_a_thread_that_cannot_be_is_refused(fields: Any, status: int, kind: str, details: Any) -> None:
+    answer = matching("turns", FIXTURES["plain"], threads=True).answer(
+        RecordedRequest("POST", "/v1/messages", {}, BODY | fields)
+    )
+    assert error_of(answer)[:2] == (status, kind)
+    assert json_of(answer)["error"].get("details") == details
+
+
+def test_a_thread_can_miss_too() -> None:
+    repertoire = matching("request", of(asking("a")), threads=True)
+    assert repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("b") | thread())).status == 404
+    assert len(repertoire.misses) == 1
+
+
 # --- The other paths ---
+
+
+COUNT = "/v1/messages/count_tokens"
+
+
+def count(repertoire: Repertoire, body: Any) -> int:
+    tokens: int = json_of(repertoire.answer(RecordedRequest("POST", COUNT, {}, body)))["input_tokens"]
+    return tokens
+
+
+def test_a_recorded_count_is_played_for_its_question() -> None:
+    body = {"model": "m", "messages": asking("a")["messages"]}
+    repertoire = matching("turns", of(body, COUNT, {"input_tokens": 77}), FIXTURES["plain"])
+    answers = [repertoire.answer(RecordedRequest("POST", COUNT, {}, {**body, "system": s})) for s in (None, "s")]
+    assert b"".join(read.data for read in answers[0].reads) == b'{"input_tokens": 77}'
+    assert json_of(answers[1])["input_tokens"] < 77
+
+
+def test_else_a_question_counts_what_its_answer_was_charged() -> None:
+    reply = reply_in(FIXTURES["tools"])
+    request = FIXTURES["tools"].request
+    assert reply is not None
+    assert request is not None
+    asked = {name: request.body[name] for name in ("model", "tools", "messages")}
+    assert reply["usage"]["input_tokens"] == 412
+    repertoire = matching("turns", *FIXTURES.values())
+    assert [count(repertoire, asked), count(repertoire, asked | {"max_tokens": 1})] == [412, 412]
+    assert count(repertoire, asked | {"system": "Be brief."}) != 412
+
+
+def test_a_recorded_count_takes_no_turn_and_answers_no_message() -> None:
+    repertoire = matching("turns", of(BODY, COUNT))
+    status, _, message = error_of(repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY)))
+    assert (status, message) == (404, "there is no recording of an answer to this kind of request")
+    assert repertoire.unplayed == []
+
+
+def test_a_recorded_list_of_models_is_played_for_its_query() -> None:
+    listing = of(None, "/v1/models?limit=5&after_id=x", {"data": []}, method="GET", name="models")
+    repertoire = matching("turns", listing, FIXTURES["plain"])
+    path = "/prefix/v1/models?after_id=x&limit=5"
+    assert repertoire.answer(RecordedRequest("GET", path)).reads == listing.reads
+    assert len(json_of(repertoire.answer(RecordedRequest("GET", "/v1/models")))["data"]) == 1
+
+
+def test_a_recorded_model_is_played() -> None:
+    model = of(None, "/v1/models/claude-x", {"id": "claude-x"}, method="GET")
+    repertoire = matching("turns", model, FIXTURES["plain"])
+    assert repertoire.answer(RecordedRequest("GET", "/v1/models/claude-x")).reads == model.reads
 
 
 def test_tokens_are_counted_by_the_length_of_what_is_sent() -> None:

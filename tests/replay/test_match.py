@@ -163,9 +163,7 @@ def test_a_function_says_what_counts() -> None:
 
     found = Found(last, recording("a", asking("a", system="Monday")), recording("b", asking("b")))
     assert [found(asking("b")), found(asking("a", system="Tuesday"))] == ["b", "a"]
-    assert found(asking("c")) == (
-        'no recording matches this request. Nearest of 2: a (0 of 1 parts are equal). It differs at the whole: recorded "a", asked "c"'
-    )
+    assert found(asking("c")).endswith('It differs at the whole: recorded "a", asked "c"')
 
 
 def test_what_a_function_gives_need_not_be_json() -> None:

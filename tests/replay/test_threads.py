@@ -134,6 +134,11 @@ def test_what_is_no_reply_continues_nothing() -> None:
     assert opened(threads, going_on())["messages"] == [ASK, REPLY, MORE]
 
 
+def test_a_reply_without_an_id_can_be_played_and_not_continued() -> None:
+    threads, recording = Threads(), recorded(None)
+    assert threads.kept(recording, creating(), opened(threads, creating())) is recording
+
+
 # --- Recorded threads ---
 
 

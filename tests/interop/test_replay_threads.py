@@ -1,0 +1,146 @@
+"""The official Python SDK's tool runner on recordings: with threads that are kept, refused and lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.background import Background
+
+from rawsse.replay import Player, Recording, ReplayServer, ToolResults, turns
+
+from .stack import message, recorded, text
+
+anthropic = pytest.importorskip("anthropic", reason="the official SDK: the extra `interop`")
+
+pytestmark = pytest.mark.real
+
+ASK: dict[str, Any] = {
+    "model": "claude-sonnet-5",
+    "max_tokens": 1024,
+    "messages": [{"role": "user", "content": "Do I need an umbrella in Bergen?"}],
+}
+WEATHER = "Bergen, Norway: 9 degrees celsius"
+
+
+@anthropic.beta_tool  # type: ignore[untyped-decorator]
+def get_weather(place: str, unit: str) -> str:
+    """The weather at a place.
+
+    Args:
+        place: Where.
+        unit: celsius or fahrenheit.
+    """
+    return f"{place}: 9 degrees {unit}"
+
+
+@anthropic.beta_tool  # type: ignore[untyped-decorator]
+def roll_dice() -> str:
+    """Roll the dice."""
+    return "6"
+
+
+TOOLS = [get_weather, roll_dice]
+
+
+def conversation() -> list[Recording]:
+    """Two calls of tools and an answer, each with the whole history."""
+    answers = (recorded("tools"), ToolResults(WEATHER), recorded("tools"), ToolResults(WEATHER), recorded("plain"))
+    return turns({**ASK, "system": "Be brief.", "tools": [tool.to_dict() for tool in TOOLS]}, *answers)
+
+
+@pytest.fixture
+def play(background: Background) -> Iterator[Callable[..., tuple[ReplayServer, Any]]]:
+    clients: list[Any] = []
+
+    def play(*recordings: Recording, **options: Any) -> tuple[ReplayServer, Any]:
+        server = background.enter(ReplayServer(recordings, **options))
+        clients.append(anthropic.Anthropic(base_url=server.base_url, api_key="any", max_retries=2))
+        return server, clients[-1]
+
+    yield play
+    for client in clients:
+        client.close()
+
+
+def until_done(client: Any, **options: Any) -> Any:
+    return client.beta.messages.tool_runner(**ASK, system="Be brief.", tools=TOOLS, **options).until_done()
+
+
+def threads(server: ReplayServer) -> list[Any]:
+    """What each request said of its thread, and how many messages it had."""
+    return [(request.body.get("thread", {}).get("type"), len(request.body["messages"])) for request in server.requests]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tool_runner_goes_on_in_a_thread_that_is_kept(play: Any, stream: bool) -> None:
+    server, client = play(*reversed(conversation()), match="request", threads=True)
+    if stream:
+        runner = client.beta.messages.tool_runner(**ASK, system="Be brief.", tools=TOOLS, stream=True)
+        last = [turn.get_final_message() for turn in runner][-1]
+    else:
+        last = until_done(client)
+    assert last.content[0].text == text("plain")
+    assert threads(server) == [("create", 1), ("continue", 1), ("continue", 1)]
+    assert [name for request in server.requests[1:] for name in ("tools", "system") if name in request.body] == []
+    assert (server.misses, server.unplayed) == ([], [])
+
+
+def test_a_reply_that_is_played_again_is_continued_under_its_new_id(play: Any) -> None:
+    server, client = play(*conversation(), match="request", threads=True)
+    until_done(client)
+    previous = [request.body["thread"].get("previous_message_id") for request in server.requests]
+    id = message("tools")["id"]
+    assert previous == [None, id, f"{id}_2"]
+
+
+def test_two_runs_do_not_meet(play: Any) -> None:
+    server, client = play(*conversation(), match="request", threads=True)
+    texts = [until_done(client).content[0].text for _ in range(2)]
+    assert texts == [text("plain")] * 2
+    assert [kind for kind, _ in threads(server)] == ["create", "continue", "continue"] * 2
+
+
+def test_without_threads_the_runner_sends_the_whole_history_and_finds_the_same_turns(play: Any) -> None:
+    server, client = play(*conversation(), match="request")
+    assert until_done(client).content[0].text == text("plain")
+    assert threads(server) == [("create", 1), (None, 1), (None, 3), (None, 5)]
+    assert (server.misses, server.unplayed) == ([], [])
+
+
+def test_a_thread_that_is_lost_is_sent_again_as_a_whole(play: Any) -> None:
+    server, client = play(*conversation(), match="request", threads=True)
+    runner = client.beta.messages.tool_runner(**ASK, system="Be brief.", tools=TOOLS)
+    answers = []
+    for answer in runner:
+        answers.append(answer)
+        if len(answers) == 1:
+            # Another server, as it were: it has the recordings, and none of the threads.
+            server.player.repertoire = Player(conversation(), match="request", threads=True).repertoire
+    assert answers[-1].content[0].text == text("plain")
+    assert threads(server) == [("create", 1), ("continue", 1), ("create", 3), ("continue", 1)]
+
+
+def test_a_miss_is_shown_by_the_sdk_and_not_tried_again(play: Any) -> None:
+    server, client = play(recorded("plain"), match="request")
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        client.messages.create(**ASK)
+    assert "no recording matches this request. Nearest of 1: plain.sse.jsonl (2 of 3 parts are equal)." in str(
+        caught.value
+    )
+    assert len(server.requests) == len(server.misses) == 1
+
+
+def test_a_base_url_names_the_recording(play: Any) -> None:
+    server, _ = play(recorded("plain"), recorded("unicode"), match="name")
+    with anthropic.Anthropic(base_url=f"{server.base_url}/unicode", api_key="any") as client:
+        assert client.messages.create(**ASK).content[0].text == text("unicode")
+
+
+def test_a_shipped_recording_is_found_by_the_sdks_way_of_asking(play: Any) -> None:
+    _, client = play(*(recorded(name) for name in ("plain", "thinking", "tools")), match="request")
+    request = recorded("tools").request
+    assert request is not None
+    with client.messages.stream(**{name: value for name, value in request.body.items() if name != "stream"}) as stream:
+        assert stream.get_final_message().id == message("tools")["id"]
