@@ -8,8 +8,9 @@ Read in this order:
     call.py      a request, tried until an answer begins
     ratelimits.py  how much may still be asked, as the header fields say
     schema/      Python types and functions as JSON Schema
+    events.py    the events of an answer, over as many attempts as it takes; the one ending
     parse.py     a type as the format of an answer; its text as a value of that type
-    stream.py    the answer as it comes: events, text, the message so far, the one ending
+    stream.py    the answer as it comes: events, text, the message so far
     raw.py       an answer with the response that it came in
     page.py      lists that come in pages
     tools/       answers that call functions; conversations
@@ -22,6 +23,7 @@ Read in this order:
 """
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.events import EventStream
 from rawsse.client.exchange import Timing
 from rawsse.client.network import FakeStream, Origin, PoolLimits, Proxies, Proxy, Route, Stream, Timeouts, TLSContext
 from rawsse.client.page import AsyncPage, ModelInfo, Pages
@@ -29,7 +31,7 @@ from rawsse.client.ratelimits import RateLimit, RateLimits
 from rawsse.client.raw import RawResponse
 from rawsse.client.request import ANTHROPIC_VERSION
 from rawsse.client.retry import RetryPolicy
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.stream import MessageStream
 
 __all__ = [
     "ANTHROPIC_VERSION",

@@ -21,12 +21,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.call import Call
+from rawsse.client.events import EventStream
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query, read_query
 from rawsse.client.parse import OutputFormat, Outputs, with_output_format
 from rawsse.client.raw import RawResponse
 from rawsse.client.request import with_betas
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.stream import MessageStream
 from rawsse.http1 import Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens

@@ -34,7 +34,8 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network import net
 from rawsse.client.network.net import FakeStream
 from rawsse.client.network.pool import PoolLimits
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.events import EventStream
+from rawsse.client.stream import MessageStream
 
 T = TypeVar("T")
 

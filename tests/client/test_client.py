@@ -19,7 +19,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream
 from rawsse.client.network.route import Origin
-from rawsse.client.stream import EventStream
+from rawsse.client.events import EventStream
 from rawsse.errors import (
     APIStatusError,
     BadRequestError,

@@ -12,7 +12,7 @@ from support.streams import ANSWER, to_bytes
 from rawsse.client.exchange import Timing
 from rawsse.client.network.net import FakeStream
 from rawsse.client.raw import RawResponse
-from rawsse.client.stream import EventStream
+from rawsse.client.events import EventStream
 from rawsse.http1 import Headers, Response
 from rawsse.messages import Message
 

@@ -17,7 +17,8 @@ from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream
 from rawsse.client.page import ModelInfo
 from rawsse.client.resources import AsyncMessages
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.events import EventStream
+from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     APIError,
     ConfigurationError,

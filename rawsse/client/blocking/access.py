@@ -18,7 +18,8 @@ from typing import TypeVar
 from rawsse.client.blocking.portal import Portal
 from rawsse.client.blocking.stream import BlockingEventStream, BlockingMessageStream, without_waiting
 from rawsse.client.client import AsyncClient
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.events import EventStream
+from rawsse.client.stream import MessageStream
 
 __all__ = ["Access", "Engine"]
 

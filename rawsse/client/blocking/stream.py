@@ -22,9 +22,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from rawsse.client.blocking.portal import Portal, PortalClosedError
+from rawsse.client.events import EventStream
 from rawsse.client.exchange import Timing
 from rawsse.client.ratelimits import RateLimits
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.stream import MessageStream
 from rawsse.errors import APIError
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage

@@ -395,7 +395,10 @@ async def _look_up(origin: Origin) -> list[_Address]:
     try:
         found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:  # no address but a name: a thread asks for it
-        found = await asyncio.get_running_loop().getaddrinfo(*where, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(*where, type=socket.SOCK_STREAM)
+        except RuntimeError:  # the interpreter ends (`atexit`): no thread can be started any more
+            found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)
     first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
     others = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
     pairs = itertools.zip_longest(first, others)

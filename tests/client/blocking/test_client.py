@@ -28,7 +28,8 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.net import FakeStream, Stream
 from rawsse.client.page import AsyncPage
 from rawsse.client.raw import RawResponse
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.events import EventStream
+from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.messages.lens import Lens
 

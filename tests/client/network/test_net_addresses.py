@@ -139,3 +139,20 @@ def test_a_race_of_addresses_that_is_cancelled_at_any_step_leaves_nothing(
     origin = Origin("http", "name.example", 80)
     for steps in range(20):
         run(cancel_after(steps, origin, TLSContext()))
+
+
+def test_a_name_is_looked_up_without_a_thread_when_none_can_be_started_any_more(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    async def story() -> tuple[Any, ...]:
+        port = listener.getsockname()[1]
+        stream: Any = await connect(Route(Origin("http", "localhost", port)), TLSContext())
+        peer: tuple[Any, ...] = stream._transport.get_extra_info("peername")
+        stream.abort()
+        return peer
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", no_thread)
+    assert run(story()) == listener.getsockname()
