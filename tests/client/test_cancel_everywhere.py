@@ -31,10 +31,10 @@ from support.sockets import LOCALHOST, ConnectProxy, serving
 from support.streams import ANSWER, PING
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.events import EventStream
 from rawsse.client.network import net
 from rawsse.client.network.net import FakeStream
 from rawsse.client.network.pool import PoolLimits
-from rawsse.client.events import EventStream
 from rawsse.client.stream import MessageStream
 
 T = TypeVar("T")

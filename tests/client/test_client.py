@@ -16,10 +16,10 @@ from support.clock import run, ticks
 from support.streams import ANSWER, TOOL_CALL, fold
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.events import EventStream
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream
 from rawsse.client.network.route import Origin
-from rawsse.client.events import EventStream
 from rawsse.errors import (
     APIStatusError,
     BadRequestError,

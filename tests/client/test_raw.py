@@ -9,10 +9,10 @@ from support.answers import ASK, KEY, client_of, head, plain
 from support.clock import run
 from support.streams import ANSWER, to_bytes
 
+from rawsse.client.events import EventStream
 from rawsse.client.exchange import Timing
 from rawsse.client.network.net import FakeStream
 from rawsse.client.raw import RawResponse
-from rawsse.client.events import EventStream
 from rawsse.http1 import Headers, Response
 from rawsse.messages import Message
 

@@ -13,11 +13,11 @@ from support.clock import run
 from support.streams import ANSWER, STOP, block, end, start
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.events import EventStream
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream
 from rawsse.client.page import ModelInfo
 from rawsse.client.resources import AsyncMessages
-from rawsse.client.events import EventStream
 from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     APIError,

@@ -26,9 +26,9 @@ from support.streams import (
 )
 
 from rawsse import errors
+from rawsse.client.events import EventStream
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream
-from rawsse.client.events import EventStream
 from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
 
 # --- A whole answer ------------------------------------------------------------------------------------------------

@@ -25,10 +25,10 @@ from rawsse.client.blocking.results import BlockingRawResponse, Page
 from rawsse.client.blocking.runner import BlockingToolRunner
 from rawsse.client.blocking.stream import BlockingEventStream, BlockingMessageStream
 from rawsse.client.client import AsyncClient
+from rawsse.client.events import EventStream
 from rawsse.client.network.net import FakeStream, Stream
 from rawsse.client.page import AsyncPage
 from rawsse.client.raw import RawResponse
-from rawsse.client.events import EventStream
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.messages.lens import Lens
