@@ -164,11 +164,20 @@ def _add_chat(commands: Any) -> None:
 
 
 def _add_replay(commands: Any) -> None:
-    more = "Point any client at it. Several recordings take turns. It asks for no key."
+    more = "Point any client at it. Several recordings take turns, unless --match says otherwise. It asks for no key."
     parser = _add(commands, _replay, "replay", "a Messages API made of recordings", more)
     _add_paths(parser)
     _add_address(parser, 8001)
     _add_speed(parser)
+    parser.add_argument(
+        "--match",
+        default="turns",
+        metavar="HOW",
+        help="which recording answers: turns (default: first come, first served), sequence (each once), request (the one whose "
+        "request asks the same), or name (the client names it: x-rawsse-recording: NAME, ?recording=NAME, or a base URL that "
+        "ends in /NAME). A request that none answers is told the nearest one, and where it differs",
+    )
+    parser.add_argument("--threads", action="store_true", help="keep message threads instead of refusing them")
     parser.add_argument("--split", metavar="HOW", help="cut the answer's body: whole, event, bytes, or a size in bytes")
     parser.add_argument(
         "--fault",
@@ -310,7 +319,14 @@ def _replay(arguments: argparse.Namespace) -> int:
     split: int | str | None = arguments.split
     if isinstance(split, str) and split.isascii() and split.isdigit():
         split = int(split)
-    player = Player(arguments.paths, speed=arguments.speed, split=split, faults=arguments.fault)
+    player = Player(
+        arguments.paths,
+        speed=arguments.speed,
+        split=split,
+        faults=arguments.fault,
+        match=arguments.match,
+        threads=arguments.threads,
+    )
     _log_to_stderr()
     asyncio.run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
     return DONE

@@ -253,6 +253,28 @@ def test_replay_is_a_messages_api_made_of_recordings(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == TEXT + "\n"
 
 
+def test_replay_finds_the_recording_that_was_asked_for_and_says_what_it_has_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Command("replay", ROOT / "fixtures", "--port", "0", "--speed", "0", "--match", "request") as command:
+        asked = ["ask", "--base-url", command.base_url, "--model", "claude-sonnet-5", "--max-tokens", "1024"]
+        assert main([*asked, "Good night!"]) == 1
+        assert command.stop(signal.SIGTERM) == 0
+        logged = command.complaint()
+    words = 'recorded "Good morning!", asked "Good night!"'
+    assert words in capsys.readouterr().err
+    assert words in logged
+
+
+def test_replay_plays_what_the_base_url_names_and_keeps_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    with Command("replay", ROOT / "fixtures", "--port", "0", "--match", "name", "--threads", "--speed", "0") as command:
+        assert main(["ask", "--base-url", f"{command.base_url}/plain", "Hello"]) == 0
+        body = {"model": "m", "max_tokens": 9, "messages": [], "thread": {"type": "create"}}
+        request = Request(f"{command.base_url}/plain/v1/messages", json.dumps(body).encode())
+        assert json.load(urlopen(request))["type"] == "message"
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -260,6 +282,11 @@ def test_replay_is_a_messages_api_made_of_recordings(capsys: pytest.CaptureFixtu
         (["replay", "."], 1, ".: no recording in this folder (looked for *.sse.jsonl, *.sse)"),
         (["demo", "--speed", "-1"], 2, "speed must be 0 (no waiting) or more, not -1.0"),
         (["replay", str(ROOT / "fixtures"), "--speed", "-1"], 2, "speed must be 0 (no waiting) or more, not -1.0"),
+        (
+            ["replay", str(ROOT / "fixtures"), "--match", "first"],
+            2,
+            "match must be a function, or one of turns, sequence, request, name",
+        ),
         (
             ["replay", str(ROOT / "fixtures"), "--split", "half"],
             2,
