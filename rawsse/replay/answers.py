@@ -7,10 +7,10 @@ This file knows the paths of the Messages API, and what a request must have. It 
     answer = repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
     answer.status, answer.headers, answer.reads
 
-With `stream` the recording itself is the answer; without it, the message that its events add up to. Several recordings take
-turns, unless `match` says otherwise; see `match.py`. A request that no recording answers is a miss: 404, with an error that
-names the nearest recording and says where it differs. Every error has `x-should-retry: false`: a client's own repeats would
-shift the turns.
+With `stream` the recording itself is the answer; without it, the message that its events add up to. A message that was recorded
+without is streamed to who asks for that, in made-up deltas. Several recordings take turns, unless `match` says otherwise; see
+`match.py`. A request that no recording answers is a miss: 404, with an error that names the nearest recording and says where it
+differs. Every error has `x-should-retry: false`: a client's own repeats would shift the turns.
 
 `…/count_tokens` is answered by a recording of the same question; else by the usage of a recorded answer to it; else by the
 length of what is sent. `…/models` is answered by a recording of that request, or else lists the models that answered.
@@ -30,6 +30,7 @@ from urllib.parse import parse_qsl
 from rawsse.errors import APIError, quote, stream_error
 from rawsse.messages import MessageBuilder, MessageStart, read_event
 from rawsse.messages.content import Usage
+from rawsse.replay.builder import recording_of
 from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, Match, Miss, asked_key, matcher
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.reply import is_event_stream, reply_in
@@ -245,7 +246,17 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Answer:
 
 
 def _as_asked(recording: Recording, request: RecordedRequest) -> Answer:
-    return _recorded(recording) if request.body.get("stream") is True else _folded(recording)
+    return _streamed(recording) if request.body.get("stream") is True else _folded(recording)
+
+
+def _streamed(recording: Recording) -> Answer:
+    """The recording as it is, but a message that was recorded without `stream` as the events that would have made it."""
+    reply = None if is_event_stream(recording) else reply_in(recording)
+    if reply is None or not isinstance(reply.get("content"), list):
+        return _recorded(recording)
+    stream = recording_of(reply)
+    reads = tuple(Read(recording.duration, read.data) for read in stream.reads)
+    return Answer(200, _played_headers(recording) | {"content-type": stream.headers["content-type"]}, reads)
 
 
 def _recorded(recording: Recording) -> Answer:

@@ -124,6 +124,16 @@ def test_a_recorded_json_answer_stays_what_it_is() -> None:
     assert ask(recording).reads == ask(recording, body={**BODY, "stream": True}).reads == recording.reads
 
 
+def test_a_message_that_was_recorded_without_stream_can_be_streamed() -> None:
+    message = json.loads((EXPECTED / "tools.json").read_text("utf-8"))["message"]
+    headers = {"content-type": "application/json", "content-length": "5", "request-id": "req_1"}
+    recording = Recording(headers=headers, reads=(Read(1.0, json.dumps(message).encode()),), duration=2.0)
+    answer = ask(recording, body={**BODY, "stream": True})
+    assert answer.headers == {"content-type": "text/event-stream; charset=utf-8", "request-id": "req_1"}
+    assert {read.t for read in answer.reads} == {2.0}
+    assert reply_in(Recording(reads=answer.reads)) == message
+
+
 def test_a_stream_of_something_else_cannot_be_folded() -> None:
     recording = Recording.from_sse(b"event: message_stop\ndata: {\n\n", name="x.sse")
     status, kind, message = error_of(ask(recording))
