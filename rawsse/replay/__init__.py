@@ -27,6 +27,8 @@ Read in this order:
     check.py      is this a correct stream? Every broken rule, by name and place
     timeline.py   what came when: reads, lines, events, message, and the figures
     explain.py    the anatomy of a recording, as text
+    picture.py    the timeline as a picture
+    explain_html.py  the anatomy as one HTML page, with the picture
     demo.py       a player that picks the recording by a word in the prompt
 """
 

@@ -69,12 +69,12 @@ def figures(timeline: Timeline) -> Iterator[tuple[str, str]]:
     yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
     yield "longest gap", f"{_seconds(gap.seconds)} after {_seconds(gap.t)}" if gap else "none"
     yield "end", _seconds(timeline.duration)
-    yield "tokens per second", f"{speed:.1f}, from the first content to the last" if speed else "unknown"
+    yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
     reads = timeline.recording.reads
-    yield "reads", f"{len(reads)}, {sum(len(read.data) for read in reads)} bytes"
+    yield "reads", f"{len(reads):,}, {sum(len(read.data) for read in reads):,} bytes"
     yield "pings", str(timeline.pings)
-    kinds = ", ".join(f"{count} {visible(kind)}" for kind, count in timeline.kinds.items())
-    yield "events", f"{len(timeline.events)}: {kinds}" if kinds else "0"
+    kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in timeline.kinds.items())
+    yield "events", f"{len(timeline.events):,}: {kinds}" if kinds else "0"
     if timeline.message is not None:
         yield "usage", _usage(timeline.message.usage.raw)
     yield "ending", visible(f"{timeline.recording.end}: {timeline.verdict}")

@@ -148,7 +148,7 @@ def test_the_figures_are_those_of_the_recording() -> None:
     assert said["first event"] == "0.900 s"
     assert said["first content"] == "4.650 s, event 17"
     assert said["longest gap"] == "0.393 s after 6.019 s"
-    assert said["reads"] == "29, 2883 bytes"
+    assert said["reads"] == "29, 2,883 bytes"
     assert said["pings"] == "15"
     assert said["events"].startswith("29: 15 ping, 1 message_start, ")
     assert said["usage"] == "11 input_tokens, 62 output_tokens, service_tier standard"
