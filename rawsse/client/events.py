@@ -48,7 +48,11 @@ from rawsse.messages.events import (
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
-__all__ = ["BaseStream", "EventStream"]
+__all__ = ["MAX_HELD_EVENTS", "BaseStream", "EventStream"]
+
+MAX_HELD_EVENTS = 100
+"""How many events are held back while another attempt may follow: `message_start`, and a ping each 30 s, as a rule. Whoever
+sends more must not fill the memory; then there is no other attempt."""
 
 
 class BaseStream:
@@ -240,7 +244,8 @@ class BaseStream:
                 self._is_committed = True
             if event is not None:
                 self._held.append(event)
-            if not isinstance(event, MessageStart | Ping) or not self._call.has_retries:
+            is_content = not isinstance(event, MessageStart | Ping)
+            if is_content or not self._call.has_retries or len(self._held) >= MAX_HELD_EVENTS:
                 self._is_committed = True
 
     async def _is_tried_again(self, error: APIError) -> bool:

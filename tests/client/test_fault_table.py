@@ -39,6 +39,7 @@ from support.sockets import serving
 from support.streams import PING, STOP, Raw, block_start, block_stop, delta, to_bytes
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.events import MAX_HELD_EVENTS
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.retry import RetryPolicy
 from rawsse.errors import (
@@ -60,6 +61,7 @@ from rawsse.errors import (
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
+    Phase,
     RateLimitError,
     RequestTimeoutError,
     ServiceUnavailableError,
@@ -189,31 +191,32 @@ class Cut(NamedTuple):
     text: str | None
     attempts: int
     safe_to_retry: bool
+    phase: Phase
 
 
 LOST, TORN = APIConnectionError, StreamTruncatedError
 IN_HEL = chunk(HEL)[: chunk(HEL).index(b"Hel") + 2]
 CUTS = (
-    Cut("before the head", b"", LOST, None, 3, True),
-    Cut("in the status line", b"HTTP/1.1 2", LOST, None, 3, True),
-    Cut("in a header field", SSE_HEAD[:-10], LOST, None, 3, True),
-    Cut("after the head", SSE_HEAD, TORN, None, 3, True),
-    Cut("in the size of the first chunk", SSE_HEAD + b"f", TORN, None, 3, True),
-    Cut("in message_start", says(BEGIN)[:-30], TORN, None, 3, True),
-    Cut("after message_start", says(BEGIN), TORN, "", 3, True),
-    Cut("after message_start and a ping", says(BEGIN, PING), TORN, "", 3, True),
-    Cut("in the size of the second chunk", says(BEGIN) + b"6", TORN, "", 3, True),
-    Cut("after content_block_start", says(BEGIN, BLOCK), TORN, "", 1, False),
-    Cut("in the first text", says(BEGIN, BLOCK) + IN_HEL, TORN, "", 1, False),
-    Cut("after the first text", says(BEGIN, BLOCK, HEL), TORN, "Hel", 1, False),
-    Cut("in the size of a later chunk", says(BEGIN, BLOCK, HEL) + b"6a\r", TORN, "Hel", 1, False),
-    Cut("after the text", says(*ANSWER[:4]), TORN, "Hello", 1, False),
-    Cut("after content_block_stop", says(*ANSWER[:5]), TORN, "Hello", 1, False),
-    Cut("in message_delta", says(*ANSWER[:6])[:-20], TORN, "Hello", 1, False),
-    Cut("after message_delta", says(*ANSWER[:6]), None, "Hello", 1, False),
-    Cut("in message_stop", says(*ANSWER)[:-9], None, "Hello", 1, False),
-    Cut("after message_stop", says(*ANSWER), None, "Hello", 1, False),
-    Cut("in the last chunk", says(*ANSWER) + b"0\r\n", None, "Hello", 1, False),
+    Cut("before the head", b"", LOST, None, 3, True, "head"),
+    Cut("in the status line", b"HTTP/1.1 2", LOST, None, 3, True, "head"),
+    Cut("in a header field", SSE_HEAD[:-10], LOST, None, 3, True, "head"),
+    Cut("after the head", SSE_HEAD, TORN, None, 3, True, "open"),
+    Cut("in the size of the first chunk", SSE_HEAD + b"f", TORN, None, 3, True, "open"),
+    Cut("in message_start", says(BEGIN)[:-30], TORN, None, 3, True, "open"),
+    Cut("after message_start", says(BEGIN), TORN, "", 3, True, "open"),
+    Cut("after message_start and a ping", says(BEGIN, PING), TORN, "", 3, True, "open"),
+    Cut("in the size of the second chunk", says(BEGIN) + b"6", TORN, "", 3, True, "open"),
+    Cut("after content_block_start", says(BEGIN, BLOCK), TORN, "", 1, False, "content"),
+    Cut("in the first text", says(BEGIN, BLOCK) + IN_HEL, TORN, "", 1, False, "content"),
+    Cut("after the first text", says(BEGIN, BLOCK, HEL), TORN, "Hel", 1, False, "content"),
+    Cut("in the size of a later chunk", says(BEGIN, BLOCK, HEL) + b"6a\r", TORN, "Hel", 1, False, "content"),
+    Cut("after the text", says(*ANSWER[:4]), TORN, "Hello", 1, False, "content"),
+    Cut("after content_block_stop", says(*ANSWER[:5]), TORN, "Hello", 1, False, "content"),
+    Cut("in message_delta", says(*ANSWER[:6])[:-20], TORN, "Hello", 1, False, "content"),
+    Cut("after message_delta", says(*ANSWER[:6]), None, "Hello", 1, False, "tail"),
+    Cut("in message_stop", says(*ANSWER)[:-9], None, "Hello", 1, False, "tail"),
+    Cut("after message_stop", says(*ANSWER), None, "Hello", 1, False, "done"),
+    Cut("in the last chunk", says(*ANSWER) + b"0\r\n", None, "Hello", 1, False, "done"),
 )
 
 
@@ -258,6 +261,14 @@ async def _real_outcome(cut: Cut, *, is_reset: bool) -> tuple[type[APIError] | N
 @pytest.mark.parametrize("cut", CUTS, ids=[cut.where for cut in CUTS])
 def test_a_real_socket_that_is_cut_there_comes_to_the_same(cut: Cut, is_reset: bool) -> None:
     assert run(_real_outcome(cut, is_reset=is_reset)) == (cut.error, cut.text, cut.safe_to_retry)
+
+
+@pytest.mark.parametrize("end", [b"", RESET], ids=["closed", "reset"])
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut.error], ids=lambda cut: cut.where)
+def test_a_cut_tells_how_far_the_answer_had_come(cut: Cut, end: bytes | BaseException) -> None:
+    error = run(watch(Peer(cut.wire, end=end) if cut.wire else Peer(end=end))).error
+    assert error is not None
+    assert error.phase == cut.phase
 
 
 EOF_AFTER = (
@@ -334,6 +345,19 @@ def test_an_error_event_before_any_content_and_then_a_whole_answer(before: tuple
     if way != "create":
         wire = [event.type for event in seen.events if event.type != "text"]  # less what derives from a delta
         assert wire == [raw["type"] for raw in ANSWER]
+
+
+@pytest.mark.parametrize(("pings", "attempts"), [(MAX_HELD_EVENTS - 2, 3), (MAX_HELD_EVENTS - 1, 1)])
+@each_way
+def test_a_flood_of_pings_is_held_back_up_to_a_limit_and_then_there_is_no_other_attempt(
+    pings: int, attempts: int, way: str
+) -> None:
+    flood = says(BEGIN, *[PING] * pings)
+    seen = run(watch(Peer(flood), way=way))
+    seconds = 1.5 if attempts == 3 else 0
+    assert seen.outcome == Outcome(StreamTruncatedError, "", attempts, seconds, True, "truncated")
+    if way != "create":
+        assert len(seen.events) == 1 + pings
 
 
 # --- Refusals --------------------------------------------------------------------------------------------------------
