@@ -17,6 +17,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
     terminal.py     showing text to a person, and reading what the person types
     ask.py          `rawsse ask`: one question, one answer
     chat.py         `rawsse chat`: questions and answers in turn
+    looking.py      `rawsse check` and `rawsse explain`
     cli.py          the command line
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,

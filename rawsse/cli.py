@@ -13,18 +13,15 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from rawsse.advice import Asked
 from rawsse.ask import ask, new_client, read_prompt
 from rawsse.envfile import load_env_file
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.terminal import complain, drop_output, is_typed, let_every_character_be_printed, show
-
-if TYPE_CHECKING:
-    from rawsse.replay import Recording
 
 __all__ = ["main"]
 
@@ -33,7 +30,6 @@ DEFAULT_MAX_TOKENS = 4096
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
-T = TypeVar("T")
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -203,12 +199,42 @@ class _ListFaults(argparse.Action):
 
 
 def _add_check(commands: Any) -> None:
-    more = "Names each broken rule with its place; exit code 1 if there is one."
-    _add_paths(_add(commands, _check, "check", "is this recording a correct stream?", more))
+    more = "Names each broken rule with its place, in a stream that is still coming as soon as it is seen."
+    parser = _add(commands, _check, "check", "is this a correct stream?", f"{more} Exit code 1 if a rule is broken.")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="PATH",
+        help="a recording (*.sse.jsonl), a bare *.sse, a folder, - for standard input (curl -N … | rawsse check -), or the "
+        "base URL of a Messages API, which is asked a question",
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each finding and each stream")
+    parser.add_argument("--rules", action=_ListRules, nargs=0, help="list the rules, and leave")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"of the question (default: {DEFAULT_MODEL})")
+    parser.add_argument("--prompt", default="Count from one to five.", help="the question (default: %(default)s)")
+
+
+class _ListRules(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from rawsse.replay.check import RULES
+
+        for rule, what in RULES.items():
+            show(f"{rule}\n    {what}")
+        parser.exit()
 
 
 def _add_explain(commands: Any) -> None:
-    _add_paths(_add(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message"))
+    parser = _add(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message")
+    _add_paths(parser)
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set"
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="OUT",
+        help="write a page with the timeline as a picture instead; of several recordings, one each, into the folder OUT",
+    )
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
@@ -370,52 +396,18 @@ def _chat(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from rawsse.replay import check
+    from rawsse.looking import check_all
 
-    failed = False
-    for recording in _load_all(arguments.paths):
-        findings = check(recording) if recording else []
-        broken = sum(finding.severity == "error" for finding in findings)
-        failed = failed or recording is None or broken > 0
-        if recording is not None:
-            show(f"{recording.name}: {_count(broken, 'broken rule') if broken else 'ok'}")
-        for finding in findings:
-            show(f"  {finding}")
-    return FAILED if failed else DONE
+    is_good = check_all(arguments.sources, model=arguments.model, prompt=arguments.prompt, as_json=arguments.json)
+    return DONE if is_good else FAILED
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from rawsse.replay.explain import explain
+    from rawsse.looking import explain_all, explain_to_page
 
-    failed = False
-    for recording in _load_all(arguments.paths):
-        if recording is None:
-            failed = True
-        else:
-            show(f"== {recording.name}")
-            show(explain(recording))
-    return FAILED if failed else DONE
-
-
-def _load_all(paths: Sequence[Path]) -> Iterator[Recording | None]:
-    """Every recording; None for a file that is none, which is said: the others are looked at all the same."""
-    from rawsse.replay import Recording, find_recordings
-
-    for path in paths:
-        files = _or_none(find_recordings, path)
-        if files is None:
-            yield None
-        for file in files or []:
-            yield _or_none(Recording.load, file)
-
-
-def _or_none(load: Callable[[Path], T], path: Path) -> T | None:
-    try:
-        return load(path)
-    except (RawsseError, OSError) as exc:
-        _complain(exc, FAILED)
-        return None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    if arguments.html is not None:
+        return DONE if explain_to_page(arguments.paths, arguments.html) else FAILED
+    # NO_COLOR: https://no-color.org. What was asked for by an option counts for more.
+    is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    color = is_wanted if arguments.color == "auto" else arguments.color == "always"
+    return DONE if explain_all(arguments.paths, color=color) else FAILED

@@ -19,7 +19,8 @@ from support.background import Background
 from support.command import ROOT, Command
 
 from rawsse.cli import main
-from rawsse.replay import Player, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay.check import RULES
 from rawsse.server import Server
 
 COMMANDS = ["demo", "serve", "ask", "chat", "replay", "check", "explain"]
@@ -341,6 +342,58 @@ def test_one_broken_rule_is_one(folder: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith("a.sse: 1 broken rule\n  error at byte 16, event 0: stream-end: ")
 
 
+def test_check_in_json_is_a_line_for_each_finding_and_each_stream(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.sse").write_bytes(b": nothing came\n\n")
+    assert main(["check", "--json", "a.sse"]) == 1
+    finding, whole = map(json.loads, capsys.readouterr().out.splitlines())
+    assert finding == {
+        "stream": "a.sse",
+        "severity": "error",
+        "rule": "stream-end",
+        "byte": 16,
+        "event": 0,
+        "text": "the stream ends before message_start, before message_stop",
+    }
+    assert whole == {"stream": "a.sse", "errors": 1, "warnings": 0, "notes": 0}
+
+
+def test_check_shows_what_is_wrong_with_standard_input_before_its_end() -> None:
+    read_end, write_end = os.pipe()
+    with Command("check", "-", stdin=read_end) as command:
+        os.close(read_end)
+        os.write(write_end, b"evnt: x\n")
+        assert command.line() == "  warning at byte 0, event 1: sse-field: there is no field b'evnt'\n"
+        os.close(write_end)
+        assert command.line().startswith("  error at byte 8, event 1: stream-end: ")
+        assert (command.line(), command.wait()) == ("-: 1 broken rule\n", 1)
+
+
+def test_check_asks_an_api_by_its_url(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    server = play(recorded("plain"), recorded("cut"))
+    assert main(["check", server.base_url + "/v1/messages", "--prompt", "Hello"]) == 0
+    assert server.requests[0].body["messages"] == [{"role": "user", "content": "Hello"}]
+    assert main(["check", server.base_url]) == 1
+    good, *findings, bad = capsys.readouterr().out.splitlines()
+    assert (good, bad) == (f"{server.base_url}/v1/messages: ok", f"{server.base_url}: 2 broken rules")
+    assert sum("http-end: the exchange ended with 'cut'" in finding for finding in findings) == 1
+
+
+def test_check_of_an_api_that_refuses_says_why(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    body = b'{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}'
+    server = play(Recording(status=529, headers={"content-type": "application/json"}, reads=(Read(0.0, body),)))
+    assert main(["check", server.base_url]) == 1
+    assert "Overloaded" in capsys.readouterr().err
+
+
+def test_check_lists_its_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["check", "--rules"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.splitlines()[::2] == list(RULES)
+
+
 @pytest.mark.parametrize("command", ["check", "explain"])
 def test_a_file_that_is_no_recording_is_named_with_its_line_and_the_others_are_looked_at(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -359,6 +412,55 @@ def test_explain_shows_every_fixture_to_its_end(name: str, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert f"\nreads              {len(recorded(name).reads)}, " in shown
     assert "\nmessage  " in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "no_color", "is_coloured"),
+    [
+        ([], "", False),
+        (["--color", "always"], "", True),
+        (["--color=always"], "1", True),
+        (["--color=never"], "", False),
+    ],
+)
+def test_explain_is_coloured_when_that_is_asked_for(
+    options: list[str],
+    no_color: str,
+    is_coloured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    main(["explain", *options, str(ROOT / "fixtures/plain.sse.jsonl")])
+    assert ("\x1b[" in capsys.readouterr().out) is is_coloured
+
+
+@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
+def test_explain_is_coloured_on_a_terminal_unless_its_user_wants_none(
+    no_color: str, is_coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    main(["explain", str(ROOT / "fixtures/plain.sse.jsonl")])
+    assert ("\x1b[" in capsys.readouterr().out) is is_coloured
+
+
+def test_explain_writes_a_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--html", "plain.html", str(ROOT / "fixtures/plain.sse.jsonl")]) == 0
+    assert capsys.readouterr().out == "plain.html\n"
+    assert (folder / "plain.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> None:
+    assert main(["explain", str(ROOT / "fixtures"), "--html", "pages"]) == 0
+    assert {page.stem for page in (folder / "pages").iterdir()} == set(shipped_fixtures())
+
+
+def test_explain_does_not_write_several_pages_into_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.html").write_text("mine")
+    assert main(["explain", str(ROOT / "fixtures"), "--html", "a.html"]) == 2
+    assert capsys.readouterr().err == "rawsse: --html: a.html is no folder, and there are 15 recordings\n"
+    assert (folder / "a.html").read_text() == "mine"
 
 
 def test_explain_stops_without_a_word_when_its_reader_leaves() -> None:

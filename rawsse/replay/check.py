@@ -207,7 +207,7 @@ class Checker:
         elif not self._is_over:
             self._within_limits(self._check_end)
         if not self._is_refusal and end != "clean":
-            self._find("http-end", f"the recording ends with {end!r}", "warning")
+            self._find("http-end", f"the exchange ended with {end!r}", "warning")
         self._is_over = True
         return self._taken() + (_secrets(bytes(self._kept)) if self._max_searched_bytes else [])
 

@@ -221,7 +221,7 @@ def test_an_event_that_is_too_large_ends_the_check() -> None:
 
 
 def test_a_recording_that_was_cut_says_so() -> None:
-    assert ("warning", "http-end", "the recording ends with 'cut'") in found(
+    assert ("warning", "http-end", "the exchange ended with 'cut'") in found(
         Recording(reads=(Read(0.0, GOOD),), end="cut")
     )
 
