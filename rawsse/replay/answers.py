@@ -72,12 +72,14 @@ _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messa
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is to be sent. `reads` say which bytes of the body go out when; after them the connection breaks if `is_cut`."""
+    """What is to be sent. `reads` say which bytes of the body go out when; it ends `duration` seconds after the request, or
+    with the last read if that is later. The connection breaks there if `is_cut`."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     reads: tuple[Read, ...] = ()
     is_cut: bool = False
+    duration: float = 0.0
 
 
 class Repertoire:
@@ -264,7 +266,7 @@ def _recorded(recording: Recording) -> Answer:
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers["x-should-retry"] = "false"
-    return Answer(recording.status, headers, recording.reads, is_cut=recording.end != "clean")
+    return Answer(recording.status, headers, recording.reads, recording.end != "clean", recording.duration)
 
 
 def _folded(recording: Recording) -> Answer:

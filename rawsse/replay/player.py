@@ -218,6 +218,7 @@ class Player:
             before = read.t
             await send({"type": "http.response.body", "body": read.data, "more_body": True})
             await _let_read()
+        await self._wait(answer.duration - before)
         if answer.is_cut:
             # All that ASGI has for this: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")

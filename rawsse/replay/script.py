@@ -90,12 +90,12 @@ def script(
     if not is_chunked and any(fault.kind in _CHUNK_FAULTS for fault in faults):
         raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
     if is_chunked:
-        body = _chunked(body, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
+        body = _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
     started = answer.reads[0].t if answer.reads else 0.0
     before_body = _with_head_faults(Read(started, wire_head), faults)
     body = _dripped(body)
     items = before_body + body if _has(faults, "slow-head") else _joined(before_body, body)
-    return tuple(_steps(items if segments is None else _resegmented(items, segments), speed))
+    return tuple(_steps(items if segments is None else _resegmented(items, segments), speed, answer.duration))
 
 
 def coded(answer: Answer, faults: Iterable[Fault]) -> Answer:
@@ -189,7 +189,7 @@ def _head(answer: Answer, method: str, http_version: str) -> bytes:
     return http.send_response(answer.status, list(answer.headers.items()), close=True)
 
 
-def _chunked(items: Iterable[_Item], *, has_last: bool) -> list[_Item]:
+def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list[_Item]:
     """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data."""
     framed: list[_Item] = []
     wrong_size, last = None, 0.0
@@ -203,7 +203,8 @@ def _chunked(items: Iterable[_Item], *, has_last: bool) -> list[_Item]:
         else:
             framed.append(item)
     if has_last:
-        framed.append(Read(last, b"%b\r\n\r\n" % (b"0" if wrong_size is None else wrong_size.encode())))
+        size = "0" if wrong_size is None else wrong_size
+        framed.append(Read(max(last, duration), b"%b\r\n\r\n" % size.encode()))
     return framed
 
 
@@ -255,7 +256,7 @@ def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> list
     return found
 
 
-def _steps(items: Iterable[_Item], speed: float) -> Iterator[Step]:
+def _steps(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
     before = 0.0
     for item in items:
         if isinstance(item, Read):
@@ -271,6 +272,8 @@ def _steps(items: Iterable[_Item], speed: float) -> Iterator[Step]:
             if act := _ACTS.get(item.kind):
                 yield act
             return
+    if speed and duration > before:
+        yield (duration - before) / speed
 
 
 _ACTS: Mapping[str, Act] = {"reset": Act.RESET, "half-close": Act.HALF_CLOSE, "stall": Act.HOLD}

@@ -78,7 +78,7 @@ def test_a_stream_says_what_was_recorded_in_chunks_and_ends() -> None:
 
 def test_a_stream_may_have_the_recorded_pace() -> None:
     waits = [item for item in reads_of(stream_of(THREE, speed=1)) if isinstance(item, float)]
-    assert waits == [0.5, 0.25, 1.0]
+    assert waits == [0.5, 0.25, 1.0, 0.25]
 
 
 def test_split_cuts_the_body_and_segments_the_wire() -> None:
@@ -160,7 +160,7 @@ OUTCOMES: dict[str, type[APIError] | None] = {
     "half-close@event=5": StreamTruncatedError,
     "stall@event=5": SilenceTimeoutError,
     "stall=80@event=5": None,
-    "drip=100@event=5": None,
+    "drip=1@event=-2": None,
     "slow-head=10": None,
     "drop@event=-1": None,
     "drop@event=-2": EventOrderError,

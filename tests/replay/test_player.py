@@ -89,7 +89,7 @@ def test_every_read_is_sent_by_itself() -> None:
 
 
 def test_at_speed_1_it_waits_as_long_as_the_recording_did() -> None:
-    assert play(speed=1).waits == [0.5, 0.25, 1.0]
+    assert play(speed=1).waits == [0.5, 0.25, 1.0, 0.25]
 
 
 def test_the_pace_is_that_of_the_loop_clock() -> None:
@@ -99,11 +99,11 @@ def test_the_pace_is_that_of_the_loop_clock() -> None:
         await Player(THREE, speed=0.5)(exchange.scope, exchange.receive, exchange.send)
         return asyncio.get_running_loop().time() - start
 
-    assert virtual(run()) == pytest.approx(3.5, abs=0.01)
+    assert virtual(run()) == pytest.approx(4.0, abs=0.01)
 
 
 def test_at_speed_2_it_waits_half_as_long() -> None:
-    assert play(speed=2).waits == [0.25, 0.125, 0.5]
+    assert play(speed=2).waits == [0.25, 0.125, 0.5, 0.125]
 
 
 def test_at_speed_0_it_does_not_wait() -> None:
@@ -111,7 +111,7 @@ def test_at_speed_0_it_does_not_wait() -> None:
 
 
 def test_the_recorded_pace_is_the_default() -> None:
-    assert play().waits == [0.5, 0.25, 1.0]
+    assert play().waits == [0.5, 0.25, 1.0, 0.25]
 
 
 def test_the_head_goes_out_with_the_first_read() -> None:
@@ -124,7 +124,12 @@ def test_the_head_goes_out_with_the_first_read() -> None:
         await Player(THREE, sleep=sleep)(exchange.scope, exchange.receive, exchange.send)
         return sent_before_each_wait
 
-    assert virtual(run()) == [0, 2, 3]
+    assert virtual(run()) == [0, 2, 3, 4]
+
+
+def test_what_was_cut_is_cut_when_it_was() -> None:
+    cut = Recording(reads=(Read(0.5, b"data: a\n"),), end="cut", duration=30.5)
+    assert play(cut, scope={"extensions": WIRE}).waits == [0.5, 30.0]
 
 
 def test_times_that_go_back_are_not_waited_for() -> None:
@@ -134,7 +139,7 @@ def test_times_that_go_back_are_not_waited_for() -> None:
 def test_a_split_cuts_the_body_and_each_piece_goes_out_with_its_last_byte() -> None:
     exchange = play(split="event")
     assert exchange.bodies == [b"data: a\n\n", b"data: b\n\n", b""]
-    assert exchange.waits == [0.75, 1.0]
+    assert exchange.waits == [0.75, 1.0, 0.25]
 
 
 def test_a_split_may_be_a_function_and_may_leave_out_bytes() -> None:
@@ -152,8 +157,8 @@ def test_segments_cut_head_and_chunk_framing_too() -> None:
 
 
 def test_segments_keep_the_pace() -> None:
-    assert play(segments="whole", scope={"extensions": WIRE}).waits == [1.75]
-    assert play(segments=1, scope={"extensions": WIRE}).waits == [0.5, 0.25, 1.0]
+    assert play(segments="whole", scope={"extensions": WIRE}).waits == [2.0]
+    assert play(segments=1, scope={"extensions": WIRE}).waits == [0.5, 0.25, 1.0, 0.25]
 
 
 def test_segments_are_independent_of_the_split() -> None:
