@@ -207,6 +207,8 @@ class Player:
                 await self._sleep(step)
             else:
                 await _end(step, send)
+        if not any(isinstance(step, bytes | Act) for step in steps):
+            await send({"type": f"{_WIRE}.send", "data": b""})  # else the server answers in our place
 
     async def _play_chunks(self, answer: Answer, send: Send) -> None:
         before = answer.reads[0].t if answer.reads else 0.0

@@ -24,7 +24,7 @@ An extension for programs that test HTTP clients: where the scope has `extension
     {"type": "rawsse.wire.send", "data": b"..."}     these bytes as they are, instead of http.response.start; one
                                                      write, and `send` waits until the system has taken all of it
     {"type": "rawsse.wire.half_close"}               FIN, after all that was sent
-    {"type": "rawsse.wire.reset"}                    RST, at once
+    {"type": "rawsse.wire.reset"}                    RST, after all that was sent
 After any of these the connection is closed when the app returns.
 """
 

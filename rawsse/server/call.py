@@ -106,6 +106,8 @@ class Call:
         connection = self._connection
         if self.stage is Stage.COMPLETE:
             raise HTTPUsageError(f"{quote(message['type'])} came after the response was complete")
+        if message["type"] == "rawsse.wire.reset":
+            await connection.all_sent()
         if connection.is_gone:
             raise ClientDisconnectedError("the client is gone")
         if message["type"] == "http.response.body":

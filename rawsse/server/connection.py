@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from email.utils import formatdate
@@ -35,6 +36,10 @@ if TYPE_CHECKING:  # a server makes connections
     from rawsse.server.server import Server
 
 __all__ = ["Connection", "Limits"]
+
+_SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
+_UNSENT_SECONDS = 0.001
+"""When it is asked for the first time; then half as often each time. Nothing tells when it has changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +222,14 @@ class Connection(asyncio.Protocol):
         own buffer."""
         self._transport.set_write_buffer_limits(high=0)
 
+    async def all_sent(self) -> None:
+        """Wait until the system has sent what it took, for `linger_seconds` at most: a reset throws away what is not."""
+        loop, seconds = asyncio.get_running_loop(), _UNSENT_SECONDS
+        deadline = loop.time() + self.limits.linger_seconds
+        while not self.is_gone and _unsent_bytes(self._transport) and (left := deadline - loop.time()) > 0:
+            await asyncio.sleep(min(seconds, left))
+            seconds *= 2
+
     async def drain(self) -> None:
         """Wait until the client has taken enough. Raises `ClientDisconnectedError`."""
         while self.is_write_paused:
@@ -331,7 +344,7 @@ class Connection(asyncio.Protocol):
         self._transport.write_eof()
 
     def reset(self) -> None:
-        """Abort with RST. What was written and not yet sent is lost."""
+        """Abort with RST. What was written and not yet sent is lost (see `all_sent`)."""
         # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
         linger = struct.pack("ii", 1, 0)
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -352,3 +365,13 @@ class Connection(asyncio.Protocol):
         self.is_gone = True
         self._disarm()
         self.wake()
+
+
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """What the system holds back since the client's window is full, or to gather small pieces. Only Linux tells."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl
+
+    told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
+    return int.from_bytes(told, sys.byteorder)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -389,6 +392,66 @@ def test_a_reset_can_end_wire_bytes() -> None:
 
 def test_a_reset_can_end_a_proper_response() -> None:
     assert reset_after(start(), body(b"hello", more=True)).endswith(b"5\r\nhello\r\n")
+
+
+def test_wire_bytes_are_sent_when_the_system_has_taken_all_of_them() -> None:
+    has_sent: list[bool] = []
+
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(wire(b"x" * 9_999_999))
+        has_sent.append(True)
+
+    async def story(peer: Peer) -> int:
+        await peer.send(GET)
+        await peer.reader.readexactly(1_000_000)
+        assert has_sent == []
+        return len(await peer.rest())
+
+    assert talk(app, story) == 8_999_999
+    assert has_sent == [True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system says what it has not sent yet")
+def test_a_reset_waits_for_what_the_client_has_no_room_for() -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(wire(b"x" * 150_000))
+        await send({"type": "rawsse.wire.reset"})
+
+    async def story(peer: Peer) -> int:
+        transport: Any = peer.writer.transport
+        transport.pause_reading()
+        await peer.send(GET)
+        await asyncio.sleep(0.1)
+        transport.resume_reading()
+        size = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := await peer.reader.read(10_000):
+                size += len(data)
+        return size
+
+    assert talk(app, story) == 150_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system says what it has not sent yet")
+def test_a_reset_waits_no_longer_than_the_linger_time() -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(wire(b"x" * 150_000))
+        before = asyncio.get_running_loop().time()
+        await send({"type": "rawsse.wire.reset"})
+        waited.append(asyncio.get_running_loop().time() - before)
+
+    async def story(peer: Peer) -> None:
+        transport: Any = peer.writer.transport
+        transport.pause_reading()
+        await peer.send(GET)
+        await asyncio.sleep(30)
+
+    waited: list[float] = []
+    talk(app, story, linger_seconds=0.1)
+    assert waited == [pytest.approx(0.1, abs=0.01)]
 
 
 def test_wire_bytes_do_not_mix_with_a_proper_response() -> None:
