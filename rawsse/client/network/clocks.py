@@ -70,10 +70,17 @@ class Interrupted(Exception):  # noqa: N818 - a signal between this file and its
 
 
 class Waiter:
-    """Lets one task wait at a time, until a deadline or until somebody interrupts."""
+    """Lets one task wait at a time, until a deadline or until somebody interrupts.
+
+    One timer serves all waits: one that a wait leaves behind is moved on when it fires, if the next wait still goes on then. So a
+    wait that ends in time, as nearly all do, costs no timer of its own, as those of `asyncio.timeout` do. `interrupt` ends it.
+    """
 
     def __init__(self) -> None:
-        self._scope: asyncio.Timeout | None = None
+        self._task: asyncio.Task[Any] | None = None  # that waits
+        self._deadline = math.inf  # of the wait under way
+        self._timer: asyncio.TimerHandle | None = None  # for `_deadline`, or earlier
+        self._is_struck = False  # the wait under way has been ended from outside
         self._is_interrupted = False
 
     async def wait(self, operation: Callable[[], Awaitable[T]], deadline: float) -> T:
@@ -84,25 +91,67 @@ class Waiter:
         """
         if self._is_interrupted:
             raise Interrupted
-        when = None if deadline == math.inf else deadline
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        cancellations = task.cancelling()
+        self._task, self._is_struck = task, False
+        self._set_deadline(deadline)
         try:
-            async with asyncio.timeout_at(when) as self._scope:
-                result = await operation()
+            result = await operation()
+        except asyncio.CancelledError:
+            # Ours, or somebody else's? As in `asyncio.timeout`: if nobody else asked for it, it goes no further.
+            if self._is_struck and task.uncancel() <= cancellations:
+                raise (Interrupted if self._is_interrupted else TimeoutError) from None
+            raise
         except Exception as exc:
+            self._forgive(task)
             if self._is_interrupted:  # what the operation says of an aborted stream is of no interest
                 raise Interrupted from None
-            if isinstance(exc, TimeoutError) and self._scope is not None and not self._scope.expired():
+            if isinstance(exc, TimeoutError) and not self._is_struck:
                 # Not our deadline: the operating system gave up (ETIMEDOUT is a TimeoutError too).
                 raise ConnectionError(str(exc) or "the connection timed out") from exc
             raise
         finally:
-            self._scope = None
+            self._task, self._deadline = None, math.inf
+        self._forgive(task)
         if self._is_interrupted:
             raise Interrupted
         return result
 
+    def _forgive(self, task: asyncio.Task[Any]) -> None:
+        """The operation made something else of our cancelling."""
+        if self._is_struck:
+            task.uncancel()
+
     def interrupt(self) -> None:
         """End the wait that is under way, and every later one. From any task, any number of times."""
         self._is_interrupted = True
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(-math.inf)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._strike()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if deadline < math.inf and (self._timer is None or self._timer.when() > deadline):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._fire)
+
+    def _fire(self) -> None:
+        assert self._timer is not None  # noqa: S101 - whoever cancels it forgets it
+        is_over, self._timer = self._timer.when() >= self._deadline, None
+        if is_over:
+            self._strike()
+        elif self._task is not None:
+            self._set_deadline(self._deadline)
+
+    def _strike(self) -> None:
+        if self._task is None or self._is_struck:
+            return
+        if self._task is asyncio.current_task():
+            # It runs, and may be about to end its wait: what is then cancelled would be whatever it waits for next.
+            asyncio.get_running_loop().call_soon(self._strike)
+            return
+        self._is_struck = True
+        self._task.cancel()

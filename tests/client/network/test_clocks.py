@@ -259,3 +259,104 @@ def test_a_task_that_is_cancelled_and_interrupted_at_once_is_cancelled() -> None
             await waiting
 
     run(story())
+
+
+# --- One timer for many waits --------------------------------------------------------------------------------------
+
+
+async def for_seconds(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def test_a_timer_that_an_earlier_wait_left_behind_ends_no_later_one() -> None:
+    async def story() -> float:
+        loop, waiter = asyncio.get_running_loop(), Waiter()
+        before = loop.time()
+        await waiter.wait(lambda: for_seconds(3), before + 5)
+        with pytest.raises(TimeoutError):
+            await waiter.wait(forever, before + 12)
+        return loop.time() - before
+
+    assert run(story()) == 12
+
+
+def test_a_later_wait_may_have_an_earlier_deadline() -> None:
+    async def story() -> float:
+        loop, waiter = asyncio.get_running_loop(), Waiter()
+        before = loop.time()
+        await waiter.wait(lambda: for_seconds(1), before + 50)
+        with pytest.raises(TimeoutError):
+            await waiter.wait(forever, before + 4)
+        return loop.time() - before
+
+    assert run(story()) == 4
+
+
+def test_a_timer_that_fires_between_two_waits_does_nothing() -> None:
+    async def story() -> None:
+        loop, waiter = asyncio.get_running_loop(), Waiter()
+        await waiter.wait(lambda: for_seconds(1), loop.time() + 2)
+        await asyncio.sleep(10)
+        await waiter.wait(lambda: for_seconds(1), math.inf)
+
+    run(story())
+
+
+def test_many_waits_that_end_in_time_take_one_timer() -> None:
+    async def story() -> int:
+        loop, waiter = asyncio.get_running_loop(), Waiter()
+        timers: list[float] = []
+        call_at = loop.call_at
+        loop.call_at = lambda when, *rest, **more: (timers.append(when), call_at(when, *rest, **more))[1]  # type: ignore
+        for _ in range(100):
+            await waiter.wait(ticks, loop.time() + 90)
+        return len(timers)
+
+    assert run(story()) == 1
+
+
+def test_an_interruption_leaves_no_timer_behind() -> None:
+    async def story() -> float:
+        loop, waiter = asyncio.get_running_loop(), Waiter()
+        await waiter.wait(ticks, loop.time() + 90)
+        waiter.interrupt()
+        assert waiter._timer is None
+        return loop.time()
+
+    run(story())
+
+
+def test_an_operation_that_makes_an_error_of_its_own_of_the_deadline_is_heard_and_the_task_goes_on() -> None:
+    async def story() -> None:
+        async def fail() -> None:
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                raise ConnectionResetError("mine") from None
+
+        with pytest.raises(ConnectionResetError, match="mine"):
+            await Waiter().wait(fail, asyncio.get_running_loop().time() + 1)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(1)
+
+    run(story())
+
+
+def test_two_waits_within_each_other_that_end_at_once_end_the_outer_one() -> None:
+    async def story() -> None:
+        outer, inner = Waiter(), Waiter()
+        at = asyncio.get_running_loop().time() + 1
+
+        async def within() -> None:
+            await inner.wait(forever, at)
+
+        with pytest.raises(TimeoutError):
+            await outer.wait(within, at)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(1)
+
+    run(story())
