@@ -131,8 +131,9 @@ def _network(error: APIError, asked: Asked) -> str:
 def _without_number(error: APIError) -> str:
     """The message; where it ends with what the resolver says, without "[Errno -2]", which nobody can look up."""
     cause = error.__cause__
-    is_resolvers = isinstance(cause, OSError) and cause.errno is not None and cause.errno < 0
-    return error.message.replace(f"[Errno {cause.errno}] ", "") if is_resolvers else error.message
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno < 0:
+        return error.message.replace(f"[Errno {cause.errno}] ", "")
+    return error.message
 
 
 def _attempts(error: APIError) -> str:

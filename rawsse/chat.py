@@ -106,17 +106,17 @@ def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
 
 def save(conversation: Conversation, path: Path) -> None:
     """Write the conversation into a file that only its owner can read: whole, or not at all. Raises `OSError`."""
-    path = Path(os.path.realpath(path))  # what a link leads to, not the link
+    real = os.path.realpath(path)  # what a link leads to, not the link
     # Half a surrogate pair, which an answer may hold, stands within a string, where JSON takes its escape as well.
     data = conversation.to_json(indent=1).encode("utf-8", "backslashreplace")
     try:
-        number, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        number, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{path.name}.")
     except OSError as exc:
         raise OSError(exc.errno, exc.strerror, str(path)) from None  # and not of a file that nobody has named
     try:
         with open(number, "wb") as file:
             file.write(data + b"\n")
-        os.replace(beside, path)
+        os.replace(beside, real)
     except BaseException:
         os.unlink(beside)
         raise
@@ -239,7 +239,7 @@ class Chat:
         if message is None and not self._is_typed:
             raise KeyboardInterrupt
         self._has_just_stopped = message is None
-        say("[stopped]" if message is None else usage_line(message))
+        say("[stopped]" if message is None else usage_line(message), over=message is None)
         if message is not None and self._conversation.turns[-1].state == "refused":
             say("[the model refuses to answer: the question is not kept]")
         self._end_line()

@@ -57,9 +57,9 @@ def show(text: str, end: str = "\n") -> None:
     _write(sys.stdout, (text.translate(_CONTROLS) if sys.stdout.isatty() else text) + end)
 
 
-def say(text: str) -> None:
-    """A line to standard error."""
-    _write(sys.stderr, text.translate(_CONTROLS) + "\n")
+def say(text: str, *, over: bool = False) -> None:
+    """A line to standard error; with `over` in place of what the terminal shows of Ctrl-C."""
+    _write(sys.stderr, ("\r" if over else "") + text.translate(_CONTROLS) + "\n")
 
 
 def complain(problem: Exception | str, asked: Asked | None = None) -> None:

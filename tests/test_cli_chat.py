@@ -1,0 +1,587 @@
+"""rawsse chat: which line is what, what is kept, and Ctrl-C in a real terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import readline
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.background import Background
+from support.command import ROOT, Command
+from support.terminal import CTRL_C, CTRL_D, UP, Terminal
+
+from rawsse.chat import COMMANDS, parse_line
+from rawsse.chat import Command as Order
+from rawsse.cli import main
+from rawsse.client.tools import CUT_NOTE
+from rawsse.errors import ConfigurationError
+from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.server import Server
+
+TEXT = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]["content"][0]["text"]
+KEY = "sk-ant-secret"
+
+Play = Callable[..., ReplayServer]
+Chat = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and an environment with nothing but a key."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+        monkeypatch.setenv(name, "")  # so that it is put back to what it was, whatever the command does
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    return tmp_path
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    with Background() as background:
+        yield background
+
+
+@pytest.fixture
+def play(background: Background, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Begin to play recordings where the API would be."""
+
+    def play(*names: str | Recording, **options: Any) -> ReplayServer:
+        recordings = [recorded(name) if isinstance(name, str) else name for name in names]
+        server = background.enter(ReplayServer(recordings, **options))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
+        return server
+
+    return play
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
+    """Chat through a pipe with these lines; the exit code."""
+
+    def chat(*lines: str, arguments: tuple[str, ...] = ()) -> int:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        return main(["chat", *arguments])
+
+    return chat
+
+
+def recorded(name: str) -> Recording:
+    return shipped_fixtures()[name]
+
+
+def refused(status: int, kind: str, message: str) -> Recording:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+    headers = {"content-type": "application/json", "x-should-retry": "false"}
+    return Recording(status=status, headers=headers, reads=(Read(0.0, body),))
+
+
+def questions(server: ReplayServer) -> list[list[str]]:
+    """The user's turns of each request, as texts."""
+    return [
+        [turn["content"] for turn in request.body["messages"] if turn["role"] == "user"] for request in server.requests
+    ]
+
+
+# --- Lines -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("Hello there", "Hello there"),
+        ("  spaces around  ", "spaces around"),
+        ("", ""),
+        ("//etc/hosts: what is it?", "/etc/hosts: what is it?"),
+        ("1/2 of it", "1/2 of it"),
+        ("/retry", Order("retry", "")),
+        ("/retry  ", Order("retry", "")),
+        ("/save my talk.json", Order("save", "my talk.json")),
+        ("/save", Order("save", "")),
+        ("/system  Be brief. ", Order("system", "Be brief.")),
+    ],
+)
+def test_a_line_is_a_question_or_a_command(line: str, meant: Order | str) -> None:
+    assert parse_line(line) == meant
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "/exit",
+            "there is no '/exit': /help lists the commands; a question that begins with / is written with //",
+        ),
+        ("/", "there is no '/': "),
+        ("/etc/hosts is what?", "there is no '/etc/hosts': "),
+        ("/reset now", "/reset takes nothing after it"),
+        ("/load", "say /load FILE"),
+    ],
+)
+def test_a_command_that_cannot_be_meant_is_named(line: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_line(line)
+    assert str(caught.value).startswith(words)
+
+
+def test_help_names_every_command(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("/help") == 0
+    lines = capsys.readouterr().err.rstrip().splitlines()
+    assert [line.split()[0] for line in lines] == [f"/{name}" for name in COMMANDS]
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+# --- Through a pipe ---------------------------------------------------------------------------------------------------
+
+
+def test_each_line_is_a_question_and_the_answers_go_to_stdout(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = play("plain")
+    assert chat("One?", "", "Two?") == 0
+    out, err = capsys.readouterr()
+    assert out == f"{TEXT}\n{TEXT}\n"
+    line = "[claude-sonnet-5, 28 tokens in, 217 out, end_turn]\n"
+    assert err == f"{line}{line}[2 questions, 56 tokens in, 434 out]\n"
+    assert questions(server) == [["One?"], ["One?", "Two?"]]
+
+
+def test_the_last_line_needs_no_end(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = play("plain")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("One?"))
+    assert main(["chat"]) == 0
+    assert questions(server) == [["One?"]]
+
+
+def test_options_become_the_request(chat: Chat, play: Play) -> None:
+    server = play("plain")
+    assert chat("Hi", arguments=("--model", "m", "--max-tokens", "7", "--system", "Be brief.")) == 0
+    body = server.requests[0].body
+    assert (body["model"], body["max_tokens"], body["system"]) == ("m", 7, "Be brief.")
+
+
+def test_without_options_there_are_those_of_ask(chat: Chat, play: Play) -> None:
+    server = play("plain")
+    assert chat("Hi") == 0
+    body = server.requests[0].body
+    assert (body["model"], body["max_tokens"], "system" in body) == ("claude-sonnet-4-5", 4096, False)
+
+
+def test_a_failed_answer_is_one_line_and_the_chat_goes_on(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = play(refused(529, "overloaded_error", "Overloaded"), "plain")
+    assert chat("One?", "/retry") == 1
+    out, err = capsys.readouterr()
+    assert out == TEXT + "\n"
+    assert err.splitlines()[0] == (
+        "rawsse: the API is overloaded: try again later [529 overloaded_error: Overloaded, request req_replay_000001]"
+    )
+    assert questions(server) == [["One?"], ["One?"]]
+
+
+def test_an_unknown_model_is_named_with_the_command_that_changes_it(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = play(refused(404, "not_found_error", "model: m1"), "plain")
+    assert chat("Hi", "/model m2", "Hi", arguments=("--model", "m1")) == 1
+    assert capsys.readouterr().err.startswith("rawsse: there is no model 'm1': name another with /model [404 ")
+    assert [request.body["model"] for request in server.requests] == ["m1", "m2"]
+
+
+def test_a_cut_answer_is_told_and_kept(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    server = play("cut", "plain")
+    assert chat("Count!", "Go on!") == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("One, two, three, four, five, six, seven, eight, nine,\nA server-sent")
+    assert err.startswith("rawsse: the answer is incomplete: ")
+    assert "[2 questions, at least " in err
+    answer = server.requests[1].body["messages"][1]["content"][0]["text"]
+    assert answer == "One, two, three, four, five, six, seven, eight, nine,"
+
+
+def test_a_refusal_of_the_model_is_said_and_not_kept(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = play("refusal", "plain")
+    assert chat("Bad?", "Good?") == 0
+    assert "[the model refuses to answer: the question is not kept]\n" in capsys.readouterr().err
+    assert questions(server)[1] == ["Good?"]
+
+
+def test_with_nothing_asked_there_is_nothing_to_retry(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("/retry") == 1
+    assert capsys.readouterr().err == "rawsse: nothing has been asked that could be asked again\n"
+
+
+def test_several_lines_are_one_question(chat: Chat, play: Play) -> None:
+    server = play("plain")
+    assert chat("/multi", "One", "", "/two", ".", "Three", "/multi", "and no end") == 0
+    assert questions(server)[-1] == ["One\n\n/two", "Three", "and no end"]
+
+
+def test_several_lines_of_nothing_are_no_question(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("/multi", ".") == 1
+    assert capsys.readouterr().err == "rawsse: the question is empty\n"
+
+
+def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    server = play("plain")
+    assert chat("/model", "/model m2", "/system", "/system Be brief.", "Hi", "/system -", "Hi again") == 0
+    shown = [line for line in capsys.readouterr().err.splitlines() if ": " in line]
+    assert shown == [
+        "[model: claude-sonnet-4-5]",
+        "[model: m2]",
+        "[system: none]",
+        "[system: Be brief.]",
+        "[system: none]",
+    ]
+    assert [request.body.get("system") for request in server.requests] == ["Be brief.", None]
+    assert questions(server)[-1] == ["Hi", "Hi again"]
+
+
+def test_reset_forgets_what_was_said_and_nothing_else(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = play("plain")
+    assert chat("Hi", "/reset", "Anew", arguments=("--system", "Be brief.", "--model", "m")) == 0
+    assert questions(server) == [["Hi"], ["Anew"]]
+    assert (server.requests[1].body["system"], server.requests[1].body["model"]) == ("Be brief.", "m")
+    assert capsys.readouterr().err.splitlines()[-1] == "[2 questions, 56 tokens in, 434 out]"
+
+
+def test_usage_is_told_so_far(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play("plain")
+    assert chat("/usage", "Hi", "/usage") == 0
+    counts = [line for line in capsys.readouterr().err.splitlines() if "question" in line]
+    assert counts == ["[0 questions, 0 tokens in, 0 out]", *["[1 question, 28 tokens in, 217 out]"] * 2]
+
+
+def test_quit_leaves_the_lines_behind_it(chat: Chat, play: Play) -> None:
+    server = play("plain")
+    assert chat("/quit", "Hi") == 0
+    assert server.requests == []
+
+
+def test_what_is_no_text_is_told(
+    play: Play, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), "utf-8", "strict"))
+    assert main(["chat"]) == 2
+    assert capsys.readouterr().err == "rawsse: the line is no UTF-8 text\n"
+
+
+def test_ctrl_c_ends_a_chat_that_nobody_types(background: Background) -> None:
+    gate = background.gate(free=1)
+    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"One?\nTwo?\n")
+    with os.fdopen(read_end), os.fdopen(write_end), Command("chat", env=env, stdin=read_end) as command:
+        assert command.read(100).startswith("A server-sent event")
+        assert command.stop(signal.SIGINT) == 130
+        assert gate.left.wait(5)
+        assert command.complaint() == "[1 question, at least 28 tokens in, 3 out]\n"
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_saved_and_gone_on_with(
+    chat: Chat, play: Play, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = play("plain")
+    assert chat("Hi", "/save talk.json", arguments=("--system", "Be brief.", "--model", "m")) == 0
+    assert "[saved in talk.json]\n" in capsys.readouterr().err
+    assert chat("/load talk.json", "Again") == 0
+    assert "[talk.json: 1 question; the model is m]\n" in capsys.readouterr().err
+    assert questions(server)[1] == ["Hi", "Again"]
+    assert (server.requests[1].body["system"], server.requests[1].body["model"]) == ("Be brief.", "m")
+    assert [path.name for path in folder.iterdir()] == ["talk.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+def test_only_its_owner_reads_what_was_saved(chat: Chat, play: Play, folder: Path) -> None:
+    play("plain")
+    assert chat("Hi", "/save talk.json") == 0
+    assert stat.S_IMODE((folder / "talk.json").stat().st_mode) == 0o600
+
+
+def test_with_save_each_answer_is_saved_and_load_goes_on(chat: Chat, play: Play, folder: Path) -> None:
+    server = play("plain")
+    assert chat("One?", arguments=("--save", "talk.json")) == 0
+    assert chat("Two?", "/save", arguments=("--load", "talk.json", "--save", "talk.json", "--model", "m2")) == 0
+    saved = json.loads((folder / "talk.json").read_bytes())
+    assert [turn["question"] for turn in saved["turns"]] == ["One?", "Two?"]
+    assert [request.body["model"] for request in server.requests] == ["claude-sonnet-4-5", "m2"]
+
+
+def test_what_failed_is_saved_as_well(chat: Chat, play: Play, folder: Path) -> None:
+    play("cut")
+    assert chat("Count!", arguments=("--save", "talk.json")) == 1
+    (turn,) = json.loads((folder / "talk.json").read_bytes())["turns"]
+    assert (turn["question"], turn["state"]) == ("Count!", "cut")
+
+
+@pytest.mark.parametrize("content", ['{"rawsse_conversation": 1}', "my diary", ""])
+def test_no_file_of_others_is_written_over(
+    content: str, chat: Chat, play: Play, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play("plain")
+    (folder / "talk.json").write_text(content)
+    words = "rawsse: talk.json is there already: load it to go on with it, or take another name\n"
+    assert chat("Hi", arguments=("--save", "talk.json")) == 2
+    assert capsys.readouterr() == ("", words)
+    assert chat("Hi", "/save talk.json") == 1
+    assert words in capsys.readouterr().err
+    assert (folder / "talk.json").read_text() == content
+
+
+def test_a_file_that_the_chat_has_saved_may_be_written_over(chat: Chat, play: Play, folder: Path) -> None:
+    play("plain")
+    assert chat("One?", "/save talk.json", "Two?", "/save ./talk.json") == 0
+    assert len(json.loads((folder / "talk.json").read_bytes())["turns"]) == 2
+
+
+def test_half_a_character_in_an_answer_can_be_saved(chat: Chat, play: Play, folder: Path) -> None:
+    play(Recording.from_sse(recorded("plain").body.replace(b"A server-sent", b"\\ud83d server-sent")))
+    assert chat("Hi", "/save talk.json", "/load talk.json") == 0
+    (turn,) = json.loads((folder / "talk.json").read_bytes())["turns"]
+    assert turn["messages"][0]["content"][0]["text"].startswith("\ud83d server-sent")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/load gone.json", "gone.json: No such file or directory"),
+        ("/load bad.json", "bad.json: this is no saved conversation: "),
+        ("/load .", ".: Is a directory"),
+        ("/save", "say /save FILE"),
+        ("/save nowhere/talk.json", "nowhere/talk.json: No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be_used_are_told(
+    line: str, words: str, chat: Chat, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.json").write_text("[]")
+    assert chat(line) == 1
+    assert capsys.readouterr().err.startswith(f"rawsse: {words}")
+
+
+def test_a_conversation_that_cannot_be_loaded_at_the_start_ends_the_chat(
+    chat: Chat, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.json").write_text("{}")
+    assert chat("Hi", arguments=("--load", "bad.json")) == 2
+    assert capsys.readouterr().err.startswith("rawsse: bad.json: this is no saved conversation: ")
+
+
+def test_a_file_that_can_no_longer_be_saved_is_told_after_each_answer(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play("plain")
+    assert chat("Hi", arguments=("--save", "nowhere/talk.json")) == 1
+    out, err = capsys.readouterr()
+    assert out == TEXT + "\n"
+    assert err.startswith("rawsse: nowhere/talk.json: No such file or directory\n[claude-sonnet-5, ")
+
+
+# --- In a terminal ----------------------------------------------------------------------------------------------------
+
+FIRST_LINE = "chat with claude-sonnet-4-5: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest\n"
+PROMPT = "you> "
+
+
+class Upstream:
+    """Where the API would be: it plays recordings, and says no more than the gate lets it."""
+
+    def __init__(self, background: Background, *names: str, free: int) -> None:
+        self.gate = background.gate(free)
+        self.was_asked = threading.Event()
+        self.player = Player([recorded(name) for name in names], sleep=self._sleep)
+        base_url = background.enter(Server(self.player, port=0)).base_url
+        self.env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": base_url}
+
+    async def _sleep(self, seconds: float) -> None:
+        self.was_asked.set()
+        await self.gate.sleep(seconds)
+
+    def histories(self) -> list[Any]:
+        return [request.body["messages"] for request in self.player.requests]
+
+
+def test_the_first_line_says_how_to_leave_and_ctrl_d_does() -> None:
+    with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        assert terminal.wait_for(PROMPT) == FIRST_LINE + PROMPT
+        terminal.type(CTRL_D)
+        assert (terminal.wait(), terminal.rest().strip()) == (0, "")
+
+
+def test_ctrl_c_with_nothing_typed_leaves() -> None:
+    with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.interrupt()
+        assert (terminal.wait(), terminal.rest().strip()) == (0, "")
+
+
+def test_ctrl_c_drops_what_was_typed() -> None:
+    with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("/mod")
+        terminal.wait_for("/mod")
+        terminal.interrupt()
+        terminal.wait_for(PROMPT)
+        terminal.type("/model\n")
+        assert "[model: claude-sonnet-4-5]" in terminal.wait_for(PROMPT)
+        terminal.type("/quit\n")
+        assert terminal.wait() == 0
+
+
+def test_an_answer_and_what_it_cost_stand_between_two_prompts(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=1000)
+    with Terminal("chat", env=upstream.env) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("What is SSE?\n")
+        shown = f"What is SSE?\n{TEXT}\n[claude-sonnet-5, 28 tokens in, 217 out, end_turn]\n\n{PROMPT}"
+        assert terminal.wait_for(PROMPT) == shown
+        terminal.type(CTRL_D)
+        assert terminal.rest().strip() == "[1 question, 28 tokens in, 217 out]"
+
+
+def test_ctrl_c_stops_the_answer_alone_upstream_too_and_the_history_keeps_what_came(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=1)
+    with Terminal("chat", env=upstream.env) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        terminal.wait_for("A server-sent event")
+        terminal.type(CTRL_C)
+        assert upstream.gate.left.wait(5)
+        assert terminal.wait_for(PROMPT).endswith(f"\r[stopped]\n\n{PROMPT}")
+        upstream.gate.let(1000)
+        terminal.type("Two?\n")
+        terminal.wait_for("end_turn]")
+        terminal.wait_for(PROMPT)
+        terminal.type("/quit\n")
+        assert "[2 questions, at least " in terminal.rest()
+    assert upstream.histories()[1] == [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "A server-sent event"}]},
+        {"role": "user", "content": [{"type": "text", "text": CUT_NOTE}, {"type": "text", "text": "Two?"}]},
+    ]
+
+
+def test_ctrl_c_before_anything_came_stops_as_well(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=0)
+    with Terminal("chat", env=upstream.env) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        assert upstream.was_asked.wait(5)
+        terminal.type(CTRL_C)
+        assert terminal.wait_for(PROMPT).endswith(f"\r[stopped]\n\n{PROMPT}")
+        assert upstream.gate.left.wait(5)
+
+
+def test_ctrl_c_is_forgiven_once_after_an_answer_was_stopped(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=1)
+    with Terminal("chat", env=upstream.env) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        terminal.wait_for("A server-sent event")
+        terminal.type(CTRL_C)
+        terminal.wait_for(PROMPT)
+        terminal.interrupt()
+        assert terminal.wait_for(PROMPT) == f"\n(Ctrl-C once more leaves)\n{PROMPT}"
+        terminal.interrupt()
+        assert terminal.wait() == 0
+
+
+def test_ctrl_c_many_times_at_once_does_not_hang(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=1)
+    with Terminal("chat", env=upstream.env) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        terminal.wait_for("A server-sent event")
+        terminal.type(CTRL_C * 5)
+        shown = terminal.wait_for(PROMPT, or_end=True)  # the end, if one came while the answer was being stopped
+        assert upstream.gate.left.wait(5)
+        assert "Traceback" not in shown
+
+
+def test_ctrl_c_in_a_question_of_several_lines_drops_it() -> None:
+    with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("/multi\n")
+        terminal.wait_for("...> ")
+        terminal.type("One\n")
+        terminal.wait_for("...> ")
+        terminal.interrupt()
+        assert terminal.wait_for(PROMPT) == f"\n{PROMPT}"
+        terminal.type(CTRL_D)
+        assert terminal.wait() == 0
+
+
+def test_up_brings_the_last_line() -> None:
+    with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("/model m2\n")
+        terminal.wait_for(PROMPT)
+        terminal.type(UP)
+        terminal.wait_for("/model m2")
+        terminal.type("3\n")
+        assert "[model: m23]" in terminal.wait_for(PROMPT)
+
+
+@pytest.mark.skipif("libedit" in (readline.__doc__ or ""), reason="libedit takes what is pasted line by line")
+def test_what_is_pasted_is_one_question(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=1000)
+    with Terminal("chat", env=upstream.env) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("\x1b[200~One\nTwo\nThree\x1b[201~")
+        terminal.wait_for("Three")
+        terminal.type("\n")
+        terminal.wait_for("end_turn]")
+    assert upstream.histories() == [[{"role": "user", "content": "One\nTwo\nThree"}]]
+
+
+def test_a_failed_answer_is_one_line_and_the_prompt_comes_again(background: Background) -> None:
+    server = background.enter(ReplayServer([refused(401, "authentication_error", f"invalid x-api-key {KEY}")]))
+    with Terminal("chat", "--base-url", server.base_url, env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        shown = terminal.wait_for(PROMPT).splitlines()
+        assert shown[1].startswith(
+            "rawsse: the API does not accept the key: set ANTHROPIC_API_KEY to one that it does ["
+        )
+        assert (len(shown), KEY in shown[1]) == (4, False)
+        terminal.type(CTRL_D)
+        assert terminal.wait() == 0
+
+
+def test_an_answer_cannot_command_the_terminal(background: Background) -> None:
+    escape = Recording.from_sse(recorded("plain").body.replace(b"A server-sent", b"A \\u001b[2Jserver\\u009b-sent"))
+    server = background.enter(ReplayServer([escape]))
+    with Terminal("chat", "--base-url", server.base_url, env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        assert "A \ufffd[2Jserver\ufffd-sent" in terminal.wait_for("end_turn]")
+
+
+def test_the_prompt_is_not_among_the_answers_when_they_go_into_a_file(background: Background, folder: Path) -> None:
+    upstream = Upstream(background, "plain", free=1000)
+    with open(folder / "answers", "wb") as answers, Terminal("chat", env=upstream.env, stdout=answers) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        terminal.wait_for("end_turn]")
+        terminal.wait_for(PROMPT)
+        terminal.type(CTRL_D)
+        assert terminal.wait() == 0
+    assert (folder / "answers").read_text() == TEXT + "\n"
