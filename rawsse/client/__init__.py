@@ -3,6 +3,7 @@
 Read in this order:
 
     network/     connections: the five clocks, routes and proxies, TCP and TLS, the pool
+    observe.py   what somebody who watches exchanges is told
     exchange.py  one request and its response, with its clocks
     retry.py     which failure may be tried again, and when
     call.py      a request, tried until an answer begins

@@ -25,6 +25,7 @@ from typing import Any
 from rawsse.client.exchange import MAX_JSON_BYTES, Exchange, RequestData, Timing
 from rawsse.client.network.clocks import Interrupted, Timeouts, Waiter
 from rawsse.client.network.pool import Connection
+from rawsse.client.observe import Observer
 from rawsse.client.retry import RetryPolicy, decide
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import Response
@@ -46,6 +47,7 @@ class Call:
         chance: Callable[[], float],
         why_waiting: Callable[[], str] = str,
         max_json_bytes: int = MAX_JSON_BYTES,
+        observer: Observer | None = None,
     ) -> None:
         """`acquire(fresh)` gives a connection, a new one if `fresh`. `now` is POSIX time, `chance` a number in [0, 1)."""
         self.timing = Timing()
@@ -58,6 +60,7 @@ class Call:
         self._chance = chance
         self._why_waiting = why_waiting
         self._max_json_bytes = max_json_bytes
+        self._observer = observer
         self._waiter = Waiter()
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,7 +106,7 @@ class Call:
         delay = None if self._is_closed else decision.delay
         if delay is None or self.timing.elapsed() + delay >= (self._timeouts.total or math.inf):
             raise _with_the_wait(error, self._policy.max_retry_after) from error.__cause__
-        self.exchange.close()
+        self.exchange.close(error)
         try:
             await self._waiter.wait(lambda: asyncio.sleep(delay), math.inf)
         except Interrupted:
@@ -113,11 +116,12 @@ class Call:
         self.retries_taken += 1
         self._renew()
 
-    def close(self) -> None:
-        """End the call and drop its connection, at any phase, from any task, any number of times."""
+    def close(self, error: APIError | None = None) -> None:
+        """End the call and drop its connection, at any phase, from any task, any number of times. `error` is why, if it is
+        known."""
         self._is_closed = True
         self._waiter.interrupt()
-        self.exchange.close()
+        self.exchange.close(error)
 
     def abandon(self) -> None:
         """`close`, from any thread: the garbage collector's may be another than the event loop's."""
@@ -147,6 +151,7 @@ class Call:
             timing=self.timing,
             why_waiting=self._why_waiting,
             max_json_bytes=self._max_json_bytes,
+            observer=self._observer,
         )
 
 

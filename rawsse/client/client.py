@@ -27,6 +27,7 @@ from rawsse.client.network.net import Connect, connect
 from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.route import Proxies, Proxy
 from rawsse.client.network.tls import TLSContext
+from rawsse.client.observe import Observer
 from rawsse.client.page import Query
 from rawsse.client.request import Endpoint, credential, lower_names, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
@@ -68,6 +69,9 @@ class AsyncClient:
     `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
     none of these variables. `connect` replaces the network itself (tests give `FakeStream`s).
 
+    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
+    client is closed.
+
     `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
     `max_…_bytes` are limits of what is read. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
@@ -92,6 +96,7 @@ class AsyncClient:
         ssl_context: ssl.SSLContext | None = None,
         limits: PoolLimits | None = None,
         connect: Connect = connect,
+        recorder: Observer | None = None,
         max_head_bytes: int = MAX_HEAD_BYTES,
         max_event_bytes: int = MAX_EVENT_BYTES,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -114,6 +119,7 @@ class AsyncClient:
         self._proxies = _proxies(proxy, trust_env=trust_env)
         tls = TLSContext(ssl_context, trust_env=trust_env)
         self._pool = Pool(connect, tls, limits or PoolLimits(), max_head_bytes=max_head_bytes)
+        self._recorder = recorder
         self._now = now
         self._chance = chance
         self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
@@ -160,6 +166,8 @@ class AsyncClient:
         for call in list(self._calls):
             call.close()
         self._pool.close()
+        if self._recorder is not None:
+            await self._recorder.flush()
 
     async def close(self) -> None:
         """The same as `aclose`: the official SDK's name."""
@@ -228,6 +236,7 @@ class AsyncClient:
             chance=self._chance,
             why_waiting=lambda: self._pool.shortage or route.through.strip(),
             max_json_bytes=self._max_json_bytes,
+            observer=self._recorder,
         )
         self._calls.add(call)
         return call

@@ -338,7 +338,7 @@ class BaseStream:
     def _failed(self, error: APIError) -> APIError:
         """Give the error what its reader needs, and the stream its ending."""
         exchange = self._call.exchange
-        self._call.close()
+        self._call.close(error)
         # Of the last attempt: one that was refused after another had begun to answer came no further than `connect`.
         error.phase = self._builder.phase if exchange.phase == "open" else exchange.phase
         error.bytes_received = exchange.bytes_received

@@ -28,6 +28,7 @@ from rawsse.client.network.net import READ_BYTES
 from rawsse.client.network.pool import Connection
 from rawsse.client.network.route import Route
 from rawsse.client.network.tunnel import refusal
+from rawsse.client.observe import ExchangeObserver, Observer, Unobserved
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -147,9 +148,12 @@ class Exchange:
         timing: Timing | None = None,
         why_waiting: Callable[[], str] = str,
         max_json_bytes: int = MAX_JSON_BYTES,
+        observer: Observer | None = None,
+        is_raw: bool = False,
     ) -> None:
         """`timing` has the beginning of the call, from which `timeouts.total` counts. `why_waiting` says in words, if it
-        can, why a connection did not come."""
+        can, why a connection did not come. `is_raw` is for whoever passes the response on: every status is an answer, and
+        content codings are not undone."""
         self.request = request
         self.response: Response | None = None
         self.phase: Phase = "connect"
@@ -159,6 +163,9 @@ class Exchange:
         """A connection that had been used before failed, and not a byte of an answer had come: the peer may have dropped it
         while it was idle, and the request may never have been read."""
         self._max_json_bytes = max_json_bytes
+        self._observer = observer
+        self._watch: ExchangeObserver = Unobserved()
+        self._is_raw = is_raw
         self._acquire = acquire
         self._timeouts = timeouts
         self._why_waiting = why_waiting
@@ -183,6 +190,8 @@ class Exchange:
         """
         if not self.timing.has_started:
             self.timing.start()
+        if self._observer is not None and not self._is_over:
+            self._watch = self._observer.begin(self.request)
 
         # Connecting...
         connection = await self._wait(self._acquire_unless_closed, self._alarm(ConnectTimeoutError))
@@ -193,6 +202,7 @@ class Exchange:
         self.phase = "send"
         if await self._send(self._write_request(connection)):
             self.phase = "head"
+        self._watch.sent()
 
         # Waiting for the head...
         alarm = self._alarm(HeadTimeoutError)
@@ -202,6 +212,9 @@ class Exchange:
         self.response = event
         self.phase = "open"
         self.timing.head = self.timing.elapsed()
+        self._watch.head(event)
+        if self._is_raw:
+            return event
         if not 200 <= event.status < 300:
             raise self._failed(await self._refusal(event, connection.route))
         self._decoder = self._guard(lambda: _decoder_for(event))
@@ -215,6 +228,7 @@ class Exchange:
             match self._next_event():
                 case Data(data=data):
                     self.bytes_received += len(data)
+                    self._watch.read(data)
                     if decoder is None:
                         return data
                     if decoded := self._guard(functools.partial(decoder.decode, data)):
@@ -268,22 +282,25 @@ class Exchange:
     def finish(self) -> None:
         """What the caller wanted has come. The connection is given back; if more of the body is to come than its end, it is
         dropped."""
-        if connection := self._end():
+        if connection := self._end(None):
             connection.release()
 
-    def close(self) -> None:
+    def close(self, error: APIError | None = None) -> None:
         """End the exchange and drop the connection, at any phase, from any task, any number of times.
 
-        A task that waits in `open` or `read` wakes up with `StreamCancelledError`.
+        A task that waits in `open` or `read` wakes up with `StreamCancelledError`. `error` is why, if the caller did not just
+        want it so.
         """
         self._is_cut = self._is_cut or not self._is_over
-        if connection := self._end():
+        if connection := self._end(error or StreamCancelledError("the stream was closed before its end")):
             connection.drop()
 
-    def _end(self) -> Connection | None:
+    def _end(self, error: APIError | None) -> Connection | None:
         if self.timing.ended is None and self.timing.has_started:
             self.timing.ended = self.timing.elapsed()
-        self._is_over = True
+        if not self._is_over:
+            self._is_over = True
+            self._watch.end(error)
         self._waiter.interrupt()
         connection, self._connection = self._connection, None
         return connection
@@ -406,7 +423,7 @@ class Exchange:
 
     def _failed(self, error: APIError) -> APIError:
         self.died_unheard = self.timing.is_reused and self._is_unheard and _is_loss(error)
-        self.close()
+        self.close(error)
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
