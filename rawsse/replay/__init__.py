@@ -29,6 +29,11 @@ Read in this order:
     explain.py    the anatomy of a recording, as text
     picture.py    the timeline as a picture
     explain_html.py  the anatomy as one HTML page, with the picture
+    tape.py       an exchange while it is being recorded
+    outcome.py    how a recorded stream ended, for whoever asked
+    shelf.py      a folder of recordings that grows
+    recorder.py   recording what a client asks and is answered, or only what failed
+    proxy.py      the same for any client that can be pointed at a base URL
     demo.py       a player that picks the recording by a word in the prompt
 """
 
@@ -51,6 +56,8 @@ from rawsse.replay.parts import (
     web_search_result,
 )
 from rawsse.replay.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
+from rawsse.replay.proxy import RecordingProxy
+from rawsse.replay.recorder import Recorder
 from rawsse.replay.recording import (
     FORMAT_VERSION,
     Read,
@@ -99,7 +106,9 @@ __all__ = [
     "Player",
     "Read",
     "RecordedRequest",
+    "Recorder",
     "Recording",
+    "RecordingProxy",
     "ReplayServer",
     "Rewrite",
     "ScrubPolicy",

@@ -1,0 +1,251 @@
+"""A recording proxy: an ASGI application that any client can be pointed at by its base URL.
+
+This file knows what a proxy passes on, and how each side learns that the other one has gone. It refuses to know what is
+recorded (`recorder.py`), and what the bytes mean.
+
+    async with Recorder("recordings") as recorder:
+        proxy = RecordingProxy("https://api.anthropic.com", recorder)
+        await serve(proxy, "127.0.0.1", 8002, on_shutdown=proxy.aclose)     # ANTHROPIC_BASE_URL=http://127.0.0.1:8002
+
+Requests go on as they came, credentials and all; it needs no key of its own. Only what concerns one connection stays here (RFC
+9110, 7.6.1), and upstream is asked for an answer that is not compressed. Status, header fields and body come back as they are,
+each read as soon as it has come, and no faster than the client takes them. Nothing is tried again, and no clock runs but that
+of connecting: the client has its own.
+
+A client that leaves ends the exchange with the upstream. Where the upstream breaks off, the client's connection is cut, too. An
+upstream that gives no answer at all is a 502, in the API's form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import quote as percent_encoded
+
+from rawsse.client.exchange import Exchange, RequestData
+from rawsse.client.network import Connect, Connection, Pool, Proxies, Route, Timeouts, TLSContext, connect
+from rawsse.client.observe import Observer
+from rawsse.client.request import Endpoint
+from rawsse.errors import APIError, UsageError
+from rawsse.http1 import MAX_BODY_BYTES, Response
+
+if TYPE_CHECKING:
+    from rawsse.server import Receive, Scope, Send
+
+__all__ = ["NO_CLOCKS", "RecordingProxy"]
+
+NO_CLOCKS = Timeouts(head=None, silence=None, content=None)
+"""The client has clocks, and leaves when they run out. Ours would only make other endings of its."""
+
+# RFC 9110, 7.6.1: "Intermediaries … MUST … remove fields … that are known to require removal before forwarding".
+_OF_A_CONNECTION = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Written anew: `Host` and the length by our client, the coding by us. 100-continue has been answered by the server.
+_WRITTEN_ANEW = frozenset({"accept-encoding", "content-length", "expect", "host"})
+
+Fields = list[tuple[str, str]]
+
+
+class RecordingProxy:
+    """Passes requests on to `base_url`, with `recorder` as the witness.
+
+    `connect` and `proxies` are how the upstream is reached; by default as the environment says (HTTPS_PROXY, SSL_CERT_FILE …).
+    Call `aclose` when the server stops. Raises `ConfigurationError` if the URL is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        recorder: Observer,
+        *,
+        connect: Connect = connect,
+        proxies: Proxies | None = None,
+        tls: TLSContext | None = None,
+        timeouts: Timeouts = NO_CLOCKS,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._endpoint = Endpoint.of(base_url, None, {})
+        self._recorder = recorder
+        self._proxies = Proxies.from_environment(os.environ) if proxies is None else proxies
+        self._pool = Pool(connect, tls or TLSContext())
+        self._timeouts = timeouts
+        self._max_body_bytes = max_body_bytes
+        self._exchanges: set[Exchange] = set()
+
+    async def aclose(self) -> None:
+        """End what is under way, and drop the connections to the upstream."""
+        for exchange in list(self._exchanges):
+            exchange.close()
+        self._pool.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"the recording proxy passes HTTP on, not {scope['type']}")
+        body = await self._read_body(receive)
+        if body is None:
+            return  # the client left while it was asking
+        if len(body) > self._max_body_bytes:
+            text = f"the request's body is larger than max_body_bytes ({self._max_body_bytes})"
+            await _refuse(send, 413, "request_too_large", text)
+            return
+        await _Passage(self, scope, receive, send, body).go()
+
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """The request's body, or a little more of it than is allowed."""
+        body, has_more = bytearray(), True
+        while has_more and len(body) <= self._max_body_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            has_more = message.get("more_body", False)
+        return bytes(body)
+
+    def exchange(self, scope: Scope, body: bytes, *, fresh: bool = False) -> Exchange:
+        """The exchange with the upstream for a request. Raises `ConfigurationError`."""
+        route = self._proxies.route_to(self._endpoint.origin)
+        request = RequestData(
+            method=scope["method"],
+            target=route.target(self._endpoint.prefix + _target(scope)),
+            host_field=self._endpoint.origin.host_field,
+            headers=(*_passed_on(_decoded(scope["headers"])), ("accept-encoding", "identity"), *route.proxy_fields()),
+            body=body,
+        )
+        return Exchange(
+            _acquire(self._pool, route, fresh=fresh), request, self._timeouts, observer=self._recorder, is_raw=True
+        )
+
+
+class _Passage:
+    """One request on its way, and its answer on the way back."""
+
+    def __init__(self, proxy: RecordingProxy, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        self._proxy = proxy
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._body = body
+        self._exchange: Exchange | None = None
+        self._has_left = False
+
+    async def go(self) -> None:
+        """Pass the request on, and the answer back; stop when the client leaves."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._pass_on()
+        finally:
+            self._drop()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._has_left = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
+            self._proxy._exchanges.discard(self._exchange)
+
+    async def _pass_on(self) -> None:
+        try:
+            response = await self._open()
+        except UsageError as exc:
+            await _refuse(self._send, 400, "invalid_request_error", f"the request cannot be passed on: {exc}")
+        except APIError as exc:
+            if not self._has_left:
+                text = f"no answer from {self._proxy._endpoint.origin}: {exc.message}"
+                await _refuse(self._send, 502, "api_error", text)
+        else:
+            await self._pass_back(response)
+
+    async def _open(self) -> Response:
+        try:
+            return await self._attempt()
+        except APIError:
+            if self._exchange is None or not self._exchange.died_unheard or self._has_left:
+                raise
+        # The connection had died while it rested: the upstream has seen nothing of the request.
+        self._drop()
+        return await self._attempt(fresh=True)
+
+    async def _attempt(self, *, fresh: bool = False) -> Response:
+        self._exchange = self._proxy.exchange(self._scope, self._body, fresh=fresh)
+        self._proxy._exchanges.add(self._exchange)
+        return await self._exchange.open()
+
+    async def _pass_back(self, response: Response) -> None:
+        assert self._exchange is not None  # noqa: S101 - it has just been opened
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in _returned(response.headers.raw)]
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})  # the head does not wait
+        try:
+            while data := await self._exchange.read():
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except APIError:
+            if not self._has_left:
+                await self._cut()
+        else:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _cut(self) -> None:
+        """Let the client see that this is not the end of the body: after all that came of it."""
+        if "rawsse.wire" not in (self._scope.get("extensions") or {}):
+            # All that ASGI has for this: the server finds the response unfinished and closes the connection.
+            raise ConnectionAbortedError("the upstream broke off here, and so does the proxy")
+        await self._send({"type": "rawsse.wire.half_close"})
+
+
+def _acquire(pool: Pool, route: Route, *, fresh: bool) -> Callable[[], Awaitable[Connection]]:
+    return lambda: pool.acquire(route, fresh=fresh)
+
+
+def _target(scope: Scope) -> str:
+    """The path and query as they came, less the path that the proxy may be mounted at."""
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1") if raw else percent_encoded(scope["path"], safe="/:@!$&'()*+,;=~")
+    path = path.removeprefix(scope.get("root_path", "").rstrip("/"))
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
+
+
+def _passed_on(fields: Fields) -> Iterator[tuple[str, str]]:
+    """What of a request's header goes to the upstream."""
+    return (field for field in _returned(fields) if field[0] not in _WRITTEN_ANEW)
+
+
+def _returned(fields: Fields) -> Iterator[tuple[str, str]]:
+    """What of a header concerns more than one connection."""
+    # "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
+    # connection-option in this field, remove any header … field(s) from the message with the same name".
+    options = {option.strip().lower() for name, value in fields if name == "connection" for option in value.split(",")}
+    return (field for field in fields if field[0] not in _OF_A_CONNECTION | options)
+
+
+async def _refuse(send: Send, status: int, kind: str, message: str) -> None:
+    """Answer with an error of our own, in the API's form."""
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
