@@ -97,7 +97,8 @@ def edited(answer: Answer, faults: Iterable[Fault]) -> Answer:
         elif fault.kind in _EDITS:
             body = b"".join(read.data for read in answer.reads)
             answer = _spliced(answer, _EDITS[fault.kind](fault, body))
-            answer = replace(answer, is_cut=answer.is_cut and fault.kind != "error")
+            if fault.kind == "error":  # the body then ends, also if the recording was cut, or went on
+                answer = replace(answer, is_cut=False, duration=0.0)
     return answer
 
 

@@ -127,6 +127,12 @@ def test_an_error_event_is_a_proper_end_of_what_was_cut() -> None:
     assert edited(cut, [Fault.drop(event=1)]).is_cut
 
 
+def test_after_an_error_event_nothing_more_is_waited_for() -> None:
+    answer = Answer(200, SSE, READS, duration=9.0)
+    assert edited(answer, [Fault.error(at_event=1)]).duration == 0
+    assert edited(answer, [Fault.drop(event=1)]).duration == 9.0
+
+
 def test_a_length_that_was_told_stays_true() -> None:
     answer = Answer(200, {"content-length": str(len(BODY))}, READS)
     assert edited(answer, [Fault.drop(event=0)]).headers["content-length"] == str(len(B + C))

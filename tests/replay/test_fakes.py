@@ -29,7 +29,7 @@ from rawsse.errors import (
     SilenceTimeoutError,
     StreamTruncatedError,
 )
-from rawsse.replay import FakeNetwork, Fault, Read, Recording, shipped_fixtures, stream_of
+from rawsse.replay import FakeNetwork, Fault, Read, Recording, by_event, shipped_fixtures, stream_of
 
 FIXTURES = shipped_fixtures()
 PLAIN = FIXTURES["plain"]
@@ -227,3 +227,33 @@ def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:
 def test_there_must_be_something_to_play() -> None:
     with pytest.raises(ConfigurationError, match="there is no recording to play"):
         FakeNetwork()
+
+
+# --- Every recording, cut in every place ---
+
+WHOLE = [name for name in FIXTURES if name not in ("cut", "error-before-content", "error-after-content")]
+
+
+def events_before(body: bytes, event_type: bytes) -> int:
+    return next(number for number, event in enumerate(by_event(body)) if event.startswith(b"event: " + event_type))
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "half-close", "stall"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_recording_that_is_cut_is_taken_for_a_whole_one(name: str, end: str) -> None:
+    recording = FIXTURES[name]
+    last = events_before(recording.body, b"message_delta")
+
+    async def ask(client: AsyncClient) -> set[str]:
+        endings: set[str] = set()
+        for _ in range(last + 1):
+            with pytest.raises(APIConnectionError) as caught:
+                await text(client)
+            assert caught.value.ending is not None
+            endings.add(caught.value.ending.kind)
+        return endings
+
+    faults = [Fault.parse(f"{end}@event={number} x1 after={number}") for number in range(last + 1)]
+    network = FakeNetwork(recording, faults=faults)
+    assert asking(network, ask, max_retries=0) == {"timeout" if end == "stall" else "truncated"}
+    assert len(network.streams) == last + 1

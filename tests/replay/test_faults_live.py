@@ -356,24 +356,24 @@ def test_a_wrong_spec_is_refused_before_anything_is_asked() -> None:
 
 def call(*faults: Fault | str) -> list[dict[str, Any]]:
     """What a `Player` sends under a server without the wire extension."""
+    return run(played(Player(TWO, speed=0, faults=faults)))
 
-    async def main() -> list[dict[str, Any]]:
-        sent: list[dict[str, Any]] = []
-        incoming = [{"type": "http.request", "body": BODY}]
 
-        async def receive() -> dict[str, Any]:
-            if not incoming:
-                await asyncio.get_running_loop().create_future()
-            return incoming.pop()
+async def played(player: Player, question: bytes = BODY) -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+    incoming = [{"type": "http.request", "body": question}]
 
-        async def send(message: Any) -> None:
-            sent.append(message)
+    async def receive() -> dict[str, Any]:
+        if not incoming:
+            await asyncio.get_running_loop().create_future()
+        return incoming.pop()
 
-        scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": [], "http_version": "1.1"}
-        await Player(TWO, speed=0, faults=faults)(scope, receive, send)
-        return sent
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-    return run(main())
+    scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": [], "http_version": "1.1"}
+    await player(scope, receive, send)
+    return sent
 
 
 @pytest.mark.parametrize("fault", ["reset@event=1", "slow-head=1", "no-last-chunk"])
@@ -388,3 +388,15 @@ def test_other_faults_need_nothing() -> None:
     assert [message["body"] for message in call("drop@event=0")[1:]] == [B, b""]
     assert call("status=529")[0]["status"] == 529
     assert gzip.decompress(b"".join(message["body"] for message in call("gzip")[1:])) == A + B
+
+
+def test_only_so_many_cut_answers_are_kept_for_those_who_ask_again() -> None:
+    third = Recording(reads=(Read(0.0, b"data: third\n\n"),))
+
+    async def main() -> list[bytes]:
+        player = Player([TWO, OTHER, third], speed=0, faults=["error@event=0 x2"], max_kept_requests=1)
+        one, two = BODY, BODY.replace(b"Hi", b"Ho")
+        answers = [await played(player, question) for question in (one, two, one, two)]
+        return [answer[1]["body"] for answer in answers[2:]]
+
+    assert run(main()) == [third.body, OTHER.body]
