@@ -109,6 +109,12 @@ TEXT = chunk(*({**raw, "index": 1} for raw in (BLOCK, HEL, LO, BLOCK_STOP)), END
 # Three times 85 s of silence, 5 s below the clock, that a ping ends.
 LONG_THOUGHT: list[bytes | float] = [says(BEGIN, THINKING), 85.0, chunk(PING), 85.0, chunk(PING), 85.0, THOUGHT, TEXT]
 
+# Each piece of content gives the next its full time.
+SLOW_PIECES: list[bytes | float] = [
+    *(says(BEGIN, BLOCK), *PINGS[:34], chunk(HEL), *PINGS[:34]),
+    chunk(LO, BLOCK_STOP, END, STOP),
+]
+
 SILENCES = (
     # what comes, from which peer; error, text so far, attempts, seconds, safe to retry, ending
     Row("nothing: it refuses", REFUSED, Outcome(APIConnectionError, None, 3, 1.5, True, "truncated")),
@@ -139,6 +145,11 @@ SILENCES = (
         Outcome(ContentTimeoutError, "Hel", 1, 600, False, "timeout"),
     ),
     Row("a long thought with pings", Peer(*LONG_THOUGHT, end=None), Outcome(None, "Hello", 1, 255, False, "complete")),
+    Row(
+        "a piece each 510 s, with pings",
+        Peer(*SLOW_PIECES, end=None),
+        Outcome(None, "Hello", 1, 1020, False, "complete"),
+    ),
     Row(
         "a long thought, and 90 s without a ping",
         Peer(says(BEGIN, THINKING), 85.0, chunk(PING), 90.0, WHOLE),
@@ -271,6 +282,12 @@ def test_a_cut_tells_how_far_the_answer_had_come(cut: Cut, end: bytes | BaseExce
     assert error.phase == cut.phase
 
 
+def test_how_far_it_had_come_is_told_of_the_last_attempt() -> None:
+    error = run(watch(Peer(says(BEGIN)), REFUSED)).error
+    assert error is not None
+    assert (error.phase, error.partial, error.bytes_received) == ("connect", None, 0)
+
+
 EOF_AFTER = (
     # the number of events; error, text so far, attempts, seconds, safe to retry, ending
     (0, StreamTruncatedError, None, 3, 1.5, True, "truncated"),  # nothing at all: an empty answer
@@ -345,6 +362,14 @@ def test_an_error_event_before_any_content_and_then_a_whole_answer(before: tuple
     if way != "create":
         wire = [event.type for event in seen.events if event.type != "text"]  # less what derives from a delta
         assert wire == [raw["type"] for raw in ANSWER]
+
+
+@each_way
+def test_what_comes_after_an_error_event_is_not_read(way: str) -> None:
+    told = Outcome(OverloadedError, None, 3, 1.5, True, "error")
+    seen = run(watch(Peer(SSE_HEAD + chunk(error_event("overloaded_error"), BEGIN, BLOCK, HEL)), way=way))
+    assert seen.outcome == told
+    assert seen.events == []
 
 
 @pytest.mark.parametrize(("pings", "attempts"), [(MAX_HELD_EVENTS - 2, 3), (MAX_HELD_EVENTS - 1, 1)])
@@ -542,6 +567,11 @@ NOT_SSE = (
     Row(
         "an event that is no JSON",
         Peer(SSE_HEAD + chunked(b"data: x\n\n")),
+        Outcome(EventDataError, None, 1, 0, False, "error"),
+    ),
+    Row(
+        "an event that is no JSON, and then a whole answer",
+        Peer(SSE_HEAD + chunked(b"data: x\n\n" + to_bytes(ANSWER))),
         Outcome(EventDataError, None, 1, 0, False, "error"),
     ),
     Row("a text before its block", Peer(says(BEGIN, HEL)), Outcome(EventOrderError, "", 1, 0, False, "error")),
