@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rawsse.advice import Asked
 from rawsse.ask import print_text, usage_line
-from rawsse.errors import ConfigurationError, RawsseError, quote
+from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 from rawsse.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
 
 if TYPE_CHECKING:
@@ -223,6 +223,8 @@ class Chat:
     def _complain(self, problem: Exception | str) -> None:
         self.has_failed = True
         complain(problem, self._asked._replace(model=self._model, environ=os.environ))
+        if self._is_typed and isinstance(problem, APIError) and problem.may_heal:
+            say("[/retry asks again]")
         self._end_line()
 
     # Answers -------------------------------------------------------------------------------------------------------

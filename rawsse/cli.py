@@ -150,7 +150,7 @@ def _add_ask(commands: Any) -> None:
 
 
 def _add_chat(commands: Any) -> None:
-    more = "What is no terminal is read line by line: each is a question. Nothing is kept but by --save and /save."
+    more = "From a pipe, each line is a question. Nothing is kept but by --save and /save."
     parser = _add(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
     parser.add_argument("--system", help="the system prompt")
     parser.add_argument("--load", type=Path, metavar="FILE", help="go on with a conversation that was saved")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.answers import plain
 from support.background import Background
 from support.command import ROOT, Command
+from support.fault_server import FaultServer
+from support.sockets import serving, shout
 
 from rawsse.cli import main
 from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
@@ -59,9 +63,10 @@ def recorded(name: str) -> Recording:
     return shipped_fixtures()[name]
 
 
-def refused(status: int, kind: str, message: str) -> Recording:
+def refused(status: int, kind: str, message: str, **headers: str) -> Recording:
     body = json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}).encode()
-    return Recording(status=status, headers={"content-type": "application/json"}, reads=(Read(0.0, body),))
+    fields = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return Recording(status=status, headers=fields, reads=(Read(0.0, body),))
 
 
 def test_the_answer_goes_to_stdout_and_its_usage_to_stderr(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +162,51 @@ def test_a_key_that_the_other_side_repeats_is_not_shown(play: Play, capsys: pyte
     play(refused(401, "authentication_error", f"not valid: {KEY}"))
     assert main(["ask", "Hello"]) == 1
     assert "not valid: [ANTHROPIC_API_KEY]" in capsys.readouterr().err
+
+
+def test_overload_says_how_often_it_was_tried(background: Background, capsys: pytest.CaptureFixture[str]) -> None:
+    server = background.enter(FaultServer())
+    body = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}).encode()
+    server.play([plain(body, "529 Overloaded", retry_after_ms="1")])
+    assert main(["ask", "--json", "--base-url", server.base_url, "Hello"]) == 1
+    words = "the API is overloaded (3 attempts): try again later [529 overloaded_error: Overloaded]"
+    assert capsys.readouterr() == ("", f"rawsse: {words}\n")
+    assert len(server.requests) == 3
+
+
+def test_a_rate_limit_says_when_to_come_back(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    play(refused(429, "rate_limit_error", "Slow down", retry_after="90"))
+    assert main(["ask", "Hello"]) == 1
+    assert capsys.readouterr().err.startswith("rawsse: the rate limit is reached: try again in 90 s [429 rate_limit_")
+
+
+def test_a_proxy_that_refuses_is_named_with_its_variable_and_without_its_password(
+    background: Background, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    proxy = background.enter(serving(refuse))
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-word@{proxy.authority}")
+    assert main(["ask", "--base-url", "https://api.example", "Hello"]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"rawsse: the proxy {proxy}, asked to connect to api.example:443, answered 403: ")
+    assert complaint.endswith("; the proxy is named by HTTPS_PROXY\n")
+    assert (complaint.count("\n"), "secret-word" in complaint) == (1, False)
+
+
+def test_a_certificate_that_is_not_trusted_says_how_it_could_be(
+    background: Background, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origin = background.enter(serving(shout, tls=True))
+    assert main(["ask", "--base-url", str(origin), "Hello"]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"rawsse: cannot connect to {origin}: its certificate is not trusted: self-signed")
+    assert (complaint.count("\n"), "SSL_CERT_FILE" in complaint) == (1, True)
 
 
 def test_no_network_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,24 @@ def questions(server: ReplayServer) -> list[list[str]]:
     ]
 
 
+class Upstream:
+    """Where the API would be: it plays recordings, and says no more than the gate lets it."""
+
+    def __init__(self, background: Background, *names: str, free: int) -> None:
+        self.gate = background.gate(free)
+        self.was_asked = threading.Event()
+        self.player = Player([recorded(name) for name in names], sleep=self._sleep)
+        base_url = background.enter(Server(self.player, port=0)).base_url
+        self.env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": base_url}
+
+    async def _sleep(self, seconds: float) -> None:
+        self.was_asked.set()
+        await self.gate.sleep(seconds)
+
+    def histories(self) -> list[Any]:
+        return [request.body["messages"] for request in self.player.requests]
+
+
 # --- Lines -----------------------------------------------------------------------------------------------------------
 
 
@@ -281,15 +299,25 @@ def test_what_is_no_text_is_told(
 
 
 def test_ctrl_c_ends_a_chat_that_nobody_types(background: Background) -> None:
-    gate = background.gate(free=1)
-    upstream = background.enter(Server(Player(recorded("plain"), sleep=gate.sleep), port=0))
-    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    upstream = Upstream(background, "plain", free=1)
     read_end, write_end = os.pipe()
     os.write(write_end, b"One?\nTwo?\n")
-    with os.fdopen(read_end), os.fdopen(write_end), Command("chat", env=env, stdin=read_end) as command:
+    with os.fdopen(read_end), os.fdopen(write_end), Command("chat", env=upstream.env, stdin=read_end) as command:
         assert command.read(100).startswith("A server-sent event")
         assert command.stop(signal.SIGINT) == 130
-        assert gate.left.wait(5)
+        assert upstream.gate.left.wait(5)
+        assert command.complaint() == "[1 question, at least 28 tokens in, 3 out]\n"
+
+
+def test_when_its_reader_leaves_it_stops_without_a_word(background: Background) -> None:
+    upstream = Upstream(background, "plain", free=1)
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"One?\nTwo?\n")
+    with os.fdopen(read_end), os.fdopen(write_end), Command("chat", env=upstream.env, stdin=read_end) as command:
+        command.read(100)
+        command.close_output()
+        upstream.gate.let(1)
+        assert (command.wait(), upstream.gate.left.wait(5)) == (1, True)
         assert command.complaint() == "[1 question, at least 28 tokens in, 3 out]\n"
 
 
@@ -399,24 +427,6 @@ def test_a_file_that_can_no_longer_be_saved_is_told_after_each_answer(
 
 FIRST_LINE = "chat with claude-sonnet-4-5: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest\n"
 PROMPT = "you> "
-
-
-class Upstream:
-    """Where the API would be: it plays recordings, and says no more than the gate lets it."""
-
-    def __init__(self, background: Background, *names: str, free: int) -> None:
-        self.gate = background.gate(free)
-        self.was_asked = threading.Event()
-        self.player = Player([recorded(name) for name in names], sleep=self._sleep)
-        base_url = background.enter(Server(self.player, port=0)).base_url
-        self.env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": base_url}
-
-    async def _sleep(self, seconds: float) -> None:
-        self.was_asked.set()
-        await self.gate.sleep(seconds)
-
-    def histories(self) -> list[Any]:
-        return [request.body["messages"] for request in self.player.requests]
 
 
 def test_the_first_line_says_how_to_leave_and_ctrl_d_does() -> None:
@@ -564,6 +574,17 @@ def test_a_failed_answer_is_one_line_and_the_prompt_comes_again(background: Back
         assert (len(shown), KEY in shown[1]) == (4, False)
         terminal.type(CTRL_D)
         assert terminal.wait() == 0
+
+
+def test_a_failure_that_may_heal_says_how_to_ask_again(background: Background) -> None:
+    server = background.enter(ReplayServer([refused(529, "overloaded_error", "Overloaded"), recorded("plain")]))
+    with Terminal("chat", "--base-url", server.base_url, env={"ANTHROPIC_API_KEY": KEY}) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("One?\n")
+        shown = terminal.wait_for(PROMPT)
+        assert shown.endswith(f"\n[/retry asks again]\n\n{PROMPT}")
+        terminal.type("/retry\n")
+        terminal.wait_for("end_turn]")
 
 
 def test_an_answer_cannot_command_the_terminal(background: Background) -> None:
