@@ -80,20 +80,13 @@ def script(
 
     Events and bytes of the body have been edited before. Raises `ConfigurationError` for a fault that has no place.
     """
-    body = _placed(answer.reads, [fault for fault in faults if _is_in_the_body(fault)])
-    if _has(faults, "gzip"):
-        body = _gzipped(body, is_cut=answer.is_cut)
+    body = _coded_body(answer, faults)
     wire_head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
-    is_chunked = b"\r\ntransfer-encoding: chunked\r\n" in wire_head.lower()
-    if not is_chunked and any(fault.kind in _CHUNK_FAULTS for fault in faults):
-        raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
-    if is_chunked:
-        body = _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
     started = answer.reads[0].t if answer.reads else 0.0
     before_body = _with_head_faults(Read(started, wire_head), faults)
-    body = _dripped(body)
+    body = _dripped(_framed(body, wire_head, answer, faults))
     items = before_body + body if _has(faults, "slow-head") else _joined(before_body, body)
     return tuple(_steps(items if segments is None else _resegmented(items, segments), speed, answer.duration))
 
@@ -102,7 +95,7 @@ def coded(answer: Answer, faults: Iterable[Fault]) -> Answer:
     """The answer compressed, if a fault says so."""
     if not _has(faults, "gzip"):
         return answer
-    body = _gzipped(answer.reads, is_cut=answer.is_cut)
+    body = _coded_body(answer, [fault for fault in faults if fault.kind == "gzip"])
     reads = tuple(item for item in body if isinstance(item, Read))
     return replace(answer, headers=_headers(answer, faults, body), reads=reads)
 
@@ -120,6 +113,12 @@ def _has(faults: Iterable[Fault], kind: str) -> bool:
 
 
 # --- The body ----------------------------------------------------------------------------------------------------------
+
+
+def _coded_body(answer: Answer, faults: Iterable[Fault]) -> list[_Item]:
+    """The body, compressed if a fault says so, with the faults of the wire in their places."""
+    body = _placed(answer.reads, [fault for fault in faults if _is_in_the_body(fault)])
+    return _gzipped(body, is_cut=answer.is_cut) if _has(faults, "gzip") else body
 
 
 def _is_in_the_body(fault: Fault) -> bool:
@@ -187,6 +186,15 @@ def _head(answer: Answer, method: str, http_version: str) -> bytes:
     http.receive_data(f"{method} / HTTP/{http_version}\r\nhost: replay\r\n\r\n".encode())
     http.next_event()
     return http.send_response(answer.status, list(answer.headers.items()), close=True)
+
+
+def _framed(body: list[_Item], wire_head: bytes, answer: Answer, faults: Sequence[Fault]) -> list[_Item]:
+    """The body in chunks, if the head says so."""
+    if b"\r\ntransfer-encoding: chunked\r\n" in wire_head.lower():
+        return _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
+    if any(fault.kind in _CHUNK_FAULTS for fault in faults):
+        raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
+    return body
 
 
 def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list[_Item]:
