@@ -193,7 +193,7 @@ class _Page:
         kinds = Counter(group.detail or group.kind for group in run)
         words = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
         waits = [self._gaps.pop(read) for read in range(first.pieces[0].read, last.read + 1) if read in self._gaps]
-        waited = f"; {len(waits)} gaps, the longest {max(gap.seconds for gap in waits):.3f} s" if waits else ""
+        waited = f"; longest gap {max(gap.seconds for gap in waits):.3f} s" if waits else ""
         self._read = last.read
         yield f'<li class="fold" id="e{first.event}" data-e="{first.event}"><b>Events {first.event:,} to {last.event:,}</b> '
         yield f"{_text(words)}; bytes {first.start:,} to {last.end - 1:,}, "

@@ -97,7 +97,7 @@ class _Sheet:
             return
         room, sum_, points = _CURVE - 26, 0, [(_LEFT, floor)]
         for event in (event for event in self._events if event.adds):
-            x = self._x(event.t)
+            x = float(round(self._x(event.t)))
             before = points[-1][1]
             sum_ += len(event.adds)
             points.append((x, round(floor - room * sum_ / total, 1)))

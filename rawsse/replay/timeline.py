@@ -165,11 +165,10 @@ class Timeline:
     def waits(self) -> tuple[Gap, ...]:
         """The waits between two reads, and before the end. Not the one for the first byte: that is the model's."""
         reads = self.recording.reads
-        times = [*(read.t for read in reads), self.duration]
+        ends = [*(read.t for read in reads[1:]), self.duration]
         numbers = [*range(2, len(reads) + 1), 0]
-        return tuple(
-            Gap(t, times[at + 1] - t, number) for at, (t, number) in enumerate(zip(times, numbers, strict=False))
-        )
+        waits = zip(reads, ends, numbers, strict=False)
+        return tuple(Gap(read.t, end - read.t, number) for read, end, number in waits)
 
     @property
     def longest_gap(self) -> Gap | None:
@@ -224,8 +223,9 @@ class _Layout:
         return Timeline(self._recording, tuple(self._groups), self._builder.message, self._verdict(), cut_off)
 
     def _place(self, piece: Piece) -> None:
-        if piece.data == b"\n" and self._before.endswith(b"\r") and not self._group.pieces and self._groups:
-            self._groups[-1].pieces.append(piece)  # the rest of a CR LF whose CR has ended the event before
+        if piece.data == b"\n" and self._before.endswith(b"\r"):
+            # The rest of a CR LF whose CR has ended the line, and perhaps the event, before.
+            (self._group if self._group.pieces else self._groups[-1]).pieces.append(piece)
             self._events(piece)
             return
         is_new_line = not self._group.pieces or self._before.endswith((b"\r", b"\n"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.contrast import WORST_CONTRAST
 
 from .chat_page import Chat
 from .scripted_server import answer, close_block, done, error, finish, frame, open_block, script, start
@@ -108,25 +109,6 @@ def test_at_320_pixels_nothing_sticks_out_sideways(chat: Chat, settings: dict[st
     wide = "[...document.querySelectorAll('body, body *')].filter(e => e.getBoundingClientRect().right > 320).length"
     assert chat.page.evaluate("document.documentElement.scrollWidth") == 320
     assert chat.page.evaluate(wide) == 0
-
-
-# The contrast of each text with the nearest background behind it, after WCAG 2.2; the worst, and whose it is.
-WORST_CONTRAST = """() => {
-  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const linear = (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
-  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const background = (e) => {
-    const colour = numbers(getComputedStyle(e).backgroundColor);
-    return colour.length < 4 || colour[3] === 1 ? colour : background(e.parentElement);
-  };
-  const contrast = (e) => {
-    const pair = [numbers(getComputedStyle(e).color), background(e)].map(luminance);
-    return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
-  };
-  const hasText = (e) => [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  const texts = [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && hasText(e));
-  return texts.map((e) => [contrast(e), e.className || e.tagName]).sort((a, b) => a[0] - b[0])[0];
-}"""
 
 
 @pytest.mark.parametrize("settings", [{"color_scheme": "light"}, {"color_scheme": "dark"}])
