@@ -17,9 +17,22 @@ from rawsse.terminal import check_text, read_all, say, show
 
 if TYPE_CHECKING:
     from rawsse.client import AsyncClient
+    from rawsse.client.observe import Observer
     from rawsse.messages import Message
 
-__all__ = ["NO_KEY", "ask", "new_client", "print_text", "read_prompt", "usage_line"]
+__all__ = [
+    "DEFAULT_MAX_TOKENS",
+    "DEFAULT_MODEL",
+    "NO_KEY",
+    "ask",
+    "new_client",
+    "print_text",
+    "read_prompt",
+    "usage_line",
+]
+
+DEFAULT_MODEL = "claude-sonnet-4-5"
+DEFAULT_MAX_TOKENS = 4096
 
 NO_KEY = (
     "no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env in this folder "
@@ -27,11 +40,11 @@ NO_KEY = (
 )
 
 
-def new_client(base_url: str | None) -> AsyncClient:
+def new_client(base_url: str | None, recorder: Observer | None = None) -> AsyncClient:
     """The client for the API. Raises `ConfigurationError` if there is no key."""
     from rawsse.client import AsyncClient
 
-    client = AsyncClient(base_url=base_url)
+    client = AsyncClient(base_url=base_url, recorder=recorder)
     if not client.has_credential:
         raise ConfigurationError(NO_KEY)
     return client

@@ -18,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from rawsse.advice import Asked
-from rawsse.ask import ask, new_client, read_prompt
+from rawsse.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, ask, new_client, read_prompt
 from rawsse.envfile import load_env_file
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.terminal import complain, drop_output, is_typed, let_every_character_be_printed, show
 
 __all__ = ["main"]
-
-DEFAULT_MODEL = "claude-sonnet-4-5"
-DEFAULT_MAX_TOKENS = 4096
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -89,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_ask(commands)
     _add_chat(commands)
+    _add_record(commands)
     _add_replay(commands)
     _add_check(commands)
     _add_explain(commands)
@@ -136,6 +134,9 @@ def _add_serve(commands: Any) -> None:
         metavar="SECONDS",
         help="after SIGTERM: how long open connections have to take their last frames (default 10)",
     )
+    parser.add_argument(
+        "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
+    )
 
 
 def _add_ask(commands: Any) -> None:
@@ -157,6 +158,15 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE", help="save the conversation there after each answer")
     _add_upstream(parser, "as it was saved, or else ")
     parser.set_defaults(model=None, max_tokens=None)
+
+
+def _add_record(commands: Any) -> None:
+    more = "Give any client its address as base URL, and the key as ever: `rawsse replay DIR` then answers in the API's place."
+    parser = _add(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the recordings go")
+    parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
+    _add_address(parser, 8002)
+    _add_base_url(parser)
 
 
 def _add_replay(commands: Any) -> None:
@@ -254,10 +264,14 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> None:
+def _add_base_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-url", metavar="URL", help="where the API is (default: ANTHROPIC_BASE_URL, or Anthropic's)"
     )
+
+
+def _add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> None:
+    _add_base_url(parser)
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"default: {before_default}{DEFAULT_MODEL}")
     parser.add_argument(
         "--max-tokens",
@@ -324,7 +338,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     check_bind(arguments.host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
-    client = new_client(arguments.base_url)
+    recorder = None
+    if arguments.flight_recorder is not None:
+        from rawsse.replay import Recorder
+
+        recorder = Recorder(arguments.flight_recorder, only_failed=True)
+    client = new_client(arguments.base_url, recorder)
     guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
     relay = Relay(client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static)
 
@@ -336,6 +355,20 @@ def _serve(arguments: argparse.Namespace) -> int:
     _log_to_stderr()
     asyncio.run(run())
     return DONE
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from rawsse.replay import Recorder, RecordingProxy
+    from rawsse.server import serve
+
+    async def run() -> None:
+        async with recorder, RecordingProxy(recorder, arguments.base_url) as proxy:
+            await serve(proxy, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT)
+
+    recorder = Recorder(arguments.out, only_failed=arguments.only_failed)
+    _log_to_stderr()
+    asyncio.run(run())
+    return FAILED if recorder.lost else DONE
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -371,25 +404,13 @@ def _ask(arguments: argparse.Namespace) -> int:
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    from rawsse.chat import Chat, load
-    from rawsse.client.tools import Conversation
+    from rawsse.chat import run_chat
 
-    client = new_client(arguments.base_url)
-    given = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if arguments.load is not None:
-        conversation = load(client, arguments.load, **given)
-    else:
-        conversation = Conversation(client, **{"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS, **given})
-    asked = _asked(arguments)._replace(model_option="/model")
-    with asyncio.Runner() as runner:
-        chat = Chat(runner, client, conversation, loaded=arguments.load, save_to=arguments.save, asked=asked)
-        try:
-            chat.run()
-        finally:
-            runner.run(client.aclose())
+    fields = {"model": arguments.model, "max_tokens": arguments.max_tokens, "system": arguments.system}
+    files = {"load_from": arguments.load, "save_to": arguments.save}
+    is_whole = run_chat(new_client(arguments.base_url), fields, asked=_asked(arguments), **files)
     # Whoever sits there has seen what failed, and has asked again or not. A script has not.
-    return FAILED if chat.has_failed and not is_typed() else DONE
+    return DONE if is_whole or is_typed() else FAILED
 
 
 # --- Looking at recordings -----------------------------------------------------------------------------------------

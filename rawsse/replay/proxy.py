@@ -4,8 +4,8 @@ This file knows what a proxy passes on, and how each side learns that the other 
 recorded (`recorder.py`), and what the bytes mean.
 
     async with Recorder("recordings") as recorder:
-        proxy = RecordingProxy("https://api.anthropic.com", recorder)
-        await serve(proxy, "127.0.0.1", 8002, on_shutdown=proxy.aclose)     # ANTHROPIC_BASE_URL=http://127.0.0.1:8002
+        async with RecordingProxy(recorder, "https://api.anthropic.com") as proxy:
+            await serve(proxy, "127.0.0.1", 8002)           # for a client with ANTHROPIC_BASE_URL=http://127.0.0.1:8002
 
 Requests go on as they came, credentials and all; it needs no key of its own. Only what concerns one connection stays here (RFC
 9110, 7.6.1), and upstream is asked for an answer that is not compressed. Status, header fields and body come back as they are,
@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote as percent_encoded
 
+from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.exchange import Exchange, RequestData
 from rawsse.client.network import Connect, Connection, Pool, Proxies, Route, Timeouts, TLSContext, connect
 from rawsse.client.observe import Observer
@@ -63,14 +64,15 @@ Fields = list[tuple[str, str]]
 class RecordingProxy:
     """Passes requests on to `base_url`, with `recorder` as the witness.
 
-    `connect` and `proxies` are how the upstream is reached; by default as the environment says (HTTPS_PROXY, SSL_CERT_FILE …).
-    Call `aclose` when the server stops. Raises `ConfigurationError` if the URL is none.
+    `base_url` is ANTHROPIC_BASE_URL, or Anthropic's, by default. `connect` and `proxies` are how the upstream is reached: as
+    the environment says (HTTPS_PROXY, SSL_CERT_FILE …), unless they say otherwise. Call `aclose` when the server has stopped,
+    or leave `async with`; the recorder is its owner's to close. Raises `ConfigurationError` if the URL is none.
     """
 
     def __init__(
         self,
-        base_url: str,
         recorder: Observer,
+        base_url: str | None = None,
         *,
         connect: Connect = connect,
         proxies: Proxies | None = None,
@@ -78,6 +80,7 @@ class RecordingProxy:
         timeouts: Timeouts = NO_CLOCKS,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
+        base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
         self._endpoint = Endpoint.of(base_url, None, {})
         self._recorder = recorder
         self._proxies = Proxies.from_environment(os.environ) if proxies is None else proxies
@@ -85,6 +88,12 @@ class RecordingProxy:
         self._timeouts = timeouts
         self._max_body_bytes = max_body_bytes
         self._exchanges: set[Exchange] = set()
+
+    async def __aenter__(self) -> RecordingProxy:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """End what is under way, and drop the connections to the upstream."""
