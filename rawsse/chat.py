@@ -3,9 +3,7 @@
 This file knows the chat's lines: which is a question, which a command, and what each does. It refuses to know how an answer
 comes, and what becomes of the history when one breaks off (`client/conversation.py`).
 
-    with asyncio.Runner() as runner:
-        chat = Chat(runner, client, Conversation(client, model=…, max_tokens=…))
-        chat.run()                       # until the end of standard input, /quit, or Ctrl-C with nothing typed
+    run_chat(client, {"system": "Be brief."})      # until the end of standard input, /quit, or Ctrl-C with nothing typed
 
 Lines are read while no event loop runs, so that Ctrl-C there is Python's own; during an answer it is asyncio's, and cancels
 that answer alone.
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rawsse.advice import Asked
-from rawsse.ask import print_text, usage_line
+from rawsse.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, print_text, usage_line
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 from rawsse.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from rawsse.client.tools import Conversation, Reply
     from rawsse.messages import Message
 
-__all__ = ["COMMANDS", "Chat", "Command", "load", "parse_line", "save"]
+__all__ = ["COMMANDS", "Chat", "Command", "load", "parse_line", "run_chat", "save"]
 
 WELCOME = "chat with {model}{after}: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
 
@@ -123,6 +121,35 @@ def save(conversation: Conversation, path: Path) -> None:
 
 
 # --- The chat ------------------------------------------------------------------------------------------------------
+
+
+def run_chat(
+    client: AsyncClient,
+    fields: Mapping[str, Any],
+    *,
+    load_from: Path | None = None,
+    save_to: Path | None = None,
+    asked: Asked | None = None,
+) -> bool:
+    """Chat until there are no more lines, and close the client. False if something failed on the way.
+
+    `fields` (`model`, `max_tokens`, `system`) that are None are those of the conversation in `load_from`, or the usual ones.
+    For `save_to` see `Chat`. Raises what is wrong with the files, and `KeyboardInterrupt`.
+    """
+    from rawsse.client.tools import Conversation
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    if load_from is not None:
+        conversation = load(client, load_from, **given)
+    else:
+        conversation = Conversation(client, **{"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS, **given})
+    with asyncio.Runner() as runner:
+        chat = Chat(runner, client, conversation, loaded=load_from, save_to=save_to, asked=asked)
+        try:
+            chat.run()
+        finally:
+            runner.run(client.aclose())
+    return not chat.has_failed
 
 
 class Chat:
@@ -222,7 +249,7 @@ class Chat:
 
     def _complain(self, problem: Exception | str) -> None:
         self.has_failed = True
-        complain(problem, self._asked._replace(model=self._model, environ=os.environ))
+        complain(problem, self._asked._replace(model=self._model, model_option="/model", environ=os.environ))
         if self._is_typed and isinstance(problem, APIError) and problem.may_heal:
             say("[/retry asks again]")
         self._end_line()

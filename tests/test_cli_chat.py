@@ -387,6 +387,30 @@ def test_half_a_character_in_an_answer_can_be_saved(chat: Chat, play: Play, fold
     assert turn["messages"][0]["content"][0]["text"].startswith("\ud83d server-sent")
 
 
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_beside_it(
+    chat: Chat, play: Play, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    play("plain")
+    assert chat("One?", "/save talk.json") == 0
+    before = (folder / "talk.json").read_bytes()
+    monkeypatch.setattr(os, "replace", full)
+    assert chat("/load talk.json", "Two?", "/save talk.json") == 1
+    assert "rawsse: No space left on device\n" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["talk.json"]
+    assert (folder / "talk.json").read_bytes() == before
+
+
+def test_a_link_is_followed_and_stays_one(chat: Chat, play: Play, folder: Path) -> None:
+    play("plain")
+    (folder / "real.json").symlink_to(folder / "else.json")
+    assert chat("One?", "/save real.json") == 0
+    assert (folder / "real.json").is_symlink()
+    assert (folder / "else.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
