@@ -17,6 +17,7 @@ from rawsse.terminal import check_text, read_all, say, show
 
 if TYPE_CHECKING:
     from rawsse.client import AsyncClient
+    from rawsse.client.observe import Observer
     from rawsse.messages import Message
 
 __all__ = [
@@ -39,11 +40,11 @@ NO_KEY = (
 )
 
 
-def new_client(base_url: str | None) -> AsyncClient:
+def new_client(base_url: str | None, recorder: Observer | None = None) -> AsyncClient:
     """The client for the API. Raises `ConfigurationError` if there is no key."""
     from rawsse.client import AsyncClient
 
-    client = AsyncClient(base_url=base_url)
+    client = AsyncClient(base_url=base_url, recorder=recorder)
     if not client.has_credential:
         raise ConfigurationError(NO_KEY)
     return client
