@@ -61,7 +61,7 @@ def snapshot(_: MessageStream, event: Any) -> object:
 
 
 def message(stream: MessageStream, _: Any) -> object:
-    return stream.current_message_snapshot.usage
+    return stream.current_message_snapshot.content
 
 
 async def read(size: int, look: Look) -> None:
@@ -117,7 +117,7 @@ def test_each_character_costs_the_same_number_of_calls(look: Look) -> None:
 # --- Timed ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("look", [nothing, snapshot])
+@pytest.mark.parametrize("look", [nothing, snapshot, message])
 def test_64_kb_in_deltas_of_one_character_cost_linear_time(look: Look) -> None:
     assert max(growth(lambda size: run(read(size, look)), 16 * KB)) < 3
 

@@ -22,7 +22,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rawsse.errors import APIError, APIStatusError, ConfigurationError, StreamCancelledError, TotalTimeoutError
+from rawsse.errors import (
+    APIError,
+    APIStatusError,
+    ConfigurationError,
+    ContentTimeoutError,
+    StreamCancelledError,
+    TotalTimeoutError,
+)
 
 __all__ = ["JITTER", "Decision", "RetryPolicy", "decide", "parse_retry_after"]
 
@@ -88,6 +95,8 @@ def _why_not(error: APIError) -> str | None:
         return "the stream was closed by its own side"
     if isinstance(error, TotalTimeoutError):
         return "the time of the whole call is over"
+    if isinstance(error, ContentTimeoutError):
+        return "a model that was silent for so long would be so again"
     if error.phase in ("content", "tail", "done"):
         return "content had reached the caller"
     wish = _should_retry(error)

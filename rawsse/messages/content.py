@@ -13,7 +13,8 @@ A block of a type that is not listed here is an `UnknownBlock`: `block.type` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rawsse.errors import OutputFormatError
@@ -118,18 +119,23 @@ class Block(Lens):
     `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
     """
 
-    __slots__ = ("complete", "input_text")
+    __slots__ = ("_input_text", "complete")
     type: str
     complete: bool
-    input_text: str
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
     FIELDS: ClassVar[Mapping[str, Any]] = {"citations": Citation}
 
-    def __init__(self, raw: dict[str, Any], *, complete: bool = True, input_text: str = "") -> None:
+    def __init__(self, raw: dict[str, Any], *, complete: bool = True, input_text: str | Callable[[], str] = "") -> None:
         super().__init__(raw)
         self.complete = complete
-        self.input_text = input_text
+        self._input_text = input_text
+
+    @property
+    def input_text(self) -> str:
+        """The tool input's JSON text as it came."""
+        # Joined only if somebody looks: who looks at the block after each delta of 64 kB would pay for 2 GB of copying.
+        return self._input_text if isinstance(self._input_text, str) else self._input_text()
 
 
 class TextBlock(Block):
@@ -260,7 +266,7 @@ _BLOCKS: Mapping[str, type[Block]] = {
 KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
-def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str = "") -> Block:
+def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str | Callable[[], str] = "") -> Block:
     """The lens of the class that `raw["type"]` names."""
     return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, complete=complete, input_text=input_text)
 
@@ -315,7 +321,7 @@ class Message(Lens):
             return look_at_block(raw)
         facts = self._facts[index]
         facts.settle()
-        return look_at_block(raw, complete=facts.complete, input_text=facts.input_text)
+        return look_at_block(raw, complete=facts.complete, input_text=partial(getattr, facts, "input_text"))
 
     @property
     def _request_id(self) -> str | None:
