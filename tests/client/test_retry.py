@@ -19,6 +19,7 @@ from rawsse.errors import (
     APIError,
     APITimeoutError,
     ConfigurationError,
+    ContentTimeoutError,
     HeadTimeoutError,
     OverloadedError,
     Phase,
@@ -87,6 +88,12 @@ def test_a_stream_that_its_own_side_closed_stays_closed() -> None:
 
 def test_when_the_time_of_the_whole_call_is_over_there_is_none_for_another_try() -> None:
     assert decided(TotalTimeoutError("words")) == Decision(None, "the time of the whole call is over")
+
+
+def test_a_model_that_was_silent_is_not_asked_again() -> None:
+    assert decided(ContentTimeoutError("words")) == Decision(
+        None, "a model that was silent for so long would be so again"
+    )
 
 
 @pytest.mark.parametrize("phase", ["content", "tail", "done"])
