@@ -178,8 +178,8 @@ class _Page:
         yield '<div class="event">'
         if group.event:
             yield f'<p class="what"><span class="number">{group.event}</span> <b>{_text(group.kind)}</b>'
-            block = "" if group.index is None else f" · block {group.index}"
-            yield f'<span class="detail">{_text(group.detail)}{block}</span></p>'
+            block = "" if group.index is None else f"block {group.index}"
+            yield f'<span class="detail">{_text(" · ".join(filter(None, (group.detail, block))))}</span></p>'
         if group.adds:
             yield f'<p class="adds"><a href="#m{group.event}">{_text(group.adds)}</a></p>'
         if group.says:
