@@ -184,7 +184,21 @@ def _add_replay(commands: Any) -> None:
         "ends in /NAME). A request that none answers is told the nearest one, and where it differs",
     )
     parser.add_argument("--threads", action="store_true", help="keep message threads instead of refusing them")
-    parser.add_argument("--split", metavar="HOW", help="cut the answer's body: whole, event, bytes, or a size in bytes")
+    parser.add_argument(
+        "--split",
+        metavar="HOW",
+        help="cut the answer's body: whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED",
+    )
+    parser.add_argument(
+        "--pace",
+        metavar="HOW",
+        help="other times than those recorded: none, scale=FACTOR, or any of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N",
+    )
+    parser.add_argument(
+        "--rewrite",
+        metavar="NAMES",
+        help="give streams the form that gateways give them: crlf, cr, comments, bom, done …, with commas",
+    )
     parser.add_argument(
         "--fault",
         action="append",
@@ -375,13 +389,12 @@ def _replay(arguments: argparse.Namespace) -> int:
     from rawsse.replay import Player
     from rawsse.server import serve
 
-    split: int | str | None = arguments.split
-    if isinstance(split, str) and split.isascii() and split.isdigit():
-        split = int(split)
     player = Player(
         arguments.paths,
         speed=arguments.speed,
-        split=split,
+        split=arguments.split,
+        pace=arguments.pace,
+        rewrite=arguments.rewrite,
         faults=arguments.fault,
         match=arguments.match,
         threads=arguments.threads,

@@ -10,7 +10,8 @@ This file knows the paths of the Messages API, and what a request must have. It 
 With `stream` the recording itself is the answer; without it, the message that its events add up to. A message that was recorded
 without is streamed to who asks for that, in made-up deltas. Several recordings take turns, unless `match` says otherwise; see
 `match.py`. A request that no recording answers is a miss: 404, with an error that names the nearest recording and says where it
-differs. Every error has `x-should-retry: false`: a client's own repeats would shift the turns.
+differs. An error has `x-should-retry: false`, unless it was recorded with a word of its own on that: a client's repeats would
+shift the turns.
 
 `…/count_tokens` is answered by a recording of the same question; else by the usage of a recorded answer to it; else by the
 length of what is sent. `…/models` is answered by a recording of that request, or else lists the models that answered.
@@ -265,7 +266,7 @@ def _recorded(recording: Recording) -> Answer:
     """The recording as it is. Who left before the end did not see it, so for `client_closed` there is none to be played."""
     headers = _played_headers(recording)
     if recording.status >= 400:
-        headers["x-should-retry"] = "false"
+        headers.setdefault("x-should-retry", "false")
     return Answer(recording.status, headers, recording.reads, recording.end != "clean", recording.duration)
 
 

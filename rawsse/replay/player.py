@@ -38,7 +38,9 @@ from rawsse.replay.answers import Answer, Repertoire, error_answer
 from rawsse.replay.edits import edited, replacement
 from rawsse.replay.faults import Fault
 from rawsse.replay.match import Match, Miss
+from rawsse.replay.pace import Pace, pace_by
 from rawsse.replay.recording import RecordedRequest, Recording, find_recordings
+from rawsse.replay.rewrites import Rewrite, rewrite_by
 from rawsse.replay.script import Act, Script, coded, is_cutting, needs_wire, recut, script
 from rawsse.replay.splits import Split, split_by
 from rawsse.server import Receive, Scope, Send, Server
@@ -78,7 +80,8 @@ class Player:
     `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes on the
     wire; `faults` are what goes wrong; see the top of this file, and `Split` for what they may be. Segments, and the faults of
     framing and network, need `rawsse.server`. `sleep` is how it waits. `match`: turns, sequence, request, name, or a function
-    of the request's body (`match.py`). `threads`: keep message threads instead of refusing them (`threads.py`).
+    of the request's body (`match.py`). `pace` gives the recordings other times (`pace.py`), `rewrite` the form that gateways
+    give to streams (`rewrites.py`). `threads`: keep message threads instead of refusing them (`threads.py`).
     Raises `ConfigurationError` and `RecordingError`.
     """
 
@@ -92,6 +95,8 @@ class Player:
         faults: Faults = (),
         match: Match = "turns",
         threads: bool = False,
+        pace: Pace | None = None,
+        rewrite: Rewrite | None = None,
         sleep: Sleep = asyncio.sleep,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_kept_requests: int = MAX_KEPT_REQUESTS,
@@ -99,7 +104,8 @@ class Player:
         if not 0 <= speed < float("inf"):
             raise ConfigurationError(f"speed must be 0 (no waiting) or more, not {speed}")
         self.requests: list[PlayedRequest] = []
-        self.repertoire = Repertoire(_load(recordings), match=match, threads=threads, on_miss=_log)
+        played = _changed(_load(recordings), rewrite, pace)
+        self.repertoire = Repertoire(played, match=match, threads=threads, on_miss=_log)
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
@@ -234,7 +240,8 @@ class Player:
 class ReplayServer:
     """A `Player` behind a server of its own, on a free port of this machine. `async with` starts and stops it.
 
-    The arguments are those of `Player`; only `speed` is 0 by default, since a test does not want to wait.
+    The arguments are those of `Player`; only `speed` is 0 by default, since a test does not want to wait; to
+    see a `pace`, give 1, and a clock of your own as `sleep`.
     """
 
     def __init__(
@@ -247,6 +254,8 @@ class ReplayServer:
         faults: Faults = (),
         match: Match = "turns",
         threads: bool = False,
+        pace: Pace | None = None,
+        rewrite: Rewrite | None = None,
         sleep: Sleep = asyncio.sleep,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -259,6 +268,8 @@ class ReplayServer:
             faults=faults,
             match=match,
             threads=threads,
+            pace=pace,
+            rewrite=rewrite,
             sleep=sleep,
         )
         self._server = Server(self.player, host, port)
@@ -303,6 +314,11 @@ def _load(sources: Sources) -> list[Recording]:
     if not recordings:
         raise ConfigurationError("there is no recording to play")
     return recordings
+
+
+def _changed(recordings: list[Recording], rewrite: Rewrite | None, pace: Pace | None) -> list[Recording]:
+    rewritten = recordings if rewrite is None else list(map(rewrite_by(rewrite), recordings))
+    return rewritten if pace is None else list(map(pace_by(pace), rewritten))
 
 
 def _parsed(body: bytes) -> Any:

@@ -92,6 +92,22 @@ def test_at_speed_1_it_waits_as_long_as_the_recording_did() -> None:
     assert play(speed=1).waits == [0.5, 0.25, 1.0, 0.25]
 
 
+def test_another_pace_takes_the_place_of_the_recorded_one() -> None:
+    assert play(pace="scale=2").waits == [1.0, 0.5, 2.0, 0.5]
+    assert play(pace="none").waits == []
+
+
+def test_a_rewrite_changes_the_bytes_and_not_the_reads() -> None:
+    exchange = play(rewrite="crlf")
+    assert b"".join(exchange.bodies) == b"data: a\r\n\r\ndata: b\r\n\r\n"
+
+
+@pytest.mark.parametrize(("option", "words"), [("pace", "pace must be"), ("rewrite", "rewrite")])
+def test_a_pace_or_a_rewrite_that_is_none_is_refused_at_once(option: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Player(THREE, **{option: "gallop"})  # type: ignore[arg-type]
+
+
 def test_the_pace_is_that_of_the_loop_clock() -> None:
     async def run() -> float:
         start = asyncio.get_running_loop().time()
