@@ -35,6 +35,13 @@ Read in this order:
     recorder.py   recording what a client asks and is answered, or only what failed
     proxy.py      the same for any client that can be pointed at a base URL
     demo.py       a player that picks the recording by a word in the prompt
+    virtual_clock.py  an event loop whose clock jumps
+    background.py a server in a thread of its own
+    sources.py    what a test plays, by name, path or value
+    cuts.py       every cutting of a stream as a case of a test, with a name
+    acts.py       what a test's API does, and what the test must be told
+    testing.py    what a test holds in its hand
+    pytest_plugin.py  the same for pytest: fixtures, marks and options
 """
 
 from rawsse.replay.builder import Break, Fragments, cut, error, error_recording, recording_of
