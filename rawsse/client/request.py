@@ -187,7 +187,8 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN."""
     try:
         text = json.dumps(dict(body), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
-        return text.encode()
+        # Half a surrogate pair is no text, but an answer may have it (as an escape), and must not spoil the history.
+        return text.encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 

@@ -32,7 +32,7 @@ from support.streams import ANSWER, PING
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.events import EventStream
-from rawsse.client.network import net
+from rawsse.client.network import addresses
 from rawsse.client.network.net import FakeStream
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.stream import MessageStream
@@ -437,7 +437,7 @@ class Server:
 def two_addresses(monkeypatch: pytest.MonkeyPatch, first: tuple[str, int] | None, port: int) -> None:
     """Let every name have two addresses that are tried side by side; the first, if there is none, is that of the second."""
     found = [first or ("127.0.0.1", port), ("127.0.0.1", port)]
-    monkeypatch.setattr(net, "HAPPY_EYEBALLS_SECONDS", 0)
+    monkeypatch.setattr(addresses, "HAPPY_EYEBALLS_SECONDS", 0)
     looked_up = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: looked_up)
     original = asyncio.SelectorEventLoop.sock_connect

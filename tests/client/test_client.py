@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -110,13 +111,18 @@ def test_a_path_stands_for_what_the_file_holds_in_base64(tmp_path: Path) -> None
         (math.nan, "Out of range float values are not JSON compliant"),
         (object(), "is no JSON value"),
         ({1, 2}, "'{1, 2}' is no JSON value"),
-        ("\ud800", "surrogates not allowed"),
         (b"x", "is no JSON value"),
     ],
 )
 def test_what_cannot_be_json_is_refused_before_connecting(value: Any, text: str) -> None:
     with pytest.raises(ConfigurationError, match="the request cannot be written as JSON: .*" + text):
         client_of().messages.stream(**ASK, metadata=value)
+
+
+def test_half_a_surrogate_pair_is_sent_as_the_escape_that_it_came_as() -> None:
+    body = sent({"system": "a\ud800", "metadata": {"user_id": "\ud83d\ude00"}}).body
+    assert rb'"system":"a\ud800"' in body
+    assert json.loads(body)["metadata"] == {"user_id": "\N{GRINNING FACE}"}
 
 
 def test_a_request_within_itself_is_refused() -> None:

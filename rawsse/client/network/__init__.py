@@ -4,6 +4,7 @@ Read in this order:
 
     clocks.py    the five clocks; waiting with a deadline
     route.py     origins, proxies, and the way to an origin
+    addresses.py from a name to a connected socket
     tls.py       which certificates are trusted, and what is wrong with one that is not
     tunnel.py    what is said to a proxy that is to lead to an https origin
     nested.py    TLS within TLS, for an https proxy

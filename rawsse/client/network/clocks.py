@@ -72,8 +72,9 @@ class Interrupted(Exception):  # noqa: N818 - a signal between this file and its
 class Waiter:
     """Lets one task wait at a time, until a deadline or until somebody interrupts.
 
-    One timer serves all waits: one that a wait leaves behind is moved on when it fires, if the next wait still goes on then. So a
-    wait that ends in time, as nearly all do, costs no timer of its own, as those of `asyncio.timeout` do. `interrupt` ends it.
+    One timer serves all waits: one that a wait leaves behind is moved on when it fires, if the next wait still goes on then.
+    So a wait that ends in time, as nearly all do, costs no timer of its own, as one with `asyncio.timeout` does. `interrupt`
+    ends the timer.
     """
 
     def __init__(self) -> None:

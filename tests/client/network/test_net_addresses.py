@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 from support.clock import run, ticks
 from support.sockets import serving, shout, trusting
 
-from rawsse.client.network import net
+from rawsse.client.network import addresses
 from rawsse.client.network.net import TLSContext, connect
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import APIConnectionError
@@ -88,7 +91,7 @@ def test_the_families_of_addresses_take_turns(monkeypatch: pytest.MonkeyPatch) -
     six, four = socket.AF_INET6, socket.AF_INET
     found = [(family, 1, 6, "", name) for family, name in [(six, "a"), (six, "b"), (four, "c"), (six, "d")]]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    assert [name for _, name in run(net._look_up(Origin("http", "x", 1)))] == ["a", "c", "b", "d"]
+    assert [name for _, name in run(addresses.look_up(Origin("http", "x", 1)))] == ["a", "c", "b", "d"]
 
 
 def test_a_name_is_looked_up_in_a_thread(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
@@ -144,7 +147,7 @@ def test_a_race_of_addresses_that_is_cancelled_at_any_step_leaves_nothing(
 def test_a_name_is_looked_up_without_a_thread_when_none_can_be_started_any_more(
     monkeypatch: pytest.MonkeyPatch, listener: socket.socket
 ) -> None:
-    async def no_thread(*_: object, **__: object) -> None:
+    def no_thread(*_: object, **__: object) -> None:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     async def story() -> tuple[Any, ...]:
@@ -154,5 +157,29 @@ def test_a_name_is_looked_up_without_a_thread_when_none_can_be_started_any_more(
         stream.abort()
         return peer
 
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", no_thread)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
     assert run(story()) == listener.getsockname()
+
+
+def test_a_lookup_that_hangs_does_not_hold_up_the_end_of_the_program() -> None:
+    program = """
+import asyncio, socket, threading
+real, never = socket.getaddrinfo, threading.Event()
+def hang(host, port, *args, flags=0, **more):
+    if flags:
+        raise socket.gaierror
+    print("asked", flush=True)
+    never.wait()
+socket.getaddrinfo = hang
+from rawsse.client.network import Origin, Route, TLSContext, connect
+async def main():
+    task = asyncio.create_task(connect(Route(Origin("http", "slow.example", 80)), TLSContext()))
+    while not any(thread.name == "rawsse-lookup" for thread in threading.enumerate()):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    print(task.cancelled())
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["asked", "True"], "", 0)
