@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+collect_ignore = ["replay/made_up_project"]  # a project of its own, which `test_pytest_plugin.py` runs
+
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 
 

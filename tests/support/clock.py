@@ -1,6 +1,6 @@
-"""Running a coroutine in virtual time, and finding everything that it left behind.
+"""Running a coroutine in virtual time, and finding all that it left behind: `rawsse.replay.virtual_clock`, always strict.
 
-Knows asyncio and nothing of rawsse. Needs nothing but the standard library.
+Knows only how strict our own tests are; how time passes and what a leftover is stands there.
 
     from support.clock import run
 
@@ -8,143 +8,21 @@ Knows asyncio and nothing of rawsse. Needs nothing but the standard library.
         async def story() -> None:
             await asyncio.sleep(3600)               # takes no time at all
         run(story())
-
-Time. When nothing is ready and a timer is set, the clock jumps to it; `loop.time()` is virtual, and everything of asyncio that
-waits goes by it. So a test with five clocks of minutes takes milliseconds, and takes the same course every time.
-
-Sockets work, as long as both ends are in the same process and loop: what one end sent, the other can read at once. While a
-socket is open the clock waits `PATIENCE` real seconds for it before it jumps, and while a thread of the executor works (a name
-is looked up) it does not jump at all. A peer in another thread or process needs real time: use `asyncio.run` for that.
-
-Leftovers. `run` fails if the coroutine leaves a task, an open transport or a listening socket, or if anything was reported
-to the loop's exception handler ("exception was never retrieved"), also by what the garbage collector found. asyncio's debug
-mode is on.
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import selectors
-import sys
-import types
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from rawsse.replay import virtual_clock
+from rawsse.replay.virtual_clock import Leftovers, VirtualClockLoop, ticks
 
 __all__ = ["Leftovers", "VirtualClockLoop", "run", "ticks"]
 
-PATIENCE = 0.02
-"""Real seconds that the clock waits for an open socket before it jumps. Loopback needs microseconds; a busy machine more."""
-
-DEADLOCK = 5.0
-"""Real seconds without any timer and without a word from any socket, after which a test is taken to hang."""
-
-SETTLING_TICKS = 10
-"""Loop iterations that cleaning up may take: an aborted transport closes its socket one or two iterations later."""
-
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-
-
-class Leftovers(AssertionError):  # noqa: N818 - it is what a failing test says
-    """The coroutine has returned, and not everything that it started is over."""
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Asks the sockets, and where nothing is ready moves the clock instead of waiting."""
-
-    now = 1000.0  # no round zero: code that confuses a time with a duration shall be found
-    is_busy: Callable[[], bool]  # a thread of the executor works: its result comes in real time
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
-            return ready
-        if timeout is None or self.is_busy():
-            ready = super().select(DEADLOCK)
-            if not ready:
-                raise RuntimeError("the test hangs: there is no timer, and nothing comes from any socket")
-            return ready
-        has_sockets = len(self.get_map()) > 1  # one is the loop's own, to wake itself up
-        ready = super().select(PATIENCE) if has_sockets else []
-        if not ready:
-            self.now += timeout
-        return ready
-
-
-class VirtualClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps. `reports` is what its exception handler was told."""
-
-    def __init__(self, *, start: float = 1000.0) -> None:
-        self._clock = _JumpingSelector()
-        self._clock.now = start
-        self._clock.is_busy = lambda: self._jobs > 0
-        self._jobs = 0
-        self._is_over = False
-        self.reports: list[str] = []
-        super().__init__(self._clock)
-        self.set_exception_handler(self._note)
-
-    def time(self) -> float:
-        return self._clock.now
-
-    def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
-    ) -> asyncio.Future[T]:
-        future = super().run_in_executor(executor, func, *args)
-        self._jobs += 1
-        future.add_done_callback(self._job_done)
-        return future
-
-    def _job_done(self, _: asyncio.Future[Any]) -> None:
-        self._jobs -= 1
-
-    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        exception = context.get("exception")
-        text = f"{context['message']} {exception!r}" if exception else str(context["message"])
-        if self._is_over:  # too late for this test; pytest fails the one that runs now
-            hint = types.SimpleNamespace(
-                exc_type=Leftovers, exc_value=Leftovers(text), exc_traceback=None, err_msg=text, object=None
-            )
-            sys.unraisablehook(hint)
-        self.reports.append(text)
-
-    def open_transports(self) -> list[str]:
-        """The transports that nobody has closed or aborted, and the sockets that listen."""
-        transports: Any = self._transports  # type: ignore[attr-defined]  # private, and the only place that knows them all
-        found = [repr(transport) for transport in list(transports.values()) if not transport.is_closing()]
-        own: Any = self._ssock  # type: ignore[attr-defined]
-        descriptors = [key.fd for key in self._clock.get_map().values() if key.fd != own.fileno()]
-        return found or [f"a socket with descriptor {fd}" for fd in descriptors]
-
-    def close(self) -> None:
-        super().close()
-        self._is_over = True
-
-
-async def ticks(count: int = 1) -> None:
-    """Let the loop go round `count` times; no time passes."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def run(main: Coroutine[Any, Any, T], *, start: float = 1000.0) -> T:
     """The coroutine's result. Raises `Leftovers` if it left something behind; what it raises itself comes first."""
-    loop = VirtualClockLoop(start=start)
-    with asyncio.Runner(debug=True, loop_factory=lambda: loop) as runner:
-        result = runner.run(_watch(main, loop))
-    gc.collect(1)  # the young generations hold what this test made
-    if loop.reports:
-        raise Leftovers("the loop's exception handler was told: " + "; ".join(loop.reports))
-    return result
-
-
-async def _watch(main: Coroutine[Any, Any, T], loop: VirtualClockLoop) -> T:
-    result = await main
-    await ticks(SETTLING_TICKS)
-    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        raise Leftovers(f"tasks are left: {tasks}")
-    if transports := loop.open_transports():
-        raise Leftovers(f"connections are left open: {transports}")
-    return result
+    return virtual_clock.run(main, start=start, strict=True)

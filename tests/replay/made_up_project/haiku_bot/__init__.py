@@ -1,0 +1,1 @@
+"""A bot that writes haiku. It has its own way of reading streams, as many programs do."""
