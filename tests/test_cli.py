@@ -320,6 +320,77 @@ def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
     assert "stall[=SECONDS]@PLACE\n    silence; without SECONDS for ever\n" in capsys.readouterr().out
 
 
+# --- record ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_recorded_can_be_replayed(play: Play, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    upstream = play(recorded("plain"))
+    with Command("record", "--out", folder / "kept", "--port", "0", "--base-url", upstream.base_url) as command:
+        assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
+        assert command.stop(signal.SIGTERM) == 0
+        logged = command.complaint()
+    (file,) = (folder / "kept").iterdir()
+    assert file.name == "0001-claude-sonnet-4-5-complete.sse.jsonl"
+    assert f"{file.name}: status 200, complete (clean), 42 reads, " in logged
+    with Command("replay", file, "--port", "0", "--speed", "0") as command:
+        assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
+    assert capsys.readouterr().out == f"{TEXT}\n{TEXT}\n"
+
+
+def test_record_may_keep_only_what_failed(play: Play, folder: Path) -> None:
+    upstream = play(recorded("plain"), recorded("cut"))
+    arguments = ["--out", folder / "kept", "--only-failed", "--port", "0", "--base-url", upstream.base_url]
+    with Command("record", *arguments) as command:
+        assert [main(["ask", "--base-url", command.base_url, "Hello"]) for _ in range(2)] == [0, 1]
+        assert command.stop(signal.SIGTERM) == 0
+    assert [file.name for file in (folder / "kept").iterdir()] == ["0001-failed-claude-sonnet-4-5-truncated.sse.jsonl"]
+
+
+def test_record_says_and_its_exit_code_that_something_is_missing(play: Play, folder: Path) -> None:
+    upstream = play(recorded("plain"))
+    with Command("record", "--out", folder / "kept", "--port", "0", "--base-url", upstream.base_url) as command:
+        assert command.base_url
+        (folder / "kept").rmdir()
+        assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
+        assert command.stop(signal.SIGTERM) == 1
+        assert "an answer is not recorded: " in command.complaint()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--out", "file"], 1, "file cannot hold recordings: File exists"),
+        (["--out", "kept", "--base-url", "ftp://api"], 2, "the base URL must begin with http:// or https://"),
+        (["--out", "kept"], 1, "cannot listen on host 127.0.0.1, port"),
+    ],
+)
+def test_record_refuses_what_cannot_work(
+    arguments: list[str], code: int, words: str, taken_port: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("")
+    assert main(["record", *arguments, "--port", taken_port]) == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"rawsse: {words}")
+
+
+def test_record_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["record"])
+    assert "the following arguments are required: --out" in capsys.readouterr().err
+
+
+def test_serve_keeps_what_failed_upstream(play: Play, folder: Path) -> None:
+    upstream = play(recorded("plain"), recorded("cut"))
+    given = ["--port", "0", "--base-url", upstream.base_url, "--flight-recorder", folder / "kept"]
+    with Command("serve", *given, env={"ANTHROPIC_API_KEY": KEY}, cwd=folder) as command:
+        for _ in range(2):
+            body = json.dumps({"message": "Hello"}).encode()
+            urlopen(Request(f"{command.base_url}/stream", body, {"content-type": "application/json"})).read()
+        assert command.stop(signal.SIGTERM) == 0
+    (file,) = (folder / "kept").iterdir()
+    assert file.name == "0001-failed-claude-sonnet-4-5-truncated.sse.jsonl"
+    assert Recording.load(file).body == recorded("cut").body
+
+
 # --- check and explain -----------------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,11 @@ class RecordingProxy:
         self._max_body_bytes = max_body_bytes
         self._exchanges: set[Exchange] = set()
 
+    @property
+    def base_url(self) -> str:
+        """Where requests go."""
+        return self._endpoint.base_url
+
     async def __aenter__(self) -> RecordingProxy:
         return self
 
