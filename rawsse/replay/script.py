@@ -9,6 +9,8 @@ are done. It refuses to know sockets and clocks: a script is data, and `player.p
 A script is a tuple of steps: bytes are one write, a number is so many seconds of silence, an `Act` is the last thing that
 happens. Behind the last step the connection is closed. The seconds of a fault are waited for at any `speed`; those of a
 recording are divided by it, and 0 leaves them out.
+
+The head says `connection: close` if the answer comes whole. Nothing announces that a fault or the recording breaks it off.
 """
 
 from __future__ import annotations
@@ -81,7 +83,10 @@ def script(
     Events and bytes of the body have been edited before. Raises `ConfigurationError` for a fault that has no place.
     """
     body = _coded_body(answer, faults)
-    wire_head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version)
+    # A peer that fails does not say so before. Node's fetch takes a cut body for a whole one where the head announced a close.
+    is_announced = not answer.is_cut and all(_is_mere_delay(fault) or not needs_wire(fault) for fault in faults)
+    headed = replace(answer, headers=_headers(answer, faults, body))
+    wire_head = _head(headed, method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
     started = answer.reads[0].t if answer.reads else 0.0
@@ -180,12 +185,12 @@ def _headers(answer: Answer, faults: Iterable[Fault], body: Iterable[_Item]) -> 
     return headers
 
 
-def _head(answer: Answer, method: str, http_version: str) -> bytes:
+def _head(answer: Answer, method: str, http_version: str, *, close: bool) -> bytes:
     http = ServerConnection()
     # Whether a body may be chunked goes by the request.
     http.receive_data(f"{method} / HTTP/{http_version}\r\nhost: replay\r\n\r\n".encode())
     http.next_event()
-    return http.send_response(answer.status, list(answer.headers.items()), close=True)
+    return http.send_response(answer.status, list(answer.headers.items()), close=close)
 
 
 def _framed(body: list[_Item], wire_head: bytes, answer: Answer, faults: Sequence[Fault]) -> list[_Item]:

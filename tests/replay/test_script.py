@@ -17,11 +17,13 @@ from rawsse.replay.splits import split_by
 
 TYPE = {"content-type": "text/event-stream"}
 A, B = b"data: a\n\n", b"data: bb\n\n"
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+WHOLE_HEAD = HEAD.replace(b"Transfer-", b"connection: close\r\nTransfer-")  # only what comes whole tells of its end
 CHUNK_A, CHUNK_B, LAST = b"9\r\ndata: a\n\n\r\n", b"a\r\ndata: bb\n\n\r\n", b"0\r\n\r\n"
 ANSWER = Answer(200, TYPE, (Read(0.5, A), Read(2.0, B)))
 TOLD = Answer(200, {**TYPE, "content-length": "19"}, ANSWER.reads)
-TOLD_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %b\r\nconnection: close\r\n\r\n"
+TOLD_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %b\r\n\r\n"
+WHOLE_TOLD_HEAD = TOLD_HEAD[:-2] + b"connection: close\r\n\r\n"
 
 
 def script_of(*faults: Fault, answer: Answer = ANSWER, **options: Any) -> Script:
@@ -32,12 +34,12 @@ def script_of(*faults: Fault, answer: Answer = ANSWER, **options: Any) -> Script
 
 
 def test_each_read_is_a_chunk_and_a_write_and_the_head_goes_out_with_the_first() -> None:
-    assert script_of() == (HEAD + CHUNK_A, CHUNK_B, LAST)
+    assert script_of() == (WHOLE_HEAD + CHUNK_A, CHUNK_B, LAST)
 
 
 def test_the_pace_is_that_of_the_recording_divided_by_the_speed() -> None:
-    assert script_of(speed=1) == (0.5, HEAD + CHUNK_A, 1.5, CHUNK_B, LAST)
-    assert script_of(speed=2) == (0.25, HEAD + CHUNK_A, 0.75, CHUNK_B, LAST)
+    assert script_of(speed=1) == (0.5, WHOLE_HEAD + CHUNK_A, 1.5, CHUNK_B, LAST)
+    assert script_of(speed=2) == (0.25, WHOLE_HEAD + CHUNK_A, 0.75, CHUNK_B, LAST)
 
 
 def test_what_was_cut_has_no_last_chunk() -> None:
@@ -49,11 +51,11 @@ def test_what_was_cut_in_its_head_is_only_a_head() -> None:
 
 
 def test_an_empty_body_is_the_last_chunk() -> None:
-    assert script_of(answer=Answer(200, TYPE)) == (HEAD + LAST,)
+    assert script_of(answer=Answer(200, TYPE)) == (WHOLE_HEAD + LAST,)
 
 
 def test_a_body_whose_length_is_told_has_no_chunks() -> None:
-    assert script_of(answer=TOLD) == (TOLD_HEAD % b"19" + A, B)
+    assert script_of(answer=TOLD) == (WHOLE_TOLD_HEAD % b"19" + A, B)
 
 
 def test_a_client_of_http_1_0_gets_no_chunks() -> None:
@@ -62,12 +64,12 @@ def test_a_client_of_http_1_0_gets_no_chunks() -> None:
 
 
 def test_the_answer_to_head_is_a_head() -> None:
-    assert script_of(answer=TOLD, method="HEAD") == (TOLD_HEAD % b"19",)
+    assert script_of(answer=TOLD, method="HEAD") == (WHOLE_TOLD_HEAD % b"19",)
 
 
 def test_segments_cut_the_wire_and_go_out_with_their_last_byte() -> None:
-    steps = script_of(segments=split_by(len(HEAD) + 5), speed=1)
-    assert steps == (0.5, HEAD + CHUNK_A[:5], 1.5, CHUNK_A[5:] + CHUNK_B + LAST)
+    steps = script_of(segments=split_by(len(WHOLE_HEAD) + 5), speed=1)
+    assert steps == (0.5, WHOLE_HEAD + CHUNK_A[:5], 1.5, CHUNK_A[5:] + CHUNK_B + LAST)
 
 
 # --- The network ---
@@ -100,13 +102,18 @@ def test_an_end_does_not_wait_for_what_would_have_come() -> None:
 
 
 def test_a_stall_is_a_silence_at_any_speed() -> None:
-    assert script_of(Fault.stall(3, at_event=1)) == (HEAD + CHUNK_A, 3.0, CHUNK_B, LAST)
-    assert script_of(Fault.stall(3, at_event=1), speed=1) == (0.5, HEAD + CHUNK_A, 3.0, 1.5, CHUNK_B, LAST)
+    assert script_of(Fault.stall(3, at_event=1)) == (WHOLE_HEAD + CHUNK_A, 3.0, CHUNK_B, LAST)
+    assert script_of(Fault.stall(3, at_event=1), speed=1) == (0.5, WHOLE_HEAD + CHUNK_A, 3.0, 1.5, CHUNK_B, LAST)
 
 
 def test_a_stall_may_be_before_the_head_or_in_it() -> None:
-    assert script_of(Fault.stall(3, before_head=True)) == (3.0, HEAD + CHUNK_A, CHUNK_B, LAST)
-    assert script_of(Fault.stall(3, at_head_byte=4)) == (HEAD[:4], 3.0, HEAD[4:] + CHUNK_A, CHUNK_B, LAST)
+    assert script_of(Fault.stall(3, before_head=True)) == (3.0, WHOLE_HEAD + CHUNK_A, CHUNK_B, LAST)
+    assert script_of(Fault.stall(3, at_head_byte=4)) == (WHOLE_HEAD[:4], 3.0, WHOLE_HEAD[4:] + CHUNK_A, CHUNK_B, LAST)
+
+
+@pytest.mark.parametrize("fault", [Fault.reset(at_event=1), Fault.no_last_chunk(), Fault.wrong_content_length(1)])
+def test_nothing_announces_that_an_answer_will_break_off(fault: Fault) -> None:
+    assert b"connection: close" not in script_of(fault)[0]  # type: ignore[operator]  # the first step is bytes
 
 
 def test_a_stall_without_an_end_is_the_end() -> None:
@@ -115,20 +122,20 @@ def test_a_stall_without_an_end_is_the_end() -> None:
 
 def test_a_drip_is_byte_by_byte_from_its_place_on_framing_and_all() -> None:
     steps = script_of(Fault.drip(4, at_event=1))
-    assert steps[0] == HEAD + CHUNK_A
+    assert steps[0] == WHOLE_HEAD + CHUNK_A
     assert steps[1::2] == (0.25,) * len(CHUNK_B + LAST)
     assert steps[2::2] == tuple(bytes([byte]) for byte in CHUNK_B + LAST)
 
 
 def test_a_drip_begins_with_the_body() -> None:
-    assert script_of(Fault.drip(2))[:3] == (HEAD, 0.5, b"9")
+    assert script_of(Fault.drip(2))[:3] == (WHOLE_HEAD, 0.5, b"9")
 
 
 def test_a_slow_head_is_byte_by_byte_and_the_body_is_not() -> None:
     steps = script_of(Fault.slow_head(10))
-    size = len(HEAD)
+    size = len(WHOLE_HEAD)
     assert steps[: 2 * size : 2] == (0.1,) * size
-    assert steps[1 : 2 * size : 2] == tuple(bytes([byte]) for byte in HEAD)
+    assert steps[1 : 2 * size : 2] == tuple(bytes([byte]) for byte in WHOLE_HEAD)
     assert steps[2 * size :] == (CHUNK_A, CHUNK_B, LAST)
 
 
@@ -247,8 +254,8 @@ def test_faults_of_head_framing_and_network_go_together() -> None:
 
 
 def test_segments_are_cut_between_two_faults() -> None:
-    steps = script_of(Fault.stall(1, at_event=1), segments=split_by(len(HEAD) + 6))
-    assert steps == (HEAD + CHUNK_A[:6], CHUNK_A[6:], 1.0, CHUNK_B + LAST)
+    steps = script_of(Fault.stall(1, at_event=1), segments=split_by(len(WHOLE_HEAD) + 6))
+    assert steps == (WHOLE_HEAD + CHUNK_A[:6], CHUNK_A[6:], 1.0, CHUNK_B + LAST)
 
 
 # --- What faults need and do ---
