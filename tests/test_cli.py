@@ -339,7 +339,15 @@ def test_what_was_recorded_can_be_replayed(play: Play, folder: Path, capsys: pyt
 
 def test_record_may_keep_only_what_failed(play: Play, folder: Path) -> None:
     upstream = play(recorded("plain"), recorded("cut"))
-    arguments = ["--out", folder / "kept", "--only-failed", "--port", "0", "--base-url", upstream.base_url]
+    arguments: list[str | Path] = [
+        "--out",
+        folder / "kept",
+        "--only-failed",
+        "--port",
+        "0",
+        "--base-url",
+        upstream.base_url,
+    ]
     with Command("record", *arguments) as command:
         assert [main(["ask", "--base-url", command.base_url, "Hello"]) for _ in range(2)] == [0, 1]
         assert command.stop(signal.SIGTERM) == 0
@@ -380,7 +388,7 @@ def test_record_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_serve_keeps_what_failed_upstream(play: Play, folder: Path) -> None:
     upstream = play(recorded("plain"), recorded("cut"))
-    given = ["--port", "0", "--base-url", upstream.base_url, "--flight-recorder", folder / "kept"]
+    given: list[str | Path] = ["--port", "0", "--base-url", upstream.base_url, "--flight-recorder", folder / "kept"]
     with Command("serve", *given, env={"ANTHROPIC_API_KEY": KEY}, cwd=folder) as command:
         for _ in range(2):
             body = json.dumps({"message": "Hello"}).encode()

@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -106,7 +107,9 @@ class Recorder:
         self._pending_bytes = 0
         self._is_wanted = is_wanted
         self._lock = threading.Lock()
-        self._writer: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="rawsse recorder")
+        self._is_closed = False
+        self._writer = _new_writer()
+        self._pid = os.getpid()
 
     def begin(self, request: RequestData) -> ExchangeObserver:
         """Record an exchange that begins now."""
@@ -120,15 +123,16 @@ class Recorder:
 
     async def flush(self) -> None:
         """Wait until everything is written of the exchanges that are over."""
-        if self._writer is not None:
+        if not self._is_closed:
+            self._follow_fork()
             # One thread writes, in the order in which exchanges ended: behind them comes this.
             await asyncio.get_running_loop().run_in_executor(self._writer, _nothing)
 
     def close(self) -> None:
         """Write what there is to write, and end the thread. Waits for that. Nothing more is recorded."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.shutdown()
+        self._is_closed = True
+        self._follow_fork()
+        self._writer.shutdown()
 
     async def aclose(self) -> None:
         """The same in an event loop, which goes on meanwhile."""
@@ -145,17 +149,24 @@ class Recorder:
 
     def keep(self, take: _Take, error: APIError | None) -> None:
         """The exchange is over: have it written."""
+        self._follow_fork()
         size = take.tape.size + len(take.request.body)
         with self._lock:
             is_too_much = self._pending_bytes + size > self._max_pending_bytes
             if not is_too_much:
                 self._pending_bytes += size
-        if self._writer is None:
+        if self._is_closed:
             self._lose("the recorder is closed")
         elif is_too_much:
             self._lose(f"more than {self._max_pending_bytes} bytes wait to be written (max_pending_bytes)")
         else:
             self._writer.submit(self._finish, take, error, size)
+
+    def _follow_fork(self) -> None:
+        """The child of a fork has the thread's name and not the thread: what is given to it would wait for ever."""
+        if self._pid != os.getpid():
+            self._pid, self._lock, self._writer = os.getpid(), threading.Lock(), _new_writer()
+            self._pending_bytes = 0
 
     def _lose(self, why: str) -> None:
         with self._lock:
@@ -222,17 +233,21 @@ class _Take:
 
     def read(self, data: bytes) -> None:
         """Bytes of the body have come."""
-        if self._decoder is not None:
-            try:
-                data = self._decoder.decode(data)
-            except APIError:  # broken: its reader will be told the same, and end the exchange
-                data = b""
-        self.tape.read(data, self.clock())
+        try:
+            decoded = data if self._decoder is None else self._decoder.decode(data)
+        except APIError:  # what follows cannot be read, and what came until here is not all
+            self.tape.end("cut", self.clock())
+        else:
+            self.tape.read(decoded, self.clock())
 
     def end(self, error: APIError | None) -> None:
         """It is over."""
         self.tape.end(end_of(error), self.clock())
         self.recorder.keep(self, error)
+
+
+def _new_writer() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="rawsse recorder")
 
 
 def _nothing() -> None:

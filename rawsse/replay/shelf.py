@@ -12,10 +12,10 @@ no file is ever written over, whoever else writes there. Files can be read by th
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
-import threading
 from pathlib import Path
 
 from rawsse.errors import ConfigurationError
@@ -48,18 +48,15 @@ class Shelf:
         self.folder = Path(folder)
         self._word = slug(word)
         self._max_files = max_files
-        self._lock = threading.Lock()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._last = max((number for number, _, _ in self._files()), default=0)
+            self._numbers = itertools.count(1 + max((number for number, _, _ in self._files()), default=0))
         except OSError as exc:
             raise ConfigurationError(f"{self.folder} cannot hold recordings: {exc.strerror or exc}") from exc
 
     def next_number(self) -> int:
         """A number that no file has."""
-        with self._lock:
-            self._last += 1
-            return self._last
+        return next(self._numbers)
 
     def name(self, number: int, what: str) -> str:
         """The name of the file with that number."""

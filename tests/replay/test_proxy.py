@@ -134,7 +134,7 @@ def asked(upstream: Upstream) -> tuple[bytes, dict[bytes, bytes], bytes]:
     (request,) = upstream.requests
     top, _, body = request.partition(b"\r\n\r\n")
     line, *fields = top.split(b"\r\n")
-    return line, dict(field.split(b": ", 1) for field in fields), body  # type: ignore[misc]
+    return line, dict(field.split(b": ", 1) for field in fields), body
 
 
 def test_the_request_goes_on_as_it_came_credentials_and_all(tmp_path: Path) -> None:
@@ -527,6 +527,12 @@ def test_a_request_may_come_in_pieces(tmp_path: Path) -> None:
     ]
     called(upstream, tmp_path, *pieces, max_body_bytes=4)
     assert asked(upstream)[2] == b"1234"
+
+
+def test_what_a_server_tells_beside_that_the_client_has_left_is_not_listened_to(tmp_path: Path) -> None:
+    more: list[Message] = [{"type": "http.request", "body": BODY}, {"type": "http.request", "body": b""}]
+    sent = called(Upstream(plain(b"{}")), tmp_path, *more)
+    assert [message.get("body") for message in sent] == [None, b"", b"{}", b""]
 
 
 def test_a_body_that_is_too_large_is_not_passed_on(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ async def read_through(client: AsyncClient, body: Any = STREAM) -> None:
     call.close()
 
 
+async def as_a_proxy(client: AsyncClient) -> None:
+    """Ask, and read the body as it is, compressed or not."""
+    call = client.call("POST", "/v1/messages", body=STREAM)
+    call.exchange._is_raw = True
+    await call.open()
+    while await call.exchange.read():
+        pass
+
+
 # --- record(replay(x)) == x ------------------------------------------------------------------------------------------
 
 
@@ -161,16 +170,25 @@ def test_what_came_compressed_is_recorded_as_if_it_had_not(tmp_path: Path) -> No
     assert (found.body, "content-encoding" in found.headers) == (PLAIN.body, False)
 
 
+def test_what_is_badly_compressed_is_cut_where_it_cannot_be_read_any_more(tmp_path: Path) -> None:
+    fields = {"content_type": "text/event-stream", "content_encoding": "gzip", "transfer_encoding": "chunked"}
+
+    async def story() -> None:
+        body = chunked(gzip.compress(b"data: 1\n\n"), b"no gzip")
+        async with client_of(head(**fields) + body, recorder=Recorder(tmp_path)) as client:
+            await as_a_proxy(client)
+
+    run(story())
+    (found,) = recordings_in(tmp_path)
+    assert (found.body, found.end) == (b"data: 1\n\n", "cut")
+
+
 def test_what_is_compressed_in_an_unknown_way_is_not_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> int:
         recorder = Recorder(tmp_path)
         answer = plain(b"\x1b\xff\xfe..", content_type="text/event-stream", content_encoding="br")
         async with client_of(answer, recorder=recorder) as client:
-            call = client.call("POST", "/v1/messages", body=STREAM)
-            call.exchange._is_raw = True
-            await call.open()
-            while await call.exchange.read():
-                pass
+            await as_a_proxy(client)
         return recorder.lost
 
     assert run(story()) == 1
@@ -483,6 +501,18 @@ def test_what_ends_after_the_recorder_is_lost(tmp_path: Path, caplog: pytest.Log
 
     assert run(story()) == ("Hi", 1)
     assert "the recorder is closed" in caplog.text
+
+
+def test_a_forked_child_writes_in_a_thread_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> int:
+        with contextlib.closing(Recorder(tmp_path)) as recorder:
+            monkeypatch.setattr("rawsse.replay.recorder.os.getpid", lambda: -1)  # as a child sees it
+            recorder._writer.shutdown()  # nothing runs there
+            async with client_of(answer(saying("Hi")), recorder=recorder) as client:
+                await client.messages.create(**ASK)
+            return recorder.written
+
+    assert run(story()) == 1
 
 
 def test_a_folder_that_cannot_be_one_is_told_at_once(tmp_path: Path) -> None:
