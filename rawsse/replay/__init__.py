@@ -38,7 +38,7 @@ Read in this order:
     virtual_clock.py  an event loop whose clock jumps
     background.py a server in a thread of its own
     sources.py    what a test plays, by name, path or value
-    cuts.py       every cutting of a stream as a case of a test, with a name
+    cases.py      every cutting of a stream as a case of a test, with a name
     acts.py       what a test's API does, and what the test must be told
     testing.py    what a test holds in its hand
     pytest_plugin.py  the same for pytest: fixtures, marks and options

@@ -2,8 +2,7 @@
 
 This file knows pytest: options, marks, fixtures, and how a test is told what it did not mean. It refuses to know how anything
 is played, cut or recorded; and it imports nothing of rawsse before a test asks for something, so that it costs others nothing.
-For the same reason it is installed a second time outside of the package, as `_rawsse_pytest`: to import that is to import this
-file alone.
+For the same reason it is installed outside of the package, as `_rawsse_pytest`: to import that is to import this file alone.
 
     @pytest.mark.replay("weather")                              # recordings/weather.sse.jsonl beside the test file
     def test_the_bot_says_what_the_weather_is(replay):
@@ -112,8 +111,9 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     if "virtual_clock" in request.fixturenames:
         yield replay  # the clock serves it, in its own loop
         return
-    with replay:
-        yield replay
+    replay.__enter__()
+    yield replay
+    _or_fail(lambda: replay.__exit__(None, None, None))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def chunks(request: pytest.FixtureRequest) -> Chunks:
 @pytest.fixture
 def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
     """`assert_every_split(source, parse, expected=None)`: no cutting of a stream makes a difference to `parse`."""
-    from rawsse.replay.cuts import assert_every_split
+    from rawsse.replay.cases import assert_every_split
     from rawsse.replay.sources import find_one
 
     def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = None) -> None:
@@ -193,7 +193,7 @@ def _require_known(options: dict[str, Any]) -> None:
 
 
 def _split_of(node: pytest.Item) -> Any:
-    from rawsse.replay.cuts import at_line_ends
+    from rawsse.replay.cases import at_line_ends
 
     callspec = getattr(node, "callspec", None)
     split = None if callspec is None else callspec.params.get(_SPLIT)
@@ -250,7 +250,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _cases(mark: pytest.Mark, node: pytest.Item) -> list[Any]:
-    from rawsse.replay.cuts import cases
+    from rawsse.replay.cases import cases
     from rawsse.replay.sources import find
 
     found = [(source, recording) for source in mark.args for recording in find(source, _folder(node))]
@@ -265,14 +265,15 @@ def _id_of(way: Any) -> str:
     return "-".join(map(str, way)) if isinstance(way, list | tuple) else str(way)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """A test that is marked has the API, also if it does not ask for it; and before its other fixtures, which may need it."""
     names: list[str] | None = getattr(item, "fixturenames", None)
-    if names is None or item.get_closest_marker("replay") is None:
-        return
-    if "replay" in names:
-        names.remove("replay")
-    names.insert(0, "replay")
+    if names is not None and item.get_closest_marker("replay") is not None:
+        if "replay" in names:
+            names.remove("replay")
+        names.insert(0, "replay")
+    return (yield from _telling(item, "setup"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -288,15 +289,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Tell a test what was asked that no recording answers: the client under test may have kept it to itself."""
-    try:
-        result = yield
-    except BaseException:
-        replay = item.stash.get(_REPLAY, None)
-        if replay is not None and (problems := replay.problems(is_over=False)):
-            item.add_report_section("call", "rawsse", "\n".join(problems))
-        raise
+    """A test that passes may yet have asked for something that no recording answers, or have left something unasked."""
+    result = yield from _telling(item, "call")
     replay = item.stash.get(_REPLAY, None)
     if replay is not None and (problems := replay.problems()):
         _fail("\n".join(problems))
     return result
+
+
+def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
+    """Where a test fails, say what no recording answered: the client under test may have kept it to itself."""
+    try:
+        return (yield)
+    except BaseException:
+        replay = item.stash.get(_REPLAY, None)
+        if replay is not None and (problems := replay.problems(is_over=False)):
+            item.add_report_section(when, "rawsse", "\n".join(problems))
+        raise

@@ -8,14 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from support.background import Background
 from support.command import ROOT, environment
 
-from rawsse.replay import Fault, Player, Recording, answer, recording_of, shipped_fixtures
+from rawsse.replay import Player, Recording, answer, recording_of, shipped_fixtures
 from rawsse.replay.reply import reply_in
 from rawsse.server import Server
 
@@ -254,6 +256,22 @@ def test_it():
     words = "- Captured rawsse call -*\nthis is request 2 of a sequence of 1 recording: all have been played"
     assert re.search(words, said(result))
     assert "the client's own words" in said(result)
+
+
+def test_a_failing_fixture_shows_what_no_recording_answered(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+@pytest.fixture
+def poem():
+    assert b"Hello" in ask()
+
+@pytest.mark.replay("plain", match="name")
+def test_it(poem): ...
+""",
+    )
+    result.assert_outcomes(errors=1)
+    assert "- Captured rawsse setup -" in said(result)
 
 
 def test_a_recording_that_is_left_fails_a_test_of_a_sequence(project: pytest.Pytester) -> None:
@@ -544,7 +562,8 @@ def test_more_exchanges_than_names_are_not_written(
     with Background() as background:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", background.enter(Server(api, port=0)).base_url)
         result = run(project, TWO_QUESTIONS.replace('"spring", "autumn"', '"spring"'), "--rawsse-record=once")
-    assert "the test had 2 exchanges with the API, and names 1 recordings for them" in said(result)
+    assert "rawsse: the test had 2 exchanges with the API, and names 1 recordings for them" in said(result)
+    assert "Traceback" not in said(result)
     assert not (project.path / "recordings").exists()
 
 
@@ -607,13 +626,15 @@ def test_the_made_up_project_is_green_with_nothing_but_the_plugin(tmp_path: Path
 
 
 def test_the_project_metadata_name_the_plugin() -> None:
-    import tomllib
-
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert metadata["project"]["entry-points"]["pytest11"] == {"rawsse": "_rawsse_pytest"}
     forced = metadata["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert forced["rawsse/replay/pytest_plugin.py"] == "_rawsse_pytest.py"
 
 
-def test_faults_may_be_values_as_well() -> None:
-    assert str(Fault.parse("status=529 x1")) == str(Fault.status(529).times(1))
+def test_the_installed_plugin_is_this_one() -> None:
+    found = find_spec("_rawsse_pytest")
+    if found is None or found.origin is None:
+        pytest.skip("rawsse is not installed")
+    source = ROOT / "rawsse/replay/pytest_plugin.py"
+    assert Path(found.origin).read_bytes() == source.read_bytes(), "install rawsse again: the file is copied"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ MAX_CASES = 20_000
 
 _CR, _LF = 0x0D, 0x0A
 _LINE_ENDS = (_CR, _LF)
+_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?([^:\r\n]{0,8})")
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
 
 
@@ -109,11 +111,9 @@ def _line_start(data: bytes, at: int) -> int:
 
 
 def _kind_of_line(data: bytes, start: int) -> str:
-    line = data[start : start + 8].removeprefix(b"\xef\xbb\xbf")
-    field = line.partition(b":")[0].rstrip(b"\r\n")
-    if not field:
-        return "comment"
-    return field.decode() if field in _FIELDS else "unknown"
+    field = _FIELD.match(data, start)
+    name = b"" if field is None else field[1]
+    return "comment" if not name else name.decode() if name in _FIELDS else "unknown"
 
 
 def _is_after_blank_line(data: bytes, start: int) -> bool:
