@@ -38,6 +38,7 @@ from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message
 from rawsse.messages.ending import Ending, ending_kind
 from rawsse.messages.events import (
+    ContentBlockDelta,
     ErrorEvent,
     MessageStart,
     Ping,
@@ -51,8 +52,8 @@ from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 __all__ = ["MAX_HELD_EVENTS", "BaseStream", "EventStream"]
 
 MAX_HELD_EVENTS = 100
-"""How many events are held back while another attempt may follow: `message_start`, and a ping each 30 s, as a rule. Whoever
-sends more must not fill the memory; then there is no other attempt."""
+"""How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
+Whoever sends more must not fill the memory; then there is no other attempt."""
 
 
 class BaseStream:
@@ -64,6 +65,7 @@ class BaseStream:
         self._call = call
         self._new_builder = new_builder
         self._max_event_bytes = max_event_bytes
+        self._is_unseen = False  # nobody sees the events: a failure may be tried again whenever it comes
         self._response: Response | None = None
         self._ending: Ending | None = None
         self._error: APIError | None = None  # raised again by whoever goes on reading: a cut answer never looks whole
@@ -76,8 +78,8 @@ class BaseStream:
         # Decoded, but not yet applied: an event is applied when it is handed out, so that the message so far never runs
         # ahead of the events that the caller has seen.
         self._pending: deque[Event] = deque()
-        # Read as well, and held back: while another attempt may follow, `message_start` (and pings after it) wait for what
-        # comes next, so that nobody sees two beginnings.
+        # Read as well, and held back: while another attempt may follow, `message_start` (and events of unknown types) wait for
+        # what comes next, so that nobody sees two beginnings.
         self._held: deque[StreamEvent] = deque()
         self._is_committed = False  # an event has been handed out: there will be no other attempt
         self._failure: APIError | None = None  # found while events are held that come before it
@@ -209,15 +211,19 @@ class BaseStream:
         if self._response is None:
             raise RuntimeError("the stream is not open: use `async with` first")
         try:
-            if not self._is_committed:
-                await self._look_ahead()
             while self._ending is None:
+                if not self._is_committed:
+                    if (ping := await self._look_ahead()) is not None:
+                        return ping
+                    continue
                 event = self._held.popleft() if self._held else self._read()
                 if event is not None:
                     self._apply(event)
                     return event
                 await self._receive()
         except APIError as exc:
+            if self._is_unseen:
+                return await self._next_of_another_attempt(exc)
             raise self._failed(exc) from exc.__cause__
         except asyncio.CancelledError:
             self._end_cancelled()
@@ -226,8 +232,11 @@ class BaseStream:
             raise self._error
         return None
 
-    async def _look_ahead(self) -> None:
-        """Read on until it is clear that there will be no other attempt, making them where this one fails."""
+    async def _look_ahead(self) -> Ping | None:
+        """Read on until it is clear that there will be no other attempt, making them where this one fails.
+
+        A ping on the way is handed out at once, before what is held: it says that the connection lives, and nothing else.
+        """
         while not self._is_committed and self._ending is None:
             event = None
             try:
@@ -242,11 +251,23 @@ class BaseStream:
                 self._failure = exc
                 self._pending.clear()
                 self._is_committed = True
+            if isinstance(event, Ping):
+                return event
             if event is not None:
                 self._held.append(event)
-            is_content = not isinstance(event, MessageStart | Ping)
+            is_content = not isinstance(event, MessageStart | UnknownEvent)
             if is_content or not self._call.has_retries or len(self._held) >= MAX_HELD_EVENTS:
                 self._is_committed = True
+        return None
+
+    async def _next_of_another_attempt(self, error: APIError) -> StreamEvent | None:
+        try:
+            is_tried_again = self._ending is None and await self._is_tried_again(error)
+        except APIError as exc:
+            raise self._failed(exc) from exc.__cause__
+        if not is_tried_again:
+            raise self._failed(error) from error.__cause__
+        return await self._next()
 
     async def _is_tried_again(self, error: APIError) -> bool:
         try:
@@ -303,7 +324,7 @@ class BaseStream:
             timing.first_event = timing.elapsed()
         if isinstance(event, Ping):
             timing.last_ping = timing.elapsed()
-        elif not isinstance(event, UnknownEvent):
+        elif not isinstance(event, UnknownEvent) and not _is_empty(event):
             self._call.exchange.note_content()
 
     def _apply(self, event: StreamEvent) -> None:
@@ -361,6 +382,14 @@ class BaseStream:
         error.ending = self._ending
         self._error = self._error or error
         return error
+
+
+def _is_empty(event: StreamEvent) -> bool:
+    """A delta that brings nothing, as some gateways send them to keep a connection alive."""
+    if not isinstance(event, ContentBlockDelta):
+        return False
+    delta = event.raw["delta"]
+    return delta.get("text", delta.get("partial_json", delta.get("thinking"))) == ""
 
 
 class EventStream(BaseStream):

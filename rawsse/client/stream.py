@@ -87,6 +87,7 @@ class MessageStream(BaseStream):
 
     async def _read_whole(self) -> Message:
         """The whole message of a call that gives no stream, and so nothing parsed."""
+        self._is_unseen = True
         await self.until_done()
         return super().current_message_snapshot
 
