@@ -159,14 +159,10 @@ class Taking:
     def _put(self) -> None:
         taken = sorted(Path(self._folder or "").iterdir())  # in the order in which they began
         if len(taken) != len(self._paths):
-            lost = (
-                f" ({self._recorder.lost} could not be written; see the log)"
-                if self._recorder and self._recorder.lost
-                else ""
-            )
+            lost = self._recorder.lost if self._recorder else 0
             raise RecordingError(
-                f"the test had {len(taken)} exchanges with the API{lost}, and names {len(self._paths)} recordings for them "
-                f"({_names(self._paths)}): nothing is written"
+                f"exchanges with the API: {len(taken) + lost}{f' ({lost} lost, see the log)' if lost else ''}, names for their "
+                f"recordings: {len(self._paths)} ({_names(self._paths)}); nothing is written"
             )
         for file, path in zip(taken, self._paths, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -100,10 +100,11 @@ class Replay:
         if not sources:
             raise ConfigurationError("there is nothing to play: name a recording, or make an answer up")
         names = [source for source in sources if isinstance(source, str | Path)]
-        if self._wants_recording(names):
+        if (taking := self._taking(names)) is not None:
             if len(names) != len(sources):
                 raise ConfigurationError("some of these answers are made up, and cannot be recorded with the others")
-            self._begin(self._taking(names))
+            self.is_recording = True
+            self._acts.append(taking)
             return
         recordings = [recording for source in sources for recording in self._found(source)]
         split = self._split if split is None else split
@@ -111,7 +112,7 @@ class Replay:
             recordings, match=match, faults=faults, split=split, segments=segments, speed=speed, threads=threads
         )
         is_strict = match == "sequence" if strict is None else strict
-        self._begin(Playing(player, is_strict=is_strict, is_lenient=strict is False))
+        self._acts.append(Playing(player, is_strict=is_strict, is_lenient=strict is False))
 
     # --- What the client needs, and what it did
 
@@ -187,9 +188,6 @@ class Replay:
 
     # --- Playing or recording
 
-    def _begin(self, act: Act) -> None:
-        self._acts.append(act)
-
     def _found(self, source: Source) -> Sequence[Recording]:
         try:
             return find(source, self._folder)
@@ -198,10 +196,13 @@ class Replay:
                 raise RecordingError(f"{exc}{self._remedy}") from None
             raise
 
-    def _wants_recording(self, names: Sequence[str | Path]) -> bool:
-        if self._record is None:
-            return False
-        return any(self._is_wanted(name, self._record) for name in names)
+    def _taking(self, names: Sequence[str | Path]) -> Taking | None:
+        """What records these; None if nothing of them is to be recorded."""
+        record = self._record
+        if record is None or not any(self._is_wanted(name, record) for name in names):
+            return None
+        paths = [own_path(name, self._folder) or written_path(name, self._folder) for name in names]
+        return Taking(paths, record.base_url)
 
     def _is_wanted(self, name: str | Path, record: RecordMode) -> bool:
         if own_path(name, self._folder) is not None:
@@ -211,10 +212,3 @@ class Replay:
         except RecordingError:
             return True
         return False  # it comes with rawsse: another one of that name would only be mistaken for it
-
-    def _taking(self, names: Sequence[str | Path]) -> Taking:
-        if self._record is None:
-            raise ConfigurationError("nothing is to be recorded")
-        self.is_recording = True
-        paths = [own_path(name, self._folder) or written_path(name, self._folder) for name in names]
-        return Taking(paths, self._record.base_url)

@@ -562,7 +562,7 @@ def test_more_exchanges_than_names_are_not_written(
     with Background() as background:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", background.enter(Server(api, port=0)).base_url)
         result = run(project, TWO_QUESTIONS.replace('"spring", "autumn"', '"spring"'), "--rawsse-record=once")
-    assert "rawsse: the test had 2 exchanges with the API, and names 1 recordings for them" in said(result)
+    assert "rawsse: exchanges with the API: 2, names for their recordings: 1 (spring.sse.jsonl)" in said(result)
     assert "Traceback" not in said(result)
     assert not (project.path / "recordings").exists()
 
