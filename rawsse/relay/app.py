@@ -84,7 +84,8 @@ log = logging.getLogger("rawsse.relay")
 class Relay:
     """The Messages API, re-emitted to browsers. An ASGI application.
 
-    `client` makes the upstream calls; the caller closes it. `model` and `max_tokens` are for requests that name none.
+    `client` makes the upstream calls; the caller closes it. One with a flight recorder (`AsyncClient(recorder=…)`) keeps what
+    failed upstream. `model` and `max_tokens` are for requests that name none.
     `guard` decides who may come in. `static` is a folder that replaces the built-in page; `notice` is a text that the built-in
     page shows below its greeting. `limits` are those of runs. Raises `ConfigurationError`.
     """

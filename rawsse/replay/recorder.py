@@ -17,8 +17,8 @@ in a thread, so that no stream waits for them. What cannot be written is told to
 because its recording did.
 
 A failure is every ending but `complete` and `cancelled` (`outcome.py`): who closes a stream does not want it, and nothing went
-wrong. A flight recorder keeps a stream in memory until it is over, `max_bytes` of it at most, and the newest `max_files` on the
-disk.
+wrong. A flight recorder keeps the newest `max_files` on the disk. A stream is held in memory until it is over: `max_bytes` of
+it at most, and `max_held_bytes` of all together.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ from rawsse.replay.scrub import ScrubPolicy, checked, scrub
 from rawsse.replay.shelf import Shelf
 from rawsse.replay.tape import MAX_RECORDING_BYTES, Tape
 
-__all__ = ["MAX_FAILED_FILES", "MAX_PENDING_BYTES", "MIN_CREDENTIAL_CHARS", "Recorder", "is_messages"]
+__all__ = ["MAX_FAILED_FILES", "MAX_HELD_BYTES", "MIN_CREDENTIAL_CHARS", "Recorder", "is_messages"]
 
 MAX_FAILED_FILES = 100
 """How many recordings a flight recorder leaves in its folder, unless it is told otherwise."""
 
-MAX_PENDING_BYTES = 64 * 1024 * 1024
-"""What may wait to be written, requests included. Above it recordings are lost, which the log says: the disk is too slow."""
+MAX_HELD_BYTES = 256 * 1024 * 1024
+"""What a recorder holds of all exchanges together, requests included: those under way, and those that wait to be written. That
+is a thousand long answers at a time. What goes above it is cut there, or is not recorded at all, which the log says."""
 
 MIN_CREDENTIAL_CHARS = 12
 """A shorter key is a placeholder, as tests have them (`test`, `sk-1234`): hidden, it would take words out of the answer."""
@@ -90,7 +91,7 @@ class Recorder:
         name: str | None = None,
         max_files: int | None = None,
         max_bytes: int = MAX_RECORDING_BYTES,
-        max_pending_bytes: int = MAX_PENDING_BYTES,
+        max_held_bytes: int = MAX_HELD_BYTES,
         is_wanted: Callable[[str, str], bool] = is_messages,
     ) -> None:
         if only_failed and name is None:
@@ -103,8 +104,8 @@ class Recorder:
         self._shelf = Shelf(folder, word=name or "", max_files=max_files)
         self._policy = policy or ScrubPolicy()
         self._max_bytes = max_bytes
-        self._max_pending_bytes = max_pending_bytes
-        self._pending_bytes = 0
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
         self._is_wanted = is_wanted
         self._lock = threading.Lock()
         self._is_closed = False
@@ -116,10 +117,14 @@ class Recorder:
         path = _path(request.target)
         if not self._is_wanted(request.method, path):
             return Unobserved()
+        if not self.hold(len(request.body)):
+            self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
+            return Unobserved()
         # By the beginning, so that answers which come at the same time have the order of their questions.
         number = None if self.only_failed else self._shelf.next_number()
         clock = asyncio.get_running_loop().time
-        return _Take(self, request, path, Tape(clock(), max_bytes=self._max_bytes), clock, number)
+        tape = Tape(clock(), max_bytes=self._max_bytes)
+        return _Take(self, request, path, tape, clock, number, held_bytes=len(request.body))
 
     async def flush(self) -> None:
         """Wait until everything is written of the exchanges that are over."""
@@ -147,26 +152,26 @@ class Recorder:
 
     # What takes need -------------------------------------------------------------------------------------------------
 
+    def hold(self, size: int) -> bool:
+        """Make room for so many bytes more; False if there is none."""
+        with self._lock:
+            has_room = self._held_bytes + size <= self._max_held_bytes
+            self._held_bytes += size if has_room else 0
+        return has_room
+
     def keep(self, take: _Take, error: APIError | None) -> None:
         """The exchange is over: have it written."""
         self._follow_fork()
-        size = take.tape.size + len(take.request.body)
-        with self._lock:
-            is_too_much = self._pending_bytes + size > self._max_pending_bytes
-            if not is_too_much:
-                self._pending_bytes += size
         if self._is_closed:
             self._lose("the recorder is closed")
-        elif is_too_much:
-            self._lose(f"more than {self._max_pending_bytes} bytes wait to be written (max_pending_bytes)")
         else:
-            self._writer.submit(self._finish, take, error, size)
+            self._writer.submit(self._finish, take, error)
 
     def _follow_fork(self) -> None:
         """The child of a fork has the thread's name and not the thread: what is given to it would wait for ever."""
         if self._pid != os.getpid():
             self._pid, self._lock, self._writer = os.getpid(), threading.Lock(), _new_writer()
-            self._pending_bytes = 0
+            self._held_bytes = 0
 
     def _lose(self, why: str) -> None:
         with self._lock:
@@ -175,7 +180,7 @@ class Recorder:
 
     # In the thread ---------------------------------------------------------------------------------------------------
 
-    def _finish(self, take: _Take, error: APIError | None, size: int) -> None:
+    def _finish(self, take: _Take, error: APIError | None) -> None:
         try:
             self._write(take, error)
         except (RawsseError, OSError) as exc:
@@ -185,7 +190,7 @@ class Recorder:
             self._lose("see above")
         finally:
             with self._lock:
-                self._pending_bytes -= size
+                self._held_bytes -= take.held_bytes
 
     def _write(self, take: _Take, error: APIError | None) -> None:
         recording = take.tape.recording(_request(take.request, take.path))
@@ -213,6 +218,7 @@ class _Take:
     tape: Tape
     clock: Callable[[], float]
     number: int | None
+    held_bytes: int
     _decoder: ContentDecoder | None = None
 
     def sent(self) -> None:
@@ -238,7 +244,16 @@ class _Take:
         except APIError:  # what follows cannot be read, and what came until here is not all
             self.tape.end("cut", self.clock())
         else:
-            self.tape.read(decoded, self.clock())
+            self._keep(decoded)
+
+    def _keep(self, data: bytes) -> None:
+        if self.tape.is_over:
+            return
+        if not self.recorder.hold(len(data)):
+            self.tape.overflow(self.clock())
+            return
+        self.held_bytes += len(data)
+        self.tape.read(data, self.clock())
 
     def end(self, error: APIError | None) -> None:
         """It is over."""
@@ -292,6 +307,6 @@ def _words(recording: Recording, kind: EndingKind) -> Iterator[str]:
 
 
 def _say(path: Path, recording: Recording, kind: EndingKind, *, is_full: bool) -> None:
-    full = ", cut here: it is larger than max_bytes" if is_full else ""
+    full = ", cut here: there was no room for more (max_bytes, max_held_bytes)" if is_full else ""
     facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, full)
     log.info("%s: status %d, %s (%s), %d reads, %.3f s%s", *facts)

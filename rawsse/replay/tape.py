@@ -19,7 +19,8 @@ Above `max_bytes` nothing more is kept. What came until then is kept as `cut` th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 
 from rawsse.replay.recording import End, Read, RecordedRequest, Recording
 
@@ -35,17 +36,28 @@ class Tape:
     """Records one exchange. `max_bytes` is how much of its body."""
 
     def __init__(self, now: float, *, max_bytes: int = MAX_RECORDING_BYTES) -> None:
-        self.size = 0
-        """Bytes of the body that are kept."""
         self.is_full = False
-        """The body had more than `max_bytes`."""
+        """There was more than could be kept."""
         self._max_bytes = max_bytes
         self._started = now
         self._status: int | None = None
         self._headers: dict[str, str] = {}
-        self._reads: list[Read] = []
+        # Not a list of reads: those would take twice the memory, and most streams are thrown away by who records failures.
+        self._body = bytearray()
+        self._times = array("d")
+        self._ends = array("Q")
         self._end: End | None = None
         self._duration = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that are kept."""
+        return len(self._body)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is kept."""
+        return self._end is not None
 
     def sent(self, now: float) -> None:
         """The request was sent."""
@@ -57,26 +69,37 @@ class Tape:
 
     def read(self, data: bytes, now: float) -> None:
         """Bytes of the body have come."""
-        if self._end is not None or not data:
+        if self.is_over or not data:
             return
         if self.size + len(data) > self._max_bytes:
-            self.is_full = True
-            self.end("cut", now)
+            self.overflow(now)
             return
-        self.size += len(data)
-        self._reads.append(Read(self._since(now), data))
+        self._body += data
+        self._times.append(self._since(now))
+        self._ends.append(len(self._body))
+
+    def overflow(self, now: float) -> None:
+        """More has come than can be kept: what there is, is cut here."""
+        self.is_full = True
+        self.end("cut", now)
 
     def end(self, how: End, now: float) -> None:
         """The exchange is over; what is said after that is not heard."""
-        if self._end is None:
+        if not self.is_over:
             self._end, self._duration = how, self._since(now)
 
     def recording(self, request: RecordedRequest | None = None, *, name: str = "recording") -> Recording | None:
         """What was recorded; None if there was no response, not even its head. An exchange that is not over is cut."""
         if self._status is None:
             return None
-        reads, end = tuple(self._reads), self._end or "cut"
-        return Recording(request, self._status, self._headers, reads, end, self._duration, name)
+        end = self._end or "cut"
+        return Recording(request, self._status, self._headers, tuple(self._reads()), end, self._duration, name)
+
+    def _reads(self) -> Iterator[Read]:
+        start = 0
+        for t, end in zip(self._times, self._ends, strict=True):
+            yield Read(t, bytes(self._body[start:end]))
+            start = end
 
     def _since(self, now: float) -> float:
         return max(0.0, round(now - self._started, _DIGITS))

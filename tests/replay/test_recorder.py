@@ -258,7 +258,7 @@ def test_what_is_larger_than_the_limit_is_kept_to_there_and_cut(
     caplog.set_level(logging.INFO)
     found = recording_of(SSE_HEAD + chunked(b"data: 1\n\n", b"data: 2\n\n"), tmp_path, max_bytes=10)
     assert (found.body, found.end) == (b"data: 1\n\n", "cut")
-    assert "cut here: it is larger than max_bytes" in caplog.text
+    assert "cut here: there was no room for more" in caplog.text
 
 
 def test_without_an_answer_there_is_nothing_to_record(tmp_path: Path) -> None:
@@ -467,26 +467,36 @@ def test_nothing_is_written_in_the_thread_of_the_loop(tmp_path: Path, monkeypatc
     assert [name.startswith("rawsse recorder") for name in threads] == [True]
 
 
-def test_what_waits_to_be_written_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def held(tmp_path: Path, max_held_bytes: int, calls: int = 1) -> tuple[int, int]:
+    """How many answers are recorded, and lost, one after the other."""
+
     async def story() -> tuple[int, int]:
-        recorder = Recorder(tmp_path, max_pending_bytes=100)
-        async with client_of(answer(saying("Hi" * 100)), recorder=recorder) as client:
-            await client.messages.create(**ASK)
-        return recorder.written, recorder.lost
-
-    assert run(story()) == (0, 1)
-    assert "more than 100 bytes wait to be written (max_pending_bytes)" in caplog.text
-
-
-def test_what_was_written_makes_room(tmp_path: Path) -> None:
-    async def story() -> tuple[int, int]:
-        recorder = Recorder(tmp_path, max_pending_bytes=1500)
-        for _ in range(3):
+        recorder = Recorder(tmp_path, max_held_bytes=max_held_bytes)
+        for _ in range(calls):
             async with client_of(answer(saying("Hi")), recorder=recorder) as client:
                 await client.messages.create(**ASK)
         return recorder.written, recorder.lost
 
-    assert run(story()) == (3, 0)
+    return run(story())
+
+
+SIZE = len(json.dumps(STREAM, separators=(",", ":")))
+
+
+def test_what_is_held_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert held(tmp_path, SIZE - 1) == (0, 1)
+    assert f"an answer is not recorded: max_held_bytes ({SIZE - 1}) are held of others" in caplog.text
+
+
+def test_an_answer_for_which_there_is_no_more_room_is_cut_there(tmp_path: Path) -> None:
+    assert held(tmp_path, SIZE + 500) == (1, 0)
+    (found,) = recordings_in(tmp_path)
+    assert (found.end, 0 < len(found.body) <= 500) == ("cut", True)
+
+
+def test_what_was_written_makes_room(tmp_path: Path) -> None:
+    assert held(tmp_path, SIZE + 1000, calls=3) == (3, 0)
+    assert [found.end for found in recordings_in(tmp_path)] == ["clean"] * 3
 
 
 def test_what_ends_after_the_recorder_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
