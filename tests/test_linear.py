@@ -30,7 +30,6 @@ from rawsse.client import FakeStream, MessageStream
 from rawsse.messages.block import BlockBuilder
 
 EVENTS_PER_READ = 500
-MAX_MESSAGE_BYTES = 1 << 30  # an event has a hundred bytes for each of its one
 
 KB = 1024
 MB = 1024 * KB
@@ -66,7 +65,7 @@ def message(stream: MessageStream, _: Any) -> object:
 
 async def read(size: int, look: Look) -> None:
     asyncio.get_running_loop().set_debug(False)
-    client = client_of(FakeStream(answer_of(size)), max_message_bytes=MAX_MESSAGE_BYTES)
+    client = client_of(FakeStream(answer_of(size)))
     async with client.messages.stream(**ASK) as stream:
         async for event in stream:
             look(stream, event)

@@ -389,7 +389,7 @@ def _is_empty(event: StreamEvent) -> bool:
     if not isinstance(event, ContentBlockDelta):
         return False
     delta = event.raw["delta"]
-    return delta.get("text", delta.get("partial_json", delta.get("thinking"))) == ""
+    return bool(delta.get("text", delta.get("partial_json", delta.get("thinking"))) == "")
 
 
 class EventStream(BaseStream):

@@ -288,7 +288,7 @@ class Message(Lens):
     __slots__ = ("_facts", "request_id")
     id: str
     container: Lens | None
-    content: list[Any]
+    content: list[Block]
     diagnostics: Lens | None
     model: str
     role: str

@@ -50,11 +50,14 @@ from rawsse.messages.events import (
 from rawsse.messages.lens import object_at
 from rawsse.sse import Event
 
-__all__ = ["MAX_MESSAGE_BYTES", "REPAIRS", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
+__all__ = ["FRAGMENT_BYTES", "MAX_MESSAGE_BYTES", "REPAIRS", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""How much JSON a `MessageBuilder` gathers by default. The longest answers of today (hundreds of thousands of tokens) are a
-few MB; a peer that sends deltas for ever must not fill the memory."""
+"""How much a `MessageBuilder` gathers by default. The longest answers of today (hundreds of thousands of tokens) are a few MB;
+a peer that sends deltas for ever must not fill the memory."""
+
+FRAGMENT_BYTES = 8
+"""What a fragment costs beside its own bytes: its place in the list of them."""
 
 
 # --- The order of events -------------------------------------------------------------------------------------------
@@ -198,7 +201,7 @@ class MessageBuilder:
         self._changed = None
         if isinstance(event, Ping | UnknownEvent):
             return
-        self._count(event.sse.data)
+        self._count(event)
         kind: str = event.raw["type"]
         following = TRANSITIONS[self.state].get(kind)
         if following is None:
@@ -235,8 +238,8 @@ class MessageBuilder:
         delta = event.raw["delta"]
         return delta["text"] if delta.get("type") == "text_delta" else None
 
-    def _count(self, data: str) -> None:
-        self._message_bytes += len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
+    def _count(self, event: StreamEvent) -> None:
+        self._message_bytes += _size(event)
         if self._message_bytes > self._max_message_bytes:
             limit = self._max_message_bytes
             raise MessageTooLargeError(f"the message is larger than max_message_bytes ({limit})", limit=limit)
@@ -350,6 +353,20 @@ class MessageBuilder:
 
 _FOLDED = ("type", "content", "usage")
 """Fields of the message that no `message_delta` replaces."""
+
+
+def _size(event: StreamEvent) -> int:
+    """How many bytes of memory the event adds to the message: a fragment its own, anything else those of its JSON."""
+    if isinstance(event, ContentBlockDelta):
+        delta = event.raw["delta"]
+        fragment = delta.get(_GROWS.get(str(delta.get("type")), ("", ""))[1])
+        if isinstance(fragment, str):
+            return _bytes(fragment) + FRAGMENT_BYTES
+    return _bytes(event.sse.data)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:

@@ -228,7 +228,7 @@ def test_events_that_were_whole_before_one_too_large_are_handed_out() -> None:
 
 
 def test_a_message_that_is_too_large_ends_the_stream_with_what_fitted() -> None:
-    error, stream = run(fail(body(start(), *block(0, {"type": "text", "text": "x" * 500})), max_message_bytes=400))
+    error, stream = run(fail(body(start(), *block(0, {"type": "text", "text": "x" * 1000})), max_message_bytes=400))
     assert type(error) is MessageTooLargeError
     assert error.partial is not None
     assert stream.ending is not None

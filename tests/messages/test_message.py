@@ -356,20 +356,20 @@ def test_folding_the_same_events_twice_gives_the_same() -> None:
 
 
 def test_a_message_that_outgrows_the_limit_is_refused_and_what_fitted_is_kept() -> None:
-    sizes = [len(to_sse(raw).data) for raw in ANSWER]
-    builder = MessageBuilder(max_message_bytes=sizes[0] + sizes[1] + sizes[3])  # a ping costs nothing
+    size = len(to_sse(ANSWER[0]).data) + len(to_sse(ANSWER[1]).data) + len("Hel") + 8  # a ping costs nothing
+    builder = MessageBuilder(max_message_bytes=size)
     for raw in ANSWER[:4]:
         builder.feed(to_sse(raw))
     with pytest.raises(MessageTooLargeError, match=r"the message is larger than max_message_bytes \(\d+\)") as caught:
         builder.feed(to_sse(ANSWER[4]))
     assert builder.message is not None
-    assert (builder.message.text, caught.value.limit) == ("Hel", sizes[0] + sizes[1] + sizes[3])
+    assert (builder.message.text, caught.value.limit) == ("Hel", size)
 
 
 def test_the_limit_is_in_bytes_not_in_characters() -> None:
     opening = [to_sse(raw) for raw in (start(), block_start(0, {"type": "text", "text": ""}))]
     data = json.dumps(text_delta(0, "é" * 100), ensure_ascii=False)
-    size = sum(len(sse.data) for sse in opening) + len(data) + 100
+    size = sum(len(sse.data) for sse in opening) + 200 + 8
     for limit, fits in [(size, True), (size - 1, False)]:
         builder = MessageBuilder(max_message_bytes=limit)
         for sse in opening:
