@@ -1,0 +1,329 @@
+"""What seven clients make of every fault: run here, kept as a table in `fixtures/README.md`.
+
+The table is written by this test and compared by it:
+
+    RAWSSE_WRITE_TABLE=1 python -m pytest tests/interop/test_fault_matrix.py     # writes what the clients do now
+
+Clients in Python share their loop with the player, and time is virtual: their own time limits, which they have by default, are
+waited for. Others are stopped when they wait for more than `LIMIT` seconds, and the Node SDK is given a limit that is shorter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import pytest
+from support.background import Background
+from support.clock import run
+from support.command import ROOT
+from support.fault_matrix import MADE_WITH, SILENT, cell, difference, put, table, taken
+
+from rawsse.replay import Fault, ReplayServer
+from rawsse.replay.specs import FAULTS
+
+from .conftest import NODE_MODULES
+from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, NODE_PACKAGES, Call, Heard, curl, hear, run_node
+from .stack import recorded, text
+
+anthropic = pytest.importorskip("anthropic", reason="the official SDK: the extra `interop`")
+pytest.importorskip("httpx", reason="the extra `interop`")
+
+pytestmark = pytest.mark.real
+
+README = ROOT / "fixtures" / "README.md"
+
+COLUMNS: Mapping[str, str] = {
+    "rawsse": "rawsse",
+    "python-sdk": "`anthropic`, Python",
+    "node-sdk": "`@anthropic-ai/sdk`, Node",
+    "ai-sdk": "`@ai-sdk/anthropic`",
+    "httpx": "`httpx`",
+    "curl": "`curl -N`",
+    "fetch": "`fetch`, Node",
+}
+"""The clients, from those that know the API to those that know only HTTP."""
+
+KNOWING = tuple(COLUMNS)[:4]
+"""Those that try again by themselves."""
+
+ONCE: Sequence[str] = (
+    "",
+    "reset@head",
+    "reset@event=5",
+    "close@head",
+    "close@head=20",
+    "close@event=5",
+    "half-close@event=5",
+    "stall@head",
+    "stall@event=5",
+    "drip=50@event=70",
+    "slow-head=50",
+    "drop@event=5",
+    "drop@event=-2",
+    "drop@event=-1",
+    "duplicate@event=5",
+    "swap@event=5",
+    "garble@event=5",
+    "bad-utf8@event=5",
+    "oversized-line=17000000",
+    "error@event=0",
+    "error@event=5",
+    "bad-chunk-size@event=5",
+    "no-last-chunk",
+    "wrong-content-length=+1000",
+    "wrong-content-length=-1000",
+    "gzip",
+    "status=401",
+    "status=429",
+    "status=529",
+    "html",
+    "html=200",
+    "redirect",
+)
+"""Faults of the recording `plain`, in every request. Its event 5 is a delta of text, the last but one is `message_delta`."""
+
+AGAIN: Sequence[str] = (
+    "status=529",
+    "status=529 x1",
+    "status=429,retry-after=1 x1",
+    "status=401 x1",
+    "html x1",
+    "html=200 x1",
+    "reset@head x1",
+    "close@head x1",
+    "stall@head x1",
+    "close@event=0 x1",
+    "stall@event=0 x1",
+    "close@event=1 x1",
+    "error@event=0 x1",
+    "close@event=5 x1",
+    "error@event=5 x1",
+    "wrong-content-length=-1000 x1",
+)
+"""The same, with the retries that each client has by default. `x1`: only the first request has the fault."""
+
+LIMIT = 1.5
+"""Real seconds after which a client that is not in this process is taken to wait for ever."""
+
+LIMIT_AGAIN = 4.0
+"""The same where a repeat comes after the time limit."""
+
+OWN_LIMIT_MS = 300
+"""The time limit of the Node SDK, which is ten minutes by default."""
+
+Result: TypeAlias = tuple[Heard, int]
+"""What a client heard, and how many requests the server saw."""
+
+
+class Matrix(NamedTuple):
+    """By fault and client: with no retries, and with those that each client has by default."""
+
+    once: dict[tuple[str, str], Result]
+    again: dict[tuple[str, str], Result]
+
+
+async def _at_once(_: float) -> None:
+    """No silence of a fault is waited for: it is enough that each byte comes by itself."""
+    await asyncio.sleep(0)
+
+
+def server(spec: str) -> ReplayServer:
+    return ReplayServer(recorded("plain"), faults=[spec] if spec else [], sleep=_at_once)
+
+
+def is_stall(spec: str) -> bool:
+    return spec.startswith("stall")
+
+
+# --- Running ---------------------------------------------------------------------------------------------------------
+
+
+async def in_this_process(specs: Sequence[str], clients: Sequence[str], retries: int | None) -> dict[Any, Result]:
+    found: dict[Any, Result] = {}
+    http = anthropic.DefaultAsyncHttpxClient(trust_env=False)
+    async with anthropic.AsyncAnthropic(api_key="any", http_client=http) as sdk:
+        for client in clients:
+            shared = sdk if client == "python-sdk" else None
+            for spec in specs:
+                async with server(spec) as played:
+                    heard = await hear(ASYNC_CLIENTS[client], Call(played.base_url, True, retries, shared))
+                    found[spec, client] = heard, len(played.requests)
+    return found
+
+
+def in_node(folder: Path, specs: Sequence[str], clients: Sequence[str], *, again: bool) -> dict[Any, Result]:
+    cases: list[dict[str, Any]] = []
+    played: dict[Any, ReplayServer] = {}
+    with Background() as background:
+        for client in clients:
+            for spec in specs:
+                played[spec, client] = background.enter(server(spec))
+                case = {"client": client, "url": played[spec, client].base_url, "stream": True}
+                limits = {"timeout": OWN_LIMIT_MS, "limit": (LIMIT_AGAIN if again else LIMIT) * 1000}
+                cases.append({**case, **({} if again else {"retries": 0}), **(limits if is_stall(spec) else {})})
+        heard = run_node(folder, cases, is_fast=again)
+        counts = [len(each.requests) for each in played.values()]
+    return dict(zip(played, zip(heard, counts, strict=True), strict=True))
+
+
+def in_curl(specs: Sequence[str]) -> dict[Any, Result]:
+    found: dict[Any, Result] = {}
+    with Background() as background:
+        for spec in specs:
+            played = background.enter(server(spec))
+            heard = curl(Call(played.base_url), LIMIT if is_stall(spec) else None)
+            found[spec, "curl"] = heard, len(played.requests)
+    return found
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
+    """Everything, run once."""
+    folder = tmp_path_factory.mktemp("node")
+    knowing_in_node = [client for client in KNOWING if client in NODE_CLIENTS]
+    knowing_here = [client for client in KNOWING if client in ASYNC_CLIENTS]
+    once = in_node(folder, ONCE, NODE_CLIENTS, again=False) | in_curl(ONCE)
+    once |= run(in_this_process(ONCE, tuple(ASYNC_CLIENTS), 0))
+    again = in_node(folder, AGAIN, knowing_in_node, again=True)
+    again |= run(in_this_process(AGAIN, knowing_here, None))
+    return Matrix(once, again)
+
+
+# --- The table -------------------------------------------------------------------------------------------------------
+
+
+def words(result: Result) -> str:
+    heard, requests = result
+    return cell(
+        text=heard.text,
+        stop=heard.stop,
+        whole=text("plain"),
+        error=heard.error,
+        status=heard.status,
+        hangs=heard.hangs,
+        requests=requests,
+        seconds=heard.seconds,
+    )
+
+
+def tabled(results: Mapping[tuple[str, str], Result], specs: Sequence[str], clients: Sequence[str]) -> str:
+    rows = [[f"`{spec}`" if spec else "none", *(words(results[spec, client]) for client in clients)] for spec in specs]
+    return table(["fault", *(COLUMNS[client] for client in clients)], rows)
+
+
+def versions() -> str:
+    """Who was asked."""
+    node, tool = shutil.which("node") or "node", shutil.which("curl") or "curl"
+    found = [f"{name} {version(name)}" for name in ("anthropic", "httpx")]
+    found += [f"Python {platform.python_version()}", f"curl {_said_by(tool).split()[1]}", f"Node {_said_by(node)[1:]}"]
+    for name in NODE_PACKAGES:
+        package = json.loads((NODE_MODULES / name / "package.json").read_text(encoding="utf-8"))
+        found.append(f"{name} {package['version']}")
+    return f"{MADE_WITH}{', '.join(found)}."
+
+
+def _said_by(command: str) -> str:
+    return subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def written(matrix: Matrix) -> str:
+    once = tabled(matrix.once, ONCE, tuple(COLUMNS))
+    again = tabled(matrix.again, AGAIN, KNOWING)
+    return f"\n{once}\nWith the retries that each has by default:\n\n{again}\n{versions()}\n"
+
+
+def test_the_table_is_what_the_clients_do(matrix: Matrix) -> None:
+    made, kept = written(matrix), README.read_text(encoding="utf-8")
+    if os.environ.get("RAWSSE_WRITE_TABLE"):
+        README.write_text(put(kept, made), encoding="utf-8")
+        kept = README.read_text(encoding="utf-8")
+    changed = difference(taken(kept), made)
+    assert not changed, f"fixtures/README.md says otherwise; RAWSSE_WRITE_TABLE=1 writes it anew:\n{changed}"
+
+
+def test_every_fault_has_a_row() -> None:
+    kinds = {Fault.parse(spec).kind for spec in ONCE if spec}
+    assert kinds == {spec.partition("=")[0].partition("@")[0].partition("[")[0] for spec in FAULTS}
+
+
+# --- What is known without the table ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", COLUMNS)
+@pytest.mark.parametrize("spec", ["", "drip=50@event=70", "slow-head=50"])
+def test_every_client_hears_the_whole_answer_also_byte_by_byte(spec: str, client: str, matrix: Matrix) -> None:
+    assert words(matrix.once[spec, client]) == "whole"
+
+
+CUTTING = (
+    "reset@head",
+    "reset@event=5",
+    "close@head",
+    "close@head=20",
+    "close@event=5",
+    "half-close@event=5",
+    "stall@head",
+    "stall@event=5",
+    "error@event=0",
+    "error@event=5",
+    "drop@event=-2",
+    "bad-chunk-size@event=5",
+    "wrong-content-length=-1000",
+    "oversized-line=17000000",
+    "html=200",
+)
+
+
+@pytest.mark.parametrize("spec", CUTTING)
+def test_rawsse_never_takes_a_cut_answer_for_a_whole_one(spec: str, matrix: Matrix) -> None:
+    heard, _ = matrix.once[spec, "rawsse"]
+    assert heard.error.endswith("Error")
+    assert heard.text == "" or text("plain").startswith(heard.text)
+
+
+KNOWN: Mapping[tuple[str, str], str] = {
+    ("wrong-content-length=-1000", "python-sdk"): f"{SILENT} cut, no error",
+    ("close@event=5", "python-sdk"): "`httpx2.RemoteProtocolError`",
+    ("stall@event=5", "python-sdk"): "`httpx2.ReadTimeout` after 600 s",
+    ("stall@event=5", "rawsse"): "`SilenceTimeoutError` after 90 s",
+    ("stall@event=5", "node-sdk"): "hangs",
+    ("close@event=5", "node-sdk"): "`AnthropicError`",
+    ("error@event=5", "python-sdk"): "`APIStatusError`",
+    ("error@event=5", "node-sdk"): "`APIError`",
+    ("html=200", "python-sdk"): "`AssertionError`",
+    ("close@event=5", "curl"): "exit 18",
+    ("close@head", "curl"): "exit 52",
+    ("status=529", "httpx"): "status 529",
+}
+"""From the manuals of those clients, and of curl(1): 18 "Partial file", 52 "The server did not reply anything"."""
+
+
+@pytest.mark.parametrize(("spec", "client"), KNOWN)
+def test_a_cell_is_what_is_known_of_that_client(spec: str, client: str, matrix: Matrix) -> None:
+    assert words(matrix.once[spec, client]) == KNOWN[spec, client]
+
+
+def test_who_is_silent_about_a_cut_has_at_least_no_stop_reason(matrix: Matrix) -> None:
+    cut = [heard for heard, _ in matrix.once.values() if "cut, no error" in words((heard, 1))]
+    assert cut
+    assert {heard.stop for heard in cut} == {None, "other"}
+
+
+def test_after_content_nobody_asks_again(matrix: Matrix) -> None:
+    for spec in ("close@event=5 x1", "error@event=5 x1"):
+        assert [matrix.again[spec, client][1] for client in KNOWING] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("spec", ["status=529 x1", "close@event=1 x1", "error@event=0 x1", "stall@event=0 x1"])
+def test_before_content_rawsse_asks_again(spec: str, matrix: Matrix) -> None:
+    assert words(matrix.again[spec, "rawsse"]).startswith("whole")
+    assert matrix.again[spec, "rawsse"][1] == 2
