@@ -2,6 +2,7 @@
 
 Read in this order:
 
+    aside.py     functions that block, in threads that nobody waits for
     network/     connections: the five clocks, routes and proxies, TCP and TLS, the pool
     observe.py   what somebody who watches exchanges is told
     exchange.py  one request and its response, with its clocks

@@ -12,11 +12,10 @@ import contextlib
 import functools
 import itertools
 import socket
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
+from rawsse.client.aside import Aside
 from rawsse.client.network.route import Origin
 
 __all__ = [
@@ -27,8 +26,6 @@ __all__ = [
     "look_up",
     "open_socket",
 ]
-
-T = TypeVar("T")
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
@@ -73,35 +70,15 @@ async def open_socket(origin: Origin) -> socket.socket:
     return winner.result()
 
 
-class _Aside(Executor):
-    """Runs a function in a thread that nobody waits for: a lookup that hangs must not hold up the end of the program, as one in
-    asyncio's own threads does."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as exc:
-                future.set_exception(exc)
-            else:
-                future.set_result(result)
-
-        if future.set_running_or_notify_cancel():
-            threading.Thread(target=work, name="rawsse-lookup", daemon=True).start()
-        return future
-
-
 async def look_up(origin: Origin) -> list[_Address]:
     """The addresses of the host, families in turn (RFC 8305, 4: "interleave address families")."""
     where = (origin.host, origin.port)
     try:
         found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:  # no address but a name: a thread asks for it
+    except socket.gaierror:  # no address but a name: a thread asks for it, and if it hangs, nobody waits for that
         ask = functools.partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)
         try:
-            found = await asyncio.get_running_loop().run_in_executor(_Aside(), ask)
+            found = await asyncio.get_running_loop().run_in_executor(Aside("rawsse-lookup"), ask)
         except RuntimeError:  # the interpreter ends (`atexit`): no thread can be started any more
             found = ask()
     first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]

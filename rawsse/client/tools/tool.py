@@ -15,9 +15,9 @@ know messages, and when a tool is run.
     await get_weather("Oslo")                    # still the function
     await get_weather.run({"city": "Oslo"})      # as the model calls it: the content of a tool_result
 
-A function that is not async runs in a thread, with the context variables of the caller: it blocks nothing, and several run at
-once (as many as the event loop's default executor has threads; the others wait). Nobody can stop a thread, so one whose call is
-cancelled runs on, and its result is dropped.
+A function that is not async runs in a thread of its own, with the context variables of the caller: it blocks nothing, and all
+calls of an answer run at once, however many they are. Nobody can stop a thread, so one whose call is cancelled runs on, its
+result is dropped, and it does not keep the program from ending: what it does then is cut off, wherever it is.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
+from rawsse.client.aside import Aside
 from rawsse.client.schema.signature import Signature
 from rawsse.client.schema.types import MismatchError, schema_of
 from rawsse.errors import ConfigurationError, quote
@@ -130,7 +131,8 @@ class Tool(Generic[P, R]):
         if inspect.iscoroutinefunction(function):
             result = await function(**arguments)
         else:
-            result, error = await asyncio.to_thread(_outcome, function, arguments)
+            loop = asyncio.get_running_loop()
+            result, error = await loop.run_in_executor(Aside("rawsse-tool"), _outcome, function, arguments)
             if error is not None:
                 raise error
             if inspect.isawaitable(result):

@@ -8,6 +8,8 @@ import datetime
 import decimal
 import enum
 import pathlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -188,6 +190,28 @@ def test_a_plain_function_runs_in_a_thread_with_the_caller_s_context() -> None:
         return await who.run({})
 
     assert run(story()) == "me"
+
+
+def test_a_plain_function_that_hangs_does_not_hold_up_the_end_of_the_program() -> None:
+    program = """
+import asyncio, threading
+from rawsse import tool
+begun, never = threading.Event(), threading.Event()
+@tool
+def hang():
+    begun.set()
+    never.wait()
+async def main():
+    task = asyncio.create_task(hang.run({}))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    print(task.cancelled())
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
 def test_a_plain_function_may_return_something_to_await() -> None:
