@@ -13,14 +13,14 @@ A call whose input was cut is never run: a cut input is no JSON object, and look
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeGuard
 
 from rawsse.client.tools.tool import Tool, Toolbox
 from rawsse.errors import quote
 from rawsse.messages.content import Message, ToolUseBlock
 from rawsse.messages.lens import copied
 
-__all__ = ["Call", "Step", "assistant_turn", "closed_turn", "is_call", "plan_calls", "step_of"]
+__all__ = ["Step", "ToolCall", "assistant_turn", "closed_turn", "is_call", "plan_calls", "step_of"]
 
 Step: TypeAlias = Literal["run", "resume", "stop"]
 """What follows an answer: its tools are run; it is sent back as it is, and the model goes on with it; nothing."""
@@ -33,7 +33,7 @@ def step_of(stop_reason: str | None) -> Step:
     return _STEPS.get(str(stop_reason), "stop")
 
 
-class Call(NamedTuple):
+class ToolCall(NamedTuple):
     """One tool call of an answer. `id` is unique in it; where the model's own was not, it is one that is."""
 
     block: ToolUseBlock
@@ -56,33 +56,33 @@ class Call(NamedTuple):
         return {"type": "tool_result", "tool_use_id": self.id, "content": self.problem, "is_error": True}
 
 
-def is_call(block: object) -> bool:
+def is_call(block: object) -> TypeGuard[ToolUseBlock]:
     """The block is a call of a tool that runs at the caller's, not at Anthropic or at an MCP server."""
     return isinstance(block, ToolUseBlock) and block.get("type") == "tool_use"
 
 
-def plan_calls(message: Message, toolbox: Toolbox) -> list[Call]:
+def plan_calls(message: Message, toolbox: Toolbox) -> list[ToolCall]:
     """The calls of an answer, in its order: what runs each, or why it may not be run."""
-    calls: list[Call] = []
+    calls: list[ToolCall] = []
     for block in message.content:
         if is_call(block):
             calls.append(_plan(block, {call.id for call in calls}, toolbox))
     return calls
 
 
-def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox) -> Call:
+def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox) -> ToolCall:
     given, name = block.get("id"), block.get("name")
     call_id = given if isinstance(given, str) and given else "toolu_without_id"
     if call_id in taken or call_id != given:
         said = f"the id {quote(call_id)} has been used for another call of this answer" if call_id == given else "no id"
-        return Call(block, _free(call_id, taken), problem=f"This call was not run: {said}. Make it again.")
+        return ToolCall(block, _free(call_id, taken), problem=f"This call was not run: {said}. Make it again.")
     if not block.complete:
         said = f"its input is no whole JSON object: {quote(block.input_text)}"
-        return Call(block, call_id, problem=f"This call was not run: {said}. Make it again.")
+        return ToolCall(block, call_id, problem=f"This call was not run: {said}. Make it again.")
     if isinstance(name, str) and name in toolbox.names:
-        return Call(block, call_id, toolbox.functions.get(name))
+        return ToolCall(block, call_id, toolbox.functions.get(name))
     known = ", ".join(toolbox.names) or "none"
-    return Call(block, call_id, problem=f"There is no tool {quote(str(name))}. The tools are: {known}.")
+    return ToolCall(block, call_id, problem=f"There is no tool {quote(str(name))}. The tools are: {known}.")
 
 
 def _free(call_id: str, taken: set[str]) -> str:
@@ -95,7 +95,7 @@ def _free(call_id: str, taken: set[str]) -> str:
 # --- The answer in the next request --------------------------------------------------------------------------------
 
 
-def assistant_turn(message: Message, calls: Sequence[Call]) -> dict[str, Any]:
+def assistant_turn(message: Message, calls: Sequence[ToolCall]) -> dict[str, Any]:
     """An answer with its calls as the turn that goes before their results: each call in a form that the API takes.
 
     Of an input that is no JSON object the text is sent back, in an object of one field, as the documentation of fine-grained

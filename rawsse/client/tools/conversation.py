@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.calls import closed_turn, step_of
-from rawsse.client.tools.runner import Messages, ToolRunner
+from rawsse.client.tools.runner import HasStream, ToolRunner
 from rawsse.client.tools.tally import TotalUsage, add_up
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
@@ -54,7 +54,7 @@ class HasMessages(Protocol):
     """What a conversation needs of a client."""
 
     @property
-    def messages(self) -> Messages:
+    def messages(self) -> HasStream:
         """The calls of the Messages API."""
         ...
 

@@ -32,12 +32,12 @@ from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Block, Message, ToolUseBlock
 from rawsse.messages.lens import Lens
 
-__all__ = ["Messages", "ToolRunner"]
+__all__ = ["HasStream", "ToolRunner"]
 
 Item = TypeVar("Item", Message, MessageStream)
 
 
-class Messages(Protocol):
+class HasStream(Protocol):
     """What a runner needs of `client.messages`."""
 
     def stream(
@@ -61,7 +61,7 @@ class ToolRunner(Generic[Item]):
 
     def __init__(
         self,
-        api: Messages,
+        api: HasStream,
         *,
         model: str,
         max_tokens: int,

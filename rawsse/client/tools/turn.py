@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.calls import Call, is_call, plan_calls
+from rawsse.client.tools.calls import ToolCall, is_call, plan_calls
 from rawsse.client.tools.tool import Toolbox, run_tool
 from rawsse.messages.content import Message, ToolUseBlock
 from rawsse.messages.events import (
@@ -106,7 +106,7 @@ class Turn:
         held = list(self._held - self._tasks.keys())
         return [block for block in self._finished if block.get("id") in held]
 
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[ToolCall]:
         """All calls of the answer, as far as it has come."""
         message = self.snapshot
         return plan_calls(message, self._toolbox) if message is not None else []
@@ -128,7 +128,7 @@ class Turn:
             raise
         return [call.refusal() if call.tool is None else self._tasks[call.id].result() for call in calls]
 
-    def _start(self, call: Call) -> None:
+    def _start(self, call: ToolCall) -> None:
         assert call.tool is not None  # noqa: S101 - whoever starts a call has looked
         # The task knows the tool and the input, and not the turn.
         self._tasks[call.id] = asyncio.create_task(run_tool(call.tool, call.id, call.input))
