@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rawsse.client.call import Call
 from rawsse.client.events import BaseStream
@@ -22,7 +22,23 @@ from rawsse.messages.events import ContentBlockDelta, MessageStop, MessageStream
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import MAX_EVENT_BYTES
 
-__all__ = ["MessageStream"]
+__all__ = ["MessageStream", "Watcher"]
+
+
+class Watcher(Protocol):
+    """Follows what the reader of a stream asks for and gets, whichever way it is read: so tools start early."""
+
+    def asked(self) -> None:
+        """The reader asks for an event of the wire. In the event loop, as all of this."""
+        ...
+
+    def note(self, event: MessageStreamEvent) -> None:
+        """The reader gets it."""
+        ...
+
+    async def stop(self) -> None:
+        """The stream ends before its answer is whole: so must whatever goes on because of it."""
+        ...
 
 
 class MessageStream(BaseStream):
@@ -42,6 +58,7 @@ class MessageStream(BaseStream):
         super().__init__(call, new_builder, max_event_bytes=max_event_bytes)
         self._outputs: Outputs[Any] = outputs or Outputs()
         self._expanded: deque[MessageStreamEvent] = deque()
+        self._watcher: Watcher | None = None
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
@@ -64,6 +81,34 @@ class MessageStream(BaseStream):
                 raise StopAsyncIteration
             self._expanded.extend(self._expand(event))
         return self._expanded.popleft()
+
+    def _watch(self, watcher: Watcher) -> None:
+        """Tell it what the reader asks for and gets from now on."""
+        self._watcher = watcher
+
+    @property
+    def _is_watched(self) -> bool:
+        """Somebody follows what is read, in the event loop."""
+        return self._watcher is not None
+
+    async def _next(self) -> StreamEvent | None:
+        if self._watcher is None:
+            return await super()._next()
+        self._watcher.asked()
+        try:
+            event = await super()._next()
+        except BaseException:
+            await self._watcher.stop()
+            raise
+        if event is not None:
+            self._watcher.note(self._builder.expand(event)[0])
+        return event
+
+    async def close(self) -> None:
+        """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
+        await super().close()
+        if self._watcher is not None and self._ending is not None and self._ending.kind != "complete":
+            await self._watcher.stop()
 
     def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
         """The event as the caller gets it, and the derived one, if there is one."""

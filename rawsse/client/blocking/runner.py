@@ -100,7 +100,6 @@ class BlockingToolRunner(Generic[Item]):
             item = self._run(self._runner.__anext__)
         except StopAsyncIteration:
             raise StopIteration from None
-        # An open stream, or one that tells the turn what is read of it.
         return cast(Item, item if isinstance(item, Message) else self._blocking(item))
 
     def _blocking(self, stream: MessageStream) -> BlockingMessageStream:

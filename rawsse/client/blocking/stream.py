@@ -58,8 +58,8 @@ class _BlockingStream(Generic[E]):
 
     def __init__(self, portal: Callable[[], Portal], stream: EventStream | MessageStream) -> None:
         self._stream = stream
-        # Nothing in the loop follows what happens to the stream, as eager tools do: it may be read without the loop.
-        self._is_plain = isinstance(stream, MessageStream | EventStream)
+        # Nothing in the loop follows what is read, as eager tools do: it may be read without the loop.
+        self._is_plain = not (isinstance(stream, MessageStream) and stream._is_watched)
         self._get_portal = portal
         self._portal: Portal | None = None
         # A signal's handler that closes the stream may interrupt its own thread in here.

@@ -12,8 +12,8 @@ and after the answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.calls import ToolCall, is_call, plan_calls
@@ -24,7 +24,6 @@ from rawsse.messages.events import (
     ContentBlockStop,
     MessageDelta,
     MessageStreamEvent,
-    TextEvent,
 )
 from rawsse.messages.lens import object_at
 
@@ -34,22 +33,23 @@ __all__ = ["Turn"]
 class Turn:
     """An answer that comes, and the tasks of its tools.
 
-    `stream` is to be read instead of the stream that was given. With `eagerly` a call starts as soon as the model has moved
-    on from it (the next block begins, or the answer stops for its tools) and the reader asks for the next event. Its own end
-    does not suffice: an answer that is cut or refused may end its last call, too.
+    With `eagerly` it watches the stream: a call starts as soon as the model has moved on from it (the next block begins, or the
+    answer stops for its tools) and the reader asks for the next event. Its own end does not suffice: an answer that is cut or
+    refused may end its last call, too.
     """
 
     def __init__(self, stream: MessageStream, toolbox: Toolbox, *, eagerly: bool = False) -> None:
-        self._inner = stream
+        self.stream = stream
         self._toolbox = toolbox
         self._is_eager = eagerly
-        self.stream = cast(MessageStream, _WatchedStream(stream, self)) if eagerly else stream
         self._tasks: dict[str, asyncio.Task[dict[str, Any]]] = {}  # by the id of the call
         self._held: set[str] = set()
         self._finished: list[ToolUseBlock] = []
         self._last: ToolUseBlock | None = None  # finished, and the model has not moved on from it
         self._ready: ToolUseBlock | None = None  # the model has moved on; it starts when the reader asks for more
         self._may_start = eagerly
+        if eagerly:
+            stream._watch(self)
 
     # The answer ----------------------------------------------------------------------------------------------------
 
@@ -57,18 +57,27 @@ class Turn:
     def snapshot(self) -> Message | None:
         """The message so far; None if it has not begun."""
         try:
-            return self._inner.current_message_snapshot
+            return self.stream.current_message_snapshot
         except RuntimeError:
             return None
 
     @property
     def is_whole(self) -> bool:
         """The answer has come to its end."""
-        return self._inner.ending is not None and self._inner.ending.kind == "complete"
+        return self.stream.ending is not None and self.stream.ending.kind == "complete"
 
     async def message(self) -> Message:
         """The whole message; the rest of it is read. Raises `APIError` if there is none."""
         return await self.stream.get_final_message()
+
+    def asked(self) -> None:
+        """The reader asks for the next event: what is ready starts."""
+        block, self._ready = self._ready, None
+        if block is None or not self._may_start:
+            return
+        for call in self.calls():
+            if call.block.raw is block.raw and call.tool is not None and call.id not in self._held:
+                self._start(call)
 
     def note(self, event: MessageStreamEvent) -> None:
         """The reader gets this event."""
@@ -83,15 +92,6 @@ class Turn:
                 self._ready, self._last = self._last, None
             case MessageDelta() if object_at(event.raw, "delta").get("stop_reason") == "tool_use":
                 self._ready, self._last = self._last, None
-
-    def start_what_is_ready(self) -> None:
-        """The reader asks for the next event."""
-        block, self._ready = self._ready, None
-        if block is None or not self._may_start:
-            return
-        for call in self.calls():
-            if call.block.raw is block.raw and call.tool is not None and call.id not in self._held:
-                self._start(call)
 
     # Calls ---------------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,11 @@ class Turn:
 
     async def close(self) -> None:
         """End the stream, and cancel the tools that run."""
-        await self._inner.close()
+        await self.stream.close()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Cancel the tools that run."""
         await _end(self._tasks.values())
 
 
@@ -149,61 +153,3 @@ async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # looked at, so that nobody reports it as lost
-
-
-class _WatchedStream:
-    """A `MessageStream` whose turn is told what its reader gets. What it has not itself, the stream has."""
-
-    def __init__(self, stream: MessageStream, turn: Turn) -> None:
-        self._stream = stream
-        self._turn = turn
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
-        return self
-
-    async def __anext__(self) -> MessageStreamEvent:
-        self._turn.start_what_is_ready()
-        try:
-            event = await self._stream.__anext__()
-        except StopAsyncIteration:
-            raise
-        except BaseException:
-            await self._turn.close()
-            raise
-        self._turn.note(event)
-        return event
-
-    @property
-    def text_stream(self) -> AsyncIterator[str]:
-        return _WatchedText(self)
-
-    async def until_done(self) -> None:
-        async for _ in self:
-            pass
-
-    async def get_final_message(self) -> Message:
-        await self.until_done()
-        return await self._stream.get_final_message()
-
-    async def get_final_text(self) -> str:
-        await self.until_done()
-        return await self._stream.get_final_text()
-
-    async def close(self) -> None:
-        await self._turn.close()
-
-    aclose = close
-
-
-class _WatchedText(AsyncIterator[str]):
-    def __init__(self, stream: _WatchedStream) -> None:
-        self._stream = stream
-
-    async def __anext__(self) -> str:
-        async for event in self._stream:
-            if isinstance(event, TextEvent):
-                return event.text
-        raise StopAsyncIteration

@@ -338,11 +338,57 @@ def test_before_its_answer_begins_a_turn_has_no_calls() -> None:
     assert run(story()) == (None, [], False)
 
 
-def test_the_watched_stream_has_what_a_stream_has() -> None:
+def test_a_stream_that_is_watched_is_read_like_any_other() -> None:
     async def story() -> tuple[Any, ...]:
         turn = await turn_of(calling(("meet", "{}"), text="Let me see."), eagerly=True)
-        texts = [text async for text in turn.stream.text_stream]
+        assert type(turn.stream) is MessageStream
+        async with turn.stream as stream:
+            texts = [text async for text in stream.text_stream]
         text = await turn.stream.get_final_text()
         return texts, text, turn.stream.request_id, turn.stream.ending is not None
 
     assert run(story()) == (["Let me see."], "Let me see.", "req_1", True)
+
+
+@pytest.mark.parametrize("way", ["events", "text", "until_done"])
+def test_eager_tools_start_whichever_way_the_answer_is_read(way: str) -> None:
+    async def story() -> list[str]:
+        slow = Slow()
+        turn = await turn_of(THREE, tool(slow.meet), eagerly=True)
+        if way == "events":
+            assert [event.type async for event in turn.stream][-1] == "message_stop"
+        elif way == "text":
+            assert [text async for text in turn.stream.text_stream] == []
+        else:
+            await turn.stream.until_done()
+        await slow.has_begun.wait()
+        begun = list(slow.log)
+        await turn.close()
+        return begun
+
+    assert run(story()) == ["0 began", "1 began", "2 began"]
+
+
+def test_to_leave_the_block_of_a_whole_answer_ends_no_tool() -> None:
+    async def story() -> list[Any]:
+        meeting = Meeting(3)
+        turn = await turn_of(THREE, tool(meeting.meet), eagerly=True)
+        async with turn.stream as stream:
+            await stream.get_final_message()
+        return [result["content"] for result in await turn.results()]
+
+    assert run(story()) == ["0 met", "1 met", "2 met"]
+
+
+def test_to_close_the_stream_before_its_end_ends_its_tools() -> None:
+    async def story() -> list[str]:
+        slow = Slow()
+        turn = await turn_of(body(*THREE[:-2]), tool(slow.meet), eagerly=True)
+        async with turn.stream as stream:
+            async for _ in stream:
+                if slow.has_begun.is_set():
+                    break
+                await ticks(2)
+        return slow.log
+
+    assert run(story()) == ["0 began", "0 ended"]
