@@ -26,10 +26,20 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.calls import closed_turn, step_of
+from rawsse.client.tools.history import (
+    CUT_NOTE,
+    ConversationTurn,
+    TurnState,
+    history_of,
+    loaded_turn,
+    loaded_usage,
+    saved_turn,
+    saved_usage,
+)
 from rawsse.client.tools.runner import HasStream, ToolRunner
 from rawsse.client.tools.tally import TotalUsage, add_up
 from rawsse.errors import APIStatusError, ConfigurationError
@@ -37,12 +47,8 @@ from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
 from rawsse.messages.lens import Lens, parse_json
 
-__all__ = ["CUT_NOTE", "Conversation", "ConversationTurn", "Reply", "history_of"]
+__all__ = ["Conversation", "Reply"]
 
-CUT_NOTE = "[Your answer above was cut off before its end.]"
-"""What stands before the question that follows a cut answer, so that the model does not take the answer for a whole one."""
-
-TurnState: TypeAlias = Literal["answered", "cut", "refused"]
 Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 
 _VERSION = 1
@@ -57,59 +63,6 @@ class HasMessages(Protocol):
     def messages(self) -> HasStream:
         """The calls of the Messages API."""
         ...
-
-
-# --- The history ---------------------------------------------------------------------------------------------------
-
-
-class ConversationTurn(NamedTuple):
-    """A question, and what came of it: `messages` is the answer, and between calls of tools and answers also the results.
-
-    `stopped_by` is the stop reason, "max_turns", or the error. `usage.exact` is False if the answer was cut.
-    """
-
-    question: str | list[dict[str, Any]]
-    messages: list[dict[str, Any]]
-    state: TurnState
-    stopped_by: str
-    usage: TotalUsage
-
-
-def history_of(
-    turns: Iterable[ConversationTurn], *, before: Iterable[Mapping[str, Any]] = (), cut_note: str = CUT_NOTE
-) -> list[dict[str, Any]]:
-    """The messages of these turns, as a request takes them: what was refused is left out, and no question is lost."""
-    history: list[dict[str, Any]] = []
-    for message in before:
-        _append(history, dict(message))
-    was_cut = False
-    for turn in turns:
-        if turn.state == "refused":
-            continue
-        _append(history, _question(history, turn.question, cut_note if was_cut else ""))
-        for message in turn.messages:
-            _append(history, message)
-        was_cut = turn.state == "cut"
-    return history
-
-
-def _question(history: Sequence[Mapping[str, Any]], content: Any, note: str) -> dict[str, Any]:
-    if note and history and history[-1]["role"] == "assistant":
-        content = [{"type": "text", "text": note}, *_blocks(content)]
-    return {"role": "user", "content": content}
-
-
-def _append(history: list[dict[str, Any]], message: dict[str, Any]) -> None:
-    """Add a message; a user's turn after a user's turn joins it. Results of tools then still come first."""
-    last = history[-1] if history else None
-    if last is not None and last["role"] == message["role"] == "user":
-        history[-1] = {"role": "user", "content": [*_blocks(last["content"]), *_blocks(message["content"])]}
-    else:
-        history.append(message)
-
-
-def _blocks(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 # --- The conversation ----------------------------------------------------------------------------------------------
@@ -136,6 +89,7 @@ class Conversation:
         **fields: Any,
     ) -> None:
         told = {} if system is None else {"system": system}
+        _check_kind(client)
         self._client = client
         self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **told, **fields}
         self._tools = list(tools or ())
@@ -234,8 +188,8 @@ class Conversation:
             "max_turns": self._max_turns,
             "cut_note": self._cut_note,
             "messages": self._before,
-            "turns": [_saved_turn(turn) for turn in self._turns],
-            "replaced": [_saved_usage(usage) for usage in self._replaced],
+            "turns": [saved_turn(turn) for turn in self._turns],
+            "replaced": [saved_usage(usage) for usage in self._replaced],
         }
         try:
             return json.dumps(saved, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain)
@@ -248,18 +202,29 @@ class Conversation:
 
         Raises `ConfigurationError` if the text is none.
         """
+        _check_kind(client)
         try:
             saved = parse_json(text)
             if saved["rawsse_conversation"] != _VERSION:
                 raise ValueError(f"it has version {saved['rawsse_conversation']!r}, not {_VERSION}")
             options = {name: saved[name] for name in ("max_turns", "cut_note", "messages")}
             made = cls(client, tools=tools, **{**options, **saved["fields"], **fields})
-            made._turns = [_loaded_turn(turn) for turn in saved["turns"]]
-            made._replaced = [_loaded_usage(usage) for usage in saved["replaced"]]
+            made._turns = [loaded_turn(turn) for turn in saved["turns"]]
+            made._replaced = [loaded_usage(usage) for usage in saved["replaced"]]
             made._history(made._turns)
         except (KeyError, TypeError, ValueError, RecursionError) as exc:
             raise ConfigurationError(f"this is no saved conversation: {type(exc).__name__}: {exc}") from None
         return made
+
+
+def _check_kind(client: object) -> None:
+    """Raises `ConfigurationError` for a client whose calls block, and for what is no client."""
+    kind = type(client)
+    if hasattr(kind, "__enter__") and not hasattr(kind, "__aenter__"):
+        advice = "for one without async use client.conversation(…)"
+        raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {kind.__name__}; {advice}")
+    if not hasattr(getattr(client, "messages", None), "stream"):
+        raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {kind.__name__}")
 
 
 def _own(question: Question) -> Any:
@@ -279,28 +244,6 @@ def _plain(value: object) -> object:
     if isinstance(value, Lens):
         return value.raw
     raise TypeError(f"a value of type {type(value).__name__} is no JSON value")
-
-
-def _saved_usage(usage: TotalUsage) -> dict[str, Any]:
-    turns = [_saved_usage(turn) for turn in usage.turns]
-    return {"counts": usage.raw, "exact": usage.exact, "turns": turns}
-
-
-def _loaded_usage(saved: Mapping[str, Any]) -> TotalUsage:
-    turns = [_loaded_usage(turn) for turn in saved["turns"]]
-    return TotalUsage(dict(saved["counts"]), exact=bool(saved["exact"]), turns=turns)
-
-
-def _saved_turn(turn: ConversationTurn) -> dict[str, Any]:
-    names = ("question", "messages", "state", "stopped_by")
-    return {**{name: getattr(turn, name) for name in names}, "usage": _saved_usage(turn.usage)}
-
-
-def _loaded_turn(saved: Mapping[str, Any]) -> ConversationTurn:
-    if saved["state"] not in ("answered", "cut", "refused"):
-        raise ValueError(f"a turn has the state {saved['state']!r}")
-    usage = _loaded_usage(saved["usage"])
-    return ConversationTurn(saved["question"], saved["messages"], saved["state"], saved["stopped_by"], usage)
 
 
 # --- One reply -----------------------------------------------------------------------------------------------------

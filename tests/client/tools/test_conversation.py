@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from support.streams import STOP, block, end, start, text_delta
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.net import FakeStream
-from rawsse.client.tools.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply, history_of
+from rawsse.client.tools.conversation import Conversation, Reply
+from rawsse.client.tools.history import CUT_NOTE
 from rawsse.client.tools.tally import add_up
 from rawsse.client.tools.tool import tool
 from rawsse.errors import (
@@ -471,6 +473,29 @@ def test_a_retry_belongs_to_the_last_question() -> None:
         run(run(story()).__aenter__())
 
 
+class Blocking:
+    def __enter__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("client", "text"),
+    [
+        (
+            Blocking(),
+            "a Conversation needs an AsyncClient, not a Blocking; for one without async use client.conversation(…)",
+        ),
+        ("sk-ant-1", "a Conversation needs an AsyncClient, not a str"),
+        (None, "a Conversation needs an AsyncClient, not a NoneType"),
+    ],
+    ids=["blocking", "str", "None"],
+)
+def test_a_client_of_the_wrong_kind_is_told_at_once(client: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        Conversation(client, model="m", max_tokens=9)
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+        Conversation.from_json(client, talk()[0].to_json())
+
+
 # --- Usage ---------------------------------------------------------------------------------------------------------
 
 
@@ -565,21 +590,3 @@ def test_a_saved_turn_must_have_a_state() -> None:
     text = conversation.to_json().replace('"answered"', '"dreamt"')
     with pytest.raises(ConfigurationError, match="a turn has the state 'dreamt'"):
         Conversation.from_json(script, text)
-
-
-# --- The history by itself -----------------------------------------------------------------------------------------
-
-
-def test_a_history_is_made_of_turns() -> None:
-    turns = [
-        ConversationTurn("one", [assistant("x")], "cut", "", NOTHING),
-        ConversationTurn("no", [], "refused", "", NOTHING),
-        ConversationTurn("two", [], "cut", "", NOTHING),
-        ConversationTurn("three", [assistant("y")], "answered", "", NOTHING),
-    ]
-    assert history_of(turns, before=[user("zero")], cut_note="!") == [
-        user("zero", "one"),
-        assistant("x"),
-        user("!", "two", "three"),
-        assistant("y"),
-    ]

@@ -1,0 +1,87 @@
+"""rawsse.client.tools.history: turns as the messages of a request, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rawsse.client.tools.history import (
+    CUT_NOTE,
+    ConversationTurn,
+    TurnState,
+    history_of,
+    loaded_turn,
+    loaded_usage,
+    saved_turn,
+)
+from rawsse.client.tools.tally import TotalUsage, add_up
+
+NOTHING = add_up([])
+
+
+def user(*texts: str) -> dict[str, Any]:
+    content: Any = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
+    return {"role": "user", "content": content}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def turn(question: str, *answers: str, state: TurnState = "answered") -> ConversationTurn:
+    return ConversationTurn(question, [assistant(text) for text in answers], state, "", NOTHING)
+
+
+def test_questions_and_answers_take_turns() -> None:
+    assert history_of([turn("one", "x"), turn("two", "y")]) == [
+        user("one"),
+        assistant("x"),
+        user("two"),
+        assistant("y"),
+    ]
+
+
+def test_the_question_after_a_cut_answer_begins_with_a_note() -> None:
+    assert history_of([turn("one", "x", state="cut"), turn("two")])[2:] == [user(CUT_NOTE, "two")]
+
+
+def test_what_was_refused_is_left_out_and_a_question_without_answer_is_joined() -> None:
+    turns = [
+        turn("one", "x", state="cut"),
+        turn("no", state="refused"),
+        turn("two", state="cut"),
+        turn("three", "y"),
+    ]
+    assert history_of(turns, before=[user("zero")], cut_note="!") == [
+        user("zero", "one"),
+        assistant("x"),
+        user("!", "two", "three"),
+        assistant("y"),
+    ]
+
+
+def test_the_turns_are_not_changed_by_what_is_made_of_them() -> None:
+    turns = [turn("one", state="cut"), turn("two")]
+    history_of(turns)
+    assert turns == [turn("one", state="cut"), turn("two")]
+
+
+def test_a_saved_turn_is_loaded_as_it_was() -> None:
+    usage = add_up([TotalUsage({"input_tokens": 3, "output_tokens": 4}, exact=False)])
+    given = ConversationTurn("one", [assistant("x")], "cut", "StreamTruncatedError: gone", usage)
+    loaded = loaded_turn(json.loads(json.dumps(saved_turn(given))))
+    assert loaded[:4] == given[:4]
+    assert (loaded.usage.raw, loaded.usage.exact) == ({"input_tokens": 3, "output_tokens": 4}, False)
+    assert [part.raw for part in loaded.usage.turns] == [{"input_tokens": 3, "output_tokens": 4}]
+
+
+def test_a_state_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^a turn has the state 'lost'$"):
+        loaded_turn({**saved_turn(turn("one")), "state": "lost"})
+
+
+def test_usage_that_is_none_is_refused() -> None:
+    with pytest.raises(KeyError, match=r"^'turns'$"):
+        loaded_usage({})
