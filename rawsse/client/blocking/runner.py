@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from rawsse.client.blocking.access import Access
+from rawsse.client.blocking.portal import Portal
 from rawsse.client.blocking.stream import BlockingMessageStream
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
@@ -36,9 +37,10 @@ class BlockingToolRunner(Generic[Item]):
     It is for one thread at a time. Ctrl-C ends the turn under way; the history is then as it was before it.
     """
 
-    def __init__(self, access: Access, runner: ToolRunner[Any]) -> None:
+    def __init__(self, access: Access, runner: ToolRunner[Any], portal: Portal | None = None) -> None:
         self._access = access
         self._runner = runner
+        self._portal = portal  # that of the process in which it begins
         self._current: BlockingMessageStream | None = None
 
     # What is known -------------------------------------------------------------------------------------------------
@@ -127,12 +129,18 @@ class BlockingToolRunner(Generic[Item]):
         self.close()
 
     def close(self) -> None:
-        """End the loop: the answer under way is dropped, and tools that run are cancelled."""
-        if not self._access.engine.is_closed:  # else it has ended with the client
+        """End the loop: the answer under way is dropped, and tools that run are cancelled.
+
+        In a forked child it does nothing: the connection is the parent's.
+        """
+        is_foreign = self._portal is not None and self._portal.is_foreign
+        if not is_foreign and not self._access.engine.is_closed:  # else it has ended with the client
             self._run(self._runner.close)
 
     def _run(self, make: Callable[[], Awaitable[T]]) -> T:
-        return self._access.run(make)
+        self._access.engine.check()
+        self._portal = self._portal or self._access.engine.portal()
+        return self._portal.call(make)
 
     # Changing its course -------------------------------------------------------------------------------------------
 

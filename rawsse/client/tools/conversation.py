@@ -47,9 +47,10 @@ from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
 from rawsse.messages.lens import Lens, parse_json
 
-__all__ = ["Conversation", "Reply"]
+__all__ = ["Conversation", "Question", "Reply"]
 
 Question: TypeAlias = str | Sequence[Mapping[str, Any]]
+"""A text, or content blocks."""
 
 _VERSION = 1
 # Of the arguments of a call, those that say how it is made, and not what is asked. Header fields may hold keys.

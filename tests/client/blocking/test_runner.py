@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -181,3 +182,22 @@ def test_a_runner_that_is_closed_is_over(client: Client) -> None:
     assert list(runner) == []
     client.close()
     runner.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_the_parent_s_turn_alone() -> None:
+    waiting = FakeStream([answer(CALL[:3]).removesuffix(b"0\r\n\r\n")], end=None)
+    with Client(api_key=KEY, base_url="http://api.example", connect=Connections(waiting), max_retries=0) as client:
+        runner = client.messages.tool_runner(**ASK, tools=[weather])
+        assert next(runner.text_stream) == "Let me see."
+        if not (child := os.fork()):
+            code = 1
+            try:
+                runner.close()
+                code = 2 if waiting.is_aborted else 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        runner.close()
+    assert waiting.is_aborted
