@@ -62,7 +62,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:  # for the type of two attributes only; nothing below this room is imported when rawsse runs
+if TYPE_CHECKING:  # for the types of attributes only; nothing below this room is imported when rawsse runs
+    from rawsse.client.ratelimits import RateLimits
+    from rawsse.http1 import Response
     from rawsse.messages.content import Message
     from rawsse.messages.ending import Ending
 
@@ -169,6 +171,8 @@ class APIError(RawsseError):
     """The `request-id` response header: what Anthropic's support asks for."""
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
+    response: Response | None = None
+    """The response's head, if one came: `status_code`, `headers`."""
     ending: Ending | None = None
     """The stream's one ending, as the relay logs it and the browser gets it."""
     retries_taken: int = 0
@@ -191,6 +195,9 @@ class APIStatusError(APIError):
     looks at the status, or at the class, works the same for both.
     """
 
+    rate_limits: RateLimits | None = None
+    """What the header fields say of the rate limits."""
+
     def __init__(
         self,
         message: str,
@@ -209,6 +216,10 @@ class APIStatusError(APIError):
         self.headers: Mapping[str, str] = headers or {}
         self.request_id = request_id
         self.in_stream = in_stream
+        # The server knows best. But what it wrote before an answer that failed later is no word on that failure.
+        wish = {name.lower(): value for name, value in self.headers.items()}.get("x-should-retry")
+        if wish == "false" or (wish == "true" and not in_stream):
+            self.may_heal = wish == "true"
 
     @property
     def workspace_id(self) -> str | None:

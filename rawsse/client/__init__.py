@@ -5,10 +5,10 @@ Read in this order:
     aside.py     functions that block, in threads that nobody waits for
     network/     connections: the five clocks, routes and proxies, TCP and TLS, the pool
     observe.py   what somebody who watches exchanges is told
-    exchange.py  one request and its response, with its clocks
     retry.py     which failure may be tried again, and when
-    call.py      a request, tried until an answer begins
     ratelimits.py  how much may still be asked, as the header fields say
+    exchange.py  one request and its response, with its clocks
+    call.py      a request, tried until an answer begins
     schema/      Python types and functions as JSON Schema
     events.py    the events of an answer, over as many attempts as it takes; the one ending
     parse.py     a type as the format of an answer; its text as a value of that type

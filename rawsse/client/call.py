@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -32,13 +33,15 @@ from rawsse.http1 import Response
 
 __all__ = ["Call"]
 
+logger = logging.getLogger("rawsse.client")
+
 
 class Call:
     """A request, and its attempts. `exchange` is the attempt under way, or the last one."""
 
     def __init__(
         self,
-        acquire: Callable[[bool], Awaitable[Connection]],
+        acquire: Callable[[bool, Callable[[bool], None]], Awaitable[Connection]],
         request: RequestData,
         timeouts: Timeouts,
         policy: RetryPolicy,
@@ -49,7 +52,8 @@ class Call:
         max_json_bytes: int = MAX_JSON_BYTES,
         observer: Observer | None = None,
     ) -> None:
-        """`acquire(fresh)` gives a connection, a new one if `fresh`. `now` is POSIX time, `chance` a number in [0, 1)."""
+        """`acquire(fresh, note_line)` gives a connection, a new one if `fresh`; see `Pool.acquire`. `now` is POSIX time,
+        `chance` a number in [0, 1)."""
         self.timing = Timing()
         self.retries_taken = 0
         self._acquire = acquire
@@ -107,6 +111,7 @@ class Call:
         if delay is None or self.timing.elapsed() + delay >= (self._timeouts.total or math.inf):
             raise _with_the_wait(error, self._policy.max_retry_after) from error.__cause__
         self.exchange.close(error)
+        logger.info("%s; request %s", decision.reason, error.request_id)
         try:
             await self._waiter.wait(lambda: asyncio.sleep(delay), math.inf)
         except Interrupted:
@@ -123,6 +128,13 @@ class Call:
         self._waiter.interrupt()
         self.exchange.close(error)
 
+    def end(self) -> None:
+        """`close`, from any event loop."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            self.close()
+        else:
+            self.abandon()
+
     def abandon(self) -> None:
         """`close`, from any thread: the garbage collector's may be another than the event loop's."""
         if self._loop is not None:
@@ -136,6 +148,7 @@ class Call:
         except APIError:
             if not self.exchange.died_unheard or self._is_closed:
                 raise
+        logger.info("a connection that was kept turned out to be dead; the request goes out once more on a new one")
         self._renew(fresh=True)
         return await self.exchange.open()
 

@@ -18,13 +18,14 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rawsse.client.call import Call
 from rawsse.client.exchange import MAX_JSON_BYTES
-from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.clocks import NOT_GIVEN, NotGiven, Timeouts
 from rawsse.client.network.net import Connect, connect
-from rawsse.client.network.pool import Pool, PoolLimits
+from rawsse.client.network.pool import PoolLimits
+from rawsse.client.network.pools import Pools
 from rawsse.client.network.route import Proxies, Proxy
 from rawsse.client.network.tls import TLSContext
 from rawsse.client.observe import Observer
@@ -32,7 +33,7 @@ from rawsse.client.page import Query
 from rawsse.client.request import Endpoint, credential, lower_names, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, quote
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.message import MAX_MESSAGE_BYTES, MessageBuilder
 from rawsse.sse import MAX_EVENT_BYTES
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = ["AsyncClient"]
+
+T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
@@ -62,8 +65,8 @@ class AsyncClient:
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
     How long, how often: `timeouts` are the five clocks; `timeout`, as the official SDK has it, is one number of seconds for
-    the silences among them (`Timeouts.of`). `max_retries` is how often a failure that may heal is tried again before content
-    came; `retry_policy` has the waits as well.
+    the silences among them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal
+    is tried again before content came; `retry_policy` has the waits as well.
 
     The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
     `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
@@ -86,7 +89,7 @@ class AsyncClient:
         auth_token: str | None = None,
         base_url: str | None = None,
         timeouts: Timeouts | None = None,
-        timeout: float | Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
         max_retries: int | None = None,
         retry_policy: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
@@ -113,12 +116,14 @@ class AsyncClient:
         self._options = _Options(
             endpoint=Endpoint.of(base_url, credential(api_key, auth_token), headers),
             timeouts=_timeouts(timeouts, timeout) or Timeouts(),
-            policy=_policy(retry_policy or RetryPolicy(), max_retries),
+            policy=_policy(_typed("retry_policy", retry_policy, RetryPolicy) or RetryPolicy(), max_retries),
             strict=strict,
         )
         self._proxies = _proxies(proxy, trust_env=trust_env)
         tls = TLSContext(ssl_context, trust_env=trust_env)
-        self._pool = Pool(connect, tls, limits or PoolLimits(), max_head_bytes=max_head_bytes)
+        self._pools = Pools(
+            connect, tls, _typed("limits", limits, PoolLimits) or PoolLimits(), max_head_bytes=max_head_bytes
+        )
         self._recorder = recorder
         self._now = now
         self._chance = chance
@@ -146,7 +151,7 @@ class AsyncClient:
     @property
     def is_closed(self) -> bool:
         """`aclose()` was called."""
-        return self._pool.is_closed
+        return self._pools.is_closed
 
     def __repr__(self) -> str:
         key = "with a key" if self.has_credential else "without a key"
@@ -164,8 +169,8 @@ class AsyncClient:
     async def aclose(self) -> None:
         """End every stream that is open, and drop every connection. No further calls."""
         for call in list(self._calls):
-            call.close()
-        self._pool.close()
+            call.end()
+        self._pools.close()
         if self._recorder is not None:
             await self._recorder.flush()
 
@@ -180,7 +185,7 @@ class AsyncClient:
         auth_token: str | None = None,
         base_url: str | None = None,
         timeouts: Timeouts | None = None,
-        timeout: float | Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
         max_retries: int | None = None,
         retry_policy: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
@@ -200,7 +205,7 @@ class AsyncClient:
                 {**old.endpoint.headers, **lower_names(default_headers or {})},
             ),
             timeouts=_timeouts(timeouts, timeout) or old.timeouts,
-            policy=_policy(retry_policy or old.policy, max_retries),
+            policy=_policy(_typed("retry_policy", retry_policy, RetryPolicy) or old.policy, max_retries),
             strict=old.strict if strict is None else strict,
         )
         other._add_resources()
@@ -217,7 +222,7 @@ class AsyncClient:
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
-        timeout: float | Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
         max_retries: int | None = None,
     ) -> Call:
         """A call of any path of the API: `call.open()`, then `call.exchange.read()`; or `call.read_object()` for one JSON
@@ -228,13 +233,13 @@ class AsyncClient:
         route = self._proxies.route_to(options.endpoint.origin)
         request = options.endpoint.request(method, path, route=route, body=body, headers=headers, query=query)
         call = Call(
-            lambda fresh: self._pool.acquire(route, fresh=fresh),
+            lambda fresh, note_line: self._pools.here().acquire(route, fresh=fresh, note_line=note_line),
             request,
             _timeouts(timeouts, timeout) or options.timeouts,
             _policy(options.policy, max_retries),
             now=self._now,
             chance=self._chance,
-            why_waiting=lambda: self._pool.shortage or route.through.strip(),
+            why_waiting=lambda: self._pools.here().shortage or route.through.strip(),
             max_json_bytes=self._max_json_bytes,
             observer=self._recorder,
         )
@@ -247,12 +252,18 @@ class AsyncClient:
         return MessageBuilder(strict=is_strict, max_message_bytes=self._max_message_bytes)
 
 
-def _timeouts(timeouts: Timeouts | None, timeout: float | Timeouts | None) -> Timeouts | None:
-    if timeouts is not None and timeout is not None:
+def _timeouts(timeouts: Timeouts | None, timeout: float | Timeouts | NotGiven | None) -> Timeouts | None:
+    if timeouts is not None and not isinstance(timeout, NotGiven):
         raise ConfigurationError("give timeouts or timeout, not both")
-    if isinstance(timeout, Timeouts):
-        return timeout
-    return timeouts if timeout is None else Timeouts.of(timeout)
+    if isinstance(timeout, NotGiven):
+        return _typed("timeouts", timeouts, Timeouts)
+    return timeout if isinstance(timeout, Timeouts) else Timeouts.of(timeout)
+
+
+def _typed(name: str, value: T, wanted: type) -> T:
+    if value is not None and not isinstance(value, wanted):
+        raise ConfigurationError(f"{name} must be {wanted.__name__}, not {quote(repr(value))}")
+    return value
 
 
 def _proxies(proxy: str | Proxy | None, *, trust_env: bool) -> Proxies:

@@ -365,6 +365,7 @@ class BaseStream:
         error.bytes_received = exchange.bytes_received
         error.retries_taken = self.retries_taken
         error.request_id = error.request_id or self.request_id
+        error.response = error.response or self._response
         error.partial = self._builder.message
         if error.partial is not None:
             error.partial.request_id = error.request_id

@@ -29,6 +29,7 @@ from rawsse.client.network.pool import Connection
 from rawsse.client.network.route import Route
 from rawsse.client.network.tunnel import refusal
 from rawsse.client.observe import ExchangeObserver, Observer, Unobserved
+from rawsse.client.ratelimits import RateLimits
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -50,7 +51,7 @@ from rawsse.errors import (
 )
 from rawsse.http1 import ContentDecoder, Data, EndOfMessage, Response
 
-__all__ = ["MAX_JSON_BYTES", "WRITE_BYTES", "Exchange", "RequestData", "Timing"]
+__all__ = ["MAX_JSON_BYTES", "REFUSAL_SECONDS", "WRITE_BYTES", "Acquire", "Exchange", "RequestData", "Timing"]
 
 MAX_JSON_BYTES = 8 * 1024 * 1024
 """How much of an answer that is no stream is read: an error, a count of tokens. Both have a few hundred bytes."""
@@ -58,6 +59,12 @@ MAX_JSON_BYTES = 8 * 1024 * 1024
 WRITE_BYTES = 256 * 1024
 """How much of a request is written at a time, each piece with the `head` clock afresh: 32 MB of documents may take minutes on
 a slow line, and that is no reason to give up while they flow."""
+
+REFUSAL_SECONDS = 5.0
+"""How long the body of an error answer is waited for: one that drips shall not hide its status. It has a few hundred bytes."""
+
+Acquire = Callable[[Callable[[bool], None]], Awaitable[Connection]]
+"""What gives a connection. It is given what to call when the call must stand in line, and when it is its turn."""
 
 T = TypeVar("T")
 
@@ -129,7 +136,7 @@ class _Alarm(NamedTuple):
 # Each clock: its name in `Timeouts`, and what is said when it has run out.
 _CLOCKS: Mapping[type[APITimeoutError], tuple[str, str]] = {
     ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}{why}"),
-    HeadTimeoutError: ("head", "no response head within {seconds} of the request"),
+    HeadTimeoutError: ("head", "no response head within {seconds} of the request{through}"),
     SilenceTimeoutError: ("silence", "not a single byte came for {seconds}, not even a ping"),
     ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds}"),
     TotalTimeoutError: ("total", "the whole call took longer than {seconds}"),
@@ -141,7 +148,7 @@ class Exchange:
 
     def __init__(
         self,
-        acquire: Callable[[], Awaitable[Connection]],
+        acquire: Acquire,
         request: RequestData,
         timeouts: Timeouts,
         *,
@@ -151,9 +158,10 @@ class Exchange:
         observer: Observer | None = None,
         is_raw: bool = False,
     ) -> None:
-        """`timing` has the beginning of the call, from which `timeouts.total` counts. `why_waiting` says in words, if it
-        can, why a connection did not come. `is_raw` is for whoever passes the response on: every status is an answer, and
-        content codings are not undone."""
+        """`acquire` is told what to call when the call must wait for a connection to be free, and when it need not: see
+        `Pool.acquire`. `timing` has the beginning of the call, from which `timeouts.total` counts. `why_waiting` says in words,
+        if it can, why a connection did not come. `is_raw` is for whoever passes the response on: every status is an answer,
+        and content codings are not undone."""
         self.request = request
         self.response: Response | None = None
         self.phase: Phase = "connect"
@@ -170,6 +178,10 @@ class Exchange:
         self._timeouts = timeouts
         self._why_waiting = why_waiting
         self._connection: Connection | None = None
+        self._connecting = _Alarm(math.inf, ConnectTimeoutError)  # of the stage of connecting that is under way
+        self._is_in_line = False
+        self._through = ""  # the proxy, in words
+        self._give_up_at = math.inf  # on a refusal's body
         self._is_unheard = True
         self._waiter = Waiter()
         self._decoder: ContentDecoder | None = None
@@ -194,7 +206,8 @@ class Exchange:
             self._watch = self._observer.begin(self.request)
 
         # Connecting...
-        connection = await self._wait(self._acquire_unless_closed, self._alarm(ConnectTimeoutError))
+        self._connecting = self._alarm(ConnectTimeoutError)
+        connection = await self._wait(self._acquire_unless_closed, self._connecting)
         self.timing.connected = self.timing.elapsed()
         self.timing.is_reused = connection.is_reused
 
@@ -260,11 +273,17 @@ class Exchange:
         body = await self._read_refusal(response)
         if response.status == 407 and route.proxy is not None:  # a proxy that was to pass the request on
             return refusal(route.proxy, route.origin, response.status, response.headers)
-        return status_error(response.status, body, response.headers)
+        error = status_error(response.status, body, response.headers)
+        error.rate_limits = RateLimits.from_headers(response.headers)
+        if route.is_forwarded:  # nobody can tell whether the server says so or the proxy
+            error.message += f" (asked{route.through})"
+            error.args = (error.message,)
+        return error
 
     async def _read_refusal(self, response: Response) -> object:
         """The body of an error answer, as far as it comes: one that is cut, or endless, does not hide the status."""
         body = bytearray()
+        self._give_up_at = asyncio.get_running_loop().time() + REFUSAL_SECONDS
         try:
             self._decoder = _decoder_for(response)
             while len(body) <= self._max_json_bytes and (piece := await self.read()):
@@ -309,20 +328,28 @@ class Exchange:
 
     async def _receive_body(self) -> None:
         before = self.timing.elapsed()
-        silence = self._alarm(SilenceTimeoutError)
-        content = self._alarm(ContentTimeoutError, spent=self._waited_for_content)
         try:
-            await self._receive(content if content.at < silence.at else silence)
+            await self._receive(self._body_alarm(before))
         finally:  # a wait that was in vain is the one that matters
             gap = self.timing.elapsed() - before
             self._waited_for_content += gap
             if gap > self.timing.longest_gap:
                 self.timing.longest_gap = gap
 
-    def _alarm(self, error: type[APITimeoutError], *, spent: float = 0.0) -> _Alarm:
+    def _body_alarm(self, elapsed: float) -> _Alarm:
+        """Which clock is the first to run out. Plain arithmetic: this is done for every read."""
+        clocks, now = self._timeouts, asyncio.get_running_loop().time()
+        found = _Alarm(min(self._give_up_at, now + (clocks.silence or math.inf)), SilenceTimeoutError)
+        if clocks.content is not None and (at := now + clocks.content - self._waited_for_content) < found.at:
+            found = _Alarm(at, ContentTimeoutError)
+        if clocks.total is not None and (at := now + clocks.total - elapsed) < found.at:
+            found = _Alarm(at, TotalTimeoutError)
+        return found
+
+    def _alarm(self, error: type[APITimeoutError]) -> _Alarm:
         """When the clock that raises `error` runs out, or that of the whole call if it does so first."""
         now = asyncio.get_running_loop().time()
-        alarm = _Alarm(now + (self._seconds(error) or math.inf) - spent, error)
+        alarm = _Alarm(now + (self._seconds(error) or math.inf), error)
         total = now + (self._timeouts.total or math.inf) - self.timing.elapsed()
         return alarm if alarm.at < total else _Alarm(total, TotalTimeoutError)
 
@@ -331,12 +358,21 @@ class Exchange:
         return seconds
 
     async def _acquire_unless_closed(self) -> Connection:
-        connection = await self._acquire()
+        connection = await self._acquire(self._note_line)
+        self._through = connection.route.through
         if self._is_over:  # closed in the very tick in which the connection came
             connection.drop()
         else:
             self._connection = connection
         return connection
+
+    def _note_line(self, stands_in_line: bool) -> None:
+        """A call that waits for another to end does not connect yet: it may wait as long as for an answer."""
+        alarm = self._alarm(HeadTimeoutError if stands_in_line else ConnectTimeoutError)
+        is_total = alarm.error is TotalTimeoutError
+        self._connecting = alarm if is_total else alarm._replace(error=ConnectTimeoutError)
+        self._is_in_line = stands_in_line
+        self._waiter.move_deadline(alarm.at)
 
     def _write_request(self, connection: Connection) -> bytes:
         request = self.request
@@ -379,7 +415,8 @@ class Exchange:
         except Interrupted:
             raise self._failed(StreamCancelledError("the stream was closed while it was waited for")) from None
         except TimeoutError:
-            raise self._failed(self._timed_out(alarm.error)) from None
+            at_hand = self._connecting if self.phase == "connect" else alarm
+            raise self._failed(self._timed_out(at_hand.error)) from None
         except APIError as exc:
             raise self._failed(exc) from exc.__cause__
         except OSError as exc:
@@ -391,15 +428,27 @@ class Exchange:
     # Failures ------------------------------------------------------------------------------------------------------
 
     def _timed_out(self, error: type[APITimeoutError]) -> APITimeoutError:
-        seconds = self._seconds(error)
+        is_in_line = self._is_in_line and error is ConnectTimeoutError
+        seconds = self._seconds(HeadTimeoutError if is_in_line else error)
         why = self._why_waiting()
-        words = {"seconds": f"{seconds:g} s", "host": self.request.host_field, "why": f" ({why})" if why else ""}
-        return error(_CLOCKS[error][1].format(**words), seconds=seconds)
+        words = {
+            "seconds": f"{seconds:g} s",
+            "host": self._peer,
+            "why": f" ({why})" if why else "",
+            "through": self._through,
+        }
+        text = "no connection was free within {seconds}{why}" if is_in_line else _CLOCKS[error][1]
+        return error(text.format(**words), seconds=seconds)
+
+    @property
+    def _peer(self) -> str:
+        """Whose fault it may be: the server's, or the proxy's before it."""
+        return self.request.host_field + self._through
 
     def _lost(self, exc: OSError) -> APIConnectionError:
         words = exc.strerror or str(exc) or type(exc).__name__
         if self.response is None:
-            return APIConnectionError(f"the connection to {self.request.host_field} was lost before an answer: {words}")
+            return APIConnectionError(f"the connection to {self._peer} was lost before an answer: {words}")
         return StreamTruncatedError(f"the connection was lost in the middle of the answer: {words}")
 
     def _next_event(self) -> Response | Data | EndOfMessage | None:
@@ -411,7 +460,7 @@ class Exchange:
         except APIError as exc:
             raise self._failed(exc) from None
         if self.response is None:
-            text = f"{self.request.host_field} closed the connection without an answer"
+            text = f"{self._peer} closed the connection without an answer"
             raise self._failed(APIConnectionError(text))
         raise self._failed(StreamTruncatedError("the connection was closed in the middle of the answer"))
 
@@ -427,6 +476,7 @@ class Exchange:
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
+        error.response = self.response
         error.safe_to_retry = error.may_heal
         return error
 

@@ -2,7 +2,7 @@
 
 This file knows the moments of an exchange. It refuses to know who watches, and what for.
 
-    class Counter:                                      # an `Observer`, for `AsyncClient(observer=…)`
+    class Counter:                                      # an `Observer`, for `AsyncClient(recorder=…)`
         def begin(self, request): return Watch()        # an `ExchangeObserver`: one for each attempt
         async def flush(self): ...
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Un
 
 from rawsse.client.call import Call
 from rawsse.client.events import EventStream
-from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.clocks import NOT_GIVEN, NotGiven, Timeouts
 from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query, read_query
 from rawsse.client.parse import OutputFormat, Outputs, with_output_format
 from rawsse.client.raw import RawResponse
@@ -36,9 +36,16 @@ from rawsse.messages.message import MessageBuilder
 if TYPE_CHECKING:
     from rawsse.client.tools.runner import ToolRunner
 
-__all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller"]
+__all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller", "TokenCount"]
 
 T = TypeVar("T")
+
+
+class TokenCount(Lens):
+    """How many input tokens a request would have."""
+
+    __slots__ = ()
+    input_tokens: int
 
 
 class CallOptions(TypedDict, total=False):
@@ -49,7 +56,7 @@ class CallOptions(TypedDict, total=False):
     extra_body: Mapping[str, Any] | None
     betas: Sequence[str] | None
     timeouts: Timeouts | None
-    timeout: float | Timeouts | None
+    timeout: float | Timeouts | NotGiven | None
     max_retries: int | None
 
 
@@ -67,7 +74,7 @@ class Caller(Protocol):
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
-        timeout: float | Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
         max_retries: int | None = None,
     ) -> Call:
         """A call, ready to be opened."""
@@ -201,9 +208,9 @@ class AsyncMessages:
         )
         return self._events(call, strict)
 
-    async def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> Lens:
+    async def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
-        return Lens(await self._count_call(model=model, messages=messages, **arguments).read_object())
+        return TokenCount(await self._count_call(model=model, messages=messages, **arguments).read_object())
 
     # What the calls are made of ------------------------------------------------------------------------------------
 
@@ -240,10 +247,10 @@ class AsyncMessagesWithRawResponse:
             message = await opened._read_whole()
         return RawResponse(opened.response, message, opened.retries_taken, opened.timing)
 
-    async def count_tokens(self, **arguments: Any) -> RawResponse[Lens]:
+    async def count_tokens(self, **arguments: Any) -> RawResponse[TokenCount]:
         """As `messages.count_tokens`."""
         call = self._messages._count_call(**arguments)
-        return _raw(call, Lens(await call.read_object()))
+        return _raw(call, TokenCount(await call.read_object()))
 
 
 class AsyncModels:
@@ -297,7 +304,7 @@ def _sort(
     workspace_id: str | None = None,
     user_profile_id: str | None = None,
     timeouts: Timeouts | None = None,
-    timeout: float | Timeouts | None = None,
+    timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
     max_retries: int | None = None,
     output_format: OutputFormat[Any] | type[Any] | None = None,
     **fields: Any,
@@ -314,11 +321,11 @@ def _sort(
     if output_format is not None:
         wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
         fields = with_output_format(fields, wanted)
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None and not isinstance(value, NotGiven)}
     return {**given, **(extra_body or {})}, options
 
 
-def _raw(call: Call, parsed: Lens) -> RawResponse[Lens]:
+def _raw(call: Call, parsed: TokenCount) -> RawResponse[TokenCount]:
     response = call.exchange.response
     assert isinstance(response, Response)  # noqa: S101 - it has been read
     return RawResponse(response, parsed, call.retries_taken, call.timing)

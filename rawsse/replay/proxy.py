@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote as percent_encoded
 
 from rawsse.client.client import DEFAULT_BASE_URL
-from rawsse.client.exchange import Exchange, RequestData
+from rawsse.client.exchange import Acquire, Exchange, RequestData
 from rawsse.client.network import Connect, Connection, Pool, Proxies, Route, Timeouts, TLSContext, connect
 from rawsse.client.observe import Observer
 from rawsse.client.request import Endpoint
@@ -227,8 +227,8 @@ class _Passage:
         await self._send({"type": "rawsse.wire.half_close"})
 
 
-def _acquire(pool: Pool, route: Route, *, fresh: bool) -> Callable[[], Awaitable[Connection]]:
-    return lambda: pool.acquire(route, fresh=fresh)
+def _acquire(pool: Pool, route: Route, *, fresh: bool) -> Acquire:
+    return lambda note_line: pool.acquire(route, fresh=fresh, note_line=note_line)
 
 
 def _target(scope: Scope) -> str:

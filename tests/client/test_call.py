@@ -66,9 +66,9 @@ class Setting:
             chance=lambda: chance,
         )
 
-    async def _acquire(self, fresh: bool) -> Connection:
+    async def _acquire(self, fresh: bool, note_line: Callable[[bool], None]) -> Connection:
         self.asked.append(fresh)
-        return await self.pool.acquire(ROUTE, fresh=fresh)
+        return await self.pool.acquire(ROUTE, fresh=fresh, note_line=note_line)
 
     async def warm_up(self, connections: int = 1) -> None:
         """Use so many connections once, at the same time, so that the call gets one that was used before."""
@@ -446,8 +446,8 @@ def test_a_call_is_freed_without_the_garbage_collector(first: Peer) -> None:
     async def story() -> bool:
         pool = Pool(Network(first, Peer(OBJECT)), TLSContext())
 
-        async def acquire(fresh: bool) -> Connection:
-            return await pool.acquire(ROUTE, fresh=fresh)
+        async def acquire(fresh: bool, note_line: Callable[[bool], None]) -> Connection:
+            return await pool.acquire(ROUTE, fresh=fresh, note_line=note_line)
 
         call = Call(acquire, REQUEST, Timeouts(), RetryPolicy(), now=lambda: NOW, chance=lambda: 0.0)
         await call.read_object()

@@ -319,7 +319,7 @@ async def outcome_of(task: asyncio.Task[str]) -> str:
 
 def check_nothing_is_left(client: AsyncClient, network: Network) -> None:
     """At once, without a single tick in between."""
-    pool = client._pool
+    pool = client._pools
     assert (pool.open_connections, pool.waiting) == (pool.idle_connections, 0)
     assert sum(not stream.is_aborted for stream in network.streams) == pool.idle_connections
 
@@ -357,7 +357,7 @@ async def storm(story: Story, moment: Moment, disturbance: Disturbance) -> list[
         outcomes.append(outcome)
         assert asyncio.all_tasks() == {asyncio.current_task()}
     await client.aclose()
-    assert client._pool.open_connections == 0
+    assert client._pools.open_connections == 0
     return outcomes
 
 
@@ -460,7 +460,7 @@ async def real_storm(client: AsyncClient, moment: Moment, disturbance: Disturban
         scene.task = asyncio.create_task(traced.run())
         outcomes.append(await outcome_of(scene.task))
         was_disturbed = traced.waits >= len(outcomes)
-        assert client._pool.open_connections == 0
+        assert client._pools.open_connections == 0
     return outcomes
 
 

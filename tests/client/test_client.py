@@ -424,7 +424,7 @@ def test_count_tokens_gives_the_object() -> None:
     assert request.line == "POST /v1/messages/count_tokens HTTP/1.1"
     assert request.json == {"model": "m", "messages": ASK["messages"], "system": "s", "x": 1}
     assert (request["anthropic-beta"], request["x-a"]) == ("b", "b")
-    assert client._pool.open_connections == client._pool.idle_connections
+    assert client._pools.open_connections == client._pools.idle_connections
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_count_tokens_raises_as_streams_do(data: bytes, cls: type[Exception], te
     error: Any = caught.value
     assert (error.safe_to_retry, error.phase) == (retry, "open")
     assert error.request_id == (None if retry else "req_5")
-    assert client._pool.open_connections == client._pool.idle_connections
+    assert client._pools.open_connections == client._pools.idle_connections
 
 
 def test_a_refusal_tells_its_request_id() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from support.faults import RESET, WHOLE, Network, Peer
 from support.streams import ANSWER
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.clocks import NOT_GIVEN, Timeouts
 from rawsse.client.network.net import FakeStream
 from rawsse.client.network.route import Origin
 from rawsse.client.retry import RetryPolicy
@@ -29,6 +31,7 @@ from rawsse.errors import (
     OverloadedError,
     StreamCancelledError,
 )
+from rawsse.messages import Message
 
 Use = Callable[[AsyncClient, Network, int], Awaitable[None]]
 
@@ -194,10 +197,78 @@ def test_what_has_connect_and_read_may_stand_for_a_number() -> None:
     assert Timeouts.of(Timeout()) == Timeouts(connect=3, head=None, silence=None)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "5", None, []])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "5", []])
 def test_what_is_no_number_of_seconds_is_refused(seconds: Any) -> None:
     with pytest.raises(ConfigurationError, match="timeout must be a number of seconds above 0, not "):
         Timeouts.of(seconds)
+
+
+def test_none_is_no_clock_at_all_and_what_is_not_given_is_the_client_s() -> None:
+    assert Timeouts.of(None) == Timeouts(connect=None, head=None, silence=None, content=None)
+    client = client_of(timeout=7)
+    assert client._options.timeouts == Timeouts(connect=7, head=7, silence=7)
+    assert client.with_options(timeout=NOT_GIVEN)._options.timeouts.silence == 7
+    assert client.with_options(timeout=None)._options.timeouts.silence is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [("timeouts", 5, "Timeouts"), ("limits", 10, "PoolLimits"), ("retry_policy", 3, "RetryPolicy")],
+)
+def test_an_option_of_another_type_is_named(option: str, value: Any, wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} must be {wanted}, not '{value}'"):
+        client_of(**{option: value})
+
+
+def test_a_clock_that_is_no_number_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="silence must be a number of seconds above 0, or None, not '5'"):
+        Timeouts(silence="5")  # type: ignore[arg-type]
+
+
+# --- Several event loops -------------------------------------------------------------------------------------------
+
+
+def test_two_loops_at_once_have_connections_of_their_own() -> None:
+    first_is_open, second_is_over = threading.Event(), threading.Event()
+    stream = FakeStream([answer(ANSWER)[:-200], None, b""], end=None)
+    client = client_of(stream, answer(ANSWER))
+
+    async def first() -> str:
+        async with client.messages.stream(**ASK) as opened:
+            first_is_open.set()
+            await asyncio.get_running_loop().run_in_executor(None, second_is_over.wait)
+            assert not stream.is_aborted
+        return "left alone"
+
+    async def second() -> str:
+        message: Message = await client.messages.create(**ASK)
+        return message.text
+
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(asyncio.run, first())
+        first_is_open.wait()
+        assert asyncio.run(second()) == "Hello ☺"
+        second_is_over.set()
+        assert waiting.result() == "left alone"
+
+
+def test_closing_the_client_ends_what_runs_in_another_loop() -> None:
+    is_open = threading.Event()
+    stream = FakeStream([answer(ANSWER)[:-200]], end=None)
+    client = client_of(stream)
+
+    async def read() -> None:
+        async with client.messages.stream(**ASK) as opened:
+            is_open.set()
+            await opened.until_done()
+
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(asyncio.run, read())
+        is_open.wait()
+        asyncio.run(client.aclose())
+        with pytest.raises(StreamCancelledError):
+            reading.result()
+    assert stream.is_aborted
 
 
 # --- Closing the client --------------------------------------------------------------------------------------------
@@ -267,9 +338,9 @@ def test_a_stream_that_is_dropped_warns_and_its_connection_is_free_in_the_next_t
         await anext(events)
         with pytest.warns(ResourceWarning, match="<EventStream open, request req_1> was dropped, neither read"):
             del events
-        assert client._pool.open_connections == 1
+        assert client._pools.open_connections == 1
         await ticks()
-        assert (client._pool.open_connections, connection.is_aborted) == (0, True)
+        assert (client._pools.open_connections, connection.is_aborted) == (0, True)
 
     run(story())
 

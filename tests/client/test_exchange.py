@@ -112,7 +112,7 @@ def test_the_connection_is_given_back_when_the_body_is_whole() -> None:
     async def story() -> tuple[int, bool]:
         stream = FakeStream([plain(b"hello")], end=None)
         pool = Pool(lambda route, tls: made(stream), TLSContext())
-        await read_through(Exchange(lambda: pool.acquire(ROUTE), REQUEST, OFF))
+        await read_through(Exchange(lambda note_line: pool.acquire(ROUTE, note_line=note_line), REQUEST, OFF))
         return pool.idle_connections, stream.is_aborted
 
     assert run(story()) == (1, False)
@@ -376,7 +376,7 @@ def test_a_proxy_that_should_pass_a_request_on_and_wants_a_password_is_named() -
 
     async def story() -> None:
         pool = Pool(lambda route, tls: made(stream), TLSContext())
-        await Exchange(lambda: pool.acquire(Route(ROUTE.origin, proxy)), REQUEST, OFF).open()
+        await Exchange(lambda _: pool.acquire(Route(ROUTE.origin, proxy)), REQUEST, OFF).open()
 
     with pytest.raises(errors.ProxyError, match=r"proxy.example:3128, .* answered 407: it wants a user name"):
         run(story())

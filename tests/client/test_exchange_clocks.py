@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.answers import acquiring, head
+from support.answers import acquiring, head, plain
 from support.clock import run, ticks
 
-from rawsse.client.exchange import Exchange, RequestData
+from rawsse.client.exchange import REFUSAL_SECONDS, Exchange, RequestData
+from rawsse.client.network import Origin, Pool, PoolLimits, Route, TLSContext
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream, Stream
 from rawsse.errors import (
@@ -19,6 +20,7 @@ from rawsse.errors import (
     ConnectTimeoutError,
     ContentTimeoutError,
     HeadTimeoutError,
+    OverloadedError,
     SilenceTimeoutError,
     StreamCancelledError,
     TotalTimeoutError,
@@ -279,3 +281,79 @@ def test_a_task_that_is_cancelled_drops_the_connection_in_the_same_step() -> Non
         return stream.is_aborted and task.cancelled()
 
     assert run(story())
+
+
+# --- Standing in line ------------------------------------------------------------------------------------------------
+
+
+async def with_one_connection(timeouts: Timeouts, held_seconds: float) -> Exchange:
+    """An exchange that must wait so long for the only connection there may be; then connecting takes three seconds."""
+
+    async def connect(*_: object) -> Stream:
+        await asyncio.sleep(3)
+        return FakeStream([plain(b"x")])
+
+    pool = Pool(connect, TLSContext(), PoolLimits(max_connections=1))
+    route = Route(Origin("http", "api.example", 80))
+    held = await pool.acquire(route)
+    asyncio.get_running_loop().call_later(held_seconds, held.drop)
+    shortage = pool.shortage or ""
+    return Exchange(
+        lambda note_line: pool.acquire(route, note_line=note_line), REQUEST, timeouts, why_waiting=lambda: shortage
+    )
+
+
+def test_who_stands_in_line_does_not_connect_yet() -> None:
+    async def story() -> float:
+        exchange = await with_one_connection(Timeouts(connect=5, head=60), held_seconds=50)
+        await exchange.open()
+        return exchange.timing.connected or 0
+
+    assert run(story()) == 53
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "seconds", "text"),
+    [
+        (
+            Timeouts(connect=5, head=20),
+            20,
+            r"^no connection was free within 20 s \(all 1 connections .* are in use\)$",
+        ),
+        (Timeouts(connect=2, head=60), 52, "^no connection to api.example within 2 s"),
+    ],
+)
+def test_the_line_has_a_clock_and_connecting_has_another(timeouts: Timeouts, seconds: float, text: str) -> None:
+    async def story() -> None:
+        exchange = await with_one_connection(timeouts, held_seconds=50)
+        with pytest.raises(ConnectTimeoutError, match=text):
+            await exchange.open()
+        assert exchange.timing.elapsed() == seconds
+        await asyncio.sleep(60)
+
+    run(story())
+
+
+def test_the_clock_of_the_whole_call_runs_in_the_line_too() -> None:
+    async def story() -> None:
+        exchange = await with_one_connection(Timeouts(connect=5, head=60, total=30), held_seconds=50)
+        with pytest.raises(TotalTimeoutError):
+            await exchange.open()
+        assert exchange.timing.elapsed() == 30
+        await asyncio.sleep(60)
+
+    run(story())
+
+
+# --- The body of a refusal -------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_whose_body_drips_is_told_after_a_few_seconds() -> None:
+    async def story() -> float:
+        drip: list[bytes | float] = [item for _ in range(90) for item in (1.0, b"x")]
+        exchange = exchange_over(FakeStream([head("529 Overloaded", content_length="99"), *drip]), Timeouts())
+        with pytest.raises(OverloadedError):
+            await exchange.open()
+        return exchange.timing.elapsed()
+
+    assert run(story()) == REFUSAL_SECONDS

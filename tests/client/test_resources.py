@@ -143,7 +143,7 @@ def test_a_call_leaves_its_connection_at_rest(use: Use, wire: bytes, line: str) 
         client = client_of(connect=network)
         await use(client)
         await use(client)
-        return client._pool.open_connections, client._pool.idle_connections, len(network.origins)
+        return client._pools.open_connections, client._pools.idle_connections, len(network.origins)
 
     del line
     assert run(story()) == (1, 1, 1)

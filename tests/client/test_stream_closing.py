@@ -175,7 +175,7 @@ async def disturb(steps: int, disturbance: Disturbance) -> tuple[str, str | None
     await disturbance(story, task)
     outcome = (await asyncio.gather(task, return_exceptions=True))[0]
     assert asyncio.get_running_loop().time() == before
-    assert story.client._pool.open_connections == story.client._pool.idle_connections
+    assert story.client._pools.open_connections == story.client._pools.idle_connections
     assert story.connection.is_aborted or not story.is_connected or story.kind == "complete"
     return outcome if isinstance(outcome, str) else type(outcome).__name__, story.kind
 

@@ -81,7 +81,7 @@ def test_the_connection_is_kept_or_dropped_with_the_ending_not_with_the_block(
         async with client.messages.stream(**ASK) as stream:
             with contextlib.suppress(EventOrderError):
                 await stream.until_done()
-            return connection.is_aborted, client._pool.idle_connections
+            return connection.is_aborted, client._pools.idle_connections
 
     assert run(story()) == (aborted, idle)
 

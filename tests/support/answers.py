@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.exchange import Acquire
 from rawsse.client.network.net import FakeStream, Stream
-from rawsse.client.network.pool import Connection, Pool
+from rawsse.client.network.pool import Pool
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.network.tls import TLSContext
 from support.streams import Raw, to_bytes
@@ -85,11 +86,11 @@ def client_of(*streams: Stream | bytes, **options: Any) -> AsyncClient:
     return AsyncClient(**given)
 
 
-def acquiring(connect: Callable[[], Awaitable[Stream]]) -> Callable[[], Awaitable[Connection]]:
+def acquiring(connect: Callable[[], Awaitable[Stream]]) -> Acquire:
     """What gives an `Exchange` its connection: a new one over the stream that `connect` makes."""
     route = Route(Origin("http", "api.example", 80))
     pool = Pool(lambda route, tls: connect(), TLSContext())
-    return lambda: pool.acquire(route, fresh=True)
+    return lambda note_line: pool.acquire(route, fresh=True, note_line=note_line)
 
 
 class Sent:

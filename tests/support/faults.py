@@ -231,7 +231,7 @@ def _outcome(error: APIError | None, message: Message | None, attempts: int, sec
 
 
 def _check_nothing_is_left(client: AsyncClient, network: Network) -> None:
-    pool = client._pool
+    pool = client._pools
     assert (pool.open_connections, pool.waiting) == (pool.idle_connections, 0)
     alive = [stream for stream in network.streams if not stream.is_aborted]
     assert len(alive) == pool.idle_connections

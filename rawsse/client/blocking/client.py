@@ -24,10 +24,9 @@ from rawsse.client.blocking.stream import BlockingEventStream, BlockingMessageSt
 from rawsse.client.client import AsyncClient
 from rawsse.client.page import ModelInfo
 from rawsse.client.raw import RawResponse
-from rawsse.client.resources import CallOptions
+from rawsse.client.resources import CallOptions, TokenCount
 from rawsse.client.stream import MessageStream
 from rawsse.messages.content import Message, ParsedMessage
-from rawsse.messages.lens import Lens
 
 if TYPE_CHECKING:
     from rawsse.client.blocking.runner import BlockingToolRunner
@@ -198,11 +197,11 @@ class Messages:
         """The events of the answer to a request whose `body` is given whole; see `AsyncMessages.events`."""
         return self._access.event_stream(lambda client: client.messages.events(body, **options))
 
-    def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> Lens:
+    def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
         arguments.update(model=model, messages=messages)
         call = self._access.prepare(lambda client: client.messages._count_call(**arguments))
-        return Lens(self._access.run(call.read_object))
+        return TokenCount(self._access.run(call.read_object))
 
 
 class MessagesWithRawResponse:
@@ -226,7 +225,7 @@ class MessagesWithRawResponse:
         events = self._messages.create(stream=True, **arguments)
         return BlockingRawResponse(RawResponse(events.response, events, events.retries_taken, events.timing))
 
-    def count_tokens(self, **arguments: Any) -> BlockingRawResponse[Lens]:
+    def count_tokens(self, **arguments: Any) -> BlockingRawResponse[TokenCount]:
         """As `messages.count_tokens`."""
         count = self._access.client().messages.with_raw_response.count_tokens
         return BlockingRawResponse(self._access.run(lambda: count(**arguments)))

@@ -10,11 +10,13 @@ Read in this order:
     nested.py    TLS within TLS, for an https proxy
     net.py       TCP and TLS: a Stream; and FakeStream, made of byte chunks
     pool.py      which connection may carry the next request
+    pools.py     the pools of one client: one for each event loop
 """
 
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import Connect, FakeStream, Stream, connect
 from rawsse.client.network.pool import Connection, Pool, PoolLimits
+from rawsse.client.network.pools import Pools
 from rawsse.client.network.route import Origin, Proxies, Proxy, Route
 from rawsse.client.network.tls import TLSContext
 
@@ -25,6 +27,7 @@ __all__ = [
     "Origin",
     "Pool",
     "PoolLimits",
+    "Pools",
     "Proxies",
     "Proxy",
     "Route",

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from rawsse.errors import ConfigurationError
 
-__all__ = ["Interrupted", "Timeouts", "Waiter"]
+__all__ = ["NOT_GIVEN", "Interrupted", "NotGiven", "Timeouts", "Waiter"]
 
 T = TypeVar("T")
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 class Timeouts:
     """The five clocks, in seconds; None turns one off.
 
-    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head (and for each 256 KiB of the
-    request to be sent). `silence`: no byte at all (a ping is a byte). `content`: no event but pings; generous, because
-    thinking takes long. `total`: the whole call.
+    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
+    to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
+    `content`: no event but pings; generous, because thinking takes long. `total`: the whole call.
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
@@ -48,8 +48,11 @@ class Timeouts:
         """The clocks for whoever has one number: nothing may be silent for longer. As with the official SDK's `timeout`, an
         answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
 
-        `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`.
+        `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
+        None, which turns all clocks off.
         """
+        if seconds is None:
+            return cls(connect=None, head=None, silence=None, content=None, total=None)
         if hasattr(seconds, "connect") and hasattr(seconds, "read"):
             return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
@@ -59,10 +62,24 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and value > 0):
                 raise ConfigurationError(
                     f"timeouts: {name} must be a number of seconds above 0, or None, not {value!r}"
                 )
+
+
+class NotGiven:
+    """The official SDK's word for an argument that is left out; there, and here for `timeout`, None says something else."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = NotGiven()
 
 
 class Interrupted(Exception):  # noqa: N818 - a signal between this file and its caller, not a failure
@@ -123,6 +140,11 @@ class Waiter:
         """The operation made something else of our cancelling."""
         if self._is_struck:
             task.uncancel()
+
+    def move_deadline(self, deadline: float) -> None:
+        """Another deadline for the wait that is under way. For whoever is waited for: a new stage begins."""
+        if self._task is not None:
+            self._set_deadline(deadline)
 
     def interrupt(self) -> None:
         """End the wait that is under way, and every later one. From any task, any number of times."""

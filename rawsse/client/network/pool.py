@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -195,7 +195,8 @@ class _Place:
 class Pool:
     """The connections of one client. It makes them with `connect`, as they are asked for.
 
-    It belongs to the event loop that last asked it for a connection. Those of another loop, which is over, are forgotten.
+    It belongs to the event loop that first asks it for a connection (`pools.py` gives each loop one of its own). When that
+    loop no longer runs, the next one that asks has it, and the connections of the first are forgotten.
     """
 
     def __init__(
@@ -249,8 +250,11 @@ class Pool:
         counts = f"{self.open_connections} open, {self.idle_connections} idle, {self.waiting} waiting"
         return f"<Pool: {'closed' if self.is_closed else counts}>"
 
-    async def acquire(self, route: Route, *, fresh: bool = False) -> Connection:
-        """A connection that took `route`, for one exchange. `fresh` insists on a new one.
+    async def acquire(
+        self, route: Route, *, fresh: bool = False, note_line: Callable[[bool], None] = lambda _: None
+    ) -> Connection:
+        """A connection that took `route`, for one exchange. `fresh` insists on a new one. `note_line` is called with True when
+        the call must stand in line, and with False when it is its turn: then the connection is made, if there is none.
 
         The caller sets the deadline. Raises what `connect` raises; `StreamCancelledError` if the pool is closed meanwhile;
         `RuntimeError` if it was closed before.
@@ -258,9 +262,15 @@ class Pool:
         if self.is_closed:
             raise RuntimeError("the client is closed")
         if self._loop is not (loop := asyncio.get_running_loop()):
+            if self._loop is not None and self._loop.is_running():
+                raise RuntimeError("the pool belongs to another event loop, which still runs")
             self._forget()
             self._loop = loop
-        grant = self._grant(route, fresh=fresh) or await self._stand_in_line(route, fresh=fresh)
+        grant = self._grant(route, fresh=fresh)
+        if grant is None:
+            note_line(True)
+            grant = await self._stand_in_line(route, fresh=fresh)
+            note_line(False)
         if isinstance(grant, Connection):
             grant = self._begin(grant)
         return grant if isinstance(grant, Connection) else await self._open(route, grant)

@@ -11,6 +11,7 @@ This file knows `ssl`'s contexts, their environment variables and their errors. 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -46,8 +47,6 @@ class TLSContext:
 
 
 def _make(environ: Mapping[str, str]) -> ssl.SSLContext:
-    import ssl
-
     file, folders = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
     if folders and not any(os.path.isdir(folder) for folder in folders.split(os.pathsep)):
         # OpenSSL would not mind, and trust nobody.
@@ -58,9 +57,18 @@ def _make(environ: Mapping[str, str]) -> ssl.SSLContext:
 
         file = certifi.where()
     try:
-        context = ssl.create_default_context(cafile=file, capath=folders)
+        return _load(file, folders, os.stat(file).st_mtime_ns if file else 0)
     except OSError as exc:
         raise ConfigurationError(f"cannot read the certificates {source}, {quote(file or '')}: {exc}") from exc
+
+
+# Nobody who gets it changes it, and loading takes longer than a whole request: once for all clients with these certificates.
+@functools.lru_cache(maxsize=8)
+def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext:
+    """`changed` is when the file was: a new one is read anew."""
+    import ssl
+
+    context = ssl.create_default_context(cafile=file, capath=folders)
     context.set_alpn_protocols([ALPN_PROTOCOL])
     return context
 

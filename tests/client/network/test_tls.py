@@ -35,6 +35,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
         made.append((cafile, capath))
         return real(cafile=cafile, capath=capath)
 
+    tls._load.cache_clear()
     monkeypatch.setattr(ssl, "create_default_context", note)
     return made
 
@@ -70,6 +71,20 @@ def test_the_environment_is_not_looked_at_where_it_is_not_trusted(environ: Any, 
     environ.setenv("SSL_CERT_DIR", "/nowhere/at/all")
     TLSContext(trust_env=False).get()
     assert loaded == [(certifi.where(), None)]
+
+
+def test_clients_with_the_same_certificates_share_a_context(environ: pytest.MonkeyPatch, loaded: list[Any]) -> None:
+    assert TLSContext().get() is TLSContext().get()
+    assert len(loaded) == 1
+
+
+def test_a_file_that_has_changed_is_read_anew(environ: pytest.MonkeyPatch, loaded: list[Any], tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Path(certifi.where()).read_bytes())
+    environ.setenv("SSL_CERT_FILE", str(file))
+    before = TLSContext().get()
+    os.utime(file, ns=(1, 1))
+    assert TLSContext().get() is not before
 
 
 def test_a_context_checks_names_and_certificates() -> None:
