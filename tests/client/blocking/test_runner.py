@@ -26,6 +26,7 @@ from support.streams import (
 )
 
 from rawsse.client.blocking.client import Client
+from rawsse.client.blocking.stream import BlockingMessageStream
 from rawsse.client.network.net import FakeStream
 from rawsse.client.tools.tool import tool
 from rawsse.messages import ContentBlockStop, ToolUseBlock
@@ -105,6 +106,17 @@ def test_each_answer_may_be_read_as_it_comes(client: Client, connections: list[F
             texts += stream.text_stream
             assert stream.get_final_message().stop_reason in ("tool_use", "end_turn")
     assert texts == ["Let me see.", "Hel", "lo ☺"]
+    assert result_of(connections[1])["content"] == "Oslo: rain"
+
+
+def test_eagerly_an_answer_is_a_stream_like_any_other_whose_block_can_be_left(
+    client: Client, connections: list[FakeStream]
+) -> None:
+    runner = client.messages.tool_runner(**ASK, tools=[weather], stream=True, run_tools_eagerly=True)
+    for answered in runner:
+        assert isinstance(answered, BlockingMessageStream)
+        with answered as stream:
+            stream.until_done()
     assert result_of(connections[1])["content"] == "Oslo: rain"
 
 

@@ -326,6 +326,18 @@ def test_params_need_a_model_and_max_tokens() -> None:
 # --- Eagerly -------------------------------------------------------------------------------------------------------
 
 
+def test_eagerly_too_an_answer_is_a_stream_whose_block_can_be_left() -> None:
+    async def story() -> list[dict[str, Any]]:
+        runner = streaming(ONE, saying("Cold."), run_tools_eagerly=True)
+        async for turn in runner:
+            assert type(turn) is MessageStream
+            async with turn as stream:
+                await stream.until_done()
+        return runner.messages
+
+    assert run(story())[2] == {"role": "user", "content": [result("Oslo: 4 degrees")]}
+
+
 def test_eager_tools_run_while_the_answer_comes_and_count_as_the_turn_s() -> None:
     ran: list[str] = []
 
