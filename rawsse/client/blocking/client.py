@@ -29,6 +29,7 @@ from rawsse.client.stream import MessageStream
 from rawsse.messages.content import Message, ParsedMessage
 
 if TYPE_CHECKING:
+    from rawsse.client.blocking.conversation import BlockingConversation
     from rawsse.client.blocking.runner import BlockingToolRunner
 
 __all__ = ["Client"]
@@ -101,6 +102,12 @@ class Client:
     def close(self) -> None:
         """End every stream that is open, drop every connection, and end the thread. No further calls."""
         self._access.engine.close()
+
+    def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
+        """Questions and answers in turn; the history is kept. `options` are those of `Conversation`: `system`, `tools` …"""
+        from rawsse.client.blocking.conversation import BlockingConversation  # whoever asks once does not pay for it
+
+        return BlockingConversation(self, model=model, max_tokens=max_tokens, **options)
 
     @_like(AsyncClient.with_options)
     def with_options(self, **options: Any) -> Client:

@@ -63,7 +63,7 @@ def talk() -> Iterator[Talk]:
 
     def talk(*answers: Any, **options: Any) -> BlockingConversation:
         clients.append(client_of(*answers))
-        return BlockingConversation(clients[-1], model="m", max_tokens=9, **options)
+        return clients[-1].conversation(model="m", max_tokens=9, **options)
 
     yield talk
     for client in clients:
