@@ -16,7 +16,8 @@ from support.clock import run
 from support.sockets import serving
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.exchange import Exchange, RequestData
+from rawsse.client.exchange import Exchange
+from rawsse.client.moments import RequestData
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream, Stream, TLSContext, connect
 from rawsse.client.network.route import Route

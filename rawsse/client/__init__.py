@@ -3,6 +3,7 @@
 Read in this order:
 
     aside.py     functions that block, in threads that nobody waits for
+    moments.py   a request that is ready to go; when things happened
     network/     connections: the five clocks, routes and proxies, TCP and TLS, the pool
     observe.py   what somebody who watches exchanges is told
     retry.py     which failure may be tried again, and when
@@ -26,7 +27,7 @@ Read in this order:
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.events import EventStream
-from rawsse.client.exchange import Timing
+from rawsse.client.moments import Timing
 from rawsse.client.network import FakeStream, Origin, PoolLimits, Proxies, Proxy, Route, Stream, Timeouts, TLSContext
 from rawsse.client.page import AsyncPage, ModelInfo, Pages
 from rawsse.client.ratelimits import RateLimit, RateLimits

@@ -23,7 +23,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rawsse.client.exchange import MAX_JSON_BYTES, Exchange, RequestData, Timing
+from rawsse.client.exchange import MAX_JSON_BYTES, Exchange
+from rawsse.client.moments import RequestData, Timing
 from rawsse.client.network.clocks import Interrupted, Timeouts, Waiter
 from rawsse.client.network.pool import Connection
 from rawsse.client.observe import Observer

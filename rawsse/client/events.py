@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from rawsse.client.call import Call
-from rawsse.client.exchange import Timing
+from rawsse.client.moments import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.errors import (
     APIError,

@@ -20,9 +20,9 @@ import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from rawsse.client.moments import RequestData, Timing
 from rawsse.client.network.clocks import Interrupted, Timeouts, Waiter
 from rawsse.client.network.net import READ_BYTES
 from rawsse.client.network.pool import Connection
@@ -51,7 +51,7 @@ from rawsse.errors import (
 )
 from rawsse.http1 import ContentDecoder, Data, EndOfMessage, Response
 
-__all__ = ["MAX_JSON_BYTES", "REFUSAL_SECONDS", "WRITE_BYTES", "Acquire", "Exchange", "RequestData", "Timing"]
+__all__ = ["MAX_JSON_BYTES", "REFUSAL_SECONDS", "WRITE_BYTES", "Acquire", "Exchange"]
 
 MAX_JSON_BYTES = 8 * 1024 * 1024
 """How much of an answer that is no stream is read: an error, a count of tokens. Both have a few hundred bytes."""
@@ -67,63 +67,6 @@ Acquire = Callable[[Callable[[bool], None]], Awaitable[Connection]]
 """What gives a connection. It is given what to call when the call must stand in line, and when it is its turn."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RequestData:
-    """A request, ready to send. `host_field` is the value of `Host`."""
-
-    method: str
-    target: str
-    host_field: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)  # they hold the key
-    body: bytes = field(default=b"", repr=False)
-
-
-@dataclass(slots=True)
-class Timing:
-    """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
-
-    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
-    """
-
-    connected: float | None = None
-    head: float | None = None
-    first_event: float | None = None
-    first_content: float | None = None
-    last_ping: float | None = None
-    longest_gap: float = 0.0
-    ended: float | None = None
-    is_reused: bool = False
-    _clock: Callable[[], float] | None = field(default=None, repr=False, compare=False)
-    _started: float = field(default=0.0, repr=False, compare=False)
-
-    def start(self) -> None:
-        """The call begins now."""
-        self._clock = asyncio.get_running_loop().time
-        self._started = self._clock()
-
-    def forget_attempt(self) -> None:
-        """Another attempt begins: what happened in the last one says nothing of it."""
-        self.connected = self.head = self.first_event = self.first_content = self.last_ping = self.ended = None
-        self.longest_gap = 0.0
-        self.is_reused = False
-
-    @property
-    def has_started(self) -> bool:
-        """The call has begun."""
-        return self._clock is not None
-
-    def elapsed(self) -> float:
-        """Seconds since the call began; 0 before."""
-        return self._clock() - self._started if self._clock else 0.0
-
-    @property
-    def last_ping_age(self) -> float | None:
-        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
-        if self.last_ping is None:
-            return None
-        return (self.elapsed() if self.ended is None else self.ended) - self.last_ping
 
 
 class _Alarm(NamedTuple):

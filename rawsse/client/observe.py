@@ -17,7 +17,7 @@ from rawsse.errors import APIError
 from rawsse.http1 import Response
 
 if TYPE_CHECKING:
-    from rawsse.client.exchange import RequestData
+    from rawsse.client.moments import RequestData
 
 __all__ = ["ExchangeObserver", "Observer", "Unobserved"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from rawsse.client.exchange import Timing
+from rawsse.client.moments import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.http1 import Headers, Response
 

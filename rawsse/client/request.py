@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from rawsse.client.exchange import RequestData
+from rawsse.client.moments import RequestData
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.page import Query, query_string
 from rawsse.errors import ConfigurationError, quote

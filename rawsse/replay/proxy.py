@@ -21,13 +21,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote as percent_encoded
 
 from rawsse.client.client import DEFAULT_BASE_URL
-from rawsse.client.exchange import Acquire, Exchange, RequestData
-from rawsse.client.network import Connect, Connection, Pool, Proxies, Route, Timeouts, TLSContext, connect
+from rawsse.client.exchange import Acquire, Exchange
+from rawsse.client.moments import RequestData
+from rawsse.client.network import Connect, Pool, Proxies, Route, Timeouts, TLSContext, connect
 from rawsse.client.observe import Observer
 from rawsse.client.request import Endpoint
 from rawsse.errors import APIError, UsageError

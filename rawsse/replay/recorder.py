@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rawsse.client.exchange import RequestData
+from rawsse.client.moments import RequestData
 from rawsse.client.observe import ExchangeObserver, Unobserved
 from rawsse.errors import APIError, RawsseError
 from rawsse.http1 import ContentDecoder, Response

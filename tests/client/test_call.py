@@ -28,7 +28,7 @@ from support.sockets import serving
 
 from rawsse.client.call import Call
 from rawsse.client.client import AsyncClient
-from rawsse.client.exchange import RequestData
+from rawsse.client.moments import RequestData
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.pool import Connection, Pool, PoolLimits
 from rawsse.client.network.route import Origin, Route

@@ -13,7 +13,8 @@ from support.answers import acquiring, chunked, head, plain
 from support.clock import run
 
 from rawsse import errors
-from rawsse.client.exchange import Exchange, RequestData
+from rawsse.client.exchange import Exchange
+from rawsse.client.moments import RequestData
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream, Stream
 from rawsse.client.network.pool import Pool

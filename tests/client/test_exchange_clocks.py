@@ -10,7 +10,8 @@ import pytest
 from support.answers import acquiring, head, plain
 from support.clock import run, ticks
 
-from rawsse.client.exchange import REFUSAL_SECONDS, Exchange, RequestData
+from rawsse.client.exchange import REFUSAL_SECONDS, Exchange
+from rawsse.client.moments import RequestData
 from rawsse.client.network import Origin, Pool, PoolLimits, Route, TLSContext
 from rawsse.client.network.clocks import Timeouts
 from rawsse.client.network.net import FakeStream, Stream

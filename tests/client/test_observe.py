@@ -13,7 +13,8 @@ from support.asking import saying
 from support.clock import run
 from support.pools import Peer
 
-from rawsse.client.exchange import Exchange, RequestData
+from rawsse.client.exchange import Exchange
+from rawsse.client.moments import RequestData
 from rawsse.client.network import FakeStream, Stream, Timeouts
 from rawsse.client.observe import ExchangeObserver, Observer, Unobserved
 from rawsse.errors import APIError, EventOrderError, HTTPUsageError

@@ -10,7 +10,7 @@ from support.clock import run
 from support.streams import ANSWER, to_bytes
 
 from rawsse.client.events import EventStream
-from rawsse.client.exchange import Timing
+from rawsse.client.moments import Timing
 from rawsse.client.network.net import FakeStream
 from rawsse.client.raw import RawResponse
 from rawsse.http1 import Headers, Response

@@ -113,7 +113,7 @@ def test_text_that_speaks_of_message_stop_is_no_message_stop() -> None:
 
 
 def test_leaving_on_purpose_is_no_failure_and_all_the_rest_is() -> None:
-    assert FAILED == {"truncated", "error", "timeout", "limit"}
+    assert {"truncated", "error", "timeout", "limit"} == FAILED
 
 
 # --- Leaving at the end ----------------------------------------------------------------------------------------------

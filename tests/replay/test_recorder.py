@@ -22,7 +22,7 @@ from support.clock import run
 import rawsse
 from rawsse.client import AsyncClient, FakeStream, Timeouts
 from rawsse.client.blocking import Client
-from rawsse.client.exchange import RequestData
+from rawsse.client.moments import RequestData
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.replay import FakeNetwork, Read, Recorder, Recording, ReplayServer, ScrubPolicy, scrub, shipped_fixtures
 from rawsse.replay import recorder as module

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from rawsse.client.blocking.access import Access
-from rawsse.client.exchange import Timing
+from rawsse.client.moments import Timing
 from rawsse.client.page import AsyncPage, ModelInfo
 from rawsse.client.ratelimits import RateLimits
 from rawsse.client.raw import RawResponse

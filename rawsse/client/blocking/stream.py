@@ -23,7 +23,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from rawsse.client.blocking.portal import Portal, PortalClosedError
 from rawsse.client.events import EventStream
-from rawsse.client.exchange import Timing
+from rawsse.client.moments import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.client.stream import MessageStream
 from rawsse.errors import APIError
