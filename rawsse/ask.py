@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rawsse.errors import ConfigurationError
 from rawsse.terminal import check_text, read_all, say, show
 
 if TYPE_CHECKING:
     from rawsse.client import AsyncClient
-    from rawsse.client.observe import Observer
     from rawsse.messages import Message
 
 __all__ = [
@@ -40,11 +39,11 @@ NO_KEY = (
 )
 
 
-def new_client(base_url: str | None, recorder: Observer | None = None) -> AsyncClient:
-    """The client for the API. Raises `ConfigurationError` if there is no key."""
+def new_client(base_url: str | None, **options: Any) -> AsyncClient:
+    """The client for the API; `options` are those of `AsyncClient`. Raises `ConfigurationError` if there is no key."""
     from rawsse.client import AsyncClient
 
-    client = AsyncClient(base_url=base_url, recorder=recorder)
+    client = AsyncClient(base_url=base_url, **options)
     if not client.has_credential:
         raise ConfigurationError(NO_KEY)
     return client

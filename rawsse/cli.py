@@ -345,7 +345,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from rawsse.client import PoolLimits
     from rawsse.relay import Guard, Relay, check_bind
+    from rawsse.relay.runs import MAX_RUNS
     from rawsse.server import serve
 
     tokens = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
@@ -357,7 +359,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         from rawsse.replay import Recorder
 
         recorder = Recorder(arguments.flight_recorder, only_failed=True)
-    client = new_client(arguments.base_url, recorder)
+    # One for each run that there may be: a run that waits for another to end would be told as a slow API.
+    client = new_client(arguments.base_url, recorder=recorder, limits=PoolLimits(max_connections=MAX_RUNS))
     guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
     relay = Relay(client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static)
 
