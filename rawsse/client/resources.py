@@ -3,7 +3,8 @@
 This file knows which arguments a call takes and which path it goes to. It refuses to know connections, keys and options: those
 are the `Caller`'s, which `client.py` is.
 
-Every call takes the fields of the request's body as arguments, known or not; None leaves a field out. Beside them:
+Every call takes the fields of the request's body as arguments, known (`MessageArguments`) or not; None leaves a field out. Beside
+them:
 
     extra_headers   header fields
     extra_query     parameters of the URL
@@ -60,6 +61,37 @@ class CallOptions(TypedDict, total=False):
     max_retries: int | None
 
 
+class CountArguments(CallOptions, total=False):
+    """What a request may have beside `model` and `messages`, and a count of its tokens too."""
+
+    system: str | Iterable[Mapping[str, Any]] | None
+    tools: Iterable[Any] | None
+    tool_choice: Mapping[str, Any] | None
+    thinking: Mapping[str, Any] | None
+    output_config: Mapping[str, Any] | None
+    cache_control: Mapping[str, Any] | None
+    speed: str | None
+    context_management: Mapping[str, Any] | None
+    mcp_servers: Iterable[Mapping[str, Any]] | None
+    workspace_id: str | None
+    user_profile_id: str | None
+
+
+class MessageArguments(CountArguments, total=False):
+    """What a request for an answer may have beside `model`, `max_tokens` and `messages`: the API's fields that this version
+    knows. Others are taken as well, and sent; for a type checker they go into `extra_body`."""
+
+    stop_sequences: Sequence[str] | None
+    metadata: Mapping[str, Any] | None
+    service_tier: str | None
+    inference_geo: str | None
+    container: str | Mapping[str, Any] | None
+    diagnostics: Mapping[str, Any] | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+
+
 class Caller(Protocol):
     """What makes a call of a method, a path and a body."""
 
@@ -103,7 +135,7 @@ class AsyncMessages:
         max_tokens: int,
         messages: Iterable[Mapping[str, Any]],
         output_format: type[Any] | None = None,
-        **arguments: Any,
+        **arguments: Unpack[MessageArguments],
     ) -> MessageStream:
         """A stream of the answer. The request is sent by `async with`, which raises `APIError` if it is refused.
 
@@ -123,7 +155,7 @@ class AsyncMessages:
         max_tokens: int,
         messages: Iterable[Mapping[str, Any]],
         stream: Literal[False] = False,
-        **arguments: Any,
+        **arguments: Unpack[MessageArguments],
     ) -> Message: ...
 
     @overload
@@ -134,8 +166,19 @@ class AsyncMessages:
         max_tokens: int,
         messages: Iterable[Mapping[str, Any]],
         stream: Literal[True],
-        **arguments: Any,
+        **arguments: Unpack[MessageArguments],
     ) -> EventStream: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any]],
+        stream: bool,
+        **arguments: Unpack[MessageArguments],
+    ) -> Message | EventStream: ...
 
     async def create(
         self,
@@ -144,7 +187,7 @@ class AsyncMessages:
         max_tokens: int,
         messages: Iterable[Mapping[str, Any]],
         stream: bool = False,
-        **arguments: Any,
+        **arguments: Unpack[MessageArguments],
     ) -> Message | EventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
@@ -165,14 +208,14 @@ class AsyncMessages:
         max_tokens: int,
         messages: Iterable[Mapping[str, Any]],
         output_format: type[T],
-        **arguments: Any,
+        **arguments: Unpack[MessageArguments],
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
-        arguments.update(model=model, max_tokens=max_tokens, messages=messages, output_format=output_format)
-        async with self.stream(**arguments) as opened:
+        request: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
+        async with self.stream(output_format=output_format, **request) as opened:
             message = await opened.get_final_message()
         _ = message.parsed_output
         return message
@@ -208,9 +251,20 @@ class AsyncMessages:
         )
         return self._events(call, strict)
 
-    async def count_tokens(self, *, model: str, messages: Iterable[Mapping[str, Any]], **arguments: Any) -> TokenCount:
+    async def count_tokens(
+        self,
+        *,
+        model: str,
+        messages: Iterable[Mapping[str, Any]],
+        output_format: type[Any] | None = None,
+        **arguments: Unpack[CountArguments],
+    ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
-        return TokenCount(await self._count_call(model=model, messages=messages, **arguments).read_object())
+        return TokenCount(
+            await self._count_call(
+                model=model, messages=messages, output_format=output_format, **arguments
+            ).read_object()
+        )
 
     # What the calls are made of ------------------------------------------------------------------------------------
 

@@ -360,7 +360,7 @@ class _Call:
         messages = self._relay._client.messages
         model, conversation = request.pop("model"), request.pop("messages")
         headers = self._api_headers()
-        options = {"extra_headers": headers, "extra_body": request, "max_retries": 0}
+        options: dict[str, Any] = {"extra_headers": headers, "extra_body": request, "max_retries": 0}
         counting = messages.count_tokens(model=model, messages=conversation, **options)
         count = await self._unless_gone(counting)
         await self._exchange.send_json(count.to_json(indent=None).encode())

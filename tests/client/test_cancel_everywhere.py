@@ -175,7 +175,7 @@ async def read_the_text(scene: Scene) -> str:
 
 
 async def read_events(scene: Scene) -> str:
-    events = await scene.client.messages.create(**ASK, stream=True)
+    events: EventStream = await scene.client.messages.create(**ASK, stream=True)
     scene.streams.append(events)
     async for _ in events:  # without a block: being cancelled must be enough
         pass

@@ -133,7 +133,7 @@ def test_a_request_within_itself_is_refused() -> None:
         deep = [deep]
     for endless in (turns, deep):
         with pytest.raises(ConfigurationError, match="the request cannot be written as JSON: "):
-            client_of().messages.stream(**ASK, metadata=endless)
+            client_of().messages.stream(**ASK, extra_body={"metadata": endless})
 
 
 # --- Header fields -------------------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def test_two_loops_at_once_have_connections_of_their_own() -> None:
     client = client_of(stream, answer(ANSWER))
 
     async def first() -> str:
-        async with client.messages.stream(**ASK) as opened:
+        async with client.messages.stream(**ASK):
             first_is_open.set()
             await asyncio.get_running_loop().run_in_executor(None, second_is_over.wait)
             assert not stream.is_aborted

@@ -40,10 +40,9 @@ Item = TypeVar("Item", Message, MessageStream)
 class HasStream(Protocol):
     """What a runner needs of `client.messages`."""
 
-    def stream(
-        self, *, model: str, max_tokens: int, messages: Iterable[Mapping[str, Any]], **arguments: Any
-    ) -> MessageStream:
-        """A stream of the answer, to be opened with `async with`."""
+    @property
+    def stream(self) -> Callable[..., MessageStream]:
+        """Makes a stream of an answer, to be opened with `async with`, of the arguments of `messages.stream`."""
         ...
 
 
