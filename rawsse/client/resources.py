@@ -3,8 +3,8 @@
 This file knows which arguments a call takes and which path it goes to. It refuses to know connections, keys and options: those
 are the `Caller`'s, which `client.py` is.
 
-Every call takes the fields of the request's body as arguments, known (`MessageArguments`) or not; None leaves a field out. Beside
-them:
+Every call takes the fields of the request's body as arguments, known (`MessageArguments`) or not; None leaves a field out.
+Beside them:
 
     extra_headers   header fields
     extra_query     parameters of the URL
