@@ -169,6 +169,8 @@ class APIError(RawsseError):
     """Bytes of the response body, before any content decoding."""
     request_id: str | None = None
     """The `request-id` response header: what Anthropic's support asks for."""
+    should_retry: bool | None = None
+    """What the server says of trying again (`x-should-retry`); None if it says nothing."""
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
     response: Response | None = None
@@ -216,10 +218,10 @@ class APIStatusError(APIError):
         self.headers: Mapping[str, str] = headers or {}
         self.request_id = request_id
         self.in_stream = in_stream
-        # The server knows best. But what it wrote before an answer that failed later is no word on that failure.
-        wish = {name.lower(): value for name, value in self.headers.items()}.get("x-should-retry")
+        wish = {name.lower(): value.strip().lower() for name, value in self.headers.items()}.get("x-should-retry")
+        # What the server wrote before an answer that failed later is no word on that failure: `true` counts for nothing then.
         if wish == "false" or (wish == "true" and not in_stream):
-            self.may_heal = wish == "true"
+            self.should_retry = wish == "true"
 
     @property
     def workspace_id(self) -> str | None:

@@ -369,7 +369,8 @@ class BaseStream:
         error.partial = self._builder.message
         if error.partial is not None:
             error.partial.request_id = error.request_id
-        error.safe_to_retry = error.may_heal and not self._builder.has_content
+        is_repeatable = error.may_heal if error.should_retry is None else error.should_retry
+        error.safe_to_retry = is_repeatable and not self._builder.has_content
         if self._ending is None:
             self._ending = Ending(
                 kind=ending_kind(error),

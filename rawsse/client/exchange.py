@@ -420,7 +420,7 @@ class Exchange:
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
         error.response = self.response
-        error.safe_to_retry = error.may_heal
+        error.safe_to_retry = error.may_heal if error.should_retry is None else error.should_retry
         return error
 
 

@@ -99,7 +99,7 @@ def _why_not(error: APIError) -> str | None:
         return "a model that was silent for so long would be so again"
     if error.phase in ("content", "tail", "done"):
         return "content had reached the caller"
-    wish = _should_retry(error)
+    wish = error.should_retry
     if wish is False:
         return f"{name} is not retried: the server says so (x-should-retry)"
     return None if wish or error.may_heal else f"{name} is not retried"
@@ -130,18 +130,6 @@ def _seconds(value: float) -> str:
 
 
 # --- What the server wishes ----------------------------------------------------------------------------------------
-
-
-def _should_retry(error: APIError) -> bool | None:
-    """`x-should-retry`: the server knows better than the status. None if it does not say."""
-    if not isinstance(error, APIStatusError):
-        return None
-    wish = _lower_names(error.headers).get("x-should-retry", "").strip().lower()
-    if wish == "false":
-        return False
-    # On the 200 of a stream that failed later, `true` was said before there was an error: it is not about this one. (`false`
-    # is: who will not have this request again will not have it after an error either.)
-    return True if wish == "true" and not error.in_stream else None
 
 
 def _asked_to_wait(error: APIError, now: float) -> float | None:
