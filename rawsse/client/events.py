@@ -39,7 +39,10 @@ from rawsse.messages.content import Message
 from rawsse.messages.ending import Ending, ending_kind
 from rawsse.messages.events import (
     ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
     ErrorEvent,
+    MessageDelta,
     MessageStart,
     Ping,
     StreamEvent,
@@ -54,6 +57,8 @@ __all__ = ["MAX_HELD_EVENTS", "BaseStream", "EventStream"]
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
 Whoever sends more must not fill the memory; then there is no other attempt."""
+
+_INNER_EVENTS = frozenset({ContentBlockStart, ContentBlockDelta, ContentBlockStop, MessageDelta})
 
 
 class BaseStream:
@@ -231,6 +236,25 @@ class BaseStream:
         if self._error is not None:  # somebody closed the stream meanwhile
             raise self._error
         return None
+
+    def _next_ready(self) -> StreamEvent | None:
+        """The next event of the wire, applied, if it has come, and neither begins nor ends an answer: nothing is to be done for
+        it with connections and attempts. None: `_next` must be asked.
+
+        It never raises and needs no event loop: the blocking stream, which owns this one, calls it in the caller's thread.
+        """
+        if not self._pending or not self._builder.has_content or self._held or self._ending is not None:
+            return None
+        try:
+            event = read_event(self._pending[0])
+            if event is None or type(event) not in _INNER_EVENTS:
+                return None
+            self._builder.apply(event)
+        except APIError:
+            return None  # it has not been applied: `_next` finds the same, and ends the stream
+        self._pending.popleft()
+        self._note(event)
+        return event
 
     async def _look_ahead(self) -> Ping | None:
         """Read on until it is clear that there will be no other attempt, making them where this one fails.

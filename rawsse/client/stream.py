@@ -110,6 +110,24 @@ class MessageStream(BaseStream):
         if self._watcher is not None and self._ending is not None and self._ending.kind != "complete":
             await self._watcher.stop()
 
+    # For the blocking stream: what can be had without waiting, in whatever thread owns this one; None: ask the async ones.
+
+    def _next_ready(self) -> StreamEvent | None:
+        return super()._next_ready() if self._watcher is None else None
+
+    def _take_ready(self) -> MessageStreamEvent | None:
+        if not self._expanded:
+            if (event := self._next_ready()) is None:
+                return None
+            self._expanded.extend(self._expand(event))
+        return self._expanded.popleft()
+
+    def _take_ready_text(self) -> str | None:
+        while not self._expanded and (event := self._next_ready()) is not None:
+            if (text := self._builder.text_of(event)) is not None:  # no derived event need be made for it
+                return text
+        return None
+
     def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
         """The event as the caller gets it, and the derived one, if there is one."""
         expanded = self._builder.expand(event)

@@ -26,29 +26,20 @@ from rawsse.client.events import EventStream
 from rawsse.client.moments import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.client.stream import MessageStream
-from rawsse.errors import APIError
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.ending import Ending
 from rawsse.messages.events import (
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
     ErrorEvent,
-    MessageDelta,
     MessageStreamEvent,
     StreamEvent,
     TextEvent,
-    read_event,
 )
 
 __all__ = ["BlockingEventStream", "BlockingMessageStream", "without_waiting"]
 
 E = TypeVar("E")
 T = TypeVar("T")
-
-# What neither ends an answer nor begins one, and is not looked at by any clock.
-_CONTENT = frozenset({ContentBlockStart, ContentBlockDelta, ContentBlockStop, MessageDelta})
 
 
 class _BlockingStream(Generic[E]):
@@ -173,7 +164,7 @@ class _BlockingStream(Generic[E]):
         """What can be taken without the loop; None if it must be asked."""
         try:
             with self._lock:
-                return take() if self._is_plain and not self._is_away else None
+                return None if self._is_away else take()
         except Exception:
             raise
         except BaseException:  # Ctrl-C, in the middle of an event
@@ -193,21 +184,6 @@ class _BlockingStream(Generic[E]):
     async def _fetch(self) -> E:
         """The next event; in the loop."""
         raise NotImplementedError
-
-    def _take_content(self) -> StreamEvent | None:
-        stream = self._stream
-        if not stream._pending or not stream._builder.has_content or stream._held or stream.ending is not None:
-            return None
-        try:
-            event = read_event(stream._pending[0])
-            if type(event) not in _CONTENT or event is None:
-                return None
-            stream._builder.apply(event)
-        except APIError:
-            return None  # it has not been applied; the loop will find the same, and end the stream
-        stream._pending.popleft()
-        stream._call.exchange.note_content()
-        return event
 
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Let the loop have the stream, and wait for what it does with it."""
@@ -245,7 +221,7 @@ class BlockingEventStream(_BlockingStream[StreamEvent]):
         return self._look(lambda: self._stream.current_message_snapshot)
 
     def _take(self) -> StreamEvent | None:
-        return self._take_content()
+        return self._stream._next_ready()
 
     async def _fetch(self) -> StreamEvent:
         return await self._stream.__anext__()
@@ -270,7 +246,7 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
     def text_stream(self) -> Iterator[str]:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
         while True:
-            text = self._here(self._take_text)
+            text = self._here(self._stream._take_ready_text)
             if text is None:
                 event = next(self, None)
                 if event is None:
@@ -294,21 +270,7 @@ class BlockingMessageStream(_BlockingStream[MessageStreamEvent]):
         return self._call(self._stream.get_final_text)
 
     def _take(self) -> MessageStreamEvent | None:
-        stream = self._stream
-        if not stream._expanded:
-            event = self._take_content()
-            if event is None:
-                return None
-            stream._expanded.extend(stream._expand(event))
-        return stream._expanded.popleft()
-
-    def _take_text(self) -> str | None:
-        """The next text, if it is here and nobody took half of its event: no derived event need be made for it."""
-        stream = self._stream
-        while not stream._expanded and (event := self._take_content()) is not None:
-            if (text := stream._builder.text_of(event)) is not None:
-                return text
-        return None
+        return self._stream._take_ready()
 
     async def _fetch(self) -> MessageStreamEvent:
         return await self._stream.__anext__()
