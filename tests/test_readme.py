@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,22 @@ from rawsse.messages.message import TRANSITIONS
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", TEXT, re.DOTALL)
+ALL_BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", TEXT, re.DOTALL)
+BLOCKS = [(code, output) for code, output in ALL_BLOCKS if "import pytest" not in code]
+TESTS = [code for code, _ in ALL_BLOCKS if "import pytest" in code]
+
+# Somebody's own code, as `my_bot`: it believes in no answer that has no end.
+BOT = """
+import json, os, urllib.request
+
+def ask(question):
+    body = {"model": "m", "max_tokens": 100, "stream": True, "messages": [{"role": "user", "content": question}]}
+    url = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages"
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode())) as answer:
+        lines = [json.loads(line[6:]) for line in answer if line.startswith(b"data: ")]
+    assert lines[-1]["type"] == "message_stop"
+    return "".join(event["delta"].get("text", "") for event in lines if event["type"] == "content_block_delta")
+"""
 
 
 def diagram() -> str:
@@ -36,6 +52,24 @@ def test_a_code_block_runs_and_prints_what_the_readme_says(code: str, output: st
     assert done.stderr == ""
     if output:
         assert done.stdout == output
+
+
+def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
+    (tmp_path / "my_bot.py").write_text(BOT)
+    for number, code in enumerate(TESTS):
+        (tmp_path / f"test_{number}.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "rawsse.replay.pytest_plugin", "-p", "no:cacheprovider", "."]
+    path = os.pathsep.join([str(README.parent), str(tmp_path)])
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_the_first_code_stands_before_line_30() -> None:

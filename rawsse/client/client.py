@@ -41,6 +41,8 @@ from rawsse.sse import MAX_EVENT_BYTES
 if TYPE_CHECKING:
     import ssl
 
+    from rawsse.client.tools import Conversation
+
 __all__ = ["AsyncClient"]
 
 T = TypeVar("T")
@@ -210,6 +212,12 @@ class AsyncClient:
         )
         other._add_resources()
         return other
+
+    def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
+        """Questions and answers in turn: a history that can be sent at any time. Arguments as for `Conversation`."""
+        from rawsse.client.tools import Conversation  # whoever has none does not pay for it
+
+        return Conversation(self, model=model, max_tokens=max_tokens, **options)
 
     # What the calls need -------------------------------------------------------------------------------------------
 

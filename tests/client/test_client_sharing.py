@@ -451,3 +451,9 @@ def test_memory_is_flat_over_streams() -> None:
 @pytest.mark.usefixtures("_tracing")
 def test_memory_is_flat_over_streams_that_fail() -> None:
     assert growth(Peer(WHOLE[:-300], end=RESET), fail_many, 1000, memory) < 20_000
+
+
+def test_a_conversation_is_the_client_s() -> None:
+    client = client_of(answer(ANSWER))
+    message = run(client.conversation(model="m", max_tokens=9).ask("hi"))
+    assert message.text == "Hello ☺"
