@@ -215,7 +215,7 @@ def _add_replay(commands: Any) -> None:
 
 class _ListFaults(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from rawsse.replay.specs import FAULTS
+        from rawsse.replay.breaking.specs import FAULTS
 
         for spec, what in FAULTS.items():
             show(f"{spec}\n    {what}")
@@ -240,7 +240,7 @@ def _add_check(commands: Any) -> None:
 
 class _ListRules(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from rawsse.replay.check import RULES
+        from rawsse.replay.looking.check import RULES
 
         for rule, what in RULES.items():
             show(f"{rule}\n    {what}")
@@ -324,7 +324,7 @@ def _log_to_stderr() -> None:
 def _demo(arguments: argparse.Namespace) -> int:
     from rawsse.client import AsyncClient
     from rawsse.relay import Guard, Relay
-    from rawsse.replay.demo import DEMO_WORDS, DemoPlayer
+    from rawsse.replay.playing.demo import DEMO_WORDS, DemoPlayer
     from rawsse.server import Server, serve
 
     async def run() -> None:

@@ -145,7 +145,7 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str) ->
 
 def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
     """Explain every recording as text. False if there is something that is none."""
-    from rawsse.replay.explain import explain, visible
+    from rawsse.replay.looking.explain import explain, visible
 
     is_good = True
     for path in paths:
@@ -160,7 +160,7 @@ def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
 
 def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
-    from rawsse.replay.explain_html import explain_html
+    from rawsse.replay.looking.html import explain_html
 
     recordings = [recording for path in paths for recording in _load_all(path)]
     is_folder = out.is_dir() or len(recordings) > 1

@@ -20,7 +20,7 @@ from support.command import ROOT, Command
 
 from rawsse.cli import main
 from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
-from rawsse.replay.check import RULES
+from rawsse.replay.looking.check import RULES
 from rawsse.server import Server
 
 COMMANDS = ["demo", "serve", "ask", "chat", "record", "replay", "check", "explain"]

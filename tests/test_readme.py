@@ -58,7 +58,17 @@ def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
     (tmp_path / "my_bot.py").write_text(BOT)
     for number, code in enumerate(TESTS):
         (tmp_path / f"test_{number}.py").write_text(code)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "rawsse.replay.pytest_plugin", "-p", "no:cacheprovider", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "rawsse.replay.testing.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        ".",
+    ]
     path = os.pathsep.join([str(README.parent), str(tmp_path)])
     done = subprocess.run(
         command,

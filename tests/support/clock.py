@@ -1,4 +1,4 @@
-"""Running a coroutine in virtual time, and finding all that it left behind: `rawsse.replay.virtual_clock`, always strict.
+"""Running a coroutine in virtual time, and finding all that it left behind: `rawsse.replay.testing.virtual_clock`, always strict.
 
 Knows only how strict our own tests are; how time passes and what a leftover is stands there.
 
@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from rawsse.replay import virtual_clock
-from rawsse.replay.virtual_clock import Leftovers, VirtualClockLoop, ticks
+from rawsse.replay.testing import virtual_clock
+from rawsse.replay.testing.virtual_clock import Leftovers, VirtualClockLoop, ticks
 
 __all__ = ["Leftovers", "VirtualClockLoop", "run", "ticks"]
 

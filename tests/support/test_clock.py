@@ -106,7 +106,7 @@ def test_what_the_coroutine_raises_comes_first() -> None:
 
 
 def test_a_wait_for_nothing_is_told_from_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawsse.replay.virtual_clock.DEADLOCK", 0.01)
+    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.DEADLOCK", 0.01)
     loop = VirtualClockLoop()
     task = loop.create_task(asyncio.Event().wait())
     with pytest.raises(RuntimeError, match="the test hangs"):

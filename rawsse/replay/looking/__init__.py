@@ -1,0 +1,14 @@
+"""Looking at recordings: is it correct, and what is in it?
+
+Read in this order:
+
+    check.py       is this a correct stream? Every broken rule, by name and place
+    timeline.py    what came when: reads, lines, events, message, and the figures
+    explain.py     the anatomy of a recording, as text
+    picture.py     the timeline as a picture
+    html.py        the anatomy as one HTML page, with the picture
+"""
+
+from rawsse.replay.looking.check import Checker, Finding, Place, Severity, check
+
+__all__ = ["Checker", "Finding", "Place", "Severity", "check"]

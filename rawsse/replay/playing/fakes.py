@@ -1,0 +1,108 @@
+"""Recordings and their faults without a socket: streams for `AsyncClient(connect=…)`, which take no time on a virtual clock.
+
+This file knows how a script becomes a `FakeStream`. It refuses to know what the client makes of it.
+
+    stream = stream_of(recording, faults=[Fault.stall(at_event=2)], split="event")
+
+    network = FakeNetwork(recording, faults=[Fault.status(529).times(2)])       # faults are counted in connections
+    client = AsyncClient(api_key="any", connect=network)
+    network.streams[0].written                                                  # what the client asked
+
+A stream answers one request, after which the server closes it, as the answer's head says. A reset is a `ConnectionResetError`
+that the read raises, a half-close is the end of what is read, and a stall without an end waits until the client gives up.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from rawsse.client.network.net import FakeStream, Stream, TLSContext
+from rawsse.client.network.route import Route
+from rawsse.errors import ConfigurationError
+from rawsse.replay.breaking.edits import edited, replacement
+from rawsse.replay.breaking.faults import Fault
+from rawsse.replay.breaking.script import Act, Script, is_cutting, recut, script
+from rawsse.replay.matching.answers import Repertoire
+from rawsse.replay.recording import RecordedRequest, Recording
+from rawsse.replay.shaping.splits import Split, split_by
+
+__all__ = ["FakeNetwork", "stream_of"]
+
+_QUESTION: Mapping[str, object] = {"model": "any", "max_tokens": 1, "messages": [], "stream": True}
+
+
+def stream_of(
+    recording: Recording,
+    *,
+    faults: Iterable[Fault | str] = (),
+    split: Split | None = None,
+    segments: Split | None = None,
+    speed: float = 0.0,
+) -> FakeStream:
+    """A stream that says what a `ReplayServer` would say to the first request. The arguments are those of `Player`.
+
+    Raises `ConfigurationError` if a fault has no place in the recording.
+    """
+    due = [fault for fault in _read(faults) if fault.is_for(0)]
+    answer = replacement(due) or Repertoire([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, _QUESTION))
+    answer = edited(answer, due)
+    if split is not None:
+        answer = replace(answer, reads=recut(answer.reads, split_by(split)))
+    cut = None if segments is None else split_by(segments)
+    return _performed(script(answer, due, segments=cut, speed=speed))
+
+
+def _read(faults: Iterable[Fault | str]) -> list[Fault]:
+    return [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
+
+
+def _performed(steps: Script) -> FakeStream:
+    # None: a server says nothing before it was asked.
+    chunks: list[bytes | float | None] = [None]
+    end: bytes | BaseException | None = b""
+    for step in steps:
+        if not isinstance(step, Act):
+            chunks.append(step)
+        elif step is Act.RESET:
+            end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        elif step is Act.HOLD:
+            end = None
+    return FakeStream(chunks, end=end)
+
+
+class FakeNetwork:
+    """What `AsyncClient(connect=…)` takes: each connection answers one request with a recording and the faults that are due.
+
+    Recordings take turns; one that a fault cut comes again on the next connection. `streams` are the connections. Routes and
+    certificates are not looked at. Raises `ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        *recordings: Recording,
+        faults: Iterable[Fault | str] = (),
+        split: Split | None = None,
+        segments: Split | None = None,
+        speed: float = 0.0,
+    ) -> None:
+        if not recordings:
+            raise ConfigurationError("there is no recording to play")
+        self.streams: list[FakeStream] = []
+        self._recordings = recordings
+        self._faults = _read(faults)
+        self._split, self._segments, self._speed = split, segments, speed
+        self._turn = 0
+
+    async def __call__(self, route: Route, tls: TLSContext) -> Stream:
+        """A connection, as `rawsse.client.network.net.connect` makes them."""
+        del route, tls
+        number = len(self.streams)
+        due = [replace(fault, requests=None, skipped=0) for fault in self._faults if fault.is_for(number)]
+        recording = self._recordings[self._turn % len(self._recordings)]
+        how = {"split": self._split, "segments": self._segments}
+        self.streams.append(stream_of(recording, faults=due, speed=self._speed, **how))
+        if replacement(due) is None and not any(is_cutting(fault) for fault in due):
+            self._turn += 1
+        return self.streams[-1]

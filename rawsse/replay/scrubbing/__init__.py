@@ -1,0 +1,12 @@
+"""No secret reaches the disk.
+
+Read in this order:
+
+    shapes.py      what secrets look like
+    deltas.py      the texts in a body, over any number of deltas, and writing over them in place
+    scrub.py       no secret reaches the disk
+"""
+
+from rawsse.replay.scrubbing.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
+
+__all__ = ["ScrubPolicy", "Secret", "checked", "find_secrets", "scrub"]

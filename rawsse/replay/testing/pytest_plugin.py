@@ -1,0 +1,308 @@
+"""The pytest plugin: a Messages API made of recordings in one fixture, streams cut at every place, and a clock that jumps.
+
+This file knows pytest: options, marks, fixtures, and how a test is told what it did not mean. It refuses to know how anything
+is played, cut or recorded; and it imports nothing of rawsse before a test asks for something, so that it costs others nothing.
+For the same reason it is installed outside of the package, as `_rawsse_pytest`: to import that is to import this file alone.
+
+    @pytest.mark.replay("weather")                              # recordings/weather.sse.jsonl beside the test file
+    def test_the_bot_says_what_the_weather_is(replay):
+        assert my_bot.ask("Oslo?") == "It rains in Oslo."       # the code under test: ANTHROPIC_BASE_URL leads it here
+        assert replay.requests[0].body["model"] == "claude-sonnet-5"
+
+    @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # made up, and what goes wrong
+    @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
+    @pytest.mark.splits("whole", "event", "bytes")              # the same test for each way to cut the answers
+    @pytest.mark.every_split("weather", edges=True)             # a test for each cut; it takes `chunks`
+    def test_…(assert_every_split)                              # assert_every_split("weather", parse): all cuts in one test
+    async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too
+
+Names are looked for in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
+arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment alone. What a mark says on a function
+goes before what one on its class or module says. Fixtures that make a client themselves should ask for `replay`.
+
+Nothing is ever recorded but with `--rawsse-record=once` (what is missing) or `all`, or RAWSSE_RECORD in the environment.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from rawsse.replay.shaping.splits import Chunks
+    from rawsse.replay.testing.hand import RecordMode, Replay
+    from rawsse.replay.testing.virtual_clock import VirtualClock
+
+__all__ = ["DEFAULT_SPLITS", "assert_every_split", "chunks", "replay", "virtual_clock"]
+
+DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
+"""What `@pytest.mark.splits` goes through if it names none."""
+
+_MARKS = (
+    "replay(*sources, match, strict, faults, split, segments, speed, threads, env): what the Messages API plays (rawsse)",
+    "splits(*ways): once for each way to cut what is played: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
+    "every_split(*sources, edges=False, pairs=False, sizes=()): once for each cutting, as `chunks` (rawsse)",
+)
+T = TypeVar("T")
+
+_REPLAY = pytest.StashKey["Replay"]()
+_SPLIT = "_rawsse_split"
+_UNKNOWN_TO_REPLAY = ("env",)
+
+
+# --- Options ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rawsse-record`."""
+    parser.getgroup("rawsse").addoption(
+        "--rawsse-record",
+        choices=("none", "once", "all"),
+        default=None,
+        help="ask the real API, and write what it answers: once for recordings that are not there, or all of them. "
+        "Default: RAWSSE_RECORD, or none.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marks known."""
+    for mark in _MARKS:
+        config.addinivalue_line("markers", mark)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say it if the real API is going to be asked."""
+    which = _which(config)
+    return None if which == "none" else f"rawsse: RECORDING ({which}) what the real API answers"
+
+
+def _which(config: pytest.Config) -> str:
+    which: str = config.getoption("--rawsse-record") or os.environ.get("RAWSSE_RECORD") or "none"
+    if which not in ("none", "once", "all"):
+        raise pytest.UsageError(f"RAWSSE_RECORD must be none, once or all, not {which[:80]!r}")
+    return which
+
+
+# --- Fixtures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
+    """A Messages API on this machine that plays recordings: `play`, `base_url`, `requests`."""
+    from rawsse.replay.testing.hand import Replay
+
+    node = request.node
+    sources, options = _marked(node)
+    replay = Replay(
+        _folder(node),
+        split=_split_of(node),
+        record=_record_mode(request.config),
+        remedy=_remedy(node),
+        on_start=(lambda replay: _lead_here(replay, monkeypatch)) if options.pop("env", True) else _leave_alone,
+    )
+    if sources:
+        _or_fail(lambda: replay.play(*sources, **options))
+    node.stash[_REPLAY] = replay
+    if "virtual_clock" in request.fixturenames:
+        yield replay  # the clock serves it, in its own loop
+        return
+    replay.__enter__()
+    yield replay
+    _or_fail(lambda: replay.__exit__(None, None, None))
+
+
+@pytest.fixture
+def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
+    """Runs coroutines without waiting: `run`, `elapsed`. An `async def` test that asks for it is run by it."""
+    from rawsse.replay.testing.virtual_clock import VirtualClock
+
+    if "replay" not in request.fixturenames:
+        return VirtualClock()
+    replay: Replay = request.getfixturevalue("replay")
+    return VirtualClock(replay.here)
+
+
+@pytest.fixture
+def chunks(request: pytest.FixtureRequest) -> Chunks:
+    """The chunks of one cutting: see the mark `every_split`."""
+    case = getattr(request, "param", None)
+    if case is None:
+        _fail('what is to be cut? Mark the test with @pytest.mark.every_split("NAME")')
+    made: Chunks = case.chunks
+    return made
+
+
+@pytest.fixture
+def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`assert_every_split(source, parse, expected=None)`: no cutting of a stream makes a difference to `parse`."""
+    from rawsse.replay.testing.cases import assert_every_split
+    from rawsse.replay.testing.sources import find_one
+
+    def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = None) -> None:
+        __tracebackhide__ = True
+        if isinstance(source, bytes):
+            assert_every_split(source, parse, expected)
+            return
+        recording = _or_fail(lambda: find_one(source, _folder(request.node)))
+        assert_every_split(recording.body, parse, expected, name=recording.name)
+
+    return check
+
+
+def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients that read the environment come here, and nowhere else."""
+    for name, value in replay.environment.items():
+        monkeypatch.setenv(name, value)
+    if not replay.is_recording:
+        monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1"])))
+
+
+def _leave_alone(_: Replay) -> None:
+    pass
+
+
+# --- What the marks say ----------------------------------------------------------------------------------------------
+
+
+def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The sources and options of a test's marks; the nearest mark counts."""
+    sources: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    for mark in node.iter_markers("replay"):
+        sources = sources or mark.args
+        options = {**mark.kwargs, **options}
+    _require_known(options)
+    if not sources and (idle := [name for name in options if name != "env"]):
+        _fail(f"@pytest.mark.replay has {idle[0]}=…, and names nothing to play")
+    return sources, options
+
+
+def _require_known(options: dict[str, Any]) -> None:
+    from rawsse.replay.testing.hand import Replay
+
+    known = [*list(inspect.signature(Replay.play).parameters)[2:], *_UNKNOWN_TO_REPLAY]
+    if wrong := [name for name in options if name not in known]:
+        _fail(f"@pytest.mark.replay has no argument {wrong[0]!r}; it has {', '.join(known)}")
+
+
+def _split_of(node: pytest.Item) -> Any:
+    from rawsse.replay.testing.cases import at_line_ends
+
+    callspec = getattr(node, "callspec", None)
+    split = None if callspec is None else callspec.params.get(_SPLIT)
+    return at_line_ends if split == "line-ends" else split
+
+
+def _folder(node: pytest.Item) -> Path:
+    return node.path.parent
+
+
+def _record_mode(config: pytest.Config) -> RecordMode | None:
+    from rawsse.replay.testing.hand import RecordMode
+
+    which = _which(config)
+    if which not in ("once", "all"):
+        return None
+    if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
+        _fail("recording asks the real API, which needs a key: set ANTHROPIC_API_KEY")
+    base_url = os.environ.get("ANTHROPIC_BASE_URL")
+    return RecordMode(which, base_url) if base_url else RecordMode(which)  # type: ignore[arg-type]
+
+
+def _remedy(node: pytest.Item) -> str:
+    return f". To record it:\n    ANTHROPIC_API_KEY=… pytest {node.nodeid!r} --rawsse-record=once"
+
+
+def _or_fail(work: Callable[[], T]) -> T:
+    """What `work` gives. What it finds fault with is the test's to mend: the words say how, and a traceback would not."""
+    from rawsse.errors import UsageError
+
+    try:
+        return work()
+    except (UsageError, OSError) as exc:
+        message = str(exc)
+    return _fail(message)
+
+
+def _fail(message: str) -> NoReturn:
+    pytest.fail(f"rawsse: {message}", pytrace=False)
+
+
+# --- Hooks -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each way to cut."""
+    if (mark := metafunc.definition.get_closest_marker("splits")) is not None:
+        ways = mark.args or DEFAULT_SPLITS
+        metafunc.fixturenames.append(_SPLIT)
+        metafunc.parametrize(_SPLIT, ways, ids=[_id_of(way) for way in ways])
+    if (mark := metafunc.definition.get_closest_marker("every_split")) is not None:
+        cases = _or_fail(lambda: _cases(mark, metafunc.definition))
+        metafunc.parametrize("chunks", cases, ids=[case.name for case in cases], indirect=True)
+
+
+def _cases(mark: pytest.Mark, node: pytest.Item) -> list[Any]:
+    from rawsse.replay.testing.cases import cases
+    from rawsse.replay.testing.sources import find
+
+    found = [(source, recording) for source in mark.args for recording in find(source, _folder(node))]
+    labels = [str(source).strip("/") if isinstance(source, str) else "stream" for source, _ in found]
+    pairs = zip(labels, found, strict=True)
+    return [case for label, (_, recording) in pairs for case in cases(recording.body, label, **mark.kwargs)]
+
+
+def _id_of(way: Any) -> str:
+    if callable(way):
+        return str(getattr(way, "__name__", "function"))
+    return "-".join(map(str, way)) if isinstance(way, list | tuple) else str(way)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is marked has the API, also if it does not ask for it; and before its other fixtures, which may need it."""
+    names: list[str] | None = getattr(item, "fixturenames", None)
+    if names is not None and item.get_closest_marker("replay") is not None:
+        if "replay" in names:
+            names.remove("replay")
+        names.insert(0, "replay")
+    return (yield from _telling(item, "setup"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test in virtual time if it asks for that."""
+    clock: Any = pyfuncitem.funcargs.get("virtual_clock")
+    if clock is None or not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    clock.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that passes may yet have asked for something that no recording answers, or have left something unasked."""
+    result = yield from _telling(item, "call")
+    replay = item.stash.get(_REPLAY, None)
+    if replay is not None and (problems := replay.problems()):
+        _fail("\n".join(problems))
+    return result
+
+
+def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
+    """Where a test fails, say what no recording answered: the client under test may have kept it to itself."""
+    try:
+        return (yield)
+    except BaseException:
+        replay = item.stash.get(_REPLAY, None)
+        if replay is not None and (problems := replay.problems(is_over=False)):
+            item.add_report_section(when, "rawsse", "\n".join(problems))
+        raise

@@ -1,0 +1,222 @@
+"""rawsse.replay.shaping.splits: every place is cut at, and the cut that breaks a parser is found."""
+
+from __future__ import annotations
+
+import pytest
+
+from rawsse.errors import ConfigurationError
+from rawsse.replay.recording import Read, Recording
+from rawsse.replay.shaping.splits import (
+    Chunks,
+    FailingCut,
+    Split,
+    as_recorded,
+    by_event,
+    byte_by_byte,
+    every_pair_split,
+    every_split,
+    fixed,
+    random_chunks,
+    random_splits,
+    sized,
+    smallest_failing_cut,
+    split_by,
+    whole,
+)
+from rawsse.sse import Decoder
+
+STREAM = "event: a\r\ndata: é😀\r\n\r\nevent: b\ndata: x\ndata: y\n\n: note\n\ndata: z\r\rdata: cut".encode()
+
+
+# --- One chunking ---
+
+
+def test_whole_is_one_chunk_and_nothing_is_none() -> None:
+    assert (whole(b"abc"), whole(b"")) == ((b"abc",), ())
+
+
+def test_byte_by_byte_is_every_byte_alone() -> None:
+    assert byte_by_byte(b"abc") == (b"a", b"b", b"c")
+
+
+def test_fixed_leaves_the_rest_in_the_last_chunk() -> None:
+    assert fixed(b"abcde", 2) == (b"ab", b"cd", b"e")
+
+
+@pytest.mark.parametrize(("split", "size"), [(0, 0), (-1, -1), ([3, 0], 0), ("0", 0), ("3,0", 0)])
+def test_a_chunk_has_at_least_one_byte(split: Split, size: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be at least 1, not {size}$"):
+        split_by(split)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chunks"),
+    [
+        ([1, 3], (b"a", b"bcd", b"e")),
+        ([5], (b"abcde",)),
+        ([2, 9, 1], (b"ab", b"cde")),
+        ([], (b"abcde",)),
+    ],
+)
+def test_sizes_are_taken_one_after_the_other_and_the_rest_is_one_chunk(sizes: list[int], chunks: Chunks) -> None:
+    assert sized(b"abcde", sizes) == chunks
+
+
+def test_of_nothing_there_is_no_chunk() -> None:
+    assert (sized(b"", [1]), random_chunks(b"", 1)) == ((), ())
+
+
+def test_random_chunks_are_the_same_for_the_same_seed_and_join_to_the_data() -> None:
+    first, again, other = (random_chunks(STREAM, seed, max_size=7) for seed in (1, 1, 2))
+    assert first == again != other
+    assert b"".join(first) == b"".join(other) == STREAM
+    assert {len(chunk) for chunk in first} <= set(range(1, 8))
+
+
+def test_random_chunks_of_at_most_one_byte_are_bytes() -> None:
+    assert random_chunks(b"abc", 1, max_size=1) == (b"a", b"b", b"c")
+
+
+def test_as_recorded_is_what_the_reads_gave() -> None:
+    assert as_recorded(Recording(reads=(Read(0.1, b"ab"), Read(0.2, b"c")))) == (b"ab", b"c")
+
+
+def test_events_are_cut_after_their_blank_lines_of_any_kind() -> None:
+    events = [
+        "event: a\r\ndata: é😀\r\n\r\n",
+        "event: b\ndata: x\ndata: y\n\n",
+        ": note\n\n",
+        "data: z\r\r",
+        "data: cut",
+    ]
+    assert by_event(STREAM) == tuple(event.encode() for event in events)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\n\n", b"\r\r\n", b"\n\r"])
+def test_any_two_line_ends_end_an_event(end: bytes) -> None:
+    assert by_event(b"data: a" + end + b"data: b") == (b"data: a" + end, b"data: b")
+
+
+def test_one_line_end_ends_no_event() -> None:
+    assert by_event(b"event: a\r\ndata: b\r\n") == (b"event: a\r\ndata: b\r\n",)
+
+
+@pytest.mark.parametrize(
+    ("split", "chunks"),
+    [
+        ("whole", (b"data: a\n\ndata: b",)),
+        ("event", (b"data: a\n\n", b"data: b")),
+        ("bytes", tuple(bytes([byte]) for byte in b"data: a\n\ndata: b")),
+        (10, (b"data: a\n\nd", b"ata: b")),
+        ("10", (b"data: a\n\nd", b"ata: b")),
+        ([1, 9], (b"d", b"ata: a\n\nd", b"ata: b")),
+        ("1,9", (b"d", b"ata: a\n\nd", b"ata: b")),
+        ("random:7", random_chunks(b"data: a\n\ndata: b", 7)),
+        (lambda data: (data[:1], data[1:]), (b"d", b"ata: a\n\ndata: b")),
+    ],
+)
+def test_a_split_is_a_name_a_size_sizes_or_a_function(split: Split, chunks: Chunks) -> None:
+    assert split_by(split)(b"data: a\n\ndata: b") == chunks
+
+
+@pytest.mark.parametrize("name", ["lines", "", "random:", "random:x", "-1", "1,", "1.5", "²"])
+def test_an_unknown_name_is_refused(name: str) -> None:
+    names = "whole, event, bytes, random:SEED"
+    with pytest.raises(ConfigurationError) as caught:
+        split_by(name)
+    assert str(caught.value) == f"split must be a size, a function, or one of {names}, not '{name}'"
+
+
+# --- Many chunkings ---
+
+
+def test_every_split_cuts_at_every_place_and_at_both_ends() -> None:
+    assert list(every_split(b"ab")) == [(b"", b"ab"), (b"a", b"b"), (b"ab", b"")]
+
+
+def test_every_pair_split_cuts_at_every_two_places() -> None:
+    assert list(every_pair_split(b"ab")) == [
+        (b"", b"", b"ab"),
+        (b"", b"a", b"b"),
+        (b"", b"ab", b""),
+        (b"a", b"", b"b"),
+        (b"a", b"b", b""),
+        (b"ab", b"", b""),
+    ]
+
+
+def test_the_same_seed_gives_the_same_splits() -> None:
+    first, again, other = (list(random_splits(STREAM, seed, count=5)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_splits_are_as_many_as_asked_with_at_most_so_many_cuts(seed: int) -> None:
+    splits = list(random_splits(STREAM, seed, count=20, max_cuts=3))
+    assert {len(chunks) for chunks in splits} == {2, 3, 4}
+    assert len(splits) == 20
+
+
+@pytest.mark.parametrize("splits", [every_split, every_pair_split, lambda data: random_splits(data, 7)])
+def test_the_chunks_joined_give_the_data(splits: object) -> None:
+    assert callable(splits)
+    assert {b"".join(chunks) for chunks in splits(STREAM)} == {STREAM}
+
+
+# --- The cut that breaks a parser ---
+
+
+def our_parser(chunks: Chunks) -> list[str]:
+    decoder = Decoder()
+    return [event.data for chunk in chunks for event in decoder.feed(chunk)]
+
+
+def per_chunk_parser(chunks: Chunks) -> list[str]:
+    """What is often written: it takes each chunk for whole lines."""
+    return [line[6:] for chunk in chunks for line in chunk.decode().splitlines() if line.startswith("data: ")]
+
+
+def crlf_blind_parser(chunks: Chunks) -> int:
+    """Makes two line ends of a CR LF that is cut apart."""
+    return sum(chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n") for chunk in chunks)
+
+
+def test_our_decoder_is_broken_by_no_cut() -> None:
+    assert smallest_failing_cut(STREAM, our_parser) is None
+    assert all(our_parser(chunks) == ["é😀", "x\ny", "z"] for chunks in every_pair_split(STREAM))
+
+
+def test_a_parser_of_whole_chunks_is_broken_by_the_first_cut_in_a_line() -> None:
+    failing = smallest_failing_cut(b"data: ab\n", per_chunk_parser)
+    assert failing is not None
+    assert (failing.cuts, failing.expected, failing.got) == ((1,), ["ab"], [])
+    assert failing.chunks == (b"d", b"ata: ab\n")
+
+
+def test_a_cut_between_cr_and_lf_is_found() -> None:
+    failing = smallest_failing_cut(b"event: a\r\ndata: b\n", crlf_blind_parser)
+    assert failing is not None
+    assert repr(failing) == r"cut at byte 9: b'event: a\r' | b'\ndata: b\n'; expected '2', got '3'"
+
+
+def test_an_exception_is_a_failure_and_is_shown() -> None:
+    failing = smallest_failing_cut("é".encode(), lambda chunks: "".join(chunk.decode() for chunk in chunks))
+    assert failing is not None
+    assert isinstance(failing.got, UnicodeDecodeError)
+    assert repr(failing).startswith(r"""cut at byte 1: b'\xc3' | b'\xa9'; expected "'é'", got "UnicodeDecodeError(""")
+
+
+def test_where_no_single_cut_breaks_it_the_fewest_are_found() -> None:
+    failing = smallest_failing_cut(b"abcdefgh", lambda chunks: b"c" not in chunks or b"f" not in chunks)
+    assert failing is not None
+    assert failing.cuts == (2, 3, 5, 6)
+
+
+def test_what_is_wrong_without_any_cut_is_said_so() -> None:
+    failing = smallest_failing_cut(b"data: a\n\n", our_parser, ["b"])
+    assert failing == FailingCut(b"data: a\n\n", (), ["b"], ["a"])
+    assert repr(failing) == """uncut; expected "['b']", got "['a']\""""
+
+
+def test_the_right_answer_may_be_given() -> None:
+    assert smallest_failing_cut(b"data: a\n\n", our_parser, ["a"]) is None
