@@ -1,4 +1,4 @@
-"""rawsse.replay.testing.virtual_clock: how long things took that took no time, and how strict it is. The rest: tests/support."""
+"""rawsse.replay.testing.virtual_clock: how long things took that took no time, how strict it is. The rest: tests/support."""
 
 from __future__ import annotations
 
