@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Un
 from rawsse.client.call import Call
 from rawsse.client.events import EventStream
 from rawsse.client.network.clocks import NOT_GIVEN, NotGiven, Timeouts
-from rawsse.client.page import ModelInfo, Pages, Query, model_path, models_query, read_query
+from rawsse.client.page import AsyncPage, ModelInfo, Pages, Query, model_path, models_query, read_query
 from rawsse.client.parse import OutputFormat, Outputs, with_output_format
 from rawsse.client.raw import RawResponse
 from rawsse.client.request import with_betas
@@ -326,19 +326,55 @@ class AsyncModels:
 
         `limit` is the size of a page (1 to 1000). Raises `APIError`.
         """
-        _, sorted_options = _sort(**options)
         first = models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle)
-
-        async def fetch(query: Query) -> dict[str, Any]:
-            return await self._caller.call("GET", "/v1/models", **{**sorted_options, "query": query}).read_object()
-
-        return Pages(fetch, sorted_options["query"] | first)
+        return Pages(lambda query: self._list_call(query, **options).read_object(), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """What is known of one model. Raises `NotFoundError` for one that there is not, and other `APIError`s."""
-        _, sorted_options = _sort(**options)
-        call = self._caller.call("GET", model_path(model_id), **sorted_options)
+        call = self._retrieve_call(model_id, **options)
         return ModelInfo(await call.read_object())
+
+    @property
+    def with_raw_response(self) -> AsyncModelsWithRawResponse:
+        """The same calls, which give the response beside what it brought."""
+        return AsyncModelsWithRawResponse(self)
+
+    def _retrieve_call(self, model_id: str, **options: Unpack[CallOptions]) -> Call:
+        _, sorted_options = _sort(**options)
+        return self._caller.call("GET", model_path(model_id), **sorted_options)
+
+    def _list_call(self, query: Query, **options: Unpack[CallOptions]) -> Call:
+        _, sorted_options = _sort(**options)
+        return self._caller.call("GET", "/v1/models", **{**sorted_options, "query": sorted_options["query"] | query})
+
+
+class AsyncModelsWithRawResponse:
+    """`client.models.with_raw_response`."""
+
+    def __init__(self, models: AsyncModels) -> None:
+        self._models = models
+
+    async def list(
+        self,
+        *,
+        limit: int | None = None,
+        after_id: str | None = None,
+        before_id: str | None = None,
+        lifecycle: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> RawResponse[AsyncPage]:
+        """As `await models.list(...)`: the first page."""
+        query = models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle)
+        call = self._models._list_call(query, **options)
+        found = await call.read_object()
+        return _raw(
+            call, AsyncPage(found, lambda query: self._models._list_call(query, **options).read_object(), query)
+        )
+
+    async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> RawResponse[ModelInfo]:
+        """As `models.retrieve`."""
+        call = self._models._retrieve_call(model_id, **options)
+        return _raw(call, ModelInfo(await call.read_object()))
 
 
 class AsyncBeta:
@@ -379,7 +415,7 @@ def _sort(
     return {**given, **(extra_body or {})}, options
 
 
-def _raw(call: Call, parsed: TokenCount) -> RawResponse[TokenCount]:
+def _raw(call: Call, parsed: T) -> RawResponse[T]:
     response = call.exchange.response
     assert isinstance(response, Response)  # noqa: S101 - it has been read
     return RawResponse(response, parsed, call.retries_taken, call.timing)

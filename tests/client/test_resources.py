@@ -310,3 +310,19 @@ def test_beta_has_the_same_calls() -> None:
     assert client.beta.messages is client.messages
     assert client.beta.models is client.models
     assert run(client.beta.messages.create(**ASK, betas=["b"])).text == "Hello ☺"
+
+
+def test_models_have_raw_responses_too() -> None:
+    async def story() -> None:
+        first = plain(json.dumps({"data": [MODEL], "has_more": True, "last_id": "a"}).encode(), request_id="req_1")
+        second = plain(json.dumps({"data": [{**MODEL, "id": "b"}], "has_more": False, "last_id": "b"}).encode())
+        one = plain(json.dumps(MODEL).encode(), request_id="req_3")
+        client = client_of(first, second, one)
+        listed = await client.models.with_raw_response.list(limit=1)
+        page = await listed.parse()
+        assert (listed.status_code, listed.request_id) == (200, "req_1")
+        assert [model.id async for model in page] == [MODEL["id"], "b"]
+        found = await client.models.with_raw_response.retrieve("x")
+        assert (found.request_id, (await found.parse()).id) == ("req_3", MODEL["id"])
+
+    run(story())

@@ -14,13 +14,26 @@ from typing import NamedTuple
 import pytest
 from support.answers import SSE_HEAD, head, plain
 from support.fault_server import CLOSE, HOLD, RESET, Script
-from support.streams import ANSWER, to_bytes
+from support.streams import ANSWER, fold, to_bytes
 
 import rawsse
 from rawsse import errors
 from rawsse.errors import APIError, APIStatusError
 
-from .differential import ERROR, HALF, SAID, WHOLE, broken_off, differ, differences, names_of, refused, said, sse
+from .differential import (
+    ERROR,
+    HALF,
+    SAID,
+    WHOLE,
+    broken_off,
+    create,
+    differ,
+    differences,
+    names_of,
+    refused,
+    said,
+    sse,
+)
 
 anthropic = pytest.importorskip("anthropic", reason="the official SDK: the extra `interop`")
 
@@ -157,6 +170,17 @@ def test_both_give_up_after_as_many_attempts(script: Script) -> None:
     assert (len(ours.requests), len(sdk.requests)) == (4, 4)
     assert isinstance(ours.error, APIError)
     assert ours.error.retries_taken == 3
+
+
+def test_create_is_tried_again_when_its_body_is_cut_as_the_sdk_s_is() -> None:
+    # The SDK asks for JSON and rawsse for events: each gets what it asks for, cut the first time.
+    whole = json.dumps(fold(ANSWER).message, default=lambda lens: lens.raw).encode()
+    cut_json: Script = [plain(whole, content_type="application/json")[:-9], CLOSE]
+    sdk, _ = differ(cut_json, [plain(whole, content_type="application/json")], action=create, max_retries=2)
+    _, ours = differ(broken_off(HALF, CLOSE), WHOLE_ANSWER, action=create, max_retries=2)
+    assert (len(sdk.requests), len(ours.requests)) == (2, 2)
+    assert sdk.error is ours.error is None
+    assert ours.message["content"][0]["text"] == "Hello ☺"
 
 
 def test_a_wait_of_an_hour_is_told_and_not_slept_through() -> None:

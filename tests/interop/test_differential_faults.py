@@ -5,7 +5,7 @@ events, the same message or an error of that class (ours may be below it) with t
 requests. Anything else says why not; the numbers are those of the SDK's known faults:
 
     1   EOF before message_stop is silent, or a bare AssertionError
-    2   failures while the body is read are raw httpx2 errors, not APIConnectionError, and are never tried again
+    2   failures while the body is read are raw httpx2 errors, not APIConnectionError; no stream is tried again
     3   an `error` event is an APIStatusError with status 200, never the class of its type
     4   missing `usage` or `delta` is an AttributeError
     5   a gap in the block indices is an IndexError

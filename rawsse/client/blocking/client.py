@@ -263,6 +263,30 @@ class Models:
         models = self._access.client().models
         return self._access.run(lambda: models.retrieve(model_id, **options))
 
+    @property
+    def with_raw_response(self) -> ModelsWithRawResponse:
+        """The same calls, which give the response beside what it brought."""
+        return ModelsWithRawResponse(self._access)
+
+
+class ModelsWithRawResponse:
+    """`client.models.with_raw_response`."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def list(self, **options: Any) -> BlockingRawResponse[Page]:
+        """As `models.list`: the first page."""
+        models = self._access.client().models.with_raw_response
+        raw = self._access.run(lambda: models.list(**options))
+        page = Page(self._access, raw.parsed)
+        return BlockingRawResponse(RawResponse(raw.response, page, raw.retries_taken, raw.timing))
+
+    def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> BlockingRawResponse[ModelInfo]:
+        """As `models.retrieve`."""
+        models = self._access.client().models.with_raw_response
+        return BlockingRawResponse(self._access.run(lambda: models.retrieve(model_id, **options)))
+
 
 class Beta:
     """`client.beta`: the same calls, for code that was written for the official SDK."""

@@ -305,6 +305,7 @@ def names(thing: type) -> set[str]:
         (resources.AsyncMessages, blocking.Messages, set()),
         (resources.AsyncMessagesWithRawResponse, blocking.MessagesWithRawResponse, set()),
         (resources.AsyncModels, blocking.Models, set()),
+        (resources.AsyncModelsWithRawResponse, blocking.ModelsWithRawResponse, set()),
         (AsyncPage, Page, names(Lens)),
         (ToolRunner, BlockingToolRunner, set()),
         (MessageStream, BlockingMessageStream, {"aclose"}),
