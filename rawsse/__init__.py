@@ -30,7 +30,16 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rawsse.client import AsyncClient, EventStream, MessageStream, PoolLimits, RateLimits, RetryPolicy, Timeouts
+from rawsse.client import (
+    NOT_GIVEN,
+    AsyncClient,
+    EventStream,
+    MessageStream,
+    PoolLimits,
+    RateLimits,
+    RetryPolicy,
+    Timeouts,
+)
 from rawsse.errors import (
     AnthropicError,
     APIConnectionError,
@@ -114,6 +123,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "NOT_GIVEN",
     "APIConnectionError",
     "APIError",
     "APIResponseValidationError",

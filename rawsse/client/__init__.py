@@ -28,7 +28,18 @@ Read in this order:
 from rawsse.client.client import AsyncClient
 from rawsse.client.events import EventStream
 from rawsse.client.moments import Timing
-from rawsse.client.network import FakeStream, Origin, PoolLimits, Proxies, Proxy, Route, Stream, Timeouts, TLSContext
+from rawsse.client.network import (
+    NOT_GIVEN,
+    FakeStream,
+    Origin,
+    PoolLimits,
+    Proxies,
+    Proxy,
+    Route,
+    Stream,
+    Timeouts,
+    TLSContext,
+)
 from rawsse.client.page import AsyncPage, ModelInfo, Pages
 from rawsse.client.ratelimits import RateLimit, RateLimits
 from rawsse.client.raw import RawResponse
@@ -38,6 +49,7 @@ from rawsse.client.stream import MessageStream
 
 __all__ = [
     "ANTHROPIC_VERSION",
+    "NOT_GIVEN",
     "AsyncClient",
     "AsyncPage",
     "EventStream",

@@ -13,7 +13,7 @@ Read in this order:
     pools.py     the pools of one client: one for each event loop
 """
 
-from rawsse.client.network.clocks import Timeouts
+from rawsse.client.network.clocks import NOT_GIVEN, Timeouts
 from rawsse.client.network.net import Connect, FakeStream, Stream, connect
 from rawsse.client.network.pool import Connection, Pool, PoolLimits
 from rawsse.client.network.pools import Pools
@@ -21,6 +21,7 @@ from rawsse.client.network.route import Origin, Proxies, Proxy, Route
 from rawsse.client.network.tls import TLSContext
 
 __all__ = [
+    "NOT_GIVEN",
     "Connect",
     "Connection",
     "FakeStream",
