@@ -26,7 +26,7 @@ from rawsse.replay.matching.answers import Answer, error_answer
 from rawsse.replay.recording import Read
 from rawsse.replay.shaping.splits import by_event
 
-__all__ = ["edited", "offset_of", "replacement"]
+__all__ = ["edited", "is_replacement", "offset_of", "replacement"]
 
 _MESSAGES: Mapping[str, str] = {
     "api_error": "Internal server error",
@@ -47,6 +47,11 @@ Splice: TypeAlias = tuple[int, int, bytes]
 def replacement(faults: Iterable[Fault]) -> Answer | None:
     """What the first fault that is an answer of its own says; None if there is none."""
     return next((_REPLACEMENTS[fault.kind](fault) for fault in faults if fault.kind in _REPLACEMENTS), None)
+
+
+def is_replacement(fault: Fault) -> bool:
+    """It is an answer of its own."""
+    return fault.kind in _REPLACEMENTS
 
 
 def _status(fault: Fault) -> Answer:

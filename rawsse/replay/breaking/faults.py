@@ -15,8 +15,10 @@ counted from 0, and from the end if negative: -1 is the last. `at_event=k` is be
 place is an error, and no whole answer.
 
 Several faults in one request are done in this order, whatever order they are given in: those that are an answer of their own
-(`status`, `html`, `redirect`; the first counts), those of events and bytes (one after the other, each as the one before left
-the body), then compression, then framing, and then those of the wire (by their place; the first end is the end).
+(`status`, `html`, `redirect`; one only), those of events and bytes (one after the other, each as the one before left the
+body), then compression, then framing, and then those of the wire (by their place; the first end is the end). Where another
+answer comes, faults of the recorded one's events, bytes and chunks have nothing to be done to, and wait for the next request;
+`schedule.py` counts.
 
 How a fault is written as a text stands in `specs.py`.
 """
@@ -82,10 +84,6 @@ class Fault:
     def after(self, requests: int) -> Fault:
         """The same, but so many requests are well before it."""
         return replace(self, skipped=_at_least(0, requests, "the number of requests before a fault"))
-
-    def is_for(self, number: int) -> bool:
-        """It happens in this request to `/v1/messages`; the first is number 0."""
-        return self.skipped <= number and (self.requests is None or number < self.skipped + self.requests)
 
     # --- The connection
 

@@ -15,7 +15,7 @@ that the read raises, a half-close is the end of what is read, and a stall witho
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rawsse.client.network.net import FakeStream, Stream, TLSContext
@@ -23,6 +23,7 @@ from rawsse.client.network.route import Route
 from rawsse.errors import ConfigurationError
 from rawsse.replay.breaking.edits import edited, replacement
 from rawsse.replay.breaking.faults import Fault
+from rawsse.replay.breaking.schedule import Faults, Schedule
 from rawsse.replay.breaking.script import Act, Script, is_cutting, recut, script
 from rawsse.replay.matching.answers import Repertoire
 from rawsse.replay.recording import RecordedRequest, Recording
@@ -36,7 +37,7 @@ _QUESTION: Mapping[str, object] = {"model": "any", "max_tokens": 1, "messages": 
 def stream_of(
     recording: Recording,
     *,
-    faults: Iterable[Fault | str] = (),
+    faults: Faults = (),
     split: Split | None = None,
     segments: Split | None = None,
     speed: float = 0.0,
@@ -45,17 +46,18 @@ def stream_of(
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    due = [fault for fault in _read(faults) if fault.is_for(0)]
+    return _stream(recording, Schedule(faults).next(), split, segments, speed)
+
+
+def _stream(
+    recording: Recording, due: Sequence[Fault], split: Split | None, segments: Split | None, speed: float
+) -> FakeStream:
     answer = replacement(due) or Repertoire([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, _QUESTION))
     answer = edited(answer, due)
     if split is not None:
         answer = replace(answer, reads=recut(answer.reads, split_by(split)))
     cut = None if segments is None else split_by(segments)
     return _performed(script(answer, due, segments=cut, speed=speed))
-
-
-def _read(faults: Iterable[Fault | str]) -> list[Fault]:
-    return [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
 
 
 def _performed(steps: Script) -> FakeStream:
@@ -82,7 +84,7 @@ class FakeNetwork:
     def __init__(
         self,
         *recordings: Recording,
-        faults: Iterable[Fault | str] = (),
+        faults: Faults = (),
         split: Split | None = None,
         segments: Split | None = None,
         speed: float = 0.0,
@@ -91,18 +93,34 @@ class FakeNetwork:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
         self._recordings = recordings
-        self._faults = _read(faults)
+        self._schedule = Schedule(faults)
         self._split, self._segments, self._speed = split, segments, speed
         self._turn = 0
 
+    @property
+    def unused_faults(self) -> list[Fault]:
+        """The faults that no connection has had so far."""
+        return self._schedule.unused
+
+    @property
+    def misplaced(self) -> list[str]:
+        """What the last connections failed with, since a fault had no place in their answer."""
+        return self._schedule.misplaced
+
     async def __call__(self, route: Route, tls: TLSContext) -> Stream:
-        """A connection, as `rawsse.client.network.net.connect` makes them."""
+        """A connection, as `rawsse.client.network.net.connect` makes them.
+
+        Raises `ConfigurationError` if a fault has no place in the recording.
+        """
         del route, tls
-        number = len(self.streams)
-        due = [replace(fault, requests=None, skipped=0) for fault in self._faults if fault.is_for(number)]
+        due = self._schedule.next()
         recording = self._recordings[self._turn % len(self._recordings)]
-        how = {"split": self._split, "segments": self._segments}
-        self.streams.append(stream_of(recording, faults=due, speed=self._speed, **how))
+        try:
+            self.streams.append(_stream(recording, due, self._split, self._segments, self._speed))
+        except ConfigurationError as exc:
+            self._schedule.misplace(str(exc))
+            raise
+        self._schedule.applied(due)
         if replacement(due) is None and not any(is_cutting(fault) for fault in due):
             self._turn += 1
         return self.streams[-1]

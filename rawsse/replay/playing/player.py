@@ -36,6 +36,7 @@ from rawsse.errors import BodyTooLargeError, ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.replay.breaking.edits import edited, replacement
 from rawsse.replay.breaking.faults import Fault
+from rawsse.replay.breaking.schedule import Faults, Schedule
 from rawsse.replay.breaking.script import Act, Script, coded, is_cutting, needs_wire, recut, script
 from rawsse.replay.matching.answers import Answer, Repertoire, error_answer
 from rawsse.replay.matching.match import Match, Miss
@@ -53,9 +54,6 @@ MAX_KEPT_REQUESTS = 1000
 Source: TypeAlias = Recording | str | Path
 Sources: TypeAlias = Source | Iterable[Source]
 """Recordings, files and folders, or one of them."""
-
-Faults: TypeAlias = Iterable[Fault | str]
-"""Faults, or how they are written."""
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
@@ -109,12 +107,11 @@ class Player:
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
-        self._faults = tuple(Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults)
+        self._schedule = Schedule(faults)
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._questions = 0  # requests to /v1/messages
         self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part, should they come again
 
     @property
@@ -126,6 +123,16 @@ class Player:
     def unplayed(self) -> list[Recording]:
         """The recordings that have not been played yet."""
         return self.repertoire.unplayed
+
+    @property
+    def unused_faults(self) -> list[Fault]:
+        """The faults that no answer has had so far."""
+        return self._schedule.unused
+
+    @property
+    def misplaced(self) -> list[str]:
+        """What the last answers said that were an HTTP 500, since a fault had no place in them."""
+        return self._schedule.misplaced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -158,8 +165,7 @@ class Player:
         """The faults of this request."""
         if scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/v1/messages"):
             return ()
-        self._questions += 1
-        return tuple(fault for fault in self._faults if fault.is_for(self._questions - 1))
+        return self._schedule.next()
 
     def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
         """What the recordings have for the request; or the same again, if a fault kept it from getting that."""
@@ -192,7 +198,9 @@ class Player:
             answer = self._finished(answer, faults)
             needs_script = wanting or (answer.is_cut and has_wire)
             steps = self._script(answer, faults, scope) if needs_script else None
+            self._schedule.applied(faults)
         except ConfigurationError as exc:  # a fault without a place
+            self._schedule.misplace(str(exc))
             answer, steps = error_answer(500, "api_error", str(exc)), None
         if steps is None:
             await self._play_chunks(coded(answer, faults), send)
@@ -293,6 +301,16 @@ class ReplayServer:
     def unplayed(self) -> list[Recording]:
         """The recordings that have not been played yet."""
         return self.player.unplayed
+
+    @property
+    def unused_faults(self) -> list[Fault]:
+        """The faults that no answer has had so far."""
+        return self.player.unused_faults
+
+    @property
+    def misplaced(self) -> list[str]:
+        """What the last answers said that were an HTTP 500, since a fault had no place in them."""
+        return self.player.misplaced
 
     async def __aenter__(self) -> ReplayServer:
         await self._server.start()

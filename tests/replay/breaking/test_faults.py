@@ -66,18 +66,6 @@ def test_faults_are_values() -> None:
     assert len({Fault.reset(at_event=1), Fault.parse("reset@event=1"), Fault.reset(at_byte=1)}) == 2
 
 
-def happens_in(fault: Fault) -> list[int]:
-    return [number for number in range(5) if fault.is_for(number)]
-
-
-def test_a_fault_happens_in_every_request_unless_it_is_told_otherwise() -> None:
-    fault = Fault.gzip()
-    assert happens_in(fault) == [0, 1, 2, 3, 4]
-    assert happens_in(fault.times(2)) == [0, 1]
-    assert happens_in(fault.after(3)) == [3, 4]
-    assert happens_in(fault.times(2).after(1)) == happens_in(fault.after(1).times(2)) == [1, 2]
-
-
 def test_a_place_says_from_where_it_counts() -> None:
     assert [str(Place("head", 0)), str(Place("head", 1)), str(Place("byte", 0))] == ["head", "head=1", "byte=0"]
 

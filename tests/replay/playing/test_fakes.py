@@ -211,6 +211,20 @@ def test_faults_are_counted_in_connections_and_then_all_is_well() -> None:
     assert all(stream.written.startswith(b"POST /v1/messages ") for stream in network.streams)
 
 
+def test_a_network_tells_which_faults_were_never_done() -> None:
+    network = FakeNetwork(PLAIN, faults=["status=529 x1", "reset@head x1", "gzip after=9"])
+    assert asking(network, text, max_retries=2) == EXPECTED
+    assert (list(map(str, network.unused_faults)), network.misplaced) == (["gzip after=9"], [])
+
+
+def test_a_network_tells_which_faults_had_no_place() -> None:
+    network = FakeNetwork(THREE, faults="swap@event=99")
+    with pytest.raises(ConfigurationError, match="swap@event=99 has no place"):
+        asking(network, text, max_retries=0)
+    assert network.misplaced == ["swap@event=99 has no place in this answer, which has 2 events"]
+    assert network.unused_faults == [Fault.swap(event=99)]
+
+
 def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:
     async def ask(client: AsyncClient) -> list[str]:
         return [(await client.messages.create(**ASK)).id for _ in range(3)]

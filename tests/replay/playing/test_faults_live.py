@@ -339,6 +339,16 @@ def test_a_fault_without_a_place_is_an_error_that_says_so() -> None:
     assert (status, json.loads(said_)) == (500, body)
 
 
+def test_faults_that_were_never_done_or_had_no_place_are_told() -> None:
+    def talk(server: ReplayServer) -> tuple[list[str], list[str]]:
+        said(server), said(server)
+        return list(map(str, server.unused_faults)), server.misplaced
+
+    faults = ["reset@event=9 x1", "drop@event=0", "gzip after=2"]
+    words = "reset@event=9 x1 has no place in this answer, which has 1 events"
+    assert serve(talk, faults=faults) == (["reset@event=9 x1", "gzip after=2"], [words])
+
+
 def test_an_error_event_in_a_json_answer_is_its_status() -> None:
     def talk(server: ReplayServer) -> int:
         return post(server, json.dumps(QUESTION).encode()).status
