@@ -67,7 +67,17 @@ def ending_of(recording: Recording, error: APIError | None = None) -> EndingKind
 
 
 def _has_stopped(recording: Recording) -> bool:
-    return is_event_stream(recording) and _STOP.search(_last_bytes(recording)) is not None
+    if not is_event_stream(recording):
+        return False
+    if _says_stop(recording):
+        return True
+    # The `event:` lines may be missing: gateways leave them out, and our reader goes by the data's type.
+    builder, error = _folded(recording)
+    return error is None and builder.is_done
+
+
+def _says_stop(recording: Recording) -> bool:
+    return _STOP.search(_last_bytes(recording)) is not None
 
 
 def _last_bytes(recording: Recording) -> bytes:
@@ -82,7 +92,7 @@ def _last_bytes(recording: Recording) -> bytes:
 def _is_complete(recording: Recording) -> bool:
     if not is_event_stream(recording):
         return recording.end == "clean"
-    if _has_stopped(recording):  # nearly all, and the others are worth a longer look
+    if _says_stop(recording):  # nearly all, and the others are worth a longer look
         return True
     builder, error = _folded(recording)
     return error is None and builder.error is None and builder.is_complete

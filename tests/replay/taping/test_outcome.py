@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -138,3 +139,16 @@ def test_message_stop_is_found_in_every_form_of_lines_and_cuts(line_end: bytes) 
     for size in (1, 7, len(body)):
         reads = tuple(Read(0.0, body[at : at + size]) for at in range(0, len(body), size))
         assert settled(replace(PLAIN, reads=reads, end="client_closed")).end == "clean"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_message_stop_is_found_where_events_have_no_names(size: int) -> None:
+    body = re.sub(rb"event:.*\n", b"", PLAIN.body)
+    reads = tuple(Read(0.0, body[at : at + size]) for at in range(0, len(body), size))
+    assert settled(replace(PLAIN, reads=reads, end="client_closed")).end == "clean"
+
+
+def test_before_message_stop_nothing_is_settled_where_events_have_no_names() -> None:
+    body = re.sub(rb"event:.*\n", b"", PLAIN.body)
+    before = body[: body.rindex(b"data:")]
+    assert settled(replace(PLAIN, reads=(Read(0.0, before),), end="client_closed")).end == "client_closed"
