@@ -2,11 +2,13 @@
 
 Read in this order:
 
+    names.py       which names say that their value is a secret
     shapes.py      what secrets look like
     deltas.py      the texts in a body, over any number of deltas, and writing over them in place
     scrub.py       no secret reaches the disk
 """
 
+from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
 from rawsse.replay.scrubbing.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
 
-__all__ = ["ScrubPolicy", "Secret", "checked", "find_secrets", "scrub"]
+__all__ = ["CREDENTIAL_HEADERS", "ScrubPolicy", "Secret", "checked", "find_secrets", "scrub"]

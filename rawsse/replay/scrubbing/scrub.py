@@ -41,6 +41,7 @@ from rawsse.replay.scrubbing.deltas import (
     literals,
     strands,
 )
+from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
 from rawsse.replay.scrubbing.shapes import SHAPES, Shape, secret_span
 
 __all__ = [
@@ -77,21 +78,6 @@ MIN_SECRET_CHARS = 4
 
 MAX_PASSES = 5
 """Hiding one secret may show another one's shape. More than two passes have not been seen."""
-
-# Whatever their value is, these are there to carry a secret.
-_CREDENTIAL_HEADERS = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "cookie",
-        "proxy-authorization",
-        "set-cookie",
-        "x-amz-security-token",
-        "x-api-key",
-        "x-auth-token",
-        "x-goog-api-key",
-    }
-)
 
 # The signs that JSON, its escapes and lines are made of stay, so that what was JSON remains JSON.
 _KEPT = '"\\/{}[]:,'
@@ -302,7 +288,7 @@ class _Hider:
         return {name: self._value(name.lower(), value) for name, value in kept.items()}
 
     def _value(self, name: str, value: str) -> str:
-        if name in _CREDENTIAL_HEADERS:
+        if name in CREDENTIAL_HEADERS:
             return "".join(char if _is_kept(char) else self._mark for char in value)
         return self.line(value)
 
@@ -381,7 +367,7 @@ class _Finder:
 
     def _in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
         for name, value in headers.items():
-            if name.lower() in _CREDENTIAL_HEADERS and not self._looker.is_hidden(value):
+            if name.lower() in CREDENTIAL_HEADERS and not self._looker.is_hidden(value):
                 yield Secret("credential", f"{kind} {name}")
             else:
                 yield from self._in_line(value, f"{kind} {name}")

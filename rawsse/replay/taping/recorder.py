@@ -1,7 +1,7 @@
 """Recording what a client asks and is answered; or, as a flight recorder, only what failed.
 
 This file knows which exchanges are kept, and when they are written. It refuses to know what a recording looks like on the disk
-(`recording.py`), what is a secret (`scrub.py`), and how the bytes got here.
+(`recording.py`), what is a secret (`scrubbing/`), and how the bytes got here.
 
     recorder = Recorder("recordings")
     async with AsyncClient(recorder=recorder) as client: ...        # all is written when the client is closed
@@ -41,6 +41,7 @@ from rawsse.errors import APIError, RawsseError
 from rawsse.http1 import ContentDecoder, Response
 from rawsse.messages.ending import EndingKind
 from rawsse.replay.recording import RecordedRequest, Recording
+from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
 from rawsse.replay.scrubbing.scrub import ScrubPolicy, checked, scrub
 from rawsse.replay.taping.outcome import FAILED, end_of, ending_of, settled
 from rawsse.replay.taping.shelf import Shelf
@@ -60,9 +61,6 @@ MIN_CREDENTIAL_CHARS = 12
 
 log = logging.getLogger("rawsse.replay")
 
-_CREDENTIALS = frozenset(
-    {"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token", "x-goog-api-key"}
-)
 _BETWEEN_TOKENS = re.compile(r"[ ;=]")
 
 
@@ -288,7 +286,7 @@ def _parsed(body: bytes) -> Any:
 def _credentials(headers: tuple[tuple[str, str], ...]) -> Iterator[str]:
     """What the request itself had to prove who asks: it may come back in the answer."""
     for name, value in headers:
-        if name.lower() in _CREDENTIALS:
+        if name.lower() in CREDENTIAL_HEADERS:
             yield from (part for part in _BETWEEN_TOKENS.split(value) if len(part) >= MIN_CREDENTIAL_CHARS)
 
 

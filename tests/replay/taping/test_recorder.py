@@ -384,6 +384,7 @@ PASSWORD = "correct-horse-battery-staple"
         {"api_key": None, "auth_token": PASSWORD},
         {"default_headers": {"cookie": f"session={PASSWORD}; theme=dark"}},
         {"default_headers": {"x-goog-api-key": PASSWORD}},
+        {"default_headers": {"x-amz-security-token": PASSWORD}},
     ],
 )
 def test_a_credential_of_the_client_is_nowhere_even_if_the_answer_says_it(
