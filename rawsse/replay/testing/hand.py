@@ -29,6 +29,8 @@ from rawsse.replay.breaking.faults import Fault
 from rawsse.replay.matching.match import Match
 from rawsse.replay.playing.player import PlayedRequest, Player
 from rawsse.replay.recording import Recording
+from rawsse.replay.shaping.pace import Pace
+from rawsse.replay.shaping.rewrites import Rewrite
 from rawsse.replay.shaping.splits import Split
 from rawsse.replay.testing.acts import Act, Idle, Playing, Taking
 from rawsse.replay.testing.background import BackgroundServer
@@ -89,10 +91,12 @@ class Replay:
         faults: Iterable[Fault | str] = (),
         split: Split | None = None,
         segments: Split | None = None,
-        speed: float = 0.0,
+        speed: float | None = None,
         threads: bool = False,
+        pace: Pace | None = None,
+        rewrite: Rewrite | None = None,
     ) -> None:
-        """Play these from now on. The other arguments are those of `Player`; without pace (`speed=0`) by default.
+        """Play these from now on. The other arguments are those of `Player`; `speed` is 0 by default, and 1 if there is a `pace`.
 
         `strict`: a recording that is left unplayed is an error at the end; by default if they are played in sequence. False:
         nor is a request an error that no recording answers. Raises `RecordingError` and `ConfigurationError`.
@@ -107,9 +111,16 @@ class Replay:
             self._acts.append(taking)
             return
         recordings = [recording for source in sources for recording in self._found(source)]
-        split = self._split if split is None else split
         player = Player(
-            recordings, match=match, faults=faults, split=split, segments=segments, speed=speed, threads=threads
+            recordings,
+            match=match,
+            faults=faults,
+            split=self._split if split is None else split,
+            segments=segments,
+            speed=(0.0 if pace is None else 1.0) if speed is None else speed,  # who gives a pace wants to see it
+            threads=threads,
+            pace=pace,
+            rewrite=rewrite,
         )
         is_strict = match == "sequence" if strict is None else strict
         self._acts.append(Playing(player, is_strict=is_strict, is_lenient=strict is False))

@@ -44,7 +44,7 @@ DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
 """What `@pytest.mark.splits` goes through if it names none."""
 
 _MARKS = (
-    "replay(*sources, match, strict, faults, split, segments, speed, threads, env): what the Messages API plays (rawsse)",
+    "replay(*sources, match, strict, faults, split, segments, speed, threads, pace, rewrite, env): what the Messages API plays (rawsse)",
     "splits(*ways): once for each way to cut what is played: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
     "every_split(*sources, edges=False, pairs=False, sizes=()): once for each cutting, as `chunks` (rawsse)",
 )

@@ -129,6 +129,33 @@ def test_in_the_loop_of_its_client_time_is_whatever_the_loop_says() -> None:
     assert recording.reads[-1].t > 60
 
 
+def test_a_pace_is_seen_without_a_speed_and_speed_0_does_not_wait() -> None:
+    replay = Replay()
+    clock = VirtualClock(replay.here)
+
+    async def story() -> str:
+        async with AsyncClient(base_url=replay.base_url, api_key="any") as client:
+            return str((await client.messages.create(**QUESTION)).content[0].text)
+
+    replay.play(answer("Hello"), pace="ttft=60,tps=1", rewrite="crlf")
+    assert clock.run(story()) == "Hello"
+    assert clock.elapsed >= 60
+    replay.play(answer("Hello"), pace="ttft=60,tps=1", speed=0)
+    assert clock.run(story()) == "Hello"
+    assert clock.elapsed == 0
+
+
+def test_a_rewrite_changes_the_bytes_of_the_answer() -> None:
+    with Replay() as replay:
+        replay.play(answer("Hello"), rewrite="crlf")
+        headers = {"content-type": "application/json", "x-api-key": "any"}
+        body = json.dumps(QUESTION | {"stream": True}).encode()
+        request = urllib.request.Request(replay.base_url + "/v1/messages", body, headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            received = response.read()
+    assert received.count(b"\r\n") == received.count(b"\n") > 0
+
+
 # --- Recording
 
 

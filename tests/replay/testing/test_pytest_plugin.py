@@ -444,6 +444,18 @@ def test_a_cutting_that_cannot_be_is_told_in_words(project: pytest.Pytester, tes
 # --- Time
 
 
+def test_a_mark_may_give_a_pace_and_a_rewrite(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        r"""
+@pytest.mark.replay("plain", pace="ttft=0.001", rewrite="crlf")
+def test_it():
+    assert b"\r\n\r\n" in ask()
+""",
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_an_async_test_runs_in_virtual_time_with_its_api(project: pytest.Pytester) -> None:
     shutil.copy(ROOT / "fixtures/refusal.sse.jsonl", project.path)
     result = run(
