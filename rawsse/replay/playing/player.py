@@ -41,6 +41,8 @@ from rawsse.replay.breaking.script import Act, Script, coded, is_cutting, needs_
 from rawsse.replay.matching.answers import Answer, Repertoire, error_answer
 from rawsse.replay.matching.match import Match, Miss
 from rawsse.replay.recording import RecordedRequest, Recording, find_recordings
+from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
+from rawsse.replay.scrubbing.scrub import ScrubPolicy, scrub
 from rawsse.replay.shaping.pace import Pace, pace_by
 from rawsse.replay.shaping.rewrites import Rewrite, rewrite_by
 from rawsse.replay.shaping.splits import Split, split_by
@@ -60,7 +62,8 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]
 log = logging.getLogger("rawsse.replay")
 
 _WIRE = "rawsse.wire"
-_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+# All header fields are of use to a test, but for those that carry secrets; what looks like one elsewhere is starred.
+_EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
 # A web page elsewhere may ask, too: there is nothing here to be stolen or spent.
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
 
@@ -153,10 +156,10 @@ class Player:
 
     def _remember(self, scope: Scope, body: bytes) -> PlayedRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        kept = {name: value for name, value in headers.items() if name not in _CREDENTIALS}
         query = scope.get("query_string", b"").decode("latin-1")
         path = f"{scope['path']}?{query}" if query else scope["path"]
-        request = PlayedRequest(scope["method"], path, kept, _parsed(body), self._due(scope))
+        path, headers = _without_secrets(path, headers)
+        request = PlayedRequest(scope["method"], path, headers, _parsed(body), self._due(scope))
         self.requests.append(request)
         del self.requests[: -self._max_kept_requests]
         return request
@@ -337,6 +340,14 @@ def _load(sources: Sources) -> list[Recording]:
 def _changed(recordings: list[Recording], rewrite: Rewrite | None, pace: Pace | None) -> list[Recording]:
     rewritten = recordings if rewrite is None else list(map(rewrite_by(rewrite), recordings))
     return rewritten if pace is None else list(map(pace_by(pace), rewritten))
+
+
+def _without_secrets(path: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Path and header fields as they may be remembered, and be shown when a test fails."""
+    harmless = {name: value for name, value in headers.items() if name.lower() not in CREDENTIAL_HEADERS}
+    request = RecordedRequest("POST", path, harmless, None)
+    kept = scrub(Recording(request=request), _EVERY_HEADER).request or request
+    return kept.path, dict(kept.headers)
 
 
 def _parsed(body: bytes) -> Any:

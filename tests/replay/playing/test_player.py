@@ -287,6 +287,21 @@ def test_requests_are_remembered_without_their_credentials() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["api-key", "x-auth-token", "x-goog-api-key", "proxy-authorization", "x-amz-security-token", "Cookie"]
+)
+def test_no_header_that_carries_credentials_is_remembered(name: str) -> None:
+    (request,) = requests_after(Exchange(headers=[(name.encode(), b"k"), (b"user-agent", b"ua/1")]))
+    assert request.headers == {"user-agent": "ua/1"}
+
+
+def test_secrets_in_a_query_or_in_another_header_are_starred() -> None:
+    header = (b"x-forwarded-by", b"sk-ant-api03-abcdefghij")
+    (request,) = requests_after(Exchange(headers=[header], query_string=b"api_key=hunter2hunter2&beta=true"))
+    assert request.path == "/v1/messages?api_key=**************&beta=true"
+    assert request.headers == {"x-forwarded-by": "sk-ant-api03-**********"}
+
+
 def test_a_body_that_is_no_json_is_remembered_as_text() -> None:
     assert [request.body for request in requests_after(Exchange(b"{x\xff"), Exchange(b""))] == ["{x\ufffd", None]
 
