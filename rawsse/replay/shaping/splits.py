@@ -3,10 +3,10 @@
 This file knows how bytes are cut. It refuses to know what they mean (but for `by_event`), and whose parser reads them: these
 are plain functions that work on anybody's.
 
-    for chunks in every_split(body):                 # (b"", body), (body[:1], body[1:]) … (body, b"")
+    for chunks in every_split(body):                 # (body[:1], body[1:]) … (body[:-1], body[-1:])
         assert my_parse(chunks) == expected
 
-    cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it
+    cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it; my_parse may be async, or give a generator
     print(cut)                                       # where, the bytes around it, and what went wrong
 
     my_parse(split_by("random:7")(body))             # one chunking, by name
@@ -15,21 +15,30 @@ are plain functions that work on anybody's.
 A chunking is a tuple of chunks which joined give the data. Networks deliver whatever chunks they like, and the faults that
 parsers have hide at single places: between CR and LF, inside a character, before a blank line's second line feed. Random
 cuts rarely hit those, so the functions here go through all of them.
+
+No chunk is empty unless you say `empty=True`: a network never delivers b"", for that is its word for the end. What stands
+between a network and a parser may: decompression, decoding, a gateway's buffer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, TypeAlias
+from enum import Enum
+from itertools import accumulate, combinations, combinations_with_replacement, islice
+from typing import Any, Final, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Recording
 
 __all__ = [
+    "AS_UNCUT",
+    "MAX_PAIRS",
     "MAX_RANDOM_BYTES",
     "Chunks",
     "FailingCut",
@@ -58,6 +67,17 @@ CONTEXT_BYTES = 24
 
 MAX_RANDOM_BYTES = 64
 """The largest chunk of `random_chunks` by default: about half an event, so that most events are cut."""
+
+MAX_PAIRS = 50_000
+"""How many pairs of cuts `smallest_failing_cut` tries by default: all that there are in 317 bytes, in seconds."""
+
+
+class _Expected(Enum):
+    AS_UNCUT = "what the parser makes of the uncut data"
+
+
+AS_UNCUT: Final = _Expected.AS_UNCUT
+"""In place of an expected value, which may be None: whatever the parser makes of the uncut data."""
 
 
 # --- One chunking ----------------------------------------------------------------------------------------------------
@@ -151,23 +171,38 @@ def _require_sizes(*sizes: int) -> None:
 # --- Many chunkings --------------------------------------------------------------------------------------------------
 
 
-def every_split(data: bytes) -> Iterator[Chunks]:
-    """Two chunks, cut at every place; the first and the last time, one of them is empty. `len(data) + 1` in all."""
-    return (_cut(data, at) for at in range(len(data) + 1))
+def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
+    """Two chunks, cut at every place: `len(data) - 1` times. With `empty`, also at both ends, where one of them is b""."""
+    return (_cut(data, at) for at in _places(data, empty=empty))
 
 
-def every_pair_split(data: bytes) -> Iterator[Chunks]:
-    """Three chunks, cut at every two places. About `len(data)**2 / 2` in all: for short data, or one event of interest."""
-    size = len(data)
-    return (_cut(data, first, second) for first in range(size + 1) for second in range(first, size + 1))
+def every_pair_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
+    """Three chunks, cut at every two places. About `len(data)**2 / 2` in all: for short data, or one event of interest.
+
+    With `empty`, also at both ends, and twice at the same place.
+    """
+    pairs = combinations_with_replacement if empty else combinations
+    return (_cut(data, *pair) for pair in pairs(_places(data, empty=empty), 2))
 
 
-def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 10) -> Iterator[Chunks]:
-    """`count` chunkings with 1 to `max_cuts` cuts each; the same ones for the same seed."""
+def random_splits(
+    data: bytes, seed: int, *, count: int = 100, max_cuts: int = 10, empty: bool = False
+) -> Iterator[Chunks]:
+    """`count` chunkings with 1 to `max_cuts` cuts each (if there are so many places); the same ones for the same seed.
+
+    With `empty`, also at both ends, and more than once at the same place.
+    """
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    places = _places(data, empty=empty)
     for _ in range(count):
-        cuts = [chance.randint(0, len(data)) for _ in range(chance.randint(1, max_cuts))]
-        yield _cut(data, *sorted(cuts))
+        cuts = chance.randint(1, max_cuts)
+        chosen = chance.choices(places, k=cuts) if empty else chance.sample(places, min(cuts, len(places)))
+        yield _cut(data, *sorted(chosen)) if chosen else whole(data)
+
+
+def _places(data: bytes, *, empty: bool) -> range:
+    """Where data can be cut."""
+    return range(len(data) + 1) if empty else range(1, len(data))
 
 
 def _cut(data: bytes, *cuts: int) -> Chunks:
@@ -200,41 +235,145 @@ class FailingCut:
         return f"{before!r} | {after!r}"
 
 
-def smallest_failing_cut(data: bytes, parse: Callable[[Chunks], Any], expected: Any = None) -> FailingCut | None:
-    """The smallest cutting of `data` for which `parse` does not give `expected`; None if there is none.
+def smallest_failing_cut(
+    data: bytes,
+    parse: Callable[[Chunks], Any],
+    expected: Any = AS_UNCUT,
+    *,
+    pairs: bool = False,
+    max_pairs: int = MAX_PAIRS,
+    empty: bool = False,
+) -> FailingCut | None:
+    """The smallest cutting of `data` for which `parse` does not give `expected`; None if none was found.
 
-    `parse` takes the chunks and returns what it made of them. `expected` defaults to what it makes of the uncut data. The
-    uncut data come first (only if `expected` is given), then each single cut from the left, then all cuts at once,
-    reduced until no cut can be left out. Every exception that `parse` raises counts as a failure.
+    `parse` takes the chunks and returns what it made of them. What it gives one by one (a generator, another iterator, an
+    async generator) is compared as a list; what must be awaited is run. Every exception that it raises counts as a failure.
+
+    `expected` defaults to what it makes of the uncut data. So a fault that has nothing to do with cuts is not seen without
+    it: a parser that waits for a last line end (`rest = lines.pop()`) loses the end of data that lack one, cut or not.
+
+    The uncut data come first (there it is seen if a result does not even equal itself the second time), then each single
+    cut from the left, then all cuts at once, reduced until no cut can be left out. `pairs` looks for two cuts where fewer do
+    not break it: at all places from the left or, if that is more than `max_pairs`, half of them the closest and half by
+    chance, the same ones each time. `empty` cuts at both ends, too.
+
+    Raises `ConfigurationError` if `parse` fails on the uncut data without `expected`, or is async where an event loop runs.
     """
-    if expected is None:
-        expected = parse(whole(data))
-    elif failing := _try(data, (), parse, expected):
-        return failing
-    for at in range(len(data) + 1):
-        if failing := _try(data, (at,), parse, expected):
-            return failing
-    failing = _try(data, tuple(range(1, len(data))), parse, expected)
-    return failing and _reduced(failing, parse)
+    if max_pairs < 1:
+        raise ConfigurationError(f"max_pairs must be at least 1, not {max_pairs}")
+    with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
+        parser = _Parser(parse, runner)
+        if expected is AS_UNCUT:
+            expected = _made_of_uncut(data, parser)
+        trial = _Trial(data, parser, list(expected) if isinstance(expected, Iterator) else expected)
+        return _smallest(trial, _places(data, empty=empty), max_pairs if pairs else 0)
 
 
-def _try(data: bytes, cuts: tuple[int, ...], parse: Callable[[Chunks], Any], expected: Any) -> FailingCut | None:
+def _made_of_uncut(data: bytes, parser: _Parser) -> Any:
     try:
-        got = parse(_cut(data, *cuts) if cuts else whole(data))
-    except Exception as exc:  # whatever it is, it is the parser's failure that we look for
-        return FailingCut(data, cuts, expected, exc)
-    return None if got == expected else FailingCut(data, cuts, expected, got)
+        return parser(whole(data))
+    except _LoopRunsError:
+        raise
+    except Exception as exc:
+        said = f"the parser fails on the uncut data, with {quote(repr(exc))}: there is nothing to compare with"
+        raise ConfigurationError(f"{said}; say what is expected") from exc
 
 
-def _reduced(failing: FailingCut, parse: Callable[[Chunks], Any]) -> FailingCut:
+def _smallest(trial: _Trial, places: Sequence[int], max_pairs: int) -> FailingCut | None:
+    if failing := trial.first([(), *((at,) for at in places)]):
+        return failing
+    failing = trial.failing(tuple(range(1, len(trial.data))))
+    reduced = failing and _reduced(failing, trial)
+    if max_pairs and (reduced is None or len(reduced.cuts) > 2):
+        return trial.first(_pairs(places, max_pairs)) or reduced
+    return reduced
+
+
+def _pairs(places: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
+    """Every two places from the left; if those are too many, the closest (they cut something small out), then by chance."""
+    count = len(places)
+    if count * (count - 1) // 2 <= limit:
+        yield from combinations(places, 2)
+        return
+    closest = ((places[at], places[at + gap]) for gap in range(1, count) for at in range(count - gap))
+    yield from islice(closest, limit - limit // 2)
+    chance = random.Random(limit)  # noqa: S311 - to be repeated, not to be secret
+    for _ in range(limit // 2):
+        yield tuple(sorted(chance.sample(places, k=2)))
+
+
+def _reduced(failing: FailingCut, trial: _Trial) -> FailingCut:
     """Leave out cuts, first in large groups and then one by one, until it fails with each but no longer without."""
     size = len(failing.cuts)
     while True:
         before, start = failing.cuts, 0
         while start < len(failing.cuts):
             fewer = failing.cuts[:start] + failing.cuts[start + size :]
-            still = _try(failing.data, fewer, parse, failing.expected) if fewer else None
+            still = trial.failing(fewer) if fewer else None
             failing, start = (still, start) if still else (failing, start + size)
         if size == 1 and failing.cuts == before:
             return failing
         size = max(1, size // 2)
+
+
+# --- Somebody's parser, run ------------------------------------------------------------------------------------------
+
+
+class _LoopRunsError(ConfigurationError):
+    """Not the parser's fault, as all other exceptions are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parser:
+    """Gives what `parse` makes of chunks as a value, however it gives that."""
+
+    parse: Callable[[Chunks], Any]
+    runner: asyncio.Runner
+
+    def __call__(self, chunks: Chunks) -> Any:
+        made = self.parse(chunks)
+        if inspect.isasyncgen(made):
+            made = _listed(made)
+        if inspect.isawaitable(made):
+            _require_no_loop(made)
+            made = self.runner.run(_awaited(made))
+        return list(made) if isinstance(made, Iterator) else made
+
+
+async def _listed(made: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in made]
+
+
+async def _awaited(made: Awaitable[Any]) -> Any:
+    return await made
+
+
+def _require_no_loop(made: Awaitable[Any]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if inspect.iscoroutine(made):
+        made.close()  # or Python would warn that it was never awaited
+    raise _LoopRunsError("the parser is async, and an event loop runs already: call this from code that is not async")
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What a parser is to make of the data, however they are cut."""
+
+    data: bytes
+    parser: _Parser
+    expected: Any
+
+    def failing(self, cuts: tuple[int, ...]) -> FailingCut | None:
+        try:
+            got = self.parser(_cut(self.data, *cuts) if cuts else whole(self.data))
+        except _LoopRunsError:
+            raise
+        except Exception as exc:  # whatever it is, it is the parser's failure that we look for
+            return FailingCut(self.data, cuts, self.expected, exc)
+        return None if got == self.expected else FailingCut(self.data, cuts, self.expected, got)
+
+    def first(self, cuttings: Iterable[tuple[int, ...]]) -> FailingCut | None:
+        return next(filter(None, map(self.failing, cuttings)), None)

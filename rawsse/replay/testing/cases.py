@@ -14,15 +14,13 @@ kilobytes has thousands of cuttings.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rawsse.errors import ConfigurationError
-from rawsse.replay.shaping.splits import Chunks, fixed, sized, smallest_failing_cut
+from rawsse.replay.shaping.splits import AS_UNCUT, Chunks, fixed, sized, smallest_failing_cut
 
 __all__ = ["MAX_CASES", "Case", "assert_every_split", "at_line_ends", "cases", "is_edge", "place_of"]
 
@@ -124,20 +122,16 @@ def _is_after_blank_line(data: bytes, start: int) -> bool:
 # --- All of them in one test -----------------------------------------------------------------------------------------
 
 
-def assert_every_split(data: bytes, parse: Callable[[Chunks], Any], expected: Any = None, *, name: str = "") -> None:
+def assert_every_split(
+    data: bytes, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT, *, name: str = ""
+) -> None:
     """Fail if some cutting of `data` makes a difference to `parse`; the message shows the smallest one that does.
 
-    `parse` takes the chunks and returns what it made of them; it may be a coroutine function. `expected` defaults to what it
-    makes of the uncut data.
+    `parse` takes the chunks and returns what it made of them; it may be async, or a generator. `expected` defaults to what it
+    makes of the uncut data. See `smallest_failing_cut`.
     """
     __tracebackhide__ = True  # pytest shows the line that called this one
-    with asyncio.Runner() as runner:
-
-        def parsed(chunks: Chunks) -> Any:
-            made = parse(chunks)
-            return runner.run(made) if inspect.iscoroutine(made) else made
-
-        failing = smallest_failing_cut(data, parsed, expected)
+    failing = smallest_failing_cut(data, parse, expected)
     if failing is None:
         return
     places = " and ".join(place_of(data, at).replace("-", " ") for at in failing.cuts) or "not cut at all"

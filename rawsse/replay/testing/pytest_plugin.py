@@ -139,11 +139,12 @@ def chunks(request: pytest.FixtureRequest) -> Chunks:
 
 @pytest.fixture
 def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`assert_every_split(source, parse, expected=None)`: no cutting of a stream makes a difference to `parse`."""
+    """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream makes a difference to `parse`."""
+    from rawsse.replay.shaping.splits import AS_UNCUT
     from rawsse.replay.testing.cases import assert_every_split
     from rawsse.replay.testing.sources import find_one
 
-    def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = None) -> None:
+    def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT) -> None:
         __tracebackhide__ = True
         if isinstance(source, bytes):
             assert_every_split(source, parse, expected)

@@ -214,8 +214,8 @@ BROKEN: Mapping[Parser, Break] = {
     forgets_the_event_name: Break(b"event: a\ndata: 1\n\n", 9, [("a", "1")], [("message", "1")]),
     # No line of either chunk begins with "data: ".
     swallows_json_errors: Break(b"data: 17\n\n", 1, [17], []),
-    # The first chunk is empty, as it may be; then U+FEFF stands before "data".
-    looks_for_the_mark_in_the_first_chunk: Break(codecs.BOM_UTF8 + b"data: a\n\n", 0, ["a"], []),
+    # U+FEFF are the bytes EF BB BF. The first chunk has one of them; then the character stands before "data".
+    looks_for_the_mark_in_the_first_chunk: Break(codecs.BOM_UTF8 + b"data: a\n\n", 1, ["a"], []),
     # These two need no cut. The first is right where each event comes by itself, as in many tests.
     takes_one_event_out_of_a_chunk: Break(b"data: a\n\ndata: b\n\n", None, ["a", "b"], ["a"]),
     tells_an_event_when_the_next_begins: Break(b"data: a\n\ndata: b\n\n", None, ["a", "b"], ["a"]),
@@ -229,6 +229,13 @@ def test_a_broken_parser_is_caught_at_the_first_cut_that_breaks_it(parse: Parser
     assert failing is not None
     got = type(failing.got) if isinstance(failing.got, Exception) else failing.got
     assert (failing.cuts, got) == (() if known.at is None else (known.at,), known.got)
+
+
+def test_a_first_chunk_that_is_empty_breaks_it_only_where_there_may_be_one() -> None:
+    parse, stream = looks_for_the_mark_in_the_first_chunk, codecs.BOM_UTF8 + b"data: a\n\n"
+    failing = smallest_failing_cut(stream, parse, empty=True)
+    assert failing is not None
+    assert failing.chunks == (b"", stream)
 
 
 @pytest.mark.parametrize("parse", BROKEN)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
 import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay.recording import Read, Recording
 from rawsse.replay.shaping.splits import (
+    AS_UNCUT,
     Chunks,
     FailingCut,
     Split,
@@ -130,12 +135,24 @@ def test_an_unknown_name_is_refused(name: str) -> None:
 # --- Many chunkings ---
 
 
-def test_every_split_cuts_at_every_place_and_at_both_ends() -> None:
-    assert list(every_split(b"ab")) == [(b"", b"ab"), (b"a", b"b"), (b"ab", b"")]
+def test_every_split_cuts_at_every_place() -> None:
+    assert list(every_split(b"abc")) == [(b"a", b"bc"), (b"ab", b"c")]
+
+
+def test_every_split_cuts_at_both_ends_too_if_chunks_may_be_empty() -> None:
+    assert list(every_split(b"ab", empty=True)) == [(b"", b"ab"), (b"a", b"b"), (b"ab", b"")]
 
 
 def test_every_pair_split_cuts_at_every_two_places() -> None:
-    assert list(every_pair_split(b"ab")) == [
+    assert list(every_pair_split(b"abcd")) == [
+        (b"a", b"b", b"cd"),
+        (b"a", b"bc", b"d"),
+        (b"ab", b"c", b"d"),
+    ]
+
+
+def test_every_pair_split_cuts_at_one_place_twice_if_chunks_may_be_empty() -> None:
+    assert list(every_pair_split(b"ab", empty=True)) == [
         (b"", b"", b"ab"),
         (b"", b"a", b"b"),
         (b"", b"ab", b""),
@@ -143,6 +160,19 @@ def test_every_pair_split_cuts_at_every_two_places() -> None:
         (b"a", b"b", b""),
         (b"ab", b"", b""),
     ]
+
+
+@pytest.mark.parametrize("data", [b"", b"a"])
+def test_what_is_shorter_than_two_bytes_cannot_be_cut(data: bytes) -> None:
+    assert (list(every_split(data)), list(every_pair_split(data))) == ([], [])
+    assert list(random_splits(data, 1, count=1)) == [whole(data)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_chunk_of_random_splits_is_empty_unless_that_is_asked_for(seed: int) -> None:
+    splits = list(random_splits(b"abcd", seed, count=50))
+    assert all(all(chunks) for chunks in splits)
+    assert not all(all(chunks) for chunks in random_splits(b"abcd", seed, count=50, empty=True))
 
 
 def test_the_same_seed_gives_the_same_splits() -> None:
@@ -220,3 +250,185 @@ def test_what_is_wrong_without_any_cut_is_said_so() -> None:
 
 def test_the_right_answer_may_be_given() -> None:
     assert smallest_failing_cut(b"data: a\n\n", our_parser, ["a"]) is None
+
+
+def test_what_takes_no_empty_chunk_is_not_broken_by_one() -> None:
+    def parse(chunks: Chunks) -> list[int]:
+        return [byte for chunk in chunks for byte in (chunk[0], *chunk[1:])]
+
+    assert smallest_failing_cut(b"data: a\n\n", parse) is None
+    failing = smallest_failing_cut(b"data: a\n\n", parse, empty=True)
+    assert failing is not None
+    assert (failing.cuts, type(failing.got)) == ((0,), IndexError)
+
+
+def test_none_may_be_what_is_expected() -> None:
+    failing = smallest_failing_cut(b"ab", lambda chunks: None if len(chunks) == 1 else 3, None)
+    assert failing == FailingCut(b"ab", (1,), None, 3)
+    assert smallest_failing_cut(b"ab", len, AS_UNCUT) == FailingCut(b"ab", (1,), 1, 2)
+
+
+def test_a_result_that_never_equals_another_is_not_blamed_on_a_cut() -> None:
+    failing = smallest_failing_cut(b"ab", lambda _: object())
+    assert failing is not None
+    assert failing.cuts == ()
+
+
+# --- Parsers that give what they find in other ways ---
+
+
+def generator(chunks: Chunks) -> Iterator[str]:
+    yield from our_parser(chunks)
+
+
+async def coroutine(chunks: Chunks) -> list[str]:
+    await asyncio.sleep(0)
+    return our_parser(chunks)
+
+
+async def async_generator(chunks: Chunks) -> AsyncIterator[str]:
+    for data in our_parser(chunks):
+        await asyncio.sleep(0)
+        yield data
+
+
+async def coroutine_of_a_generator(chunks: Chunks) -> Iterator[str]:
+    return iter(our_parser(chunks))
+
+
+WAYS = [generator, coroutine, async_generator, coroutine_of_a_generator]
+
+
+@pytest.mark.parametrize("parse", WAYS)
+def test_generators_and_async_parsers_are_compared_by_what_they_give(parse: Callable[[Chunks], Any]) -> None:
+    assert smallest_failing_cut(STREAM, parse) is None
+    assert smallest_failing_cut(STREAM, parse, ["é😀", "x\ny", "z"]) is None
+    assert smallest_failing_cut(STREAM, parse, ["z"]) == FailingCut(STREAM, (), ["z"], ["é😀", "x\ny", "z"])
+
+
+def test_what_is_expected_may_be_a_generator_too() -> None:
+    assert smallest_failing_cut(b"data: a\n\n", generator, iter(["a"])) is None
+
+
+def test_a_generator_that_fails_on_its_way_fails() -> None:
+    def parse(chunks: Chunks) -> Iterator[str]:
+        for chunk in chunks:
+            yield chunk.decode()
+
+    failing = smallest_failing_cut("é".encode(), parse)
+    assert failing is not None
+    assert (failing.cuts, type(failing.got)) == ((1,), UnicodeDecodeError)
+
+
+def test_an_async_parser_that_fails_at_a_cut_is_caught() -> None:
+    async def parse(chunks: Chunks) -> list[str]:
+        return [chunks[-1].decode()]
+
+    failing = smallest_failing_cut(b"ab", parse)
+    assert failing == FailingCut(b"ab", (1,), ["ab"], ["b"])
+
+
+@pytest.mark.parametrize("parse", [coroutine, async_generator])
+def test_an_async_parser_cannot_be_run_inside_a_running_loop(parse: Callable[[Chunks], Any]) -> None:
+    async def test() -> None:
+        smallest_failing_cut(b"ab", parse)
+
+    with pytest.raises(ConfigurationError, match="the parser is async, and an event loop runs already: call this from"):
+        asyncio.run(test())
+
+
+def test_a_parser_that_fails_without_any_cut_has_to_be_told_what_is_expected() -> None:
+    def parse(chunks: Chunks) -> int:
+        raise KeyError("data")
+
+    with pytest.raises(ConfigurationError) as caught:
+        smallest_failing_cut(b"ab", parse)
+    said = """the parser fails on the uncut data, with "KeyError('data')": there is nothing to compare with"""
+    assert str(caught.value) == f"{said}; say what is expected"
+    assert isinstance(caught.value.__cause__, KeyError)
+    failing = smallest_failing_cut(b"ab", parse, 1)
+    assert failing is not None
+    assert (failing.cuts, type(failing.got)) == ((), KeyError)
+
+
+def test_a_line_that_never_ends_is_lost_without_any_cut() -> None:
+    def parse(chunks: Chunks) -> list[str]:
+        lines = b"".join(chunks).decode().split("\n")
+        lines.pop()
+        return lines
+
+    assert smallest_failing_cut(b"data: a\ndata: b", parse) is None
+    failing = smallest_failing_cut(b"data: a\ndata: b", parse, ["data: a", "data: b"])
+    assert failing is not None
+    assert failing.cuts == ()
+
+
+# --- Pairs ---
+
+
+def breaks_at(*places: int) -> Callable[[Chunks], bool]:
+    """A parser that one cutting breaks, and no other, not even one that has these cuts and more."""
+    return lambda chunks: (
+        [*map(len, chunks[:-1])] != [end - start for start, end in zip((0, *places), places, strict=False)]
+    )
+
+
+def test_one_pair_of_cuts_is_found_if_it_is_looked_for() -> None:
+    data = bytes(300)
+    assert smallest_failing_cut(data, breaks_at(10, 17)) is None
+    assert smallest_failing_cut(data, breaks_at(10, 17), pairs=True) == FailingCut(data, (10, 17), True, False)
+
+
+def test_every_pair_is_tried_if_they_are_not_too_many() -> None:
+    data, tried = bytes(12), set()
+
+    def parse(chunks: Chunks) -> None:
+        tried.add(tuple(map(len, chunks)))
+
+    assert smallest_failing_cut(data, parse, pairs=True, max_pairs=55) is None
+    assert {tuple(map(len, chunks)) for chunks in every_pair_split(data)} <= tried
+
+
+def test_of_too_many_pairs_the_closest_are_tried_and_the_same_others_each_time() -> None:
+    data = bytes(200)
+
+    def tried() -> list[tuple[int, ...]]:
+        found = []
+
+        def parse(chunks: Chunks) -> None:
+            if len(chunks) == 3:
+                found.append(tuple(map(len, chunks)))
+
+        assert smallest_failing_cut(data, parse, pairs=True, max_pairs=1000) is None
+        return found
+
+    first, again = tried(), tried()
+    assert first == again
+    assert len(first) == 1000
+    # Two places that are 1 byte apart are 198 pairs, 2 bytes apart 197; the third lot does not fit in 500.
+    assert [middle for _, middle, _ in first[:395]] == [1] * 198 + [2] * 197
+    assert max(middle for _, middle, _ in first[500:]) > 100
+
+
+def test_a_pair_is_smaller_than_all_cuts() -> None:
+    def parse(chunks: Chunks) -> bool:
+        return len(chunks) != 40 and breaks_at(10, 17)(chunks)
+
+    data = bytes(40)
+    many = smallest_failing_cut(data, parse)
+    assert many is not None
+    assert len(many.cuts) == 39
+    failing = smallest_failing_cut(data, parse, pairs=True)
+    assert failing is not None
+    assert failing.cuts == (10, 17)
+
+
+def test_without_any_pair_that_breaks_it_all_cuts_are_shown() -> None:
+    failing = smallest_failing_cut(bytes(6), lambda chunks: len(chunks) < 6, pairs=True)
+    assert failing is not None
+    assert failing.cuts == (1, 2, 3, 4, 5)
+
+
+def test_no_pairs_cannot_be_looked_for() -> None:
+    with pytest.raises(ConfigurationError, match="max_pairs must be at least 1, not 0"):
+        smallest_failing_cut(b"ab", len, pairs=True, max_pairs=0)

@@ -106,7 +106,7 @@ def test_a_parser_that_raises_is_the_cause() -> None:
             raise KeyError("half")
         return 1
 
-    with pytest.raises(AssertionError, match=r"^the stream, before all: cut at byte 0") as caught:
+    with pytest.raises(AssertionError, match=r"^the stream, inside data line: cut at byte 1") as caught:
         assert_every_split(b"data: hi\n\n", fragile)
     assert isinstance(caught.value.__cause__, KeyError)
 
