@@ -63,6 +63,7 @@ _BARE = re.compile(r'[^\s,@"\\]+')
 _ANYWHERE: Mapping[str, str] = {"head": "at_head_byte", "byte": "at_byte", "event": "at_event"}
 _IN_THE_BODY: Mapping[str, str] = {"byte": "at_byte", "event": "at_event"}
 _AN_EVENT: Mapping[str, str] = {"event": "event"}
+_WRITTEN: Mapping[str, tuple[str, ...]] = {"head": ("@head", "@head=N"), "byte": ("@byte=N",), "event": ("@event=N",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class _Form:
     fields: tuple[str, ...] = ()
     takes_headers: bool = False
     places: Mapping[str, str] = field(default_factory=dict)
+    needs_place: bool = False
 
     def arguments(self, found: re.Match[str]) -> dict[str, Any]:
         """The arguments of the function that makes the fault. Raises `ConfigurationError`."""
@@ -104,8 +106,9 @@ class _Form:
 
     def _place_in(self, found: re.Match[str]) -> dict[str, Any]:
         kind, unit, index = found["kind"], found["unit"], found["index"]
-        if unit is None and self.places is _AN_EVENT:
-            raise ConfigurationError(f"{kind} needs a place: {_line(kind)}")
+        if unit is None and self.needs_place:
+            written = [word for unit in self.places for word in _WRITTEN[unit]]
+            raise ConfigurationError(f"{kind} needs a place: {_either(written)}, as in {kind}@event=3")
         if unit is None:
             return {}
         if unit not in self.places:
@@ -118,17 +121,17 @@ class _Form:
 
 
 _FORMS: Mapping[str, _Form] = {
-    "reset": _Form(places=_ANYWHERE),
-    "close": _Form(places=_ANYWHERE),
-    "half-close": _Form(places=_ANYWHERE),
-    "stall": _Form("seconds", float, places=_ANYWHERE),
+    "reset": _Form(places=_ANYWHERE, needs_place=True),
+    "close": _Form(places=_ANYWHERE, needs_place=True),
+    "half-close": _Form(places=_ANYWHERE, needs_place=True),
+    "stall": _Form("seconds", float, places=_ANYWHERE, needs_place=True),
     "drip": _Form("bytes_per_second", float, needs_value=True, places=_IN_THE_BODY),
     "slow-head": _Form("bytes_per_second", float, needs_value=True),
-    "drop": _Form(places=_AN_EVENT),
-    "duplicate": _Form(places=_AN_EVENT),
-    "swap": _Form(places=_AN_EVENT),
-    "garble": _Form(places=_AN_EVENT),
-    "bad-utf8": _Form(places={"event": "event", "byte": "at_byte"}),
+    "drop": _Form(places=_AN_EVENT, needs_place=True),
+    "duplicate": _Form(places=_AN_EVENT, needs_place=True),
+    "swap": _Form(places=_AN_EVENT, needs_place=True),
+    "garble": _Form(places=_AN_EVENT, needs_place=True),
+    "bad-utf8": _Form(places={"event": "event", "byte": "at_byte"}, needs_place=True),
     "oversized-line": _Form("size", int, needs_value=True, places={"event": "at_event"}),
     "error": _Form("type", fields=("message",), places={"event": "at_event"}),
     "bad-chunk-size": _Form("size", places=_IN_THE_BODY),
@@ -159,13 +162,19 @@ def read_spec(text: str) -> Spec:
     form = _FORMS.get(found["kind"])
     if form is None:
         raise ConfigurationError(f"no fault has the name {quote(found['kind'])}; there are {', '.join(_FORMS)}")
-    requests, skipped = None, 0
-    for word in found["when"].split():
-        if word.startswith("x"):
-            requests = int(word[1:])
-        else:
-            skipped = int(word.removeprefix("after="))
-    return Spec(found["kind"], form.arguments(found), requests, skipped)
+    return Spec(found["kind"], form.arguments(found), *_requests_in(found["when"].split()))
+
+
+def _requests_in(words: list[str]) -> tuple[int | None, int]:
+    """In how many requests, and after how many."""
+    given: dict[str, int] = {}
+    for word in words:
+        name, number = ("x", word[1:]) if word.startswith("x") else ("after", word.removeprefix("after="))
+        if name in given:
+            other = word.replace(number, str(given[name]))
+            raise ConfigurationError(f"a fault takes one {'xN' if name == 'x' else 'after=N'}, not {other} and {word}")
+        given[name] = int(number)
+    return given.get("x"), given.get("after", 0)
 
 
 def write_value(value: float | str, *, is_signed: bool = False) -> str:
@@ -177,6 +186,10 @@ def write_value(value: float | str, *, is_signed: bool = False) -> str:
 def to_text(value: float | str) -> str:
     """Numbers as people write them: 5, not 5.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _line(kind: str) -> str:
