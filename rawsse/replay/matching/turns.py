@@ -20,9 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, quote
+from rawsse.messages.content import Message
 from rawsse.replay.matching.reply import reply_in
 from rawsse.replay.recording import RecordedRequest, Recording
+from rawsse.replay.shaping.builder import recording_of
 
 __all__ = ["ToolResults", "Turn", "turns"]
 
@@ -37,25 +39,37 @@ class ToolResults:
         object.__setattr__(self, "contents", contents)
 
 
-Turn: TypeAlias = Recording | ToolResults | str | Sequence[Mapping[str, Any]]
-"""An answer, or what the user says next: results of tools, a text, or content blocks."""
+Turn: TypeAlias = Recording | Message | Mapping[str, Any] | ToolResults | str | Sequence[Mapping[str, Any]]
+"""An answer (a recording, or a message, as `answer` makes it or as JSON), or what the user says next: results of tools, a text,
+or content blocks."""
 
 
 def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
     """The answers among `conversation`, each with its request. `request` is the body of the first one.
 
-    Raises `ConfigurationError` if an answer in the middle is not whole, or if there are not as many results as calls.
+    Raises `ConfigurationError` if an answer in the middle is not whole, or if there are not as many results as calls, or no
+    messages in the request. A message becomes a recording named by its number among the answers.
     """
-    messages, recordings = list(request["messages"]), list[Recording]()
+    messages, recordings = _question(request), list[Recording]()
     for turn in conversation:
-        if isinstance(turn, Recording):
+        if isinstance(turn, Recording | Message | Mapping):
             body = {**request, "messages": list(messages)}
-            recordings.append(replace(turn, request=RecordedRequest("POST", "/v1/messages", {}, body)))
+            answer = turn if isinstance(turn, Recording) else recording_of(turn, name=f"answer {len(recordings) + 1}")
+            recordings.append(replace(answer, request=RecordedRequest("POST", "/v1/messages", {}, body)))
             continue
         content = _answer_before(recordings)
         said = _results(content, turn) if isinstance(turn, ToolResults) else turn
         messages += [{"role": "assistant", "content": content}, {"role": "user", "content": said}]
     return recordings
+
+
+def _question(request: Mapping[str, Any]) -> list[Any]:
+    if not isinstance(request, Mapping):
+        raise ConfigurationError(f"the first argument is the body of the first request, not {quote(repr(request))}")
+    messages = request.get("messages")
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise ConfigurationError("the request has no messages: a list with the first question, as the API takes it")
+    return list(messages)
 
 
 def _answer_before(recordings: Sequence[Recording]) -> Any:

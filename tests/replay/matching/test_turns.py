@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from rawsse.errors import ConfigurationError
-from rawsse.replay import RecordedRequest, Recording, ToolResults, shipped_fixtures, turns
+from rawsse.replay import (
+    RecordedRequest,
+    Recording,
+    ToolResults,
+    answer,
+    recording_of,
+    shipped_fixtures,
+    tool_use,
+    turns,
+)
 from rawsse.replay.matching.reply import reply_in
 
 FIXTURES = shipped_fixtures()
@@ -58,6 +67,28 @@ def test_a_refusal_before_an_answer_has_the_same_request() -> None:
     refused = Recording(status=529)
     recordings = turns(ASK, refused, FIXTURES["plain"])
     assert [messages(recording) for recording in recordings] == [ASK["messages"]] * 2
+
+
+def test_an_answer_may_be_a_message() -> None:
+    called, said = answer(tool_use("get_weather", {"city": "Oslo"})), answer("Rain.")
+    first, second, third = turns(ASK, called, ToolResults("Rain"), said.raw, "Really?", FIXTURES["plain"])
+    assert (first.reads, second.reads) == (recording_of(called).reads, recording_of(said).reads)
+    assert [first.name, second.name, third.name] == ["answer 1", "answer 2", "plain.sse.jsonl"]
+    assert messages(second)[1] == {"role": "assistant", "content": called.raw["content"]}
+    assert messages(third)[3] == {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]}
+
+
+@pytest.mark.parametrize("request_body", [{}, {"model": "m"}, {"messages": []}, {"messages": "Hi"}])
+def test_a_request_without_messages_is_refused(request_body: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        turns(request_body, FIXTURES["plain"])
+    assert str(caught.value) == "the request has no messages: a list with the first question, as the API takes it"
+
+
+def test_a_conversation_begins_with_a_request() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        turns("Umbrella?")  # type: ignore[arg-type]
+    assert str(caught.value) == "the first argument is the body of the first request, not \"'Umbrella?'\""
 
 
 def test_the_given_request_stays_as_it_is() -> None:
