@@ -23,6 +23,7 @@ they are kept: see `threads.py`. Only then is anything written over: a reply tha
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -69,6 +70,8 @@ _NOT_PLAYED = frozenset(
 # What a prompt is made of. How long the answer may be is no part of it.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
+# Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
+_NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +109,28 @@ class Repertoire:
         self._counter = _Counter(_of_kind(recordings, "count_tokens"), self._answers)
         self._listings = _of_kind(recordings, "models")
         self._threads = Threads() if threads else None
-        self._played: set[int] = set()
+        self._played: Counter[int] = Counter()  # by identity: two equal recordings are two
         self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
 
     @property
     def unplayed(self) -> list[Recording]:
         """The recordings of answers to `…/v1/messages` that have not been played yet."""
-        return [recording for recording in self._answers if id(recording) not in self._played]
+        left = +self._played
+        unplayed = []
+        for recording in self._answers:
+            if left[id(recording)] > 0:
+                left[id(recording)] -= 1
+            else:
+                unplayed.append(recording)
+        return unplayed
+
+    @property
+    def repeats(self) -> list[Recording]:
+        """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
+        given = Counter(id(recording) for recording in self._answers)
+        once = {id(recording): recording for recording in self._answers}
+        return [recording for key, recording in once.items() if self._played[key] > given[key]]
 
     def answer(self, request: RecordedRequest) -> Answer:
         """The answer to one request. Paths may have any prefix, as base URLs do."""
@@ -129,7 +146,8 @@ class Repertoire:
             return error_answer(400, "invalid_request_error", "the request's body is nested too deeply")
         if kind == "models":
             return self._models(request)
-        return error_answer(404, "not_found_error", _NOT_FOUND)
+        is_unversioned = request.path.partition("?")[0].endswith(("/messages", "/messages/count_tokens", "/models"))
+        return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
     def _messages(self, request: RecordedRequest) -> Answer:
         wrong = _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})
@@ -147,7 +165,7 @@ class Repertoire:
     def _choose(self, request: RecordedRequest) -> Recording | Answer:
         found = self.choose(request)
         if isinstance(found, Recording):
-            self._played.add(id(found))
+            self._played[id(found)] += 1
             return found
         self._on_miss(found)
         self.misses.append(found)

@@ -128,6 +128,11 @@ class Player:
         return self.repertoire.unplayed
 
     @property
+    def repeats(self) -> list[Recording]:
+        """The recordings that have been played more often than they were given."""
+        return self.repertoire.repeats
+
+    @property
     def unused_faults(self) -> list[Fault]:
         """The faults that no answer has had so far."""
         return self._schedule.unused
@@ -304,6 +309,11 @@ class ReplayServer:
     def unplayed(self) -> list[Recording]:
         """The recordings that have not been played yet."""
         return self.player.unplayed
+
+    @property
+    def repeats(self) -> list[Recording]:
+        """The recordings that have been played more often than they were given."""
+        return self.player.repeats
 
     @property
     def unused_faults(self) -> list[Fault]:

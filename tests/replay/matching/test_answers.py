@@ -75,6 +75,24 @@ def test_what_has_not_been_played_is_known() -> None:
     assert repertoire.unplayed == [FIXTURES["cut"]]
 
 
+def test_what_has_been_played_again_is_known() -> None:
+    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["tools"]])
+    repeats = []
+    for _ in range(4):
+        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
+        repeats.append([recording.name for recording in repertoire.repeats])
+    assert repeats == [[], [], ["plain.sse.jsonl"], ["plain.sse.jsonl", "tools.sse.jsonl"]]
+
+
+def test_a_recording_that_is_given_twice_may_be_played_twice() -> None:
+    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["plain"]])
+    counts = []
+    for _ in range(3):
+        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
+        counts.append((len(repertoire.unplayed), len(repertoire.repeats)))
+    assert counts == [(1, 0), (0, 0), (0, 1)]
+
+
 def test_headers_of_the_recorded_connection_are_not_played() -> None:
     headers = {"Transfer-Encoding": "chunked", "Content-Encoding": "gzip", "Set-Cookie": "a=b", "Retry-After": "3"}
     answer = ask(Recording(headers=headers), body={**BODY, "stream": True})
@@ -167,6 +185,13 @@ def test_other_paths_are_not_found(path: str) -> None:
     status, kind, message = error_of(ask(path=path))
     assert (status, kind) == (404, "not_found_error")
     assert message == "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
+
+
+@pytest.mark.parametrize("path", ["/messages", "/plain/messages?beta=true", "/messages/count_tokens", "/models"])
+def test_a_client_that_leaves_out_the_version_is_told_so(path: str) -> None:
+    status, kind, message = error_of(ask(path=path))
+    assert (status, kind) == (404, "not_found_error")
+    assert message.endswith("…/v1/models. This client needs a base URL that ends in /v1")
 
 
 @pytest.mark.parametrize(

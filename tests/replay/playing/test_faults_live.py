@@ -339,6 +339,19 @@ def test_a_fault_without_a_place_is_an_error_that_says_so() -> None:
     assert (status, json.loads(said_)) == (500, body)
 
 
+def test_a_recording_that_comes_again_to_who_got_only_a_part_is_no_repeat() -> None:
+    def talk(server: ReplayServer) -> list[int]:
+        with pytest.raises(http.client.IncompleteRead):
+            said(server)
+        counts = []
+        for _ in range(2):
+            said(server)
+            counts.append(len(server.repeats))
+        return counts
+
+    assert serve(talk, faults="close@event=1 x1") == [0, 1]
+
+
 def test_faults_that_were_never_done_or_had_no_place_are_told() -> None:
     def talk(server: ReplayServer) -> tuple[list[str], list[str]]:
         said(server), said(server)
