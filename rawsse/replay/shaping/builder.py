@@ -125,9 +125,7 @@ def recording_of(
     events: by default after the first `content_block_start`. `headers` are added to those of the answer.
     Raises `ConfigurationError` for what cannot be streamed.
     """
-    whole = message if isinstance(message, Message) else Message(dict(message))
-    if not isinstance(whole.raw.get("content"), list):
-        raise ConfigurationError("a message has a list of blocks as its content")
+    whole = _message(message)
     events = list(_events(whole, fragments))
     frames = [encode(to_json(raw, separators=(",", ":")), event=raw["type"]) for raw in events]
     frames = _with_pings(frames, (2,) if pings is None and len(frames) > 1 else pings or ())
@@ -142,6 +140,16 @@ def recording_of(
         name=name,
     )
     return pace_by(pace)(recording)
+
+
+def _message(given: object) -> Message:
+    if not isinstance(given, Message | Mapping):
+        raise ConfigurationError(f"a message is made by answer(…), or is JSON as a mapping, not {quote(repr(given))}")
+    message = given if isinstance(given, Message) else Message(dict(given))
+    content = message.raw.get("content")
+    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+        raise ConfigurationError(f"a message has a list of blocks as its content, not {quote(repr(content))}")
+    return message
 
 
 def error_recording(

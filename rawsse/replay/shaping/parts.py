@@ -85,25 +85,35 @@ def redacted_thinking(data: str | None = None, **fields: Any) -> Block:
     return {"type": "redacted_thinking", "data": _opaque("redacted") if data is None else data, **fields}
 
 
-def tool_use(name: str, tool_input: Mapping[str, Any] | str, *, id: str | None = None, **fields: Any) -> Block:
+def tool_use(
+    name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, id: str | None = None, **fields: Any
+) -> Block:
     """A call of one of the client's tools.
 
-    `tool_input` as a string is the JSON text as the model wrote it. If that is no whole JSON object the call was cut: it is not
-    `complete`, and as the last part of an answer it is never closed, as when `max_tokens` cuts it.
+    `tool_input` as a string is the JSON text as the model wrote it. With `cut` it is no whole JSON object, and must not be one:
+    the call is not `complete`, and as the last part of an answer it is never closed, as when `max_tokens` cuts it.
     """
-    return _call("tool_use", name, tool_input, id, fields)
+    return _call("tool_use", name, tool_input, cut, id, fields)
 
 
-def server_tool_use(name: str, tool_input: Mapping[str, Any] | str, *, id: str | None = None, **fields: Any) -> Block:
-    """A call of a tool that runs at the API: `web_search`, `code_execution` …"""
-    return _call("server_tool_use", name, tool_input, id, fields)
+def server_tool_use(
+    name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, id: str | None = None, **fields: Any
+) -> Block:
+    """A call of a tool that runs at the API: `web_search`, `code_execution` … For `cut` see `tool_use`."""
+    return _call("server_tool_use", name, tool_input, cut, id, fields)
 
 
 def mcp_tool_use(
-    server_name: str, name: str, tool_input: Mapping[str, Any] | str, *, id: str | None = None, **fields: Any
+    server_name: str,
+    name: str,
+    tool_input: Mapping[str, Any] | str,
+    *,
+    cut: bool = False,
+    id: str | None = None,
+    **fields: Any,
 ) -> Block:
-    """A call of a tool at an MCP server that the API talks to."""
-    return _call("mcp_tool_use", name, tool_input, id, {"server_name": server_name, **fields})
+    """A call of a tool at an MCP server that the API talks to. For `cut` see `tool_use`."""
+    return _call("mcp_tool_use", name, tool_input, cut, id, {"server_name": server_name, **fields})
 
 
 def server_tool_result(type: str, content: Any, *, tool_use_id: str | None = None, **fields: Any) -> Block:
@@ -120,11 +130,25 @@ def web_search_result(title: str, url: str, *, page_age: str | None = None, **fi
 
 
 def _call(
-    type: str, name: str, tool_input: Mapping[str, Any] | str, id: str | None, fields: Mapping[str, Any]
+    type: str, name: str, tool_input: Mapping[str, Any] | str, cut: bool, id: str | None, fields: Mapping[str, Any]
 ) -> Block:
     named = {} if id is None else {"id": id}
-    given = tool_input if isinstance(tool_input, str) else dict(tool_input)
-    return {"type": type, **named, "name": name, "input": given, **fields}
+    call = {"type": type, **named, "name": name, "input": _input(name, tool_input), **fields}
+    is_whole = _built(call).complete
+    if cut and is_whole:
+        raise ConfigurationError(f"the input of {quote(name)} is a whole JSON object: it was not cut")
+    if not cut and not is_whole:
+        said = f"the input of {quote(name)} is no whole JSON object: {quote(call['input'])}"
+        raise ConfigurationError(f"{said}; cut=True says that it is meant to be none")
+    return call
+
+
+def _input(name: str, tool_input: object) -> str | Block:
+    if isinstance(tool_input, str):
+        return tool_input
+    if isinstance(tool_input, Mapping):
+        return dict(tool_input)
+    raise ConfigurationError(f"the input of {quote(name)} is a mapping or JSON text, not {quote(repr(tool_input))}")
 
 
 _DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
@@ -160,7 +184,7 @@ def answer(
     `stop_reason` is `tool_use` if a tool of the client's is called, else `end_turn`; `usage` is added to made-up counts;
     `fields` are further fields of the message (`stop_sequence`, `stop_details`, `container` …).
     """
-    given = [text(part) if isinstance(part, str) else dict(part) for part in parts]
+    given = [_block(part) for part in parts]
     identity = to_json([seed, model, given])
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
@@ -198,6 +222,14 @@ def to_json(value: Any, **options: Any) -> str:
 
 
 _ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
+
+
+def _block(part: object) -> Block:
+    if isinstance(part, str):
+        return text(part)
+    if isinstance(part, Mapping):
+        return dict(part)
+    raise ConfigurationError(f"a part of an answer is a block or a string, not {quote(repr(part))}")
 
 
 def _with_ids(blocks: list[Block], identity: str) -> list[Block]:

@@ -178,14 +178,14 @@ def test_counts_that_are_known_only_at_the_end_come_there() -> None:
 
 
 def test_an_input_that_was_cut_is_never_closed() -> None:
-    recording = recording_of(answer(text("a"), tool_use("f", '{"a": "b'), stop_reason="max_tokens"))
+    recording = recording_of(answer(text("a"), tool_use("f", '{"a": "b', cut=True), stop_reason="max_tokens"))
     assert names(recording)[-3:] == ["content_block_delta", "message_delta", "message_stop"]
     assert deltas(recording, "partial_json")[0] == ""
     assert "".join(deltas(recording, "partial_json")) == '{"a": "b'
 
 
 def test_an_input_that_was_cut_before_others_is_closed_since_blocks_are_not_interleaved() -> None:
-    recording = recording_of(answer(tool_use("f", '{"a": "b'), text("c")))
+    recording = recording_of(answer(tool_use("f", '{"a": "b', cut=True), text("c")))
     assert not fold(recording.body).content[0].complete
 
 
@@ -408,9 +408,23 @@ def test_a_message_without_a_stop_reason_breaks_off_after_its_content() -> None:
     assert fold(recording.body).raw == message
 
 
-def test_what_has_no_content_is_no_message() -> None:
-    with pytest.raises(ConfigurationError, match="a message has a list of blocks as its content"):
-        recording_of({"type": "error"})
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"type": "error"}, "a message has a list of blocks as its content, not 'None'"),
+        ({"content": ["a"]}, """a message has a list of blocks as its content, not "['a']\""""),
+        ("Hi", """a message is made by answer(…), or is JSON as a mapping, not "'Hi'\""""),
+        (
+            [text("a")],
+            "a message is made by answer(…), or is JSON as a mapping, not \"[{'type': 'text', 'text': 'a'}]\"",
+        ),
+        (None, "a message is made by answer(…), or is JSON as a mapping, not 'None'"),
+    ],
+)
+def test_what_is_no_message_is_refused(message: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        recording_of(message)
+    assert str(caught.value) == said
 
 
 # --- Refusals ---

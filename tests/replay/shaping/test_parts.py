@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -178,8 +180,38 @@ def test_an_input_may_be_the_text_that_the_model_wrote() -> None:
 
 
 def test_an_input_that_is_no_whole_object_is_read_as_far_as_it_came() -> None:
-    (block,) = answer(tool_use("f", '{"a": 1, "b": "tw'), stop_reason="max_tokens").content
+    (block,) = answer(tool_use("f", '{"a": 1, "b": "tw', cut=True), stop_reason="max_tokens").content
     assert (block.input, block.input_text, block.complete) == ({"a": 1}, '{"a": 1, "b": "tw', False)
+
+
+@pytest.mark.parametrize("given", ["notadict", "[1]", '{"a": 1', '{"a": 1} x'])
+@pytest.mark.parametrize("call", [tool_use, server_tool_use, functools.partial(mcp_tool_use, "maps")])
+def test_text_that_is_no_whole_object_is_refused_unless_it_is_meant_to_be_none(
+    call: Callable[..., dict[str, Any]], given: str
+) -> None:
+    assert call("f", given, cut=True)["input"] == given
+    with pytest.raises(ConfigurationError) as caught:
+        call("f", given)
+    said = f"the input of 'f' is no whole JSON object: '{given}'"
+    assert str(caught.value) == f"{said}; cut=True says that it is meant to be none"
+
+
+@pytest.mark.parametrize("given", ['{"a": 1}', {"a": 1}, {}])
+def test_a_whole_input_was_not_cut(given: str | dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="the input of 'f' is a whole JSON object: it was not cut"):
+        tool_use("f", given, cut=True)
+
+
+def test_an_input_is_a_mapping_or_text() -> None:
+    given: Any = [1]
+    with pytest.raises(ConfigurationError, match=r"the input of 'f' is a mapping or JSON text, not '\[1\]'"):
+        tool_use("f", given)
+
+
+def test_a_part_is_a_block_or_a_string() -> None:
+    parts: Any = ["a", "b"]
+    with pytest.raises(ConfigurationError, match="a part of an answer is a block or a string, not \"\\['a', 'b'\\]\""):
+        answer(parts)
 
 
 # --- JSON ---
