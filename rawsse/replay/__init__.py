@@ -13,6 +13,12 @@ Read in this order:
     testing/      for tests: an API in one hand, all cuts, a clock that jumps; the pytest plugin
 """
 
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from rawsse.replay.breaking.faults import Fault
 from rawsse.replay.looking.check import Checker, Finding, Place, Severity, check
 from rawsse.replay.matching.match import Match, Miss
@@ -29,7 +35,7 @@ from rawsse.replay.recording import (
 )
 from rawsse.replay.scrubbing.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
 from rawsse.replay.shaping.builder import Break, Fragments, cut, error, error_recording, recording_of
-from rawsse.replay.shaping.pace import Pace, immediate, pace_by, profile, recorded, scaled
+from rawsse.replay.shaping.pace import Pace, immediate, pace_by, profile, recorded, slower
 from rawsse.replay.shaping.parts import (
     answer,
     citation,
@@ -44,6 +50,7 @@ from rawsse.replay.shaping.parts import (
 )
 from rawsse.replay.shaping.rewrites import REWRITES, Rewrite, rewrite_by
 from rawsse.replay.shaping.splits import (
+    AS_UNCUT,
     Chunks,
     FailingCut,
     Split,
@@ -57,12 +64,33 @@ from rawsse.replay.shaping.splits import (
     random_splits,
     sized,
     smallest_failing_cut,
+    split_by,
     whole,
 )
 from rawsse.replay.taping.proxy import RecordingProxy
 from rawsse.replay.taping.recorder import Recorder
 
+if TYPE_CHECKING:
+    from rawsse.replay.testing.cases import assert_every_split
+    from rawsse.replay.testing.hand import Replay
+    from rawsse.replay.testing.virtual_clock import VirtualClock
+
+_LATER: Mapping[str, str] = {
+    "Replay": "rawsse.replay.testing.hand",
+    "VirtualClock": "rawsse.replay.testing.virtual_clock",
+    "assert_every_split": "rawsse.replay.testing.cases",
+}
+"""Names that are loaded when they are first asked for (PEP 562): who plays or checks a recording may be no test."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'rawsse.replay' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
 __all__ = [
+    "AS_UNCUT",
     "FORMAT_VERSION",
     "MAX_KEPT_REQUESTS",
     "REWRITES",
@@ -85,6 +113,7 @@ __all__ = [
     "Recorder",
     "Recording",
     "RecordingProxy",
+    "Replay",
     "ReplayServer",
     "Rewrite",
     "ScrubPolicy",
@@ -92,8 +121,10 @@ __all__ = [
     "Severity",
     "Split",
     "ToolResults",
+    "VirtualClock",
     "answer",
     "as_recorded",
+    "assert_every_split",
     "by_event",
     "byte_by_byte",
     "check",
@@ -117,13 +148,14 @@ __all__ = [
     "recording_of",
     "redacted_thinking",
     "rewrite_by",
-    "scaled",
     "scrub",
     "server_tool_result",
     "server_tool_use",
     "shipped_fixtures",
     "sized",
+    "slower",
     "smallest_failing_cut",
+    "split_by",
     "stream_of",
     "text",
     "thinking",

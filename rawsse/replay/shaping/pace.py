@@ -4,11 +4,13 @@ This file knows times. It refuses to wait: a pace makes a recording of a recordi
 
     slow = profile(time_to_first_token=0.5, tokens_per_second=20, jitter=0.3, seed=1)(recording)
     slow = pace_by("ttft=0.5,tps=20,jitter=0.3,seed=1")(recording)          # the same, as on a command line
-    twice_as_long = scaled(2)(recording)
+    twice_as_long = slower(2)(recording)
 
 The bytes and the boundaries of the reads stay what they were; only `t` and `duration` change. A profile takes each
 `content_block_delta` for a token, as the API sends them: what comes before the first delta (and an answer without any) comes
 with it, and every other event with the delta before it. A read comes when the last token that it completes does.
+
+A pace changes the times that are played, and `speed` of whoever plays how fast: `slower=2` and `speed=0.5` take as long.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ __all__ = [
     "pace_by",
     "profile",
     "recorded",
-    "scaled",
+    "slower",
 ]
 
 Pace: TypeAlias = str | Callable[[Recording], Recording]
-"""`"recorded"`, `"none"`, `"scale=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER,jitter=SHARE,seed=NUMBER"`, or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER,jitter=SHARE,seed=NUMBER"`, or a function."""
 
 TIME_TO_FIRST_TOKEN = 0.5
 """Seconds, by default: about what a small model takes for a short prompt."""
@@ -61,9 +63,9 @@ def immediate(recording: Recording) -> Recording:
     return replace(recording, reads=tuple(Read(0.0, read.data) for read in recording.reads), duration=0.0)
 
 
-def scaled(factor: float) -> Callable[[Recording], Recording]:
+def slower(factor: float) -> Callable[[Recording], Recording]:
     """Every time multiplied: 2 takes twice as long, 0.5 half as long. Raises `ConfigurationError`."""
-    _require_finite("scale", factor, at_least=0)
+    _require_finite("slower", factor, at_least=0)
 
     def pace(recording: Recording) -> Recording:
         reads = tuple(Read(_rounded(read.t * factor), read.data) for read in recording.reads)
@@ -133,10 +135,10 @@ def pace_by(pace: Pace) -> Callable[[Recording], Recording]:
     if pace in _BY_NAME:
         return _BY_NAME[pace]
     given = dict(_numbers(pace))
-    if given.keys() == {"scale"}:
-        return scaled(given["scale"])
-    if "scale" in given:
-        raise ConfigurationError(f"scale changes recorded times, and a profile makes new ones: {quote(pace)}")
+    if given.keys() == {"slower"}:
+        return slower(given["slower"])
+    if "slower" in given:
+        raise ConfigurationError(f"slower changes recorded times, and a profile makes new ones: {quote(pace)}")
     seed = given.pop("seed", 0.0)
     if not seed.is_integer():
         raise ConfigurationError(f"seed must be a whole number, not {seed}")
@@ -144,7 +146,7 @@ def pace_by(pace: Pace) -> Callable[[Recording], Recording]:
 
 
 def _numbers(text: str) -> Iterator[tuple[str, float]]:
-    known = ("scale", *_PROFILE_NAMES, "seed")
+    known = ("slower", *_PROFILE_NAMES, "seed")
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         if name not in known:

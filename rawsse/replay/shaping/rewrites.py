@@ -1,7 +1,7 @@
 """A stream as gateways, proxies and other libraries send it: the same events in other bytes.
 
 This file knows what may be written differently in server-sent events (WHATWG 9.2) and is, somewhere. It refuses to change what
-the events say: a correct reader makes the same of all of it. What is broken is for `faults.py`.
+the events say: a correct reader makes the same of all of it. What is broken is for `breaking/`.
 
     crlf(body), crlf(recording)                            # bytes -> bytes, recording -> recording
     with_comments(recording, every=3, text="keep-alive")

@@ -94,7 +94,7 @@ def test_at_speed_1_it_waits_as_long_as_the_recording_did() -> None:
 
 
 def test_another_pace_takes_the_place_of_the_recorded_one() -> None:
-    assert play(pace="scale=2").waits == [1.0, 0.5, 2.0, 0.5]
+    assert play(pace="slower=2").waits == [1.0, 0.5, 2.0, 0.5]
     assert play(pace="none").waits == []
 
 

@@ -12,7 +12,7 @@ from rawsse.client import AsyncClient
 from rawsse.errors import ConfigurationError
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.shaping.pace import Pace, immediate, pace_by, profile, recorded, scaled
+from rawsse.replay.shaping.pace import Pace, immediate, pace_by, profile, recorded, slower
 
 TEXT = {"type": "text", "text": ""}
 EVENTS = [
@@ -45,8 +45,8 @@ def test_immediate_is_all_at_once() -> None:
     assert (set(times(paced)), paced.duration) == ({0.0}, 0.0)
 
 
-def test_scaled_multiplies_every_time() -> None:
-    paced = scaled(2)(ONE_BY_ONE)
+def test_slower_multiplies_every_time() -> None:
+    paced = slower(2)(ONE_BY_ONE)
     assert times(paced) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
     assert paced.duration == 2.5
 
@@ -88,7 +88,7 @@ def test_jitter_moves_the_gaps_within_its_share_and_a_seed_repeats_it() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_fixtures())
-@pytest.mark.parametrize("pace", ["none", "scale=3", "ttft=0.2,tps=30,jitter=1,seed=7"])
+@pytest.mark.parametrize("pace", ["none", "slower=3", "ttft=0.2,tps=30,jitter=1,seed=7"])
 def test_bytes_and_boundaries_stay_and_time_never_runs_backwards(pace: str, name: str) -> None:
     recording = shipped_fixtures()[name]
     paced = pace_by(pace)(recording)
@@ -126,7 +126,7 @@ def test_a_profile_is_kept_on_a_virtual_clock() -> None:
     [
         ("recorded", recorded),
         ("none", immediate),
-        ("scale=0.5", scaled(0.5)),
+        ("slower=0.5", slower(0.5)),
         ("ttft=0.3", profile(time_to_first_token=0.3)),
         ("tps=7", profile(tokens_per_second=7)),
         (
@@ -146,13 +146,13 @@ def test_a_pace_has_a_name(pace: Pace, same: Pace) -> None:
     [
         (
             "fast",
-            "pace must be a function or one of recorded, none, scale=…, ttft=…, tps=…, jitter=…, seed=…, not 'fast'",
+            "pace must be a function or one of recorded, none, slower=…, ttft=…, tps=…, jitter=…, seed=…, not 'fast'",
         ),
         ("ttft", "ttft must be a number, not ''"),
         ("tps=many", "tps must be a number, not 'many'"),
-        ("scale=-1", "scale must be a number from 0 on, not -1.0"),
-        ("scale=nan", "scale must be a number from 0 on, not nan"),
-        ("scale=2,tps=1", "scale changes recorded times, and a profile makes new ones: 'scale=2,tps=1'"),
+        ("slower=-1", "slower must be a number from 0 on, not -1.0"),
+        ("slower=nan", "slower must be a number from 0 on, not nan"),
+        ("slower=2,tps=1", "slower changes recorded times, and a profile makes new ones: 'slower=2,tps=1'"),
         ("ttft=inf", "time_to_first_token must be a number from 0 on, not inf"),
         ("tps=0", "tokens_per_second must be more than 0"),
         ("tps=-1", "tokens_per_second must be a number from 0 on, not -1.0"),
