@@ -184,11 +184,14 @@ def _add_replay(commands: Any) -> None:
         "ends in /NAME). A request that none answers is told the nearest one, and where it differs",
     )
     parser.add_argument("--threads", action="store_true", help="keep message threads instead of refusing them")
+    how = "whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED"
+    parser.add_argument("--split", metavar="HOW", help=f"cut the answer's body, each piece an HTTP chunk: {how}")
+    more = "A client may still find several at once, but for --segment-pause"
     parser.add_argument(
-        "--split",
-        metavar="HOW",
-        help="cut the answer's body: whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED",
+        "--segments", metavar="HOW", help=f"cut all that is sent, each piece a TCP write; as --split. {more}"
     )
+    pause = "so many milliseconds between two segments (5 will do), so that a client reads each by itself"
+    parser.add_argument("--segment-pause", type=float, default=0.0, metavar="MS", help=pause)
     parser.add_argument(
         "--pace",
         metavar="HOW",
@@ -392,16 +395,9 @@ def _replay(arguments: argparse.Namespace) -> int:
     from rawsse.replay import Player
     from rawsse.server import serve
 
-    player = Player(
-        arguments.paths,
-        speed=arguments.speed,
-        split=arguments.split,
-        pace=arguments.pace,
-        rewrite=arguments.rewrite,
-        faults=arguments.fault,
-        match=arguments.match,
-        threads=arguments.threads,
-    )
+    names = ("speed", "split", "segments", "pace", "rewrite", "match", "threads")
+    options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
+    player = Player(arguments.paths, faults=arguments.fault, **options)
     _log_to_stderr()
     asyncio.run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
     return DONE

@@ -294,6 +294,11 @@ def test_replay_plays_what_the_base_url_names_and_keeps_threads(capsys: pytest.C
             "split must be a size, a function, or one of whole, event, bytes",
         ),
         (
+            ["replay", str(ROOT / "fixtures"), "--segment-pause", "5"],
+            2,
+            "a silence between segments needs segments: say how to cut them",
+        ),
+        (
             ["replay", str(ROOT / "fixtures"), "--fault", "rest@event=1"],
             2,
             "no fault has the name 'rest'; there are reset,",
@@ -312,6 +317,23 @@ def test_replay_does_faults_that_a_client_gets_over(capsys: pytest.CaptureFixtur
     with Command("replay", ROOT / "fixtures/plain.sse.jsonl", "--port", "0", "--speed", "0", *faults) as command:
         assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
     assert capsys.readouterr().out == TEXT + "\n"
+
+
+def test_replay_cuts_what_it_sends_and_a_client_in_another_process_reads_each_piece() -> None:
+    file = ROOT / "fixtures/plain.sse.jsonl"
+    cut = ["--segments", "whole", "--split", "event"], ["--segments", "2000", "--segment-pause", "60000"]
+    heads = []
+    for options in cut:
+        with Command("replay", file, "--port", "0", "--speed", "0", *options) as command:
+            body = json.dumps({"model": "m", "max_tokens": 1, "messages": [], "stream": True}).encode()
+            host, port = command.base_url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(
+                    b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+                )
+                heads.append(len(connection.recv(100_000)))
+    assert heads[0] > 2000
+    assert heads[1] == 2000
 
 
 def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:

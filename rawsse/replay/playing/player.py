@@ -19,7 +19,8 @@ when it comes again, word for word. A fault that has no place in an answer is an
 
 Two ways to cut are to be told apart. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes
 on the wire, head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by
-itself, also at speed 0; one in another thread or process may find several at once, as in any network.
+itself, also at speed 0; one in another thread or process may find several at once, as in any network, unless there is a
+silence between them: `segment_seconds`, of which some milliseconds will do.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ class Player:
     """The ASGI application. `requests` are the last requests that came, without their credentials.
 
     `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes on the
-    wire; `faults` are what goes wrong; see the top of this file, and `Split` for what they may be. Segments, and the faults of
-    framing and network, need `rawsse.server`. `sleep` is how it waits. `match`: turns, sequence, request, name, or a function
-    of the request's body (`match.py`). `pace` gives the recordings other times (`pace.py`), `rewrite` the form that gateways
-    give to streams (`rewrites.py`). `threads`: keep message threads instead of refusing them (`threads.py`).
+    wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong; see the top of
+    this file, and `Split` for what the cuts may be. Segments, and the faults of framing and network, need `rawsse.server`.
+    `sleep` is how it waits. `match`: turns, sequence, request, name, or a function of the request's body (`match.py`). `pace`
+    gives the recordings other times (`pace.py`), `rewrite` the form that gateways give to streams (`rewrites.py`).
+    `threads`: keep message threads instead of refusing them (`threads.py`).
     Raises `ConfigurationError` and `RecordingError`.
     """
 
@@ -93,6 +95,7 @@ class Player:
         speed: float = 1.0,
         split: Split | None = None,
         segments: Split | None = None,
+        segment_seconds: float = 0.0,
         faults: Faults = (),
         match: Match = "turns",
         threads: bool = False,
@@ -104,12 +107,17 @@ class Player:
     ) -> None:
         if not 0 <= speed < float("inf"):
             raise ConfigurationError(f"speed must be 0 (no waiting) or more, not {speed}")
+        if not 0 <= segment_seconds < float("inf"):
+            raise ConfigurationError(f"segment_seconds must be 0 (no waiting) or more, not {segment_seconds}")
+        if segment_seconds and segments is None:
+            raise ConfigurationError("a silence between segments needs segments: say how to cut them")
         self.requests: list[PlayedRequest] = []
         played = _changed(_load(recordings), rewrite, pace)
         self.repertoire = Repertoire(played, match=match, threads=threads, on_miss=_log)
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
+        self._segment_seconds = segment_seconds
         self._schedule = Schedule(faults)
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
@@ -221,14 +229,18 @@ class Player:
         return script(answer, faults, method=method, http_version=version, segments=cut, speed=speed)
 
     async def _perform(self, steps: Script, send: Send) -> None:
+        is_after_data = False
         for step in steps:
             if isinstance(step, bytes):
+                if self._segment_seconds and is_after_data:
+                    await self._sleep(self._segment_seconds)
                 await send({"type": f"{_WIRE}.send", "data": step})
                 await _let_read()
             elif isinstance(step, float):
                 await self._sleep(step)
             else:
                 await _end(step, send)
+            is_after_data = isinstance(step, bytes)
         if not any(isinstance(step, bytes | Act) for step in steps):
             await send({"type": f"{_WIRE}.send", "data": b""})  # else the server answers in our place
 
@@ -267,6 +279,7 @@ class ReplayServer:
         speed: float = 0.0,
         split: Split | None = None,
         segments: Split | None = None,
+        segment_seconds: float = 0.0,
         faults: Faults = (),
         match: Match = "turns",
         threads: bool = False,
@@ -281,6 +294,7 @@ class ReplayServer:
             speed=speed,
             split=split,
             segments=segments,
+            segment_seconds=segment_seconds,
             faults=faults,
             match=match,
             threads=threads,

@@ -178,6 +178,25 @@ def test_segments_keep_the_pace() -> None:
     assert play(segments=1, scope={"extensions": WIRE}).waits == [0.5, 0.25, 1.0, 0.25]
 
 
+def test_there_may_be_a_silence_between_two_segments_at_any_speed() -> None:
+    exchange = play(segments=100, segment_seconds=0.25, speed=0, scope={"extensions": WIRE})
+    assert len(exchange.sent) > 1
+    assert exchange.waits == [0.25] * (len(exchange.sent) - 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"segment_seconds": 0.1}, "a silence between segments needs segments: say how to cut them"),
+        ({"segment_seconds": -1, "segments": 1}, "segment_seconds must be 0 (no waiting) or more, not -1"),
+    ],
+)
+def test_a_silence_that_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Player(THREE, **options)
+    assert str(caught.value) == words
+
+
 def test_segments_are_independent_of_the_split() -> None:
     exchange = play(segments="whole", split="bytes", scope={"extensions": WIRE})
     assert b"\r\n1\r\nd\r\n1\r\na\r\n1\r\nt\r\n" in exchange.sent[0]["data"]
