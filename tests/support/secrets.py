@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 
-__all__ = ["ALNUM", "B64", "SECRETS"]
+__all__ = ["ALNUM", "B64", "HEX", "SECRETS"]
 
 ALNUM = "Qm7xT2vLp9Rk4WzN8sBdYh3JcF6gUe5aXo1iKtMrVnZb0qDw"  # 48 letters and digits, no 8 of them twice
+HEX = "4f3b2a1c9d8e7f605142738495a6b7c8"  # 32 hexadecimal digits
 B64 = "Zk8/wQ2+Rt7YbN4xLm9/PvC3sJdK5hGfT6uXaE1o"  # 40 characters of base64
 JWT_HEAD = "eyJhbGciOiJIUzI1NiJ9"  # {"alg":"HS256"}
 JWT_CLAIMS = "eyJzdWIiOiI0MiJ9"  # {"sub":"42"}
@@ -39,6 +40,27 @@ SECRETS = [
     ("Stripe key", "sk" + "_live_", ALNUM[:24], ""),
     ("Stripe key", "rk" + "_test_", ALNUM[:24], ""),
     ("Stripe key", "wh" + "sec_", ALNUM[:32], ""),
+    ("Google token", "GOC" + "SPX-", ALNUM[:28], ""),
+    ("Hugging Face token", "h" + "f_", ALNUM[:34], ""),
+    ("Groq key", "gs" + "k_", ALNUM + "a1B2", ""),
+    ("xAI key", "xa" + "i-", ALNUM + ALNUM[:32], ""),
+    ("Perplexity key", "pp" + "lx-", ALNUM, ""),
+    ("Replicate token", "r" + "8_", ALNUM[:37], ""),
+    ("LangSmith key", "ls" + "v2_pt_", HEX + "_0123456789", ""),
+    ("GitLab token", "gl" + "pat-", ALNUM[:20], ""),
+    ("npm token", "np" + "m_", ALNUM[:36], ""),
+    ("PyPI token", "py" + "pi-Ag", "EIcHlwaS5vcmc" + ALNUM, ""),
+    ("DigitalOcean token", "do" + "p_v1_", HEX + HEX, ""),
+    ("Databricks token", "da" + "pi", HEX, ""),
+    ("Azure key", "DefaultEndpointsProtocol=https;Account" + "Key=", ALNUM + ALNUM[:38] + "==", ""),
+    ("Azure key", "SharedAccess" + "Key=", ALNUM[:43] + "=", ""),
+    ("Azure key", "abc8" + "Q~", ALNUM[:34], ""),
+    ("Azure key", "", ALNUM + "a1B2" + "JQQ" + "J9" + ALNUM[:27], ""),
+    ("SendGrid key", "S" + "G.", ALNUM[:22] + "." + ALNUM[:43], ""),
+    ("Telegram token", "1234567890" + ":AA", ALNUM[:33], ""),
+    ("Twilio key", "S" + "K", HEX, ""),
+    ("Twilio key", "A" + "C", HEX, ""),
+    ("Discord token", "MTk4NjIyNDgzNDcxOTI1MjQ4" + ".", "Cl2FMQ." + ALNUM[:27], ""),
     ("private key", "-----BEGIN " + "PRIVATE KEY-----", f"\n{B64}\n{B64}\nAA==\n", "-----END PRIVATE KEY-----"),
     ("private key", "-----BEGIN RSA " + "PRIVATE KEY-----", f"\nDEK-Info: AES-128-CBC,00\n\n{B64}\n", "-----END"),
     ("private key", "-----BEGIN PGP " + "PRIVATE KEY BLOCK-----", f"\r\nVersion: 1\r\n\r\n{B64}\r\n", "-----END"),

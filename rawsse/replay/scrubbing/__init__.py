@@ -2,9 +2,9 @@
 
 Read in this order:
 
-    names.py       which names say that their value is a secret
     shapes.py      what secrets look like
     deltas.py      the texts in a body, over any number of deltas, and writing over them in place
+    names.py       which names say that their value is a secret
     scrub.py       no secret reaches the disk
 """
 

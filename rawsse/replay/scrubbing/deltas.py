@@ -271,6 +271,10 @@ def _move(path: list[str | int | None], sign: str) -> None:
 _LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
 _DATA = re.compile(r"data: ?")
 
+# What is joined over the blocks of a message, and the fields that are all that it says, in the order in which they come.
+_OVER_BLOCKS = ("text", "said")
+_SAID = ("thinking", "text", "partial_json")
+
 
 @dataclass(slots=True)
 class Strand:
@@ -289,7 +293,8 @@ class Strand:
 
 def strands(body: Text) -> Iterator[Strand]:
     """The texts that the events of a stream add up to: every string in their JSON, joined with those in the same place of
-    other events. So the deltas of each block, and also what nobody knows yet. Then the text of all blocks of a message.
+    other events. So the deltas of each block, and also what nobody knows yet. Then the text of all blocks of a message, and
+    all that is said in it: a thought may break off in the middle of a key, and the text go on with it.
 
     A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
     left out.
@@ -307,8 +312,12 @@ def strands(body: Text) -> Iterator[Strand]:
                 strand.parts.append(_decoded(data, item))
                 strand.events.append(number)
                 strand.blocks.add(block)
-    yield from (strand for (_, kind, *_), strand in found.items() if kind != "text")
-    yield from (strand for (_, kind, *_), strand in found.items() if kind == "text" and len(strand.blocks) > 1)
+    over_blocks = {key: strand for key, strand in found.items() if key[1] in _OVER_BLOCKS}
+    yield from (strand for key, strand in found.items() if key not in over_blocks)
+    for (at, kind, *_), strand in over_blocks.items():
+        is_only_text = kind == "said" and strand.parts == found.get((at, "text"), strand).parts
+        if len(strand.blocks) > 1 and not is_only_text:
+            yield strand
 
 
 def event_starts(body: Text) -> list[int]:
@@ -328,6 +337,8 @@ def _places(path: tuple[str | int | None, ...], block: str) -> Iterator[tuple[tu
         return
     field = ".".join(map(str, path[1:]))
     yield ("block", block, field), f"{'input' if field == 'partial_json' else field} of block {block or '?'}"
+    if field in _SAID:
+        yield ("said",), "content of the message"
     if field == "text":
         yield ("text",), "text of the message"
 

@@ -41,8 +41,8 @@ from rawsse.replay.scrubbing.deltas import (
     literals,
     strands,
 )
-from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
-from rawsse.replay.scrubbing.shapes import SHAPES, Shape, secret_span
+from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS, named_values
+from rawsse.replay.scrubbing.shapes import SHAPES, Shape, secret_span, written_forms
 
 __all__ = [
     "ALLOWED_REQUEST_HEADERS",
@@ -90,8 +90,10 @@ class ScrubPolicy:
 
     `allowed_request_headers`, `allowed_response_headers`: names, in any case, with `*` at the end for any ending.
     `patterns`: regular expressions of your own; the group `secret` is hidden, or the first group, or all that was found.
-    They see JSON as it is written, too: one that takes a number or a name for secret makes the JSON useless.
-    `secrets`: hidden wherever they stand: the key that the client itself uses, for example.
+    They see JSON as it is written, too: one that takes a number or a name for secret makes the JSON useless. Shapes of
+    secrets that only you have belong here, or `rawsse record --scrub REGEX`: what has neither a known shape nor a name that
+    says so (a bare password in a sentence) is not found without.
+    `secrets`: hidden wherever they stand, also %-encoded and in base64: the key that the client itself uses, for example.
     `replacement`: the character that stands for each one that is hidden; no letter or digit.
     """
 
@@ -115,7 +117,7 @@ class ScrubPolicy:
 
     def shapes(self) -> tuple[Shape, ...]:
         """All that is looked for, the particular before the general. Raises `ConfigurationError` for a pattern that is none."""
-        exact = [Shape("secret of yours", re.compile(re.escape(secret))) for secret in self.secrets]
+        exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
         own = [Shape(f"match of your pattern {number}", _compiled(p)) for number, p in enumerate(self.patterns, 1)]
         return (*exact, *own, *SHAPES)
 
@@ -251,6 +253,14 @@ class _Looker:
                     start, end = secret_span(found)
                     if not self.is_hidden(layer.text[start:end]):
                         yield _Hit(shape.name, layer, start, end)
+            for value in named_values(layer):
+                if not (self.is_hidden(value.text) or self._is_known(value.text)):
+                    yield _Hit("value of a secret's name", value, 0, len(value.text))
+
+    def _is_known(self, value: str) -> bool:
+        """It has a shape of its own, whose beginning may stay; or it had."""
+        found = (shape.pattern.search(value) for shape in self._shapes)
+        return self._mark * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
 
 
 # --- Hiding ------------------------------------------------------------------------------------------------------------

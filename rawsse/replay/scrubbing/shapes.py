@@ -17,10 +17,15 @@ a search for plain characters is many times faster.
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["SHAPES", "Shape", "secret_span"]
+__all__ = ["MIN_BASE64_CHARS", "SHAPES", "Shape", "secret_span", "written_forms"]
+
+MIN_BASE64_CHARS = 8
+"""What a secret has in base64, at least: fewer characters would be found in many texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,24 @@ def secret_span(found: re.Match[str]) -> tuple[int, int]:
     if "secret" in found.re.groupindex:
         return found.span("secret")
     return found.span(1 if found.re.groups else 0)
+
+
+def written_forms(secret: str) -> Iterator[re.Pattern[str]]:
+    """Patterns for one secret as it stands, with any of its characters %-encoded, and as a part of a text in base64."""
+    yield re.compile(re.escape(secret))
+    # RFC 3986, 2.1: hexadecimal digits in either case, for every byte of UTF-8.
+    yield re.compile("".join(f"(?:{re.escape(char)}|(?i:{_percent_encoded(char)}))" for char in secret))
+    for before in range(3):
+        # Each 3 bytes are 4 characters: how they are written depends on how many bytes stand before.
+        data = bytes(before) + secret.encode("utf-8", "surrogatepass")
+        # Of what shares a character with what stands around, nothing can be known.
+        known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode()
+        if len(known) >= MIN_BASE64_CHARS:
+            yield re.compile(re.escape(known).replace(r"\+", "+").replace("+", "[+-]").replace("/", "[/_]"))
+
+
+def _percent_encoded(char: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
 
 
 def _shape(name: str, pattern: str) -> Shape:
@@ -77,6 +100,35 @@ SHAPES: tuple[Shape, ...] = (
     # sk_ (secret), rk_ (restricted); whsec_ signs webhooks. Publishable keys (pk_) are public.
     _shape("Stripe key", r"k_(?:live|test)_(?<=[sr]k_...._)(?<![A-Za-z0-9][sr]k_...._)(?P<secret>[A-Za-z0-9]{16,})"),
     _shape("Stripe key", r"whsec_(?<![A-Za-z0-9]whsec_)(?P<secret>[A-Za-z0-9]{16,})"),
+    # GOCSPX-: the secret of an OAuth client. A service account's key is a private key, below.
+    _shape("Google token", r"GOCSPX-(?<![A-Za-z0-9]GOCSPX-)(?P<secret>[\w-]{20,})"),
+    # Hosts of models
+    _shape("Hugging Face token", r"hf_(?<![A-Za-z0-9]hf_)(?P<secret>[A-Za-z0-9]{30,})"),
+    _shape("Groq key", r"gsk_(?<![A-Za-z0-9]gsk_)(?P<secret>[A-Za-z0-9]{40,})"),
+    _shape("xAI key", r"xai-(?<![A-Za-z0-9]xai-)(?P<secret>[A-Za-z0-9]{40,})"),
+    _shape("Perplexity key", r"pplx-(?<![A-Za-z0-9]pplx-)(?P<secret>[A-Za-z0-9]{40,})"),
+    _shape("Replicate token", r"r8_(?<![A-Za-z0-9]r8_)(?P<secret>[A-Za-z0-9]{32,})"),
+    # lsv2_pt_ (personal), lsv2_sk_ (service): 32 hexadecimal digits, a line, 10 more
+    _shape("LangSmith key", r"lsv2_(?<![A-Za-z0-9]lsv2_)(?:pt|sk)_(?P<secret>[0-9a-f]{32}\w{0,16})"),
+    # Packages and code: glpat- (personal), gldt- (deploy), glrt- (runner) …; a token of PyPI begins with its version, 2: Ag
+    _shape("GitLab token", r"gl(?<![A-Za-z0-9]gl)(?:pat|dt|rt|ptt|cbt|soat|ft|imt|agent)-(?P<secret>[\w-]{20,})"),
+    _shape("npm token", r"npm_(?<![A-Za-z0-9]npm_)(?P<secret>[A-Za-z0-9]{36,})"),
+    _shape("PyPI token", r"pypi-Ag(?<![A-Za-z0-9]pypi-Ag)(?P<secret>[\w-]{32,})"),
+    # Clouds: dop_ (personal), doo_ (OAuth), dor_ (refresh); dapi with 32 hexadecimal digits; 3 parts, the last of 43
+    _shape("DigitalOcean token", r"do[opr]_v1_(?<![A-Za-z0-9]do\w_v1_)(?P<secret>[0-9a-f]{64})"),
+    _shape("Databricks token", r"dapi(?<![A-Za-z0-9]dapi)(?P<secret>[0-9a-f]{32})(?![A-Za-z0-9])"),
+    # Azure: a connection string; the secret of an application (…8Q~…); a key of 84 characters with a mark in its middle
+    _shape("Azure key", r"AccountKey=(?P<secret>[A-Za-z0-9+/]{86}==)"),
+    _shape("Azure key", r"SharedAccess(?:Key|Signature)=(?P<secret>[A-Za-z0-9+/%]{40,}=?)"),
+    _shape("Azure key", r"Q~(?<=[\w.~-]{3}\dQ~)(?P<secret>[\w.~-]{31,34})(?![\w.~-])"),
+    _shape("Azure key", r"(?<![A-Za-z0-9])[A-Za-z0-9]{52}JQQJ9[A-Za-z0-9]{20,30}(?![A-Za-z0-9])"),
+    # Messages: SG. with parts of 22 and 43; the number of a bot, a colon and 35 more; SK (key) and AC (account) with 32
+    # hexadecimal digits; three parts, the first of which is a bot's number in base64
+    _shape("SendGrid key", r"SG\.(?<![A-Za-z0-9]SG\.)(?P<secret>[\w-]{16,32}\.[\w-]{32,64})"),
+    _shape("Telegram token", r":AA(?<=\d{8}:AA)(?P<secret>[\w-]{33})(?![\w-])"),
+    _shape("Twilio key", r"SK(?<![A-Za-z0-9]SK)(?P<secret>[0-9a-f]{32})(?![A-Za-z0-9])"),
+    _shape("Twilio key", r"AC(?<![A-Za-z0-9]AC)(?P<secret>[0-9a-f]{32})(?![A-Za-z0-9])"),
+    _shape("Discord token", r"[MNO](?<![\w.-][MNO])[\w-]{23,27}\.(?P<secret>[\w-]{6}\.[\w-]{27,38})(?![\w-])"),
     # RFC 7468, with the header lines of RFC 1421; PGP calls it a block. The end may have been cut off. Where JSON begins or
     # ends, it is over: what follows in the body of a response are the fields of the next event, which look like those lines.
     _shape(

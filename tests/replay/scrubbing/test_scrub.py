@@ -3,6 +3,7 @@ file."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -558,6 +559,77 @@ def test_a_body_that_is_still_compressed_is_refused() -> None:
 def test_a_body_that_was_decompressed_is_not_refused_for_its_header() -> None:
     recording = recorded("data: é".encode()[:-1], headers={"Content-Encoding": "gzip"})
     assert scrubbed(recording).body == recording.body
+
+
+# --- Names that say it, other ways of writing, other blocks ---
+
+
+def test_what_a_name_says_is_a_secret_is_hidden_in_a_request() -> None:
+    body = {"mcp_servers": [{"url": "https://a.b", "authorization_token": "hunter2hunter2"}], "max_tokens": 10}
+    body["messages"] = [{"role": "user", "content": 'DB_PASSWORD=hunter2hunter2, {"api_key": "hun\\"ter2hunter2"}'}]
+    request = RecordedRequest("POST", "/v1/messages", {}, body)
+    clean = scrubbed(Recording(request=request))
+    assert leaks("hunter2hunter2", seen(clean)) == []
+    assert clean.request is not None
+    assert clean.request.body["mcp_servers"] == [{"url": "https://a.b", "authorization_token": "*" * 14}]
+    assert clean.request.body["messages"][0]["content"] == (
+        'DB_PASSWORD=**************, {"api_key": "***\\"***********"}'
+    )
+    assert [str(secret) for secret in find_secrets(Recording(request=request))] == [
+        "value of a secret's name in the request body, mcp_servers.0.authorization_token",
+        "value of a secret's name in the request body, messages.0.content",
+        "value of a secret's name in the request body, messages.0.content",
+    ]
+
+
+def test_a_known_key_behind_such_a_name_keeps_what_tells_its_kind() -> None:
+    request = RecordedRequest("POST", "/v1/messages", {}, {"api_key": KEY})
+    clean = scrubbed(Recording(request=request))
+    assert clean.request is not None
+    assert clean.request.body == {"api_key": HIDDEN}
+
+
+def test_a_password_in_a_tool_s_input_is_hidden_wherever_two_deltas_cut_it() -> None:
+    text = '{"user": "me", "password": "open\\nsesame!", "max_tokens": 5}'
+    for at in range(len(text) + 1):
+        events = deltas("input_json_delta", "partial_json", tool_block(), [text[:at], text[at:]])
+        clean = scrubbed(recorded(to_bytes(events)))
+        said = json.loads("".join(pieces_of(clean.body, "partial_json")))
+        assert said == {"user": "me", "password": "****\n*******", "max_tokens": 5}
+
+
+def test_a_key_that_a_thought_begins_and_the_text_ends_is_hidden() -> None:
+    for at in range(len(KEY) + 1):
+        thought = delta(0, "thinking_delta", thinking=f"Is it {KEY[:at]}")
+        events = [
+            *(start(), *block(0, {"type": "thinking", "thinking": "", "signature": ""}, thought)),
+            *(*block(1, {"type": "text", "text": ""}, text_delta(1, f"{KEY[at:]}, or not?")), end(), STOP),
+        ]
+        clean = scrubbed(recorded(to_bytes(events)))
+        assert leaks(SECRET, clean.body.decode()) == []
+        assert f"Is it {HIDDEN[:at]}" in clean.body.decode()
+        assert f"{HIDDEN[at:]}, or not?" in clean.body.decode()
+
+
+CALLERS = "horse/battery\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("before", "written", "after"),
+    [
+        ("https://a.b/?q=", "horse%2Fba%74tery%c3%a9", "&a=b"),
+        ("It is ", "%68orse/battery\u00e9", "."),
+        ("It is ", base64.b64encode(CALLERS.encode()).decode(), ""),
+        ("Basic YTp", base64.b64encode(b"a:" + CALLERS.encode()).decode()[3:], ""),
+        ("Basic bWU6", base64.urlsafe_b64encode(b"me:" + CALLERS.encode() + b", and more").decode()[4:24], "BhbmQg"),
+    ],
+)
+def test_a_secret_of_the_caller_s_is_hidden_however_it_is_written(before: str, written: str, after: str) -> None:
+    policy = ScrubPolicy(secrets=(CALLERS,))
+    clean = scrubbed(recorded(to_bytes([text_delta(0, before + written + after)])), policy)
+    said = pieces_of(clean.body, "text")[0]
+    assert leaks(written, said) == []
+    assert (said[: len(before)], said[-len(after) :] if after else "") == (before, after)
 
 
 # --- What has no secrets stays as it is ---

@@ -46,6 +46,11 @@ LOOK_ALIKES = [
     "https://example.com/?monkey=0123456789abcdef&tokens=0123456789&stoken2=0123456789",
     "sorted(words, key=itemgetter(1)); max_tokens=1024",
     "pk_" + "live_" + ALNUM[:24],
+    "xai-grok, pplx-7b-online, hf_hub_download, dapi, gsk_, npm_config_registry, r8_ and SG.example.com",
+    "the half_" + ALNUM[:34] + " of an sSG." + ALNUM[:22] + "." + ALNUM[:43],
+    "sha1 4f3b2a1c9d8e7f605142738495a6b7c8, TASK4f3b2a1c9d8e7f605142738495a6b7c8",
+    "12:AA, at 2024-01-01T10:30:AA and 1700000000:AB",
+    "os.path.join, MessageStreamEvent.delta.text, More.than.that",
 ]
 
 
@@ -109,6 +114,7 @@ def test_every_shape_has_a_secret_of_its_own_here() -> None:
             "\\",
         ),
         *("secret_access_key=", "authorization: basic "),
+        *("SG.", "M" * 24 + ".", "12345678:AA", "gl", "dapi", "AccountKey=", "N" * 52, "a" * 52 + " "),
     ],
 )
 def test_a_text_made_of_beginnings_is_read_in_linear_time(unit: str) -> None:
