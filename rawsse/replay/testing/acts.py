@@ -21,7 +21,7 @@ from rawsse.errors import RecordingError
 from rawsse.replay.matching.answers import error_answer
 from rawsse.replay.playing.player import PlayedRequest, Player
 from rawsse.replay.recording import Recording
-from rawsse.replay.scrubbing.scrub import ALLOWED_REQUEST_HEADERS
+from rawsse.replay.scrubbing.scrub import ALLOWED_REQUEST_HEADERS, ScrubPolicy
 from rawsse.replay.taping.proxy import RecordingProxy
 from rawsse.replay.taping.recorder import Recorder, is_messages
 
@@ -41,11 +41,15 @@ class Act(Protocol):
     def requests(self) -> Sequence[PlayedRequest]:
         """What was asked, without credentials."""
 
+    @property
+    def wanted(self) -> str:
+        """What somebody should ask for; "" if nobody needs to."""
+
     def problems(self, *, is_over: bool) -> list[str]:
         """What the test must be told. `is_over`: it did not stop in the middle."""
 
-    async def finish(self) -> None:
-        """The last connection has ended."""
+    async def finish(self, *, is_failed: bool) -> None:
+        """The last connection has ended. `is_failed`: the test did not pass."""
 
 
 class Playing:
@@ -65,18 +69,28 @@ class Playing:
         """What was asked, without credentials."""
         return list(self._player.requests)
 
-    def problems(self, *, is_over: bool) -> list[str]:
-        """Requests that no recording answered; and recordings that nobody asked for, if that was to be so."""
-        if self._is_lenient:
-            return []
-        found = [miss.message for miss in self._player.misses]
-        left = [recording.name for recording in self._player.unplayed] if self._is_strict and is_over else []
-        if left:
-            count = len(self._player.repertoire.recordings)
-            found.append(f"not played, {len(left)} of {count} recordings: {', '.join(left)}")
-        return found
+    @property
+    def wanted(self) -> str:
+        """The recordings. A lenient test may leave all of them."""
+        return "" if self._is_lenient else ", ".join(each.name for each in self._player.repertoire.recordings)
 
-    async def finish(self) -> None:
+    def problems(self, *, is_over: bool) -> list[str]:
+        """Requests that no recording answered; faults that no answer had; and what `is_strict` adds."""
+        found = list(dict.fromkeys(self._player.misplaced))  # an answer that says this is nobody's wish
+        if self._is_lenient:
+            return found
+        found += [miss.message for miss in self._player.misses]
+        if is_over and not found:  # else they may have waited for what went wrong
+            never = "never happened: the test asked too little"
+            found += [f"the fault {fault} {never}" for fault in self._player.unused_faults]
+        return found + (self._left() if self._is_strict and is_over else [])
+
+    def _left(self) -> list[str]:
+        left = [recording.name for recording in self._player.unplayed]
+        count = len(self._player.repertoire.recordings)
+        return [f"not played, {len(left)} of {count} recordings: {', '.join(left)}"] if left else []
+
+    async def finish(self, *, is_failed: bool) -> None:
         """Nothing is left to be done."""
 
 
@@ -107,20 +121,32 @@ class Idle:
         """What was asked cannot be of interest."""
         return []
 
+    @property
+    def wanted(self) -> str:
+        """Nothing."""
+        return ""
+
     def problems(self, *, is_over: bool) -> list[str]:
         """That there were requests."""
         return [self.message] if self._asked else []
 
-    async def finish(self) -> None:
+    async def finish(self, *, is_failed: bool) -> None:
         """Nothing is left to be done."""
 
 
 class Taking:
-    """Records: the first exchange into the first of `paths`, and so on. `base_url` is that of the real API."""
+    """Records: the first exchange into the first of `paths`, and so on. `base_url` is that of the real API.
 
-    def __init__(self, paths: Sequence[Path], base_url: str) -> None:
+    `policy` says what is scrubbed. An HTTP error is not put in the place of a good answer, unless `errors` says so.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], base_url: str, *, policy: ScrubPolicy | None = None, errors: bool = False
+    ) -> None:
         self._paths = paths
         self._base_url = base_url
+        self._policy = policy
+        self._errors = errors
         self._asked = list[PlayedRequest]()
         self._folder: str | None = None
         self._recorder: Recorder | None = None
@@ -132,7 +158,7 @@ class Taking:
             raise NotImplementedError(f"HTTP is passed on here, not {scope['type']}")
         if self._proxy is None or self._recorder is None:
             self._folder = tempfile.mkdtemp(prefix="rawsse-")
-            self._recorder = Recorder(self._folder)
+            self._recorder = Recorder(self._folder, policy=self._policy)
             self._proxy = RecordingProxy(self._recorder, self._base_url)
         await self._proxy(scope, self._noted(scope, receive), send)
 
@@ -141,18 +167,29 @@ class Taking:
         """What was asked, without credentials."""
         return list(self._asked)
 
+    @property
+    def wanted(self) -> str:
+        """Nothing: that too little was asked, `finish` says."""
+        return ""
+
     def problems(self, *, is_over: bool) -> list[str]:
         """None before the end: what is wrong with a new recording, `finish` says."""
         return []
 
-    async def finish(self) -> None:
-        """Put the new recordings where they belong. Raises `RecordingError` if there are too few or too many."""
+    async def finish(self, *, is_failed: bool) -> None:
+        """Put the new recordings where they belong; of a test that failed, none.
+
+        Raises `RecordingError` if there are too few or too many, or an error would replace a good answer.
+        """
         if self._proxy is None or self._recorder is None or self._folder is None:
+            if is_failed:
+                return
             raise RecordingError(f"nothing was recorded for {_names(self._paths)}: the test asked nothing")
         await self._proxy.aclose()
         await self._recorder.aclose()
         try:
-            self._put()
+            if not is_failed:
+                self._put()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -164,9 +201,13 @@ class Taking:
                 f"exchanges with the API: {len(taken) + lost}{f' ({lost} lost, see the log)' if lost else ''}, names for their "
                 f"recordings: {len(self._paths)} ({_names(self._paths)}); nothing is written"
             )
-        for file, path in zip(taken, self._paths, strict=True):
+        made = [(Recording.load(file), path) for file, path in zip(taken, self._paths, strict=True)]
+        if not self._errors:
+            for recording, path in made:
+                _require_no_loss(recording, path)
+        for recording, path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
-            Recording.load(file).save(path)
+            recording.save(path)
 
     def _noted(self, scope: Scope, receive: Receive) -> Receive:
         """`receive`, but what comes is remembered, too."""
@@ -190,6 +231,14 @@ def _asked(scope: Scope, body: bytes) -> PlayedRequest:
         return PlayedRequest(scope["method"], scope["path"], kept, json.loads(body))
     except (ValueError, RecursionError):
         return PlayedRequest(scope["method"], scope["path"], kept, body.decode("utf-8", "replace"))
+
+
+def _require_no_loss(recording: Recording, path: Path) -> None:
+    if recording.status >= 400 and path.exists() and Recording.load(path).status < 400:
+        raise RecordingError(
+            f"the API answered {recording.status}, and {path.name} is a good answer: it stays, and nothing is written. To have "
+            "the error instead: record_errors=True"
+        )
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, RecordingError
-from rawsse.replay import Recording, answer, recording_of
+from rawsse.replay import Recording, ScrubPolicy, answer, recording_of
 from rawsse.replay.matching.reply import reply_in
 from rawsse.replay.testing.hand import RecordMode, Replay
 from rawsse.replay.testing.virtual_clock import VirtualClock
@@ -98,6 +99,64 @@ def test_what_no_recording_answers_is_a_problem_unless_it_is_lenient() -> None:
         replay.play(answer("one"), match="sequence")
         assert [ask(replay), ask(replay)] == ["one", missed]
         assert replay.problems() == [missed]
+
+
+def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_lenient() -> None:
+    with Replay() as replay:
+        assert replay.problems() == []
+        replay.play(answer("one"), strict=False)
+        assert replay.problems() == []
+        replay.play("plain", "tools", match="sequence")
+        assert replay.problems(is_over=False) == []
+        [problem] = replay.problems()
+        assert problem.startswith(
+            "nothing was asked here, where plain.sse.jsonl, tools.sse.jsonl should be played. The client"
+        )
+        urllib.request.urlopen(replay.base_url + "/v1/models", timeout=10).close()
+        assert replay.problems() == ["not played, 2 of 2 recordings: plain.sse.jsonl, tools.sse.jsonl"]
+
+
+def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None:
+    with Replay() as replay:
+        replay.play(answer("one"), faults=["status=529 x1 after=2"])
+        assert ask(replay) == "one"
+        [problem] = replay.problems()
+        assert problem.startswith(
+            "the fault status=529,type=overloaded_error x1 after=2 never happened: the test asked too little"
+        )
+        assert replay.problems(is_over=False) == []
+    with Replay() as replay:
+        replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
+        assert (ask(replay), replay.problems()) == ("one", [])
+
+
+def test_a_fault_without_a_place_is_a_problem_also_of_a_lenient_test() -> None:
+    with Replay() as replay:
+        replay.play(answer("one"), faults=["drop@event=999"], strict=False)
+        said = ask(replay)
+        assert "999" in said
+        assert replay.problems(is_over=False) == [said]
+
+
+def test_the_address_may_be_known_before_it_is_served_and_stays() -> None:
+    told = list[str]()
+    replay = Replay(on_start=lambda replay: told.append(replay.environment["ANTHROPIC_BASE_URL"]))
+    replay.play(answer("one"))
+
+    async def story(base_url: str) -> str:
+        assert replay.base_url == base_url
+        async with AsyncClient(base_url=base_url, api_key="any") as client:
+            return str((await client.messages.create(**QUESTION)).content[0].text)
+
+    with replay.kept():
+        [base_url] = told
+        for _ in range(2):
+            assert VirtualClock(replay.here).run(story(base_url)) == "one"
+            with pytest.raises(ConfigurationError, match="the API is not served yet"):
+                _ = replay.base_url
+            with pytest.raises(urllib.error.URLError):
+                urllib.request.urlopen(base_url, timeout=10)
+    assert told == [base_url]
 
 
 def test_a_missing_recording_comes_with_its_remedy(tmp_path: Path) -> None:
@@ -214,6 +273,54 @@ def test_an_exchange_too_few_is_told_and_leaves_nothing(tmp_path: Path, question
         with pytest.raises(RecordingError, match=re.escape(words)):
             record_two(tmp_path, api, questions)
     assert list(tmp_path.iterdir()) == []
+
+
+def record_one(tmp_path: Path, api: Replay) -> None:
+    with recorder(tmp_path, api, "all") as replay:
+        replay.play("it")
+        ask(replay)
+
+
+def test_a_test_that_fails_writes_nothing(tmp_path: Path) -> None:
+    recording_of(answer("old")).save(tmp_path / "it.sse.jsonl")
+    before = (tmp_path / "it.sse.jsonl").read_bytes()
+    with Replay() as api:
+        api.play(answer("new"))
+        with suppress(KeyError), recorder(tmp_path, api, "all") as replay:
+            replay.play("it")
+            raise KeyError(ask(replay))
+        with recorder(tmp_path, api, "all") as replay:
+            replay.play("it")
+            assert ask(replay) == "new"
+            replay.fail()
+    assert (tmp_path / "it.sse.jsonl").read_bytes() == before
+
+
+def test_an_error_does_not_replace_a_good_answer_unless_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "it.sse.jsonl"
+    recording_of(answer("old")).save(path)
+    with Replay() as api:
+        api.play(answer("new"), faults=["status=529"])
+        words = r"the API answered 529, and it.sse.jsonl is a good answer: it stays.* record_errors=True"
+        with pytest.raises(RecordingError, match=words):
+            record_one(tmp_path, api)
+        assert Recording.load(path).status == 200
+        with recorder(tmp_path, api, "all") as replay:
+            replay.play("it", record_errors=True)
+            assert ask(replay) == "Overloaded"
+        assert Recording.load(path).status == 529
+
+
+def test_what_is_scrubbed_is_for_the_test_to_say(tmp_path: Path) -> None:
+    with Replay() as api:
+        api.play(answer("The plan of acme-internal-7781 is good."))
+        policy = ScrubPolicy(secrets=("acme-internal-7781",))
+        with Replay(tmp_path, record=RecordMode("once", api.base_url), policy=policy) as replay:
+            replay.play("it")
+            assert "acme-internal-7781" in ask(replay)
+    text = (tmp_path / "recordings/it.sse.jsonl").read_text(encoding="utf-8")
+    assert "The plan of " in text
+    assert "acme-internal-7781" not in text
 
 
 def test_made_up_answers_are_not_recorded_together_with_others(tmp_path: Path) -> None:
