@@ -18,9 +18,18 @@ For the same reason it is installed outside of the package, as `_rawsse_pytest`:
 
 Names are looked for in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
 arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment alone. What a mark says on a function
-goes before what one on its class or module says. Fixtures that make a client themselves should ask for `replay`.
+goes before what one on its class or module says. `replay` comes before all other fixtures of a test, since those may make
+clients; but a client that is made when its module is imported has read the environment before.
 
-Nothing is ever recorded but with `--rawsse-record=once` (what is missing) or `all`, or RAWSSE_RECORD in the environment.
+No test passes by mistake. It fails if nothing was asked, or something that no recording answers, or if a fault never happened.
+And lest a client that went astray spend money: while a test has `replay`, connections to other machines are refused
+(`guard.py`), unless the mark says `network=True`.
+
+Nothing is ever recorded but with `--rawsse-record=once` (what is missing) or `all`, or RAWSSE_RECORD in the environment; and
+nothing of a test that fails. What is scrubbed says the mark's `policy`, or for all tests a fixture of yours in `conftest.py`:
+
+    @pytest.fixture(scope="session")
+    def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
 """
 
 from __future__ import annotations
@@ -34,25 +43,32 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pytest
 
 if TYPE_CHECKING:
+    from rawsse.replay.scrubbing.scrub import ScrubPolicy
     from rawsse.replay.shaping.splits import Chunks
     from rawsse.replay.testing.hand import RecordMode, Replay
     from rawsse.replay.testing.virtual_clock import VirtualClock
 
-__all__ = ["DEFAULT_SPLITS", "assert_every_split", "chunks", "replay", "virtual_clock"]
+__all__ = ["DEFAULT_SPLITS", "assert_every_split", "chunks", "rawsse_scrub_policy", "replay", "virtual_clock"]
 
 DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
 """What `@pytest.mark.splits` goes through if it names none."""
 
 _MARKS = (
-    "replay(*sources, match, strict, faults, split, segments, speed, threads, pace, rewrite, env): what the Messages API plays (rawsse)",
+    "replay(*sources, env, network, policy, **play): what the Messages API plays; see Replay.play (rawsse)",
     "splits(*ways): once for each way to cut what is played: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
     "every_split(*sources, edges=False, pairs=False, sizes=()): once for each cutting, as `chunks` (rawsse)",
 )
 T = TypeVar("T")
 
 _REPLAY = pytest.StashKey["Replay"]()
+_REFUSED = pytest.StashKey[list[str]]()
 _SPLIT = "_rawsse_split"
-_UNKNOWN_TO_REPLAY = ("env",)
+_UNKNOWN_TO_REPLAY = ("env", "network", "policy")
+_API_HOST = "api.anthropic.com"
+_HINT = (
+    ". Was the client made before it began (when its module was imported), or is its address written in the code? What else "
+    "the test needs out there, @pytest.mark.replay(..., network=True) allows"
+)
 
 
 # --- Options ---------------------------------------------------------------------------------------------------------
@@ -70,7 +86,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marks known."""
+    """Make the marks known. What the environment says must be right, also where nobody sees the report's header."""
+    _which(config)
     for mark in _MARKS:
         config.addinivalue_line("markers", mark)
 
@@ -94,26 +111,42 @@ def _which(config: pytest.Config) -> str:
 @pytest.fixture
 def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
     """A Messages API on this machine that plays recordings: `play`, `base_url`, `requests`."""
+    from rawsse.replay.testing.guard import Guard
     from rawsse.replay.testing.hand import Replay
 
     node = request.node
     sources, options = _marked(node)
+    env, network, policy = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
+    record = _record_mode(request.config)
+    if record is not None and policy is None:
+        policy = request.getfixturevalue("rawsse_scrub_policy")
     replay = Replay(
         _folder(node),
         split=_split_of(node),
-        record=_record_mode(request.config),
+        record=record,
+        policy=policy,
         remedy=_remedy(node),
-        on_start=(lambda replay: _lead_here(replay, monkeypatch)) if options.pop("env", True) else _leave_alone,
+        on_start=_leave_alone if env is False else lambda replay: _lead_here(replay, monkeypatch),
     )
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))
     node.stash[_REPLAY] = replay
-    if "virtual_clock" in request.fixturenames:
-        yield replay  # the clock serves it, in its own loop
-        return
-    replay.__enter__()
-    yield replay
-    _or_fail(lambda: replay.__exit__(None, None, None))
+    guard = Guard(is_off=lambda: bool(network) or replay.is_recording, hint=_HINT)
+    node.stash[_REFUSED] = guard.refused
+    with guard:
+        if "virtual_clock" in request.fixturenames:  # the clock serves it, in its own loop
+            with replay.kept():
+                yield replay
+        else:
+            replay.__enter__()
+            yield replay
+            _or_fail(lambda: replay.__exit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def rawsse_scrub_policy() -> ScrubPolicy | None:
+    """What is scrubbed from new recordings: for a `conftest.py` to say otherwise. None: what always is."""
+    return None
 
 
 @pytest.fixture
@@ -180,7 +213,7 @@ def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
         sources = sources or mark.args
         options = {**mark.kwargs, **options}
     _require_known(options)
-    if not sources and (idle := [name for name in options if name != "env"]):
+    if not sources and (idle := [name for name in options if name not in _UNKNOWN_TO_REPLAY]):
         _fail(f"@pytest.mark.replay has {idle[0]}=…, and names nothing to play")
     return sources, options
 
@@ -270,11 +303,18 @@ def _id_of(way: Any) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """A test that is marked has the API, also if it does not ask for it; and before its other fixtures, which may need it."""
     names: list[str] | None = getattr(item, "fixturenames", None)
-    if names is not None and item.get_closest_marker("replay") is not None:
+    if names is not None and (item.get_closest_marker("replay") is not None or _asks_for_ours(item)):
         if "replay" in names:
             names.remove("replay")
         names.insert(0, "replay")
     return (yield from _telling(item, "setup"))
+
+
+def _asks_for_ours(item: pytest.Item) -> bool:
+    """The test asks for `replay`, and it is no other fixture of that name."""
+    info = getattr(item, "_fixtureinfo", None)  # functions have it
+    found = () if info is None else info.name2fixturedefs.get("replay", ())
+    return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -292,10 +332,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A test that passes may yet have asked for something that no recording answers, or have left something unasked."""
     result = yield from _telling(item, "call")
-    replay = item.stash.get(_REPLAY, None)
-    if replay is not None and (problems := replay.problems()):
+    if problems := _problems(item, is_over=True):
+        item.stash[_REPLAY].fail()
         _fail("\n".join(problems))
     return result
+
+
+def _problems(item: pytest.Item, *, is_over: bool) -> list[str]:
+    replay = item.stash.get(_REPLAY, None)
+    if replay is None:
+        return []
+    found = replay.problems(is_over=is_over)
+    refused = item.stash.get(_REFUSED, [])
+    # Others may want to go out at any time, such as what reports errors: a test that passes is not failed for them alone.
+    if refused and (found or not is_over or any(_API_HOST in place for place in refused)):
+        found.append(f"connections to {', '.join(refused)} were refused{_HINT}")
+    return found
 
 
 def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
@@ -303,7 +355,8 @@ def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
     try:
         return (yield)
     except BaseException:
-        replay = item.stash.get(_REPLAY, None)
-        if replay is not None and (problems := replay.problems(is_over=False)):
+        if _REPLAY in item.stash:
+            item.stash[_REPLAY].fail()
+        if problems := _problems(item, is_over=False):
             item.add_report_section(when, "rawsse", "\n".join(problems))
         raise

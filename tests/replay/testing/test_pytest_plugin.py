@@ -162,14 +162,14 @@ def test_the_environment_leads_clients_here_and_is_put_back(
     result = run(
         project,
         """
-@pytest.mark.replay("plain")
+@pytest.mark.replay("plain", strict=False)
 def test_inside(replay):
     assert os.environ["ANTHROPIC_BASE_URL"] == replay.base_url
     assert os.environ["ANTHROPIC_API_KEY"] == "replay-needs-no-key"
     assert "ANTHROPIC_AUTH_TOKEN" not in os.environ
     assert os.environ["NO_PROXY"] == "intranet,127.0.0.1"
 
-@pytest.mark.replay("plain", env=False)
+@pytest.mark.replay("plain", env=False, strict=False)
 def test_left_alone(replay):
     assert "ANTHROPIC_BASE_URL" not in os.environ
     assert os.environ["ANTHROPIC_API_KEY"] == "sk-real"
@@ -191,8 +191,33 @@ def client():
     return os.environ["ANTHROPIC_BASE_URL"]
 
 @pytest.mark.replay("plain")
-def test_it(client, replay):
+def test_marked(client, replay):
     assert client == replay.base_url
+    ask()
+
+def test_asking(client, replay):
+    replay.play("plain")
+    assert client == replay.base_url
+    ask()
+""",
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_another_fixture_of_that_name_keeps_its_place(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+made = []
+
+@pytest.fixture
+def replay(): made.append("replay")
+
+@pytest.fixture
+def first(): made.append("first")
+
+def test_it(first, replay):
+    assert made == ["first", "replay"]
 """,
     )
     result.assert_outcomes(passed=1)
@@ -307,6 +332,130 @@ def test_it():
 """,
     )
     result.assert_outcomes(passed=1)
+
+
+def test_a_test_that_asks_nothing_fails_unless_it_is_lenient_or_has_nothing_to_play(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.replay("plain")
+def test_marked(): ...
+
+def test_playing(replay):
+    replay.play("plain")
+
+@pytest.mark.replay("plain", strict=False)
+def test_lenient(): ...
+
+def test_not_playing(replay): ...
+""",
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    assert (
+        said(result).count("rawsse: nothing was asked here, where plain.sse.jsonl should be played. The client did not")
+        == 2
+    )
+    assert "was it made before the test began (when its module was imported" in said(result)
+
+
+def test_a_fault_that_never_happens_or_has_no_place_fails_the_test(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.replay("plain", faults=["status=529 x1 after=2"])
+def test_later():
+    ask()
+
+@pytest.mark.replay("plain", faults=["drop@event=999"])
+def test_nowhere():
+    ask()
+""",
+    )
+    result.assert_outcomes(failed=2)
+    assert "x1 after=2 never happened: the test asked too little" in said(result)
+    assert "rawsse: drop@event=999 has no place in this answer" in said(result)
+
+
+# --- Going astray
+
+
+def test_a_client_that_was_made_at_import_gets_nowhere_with_the_real_key(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-real")
+    result = run(
+        project,
+        """
+import rawsse
+CLIENT = rawsse.Client(max_retries=0)
+
+@pytest.mark.replay("plain")
+def test_it():
+    with pytest.raises(rawsse.APIConnectionError):  # what the code under test makes of it, is its own matter
+        CLIENT.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+""",
+    )
+    result.assert_outcomes(failed=1)
+    assert "rawsse: nothing was asked here, where plain.sse.jsonl should be played" in said(result)
+    assert "connections to api.anthropic.com port 443 were refused. Was the client made before it began" in said(result)
+
+
+def test_one_request_to_the_real_api_fails_a_test_that_also_asks_here(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+import socket
+
+@pytest.mark.replay("plain")
+@pytest.mark.parametrize("host", ["api.anthropic.com", "telemetry.example"])
+def test_it(host):
+    ask()
+    with pytest.raises(PermissionError, match=f"a connection to {host} port 443 was refused"):
+        socket.create_connection((host, 443), 10)
+""",
+    )
+    result.assert_outcomes(failed=1, passed=1)
+    assert "rawsse: connections to api.anthropic.com port 443 were refused" in said(result)
+
+
+def test_a_failing_test_shows_who_was_refused(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+import socket
+
+@pytest.mark.replay("plain")
+def test_it():
+    try:
+        socket.create_connection(("database.example", 5432), 10)
+    except OSError:
+        assert "no database" == ""
+""",
+    )
+    result.assert_outcomes(failed=1)
+    assert re.search("- Captured rawsse call -*\nconnections to database.example port 5432 were refused", said(result))
+
+
+def test_a_mark_may_let_a_test_out_and_others_are_never_kept_in(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+import socket
+
+@pytest.mark.replay("plain", network=True)
+def test_marked():
+    ask()
+    assert socket.getaddrinfo("192.0.2.1", 9)
+
+@pytest.mark.replay(network=True)
+def test_asking(replay):
+    assert socket.getaddrinfo("192.0.2.1", 9)
+
+def test_other():
+    assert socket.getaddrinfo("192.0.2.1", 9)
+""",
+    )
+    result.assert_outcomes(passed=3)
 
 
 def test_nothing_to_play_is_said_to_the_client_and_to_the_test(project: pytest.Pytester) -> None:
@@ -480,6 +629,44 @@ def test_sleep(virtual_clock):
     result.assert_outcomes(passed=2)
 
 
+def test_a_client_that_a_fixture_makes_finds_the_api_of_the_clock(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+import rawsse
+
+@pytest.fixture
+def client():
+    return rawsse.AsyncClient(max_retries=0)
+
+@pytest.mark.replay("plain", speed=1)
+async def test_it(client, virtual_clock):
+    async with client:
+        await client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+    assert virtual_clock.elapsed > 0
+""",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_request_outside_of_the_clock_is_refused_and_told(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-real")
+    result = run(
+        project,
+        """
+@pytest.mark.replay("plain")
+def test_it(virtual_clock):
+    assert os.environ["ANTHROPIC_API_KEY"] == "replay-needs-no-key"
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        ask()
+""",
+    )
+    result.assert_outcomes(failed=1)
+    assert "Or does it ask outside of what virtual_clock runs?" in said(result)
+
+
 def test_outside_of_the_clock_there_is_no_address(project: pytest.Pytester) -> None:
     result = run(
         project,
@@ -504,6 +691,16 @@ def test_it(replay):
     assert b"message_stop" in ask("spring?")
     assert b"message_stop" in ask("autumn?")
     assert len(replay.requests) == 2
+"""
+
+
+POLICY = """
+import pytest
+from rawsse.replay import ScrubPolicy
+
+@pytest.fixture(scope="session")
+def rawsse_scrub_policy():
+    return ScrubPolicy(secrets=("acme-7781-internal",))
 """
 
 
@@ -569,6 +766,42 @@ def test_made_up():
     assert not (project.path / "recordings").exists()
 
 
+@pytest.mark.parametrize("fails", ["assert False", "pytest.skip()", 'ask("once more")'])
+def test_of_a_test_that_does_not_pass_nothing_is_written(
+    project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    (project.path / "recordings").mkdir()
+    recording_of(answer("A pond.")).save(project.path / "recordings/spring.sse.jsonl")
+    with Background() as background:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", background.enter(Server(api, port=0)).base_url)
+        run(project, f"{TWO_QUESTIONS}    {fails}\n", "--rawsse-record=all")
+    assert [file.name for file in (project.path / "recordings").iterdir()] == ["spring.sse.jsonl"]
+    spring = reply_in(Recording.load(project.path / "recordings/spring.sse.jsonl"))
+    assert spring is not None
+    assert spring["content"] == [{"type": "text", "text": "A pond."}]
+
+
+@pytest.mark.parametrize(
+    ("conftest", "arguments"), [("", ', policy=ScrubPolicy(secrets=("acme-7781-internal",))'), (POLICY, "")]
+)
+def test_a_mark_or_a_conftest_says_what_is_scrubbed(
+    project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch, conftest: str, arguments: str
+) -> None:
+    project.makeconftest(conftest)
+    test = f"""
+from rawsse.replay import ScrubPolicy
+@pytest.mark.replay("it"{arguments})
+def test_it():
+    ask("What of acme-7781-internal?")
+"""
+    with Background() as background:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", background.enter(Server(api, port=0)).base_url)
+        run(project, test, "--rawsse-record=once").assert_outcomes(passed=1)
+    text = (project.path / "recordings/it.sse.jsonl").read_text(encoding="utf-8")
+    assert "What of " in text
+    assert "acme-7781-internal" not in text
+
+
 def test_more_exchanges_than_names_are_not_written(
     project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,7 +823,7 @@ def test_a_wrong_record_mode_in_the_environment_is_refused(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAWSSE_RECORD", "yes")
-    result = run(project, TWO_QUESTIONS)
+    result = run(project, "\ndef test_it(): ...", "-q")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "RAWSSE_RECORD must be none, once or all, not 'yes'" in str(result.stderr)
 
