@@ -53,7 +53,7 @@ class Act(Protocol):
 
 
 class Playing:
-    """Plays. `is_strict`: that some recording was not played is a problem. `is_lenient`: not even a miss is one."""
+    """Plays. `is_strict`: that some recording was not played once is a problem. `is_lenient`: not even a miss is one."""
 
     def __init__(self, player: Player, *, is_strict: bool = False, is_lenient: bool = False) -> None:
         self._player = player
@@ -83,12 +83,14 @@ class Playing:
         if is_over and not found:  # else they may have waited for what went wrong
             never = "never happened: the test asked too little"
             found += [f"the fault {fault} {never}" for fault in self._player.unused_faults]
-        return found + (self._left() if self._is_strict and is_over else [])
+        return found + (self._uneven() if self._is_strict and is_over else [])
 
-    def _left(self) -> list[str]:
-        left = [recording.name for recording in self._player.unplayed]
+    def _uneven(self) -> list[str]:
         count = len(self._player.repertoire.recordings)
-        return [f"not played, {len(left)} of {count} recordings: {', '.join(left)}"] if left else []
+        left = ", ".join(recording.name for recording in self._player.unplayed)
+        again = ", ".join(dict.fromkeys(recording.name for recording in self._player.repeats))
+        found = [f"not played, {len(self._player.unplayed)} of {count} recordings: {left}"] if left else []
+        return [*found, f"played more than once: {again}"] if again else found
 
     async def finish(self, *, is_failed: bool) -> None:
         """Nothing is left to be done."""

@@ -114,9 +114,12 @@ class Replay:
     ) -> None:
         """Play these from now on. The other arguments are those of `Player`; `speed` is 0, and 1 if there is a `pace`.
 
-        `strict`: a recording that is left unplayed is an error at the end; by default if they are played in sequence. False:
-        nor is a request an error that no recording answers, or that nothing is asked. `record_errors`: an HTTP error may be
-        recorded in the place of a good answer. Raises `RecordingError` and `ConfigurationError`.
+        `strict`: each recording is to be played once, else it is an error at the end. That is so by default if they are played
+        in sequence; in turns it is not, since most tests mean one answer, however often it is asked for. False: nor is a
+        request an error that no recording answers, or that nothing is asked, or that a fault never happens.
+
+        `record_errors`: an HTTP error may be recorded in the place of a good answer. Raises `RecordingError` and
+        `ConfigurationError`.
         """
         if not sources:
             raise ConfigurationError("there is nothing to play: name a recording, or make an answer up")

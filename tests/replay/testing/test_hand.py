@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 import urllib.error
@@ -88,6 +89,29 @@ def test_what_is_left_is_a_problem_in_a_sequence_or_if_it_is_said(match: Any, st
         assert ask(replay) == "one"
     assert replay.problems() == problems
     assert replay.problems(is_over=False) == []
+
+
+def test_what_is_played_again_is_a_problem_of_a_strict_test_only() -> None:
+    with Replay() as replay:
+        replay.play("plain")
+        assert [len(ask(replay)) > 0 for _ in range(3)] == [True] * 3
+        assert replay.problems() == []
+    with Replay() as replay:
+        replay.play("plain", "unicode", strict=True)
+        for _ in range(3):
+            ask(replay)
+        assert replay.problems() == ["played more than once: plain.sse.jsonl"]
+        assert replay.problems(is_over=False) == []
+
+
+def test_what_a_fault_kept_from_the_client_does_not_count_twice() -> None:
+    with Replay() as replay:
+        replay.play("plain", strict=True, faults=["status=529 x1", "close@byte=10 x1 after=1"])
+        assert ask(replay) == "Overloaded"
+        with pytest.raises((OSError, http.client.HTTPException, ValueError)):
+            ask(replay)
+        ask(replay)
+        assert replay.problems() == []
 
 
 def test_what_no_recording_answers_is_a_problem_unless_it_is_lenient() -> None:
