@@ -106,6 +106,7 @@ class Replay:
         faults: Faults = (),
         split: Split | None = None,
         segments: Split | None = None,
+        segment_seconds: float = 0.0,
         speed: float | None = None,
         threads: bool = False,
         pace: Pace | None = None,
@@ -137,6 +138,7 @@ class Replay:
             faults=faults,
             split=self._split if split is None else split,
             segments=segments,
+            segment_seconds=segment_seconds,
             speed=(0.0 if pace is None else 1.0) if speed is None else speed,  # who gives a pace wants to see it
             threads=threads,
             pace=pace,

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -222,8 +222,12 @@ def _require_known(options: dict[str, Any]) -> None:
     from rawsse.replay.testing.hand import Replay
 
     known = [*list(inspect.signature(Replay.play).parameters)[2:], *_UNKNOWN_TO_REPLAY]
+    _require_argument("replay", options, known)
+
+
+def _require_argument(mark: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
     if wrong := [name for name in options if name not in known]:
-        _fail(f"@pytest.mark.replay has no argument {wrong[0]!r}; it has {', '.join(known)}")
+        _fail(f"@pytest.mark.{mark} has no argument {wrong[0]!r}; it has {', '.join(known)}")
 
 
 def _split_of(node: pytest.Item) -> Any:
@@ -286,6 +290,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _cases(mark: pytest.Mark, node: pytest.Item) -> list[Any]:
     from rawsse.replay.testing.cases import cases
     from rawsse.replay.testing.sources import find
+
+    _require_argument("every_split", mark.kwargs, list(inspect.signature(cases).parameters)[2:])
+    if not mark.args:
+        _fail("@pytest.mark.every_split names nothing to cut: give it a recording's name, a path, or a message")
 
     found = [(source, recording) for source in mark.args for recording in find(source, _folder(node))]
     labels = [str(source).strip("/") if isinstance(source, str) else "stream" for source, _ in found]

@@ -581,6 +581,12 @@ def test_bad(assert_every_split):
     [
         ('@pytest.mark.every_split("nowhere")\ndef test_it(chunks): ...', "there is no recording 'nowhere'"),
         ('@pytest.mark.every_split("plain", pairs=True)\ndef test_it(chunks): ...', "cuttings are more than 20000"),
+        (
+            '@pytest.mark.every_split("plain", egdes=True)\ndef test_it(chunks): ...',
+            "@pytest.mark.every_split has no argument 'egdes'; it has edges, pairs, sizes",
+        ),
+        ("@pytest.mark.every_split()\ndef test_it(chunks): ...", "@pytest.mark.every_split names nothing to cut"),
+        ("@pytest.mark.every_split\ndef test_it(chunks): ...", "@pytest.mark.every_split names nothing to cut"),
         ("def test_it(chunks): ...", 'Mark the test with @pytest.mark.every_split("NAME")'),
     ],
 )
