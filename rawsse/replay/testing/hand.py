@@ -128,8 +128,10 @@ class Replay:
         if (taking := self._taking(names, record_errors)) is not None:
             if len(names) != len(sources):
                 raise ConfigurationError("some of these answers are made up, and cannot be recorded with the others")
-            self.is_recording = True
             self._acts.append(taking)
+            self.is_recording = True
+            if self._address is not None:
+                self._on_start(self)  # the environment has changed: the user's own key is needed
             return
         recordings = [recording for source in sources for recording in self._found(source)]
         player = Player(

@@ -63,6 +63,7 @@ T = TypeVar("T")
 _REPLAY = pytest.StashKey["Replay"]()
 _REFUSED = pytest.StashKey[list[str]]()
 _SPLIT = "_rawsse_split"
+_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _UNKNOWN_TO_REPLAY = ("env", "network", "policy")
 _API_HOST = "api.anthropic.com"
 _HINT = (
@@ -118,6 +119,7 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     sources, options = _marked(node)
     env, network, policy = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
     record = _record_mode(request.config)
+    own = {name: os.environ[name] for name in _KEYS if name in os.environ}
     if record is not None and policy is None:
         policy = request.getfixturevalue("rawsse_scrub_policy")
     replay = Replay(
@@ -126,7 +128,7 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         record=record,
         policy=policy,
         remedy=_remedy(node),
-        on_start=_leave_alone if env is False else lambda replay: _lead_here(replay, monkeypatch),
+        on_start=_leave_alone if env is False else lambda replay: _lead_here(replay, monkeypatch, own),
     )
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))
@@ -188,14 +190,15 @@ def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
     return check
 
 
-def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients that read the environment come here, and nowhere else."""
-    for name, value in replay.environment.items():
+def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str]) -> None:
+    """Let clients that read the environment come here, and nowhere else; `own` are the keys that were in it."""
+    for name in _KEYS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**(own if replay.is_recording else {}), **replay.environment}.items():
         monkeypatch.setenv(name, value)
-    if not replay.is_recording:
-        monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
     for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1"])))
+        hosts = [host for host in os.environ.get(name, "").split(",") if host not in ("", "127.0.0.1")]
+        monkeypatch.setenv(name, ",".join([*hosts, "127.0.0.1"]))
 
 
 def _leave_alone(_: Replay) -> None:
@@ -248,7 +251,7 @@ def _record_mode(config: pytest.Config) -> RecordMode | None:
     which = _which(config)
     if which not in ("once", "all"):
         return None
-    if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
+    if not any(os.environ.get(name) for name in _KEYS):
         _fail("recording asks the real API, which needs a key: set ANTHROPIC_API_KEY")
     base_url = os.environ.get("ANTHROPIC_BASE_URL")
     return RecordMode(which, base_url) if base_url else RecordMode(which)  # type: ignore[arg-type]

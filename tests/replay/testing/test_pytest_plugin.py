@@ -741,6 +741,23 @@ def test_what_is_not_there_is_recorded_once_without_secrets_and_then_played(
     assert "abcdefghijklmnopqrstuvwxyz" not in spring.dump()
 
 
+def test_a_recording_that_the_test_itself_names_is_made_with_the_users_own_key(
+    project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = """
+def test_it(replay):
+    assert os.environ["ANTHROPIC_API_KEY"] == "replay-needs-no-key"
+    replay.play("spring")
+    assert os.environ["ANTHROPIC_API_KEY"].startswith("sk-ant-api03-")
+    assert os.environ["ANTHROPIC_BASE_URL"] == replay.base_url
+    assert b"A frog." in ask()
+"""
+    with Background() as background:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", background.enter(Server(api, port=0)).base_url)
+        run(project, test, "--rawsse-record=once").assert_outcomes(passed=1)
+    assert (project.path / "recordings/spring.sse.jsonl").is_file()
+
+
 def test_the_environment_may_ask_for_recording_too(
     project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
