@@ -11,6 +11,7 @@ Read in this order:
     acts.py        what a test's API does, and what the test must be told
     hand.py        what a test holds in its hand
     pytest_plugin.py the same for pytest: fixtures, marks and options
+    entry.py       where pytest finds that
 """
 
 from rawsse.replay.testing.hand import RecordMode, Replay

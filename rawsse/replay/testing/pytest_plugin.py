@@ -2,7 +2,7 @@
 
 This file knows pytest: options, marks, fixtures, and how a test is told what it did not mean. It refuses to know how anything
 is played, cut or recorded; and it imports nothing of rawsse before a test asks for something, so that it costs others nothing.
-For the same reason it is installed outside of the package, as `_rawsse_pytest`: to import that is to import this file alone.
+For the same reason it is loaded by its path (`entry.py`), not through the packages that it lies in.
 
     @pytest.mark.replay("weather")                              # recordings/weather.sse.jsonl beside the test file
     def test_the_bot_says_what_the_weather_is(replay):

@@ -860,10 +860,11 @@ def test_a_test_run_that_uses_nothing_of_it_loads_nothing_of_rawsse(project: pyt
         import sys
         def test_it():
             assert [name for name in sys.modules if name.startswith("rawsse")] == []
+            assert sys.modules["_rawsse_pytest"].DEFAULT_SPLITS  # it is the plugin
         """
     )
-    # As it is installed: by itself, outside of the package.
-    shutil.copy(ROOT / "rawsse/replay/testing/pytest_plugin.py", project.path / "_rawsse_pytest.py")
+    # As it is installed: outside of the package.
+    shutil.copy(ROOT / "rawsse/replay/testing/entry.py", project.path / "_rawsse_pytest.py")
     path = os.pathsep.join([str(project.path), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *(() if is_installed() else ("-p", "_rawsse_pytest"))],
@@ -898,12 +899,12 @@ def test_the_project_metadata_name_the_plugin() -> None:
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert metadata["project"]["entry-points"]["pytest11"] == {"rawsse": "_rawsse_pytest"}
     forced = metadata["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert forced["rawsse/replay/testing/pytest_plugin.py"] == "_rawsse_pytest.py"
+    assert forced["rawsse/replay/testing/entry.py"] == "_rawsse_pytest.py"
 
 
 def test_the_installed_plugin_is_this_one() -> None:
     found = find_spec("_rawsse_pytest")
     if found is None or found.origin is None:
         pytest.skip("rawsse is not installed")
-    source = ROOT / "rawsse/replay/testing/pytest_plugin.py"
+    source = ROOT / "rawsse/replay/testing/entry.py"
     assert Path(found.origin).read_bytes() == source.read_bytes(), "install rawsse again: the file is copied"
