@@ -2,6 +2,7 @@
 
 Read in this order:
 
+    json_answer.py  what an answer that is no stream is, and must have
     check.py       is this a correct stream? Every broken rule, by name and place
     timeline.py    what came when: reads, lines, events, message, and the figures
     explain.py     the anatomy of a recording, as text

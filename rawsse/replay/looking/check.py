@@ -1,7 +1,8 @@
-"""Is this a correct stream of the Messages API? Every rule that it breaks, by name and place.
+"""Is this a correct answer of the Messages API? Every rule that it breaks, by name and place.
 
 This file knows what a stream must have so that every reader understands it: the rules of server-sent events, of the Messages
-API, and what both official SDKs need. It refuses to know how to repair it.
+API, and what both official SDKs need. It refuses to know how to repair it, and what an answer that is no stream must have
+(`json_answer.py`): by such rules it checks what says that it is JSON.
 
     for finding in check(Recording.load("answer.sse.jsonl")):
         print(finding)          # error at byte 812, event 9: event-order: content_block_delta may not come after message_stop
@@ -40,8 +41,9 @@ from rawsse.messages import (
     UnknownEvent,
 )
 from rawsse.messages.content import KNOWN_BLOCK_TYPES
+from rawsse.replay.looking.json_answer import MESSAGE_FIELDS, STOP_REASONS, JSONAnswer, breaches, is_json
 from rawsse.replay.recording import End, Recording
-from rawsse.replay.scrubbing.scrub import find_secrets
+from rawsse.replay.scrubbing.scrub import ScrubPolicy, find_secrets
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
 __all__ = ["MAX_SEARCHED_BYTES", "RULES", "Checker", "Finding", "Place", "Severity", "check"]
@@ -49,8 +51,8 @@ __all__ = ["MAX_SEARCHED_BYTES", "RULES", "Checker", "Finding", "Place", "Severi
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 RULES: Mapping[str, str] = {
-    "http-status": "A stream has the status 200; other answers are JSON, and an error has the API's form.",
-    "http-type": "The content type is text/event-stream.",
+    "http-status": "What was asked for has the status 200; another is an error's, which has the API's form.",
+    "http-type": "The content type is text/event-stream, or application/json where no stream was asked for.",
     "http-end": "The connection ends after the last event, and the client waits for it.",
     "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
     "sse-utf8": "The stream is UTF-8; other bytes turn into U+FFFD.",
@@ -60,6 +62,8 @@ RULES: Mapping[str, str] = {
     "event-name": "An event has an `event:` line with its type; the official SDKs drop events without.",
     "event-data": "The data are one JSON object with the fields that the type asks for.",
     "event-done": "The last event is message_stop. The end mark [DONE] is not the Messages API's.",
+    "json-object": "An answer that is no stream is one JSON object: a message, a token count, a list, an error.",
+    "json-fields": "A token count has input_tokens, an error has type and message.",
     "event-unknown": "Events, blocks, deltas and stop reasons are of known types.",
     "event-order": "The events come in the order that the Messages API allows; blocks count from 0 without gaps.",
     "event-error": "No error event.",
@@ -74,26 +78,6 @@ RULES: Mapping[str, str] = {
     "secret": "No key, token or password is in the stream, the request or the headers; `scrub` hides what looks like one.",
 }
 
-STOP_REASONS = frozenset(
-    {
-        "end_turn",
-        "max_tokens",
-        "stop_sequence",
-        "tool_use",
-        "pause_turn",
-        "refusal",
-        "model_context_window_exceeded",
-        "compaction",
-    }
-)
-_MESSAGE_FIELDS: Mapping[str, type] = {
-    "id": str,
-    "type": str,
-    "role": str,
-    "model": str,
-    "content": list,
-    "usage": dict,
-}
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -126,17 +110,22 @@ class Finding:
         return f"{self.severity} at {self.where}: {self.rule}: {self.text}"
 
 
-def check(stream: bytes | Recording) -> list[Finding]:
-    """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream."""
+def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[Finding]:
+    """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream.
+
+    A recording whose content type is JSON is checked as such. `policy` says what is a secret beside the known shapes.
+    """
     recording = Recording.from_sse(stream) if isinstance(stream, bytes) else stream
     kind = next((value for name, value in recording.headers.items() if name.lower() == "content-type"), "")
-    checker = Checker(recording.status, kind, max_searched_bytes=0)
-    findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording)
+    body = recording.request.body if recording.request else None
+    wants_stream = isinstance(body, dict) and body.get("stream") is True
+    checker = Checker(recording.status, kind, wants_stream=wants_stream, max_searched_bytes=0)
+    findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording, policy)
     return sorted(findings, key=lambda finding: finding.where.byte)
 
 
-def _secrets(searched: Recording | bytes) -> list[Finding]:
-    found = find_secrets(searched)
+def _secrets(searched: Recording | bytes, policy: ScrubPolicy | None) -> list[Finding]:
+    found = find_secrets(searched, policy)
     return [Finding("secret", Place(secret.byte, secret.event), str(secret), "error") for secret in found]
 
 
@@ -169,13 +158,20 @@ class _Lines:
 class Checker:
     """Checks one stream as it comes: `feed` and `close` return the findings that are new. The order is that of the stream.
 
-    `status` and `content_type` are the response's, if they are known. Secrets are looked for by `close`, in the first
-    `max_searched_bytes` of the body.
+    `status` and `content_type` are the response's, if they are known; `wants_stream`: a stream was asked for. Secrets are
+    looked for by `close`, in the first `max_searched_bytes` of the body; `policy` says what is one beside the known shapes.
     """
 
     def __init__(
-        self, status: int = 200, content_type: str = _SSE_TYPE, *, max_searched_bytes: int = MAX_SEARCHED_BYTES
+        self,
+        status: int = 200,
+        content_type: str = _SSE_TYPE,
+        *,
+        wants_stream: bool = False,
+        max_searched_bytes: int = MAX_SEARCHED_BYTES,
+        policy: ScrubPolicy | None = None,
     ) -> None:
+        self._policy = policy
         self._findings: list[Finding] = []
         self._max_searched_bytes = max_searched_bytes
         self._kept = bytearray()
@@ -188,28 +184,30 @@ class Checker:
         self._calls: set[str] = set()  # ids of the tool calls so far
         self._closed: set[int] = set()  # indices of the blocks that have ended
         self._signed: set[int] = set()  # indices of the blocks that have a signature
-        self._is_refusal = status != 200
+        self._status = status
+        self._is_json = is_json(content_type)
+        self._is_whole = status != 200 or self._is_json  # no stream, to be looked at when all of it is there
         self._is_over = False
-        self._check_head(status, content_type)
+        self._check_head(content_type, wants_stream=wants_stream)
 
     def feed(self, data: bytes) -> list[Finding]:
         """Take the next bytes of the body, cut anywhere; return what they break."""
-        room = MAX_SEARCHED_BYTES if self._is_refusal else self._max_searched_bytes
+        room = MAX_SEARCHED_BYTES if self._is_whole else self._max_searched_bytes
         self._kept += data[: max(0, room - len(self._kept))]
-        if not self._is_refusal and not self._is_over:
+        if not self._is_whole and not self._is_over:
             self._within_limits(lambda: self._check_lines(data))
         return self._taken()
 
     def close(self, end: End = "clean") -> list[Finding]:
         """Tell how the body ended; return what is missing, and the secrets that were in it."""
-        if self._is_refusal:
-            self._check_refusal()
+        if self._is_whole:
+            self._check_whole()
         elif not self._is_over:
             self._within_limits(self._check_end)
-        if not self._is_refusal and end != "clean":
+        if self._status == 200 and end != "clean":
             self._find("http-end", f"the exchange ended with {end!r}", "warning")
         self._is_over = True
-        return self._taken() + (_secrets(bytes(self._kept)) if self._max_searched_bytes else [])
+        return self._taken() + (_secrets(bytes(self._kept), self._policy) if self._max_searched_bytes else [])
 
     def _find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
         """Note a finding, at the event at hand or at `byte`."""
@@ -230,15 +228,23 @@ class Checker:
 
     # --- HTTP ---
 
-    def _check_head(self, status: int, content_type: str) -> None:
-        if status != 200:
-            self._find("http-status", f"the status is {status}", "note")
-        elif content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
+    def _check_head(self, content_type: str, *, wants_stream: bool) -> None:
+        if self._status != 200:
+            self._find("http-status", f"the status is {self._status}", "note")
+        elif self._is_json and wants_stream:
+            self._find("http-type", f"a stream was asked for, and the content type is {quote(content_type)}")
+        elif not self._is_json and content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
             self._find("http-type", f"the content type is {quote(content_type)}", "warning")
 
-    def _check_refusal(self) -> None:
-        if not re.search(rb'"type"\s*:\s*"error"', self._kept):
-            self._find("http-status", f"the body is no error of the API: {quote(bytes(self._kept))}", "warning")
+    def _check_whole(self) -> None:
+        body = bytes(self._kept)
+        if self._status != 200 and not re.search(rb'"type"\s*:\s*"error"', body):
+            self._find("http-status", f"the body is no error of the API: {quote(body)}", "warning")
+        elif len(body) >= MAX_SEARCHED_BYTES:
+            self._find("limit", f"the answer has {MAX_SEARCHED_BYTES} bytes or more, and is not looked at", "warning")
+        elif self._is_json:
+            for rule, text, severity in breaches(JSONAnswer.read(self._status, body)):
+                self._find(rule, text, severity)
 
     # --- Server-sent events ---
 
@@ -319,7 +325,7 @@ class Checker:
                 self._find("event-unknown", f"an event of type {quote(event.type)}", "note")
 
     def _check_message(self, message: dict[str, Any]) -> None:
-        for name, wanted in _MESSAGE_FIELDS.items():
+        for name, wanted in MESSAGE_FIELDS.items():
             if not isinstance(message.get(name), wanted):
                 self._find("message-fields", f"message_start has a message without {name!r}")
         self._check_usage("message_start", message.get("usage"))

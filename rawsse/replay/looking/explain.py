@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from rawsse.replay.looking.json_answer import JSONAnswer
 from rawsse.replay.looking.timeline import LANES, Group, Lane, Piece, Timeline, to_json
 from rawsse.replay.recording import Recording
 
@@ -64,17 +65,21 @@ def _picture(found: re.Match[str]) -> str:
 
 def figures(timeline: Timeline) -> Iterator[tuple[str, str]]:
     """What sums a recording up: pairs of a name and what is to be said."""
+    is_stream = timeline.answer is None
     first, gap, speed = timeline.first_content, timeline.longest_gap, timeline.tokens_per_second
-    yield "first event", _seconds(timeline.first_event)
-    yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
+    if is_stream:
+        yield "first event", _seconds(timeline.first_event)
+        yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
     yield "longest gap", f"{_seconds(gap.seconds)} after {_seconds(gap.t)}" if gap else "none"
     yield "end", _seconds(timeline.duration)
-    yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
     reads = timeline.recording.reads
+    if is_stream:
+        yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
     yield "reads", f"{len(reads):,}, {sum(len(read.data) for read in reads):,} bytes"
-    yield "pings", str(timeline.pings)
-    kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in timeline.kinds.items())
-    yield "events", f"{len(timeline.events):,}: {kinds}" if kinds else "0"
+    if is_stream:
+        kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in timeline.kinds.items())
+        yield "pings", str(timeline.pings)
+        yield "events", f"{len(timeline.events):,}: {kinds}" if kinds else "0"
     if timeline.message is not None:
         yield "usage", _usage(timeline.message.usage.raw)
     yield "ending", visible(f"{timeline.recording.end}: {timeline.verdict}")
@@ -120,7 +125,7 @@ class _Explanation:
         yield ""
         for name, value in figures(self._timeline):
             yield from self._labelled(name, value)
-        yield from self._message()
+        yield from self._message() if self._timeline.answer is None else self._answer(self._timeline.answer)
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
@@ -220,6 +225,13 @@ class _Explanation:
             shown = {name: value for name, value in block.raw.items() if name != "type"}
             open_mark = "" if block.complete else "  (not complete)"
             yield "  " + self._fit(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}", 2)
+
+    def _answer(self, answer: JSONAnswer) -> Iterator[str]:
+        """An answer that is no stream: its JSON, a line for each member."""
+        yield from self._labelled("answer", visible(answer.kind))
+        if answer.value is not None:
+            for line in to_json(answer.value, indent=2).split("\n"):
+                yield "  " + self._fit(line, 2)
 
 
 def _bars(shares: Iterable[float], columns: int) -> str:

@@ -107,7 +107,11 @@ class _Page:
 
     def _header(self, name: str) -> Iterator[str]:
         request, verdict = self._recording.request, self._timeline.verdict
-        is_good = verdict == "complete" and self._recording.end == "clean"
+        answer = self._timeline.answer
+        is_good = (
+            verdict == "complete" if answer is None else self._recording.status == 200 and answer.value is not None
+        )
+        is_good = is_good and self._recording.end == "clean"
         yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_text(verdict)}</p></header>\n'
         yield '<details class="exchange"><summary>'
         yield _text(f"{request.method} {request.path}" if request else "Request unknown")
@@ -202,7 +206,12 @@ class _Page:
     # --- The message ---
 
     def _message(self) -> Iterator[str]:
-        message = self._timeline.message
+        message, answer = self._timeline.message, self._timeline.answer
+        if answer is not None:
+            yield '<section class="message" aria-labelledby="message" tabindex="0"><h2 id="message">Answer</h2>\n'
+            yield f'<p class="says">{_text(answer.kind)}</p>\n'
+            yield f'<p class="prose">{_prose(to_json(answer.value, indent=2))}</p></section>\n'
+            return
         yield '<section class="message" aria-labelledby="message" tabindex="0"><h2 id="message">Message</h2>\n'
         if message is None:
             yield '<p class="says">None: message_start never came.</p></section>\n'

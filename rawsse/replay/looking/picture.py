@@ -119,7 +119,7 @@ class _Sheet:
             sums.setdefault(_snapped(self._x(read.t)), []).append(number)
         sizes = {x: sum(len(reads[number - 1].data) for number in numbers) for x, numbers in sums.items()}
         for x, numbers in sums.items():
-            height = round(3 + 19 * sizes[x] / max(sizes.values()), 1)
+            height = round(3 + 19 * sizes[x] / max(1, *sizes.values()), 1)
             what = f"{_span('read', numbers)}, {sizes[x]:,} bytes, at {reads[numbers[0] - 1].t:.3f} s"
             where = f'x="{x - 1:g}" y="{floor - height:g}" width="2" height="{height:g}"'
             yield f'<rect class="read" {where}><title>{what}</title></rect>'

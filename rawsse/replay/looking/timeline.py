@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 
 from rawsse.errors import APIError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
+from rawsse.replay.looking.json_answer import JSONAnswer
 from rawsse.replay.recording import Recording
 from rawsse.sse import Decoder, Event
 
@@ -114,6 +115,8 @@ class Timeline:
     message: Message | None
     verdict: str
     cut_off: bytes
+    answer: JSONAnswer | None = None
+    """What came instead of a stream, if that is JSON."""
 
     @classmethod
     def of(cls, recording: Recording) -> Timeline:
@@ -210,7 +213,8 @@ class _Layout:
         self._groups: list[Group] = []
         self._group = Group()
         self._number = 0
-        self._is_readable = recording.status == 200
+        self._answer = JSONAnswer.of(recording)
+        self._is_readable = recording.status == 200 and self._answer is None
         self._blocks: dict[int, str] = {}  # the types of the blocks, by index
         self._before = b""  # the piece before
 
@@ -220,7 +224,12 @@ class _Layout:
             self._before = piece.data
         self._end_group()
         cut_off = self._decoder.close()
-        return Timeline(self._recording, tuple(self._groups), self._builder.message, self._verdict(), cut_off)
+        return Timeline(self._recording, tuple(self._groups), self._message(), self._verdict(), cut_off, self._answer)
+
+    def _message(self) -> Message | None:
+        if self._answer is None:
+            return self._builder.message
+        return Message(self._answer.value) if self._answer.kind == "message" and self._answer.value else None
 
     def _place(self, piece: Piece) -> None:
         if piece.data == b"\n" and self._before.endswith(b"\r"):
@@ -302,6 +311,8 @@ class _Layout:
 
     def _verdict(self) -> str:
         builder = self._builder
+        if self._answer is not None and (self._answer.value is not None or self._recording.status == 200):
+            return self._answer.verdict
         if self._recording.status != 200:
             return f"no stream: HTTP status {self._recording.status}"
         if builder.error is not None:
@@ -344,6 +355,6 @@ def _end_in_words(event: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, *, indent: int | None = None) -> str:
     """A value as JSON, for a person."""
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, indent=indent)

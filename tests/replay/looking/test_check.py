@@ -325,6 +325,7 @@ def test_a_refusal_is_judged_when_it_is_whole() -> None:
 # --- One rule broken, and no other ---
 
 ERROR = b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"Oops"}}\n\n'
+JSON = {"content-type": "application/json"}
 ONLY: list[tuple[str, bytes | Recording]] = [
     ("http-status", Recording(status=529, reads=(Read(0.0, b'{"type": "error"}'),))),
     ("http-type", Recording(headers={}, reads=(Read(0.0, GOOD),))),
@@ -337,6 +338,8 @@ ONLY: list[tuple[str, bytes | Recording]] = [
     ("event-name", GOOD.replace(b"event: ping\n", b"")),
     ("event-data", GOOD + PING.replace(b"ping", b"message_stop").replace(b'{"type": "message_stop"}', b"{")),
     ("event-done", GOOD + b"event: x\ndata: [DONE]\n\n"),
+    ("json-object", Recording(headers=JSON, reads=(Read(0.0, b"[]"),))),
+    ("json-fields", Recording(headers=JSON, reads=(Read(0.0, b'{"input_tokens": null}'),))),
     ("event-unknown", GOOD.replace(b"ping", b"pong")),
     ("event-order", GOOD + LAST),
     ("event-error", START + ERROR),
