@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -165,6 +166,7 @@ def _add_record(commands: Any) -> None:
     parser = _add(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the recordings go")
     parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
+    _add_scrub(parser, "hide")
     _add_address(parser, 8002)
     _add_base_url(parser)
 
@@ -211,17 +213,17 @@ def _add_replay(commands: Any) -> None:
         "'status=529,retry-after=1 x2' (two requests, then all is well) or 'stall=5@byte=100 x1 after=1' (the second request "
         "only). A PLACE is head, head=N, byte=N or event=N, from the end if N is negative. May be given several times",
     )
-    parser.add_argument(
-        "--list-faults", action=_ListFaults, nargs=0, help="list what can be given as --fault, and leave"
-    )
+    table = "rawsse.replay.breaking.specs.FAULTS"
+    parser.add_argument("--list-faults", action=_List, nargs=0, const=table, help="list what --fault takes, and leave")
 
 
-class _ListFaults(argparse.Action):
+class _List(argparse.Action):
+    """Lists the table that `const` names, and leaves. Loaded only then."""
+
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from rawsse.replay.breaking.specs import FAULTS
-
-        for spec, what in FAULTS.items():
-            show(f"{spec}\n    {what}")
+        module, _dot, name = str(self.const).rpartition(".")
+        for entry, what in getattr(importlib.import_module(module), name).items():
+            show(f"{entry}\n    {what}")
         parser.exit()
 
 
@@ -236,18 +238,11 @@ def _add_check(commands: Any) -> None:
         "base URL of a Messages API, which is asked a question",
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each finding and each stream")
-    parser.add_argument("--rules", action=_ListRules, nargs=0, help="list the rules, and leave")
+    _add_scrub(parser, "report")
+    table = "rawsse.replay.looking.check.RULES"
+    parser.add_argument("--rules", action=_List, nargs=0, const=table, help="list the rules, and leave")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"of the question (default: {DEFAULT_MODEL})")
     parser.add_argument("--prompt", default="Count from one to five.", help="the question (default: %(default)s)")
-
-
-class _ListRules(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from rawsse.replay.looking.check import RULES
-
-        for rule, what in RULES.items():
-            show(f"{rule}\n    {what}")
-        parser.exit()
 
 
 def _add_explain(commands: Any) -> None:
@@ -268,6 +263,11 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="a recording (*.sse.jsonl), a bare *.sse, or a folder"
     )
+
+
+def _add_scrub(parser: argparse.ArgumentParser, verb: str) -> None:
+    more = f"{verb} what it finds, too, as a secret: its group, or all of it; may be given several times"
+    parser.add_argument("--scrub", action="append", default=[], metavar="REGEX", help=more)
 
 
 def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
@@ -378,14 +378,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    from rawsse.replay import Recorder, RecordingProxy
+    from rawsse.replay import Recorder, RecordingProxy, ScrubPolicy
     from rawsse.server import serve
 
     async def run() -> None:
         async with recorder, RecordingProxy(recorder, arguments.base_url) as proxy:
             await serve(proxy, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT)
 
-    recorder = Recorder(arguments.out, only_failed=arguments.only_failed)
+    policy = ScrubPolicy(patterns=tuple(arguments.scrub))
+    recorder = Recorder(arguments.out, policy=policy, only_failed=arguments.only_failed)
     _log_to_stderr()
     asyncio.run(run())
     return FAILED if recorder.lost else DONE
@@ -431,7 +432,8 @@ def _chat(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from rawsse.looking import check_all
 
-    is_good = check_all(arguments.sources, model=arguments.model, prompt=arguments.prompt, as_json=arguments.json)
+    options = {"model": arguments.model, "prompt": arguments.prompt, "scrub": arguments.scrub}
+    is_good = check_all(arguments.sources, as_json=arguments.json, **options)
     return DONE if is_good else FAILED
 
 

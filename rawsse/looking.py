@@ -22,7 +22,7 @@ from rawsse.terminal import complain, show
 if TYPE_CHECKING:
     from io import BufferedReader
 
-    from rawsse.replay import Finding, Recording
+    from rawsse.replay import Finding, Recording, ScrubPolicy
 
 __all__ = ["READ_BYTES", "check_all", "explain_all", "explain_to_page"]
 
@@ -41,21 +41,26 @@ T = TypeVar("T")
 # --- check ---------------------------------------------------------------------------------------------------------
 
 
-def check_all(sources: Iterable[str], *, model: str, prompt: str, as_json: bool = False) -> bool:
+def check_all(
+    sources: Iterable[str], *, model: str, prompt: str, scrub: Sequence[str] = (), as_json: bool = False
+) -> bool:
     """Check each source: a recording, a folder, `-` for standard input, or the URL of an API. True if no rule is broken.
 
-    What is found in a stream that is still coming is shown as it is found.
+    What is found in a stream that is still coming is shown as it is found. `scrub`: patterns of secrets beside the known.
+    Raises `ConfigurationError` if one of them is none.
     """
-    is_good = True
+    from rawsse.replay import ScrubPolicy
+
+    is_good, policy = True, ScrubPolicy(patterns=tuple(scrub))
     for source in sources:
         if source == STDIN:
-            is_good &= _check_stdin(_Report(source, as_json=as_json))
+            is_good &= _check_stdin(_Report(source, as_json=as_json), policy)
         elif source.startswith(("http://", "https://")):
             report = _Report(source, as_json=as_json)
-            is_good &= asyncio.run(_check_api(report, source.rstrip("/").removesuffix(_PATH), model, prompt))
+            is_good &= asyncio.run(_check_api(report, source.rstrip("/").removesuffix(_PATH), model, prompt, policy))
         else:
             for recording in _load_all(Path(source)):
-                is_good &= recording is not None and _check_recording(recording, as_json=as_json)
+                is_good &= recording is not None and _check_recording(recording, policy, as_json=as_json)
     return is_good
 
 
@@ -90,10 +95,10 @@ def _in_words(broken: int) -> str:
     return f"{broken} broken rule{'' if broken == 1 else 's'}" if broken else "ok"
 
 
-def _check_recording(recording: Recording, *, as_json: bool) -> bool:
+def _check_recording(recording: Recording, policy: ScrubPolicy, *, as_json: bool) -> bool:
     from rawsse.replay import check
 
-    findings = check(recording)
+    findings = check(recording, policy)
     broken = sum(finding.severity == "error" for finding in findings)
     report = _Report(recording.name, as_json=as_json)
     if not as_json:
@@ -102,10 +107,10 @@ def _check_recording(recording: Recording, *, as_json: bool) -> bool:
     return report.sum_up() if as_json else broken == 0
 
 
-def _check_stdin(report: _Report) -> bool:
+def _check_stdin(report: _Report, policy: ScrubPolicy) -> bool:
     from rawsse.replay import Checker
 
-    checker = Checker()
+    checker = Checker(policy=policy)
     stream = cast("BufferedReader", sys.stdin.buffer)
     while data := stream.read1(READ_BYTES):
         report.add(checker.feed(data))
@@ -113,7 +118,7 @@ def _check_stdin(report: _Report) -> bool:
     return report.sum_up()
 
 
-async def _check_api(report: _Report, base_url: str, model: str, prompt: str) -> bool:
+async def _check_api(report: _Report, base_url: str, model: str, prompt: str, policy: ScrubPolicy) -> bool:
     from rawsse.client import AsyncClient
     from rawsse.replay import Checker
 
@@ -128,7 +133,8 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str) ->
     async with client if client.has_credential else AsyncClient(base_url=base_url, api_key="none") as client:
         call = client.call("POST", _PATH, body=body, max_retries=0)
         response = await call.open()
-        checker = Checker(response.status, response.headers.get("content-type") or "")
+        content_type = response.headers.get("content-type") or ""
+        checker = Checker(response.status, content_type, wants_stream=True, policy=policy)
         end: Literal["clean", "cut"] = "clean"
         try:
             while data := await call.exchange.read():

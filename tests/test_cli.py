@@ -359,6 +359,16 @@ def test_what_was_recorded_can_be_replayed(play: Play, folder: Path, capsys: pyt
     assert capsys.readouterr().out == f"{TEXT}\n{TEXT}\n"
 
 
+def test_record_hides_what_a_pattern_of_the_caller_s_finds(play: Play, folder: Path) -> None:
+    upstream = play(Recording.from_sse(recorded("plain").body.replace(b'"model":"claude', b'"model":"EMP-1234 claude')))
+    options = ("--out", folder / "kept", "--port", "0", "--base-url", upstream.base_url, "--scrub", r"EMP-(\d+)")
+    with Command("record", *options) as command:
+        assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
+        assert command.stop(signal.SIGTERM) == 0
+    kept = "".join(path.read_text() for path in (folder / "kept").iterdir())
+    assert ("EMP-****" in kept, "1234" in kept) == (True, False)
+
+
 def test_record_may_keep_only_what_failed(play: Play, folder: Path) -> None:
     upstream = play(recorded("plain"), recorded("cut"))
     arguments: list[str | Path] = [
@@ -486,6 +496,21 @@ def test_check_of_an_api_that_refuses_says_why(play: Play, capsys: pytest.Captur
     server = play(Recording(status=529, headers={"content-type": "application/json"}, reads=(Read(0.0, body),)))
     assert main(["check", server.base_url]) == 1
     assert "Overloaded" in capsys.readouterr().err
+
+
+def test_check_takes_json_for_what_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    headers = {"content-type": "application/json"}
+    Recording(headers=headers, reads=(Read(0.0, b'{"input_tokens": 5}'),)).save(folder / "count.sse.jsonl")
+    assert main(["check", "count.sse.jsonl"]) == 0
+    assert capsys.readouterr().out == "count.sse.jsonl: ok\n"
+
+
+def test_check_reports_what_a_pattern_of_the_caller_s_finds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded("plain").save(folder / "plain.sse.jsonl")
+    assert main(["check", "plain.sse.jsonl", "--scrub", "nobody says this", "--scrub", "message_(start)"]) == 1
+    assert "error at byte 15, event 1: secret: match of your pattern 2 in the response body" in capsys.readouterr().out
+    assert main(["check", "plain.sse.jsonl", "--scrub", "("]) == 1
+    assert "'(' is no regular expression" in capsys.readouterr().err
 
 
 def test_check_lists_its_rules(capsys: pytest.CaptureFixture[str]) -> None:
