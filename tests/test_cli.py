@@ -509,7 +509,7 @@ def test_check_reports_what_a_pattern_of_the_caller_s_finds(folder: Path, capsys
     recorded("plain").save(folder / "plain.sse.jsonl")
     assert main(["check", "plain.sse.jsonl", "--scrub", "nobody says this", "--scrub", "message_(start)"]) == 1
     assert "error at byte 15, event 1: secret: match of your pattern 2 in the response body" in capsys.readouterr().out
-    assert main(["check", "plain.sse.jsonl", "--scrub", "("]) == 1
+    assert main(["check", "plain.sse.jsonl", "--scrub", "("]) == 2
     assert "'(' is no regular expression" in capsys.readouterr().err
 
 
