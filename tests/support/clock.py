@@ -1,4 +1,4 @@
-"""Running a coroutine in virtual time, and finding all that it left behind: `testing/virtual_clock.py` of replay, always strict.
+"""Running a coroutine in virtual time, and finding all that it left behind: replay's `virtual_clock.py`, always strict.
 
 Knows only how strict our own tests are; how time passes and what a leftover is stands there.
 
