@@ -1,6 +1,6 @@
 """No secret reaches the disk.
 
-Read in this order:
+`scrub` here is the file; the function is in it, and in `rawsse.replay`. Read in this order:
 
     shapes.py      what secrets look like
     deltas.py      the texts in a body, over any number of deltas, and writing over them in place
@@ -9,6 +9,6 @@ Read in this order:
 """
 
 from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
-from rawsse.replay.scrubbing.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
+from rawsse.replay.scrubbing.scrub import ScrubPolicy, Secret, checked, find_secrets
 
-__all__ = ["CREDENTIAL_HEADERS", "ScrubPolicy", "Secret", "checked", "find_secrets", "scrub"]
+__all__ = ["CREDENTIAL_HEADERS", "ScrubPolicy", "Secret", "checked", "find_secrets"]

@@ -19,6 +19,7 @@ from rawsse.replay import (
     check,
     every_split,
     find_recordings,
+    find_secrets,
     shipped_fixtures,
 )
 from rawsse.replay.looking.check import RULES, Checker, Severity
@@ -358,6 +359,13 @@ ONLY: list[tuple[str, bytes | Recording]] = [
 @pytest.mark.parametrize(("rule", "stream"), ONLY, ids=[rule for rule, _ in ONLY])
 def test_each_rule_can_be_broken_alone(rule: str, stream: bytes | Recording) -> None:
     assert {finding.rule for finding in check(stream)} == {rule}
+
+
+def test_a_file_of_a_room_can_be_imported_by_its_name() -> None:
+    import rawsse.replay.looking.check as checking
+    import rawsse.replay.scrubbing.scrub as scrubbing
+
+    assert (checking.check, scrubbing.find_secrets) == (check, find_secrets)
 
 
 def test_every_rule_has_a_stream_that_breaks_it_alone() -> None:
