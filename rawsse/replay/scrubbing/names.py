@@ -59,9 +59,10 @@ MIN_VALUE_CHARS = 8
 _MEMBER = re.compile(r'"(?P<name>[A-Za-z_$][\w.$ -]{4,63})"\s{0,4}:\s{0,4}"', re.ASCII)
 _REST_OF_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
-# A variable, an option, a header field in a text: quoted, or one word.
+# A variable, an option, a header field, an element of XML in a text: quoted, or one word.
 _ASSIGNED = re.compile(
-    r"""(?<![\w-])(?P<name>[A-Za-z_-][\w.-]{4,63}+)'?[ \t]{0,4}(?P<sign>=>|:=|=|:)[ \t]{0,4}"""
+    r"""(?<![\w-])(?:(?P<option>--)|-)?(?P<name>[A-Za-z_][\w.-]{4,63}+)"""
+    r"""(?:'?[ \t]{0,4}(?P<sign>=>|:=|=|:)[ \t]{0,4}|(?(option)[ \t]{1,4}|>))"""
     r"""(?:(?P<quote>["'`])|(?i:bearer|basic|token)[ \t]{1,2})?"""
     r"""(?P<value>[^\s"'`\\,;&(){}\[\]<>]{8,})(?P<next>[("'`\[]?)""",
     re.ASCII,
@@ -74,7 +75,7 @@ _DIGIT = re.compile(r"\d")
 # a file, a word that says so.
 _PLACEHOLDER = re.compile(
     r"\$\{?[A-Za-z_]+\}?|\$[({].*|%\(?\w+\)?[s%]|\{.*\}|<.*>|\[.*\]|(.)\1*|[A-Z]+(?:_[A-Z]+)+"
-    r"|[A-Za-z_]+(?:\.[A-Za-z_]+)+(?:[(\[].*)?|[A-Za-z_]+[(\[].*[)\]]|(?:~|\.{0,2})(?:/[a-z._-]+){2,}|https?://.*"
+    r"|[A-Za-z_]+\d?(?:\.[A-Za-z_]+\d?)+(?:[(\[].*)?|[A-Za-z_]+[(\[].*[)\]]|(?:~|\.{0,2})(?:/[a-z._-]+){2,}|https?://.*"
     r"|(?i:.*(?:your[_ -]|redacted|change_?me|placeholder|xxxx|\.\.\.|\u2026).*)"
     r"|(?i:required|optional|disabled|enabled|undefined|unknown|encrypted|inherited|provided|not[_ -]\w+)",
     re.DOTALL,
