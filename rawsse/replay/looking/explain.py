@@ -228,7 +228,7 @@ class _Explanation:
 
     def _answer(self, answer: JSONAnswer) -> Iterator[str]:
         """An answer that is no stream: its JSON, a line for each member."""
-        yield from self._labelled("answer", visible(answer.kind))
+        yield from self._labelled("body", visible(answer.kind))
         if answer.value is not None:
             for line in to_json(answer.value, indent=2).split("\n"):
                 yield "  " + self._fit(line, 2)

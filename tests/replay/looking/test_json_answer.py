@@ -123,7 +123,7 @@ def test_a_key_in_an_answer_is_found() -> None:
 
 def test_the_json_is_laid_out_and_nothing_of_a_stream_is_missed() -> None:
     text = explain(said(MESSAGE))
-    assert '\nanswer             message\n  {\n    "id": "msg_1",\n' in text
+    assert '\nbody               message\n  {\n    "id": "msg_1",\n' in text
     assert "\nusage              3 input_tokens, 2 output_tokens\n" in text
     for of_streams in ("first event", "first content", "pings", "tokens per second", "message_start"):
         assert of_streams not in text
