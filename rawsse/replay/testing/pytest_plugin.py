@@ -25,6 +25,8 @@ No test passes by mistake. It fails if nothing was asked, or something that no r
 And lest a client that went astray spend money: while a test has `replay`, connections to other machines are refused
 (`guard.py`), unless the mark says `network=True`.
 
+(PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
+
 Nothing is ever recorded but with `--rawsse-record=once` (what is missing) or `all`, or RAWSSE_RECORD in the environment; and
 nothing of a test that fails. What is scrubbed says the mark's `policy`, or for all tests a fixture of yours in `conftest.py`:
 
