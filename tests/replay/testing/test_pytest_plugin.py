@@ -351,8 +351,9 @@ def test_not_playing(replay): ...
 """,
     )
     result.assert_outcomes(passed=2, failed=2)
+    # At the beginning of a line: on a CI machine pytest's summary has it whole, too.
     told = "\nrawsse: nothing was asked here, where plain.sse.jsonl should be played. The client did not come"
-    assert said(result).count(told) == 2  # at the beginning of a line: on a CI machine pytest's summary has it whole, too
+    assert said(result).count(told) == 2
     assert "was it made before the test began (when its module was imported" in said(result)
 
 
