@@ -117,7 +117,7 @@ def test_no_key_of_the_client_s_reaches_the_disk(
 def test_who_leaves_in_the_middle_is_recorded_as_such(
     sdk: Any, record: Record, background: Background, folder: Path
 ) -> None:
-    gate = background.gate(free=5)
+    gate = background.gate(free=1)  # the first read, and then it waits: whoever leaves later leaves it waiting
     with sdk(record(recorded("plain"), sleep=gate.sleep, speed=1)) as client:
         stream = client.messages.create(**REQUEST, stream=True)
         next(iter(stream))
