@@ -234,6 +234,15 @@ def test_a_redirect_says_where_to_and_no_more_of_the_place_than_its_path() -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("wish", "in_stream", "heard"),
+    [("true", False, True), ("False", False, False), ("false", True, False), ("true", True, None), ("", False, None)],
+)
+def test_the_server_may_say_whether_to_try_again(wish: str, in_stream: bool, heard: bool | None) -> None:
+    error = APIStatusError("a", status_code=500, headers={"X-Should-Retry": wish}, in_stream=in_stream)
+    assert error.should_retry is heard
+
+
 def test_headers_are_kept_for_who_wants_to_come_back_later() -> None:
     headers = {"retry-after": "7"}
     assert status_error(429, None, headers).headers == headers

@@ -26,6 +26,7 @@ from rawsse.client.moments import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.errors import (
     APIError,
+    APIStatusError,
     APITimeoutError,
     EventTooLargeError,
     HTTPProtocolError,
@@ -390,6 +391,8 @@ class BaseStream:
         error.retries_taken = self.retries_taken
         error.request_id = error.request_id or self.request_id
         error.response = error.response or self._response
+        if isinstance(error, APIStatusError) and error.rate_limits is None:  # of an error event: those of the response
+            error.rate_limits = RateLimits.from_headers(error.headers)
         error.partial = self._builder.message
         if error.partial is not None:
             error.partial.request_id = error.request_id

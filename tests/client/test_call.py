@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import pytest
-from support.answers import ASK, plain
+from support.answers import ASK, KEY, answer, client_of, plain
 from support.clock import run, ticks
 from support.faults import (
     BEGIN,
@@ -25,6 +26,7 @@ from support.faults import (
     watch,
 )
 from support.sockets import serving
+from support.streams import ANSWER
 
 from rawsse.client.call import Call
 from rawsse.client.client import AsyncClient
@@ -460,3 +462,38 @@ def test_a_call_is_freed_without_the_garbage_collector(first: Peer) -> None:
             gc.enable()
 
     assert run(story())
+
+
+# --- What is told of attempts ----------------------------------------------------------------------------------------
+
+
+def test_a_refusal_brings_its_response_and_the_rate_limits() -> None:
+    fields = {"anthropic-ratelimit-requests-remaining": "0", "request-id": "req_9"}
+    refusal = plain(b"{}", "429 No", **fields)
+    with pytest.raises(RateLimitError) as caught:
+        run(client_of(refusal).messages.create(**ASK))
+    error = caught.value
+    assert error.response is not None
+    assert (error.response.status_code, error.response.headers["request-id"]) == (429, "req_9")
+    assert error.rate_limits is not None
+    assert error.rate_limits.requests is not None
+    assert error.rate_limits.requests.remaining == 0
+
+
+def test_an_error_event_brings_the_limits_of_its_response() -> None:
+    event = b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "No."}}\n\n'
+    fields = {"content-type": "text/event-stream", "anthropic-ratelimit-tokens-limit": "7"}
+    with pytest.raises(OverloadedError) as caught:
+        run(client_of(plain(event, **fields)).messages.create(**ASK))
+    limits = caught.value.rate_limits
+    assert limits is not None
+    assert limits.tokens is not None
+    assert limits.tokens.limit == 7
+
+
+def test_another_attempt_is_logged_with_its_reason_and_without_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rawsse.client")
+    client = client_of(plain(b"{}", "529 No", request_id="req_1"), answer(ANSWER), max_retries=1, chance=lambda: 0.0)
+    assert run(client.messages.create(**ASK)).text == "Hello ☺"
+    assert caplog.messages == ["OverloadedError: retry 1 of 1, in 0.5 s; request req_1"]
+    assert KEY not in caplog.text
