@@ -73,6 +73,7 @@ class Decoder:
         self._id = ""
         self._known_line: bytes | None = None  # the last `event` line, and the type that it gave; see `_read`
         self._known_event = ""
+        self._frame_start = b""  # the known line and `data: `, the start of a frame; see `_read_frames`
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes of the stream, cut anywhere; return the events that they complete, in order.
@@ -85,6 +86,23 @@ class Decoder:
         if 0x0D in chunk:
             chunk = self._only_line_feeds(chunk)
         is_near_limit = len(self._line) + len(chunk) > self._room
+        start = self._frame_start
+        if start and not is_near_limit:
+            # The fast path, see `_read_frames`: the chunk is one frame, or only frames, or has frames in the middle.
+            if not (self._line or self._data or self._event) and self._id == self.last_event_id:
+                data = chunk.removeprefix(start).removesuffix(b"\n\n")
+                if len(start) + len(data) + 2 == len(chunk):
+                    if 0x0A in data:
+                        return self._read_frames([], data)
+                    text = data.decode("utf-8", "replace")
+                    return [_new_tuple(Event, (self._known_event or "message", text, self._id))]
+            if len(chunk) > 16 * len(start):  # in a smaller chunk the search costs more than it saves
+                first, _, others = chunk.partition(b"\n\n" + start)
+                frames, _, last = others.rpartition(b"\n\n")
+                if frames:
+                    events = self._read_frames(b"".join((self._line, first, b"\n")).split(b"\n"), frames)
+                    *lines, self._line[:] = last.split(b"\n")
+                    return events + self._read(lines)
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._line:
@@ -162,11 +180,34 @@ class Decoder:
                     self._process_rare(field, value, line)
         return events
 
+    def _read_frames(self, lines: list[bytes], frames: bytes) -> list[Event]:
+        """The events of these lines, of which the last is blank, and of the frames after them. The fast path.
+
+        A frame here is an `event` line equal to the last one read, a single `data` line and a blank line: the form of nearly
+        everything that the Messages API sends. When no field is pending, a frame gives one event and leaves the decoder's
+        state as it was, so it need not be read line by line. `frames` comes without the start of the first frame and without
+        the line ends of the last, so that splitting it leaves the data. A piece that contains a line feed is not a single
+        frame, and is read line by line.
+        """
+        known = self._known_line, self._known_event, self._frame_start
+        start, event = self._frame_start, self._known_event or "message"
+        events = self._read(lines)
+        for data in frames.split(b"\n\n" + start):
+            if 0x0A in data:
+                events += self._read((start + data + b"\n").split(b"\n"))
+            else:
+                events.append(_new_tuple(Event, (event, data.decode("utf-8", "replace"), self._id)))
+        self._known_line, self._known_event, self._frame_start = (
+            known  # the next chunk probably has frames of this type
+        )
+        return events
+
     def _process_rare(self, field: bytes, value: bytes, line: bytes) -> None:
         # "Field names must be compared literally, with no case folding performed." A comment has the empty name.
         if field == b"event":
             self._event = self._known_event = value.decode("utf-8", "replace")
             self._known_line = line
+            self._frame_start = line + b"\ndata: "
         elif field == b"id":
             # "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the field value."
             if 0x00 not in value:
