@@ -10,6 +10,7 @@ pytest.importorskip("hypothesis", reason="the search for counterexamples needs h
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_sse_frames import BLOCKS, FRAME, MANY, assert_fast_is_plain
 
 from rawsse.errors import InvalidFieldError
 from rawsse.sse import Decoder, Event, encode, encode_comment
@@ -71,6 +72,18 @@ def test_no_cut_changes_what_a_stream_means(stream: bytes, cuts: list[int]) -> N
     edges = [0, *sorted(cuts), len(stream)]
     chunks = [stream[start:end] for start, end in pairwise(edges)]
     assert decoded(chunks) == decoded([stream])
+
+
+@steadily
+@given(
+    chunks=st.lists(st.lists(st.sampled_from([FRAME, MANY, *BLOCKS])).map(b"".join)),
+    cuts=st.lists(st.integers(0, 400)),
+    limit=st.integers(1, 1000),
+)
+def test_frames_are_read_fast_or_plainly_with_the_same_result(chunks: list[bytes], cuts: list[int], limit: int) -> None:
+    edges, stream = [0, *sorted(cuts)], b"".join(chunks)
+    assert_fast_is_plain([FRAME, *chunks], limit)
+    assert_fast_is_plain([stream[start:end] for start, end in pairwise([*edges, len(stream)])])
 
 
 @steadily

@@ -1,9 +1,9 @@
-"""How fast the event stream decoder is beside others, in one run on one machine: compare the ratios, not the figures.
+"""How fast the event stream decoder is, compared with others in the same run: compare the ratios, not the figures.
 
     python -m tests.benchmarks.decoder
 
-The stream is what the Messages API sends while it writes text. Peers that are not installed are left out. `bytes.split` is
-no parser: it splits on blank lines and decodes, which is the least that anything in Python has to do.
+The stream is one that the Messages API sends while it generates text. Decoders that are not installed are left out.
+`bytes.split` is not a parser: it splits on blank lines and decodes, the minimum that any parser in Python has to do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from rawsse.sse import Decoder
 
 EVENTS = 20_000
-ROUNDS = 7  # the best of them counts: the others were disturbed
+ROUNDS = 7  # the best one counts: it was disturbed least
 
 Reader = Callable[[list[bytes]], int]
 
@@ -91,7 +91,7 @@ def million_events_per_second(reader: Reader, chunks: list[bytes]) -> float:
 def table() -> Iterator[str]:
     readers, cuts = {name: reader for name, reader in READERS.items() if is_installed(reader)}, chunkings()
     best = {(name, cut): 0.0 for name in readers for cut in cuts}
-    for _ in range(ROUNDS):  # round by round, so that what disturbs the machine disturbs all alike
+    for _ in range(ROUNDS):  # one round after another, so that a busy machine affects all readers alike
         for name, cut in best:
             best[name, cut] = max(best[name, cut], million_events_per_second(readers[name], cuts[cut]))
     first = next(iter(readers))
