@@ -3,7 +3,7 @@
 This file knows the events that the API streams (https://docs.anthropic.com/en/docs/build-with-claude/streaming). It refuses
 to know their order and what they add up to; see `message.py` for both.
 
-    event = read_event(sse_event)                 # one `json.loads` and one thin object
+    event = read_event(sse_event)                 # one parse and one thin object
     match event:
         case ContentBlockDelta(delta=TextDelta(text=text)): print(text, end="")
         case Ping(): ...
@@ -16,14 +16,13 @@ The second half holds the derived events, which add what the message has become 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rawsse.errors import EventDataError, quote
 from rawsse.messages.content import Block, Citation, Message, RefusalStopDetails, Usage, look_at_block
-from rawsse.messages.lens import Lens
+from rawsse.messages.lens import Lens, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
 
@@ -257,7 +256,7 @@ def read_event(sse: Event) -> StreamEvent | None:
     `type`). Raises `EventDataError` if the data are no JSON object or lack what the type requires.
     """
     try:
-        raw = json.loads(sse.data)
+        raw = read_json(sse.data)
     except (ValueError, RecursionError) as exc:
         if sse.data.strip() == DONE:
             return None

@@ -1,6 +1,4 @@
-"""A lens: attribute access to a JSON object, without copying it.
-
-This file knows how a JSON object is looked at through a class. It refuses to know any of the API's types.
+"""A lens: attribute access to a JSON object, without copying it; and the reading of JSON text (RFC 8259).
 
 The wire's JSON is the truth, and it is kept as `json.loads` gave it: unknown fields, unknown types and the order of keys all
 survive. A lens is one thin object over one dict, so that an event costs one parse and one small object however large it is.
@@ -26,7 +24,23 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
-__all__ = ["Lens", "copied", "object_at", "parse_json"]
+__all__ = ["Lens", "copied", "object_at", "parse_json", "read_json"]
+
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
+
+
+def read_json(text: str) -> Any:
+    """The JSON value that `text` is. The same values, NaN and Infinity among them, and the same errors as `json.loads`:
+    `ValueError` or `RecursionError`."""
+    # On a text delta `json.loads` takes 2.1 us, of which the C scanner takes 1.0. The scanner alone accepts text after the
+    # value, and neither blanks nor a byte order mark before it; those are left to `json.loads`.
+    try:
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except StopIteration:
+        pass  # not a value at the first character
+    return json.loads(text)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -1,16 +1,17 @@
-"""rawsse.messages.lens: attribute access to a JSON object, and nothing lost."""
+"""rawsse.messages.lens: attribute access to a JSON object, and nothing lost; and the reading of JSON text."""
 
 from __future__ import annotations
 
 import copy
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from typing import Any, ClassVar
 
 import pytest
 
-from rawsse.messages.lens import Lens
+from rawsse.messages.lens import Lens, read_json
 
 
 class Tail(Lens):
@@ -208,3 +209,39 @@ def test_a_dump_of_what_is_nested_too_deep_is_the_json_as_it_came() -> None:
 
 def test_a_repr_of_what_is_nested_too_deep_is_cut() -> None:
     assert repr(House({"cats": DEEP})) == "House(…)"
+
+
+# --- JSON text -----------------------------------------------------------------------------------------------------
+
+SAMPLE = '{"type": "a\\u00e9\\ud83d\\ude00\\n", "n": [-1.5e+3, 0, true, false, null, {}], "NaN": Infinity, "": ""}'
+VALUES = [
+    *("0", "-0", "01", "1.", "1e5", "1e400", "-", "9" * 5000, "NaN", "-Infinity", "Nan", "tru", "true", "null"),
+    *("[]", "[NaN]", "[1,]", "[", "}", '{"a" 1}', '{"a": 1, "a": 2}', "{1: 2}", "[DONE]", "", "\0", "é", SAMPLE),
+    *('""', '"', "'a'", '"\t"', r'"\x"', r'"\ud800"', '"\ud800"'),
+]
+AROUND = ["", " ", "\t\r\n", "\xa0", "\x0c", "\ufeff", ",", "1", "{}", "x"]
+
+
+def outcome(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
+    """The value, or the error with all that it tells. As `repr`, since NaN does not equal itself."""
+    try:
+        return (repr(read(text)),)
+    except (ValueError, RecursionError) as exc:
+        return type(exc), str(exc), exc.__cause__, exc.__context__ and exc.__suppress_context__
+
+
+def odd_texts() -> Iterator[str]:
+    yield from (before + value + after for before, value, after in product(AROUND, VALUES, AROUND))
+    yield from (SAMPLE[:end] for end in range(len(SAMPLE)))
+    yield from (SAMPLE[:at] + odd + SAMPLE[at + 1 :] for at in range(len(SAMPLE)) for odd in ' "\\{}[],:0\0')
+
+
+def test_a_text_reads_as_json_loads_reads_it_and_fails_as_it_fails() -> None:
+    assert [text for text in odd_texts() if outcome(read_json, text) != outcome(json.loads, text)] == []
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_text_that_is_nested_too_deep_fails_as_json_loads_fails(opening: str) -> None:
+    given = outcome(read_json, opening * 100_000)
+    assert given == outcome(json.loads, opening * 100_000)
+    assert given[0] is RecursionError
