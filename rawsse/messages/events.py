@@ -17,7 +17,6 @@ The second half holds the derived events, which add what the message has become 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rawsse.errors import EventDataError, quote
@@ -150,7 +149,7 @@ class StreamEvent(Lens):
     sse: Event
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
-        super().__init__(raw)
+        self.raw = raw
         self.sse = sse
 
 
@@ -263,7 +262,11 @@ def read_event(sse: Event) -> StreamEvent | None:
         return _without_object(sse, f"are no JSON ({exc})")
     if type(raw) is not dict:
         return _without_object(sse, "are no JSON object")
-    kind = raw.get("type") or sse.event
+    kind = raw.get("type")
+    # The most frequent event, checked as below, but without a loop: 0.4 us less.
+    if kind == "content_block_delta" and type(raw.get("index")) is int and type(raw.get("delta")) is dict:
+        return ContentBlockDelta(raw, sse)
+    kind = kind or sse.event
     if not isinstance(kind, str) or not kind.isprintable():
         raise EventDataError(f"the type of event {quote(sse.event)} is no name: {quote(repr(kind))}")
     for name, wanted, words in _REQUIRED.get(kind, ()):
@@ -288,92 +291,175 @@ def _without_object(sse: Event, problem: str) -> StreamEvent:
 # --- Derived events ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TextEvent:
-    """More text. `snapshot` is the block's text up to here."""
+class _Derived:
+    """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set. Its snapshot is not one
+    of them; it is made when it is read."""
 
-    index: int
-    text: str
-    _snapshot: Callable[[], str] = field(repr=False, compare=False)
+    # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
+    __slots__ = ("_index",)
+    __match_args__: ClassVar[tuple[str, ...]]
+    _index: int
+
+    @property
+    def index(self) -> int:
+        """The index of the content block."""
+        return self._index
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, _Derived) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        shown = zip(self.__match_args__, self._fields(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+
+
+class TextEvent(_Derived):
+    """More text."""
+
+    __slots__ = ("_parsed", "_snapshot", "_text")
+    __match_args__ = ("index", "text", "type")
     type: Literal["text"] = "text"
-    _parsed: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    def __init__(
+        self, index: int, text: str, _snapshot: Callable[[], str], _parsed: Callable[[], Any] | None = None
+    ) -> None:
+        self._index = index
+        self._text = text
+        self._snapshot = _snapshot
+        self._parsed = _parsed
+
+    @property
+    def text(self) -> str:
+        """The text that this event adds."""
+        return self._text
 
     @property
     def snapshot(self) -> str:
-        """The block's text up to and with this event; joined when looked at."""
+        """The block's text up to and with this event; joined when it is read."""
         return self._snapshot()
 
     def parsed_snapshot(self) -> Any:
         """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
 
-        A stream with an `output_format` reads on from the event before; else each call reads the whole snapshot again.
-        Raises `PartialJSONError` if the text is no beginning of a JSON text.
+        A stream with an `output_format` continues from the previous event; otherwise each call reads the whole snapshot
+        again. Raises `PartialJSONError` if the text is not the beginning of a JSON text.
         """
         return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
 
-@dataclass(frozen=True, slots=True)
-class ThinkingEvent:
-    """More thinking. `snapshot` is the block's thinking up to here."""
+class ThinkingEvent(_Derived):
+    """More thinking."""
 
-    index: int
-    thinking: str
-    _snapshot: Callable[[], str] = field(repr=False, compare=False)
+    __slots__ = ("_snapshot", "_thinking")
+    __match_args__ = ("index", "thinking", "type")
     type: Literal["thinking"] = "thinking"
+
+    def __init__(self, index: int, thinking: str, _snapshot: Callable[[], str]) -> None:
+        self._index = index
+        self._thinking = thinking
+        self._snapshot = _snapshot
+
+    @property
+    def thinking(self) -> str:
+        """The thinking that this event adds."""
+        return self._thinking
 
     @property
     def snapshot(self) -> str:
-        """The block's thinking up to and with this event; joined when looked at."""
+        """The block's thinking up to and with this event; joined when it is read."""
         return self._snapshot()
 
 
-@dataclass(frozen=True, slots=True)
-class InputJSONEvent:
+class InputJSONEvent(_Derived):
     """More of a tool's input."""
 
-    index: int
-    partial_json: str
-    _snapshot: Callable[[], Any] = field(repr=False, compare=False)
+    __slots__ = ("_partial_json", "_snapshot")
+    __match_args__ = ("index", "partial_json", "type")
     type: Literal["input_json"] = "input_json"
+
+    def __init__(self, index: int, partial_json: str, _snapshot: Callable[[], Any]) -> None:
+        self._index = index
+        self._partial_json = partial_json
+        self._snapshot = _snapshot
+
+    @property
+    def partial_json(self) -> str:
+        """The JSON text that this event adds: a fragment."""
+        return self._partial_json
 
     @property
     def snapshot(self) -> Any:
-        """The best reading of the input so far, at the moment of looking. Not to be changed, and not to be run."""
+        """The best reading of the input so far, at the moment when it is read. It must not be changed or run."""
         return self._snapshot()
 
 
-@dataclass(frozen=True, slots=True)
-class CitationEvent:
-    """One more citation. `snapshot` are the block's citations up to here."""
+class CitationEvent(_Derived):
+    """One more citation."""
 
-    index: int
-    citation: Citation
-    _snapshot: Callable[[], list[Citation]] = field(repr=False, compare=False)
+    __slots__ = ("_citation", "_snapshot")
+    __match_args__ = ("index", "citation", "type")
     type: Literal["citation"] = "citation"
+
+    def __init__(self, index: int, citation: Citation, _snapshot: Callable[[], list[Citation]]) -> None:
+        self._index = index
+        self._citation = citation
+        self._snapshot = _snapshot
+
+    @property
+    def citation(self) -> Citation:
+        """The citation that this event adds."""
+        return self._citation
 
     @property
     def snapshot(self) -> list[Citation]:
-        """The block's citations up to and with this event; gathered when looked at."""
+        """The block's citations up to and with this event; collected when it is read."""
         return self._snapshot()
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureEvent:
+class SignatureEvent(_Derived):
     """The signature of the thinking block."""
 
-    index: int
-    signature: str
+    __slots__ = ("_signature",)
+    __match_args__ = ("index", "signature", "type")
     type: Literal["signature"] = "signature"
 
+    def __init__(self, index: int, signature: str) -> None:
+        self._index = index
+        self._signature = signature
 
-@dataclass(frozen=True, slots=True)
-class CompactionEvent:
+    @property
+    def signature(self) -> str:
+        """The whole signature."""
+        return self._signature
+
+
+class CompactionEvent(_Derived):
     """The content of the compaction block."""
 
-    index: int
-    content: str | None
-    encrypted_content: str | None
+    __slots__ = ("_content", "_encrypted_content")
+    __match_args__ = ("index", "content", "encrypted_content", "type")
     type: Literal["compaction"] = "compaction"
+
+    def __init__(self, index: int, content: str | None, encrypted_content: str | None) -> None:
+        self._index = index
+        self._content = content
+        self._encrypted_content = encrypted_content
+
+    @property
+    def content(self) -> str | None:
+        """The summary."""
+        return self._content
+
+    @property
+    def encrypted_content(self) -> str | None:
+        """The summary in a form that only the API can read."""
+        return self._encrypted_content
 
 
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase, quote
 from rawsse.messages.block import BlockBuilder
@@ -105,8 +104,7 @@ REPAIRS: Mapping[State, Mapping[str, State]] = {
 """Which of the other events lenient reading applies all the same, and where that leads. The rest it ignores."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
+class Deviation(NamedTuple):
     """A rule that the stream broke, and what lenient reading made of it. `event_number` counts from 1."""
 
     rule: str
@@ -199,6 +197,8 @@ class MessageBuilder:
         """Apply one typed event. Raises as `feed`."""
         self._event_number += 1
         self._changed = None
+        if type(event) is ContentBlockDelta and self.state is State.BLOCK and self._append(event.raw):
+            return
         if isinstance(event, Ping | UnknownEvent):
             return
         self._count(event)
@@ -213,22 +213,42 @@ class MessageBuilder:
         self._apply(event)
         self.state = following
 
+    def _append(self, raw: dict[str, Any]) -> bool:
+        """The fast path of the most frequent event: a delta with the next fragment of the open block, within the limit.
+
+        For every other event it returns False and has changed nothing. The plain path does the same to such a fragment, in
+        twice the time.
+        """
+        index, delta = raw["index"], raw["delta"]
+        if index != self._open:
+            return False
+        block = self._blocks[self._positions[index]]
+        field, name = _GROWS.get(str(delta.get("type")), (None, ""))
+        text = delta.get(name)
+        if field is None or field != block.field or type(text) is not str:
+            return False
+        size = self._message_bytes + _bytes(text) + FRAGMENT_BYTES
+        if size > self._max_message_bytes:
+            return False
+        self._message_bytes = size
+        block.grow(text)
+        self._changed = block
+        return True
+
     def expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
         """The event, just applied, as a `MessageStream` hands it on: itself, and the derived event, if there is one.
 
         The order is that of the official SDK's helper. `content_block_stop` and `message_stop` carry what is finished.
         """
-        if isinstance(event, MessageStop):
-            return [MessageStop(event.raw, event.sse, self.message)]
         block = self._changed
-        if block is None:
-            return [event]
-        if isinstance(event, ContentBlockStop):
+        if isinstance(event, ContentBlockDelta):
+            derived = None if block is None else _derive(event.raw["index"], event.raw["delta"], block)
+            return [event] if derived is None else [event, derived]
+        if isinstance(event, ContentBlockStop) and block is not None:
             block.settle()
             whole = look_at_block(block.raw, complete=block.complete, input_text=block.input_text)
             return [ContentBlockStop(event.raw, event.sse, whole)]
-        derived = _derive(event.raw["index"], event.raw["delta"], block)
-        return [event] if derived is None else [event, derived]
+        return [MessageStop(event.raw, event.sse, self.message) if isinstance(event, MessageStop) else event]
 
     def text_of(self, event: StreamEvent) -> str | None:
         """The text that the event, just applied, brought; None if it brought none. What `expand` would say in a `TextEvent`."""

@@ -277,8 +277,21 @@ def test_derived_events_are_values_and_their_snapshots_no_part_of_them(one: Any,
     assert one == two
     assert repr(one) == repr(two)
     assert not hasattr(one, "__dict__")
-    with pytest.raises(AttributeError):
-        one.index = 2
+    for name in one.__match_args__:
+        with pytest.raises(AttributeError):
+            setattr(one, name, 2)
+
+
+def test_derived_events_that_differ_are_not_equal() -> None:
+    events = [one for one, _ in DERIVED]
+    assert all((a == b) is (a is b) for a in events for b in events)
+    assert TextEvent(1, "t", str) != TextEvent(2, "t", str)
+    assert TextEvent(1, "t", str) != TextEvent(1, "u", str)
+
+
+def test_a_derived_event_shows_its_fields_and_can_be_hashed() -> None:
+    assert repr(TextEvent(1, "t", str)) == "TextEvent(index=1, text='t', type='text')"
+    assert len({TextEvent(1, "t", str), TextEvent(1, "t", lambda: "other"), TextEvent(1, "u", str)}) == 2
 
 
 def test_a_stop_may_bring_what_it_finished() -> None:
