@@ -1,17 +1,15 @@
-"""One server-sent event -> one typed event of the Messages API.
-
-This file knows the events that the API streams (https://docs.anthropic.com/en/docs/build-with-claude/streaming). It refuses
-to know their order and what they add up to; see `message.py` for both.
+"""Reads one server-sent event as one typed event of the Messages API
+(https://docs.anthropic.com/en/docs/build-with-claude/streaming). The order of events is checked in `message.py`.
 
     event = read_event(sse_event)                 # one parse and one thin object
     match event:
         case ContentBlockDelta(delta=TextDelta(text=text)): print(text, end="")
         case Ping(): ...
 
-`event.raw` is the JSON as it came and `event.sse` the server-sent event that it came in. Events and deltas of types that
-this version does not know are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time.
+`event.raw` is the JSON as received and `event.sse` the server-sent event that contained it. Events and deltas of unknown
+types are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time.
 
-The second half holds the derived events, which add what the message has become so far: `TextEvent` and its kin.
+The second half defines the derived events, such as `TextEvent`, which carry a snapshot of the message so far.
 """
 
 from __future__ import annotations
@@ -79,7 +77,7 @@ class CitationsDelta(Delta):
 
 
 class InputJSONDelta(Delta):
-    """More of the JSON text of a tool's input; a fragment, parsable only together with the others."""
+    """More of the JSON text of a tool's input: a fragment, which cannot be parsed without the others."""
 
     partial_json: str
 
@@ -92,24 +90,24 @@ class ThinkingDelta(Delta):
 
 
 class SignatureDelta(Delta):
-    """The signature of a `thinking` block: the whole value, once."""
+    """The signature of a `thinking` block: the whole value, in one event."""
 
     signature: str
 
 
 class CompactionDelta(Delta):
-    """The content of a `compaction` block: the whole value, once."""
+    """The content of a `compaction` block: the whole value, in one event."""
 
     content: str | None
     encrypted_content: str | None
 
 
 class UnknownDelta(Delta):
-    """A delta of a type that this version does not know."""
+    """A delta of a type that is unknown to this version."""
 
 
 class MessageDeltaFields(Lens):
-    """What `message_delta` says of the message itself."""
+    """The fields of the message that a `message_delta` sets."""
 
     stop_reason: str | None
     stop_sequence: str | None
@@ -161,7 +159,7 @@ class MessageStart(StreamEvent):
 
 
 class ContentBlockStart(StreamEvent):
-    """A block begins. Blocks of results come whole here and get no deltas."""
+    """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
     index: int
     content_block: Block
@@ -169,7 +167,7 @@ class ContentBlockStart(StreamEvent):
 
 
 class ContentBlockDelta(StreamEvent):
-    """A block goes on."""
+    """A change to an open block."""
 
     index: int
     delta: Delta
@@ -197,7 +195,7 @@ class MessageDelta(StreamEvent):
 
 
 class MessageStop(StreamEvent):
-    """The answer is whole. `message` is the message if the event comes from a `MessageStream`, else None."""
+    """The answer is complete. `message` is the message if the event comes from a `MessageStream`, else None."""
 
     __slots__ = ("message",)
     message: Message | None
@@ -208,18 +206,18 @@ class MessageStop(StreamEvent):
 
 
 class Ping(StreamEvent):
-    """The connection lives; there is nothing to say yet."""
+    """A sign of life while there is no content to send."""
 
 
 class ErrorEvent(StreamEvent):
-    """The API failed after it had answered 200. Nothing comes after it."""
+    """The API failed after it had answered 200. It is the last event."""
 
     error: Lens
     request_id: str | None
 
 
 class UnknownEvent(StreamEvent):
-    """An event of a type that this version does not know."""
+    """An event of a type that is unknown to this version."""
 
 
 _EVENTS: Mapping[str, type[StreamEvent]] = {
@@ -235,7 +233,7 @@ _EVENTS: Mapping[str, type[StreamEvent]] = {
 
 KNOWN_EVENT_TYPES = frozenset(_EVENTS)
 
-# What an event cannot do without: (field, type, what the message calls it).
+# Required fields: (name, type, the type in an error message).
 _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
     "message_start": (("message", dict, "an object"),),
     "content_block_start": (("index", int, "a number"), ("content_block", dict, "an object")),
@@ -245,14 +243,14 @@ _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
 }
 
 DONE = "[DONE]"
-"""The end mark of other vendors' streams. Gateways add it to the Messages API's; it carries nothing."""
+"""The end mark of other vendors' streams. Some gateways add it to those of the Messages API; it has no content."""
 
 
 def read_event(sse: Event) -> StreamEvent | None:
     """The typed event in `sse`; None for the end mark `[DONE]`.
 
-    The JSON's `type` decides what it is; where it has none, the event's name (some gateways send no `event:` line, others no
-    `type`). Raises `EventDataError` if the data are no JSON object or lack what the type requires.
+    Its class follows from the `type` in the JSON or, if that is missing, from the event's name: some gateways send no `event:`
+    line, others no `type`. Raises `EventDataError` if the data are not a JSON object or lack a required field.
     """
     try:
         raw = read_json(sse.data)
@@ -268,7 +266,7 @@ def read_event(sse: Event) -> StreamEvent | None:
         return ContentBlockDelta(raw, sse)
     kind = kind or sse.event
     if not isinstance(kind, str) or not kind.isprintable():
-        raise EventDataError(f"the type of event {quote(sse.event)} is no name: {quote(repr(kind))}")
+        raise EventDataError(f"the type of event {quote(sse.event)} is not a name: {quote(repr(kind))}")
     for name, wanted, words in _REQUIRED.get(kind, ()):
         if type(raw.get(name)) is not wanted:
             raise EventDataError(f"event {kind} has no {name!r} that is {words}: {quote(sse.data)}")
@@ -278,10 +276,10 @@ def read_event(sse: Event) -> StreamEvent | None:
 
 
 def _without_object(sse: Event, problem: str) -> StreamEvent:
-    """A ping says all by its name, and somebody else's event has its data in `sse`; the API's own events need an object."""
+    """The event whose data are not a JSON object. A ping needs none, and an event that is not the API's may have any data."""
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)
-    if sse.event == "error":  # a gateway's, in its own words: a failure that is told is not lost for its form
+    if sse.event == "error":  # from a gateway, as plain text: the failure is reported all the same
         return ErrorEvent({"type": "error", "error": {"type": None, "message": sse.data}}, sse)
     if sse.event not in _EVENTS and sse.event != "message" and sse.event.isprintable():
         return UnknownEvent({"type": sse.event}, sse)
@@ -465,4 +463,4 @@ class CompactionEvent(_Derived):
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent
 
 MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
-"""What iterating a `MessageStream` gives: each event of the wire, and after it the derived one, if there is one."""
+"""What a `MessageStream` iterates over: each event as received, followed by its derived event, if any."""

@@ -111,7 +111,7 @@ def test_to_json_adds_nothing_and_escapes_no_more_than_it_must() -> None:
     assert Cat({"name": "Kätzchen", "x": [1, None]}).to_json(indent=None) == '{"name":"Kätzchen","x":[1,null]}'
 
 
-def test_to_json_is_indented_by_two_unless_told_otherwise() -> None:
+def test_to_json_is_indented_by_two_by_default() -> None:
     assert Cat({"name": "Tom"}).to_json() == '{\n  "name": "Tom"\n}'
     assert Cat({"name": "Tom"}).to_json(indent=1) == '{\n "name": "Tom"\n}'
 
@@ -122,7 +122,7 @@ def test_to_dict_has_the_order_of_the_wire_and_to_json_that_of_the_class() -> No
     assert list(json.loads(cat.to_json())) == ["name", "owner", "x"]
 
 
-def test_a_field_that_is_annotated_again_takes_its_place_anew() -> None:
+def test_a_field_that_is_annotated_again_moves_to_its_new_place() -> None:
     class Sorted(Cat):
         name: str
 
