@@ -1,6 +1,4 @@
-"""One content block under construction.
-
-This file knows how the fragments of a block become its JSON. It refuses to know which event may come when.
+"""One content block under construction: joins its fragments into its JSON.
 
     block = BlockBuilder({"type": "tool_use", "id": …, "name": …, "input": {}})
     block.grow('{"city": "Os')
@@ -8,8 +6,8 @@ This file knows how the fragments of a block become its JSON. It refuses to know
     block.grow('lo"}')
     block.close()                            # block.raw["input"] == {"city": "Oslo"}, block.complete is True
 
-What grows (text, thinking, a tool's input) is kept as a list of fragments and joined when somebody looks, so that n deltas
-cost linear time. A tool's input is parsed once, strictly, when its block ends; before that it is read only if somebody asks.
+The field that grows (text, thinking, a tool's input) is a list of fragments, joined when it is read, so that n deltas take
+linear time. A tool's input is parsed once, strictly, when its block ends, and before that only if it is read.
 """
 
 from __future__ import annotations
@@ -33,10 +31,10 @@ _GROWING_FIELDS: Mapping[str, str] = {
 
 
 class BlockBuilder:
-    """A content block under construction. `raw` is its JSON; what grows is in `fragments` until somebody looks.
+    """A content block under construction. `raw` is its JSON; the field that grows is in `fragments` until it is read.
 
-    `field` is the field of `raw` that grows: "text", "thinking" or "input"; None if nothing does. `raw` is changed: it must
-    be the builder's own. Raises `EventDataError` if that field has a value that cannot grow.
+    `field` is the field of `raw` that grows: "text", "thinking" or "input"; None if there is none. `raw` is modified: the
+    caller must not share it. Raises `EventDataError` if that field has a value that cannot grow.
     """
 
     __slots__ = ("_reader", "_unread", "complete", "field", "fragments", "length", "raw")
@@ -53,7 +51,7 @@ class BlockBuilder:
 
     def grow(self, text: str) -> None:
         """Add the next fragment of the field that grows."""
-        self.complete = False  # also of a block that was closed before, in an order that only lenient reading takes
+        self.complete = False  # the block may have been closed before, in an order that only a lenient builder accepts
         self.fragments.append(text)
         self.length += len(text)
 
@@ -64,7 +62,7 @@ class BlockBuilder:
 
     @property
     def input_text(self) -> str:
-        """The JSON text of the tool's input as it came; joined when looked at."""
+        """The JSON text of the tool's input as received; joined when it is read."""
         return "".join(self.fragments) if self.takes_input else ""
 
     def text_up_to(self, length: int) -> str:
@@ -101,13 +99,13 @@ class BlockBuilder:
         self.complete = isinstance(self.raw["input"], dict)
 
     def close_if_whole(self) -> None:
-        """The block's end was never told. A tool's input that can be read as a whole object is whole all the same:
-        a part of an object is never an object. Without a single character of it nothing is known."""
+        """The block ends without a `content_block_stop`. A tool's input that parses as an object is complete all the same: a
+        part of an object never parses. Without a single character nothing is known."""
         if self.takes_input and any(self.fragments):
             self.close()
 
     def _read_ahead(self) -> None:
-        # The reader is made only when somebody looks at an unfinished input; then it reads each fragment once.
+        # Made when an unfinished input is read for the first time; it then reads each fragment once.
         if self._reader is None:
             self._reader = PartialJSON()
         try:
@@ -129,7 +127,7 @@ def _growing_field(raw: dict[str, Any]) -> str | None:
         raw[known] = "" if raw.get(known) is None else raw[known]
         if not isinstance(raw[known], str):
             raise EventDataError(
-                f"a block of type {known} has a {known!r} that is no string: {quote(repr(raw[known]))}"
+                f"a block of type {known} has a {known!r} that is not a string: {quote(repr(raw[known]))}"
             )
     else:  # a type that this version does not know: a field that looks as if it could grow may do so
         fields = (("input", dict), ("text", str), ("thinking", str))

@@ -1,7 +1,5 @@
-"""What a message is made of: content blocks, citations, usage, and the message itself, each a lens over its JSON.
-
-This file knows the types of the Messages API's answers (https://docs.anthropic.com/en/api/messages) and the form in which an
-answer may be sent back. It refuses to know how a message comes about; see `message.py` for that.
+"""The types of the Messages API's answers (https://docs.anthropic.com/en/api/messages), each a lens over its JSON: content
+blocks, citations, usage and the message, which also has the form that the API accepts as history.
 
     for block in message.content:
         match block:
@@ -134,7 +132,7 @@ class Block(Lens):
     @property
     def input_text(self) -> str:
         """The tool input's JSON text as it came."""
-        # Joined only if somebody looks: who looks at the block after each delta of 64 kB would pay for 2 GB of copying.
+        # Joined only when it is read: a caller that reads the block after each delta of 64 kB would copy 2 GB.
         return self._input_text if isinstance(self._input_text, str) else self._input_text()
 
 

@@ -1,29 +1,25 @@
-"""One server-sent event -> one typed event of the Messages API.
+"""Reads one server-sent event as one typed event of the Messages API
+(https://docs.anthropic.com/en/docs/build-with-claude/streaming). The order of events is checked in `message.py`.
 
-This file knows the events that the API streams (https://docs.anthropic.com/en/docs/build-with-claude/streaming). It refuses
-to know their order and what they add up to; see `message.py` for both.
-
-    event = read_event(sse_event)                 # one `json.loads` and one thin object
+    event = read_event(sse_event)                 # one parse and one thin object
     match event:
         case ContentBlockDelta(delta=TextDelta(text=text)): print(text, end="")
         case Ping(): ...
 
-`event.raw` is the JSON as it came and `event.sse` the server-sent event that it came in. Events and deltas of types that
-this version does not know are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time.
+`event.raw` is the JSON as received and `event.sse` the server-sent event that contained it. Events and deltas of unknown
+types are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time.
 
-The second half holds the derived events, which add what the message has become so far: `TextEvent` and its kin.
+The second half defines the derived events, such as `TextEvent`, which carry a snapshot of the message so far.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rawsse.errors import EventDataError, quote
 from rawsse.messages.content import Block, Citation, Message, RefusalStopDetails, Usage, look_at_block
-from rawsse.messages.lens import Lens
+from rawsse.messages.lens import Lens, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
 
@@ -81,7 +77,7 @@ class CitationsDelta(Delta):
 
 
 class InputJSONDelta(Delta):
-    """More of the JSON text of a tool's input; a fragment, parsable only together with the others."""
+    """More of the JSON text of a tool's input: a fragment, which cannot be parsed without the others."""
 
     partial_json: str
 
@@ -94,24 +90,24 @@ class ThinkingDelta(Delta):
 
 
 class SignatureDelta(Delta):
-    """The signature of a `thinking` block: the whole value, once."""
+    """The signature of a `thinking` block: the whole value, in one event."""
 
     signature: str
 
 
 class CompactionDelta(Delta):
-    """The content of a `compaction` block: the whole value, once."""
+    """The content of a `compaction` block: the whole value, in one event."""
 
     content: str | None
     encrypted_content: str | None
 
 
 class UnknownDelta(Delta):
-    """A delta of a type that this version does not know."""
+    """A delta of a type that is unknown to this version."""
 
 
 class MessageDeltaFields(Lens):
-    """What `message_delta` says of the message itself."""
+    """The fields of the message that a `message_delta` sets."""
 
     stop_reason: str | None
     stop_sequence: str | None
@@ -151,7 +147,7 @@ class StreamEvent(Lens):
     sse: Event
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
-        super().__init__(raw)
+        self.raw = raw
         self.sse = sse
 
 
@@ -163,7 +159,7 @@ class MessageStart(StreamEvent):
 
 
 class ContentBlockStart(StreamEvent):
-    """A block begins. Blocks of results come whole here and get no deltas."""
+    """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
     index: int
     content_block: Block
@@ -171,7 +167,7 @@ class ContentBlockStart(StreamEvent):
 
 
 class ContentBlockDelta(StreamEvent):
-    """A block goes on."""
+    """A change to an open block."""
 
     index: int
     delta: Delta
@@ -199,7 +195,7 @@ class MessageDelta(StreamEvent):
 
 
 class MessageStop(StreamEvent):
-    """The answer is whole. `message` is the message if the event comes from a `MessageStream`, else None."""
+    """The answer is complete. `message` is the message if the event comes from a `MessageStream`, else None."""
 
     __slots__ = ("message",)
     message: Message | None
@@ -210,18 +206,18 @@ class MessageStop(StreamEvent):
 
 
 class Ping(StreamEvent):
-    """The connection lives; there is nothing to say yet."""
+    """A sign of life while there is no content to send."""
 
 
 class ErrorEvent(StreamEvent):
-    """The API failed after it had answered 200. Nothing comes after it."""
+    """The API failed after it had answered 200. It is the last event."""
 
     error: Lens
     request_id: str | None
 
 
 class UnknownEvent(StreamEvent):
-    """An event of a type that this version does not know."""
+    """An event of a type that is unknown to this version."""
 
 
 _EVENTS: Mapping[str, type[StreamEvent]] = {
@@ -237,7 +233,7 @@ _EVENTS: Mapping[str, type[StreamEvent]] = {
 
 KNOWN_EVENT_TYPES = frozenset(_EVENTS)
 
-# What an event cannot do without: (field, type, what the message calls it).
+# Required fields: (name, type, the type in an error message).
 _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
     "message_start": (("message", dict, "an object"),),
     "content_block_start": (("index", int, "a number"), ("content_block", dict, "an object")),
@@ -247,26 +243,30 @@ _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
 }
 
 DONE = "[DONE]"
-"""The end mark of other vendors' streams. Gateways add it to the Messages API's; it carries nothing."""
+"""The end mark of other vendors' streams. Some gateways add it to those of the Messages API; it has no content."""
 
 
 def read_event(sse: Event) -> StreamEvent | None:
     """The typed event in `sse`; None for the end mark `[DONE]`.
 
-    The JSON's `type` decides what it is; where it has none, the event's name (some gateways send no `event:` line, others no
-    `type`). Raises `EventDataError` if the data are no JSON object or lack what the type requires.
+    Its class follows from the `type` in the JSON or, if that is missing, from the event's name: some gateways send no `event:`
+    line, others no `type`. Raises `EventDataError` if the data are not a JSON object or lack a required field.
     """
     try:
-        raw = json.loads(sse.data)
+        raw = read_json(sse.data)
     except (ValueError, RecursionError) as exc:
         if sse.data.strip() == DONE:
             return None
         return _without_object(sse, f"are no JSON ({exc})")
     if type(raw) is not dict:
         return _without_object(sse, "are no JSON object")
-    kind = raw.get("type") or sse.event
+    kind = raw.get("type")
+    # The most frequent event, checked as below, but without a loop: 0.4 us less.
+    if kind == "content_block_delta" and type(raw.get("index")) is int and type(raw.get("delta")) is dict:
+        return ContentBlockDelta(raw, sse)
+    kind = kind or sse.event
     if not isinstance(kind, str) or not kind.isprintable():
-        raise EventDataError(f"the type of event {quote(sse.event)} is no name: {quote(repr(kind))}")
+        raise EventDataError(f"the type of event {quote(sse.event)} is not a name: {quote(repr(kind))}")
     for name, wanted, words in _REQUIRED.get(kind, ()):
         if type(raw.get(name)) is not wanted:
             raise EventDataError(f"event {kind} has no {name!r} that is {words}: {quote(sse.data)}")
@@ -276,10 +276,10 @@ def read_event(sse: Event) -> StreamEvent | None:
 
 
 def _without_object(sse: Event, problem: str) -> StreamEvent:
-    """A ping says all by its name, and somebody else's event has its data in `sse`; the API's own events need an object."""
+    """The event whose data are not a JSON object. A ping needs none, and an event that is not the API's may have any data."""
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)
-    if sse.event == "error":  # a gateway's, in its own words: a failure that is told is not lost for its form
+    if sse.event == "error":  # from a gateway, as plain text: the failure is reported all the same
         return ErrorEvent({"type": "error", "error": {"type": None, "message": sse.data}}, sse)
     if sse.event not in _EVENTS and sse.event != "message" and sse.event.isprintable():
         return UnknownEvent({"type": sse.event}, sse)
@@ -289,95 +289,178 @@ def _without_object(sse: Event, problem: str) -> StreamEvent:
 # --- Derived events ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TextEvent:
-    """More text. `snapshot` is the block's text up to here."""
+class _Derived:
+    """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set. Its snapshot is not one
+    of them; it is made when it is read."""
 
-    index: int
-    text: str
-    _snapshot: Callable[[], str] = field(repr=False, compare=False)
+    # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
+    __slots__ = ("_index",)
+    __match_args__: ClassVar[tuple[str, ...]]
+    _index: int
+
+    @property
+    def index(self) -> int:
+        """The index of the content block."""
+        return self._index
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, _Derived) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        shown = zip(self.__match_args__, self._fields(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+
+
+class TextEvent(_Derived):
+    """More text."""
+
+    __slots__ = ("_parsed", "_snapshot", "_text")
+    __match_args__ = ("index", "text", "type")
     type: Literal["text"] = "text"
-    _parsed: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    def __init__(
+        self, index: int, text: str, _snapshot: Callable[[], str], _parsed: Callable[[], Any] | None = None
+    ) -> None:
+        self._index = index
+        self._text = text
+        self._snapshot = _snapshot
+        self._parsed = _parsed
+
+    @property
+    def text(self) -> str:
+        """The text that this event adds."""
+        return self._text
 
     @property
     def snapshot(self) -> str:
-        """The block's text up to and with this event; joined when looked at."""
+        """The block's text up to and with this event; joined when it is read."""
         return self._snapshot()
 
     def parsed_snapshot(self) -> Any:
         """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
 
-        A stream with an `output_format` reads on from the event before; else each call reads the whole snapshot again.
-        Raises `PartialJSONError` if the text is no beginning of a JSON text.
+        A stream with an `output_format` continues from the previous event; otherwise each call reads the whole snapshot
+        again. Raises `PartialJSONError` if the text is not the beginning of a JSON text.
         """
         return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
 
-@dataclass(frozen=True, slots=True)
-class ThinkingEvent:
-    """More thinking. `snapshot` is the block's thinking up to here."""
+class ThinkingEvent(_Derived):
+    """More thinking."""
 
-    index: int
-    thinking: str
-    _snapshot: Callable[[], str] = field(repr=False, compare=False)
+    __slots__ = ("_snapshot", "_thinking")
+    __match_args__ = ("index", "thinking", "type")
     type: Literal["thinking"] = "thinking"
+
+    def __init__(self, index: int, thinking: str, _snapshot: Callable[[], str]) -> None:
+        self._index = index
+        self._thinking = thinking
+        self._snapshot = _snapshot
+
+    @property
+    def thinking(self) -> str:
+        """The thinking that this event adds."""
+        return self._thinking
 
     @property
     def snapshot(self) -> str:
-        """The block's thinking up to and with this event; joined when looked at."""
+        """The block's thinking up to and with this event; joined when it is read."""
         return self._snapshot()
 
 
-@dataclass(frozen=True, slots=True)
-class InputJSONEvent:
+class InputJSONEvent(_Derived):
     """More of a tool's input."""
 
-    index: int
-    partial_json: str
-    _snapshot: Callable[[], Any] = field(repr=False, compare=False)
+    __slots__ = ("_partial_json", "_snapshot")
+    __match_args__ = ("index", "partial_json", "type")
     type: Literal["input_json"] = "input_json"
+
+    def __init__(self, index: int, partial_json: str, _snapshot: Callable[[], Any]) -> None:
+        self._index = index
+        self._partial_json = partial_json
+        self._snapshot = _snapshot
+
+    @property
+    def partial_json(self) -> str:
+        """The JSON text that this event adds: a fragment."""
+        return self._partial_json
 
     @property
     def snapshot(self) -> Any:
-        """The best reading of the input so far, at the moment of looking. Not to be changed, and not to be run."""
+        """The best reading of the input so far, at the moment when it is read. It must not be changed or run."""
         return self._snapshot()
 
 
-@dataclass(frozen=True, slots=True)
-class CitationEvent:
-    """One more citation. `snapshot` are the block's citations up to here."""
+class CitationEvent(_Derived):
+    """One more citation."""
 
-    index: int
-    citation: Citation
-    _snapshot: Callable[[], list[Citation]] = field(repr=False, compare=False)
+    __slots__ = ("_citation", "_snapshot")
+    __match_args__ = ("index", "citation", "type")
     type: Literal["citation"] = "citation"
+
+    def __init__(self, index: int, citation: Citation, _snapshot: Callable[[], list[Citation]]) -> None:
+        self._index = index
+        self._citation = citation
+        self._snapshot = _snapshot
+
+    @property
+    def citation(self) -> Citation:
+        """The citation that this event adds."""
+        return self._citation
 
     @property
     def snapshot(self) -> list[Citation]:
-        """The block's citations up to and with this event; gathered when looked at."""
+        """The block's citations up to and with this event; collected when it is read."""
         return self._snapshot()
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureEvent:
+class SignatureEvent(_Derived):
     """The signature of the thinking block."""
 
-    index: int
-    signature: str
+    __slots__ = ("_signature",)
+    __match_args__ = ("index", "signature", "type")
     type: Literal["signature"] = "signature"
 
+    def __init__(self, index: int, signature: str) -> None:
+        self._index = index
+        self._signature = signature
 
-@dataclass(frozen=True, slots=True)
-class CompactionEvent:
+    @property
+    def signature(self) -> str:
+        """The whole signature."""
+        return self._signature
+
+
+class CompactionEvent(_Derived):
     """The content of the compaction block."""
 
-    index: int
-    content: str | None
-    encrypted_content: str | None
+    __slots__ = ("_content", "_encrypted_content")
+    __match_args__ = ("index", "content", "encrypted_content", "type")
     type: Literal["compaction"] = "compaction"
+
+    def __init__(self, index: int, content: str | None, encrypted_content: str | None) -> None:
+        self._index = index
+        self._content = content
+        self._encrypted_content = encrypted_content
+
+    @property
+    def content(self) -> str | None:
+        """The summary."""
+        return self._content
+
+    @property
+    def encrypted_content(self) -> str | None:
+        """The summary in a form that only the API can read."""
+        return self._encrypted_content
 
 
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent
 
 MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
-"""What iterating a `MessageStream` gives: each event of the wire, and after it the derived one, if there is one."""
+"""What a `MessageStream` iterates over: each event as received, followed by its derived event, if any."""

@@ -1,26 +1,22 @@
-"""Events -> the message so far; whether the stream has ended, and how.
-
-This file knows the order in which events may come (`TRANSITIONS`), what each does to the message, and when an answer is
-whole. It refuses to know where events come from, time, and what to do about a failure.
+"""Folds typed events into the message so far, checks their order (`TRANSITIONS`), and tells when the answer is complete.
 
     builder = MessageBuilder()
     for sse_event in decoder.feed(chunk):
         event = builder.feed(sse_event)
-    builder.message                    # a Message: whole, or as far as it came
-    builder.is_complete                # message_stop has come, or only it is missing
+    builder.message                    # a Message: the whole answer, or the part that has arrived
+    builder.is_complete                # message_stop has arrived, or only message_stop is missing
 
-The message is kept as plain JSON: what the API would have returned without `stream`. Text, thinking and tool input are kept
-as lists of fragments and joined when somebody looks, so that an answer of n deltas costs linear time; a tool's input is
-parsed once, when its block ends. An order that the table does not allow raises `EventOrderError` (strict), or is repaired
-after `REPAIRS` and noted in `deviations` (lenient).
+The message is plain JSON: what the API would have returned without `stream`. Text, thinking and tool input are lists of
+fragments, which are joined when they are read, so that an answer of n deltas takes linear time; a tool's input is parsed
+once, when its block ends. An event that the table does not allow raises `EventOrderError` (strict), or is handled as `REPAIRS`
+says and recorded in `deviations` (lenient).
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase, quote
 from rawsse.messages.block import BlockBuilder
@@ -53,18 +49,18 @@ from rawsse.sse import Event
 __all__ = ["FRAGMENT_BYTES", "MAX_MESSAGE_BYTES", "REPAIRS", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""How much a `MessageBuilder` gathers by default. The longest answers of today (hundreds of thousands of tokens) are a few MB;
-a peer that sends deltas for ever must not fill the memory."""
+"""The largest message of a `MessageBuilder` by default. The longest answers today (hundreds of thousands of tokens) have a few
+MB; a peer that never stops sending deltas must not fill the memory."""
 
 FRAGMENT_BYTES = 8
-"""What a fragment costs beside its own bytes: its place in the list of them."""
+"""The memory that a fragment takes in addition to its text: its place in a list."""
 
 
 # --- The order of events -------------------------------------------------------------------------------------------
 
 
 class State(enum.Enum):
-    """Where a stream is. The value is what an error message calls it."""
+    """The state of a stream. The value is its description in error messages."""
 
     START = "before message_start"
     BETWEEN = "between content blocks"
@@ -80,14 +76,15 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.BLOCK: {
         "content_block_delta": State.BLOCK,
         "content_block_stop": State.BETWEEN,
-        "message_delta": State.ENDING,  # seen where `max_tokens` cuts a tool's input: its block is never closed
+        "message_delta": State.ENDING,  # observed when `max_tokens` cuts a tool's input: the block is never closed
         "error": State.FAILED,
     },
     State.ENDING: {"message_delta": State.ENDING, "message_stop": State.DONE, "error": State.FAILED},
     State.DONE: {},
     State.FAILED: {},
 }
-"""Which event may come when, and where it leads. `ping` and events of unknown type may come at any time and lead nowhere."""
+"""The events that each state allows, and the next state. `ping` and events of unknown type are allowed in every state, and
+do not change it."""
 
 REPAIRS: Mapping[State, Mapping[str, State]] = {
     State.BETWEEN: {
@@ -102,12 +99,11 @@ REPAIRS: Mapping[State, Mapping[str, State]] = {
         "content_block_stop": State.ENDING,
     },
 }
-"""Which of the other events lenient reading applies all the same, and where that leads. The rest it ignores."""
+"""The other events that a lenient builder applies, and the next state. It ignores the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """A rule that the stream broke, and what lenient reading made of it. `event_number` counts from 1."""
+class Deviation(NamedTuple):
+    """A rule that the stream broke, and how a lenient builder handled it. `event_number` counts from 1."""
 
     rule: str
     text: str
@@ -117,7 +113,7 @@ class Deviation:
 # --- The fold ---------------------------------------------------------------------------------------------------------
 
 
-# Which field of a block grows, and by which field of which delta.
+# For each delta with a fragment: the field of the block that grows, and the field of the delta.
 _GROWS: Mapping[str, tuple[str, str]] = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
@@ -128,8 +124,8 @@ _GROWS: Mapping[str, tuple[str, str]] = {
 class MessageBuilder:
     """Folds the events of one stream into its message.
 
-    `strict`: an event that the order does not allow raises `EventOrderError`; else it is repaired and noted. After an
-    error the builder keeps what it had: `message` is always readable.
+    `strict`: an event that is not allowed raises `EventOrderError`; otherwise it is repaired and recorded. After an error the
+    builder keeps what it had: `message` can always be read.
     """
 
     def __init__(self, *, strict: bool = True, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
@@ -143,8 +139,8 @@ class MessageBuilder:
         self._event_number = 0
         self._raw: dict[str, Any] | None = None
         self._blocks: list[BlockBuilder] = []
-        self._positions: dict[int, int] = {}  # the wire's index of a block -> its place in the content; equal, normally
-        self._open: int | None = None  # the wire's index of the open block
+        self._positions: dict[int, int] = {}  # the index of a block in its events -> its place in the content
+        self._open: int | None = None  # the index of the open block in its events
         self._changed: BlockBuilder | None = None  # by the event that was applied last
 
     # What is known so far ------------------------------------------------------------------------------------------
@@ -160,23 +156,23 @@ class MessageBuilder:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the model stopped; None while it has not. What is no string is no reason."""
+        """Why the model stopped; None until it has. A value that is not a string is ignored."""
         reason = self._raw.get("stop_reason") if self._raw else None
         return reason if isinstance(reason, str) else None
 
     @property
     def is_done(self) -> bool:
-        """`message_stop` has come."""
+        """`message_stop` has arrived."""
         return self.state is State.DONE
 
     @property
     def is_complete(self) -> bool:
-        """`message_stop` has come, or the stop reason has, and only the tail after it is missing."""
+        """`message_stop` has arrived, or the stop reason has and only the rest of the stream is missing."""
         return self.is_done or (self.state is State.ENDING and self.stop_reason is not None)
 
     @property
     def phase(self) -> Phase:
-        """How far the stream has come, as errors and endings call it."""
+        """The progress of the stream, in the terms of errors and endings."""
         if self.is_done:
             return "done"
         if self.is_complete:
@@ -186,7 +182,7 @@ class MessageBuilder:
     # Events in -----------------------------------------------------------------------------------------------------
 
     def feed(self, sse: Event) -> StreamEvent | None:
-        """Read one server-sent event and apply it. None for the end mark `[DONE]`, which carries nothing.
+        """Read one server-sent event and apply it. Returns None for the end mark `[DONE]`.
 
         Raises `EventDataError`, `EventOrderError` (strict) or `MessageTooLargeError`; the event has then not been applied.
         """
@@ -199,6 +195,8 @@ class MessageBuilder:
         """Apply one typed event. Raises as `feed`."""
         self._event_number += 1
         self._changed = None
+        if type(event) is ContentBlockDelta and self.state is State.BLOCK and self._append(event.raw):
+            return
         if isinstance(event, Ping | UnknownEvent):
             return
         self._count(event)
@@ -213,25 +211,45 @@ class MessageBuilder:
         self._apply(event)
         self.state = following
 
-    def expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
-        """The event, just applied, as a `MessageStream` hands it on: itself, and the derived event, if there is one.
+    def _append(self, raw: dict[str, Any]) -> bool:
+        """The fast path of the most frequent event: a delta with the next fragment of the open block, within the limit.
 
-        The order is that of the official SDK's helper. `content_block_stop` and `message_stop` carry what is finished.
+        For every other event it returns False and has changed nothing. The plain path does the same to such a fragment, in
+        twice the time.
         """
-        if isinstance(event, MessageStop):
-            return [MessageStop(event.raw, event.sse, self.message)]
+        index, delta = raw["index"], raw["delta"]
+        if index != self._open:
+            return False
+        block = self._blocks[self._positions[index]]
+        field, name = _GROWS.get(str(delta.get("type")), (None, ""))
+        text = delta.get(name)
+        if field is None or field != block.field or type(text) is not str:
+            return False
+        size = self._message_bytes + _bytes(text) + FRAGMENT_BYTES
+        if size > self._max_message_bytes:
+            return False
+        self._message_bytes = size
+        block.grow(text)
+        self._changed = block
+        return True
+
+    def expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
+        """The events that a `MessageStream` yields for the event that was just applied: itself and its derived event, if any.
+
+        The order is that of the official SDK. `content_block_stop` and `message_stop` carry the finished block or message.
+        """
         block = self._changed
-        if block is None:
-            return [event]
-        if isinstance(event, ContentBlockStop):
+        if isinstance(event, ContentBlockDelta):
+            derived = None if block is None else _derive(event.raw["index"], event.raw["delta"], block)
+            return [event] if derived is None else [event, derived]
+        if isinstance(event, ContentBlockStop) and block is not None:
             block.settle()
             whole = look_at_block(block.raw, complete=block.complete, input_text=block.input_text)
             return [ContentBlockStop(event.raw, event.sse, whole)]
-        derived = _derive(event.raw["index"], event.raw["delta"], block)
-        return [event] if derived is None else [event, derived]
+        return [MessageStop(event.raw, event.sse, self.message) if isinstance(event, MessageStop) else event]
 
     def text_of(self, event: StreamEvent) -> str | None:
-        """The text that the event, just applied, brought; None if it brought none. What `expand` would say in a `TextEvent`."""
+        """The text that the event just applied has added, as in the `TextEvent` from `expand`; None if there is none."""
         block = self._changed
         if block is None or block.field != "text" or not isinstance(event, ContentBlockDelta):
             return None
@@ -272,8 +290,8 @@ class MessageBuilder:
         raw = dict(event.raw["message"])
         content = [] if raw.get("content") is None else raw["content"]
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
-            raise EventDataError("message_start has a message whose content is no list of objects")
-        # Normally there are none; an answer that goes on from a programmatic tool call begins with some.
+            raise EventDataError("message_start has a message whose content is not a list of objects")
+        # Normally there are none; an answer that continues after a programmatic tool call begins with some.
         self._blocks += [BlockBuilder(_own(block), complete=True) for block in content]
         self._positions = {position: position for position in range(len(content))}
         raw["content"] = [block.raw for block in self._blocks]
@@ -306,9 +324,7 @@ class MessageBuilder:
         if _grow(block, delta) or _apply_whole(block, delta):
             self._changed = block
             self.has_content = True
-        elif (
-            str(block.raw.get("type")) in KNOWN_BLOCK_TYPES
-        ):  # what fits a type that we do not know is not for us to say
+        elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # an unknown type may accept any delta
             rule = f"{delta.get('type')} does not fit a block of type {block.raw.get('type')}"
             self._deviate(rule, "the delta was ignored")
 
@@ -326,7 +342,7 @@ class MessageBuilder:
         message.update({k: v for k, v in delta if k not in _FOLDED and (v is not None or k.startswith("stop_"))})
         # "The token counts shown in the usage field of the message_delta event are cumulative": replaced, never added.
         message["usage"].update({k: v for k, v in object_at(event.raw, "usage").items() if v is not None})
-        # What else it says of the message (`context_management` …) stands beside `delta`.
+        # Other fields of the message (`context_management` …) are next to `delta`.
         message.update({k: v for k, v in event.raw.items() if k not in _FOLDED and k != "delta" and v is not None})
 
     @property
@@ -335,7 +351,7 @@ class MessageBuilder:
         return self._raw
 
     def _leave_block(self) -> None:
-        """Something else begins: the open block, if there is one, will not be told its end."""
+        """Another event ends the open block, if there is one, without a `content_block_stop`."""
         if self._open is not None:
             self._blocks[self._positions[self._open]].close_if_whole()
             self._open = None
@@ -352,11 +368,11 @@ class MessageBuilder:
 
 
 _FOLDED = ("type", "content", "usage")
-"""Fields of the message that no `message_delta` replaces."""
+"""Fields of the message that `message_delta` does not replace."""
 
 
 def _size(event: StreamEvent) -> int:
-    """How many bytes of memory the event adds to the message: a fragment its own, anything else those of its JSON."""
+    """The bytes of memory that the event adds to the message: for a fragment its own size, otherwise the size of its JSON."""
     if isinstance(event, ContentBlockDelta):
         delta = event.raw["delta"]
         fragment = delta.get(_GROWS.get(str(delta.get("type")), ("", ""))[1])
@@ -370,7 +386,7 @@ def _bytes(text: str) -> int:
 
 
 def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:
-    """Apply a delta that brings a fragment; False if it is none, or does not fit the block."""
+    """Apply a delta with a fragment; False if it has none, or does not fit the block."""
     field, name = _GROWS.get(str(delta.get("type")), (None, ""))
     if field is None or field != block.field:
         return False
@@ -379,7 +395,7 @@ def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:
 
 
 def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
-    """Apply a delta that brings a whole value; False if it does not fit the block. Unknown deltas fit anything."""
+    """Apply a delta with a whole value; False if it does not fit the block. Unknown deltas fit every block."""
     raw = block.raw
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
@@ -417,7 +433,7 @@ def _derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEv
 
 
 def _own(block: dict[str, Any]) -> dict[str, Any]:
-    """A copy as deep as the fold changes it: the event stays as it came."""
+    """A copy of everything that the fold changes: the event stays as received."""
     raw = dict(block)
     if isinstance(raw.get("citations"), list):
         raw["citations"] = list(raw["citations"])
@@ -441,5 +457,7 @@ def _citation(delta: dict[str, Any]) -> dict[str, Any]:
 def _citations(block: dict[str, Any]) -> list[Any]:
     value = block.get("citations")
     if not isinstance(value, list | None):
-        raise EventDataError(f"a citations_delta came for a block whose 'citations' are no list: {quote(repr(value))}")
+        raise EventDataError(
+            f"a citations_delta came for a block whose 'citations' are not a list: {quote(repr(value))}"
+        )
     return value or []

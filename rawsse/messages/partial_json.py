@@ -1,7 +1,5 @@
-"""The best reading of an unfinished JSON text, in linear time.
-
-This file knows the grammar of RFC 8259 and which beginnings of a text have a value already. It refuses to know where the text
-comes from: here it is the input of a tool, which the Messages API streams as fragments cut anywhere (`input_json_delta`).
+"""Reads an unfinished JSON text (RFC 8259) as far as possible, in linear time: here a tool's input, which the Messages API
+streams as fragments cut anywhere (`input_json_delta`).
 
     reading = PartialJSON()
     reading.feed('{"city": "Os')

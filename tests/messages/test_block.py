@@ -71,8 +71,8 @@ def test_an_input_that_is_left_out_is_empty(raw: Raw) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "thinking"])
-def test_a_text_that_is_no_string_cannot_grow(kind: str) -> None:
-    with pytest.raises(EventDataError, match=f"a block of type {kind} has a '{kind}' that is no string: '7'"):
+def test_a_text_that_is_not_a_string_cannot_grow(kind: str) -> None:
+    with pytest.raises(EventDataError, match=f"a block of type {kind} has a '{kind}' that is not a string: '7'"):
         BlockBuilder({"type": kind, kind: 7})
 
 
@@ -154,7 +154,7 @@ def test_a_whole_object_is_complete(fragments: list[str], value: Raw) -> None:
         ("[" * 100_000, None),
     ],
 )
-def test_what_is_no_whole_json_is_never_complete_and_read_as_far_as_it_goes(text: str, best: Any) -> None:
+def test_unfinished_json_is_never_complete_and_is_read_as_far_as_possible(text: str, best: Any) -> None:
     builder = closed(text)
     assert not builder.complete
     assert builder.input_text == text
@@ -162,7 +162,7 @@ def test_what_is_no_whole_json_is_never_complete_and_read_as_far_as_it_goes(text
 
 
 @pytest.mark.parametrize("text", ["[1]", '"Oslo"', "12", "null"])
-def test_json_that_is_no_object_is_shown_but_never_complete(text: str) -> None:
+def test_json_that_is_not_an_object_is_shown_but_never_complete(text: str) -> None:
     builder = closed(text)
     assert not builder.complete
     assert builder.raw["input"] in ([1], "Oslo", 12, None)
@@ -198,7 +198,7 @@ def test_before_any_character_the_best_reading_is_what_the_start_said() -> None:
     assert tool("", input={"a": 1}).best_input() == {"a": 1}
 
 
-def test_after_a_character_that_is_no_json_the_best_reading_stays() -> None:
+def test_after_an_invalid_character_the_best_reading_stays() -> None:
     builder = tool('{"a": 1, "b": x')
     assert builder.best_input() == {"a": 1}
     builder.grow(', "c": 2}')
@@ -225,13 +225,13 @@ def test_more_input_after_the_end_undoes_it() -> None:
 @pytest.mark.parametrize(
     ("fragments", "complete"), [(['{"a": 1}'], True), (['{"a": 1'], False), ([], False), ([""], False)]
 )
-def test_an_end_that_was_never_told_is_seen_in_the_json(fragments: list[str], complete: bool) -> None:
+def test_a_missing_end_is_seen_in_the_json(fragments: list[str], complete: bool) -> None:
     builder = tool(*fragments)
     builder.close_if_whole()
     assert builder.complete is complete
 
 
-def test_a_text_whose_end_was_never_told_stays_open() -> None:
+def test_a_text_without_an_end_stays_open() -> None:
     builder = BlockBuilder({"type": "text", "text": ""})
     builder.grow("a")
     builder.close_if_whole()
@@ -263,14 +263,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
     return Counted
 
 
-def test_nothing_is_read_ahead_while_nobody_looks(counted: type[Counted]) -> None:
+def test_nothing_is_read_ahead_unless_it_is_wanted(counted: type[Counted]) -> None:
     builder = closed(*'{"city": "Oslo"}')
     builder.settle()
     assert builder.best_input() == {"city": "Oslo"}
     assert counted.made == 0
 
 
-def test_every_character_is_read_ahead_once_however_often_somebody_looks(counted: type[Counted]) -> None:
+def test_every_character_is_read_ahead_once_however_often_it_is_wanted(counted: type[Counted]) -> None:
     builder = tool()
     for _ in range(500):
         builder.grow("ab")

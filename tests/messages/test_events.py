@@ -181,20 +181,20 @@ def test_a_ping_is_a_ping_whatever_its_data(data: str) -> None:
 
 
 @pytest.mark.parametrize("data", ["", "tick", "12", "[1]", '{"a": 1'])
-def test_somebody_else_s_event_may_hold_anything(data: str) -> None:
+def test_an_event_of_another_party_may_have_any_data(data: str) -> None:
     event = read_event(Event("heartbeat", data))
     assert type(event) is UnknownEvent
     assert (event.type, event.sse.data) == ("heartbeat", data)
 
 
 @pytest.mark.parametrize("data", ["gone", "", "[1]", "7"])
-def test_an_error_that_is_no_json_is_told_in_its_own_words(data: str) -> None:
+def test_an_error_that_is_not_json_is_reported_as_text(data: str) -> None:
     event = read_event(Event("error", data))
     assert isinstance(event, ErrorEvent)
     assert (event.error.type, event.error.message) == (None, data)
 
 
-# --- What is no event ----------------------------------------------------------------------------------------------
+# --- Data without an event -----------------------------------------------------------------------------------------
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -209,12 +209,12 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ("message", "7", "the data of event 'message' are no JSON object: '7'"),
         ("message", DEEP, "the data of event 'message' are no JSON (maximum recursion depth exceeded"),
         ("message", "1" * 5000, "the data of event 'message' are no JSON (Exceeds the limit"),
-        ("message", '{"type": 7}', "the type of event 'message' is no name: '7'"),
-        ("message", '{"type": "a\\nb"}', "the type of event 'message' is no name: "),
+        ("message", '{"type": 7}', "the type of event 'message' is not a name: '7'"),
+        ("message", '{"type": "a\\nb"}', "the type of event 'message' is not a name: "),
         ("a\0b", "{", "the data of event 'a\\x00b' are no JSON"),
     ],
 )
-def test_data_that_are_no_event_are_quoted(event: str, data: str, text: str) -> None:
+def test_data_that_are_not_an_event_are_quoted(event: str, data: str, text: str) -> None:
     with pytest.raises(EventDataError) as caught:
         read_event(Event(event, data))
     assert text in caught.value.message
@@ -277,8 +277,21 @@ def test_derived_events_are_values_and_their_snapshots_no_part_of_them(one: Any,
     assert one == two
     assert repr(one) == repr(two)
     assert not hasattr(one, "__dict__")
-    with pytest.raises(AttributeError):
-        one.index = 2
+    for name in one.__match_args__:
+        with pytest.raises(AttributeError):
+            setattr(one, name, 2)
+
+
+def test_derived_events_that_differ_are_not_equal() -> None:
+    events = [one for one, _ in DERIVED]
+    assert all((a == b) is (a is b) for a in events for b in events)
+    assert TextEvent(1, "t", str) != TextEvent(2, "t", str)
+    assert TextEvent(1, "t", str) != TextEvent(1, "u", str)
+
+
+def test_a_derived_event_shows_its_fields_and_can_be_hashed() -> None:
+    assert repr(TextEvent(1, "t", str)) == "TextEvent(index=1, text='t', type='text')"
+    assert len({TextEvent(1, "t", str), TextEvent(1, "t", lambda: "other"), TextEvent(1, "u", str)}) == 2
 
 
 def test_a_stop_may_bring_what_it_finished() -> None:
@@ -301,7 +314,7 @@ def test_text_that_is_json_can_be_read_before_its_end(text: str, value: Any) -> 
     assert TextEvent(0, "", lambda: text).parsed_snapshot() == value
 
 
-def test_text_that_is_no_json_says_so_when_it_is_read() -> None:
+def test_text_that_is_not_json_raises_when_it_is_read() -> None:
     with pytest.raises(PartialJSONError, match="expected a value, found 'H'"):
         TextEvent(0, "Hi", lambda: "Hi").parsed_snapshot()
 

@@ -86,7 +86,7 @@ def test_what_message_start_leaves_out_is_there_all_the_same(given: Raw) -> None
 
 @pytest.mark.parametrize("content", ["text", [1], {"a": 1}])
 def test_content_that_is_no_list_of_blocks_is_refused(content: Any) -> None:
-    with pytest.raises(EventDataError, match="message_start has a message whose content is no list of objects"):
+    with pytest.raises(EventDataError, match="message_start has a message whose content is not a list of objects"):
         fold([start(content=content)])
 
 
@@ -390,7 +390,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_count() -> None:
 
 def test_a_citation_for_a_block_whose_citations_are_no_list_is_refused() -> None:
     builder = fold([start(), block_start(0, {"type": "text", "text": "", "citations": "x"})])
-    with pytest.raises(EventDataError, match="a block whose 'citations' are no list: \"'x'\""):
+    with pytest.raises(EventDataError, match="a block whose 'citations' are not a list: \"'x'\""):
         builder.feed(to_sse(delta(0, "citations_delta", citation={"type": "char_location"})))
     assert builder.message is not None
     assert builder.message.content[0].raw["citations"] == "x"
