@@ -44,7 +44,7 @@ class ChunkedReader:
         The data are None if more bytes are needed, and `b""` at the end of the body. Data in front of a broken chunk are
         returned first. Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
         """
-        # A paced stream is usually read in whole chunks, one at a time. The loop would do the same, in half as much time again.
+        # A paced stream is usually read one whole chunk at a time. The loop does the same, in 1.7 times the time.
         if not self._left and (match := _HEAD.match(unread)):
             start = match.end()
             end = start + int(match[1], 16)

@@ -86,7 +86,10 @@ class _Connection(Generic[Head]):
         self._start()
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the peer; `b""` says that it closed its side. Bytes after an error are dropped."""
+        """Take bytes from the peer; `b""` says that it closed its side. Bytes after an error are dropped.
+
+        Take all events before the next call: bytes that wait are copied each time.
+        """
         if not data:
             self._saw_eof = True
         elif not self._saw_eof and not self._is_broken:
