@@ -1,13 +1,12 @@
 """HTTP/1.1 as bytes in and bytes out, both roles, over h11. Pure: no sockets, no clock, no randomness.
 
-This room knows RFC 9110 and 9112 as far as h11 leaves them to its user: limits, messages that two readers would read in two
-ways, framing of what we send, keep-alive, chunked bodies, content codings. It refuses to know TLS, deadlines, and what a
-body means.
+h11 parses the heads. Added to it are limits, protection from request smuggling, framing of what is sent, keep-alive, chunked
+bodies and content codings (RFC 9110 and 9112).
 
 Read in this order:
 
-    message.py     what messages are made of: header fields, heads, pieces of bodies
-    codings.py     the wrappings of a body: chunked, gzip, deflate
+    message.py     the events: header fields, heads, pieces of bodies
+    codings.py     the codings of a body: chunked, gzip, deflate
     connection.py  one connection, in either role. The only file that imports h11.
 
     client = ClientConnection(host="api.anthropic.com")
@@ -22,9 +21,10 @@ Read in this order:
     wire = server.send_response(200, [("content-type", "text/plain")])
     wire += server.send_data(b"hello") + server.send_end()
 
-Events come one at a time, so that the connection's state always belongs to the event at hand. Header names are lower-case
-`str`, header values `str` (latin-1, as RFC 9110 5.5 has it); bodies are `bytes`. What the peer does wrong raises
-`HTTPProtocolError` or a `LimitExceededError`; what you do wrong raises `HTTPUsageError`. No error quotes a header's value.
+Events come one at a time, so that the connection's state always belongs to the latest event. All that was received of a body
+is one `Data`, whatever its chunks. Header names are lower-case `str`, header values `str` (latin-1, RFC 9110, 5.5), bodies
+`bytes`. Violations by the peer raise `HTTPProtocolError` or a `LimitExceededError`, misuse by the caller `HTTPUsageError`; no
+error quotes a header's value.
 """
 
 from rawsse.http1.codings import (

@@ -1,15 +1,10 @@
-"""The wrappings of an HTTP body: the chunked transfer coding, and content codings.
+"""The codings of an HTTP body: the chunked transfer coding (RFC 9112, 7.1), and gzip and deflate (RFC 9110, 8.4).
 
-This file knows RFC 9112, section 7.1 (chunked) and RFC 9110, section 8.4 (gzip, deflate). It refuses to know heads,
-connections, and which message a body belongs to.
+chunks = ChunkedReader()
+data, unread = chunks.read(unread + bytes_from_the_peer)      # None: more bytes are needed; b"": the body has ended
 
-    chunks = ChunkedReader()
-    unread += bytes_from_the_peer                  # a bytearray, of which the reader takes what it can use
-    while data := chunks.read(unread):             # b"" is the end of the body, None: more bytes are needed
-        ...
-
-    decoder = ContentDecoder("gzip")
-    text += decoder.decode(data)                   # cut anywhere
+decoder = ContentDecoder("gzip")
+text += decoder.decode(data)                                  # `data` may be cut anywhere
 """
 
 from __future__ import annotations
@@ -22,71 +17,83 @@ from rawsse.errors import BodyTooLargeError, HeadTooLargeError, HTTPProtocolErro
 __all__ = ["MAX_CHUNK_HEAD_BYTES", "MAX_DECODED_BYTES", "ChunkedReader", "ContentDecoder"]
 
 MAX_CHUNK_HEAD_BYTES = 4 * 1024
-"""One chunk's size with its extensions, or all trailers: a few dozen bytes, as far as anybody is known to send them."""
+"""The size of one chunk with its extensions, or all trailers. Known servers send a few dozen bytes."""
 
 MAX_DECODED_BYTES = 32 * 1024 * 1024
-"""What a compressed piece of a body may expand to. Deflate makes a thousand bytes of one at most, so that a read of 64 KiB
-can hold 64 MiB: half of that is no text any more, but a bomb."""
+"""What a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB can become
+64 MiB: half of that is not text any more, but a bomb."""
 
-# chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are forgiven, as some servers pad it. The CRLF
-# after the data is read with the size that follows it. Neither may be a bare LF or CR: two readers could differ on that.
-_FIRST_HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
-_NEXT_HEAD = re.compile(rb"\r\n" + _FIRST_HEAD.pattern)
+# chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
+# ends with CRLF, never with a bare LF or CR: two readers could differ on that.
+_HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _TRAILERS = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*")
 
 
 class ChunkedReader:
     """Reads one chunked body. h11 could, but takes five times as long, and quadratic time over some extensions."""
 
+    __slots__ = ("_left", "_max_chunk_head_bytes")
+
     def __init__(self, *, max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES) -> None:
         self._max_chunk_head_bytes = max_chunk_head_bytes
-        self._head = _FIRST_HEAD
-        self._left = 0  # of the data of the chunk at hand
-        self._is_last = False
+        self._left = 0  # bytes of the current chunk still to come, with the CRLF after its data; 0: a head comes next
 
-    def read(self, unread: bytearray) -> bytes | None:
-        """Take the next piece of data out of `unread`, never of two chunks; `b""` at the end, None if bytes are missing.
+    def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
+        """The data of all chunks in `unread` in one piece, and the bytes after it, which are still unread.
 
-        Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
+        The data are None if more bytes are needed, and `b""` at the end of the body. Data in front of a broken chunk are
+        returned first. Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
         """
-        if not self._left and not self._is_last and not self._read_head(unread):
-            return None
-        if self._is_last:
-            return self._read_trailers(unread)
-        data = bytes(unread[: self._left])
-        del unread[: self._left]
-        self._left -= len(data)
-        return data or None
+        # A paced stream is usually read one whole chunk at a time. The loop does the same, in 1.7 times the time.
+        if not self._left and (match := _HEAD.match(unread)):
+            start = match.end()
+            end = start + int(match[1], 16)
+            if start < end and start <= self._max_chunk_head_bytes and unread[end : end + 3] == b"\r\n":
+                return unread[start:end], b""
+        pieces = []
+        at, left = 0, self._left
+        while True:
+            if left > 2:
+                end = at + left - 2
+                pieces.append(unread[at:end])
+                if end > len(unread):  # the chunk goes on with the next read
+                    left, at = end - len(unread) + 2, len(unread)
+                    break
+                at, left = end, 2
+            if left:
+                if unread[at : at + 2] != b"\r\n":
+                    break
+                at, left = at + 2, 0
+            match = _HEAD.match(unread, at)
+            if match is None or not (size := int(match[1], 16)) or match.end() - at > self._max_chunk_head_bytes:
+                break
+            at, left = match.end(), size + 2
+        self._left = left
+        data = b"".join(pieces)
+        return (data, unread[at:]) if data else self._read_end(unread[at:])
 
-    def _read_head(self, unread: bytearray) -> bool:
-        match = self._head.match(unread)
+    def _read_end(self, unread: bytes) -> tuple[bytes | None, bytes]:
+        """The same where no data come next: the end of the body, an error, or too few bytes to tell."""
+        if self._left:  # of what ends the chunk's data
+            if not b"\r\n".startswith(unread):
+                raise _not_a_head(unread)
+            return None, unread
+        line_end = unread.find(b"\n") + 1
+        self._check_size(line_end or len(unread))
+        match = _HEAD.match(unread)
         if match is None:
-            self._check_unfinished(unread)
-            return False
-        self._check_size(match.end())
-        self._head = _NEXT_HEAD
-        self._left = int(match[1], 16)
-        self._is_last = self._left == 0
-        # The line end after the last size stays: with it, the empty line after the trailers is always CR LF CR LF.
-        del unread[: match.end() - 2 * self._is_last]
-        return True
-
-    def _read_trailers(self, unread: bytearray) -> bytes | None:
-        end = unread.find(b"\r\n\r\n")
-        self._check_size(len(unread) if end < 0 else end)
+            if line_end:
+                raise _not_a_head(unread)
+            return None, unread
+        # With the line end of the last size in front, the empty line after the trailers is always CR LF CR LF.
+        trailers = unread[match.end() - 2 :]
+        end = trailers.find(b"\r\n\r\n")
+        self._check_size(len(trailers) if end < 0 else end)
         if end < 0:
-            return None
-        if not _TRAILERS.fullmatch(unread, 0, end + 2):
+            return None, unread
+        if not _TRAILERS.fullmatch(trailers, 0, end + 2):
             raise HTTPProtocolError("not the trailers of a chunked body")
-        del unread[: end + 4]
-        return b""
-
-    def _check_unfinished(self, unread: bytearray) -> None:
-        self._check_size(len(unread))
-        line_end = b"" if self._head is _FIRST_HEAD else b"\r\n"
-        _, end, _ = unread[len(line_end) :].partition(b"\n")
-        if end or not (unread.startswith(line_end) or line_end.startswith(unread)):
-            raise HTTPProtocolError(f"not a chunk's head: {quote(bytes(unread))}")
+        return b"", trailers[end + 4 :]
 
     def _check_size(self, size: int) -> None:
         if size > self._max_chunk_head_bytes:
@@ -95,24 +102,28 @@ class ChunkedReader:
             raise HeadTooLargeError(message, limit=limit)
 
 
-class ContentDecoder:
-    """Undoes `Content-Encoding: gzip` or `deflate`, piece by piece.
+def _not_a_head(unread: bytes) -> HTTPProtocolError:
+    return HTTPProtocolError(f"not a chunk's head: {quote(unread)}")
 
-    We ask for `identity`; this is for servers that compress all the same. Other encodings raise `HTTPProtocolError`.
-    `max_decoded_bytes` bounds what one piece may expand to.
+
+class ContentDecoder:
+    """Decodes `Content-Encoding: gzip` or `deflate`, piece by piece.
+
+    The client asks for `identity`; this is for servers that compress nevertheless. Other encodings raise
+    `HTTPProtocolError`. `max_decoded_bytes` bounds what one piece may expand to.
     """
 
     def __init__(self, encoding: str, *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
         self._name = encoding.strip().lower()
         self._max_decoded_bytes = max_decoded_bytes
-        self._inflate: zlib._Decompress | None = None  # of the member at hand, if one was begun
+        self._inflate: zlib._Decompress | None = None  # of the current member; None between two
         if self._name not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise HTTPProtocolError(f"the body has a content-encoding that was not asked for: {quote(encoding)}")
 
     def decode(self, data: bytes) -> bytes:
         """The decoded bytes that `data` completes.
 
-        Raises `HTTPProtocolError` if `data` are not in the encoding, `BodyTooLargeError` if they expand too far.
+        Raises `HTTPProtocolError` if `data` are invalid in the encoding, `BodyTooLargeError` above `max_decoded_bytes`.
         """
         if self._name in ("", "identity"):
             return data
@@ -120,7 +131,7 @@ class ContentDecoder:
         while data:
             if self._inflate is None:
                 self._inflate = self._new_inflate(data[0])
-            # One more than there is room for: 0 would mean that there is no limit.
+            # One byte more than the limit leaves, because 0 would mean no limit.
             decoded += self._decompress(self._inflate, data, self._max_decoded_bytes - len(decoded) + 1)
             if len(decoded) > self._max_decoded_bytes:
                 limit = self._max_decoded_bytes

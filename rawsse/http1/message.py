@@ -1,30 +1,34 @@
-"""What HTTP messages are made of: heads, pieces of bodies, and their ends.
+"""The events of HTTP messages: heads, pieces of bodies, and their ends (RFC 9110, 5 and 6).
 
-This file knows what a reader of HTTP hands on (RFC 9110, sections 5 and 6). It refuses to know how that looks on the wire.
-
-    headers = Headers([("Content-Type", "text/event-stream"), ("Vary", "Origin"), ("Vary", "Accept")])
-    headers["content-type"], headers["vary"], headers.get_all("vary")      # "text/event-stream", "Origin, Accept", [...]
+headers = Headers([("Content-Type", "text/event-stream"), ("Vary", "Origin"), ("Vary", "Accept")])
+headers["content-type"], headers["vary"], headers.get_all("vary")      # "text/event-stream", "Origin, Accept", [...]
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["ConnectionClosed", "Data", "EndOfMessage", "Headers", "Request", "Response"]
 
 
 class Headers(Mapping[str, str]):
-    """The header fields of one message: a mapping without regard to case, in the order received.
+    """The header fields of one message: a case-insensitive mapping, in the order received.
 
-    A name that came more than once reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps them apart, and
-    `raw` is the list of (lower-case name, value) pairs.
+    A name that came more than once reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart,
+    and `raw` is the list of (lower-case name, value) pairs, not to be changed.
     """
 
-    __slots__ = ("raw",)
+    __slots__ = ("_values", "raw")
 
     def __init__(self, raw: Iterable[tuple[str, str]] = ()) -> None:
         self.raw = [(name.lower(), value) for name, value in raw]
+        self._values = dict(self.raw)
+        if len(self._values) < len(self.raw):  # a name came more than once
+            values: dict[str, list[str]] = {}
+            for name, value in self.raw:
+                values.setdefault(name, []).append(value)
+            self._values = {name: ", ".join(found) for name, found in values.items()}
 
     def get_all(self, name: str) -> list[str]:
         """Every value that came under `name`, in order."""
@@ -32,27 +36,23 @@ class Headers(Mapping[str, str]):
         return [value for key, value in self.raw if key == wanted]
 
     def __getitem__(self, name: str) -> str:
-        values = self.get_all(name)
-        if not values:
-            raise KeyError(name)
-        return ", ".join(values)
+        return self._values[name.lower()]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.get_all(name))
+        return isinstance(name, str) and name.lower() in self._values
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name for name, _ in self.raw))
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len({name for name, _ in self.raw})
+        return len(self._values)
 
     def __repr__(self) -> str:
         # Names only: values hold keys and cookies, and a repr ends up in logs.
         return f"Headers({', '.join(self)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request's head. `target` is as it came, `http_version` is "1.0" or "1.1"."""
 
     method: str
@@ -61,8 +61,7 @@ class Request:
     http_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A response's head. Interim responses (1xx) are skipped before it."""
 
     status: int
@@ -76,18 +75,34 @@ class Response:
         return self.status
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A piece of the body, cut wherever the network cut it."""
+class Data(NamedTuple):
+    """A piece of the body: all that was received of it since the last one. Its ends mean nothing."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfMessage:
-    """The body is whole."""
+class _Sign:
+    """An event without fields. Not an empty tuple: two different ones would be equal."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed:
+class EndOfMessage(_Sign):
+    """The body is complete."""
+
+    __slots__ = ()
+
+
+class ConnectionClosed(_Sign):
     """The peer closed the connection between two messages."""
+
+    __slots__ = ()

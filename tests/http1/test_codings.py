@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import h11
 import pytest
 
-from rawsse.errors import BodyTooLargeError, HeadTooLargeError, HTTPProtocolError
+from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError
 from rawsse.http1.codings import MAX_CHUNK_HEAD_BYTES, MAX_DECODED_BYTES, ChunkedReader, ContentDecoder
 
 
@@ -21,15 +21,21 @@ def every_cut(wire: bytes) -> Iterator[list[bytes]]:
     yield [wire[at : at + 1] for at in range(len(wire))]
 
 
-def read_chunks(reads: Iterable[bytes], **limits: int) -> tuple[list[bytes], bytes | None]:
+def read_chunks(
+    reads: Iterable[bytes], into: list[bytes] | None = None, **limits: int
+) -> tuple[list[bytes], bytes | None]:
     """The pieces of data, and what follows the body; None if the body is not whole."""
-    reader, unread, pieces, is_whole = ChunkedReader(**limits), bytearray(), [], False
+    reader, unread, is_whole = ChunkedReader(**limits), b"", False
+    pieces = [] if into is None else into
     for read in reads:
         unread += read
-        while not is_whole and (data := reader.read(unread)) is not None:
+        while not is_whole:
+            data, unread = reader.read(unread)
+            if data is None:
+                break
             is_whole = not data
             pieces += [data] if data else []
-    return pieces, bytes(unread) if is_whole else None
+    return pieces, unread if is_whole else None
 
 
 def body_of(wire: bytes) -> bytes:
@@ -83,8 +89,50 @@ def test_data_may_hold_what_looks_like_an_end() -> None:
     assert body_of(b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\nnext") == b"\r\n0\r\n\r\n"
 
 
-def test_each_piece_is_of_one_chunk() -> None:
-    assert read_chunks([b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"])[0] == [b"a", b"bc"]
+def test_all_chunks_and_parts_of_chunks_of_one_read_are_one_piece() -> None:
+    reads = [b"1\r\na\r\n4\r\nbc", b"de\r\n1\r\nf\r\n2\r", b"\ngh\r\n0\r\n\r\n"]
+    assert read_chunks(reads)[0] == [b"abc", b"def", b"gh"]
+
+
+@pytest.mark.parametrize("wrong", [b"x\r\n", b"1\r\nxy", b"1;" + b"a" * 20 + b"\r\n"])
+def test_data_in_front_of_a_broken_chunk_are_returned_before_the_error(wrong: bytes) -> None:
+    reader = ChunkedReader(max_chunk_head_bytes=20)
+    data, unread = reader.read(b"1\r\na\r\n2\r\nbc\r\n" + wrong)
+    assert data == (b"abcx" if wrong.endswith(b"y") else b"abc")
+    with pytest.raises(APIError):
+        reader.read(unread)
+
+
+def outcome(reads: Iterable[bytes]) -> tuple[bytes, bytes | None, type[Exception] | None]:
+    """The body, what follows it, and the kind of error that ended it."""
+    pieces: list[bytes] = []
+    try:
+        rest = read_chunks(reads, pieces, max_chunk_head_bytes=20)[1]
+    except APIError as exc:
+        return b"".join(pieces), None, type(exc)
+    return b"".join(pieces), rest, None
+
+
+CHUNKS = [b"1\r\na\r\n", b"0A \r\n0123456789\r\n", b"7;a=b\r\n\r\n0\r\n\r\n\r\n"]
+ENDS = [
+    b"0\r\n\r\n",
+    b"0;a\r\nA: b\r\n\r\nnext",
+    b"x\r\n",
+    b"1\r\na\n\n",
+    b"2\r\nab\rx",
+    b"1\r\nab\r\n",
+    b"1;" + b"a" * 20 + b"\r\nx\r\n",
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_whole_chunks_one_a_read_are_read_as_they_are_byte_by_byte_and_at_every_cut(end: bytes) -> None:
+    wire = b"".join(CHUNKS) + end
+    expected = outcome([*CHUNKS, end])
+    assert expected[0].startswith(b"a0123456789\r\n0\r\n\r\n")
+    for reads in every_cut(wire):
+        assert outcome(reads) == expected, reads
+    assert outcome([CHUNKS[0] + CHUNKS[1][:-1], CHUNKS[1][-1:] + CHUNKS[2], end]) == expected
 
 
 def test_data_come_out_before_their_chunk_is_whole() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rawsse.http1 import Data, Headers, Request, Response
+from rawsse.http1 import ConnectionClosed, Data, EndOfMessage, Headers, Request, Response
 
 HEADERS = Headers([("Content-Type", "text/plain"), ("Vary", "Origin"), ("vary", "Accept")])
 
@@ -56,10 +56,22 @@ def test_no_repr_shows_a_value() -> None:
     assert "secret" not in repr(Request("GET", "/", headers, "1.1")) + str(Response(200, "OK", headers, "1.1"))
 
 
-def test_events_are_values() -> None:
+@pytest.mark.parametrize("name", ["data", "other"])
+def test_events_are_values(name: str) -> None:
     assert Data(b"a") == Data(b"a") != Data(b"b")
-    with pytest.raises(AttributeError):
-        Data(b"a").data = b"b"  # type: ignore[misc]
+    for event in (Data(b"a"), EndOfMessage(), Response(200, "OK", HEADERS, "1.1"), Request("GET", "/", HEADERS, "1.1")):
+        with pytest.raises(AttributeError):
+            setattr(event, name, b"b")
+
+
+def test_two_events_without_fields_are_equal_only_to_their_like() -> None:
+    assert EndOfMessage() == EndOfMessage()
+    assert EndOfMessage() not in (ConnectionClosed(), None, Data(b""), ())
+    assert {EndOfMessage(), EndOfMessage(), ConnectionClosed(), ConnectionClosed()} == {
+        EndOfMessage(),
+        ConnectionClosed(),
+    }
+    assert repr([EndOfMessage(), ConnectionClosed()]) == "[EndOfMessage(), ConnectionClosed()]"
 
 
 def test_a_response_has_the_official_sdk_s_name_for_its_status_too() -> None:

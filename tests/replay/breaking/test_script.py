@@ -59,7 +59,7 @@ def test_a_body_whose_length_is_told_has_no_chunks() -> None:
 
 
 def test_a_client_of_http_1_0_gets_no_chunks() -> None:
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nConnection: close\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     assert script_of(http_version="1.0") == (head + A, B)
 
 

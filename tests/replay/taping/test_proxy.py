@@ -209,7 +209,7 @@ def test_status_and_fields_come_back_as_they_are_but_those_of_the_connection(tmp
             b"retry-after: 7",
             b"date: today",
             b"content-length: 2",
-            b"Connection: close",
+            b"connection: close",
         ]
     )
     assert body == b"{}"
