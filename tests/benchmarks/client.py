@@ -34,9 +34,8 @@ WORKER_SECONDS = 120
 
 
 class Row(NamedTuple):
-    """How many streams at a time, calls of each one after the other, and events of each call."""
+    """What rawsse is measured beside, and a load: streams at a time, calls of each in turn, events of each call."""
 
-    kinds: tuple[str, ...]
     peers: tuple[str, ...]
     streams: int
     calls: int
@@ -45,17 +44,10 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    "async-burst": Row(("rawsse", "aiohttp", "sdk"), ("aiohttp", "sdk"), 1, 20, 1000, 0),
-    "async-paced": Row(
-        ("rawsse", "BufferedProtocol", "StreamReader", "aiohttp", "sdk"),
-        ("BufferedProtocol", "StreamReader", "aiohttp", "sdk"),
-        100,
-        1,
-        200,
-        20,
-    ),
-    "blocking-burst": Row(("rawsse", "socket", "sdk"), ("socket", "sdk"), 1, 20, 1000, 0),
-    "blocking-paced": Row(("rawsse", "socket", "sdk"), ("socket", "sdk"), 1, 1, 1000, 2),
+    "async-burst": Row(("aiohttp", "sdk"), 1, 20, 1000, 0),
+    "async-paced": Row(("BufferedProtocol", "StreamReader", "aiohttp", "sdk"), 100, 1, 200, 20),
+    "blocking-burst": Row(("socket", "sdk"), 1, 20, 1000, 0),
+    "blocking-paced": Row(("socket", "sdk"), 1, 1, 1000, 2),
 }
 PACKAGES = {"aiohttp": "aiohttp", "sdk": "anthropic"}
 
@@ -201,16 +193,15 @@ BLOCKING: Mapping[str, Callable[[int], AbstractContextManager[Call]]] = {
 # --- The worker: one kind, in a process of its own --------------------------------------------------------------------
 
 
-class Cost:
-    """The CPU time of this process since the object was made."""
+def cpu_seconds() -> tuple[float, float]:
+    """Of this process and all its threads: in all, and in the kernel."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_stime
 
-    def __init__(self) -> None:
-        self._before = resource.getrusage(resource.RUSAGE_SELF)
 
-    def per_event(self, events: int) -> Sample:
-        now = resource.getrusage(resource.RUSAGE_SELF)
-        user, system = now.ru_utime - self._before.ru_utime, now.ru_stime - self._before.ru_stime
-        return {"CPU us/event": (user + system) / events * 1e6, "of it sys": system / events * 1e6}
+def cost(before: tuple[float, float], events: int) -> Sample:
+    total, system = ((after - at) / events * 1e6 for after, at in zip(cpu_seconds(), before, strict=True))
+    return {"CPU us/event": total, "of it sys": system}
 
 
 def check(count: int | None, events: int) -> None:
@@ -231,9 +222,9 @@ async def run_async(kind: str, row: Row, port: int) -> Sample:
             await asyncio.gather(*(one_stream(number, calls, events) for number in range(row.streams)))
 
         await all_streams(max(1, row.calls // 10), row.events // 10)
-        cost = Cost()
+        before = cpu_seconds()
         await all_streams(row.calls, row.events)
-        return cost.per_event(row.streams * row.calls * row.events)
+        return cost(before, row.streams * row.calls * row.events)
 
 
 def run_blocking(kind: str, row: Row, port: int) -> Sample:
@@ -244,9 +235,9 @@ def run_blocking(kind: str, row: Row, port: int) -> Sample:
                 check(call(ask(events, row.interval_ms)), events)
 
         calls(max(1, row.calls // 10), row.events // 10)
-        cost = Cost()
+        before = cpu_seconds()
         calls(row.calls, row.events)
-        return cost.per_event(row.calls * row.events)
+        return cost(before, row.calls * row.events)
 
 
 def work(name: str, kind: str, port: str, loop: str) -> None:
@@ -278,18 +269,16 @@ def main() -> None:
 
 def measure_row(name: str, port: int, loop: str, found: Mapping[str, Path], rounds: int) -> None:
     row = ROWS[name]
-    kinds: dict[str, Callable[[], Sample]] = {}
 
     def worker(kind: str, checkout: Path) -> Sample:
         arguments = ("--worker", name, kind, str(port), loop)
         sample: Sample = result_of("-m", "benchmarks.client", *arguments, seconds=WORKER_SECONDS, checkout=checkout)
         return sample
 
-    for kind in row.kinds:
-        if kind == "rawsse":
-            kinds |= {label: partial(worker, kind, checkout) for label, checkout in found.items()}
-        elif kind not in PACKAGES or importlib.util.find_spec(PACKAGES[kind]):
-            kinds[kind] = partial(worker, kind, found["rawsse"])
+    kinds = {label: partial(worker, "rawsse", checkout) for label, checkout in found.items()}
+    for peer in row.peers:
+        if peer not in PACKAGES or importlib.util.find_spec(PACKAGES[peer]):
+            kinds[peer] = partial(worker, peer, found["rawsse"])
     pace = f"one every {row.interval_ms} ms" if row.interval_ms else "all at once"
     shape = f"{row.streams} x {row.calls} calls x {row.events} events, {pace}"
     measure(f"{name}, {loop if name.startswith('async') else 'no loop'}: {shape}", kinds, rounds, row.peers)

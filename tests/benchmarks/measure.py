@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PYTHON = (sys.executable, "-P")  # the working directory is no place to import `rawsse` from
+PYTHON = (sys.executable, "-P")  # -P: `rawsse` is never imported from the working directory
 PEERS = ("aiohttp", "anthropic", "uvloop")
 STOP_SECONDS = 15
 
@@ -122,10 +122,14 @@ def table(title: str, runs: Mapping[str, Sequence[Sample]], peers: Sequence[str]
         titles = ["median", *beside, *(f"/ {peer}" for peer in shown)]
         yield f"  {metric:<26}" + "".join(f"{title:>19}" for title in titles) + "    runs"
         for kind in kinds:
-            cells = [f"{medians[name, kind]:.1f}" for name in (metric, *beside)]
+            cells = [number(medians[name, kind]) for name in (metric, *beside)]
             cells += [ratio(medians[metric, kind], medians[metric, peer]) for peer in shown]
-            single = " ".join(f"{value:.1f}" for value in values[metric, kind])
+            single = " ".join(map(number, values[metric, kind]))
             yield f"    {kind:<24}" + "".join(f"{cell:>19}" for cell in cells) + f"    {single}"
+
+
+def number(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def ratio(value: float, peer: float) -> str:
@@ -134,7 +138,7 @@ def ratio(value: float, peer: float) -> str:
     return f"{value / peer:.2f}x" if value >= peer else f"1/{peer / value:.2f}"
 
 
-def print_machine(more: str = "") -> None:
+def print_machine() -> None:
     """Where this was measured; missing peers are named, since their rows are left out."""
     versions = []
     for name in PEERS:
@@ -143,4 +147,4 @@ def print_machine(more: str = "") -> None:
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} is not installed: its rows are skipped")
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {load}; {', '.join(versions)}{more}")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {load}; {', '.join(versions)}")

@@ -25,7 +25,7 @@ class Reader(asyncio.Protocol):
 
     def __init__(self, request: bytes, delays: array.array[float]) -> None:
         self.request, self.delays = request, delays
-        self.events, self.rest = 0, b""
+        self.reads, self.events, self.rest = 0, 0, b""
         self.first_byte = float("inf")
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -37,6 +37,7 @@ class Reader(asyncio.Protocol):
         now = time.monotonic_ns()
         if not self.events:
             self.first_byte = min(self.first_byte, now)
+        self.reads += 1
         data, at = self.rest + data, 0
         for found in STAMPED.finditer(data):
             self.events, at = self.events + 1, found.end()
@@ -62,18 +63,19 @@ async def read(url: str, dialect: str, streams: int, events: int, interval_ms: i
     else:
         asked = request("/v1/messages", {**ask(events, interval_ms), "stream": True})
 
-    async def one(number: int) -> tuple[bool, float]:
+    async def one(number: int) -> tuple[bool, float, int]:
         # Spread over the ramp, and over the interval too: the streams' events do not arrive together.
         await asyncio.sleep(number * 0.618034 % 1 * ramp)
         started = time.monotonic_ns()
         _, reader = await loop.create_connection(lambda: Reader(asked, delays), host, int(port))
         is_whole = await reader.ended and reader.events == events
-        return is_whole, (reader.first_byte - started) / 1e6
+        return is_whole, (reader.first_byte - started) / 1e6, reader.reads
 
-    answers = await asyncio.gather(*(one(number) for number in range(streams)))
-    late, first = sorted(delays), sorted(seconds for _, seconds in answers)
+    whole, firsts, reads = zip(*await asyncio.gather(*map(one, range(streams))), strict=True)
+    late, first = sorted(delays), sorted(firsts)
     return {
-        "whole": sum(is_whole for is_whole, _ in answers),
+        "whole": sum(whole),
+        "events/read": len(delays) / sum(reads),
         "latency p50 ms": late[len(late) // 2] if late else 0,
         "latency p99 ms": late[len(late) * 99 // 100] if late else 0,
         "first byte p99 ms": first[len(first) * 99 // 100],

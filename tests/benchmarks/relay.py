@@ -5,12 +5,14 @@
 
 The upstream paces each stream; rawsse answers `/chat/stream`, nginx passes on `/v1/messages`. CPU time and memory are of all
 processes of the relay. Latency is from the upstream's write to the reader's read: "direct" is what it is without a relay.
-Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps.
+Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps. Where the readers get more
+than one event per read, the relay fell behind and handled several events at once: its CPU time per event is then too low.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import shutil
@@ -22,18 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import (
-    PYTHON,
-    Sample,
-    checkouts,
-    environment,
-    measure,
-    parser_of,
-    print_machine,
-    process,
-    result_of,
-    upstream,
-)
+from .measure import PYTHON, Sample, checkouts, environment, measure, parser_of, print_machine, process, result_of
+from .measure import upstream as upstream_process
 from .upstream import CERTIFICATE
 
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -187,15 +179,16 @@ def main() -> None:
     parser.add_argument("--tls", action="store_true", help="to the upstream over TLS")
     arguments = parser.parse_args()
     print_machine()
-    with upstream(*(["--tls"] if arguments.tls else [])) as port:
+    with upstream_process(*(["--tls"] if arguments.tls else [])) as port:
         scheme = "https" if arguments.tls else "http"
         measure_all(arguments, port, scheme)
 
 
 def measure_all(arguments: argparse.Namespace, port: int, scheme: str) -> None:
     starts: dict[str, Start] = {}
+    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
     for label, checkout in checkouts(arguments.against).items():
-        for loop in ("asyncio", "uvloop") if arguments.uvloop else ("asyncio",):
+        for loop in loops:
             starts[f"{label}, {loop}"] = partial(rawsse, checkout, loop, f"{scheme}://127.0.0.1:{port}")
     if Path(NGINX).exists():
         starts["nginx"] = partial(nginx, port, scheme)

@@ -8,7 +8,6 @@ delta's text is the time at which it was sent (`time.monotonic_ns`, one clock fo
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import functools
 import importlib
@@ -16,6 +15,7 @@ import importlib.util
 import json
 import re
 import ssl
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_1\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 STAMP = "0" * 20
-MODEL = "claude-benchmark"  # of a known one the SDK may say that it is deprecated
+MODEL = "claude-benchmark"  # not a real one: the SDK warns of deprecated models
 
 PROMPT = re.compile(rb"(\d+) events, one every (\d+) ms")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -43,7 +43,7 @@ def ask(events: int, interval_ms: int) -> dict[str, Any]:
 
 
 def request(path: str, fields: Mapping[str, Any]) -> bytes:
-    """A POST of this JSON, for those who write their HTTP by hand."""
+    """A POST of this JSON, for the kinds that write HTTP by hand."""
     body = json.dumps(fields).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
@@ -143,7 +143,5 @@ async def serve(tls: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tls", action="store_true", help=f"with the certificate {CERTIFICATE.name}")
     with asyncio.Runner(loop_factory=new_loop_factory()) as runner:
-        runner.run(serve(parser.parse_args().tls))
+        runner.run(serve(tls="--tls" in sys.argv))
