@@ -8,6 +8,9 @@ text delta. The upstream sends each event as an HTTP chunk of its own, either al
     rawsse, sdk         `messages.stream(...).text_stream`
     aiohttp, socket     by hand: lines, `json.loads`, the text. "socket" does not even decode the chunks
     StreamReader, BufferedProtocol      only read, with asyncio: the limits of what a client can reach
+
+"waits" is how often per event the process waited. A paced row with far fewer waits than its peers is not to be trusted: the
+process did not get the CPU in time, or needed all of it, and read several events at once, which costs less.
 """
 
 from __future__ import annotations
@@ -193,15 +196,15 @@ BLOCKING: Mapping[str, Callable[[int], AbstractContextManager[Call]]] = {
 # --- The worker: one kind, in a process of its own --------------------------------------------------------------------
 
 
-def cpu_seconds() -> tuple[float, float]:
-    """Of this process and all its threads: in all, and in the kernel."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime, used.ru_stime
+def used() -> tuple[float, float, float]:
+    """By this process and all its threads: CPU seconds, those in the kernel, and how often it waited."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime, usage.ru_stime, usage.ru_nvcsw
 
 
-def cost(before: tuple[float, float], events: int) -> Sample:
-    total, system = ((after - at) / events * 1e6 for after, at in zip(cpu_seconds(), before, strict=True))
-    return {"CPU us/event": total, "of it sys": system}
+def cost(before: tuple[float, float, float], events: int) -> Sample:
+    total, system, waits = ((after - at) / events for after, at in zip(used(), before, strict=True))
+    return {"CPU us/event": total * 1e6, "(sys)": system * 1e6, "(waits)": waits}
 
 
 def check(count: int | None, events: int) -> None:
@@ -222,7 +225,7 @@ async def run_async(kind: str, row: Row, port: int) -> Sample:
             await asyncio.gather(*(one_stream(number, calls, events) for number in range(row.streams)))
 
         await all_streams(max(1, row.calls // 10), row.events // 10)
-        before = cpu_seconds()
+        before = used()
         await all_streams(row.calls, row.events)
         return cost(before, row.streams * row.calls * row.events)
 
@@ -235,7 +238,7 @@ def run_blocking(kind: str, row: Row, port: int) -> Sample:
                 check(call(ask(events, row.interval_ms)), events)
 
         calls(max(1, row.calls // 10), row.events // 10)
-        before = cpu_seconds()
+        before = used()
         calls(row.calls, row.events)
         return cost(before, row.calls * row.events)
 

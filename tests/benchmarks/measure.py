@@ -1,4 +1,9 @@
-"""Shared by the benchmarks: child processes that import `rawsse` from a given checkout, and the table of results."""
+"""Shared by the benchmarks: child processes that import `rawsse` from a given checkout, and the table of results.
+
+On a machine that others use, Linux shares the CPUs between sessions first (autogroups), so `nice` is not enough:
+
+    setsid -w bash -c 'echo -10 > /proc/self/autogroup; python -m tests.benchmarks.relay'      # as root
+"""
 
 from __future__ import annotations
 
@@ -108,13 +113,13 @@ def measure(title: str, kinds: Kinds, rounds: int, peers: Sequence[str]) -> None
 def table(title: str, runs: Mapping[str, Sequence[Sample]], peers: Sequence[str]) -> Iterator[str]:
     """For each metric and kind: the median, its ratio to each peer's median, and all values.
 
-    A metric named "of it ..." is a column beside the first one.
+    A metric whose name is in parentheses is a column beside the first one.
     """
     yield f"\n{title}"
     metrics = dict.fromkeys(metric for samples in runs.values() for sample in samples for metric in sample)
     values = {(m, k): [s[m] for s in samples] for m in metrics for k, samples in runs.items() if m in samples[0]}
     medians = {key: statistics.median(found) for key, found in values.items()}
-    parts = [metric for metric in metrics if metric.startswith("of it")]
+    parts = [metric for metric in metrics if metric.startswith("(")]
     for metric in [metric for metric in metrics if metric not in parts]:
         kinds = [kind for kind in runs if (metric, kind) in medians]
         shown = [peer for peer in peers if peer in kinds]

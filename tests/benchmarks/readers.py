@@ -75,7 +75,7 @@ async def read(url: str, dialect: str, streams: int, events: int, interval_ms: i
     late, first = sorted(delays), sorted(firsts)
     return {
         "whole": sum(whole),
-        "events/read": len(delays) / sum(reads),
+        "(read)": len(delays) / sum(reads),
         "latency p50 ms": late[len(late) // 2] if late else 0,
         "latency p99 ms": late[len(late) * 99 // 100] if late else 0,
         "first byte p99 ms": first[len(first) * 99 // 100],

@@ -5,8 +5,9 @@
 
 The upstream paces each stream; rawsse answers `/chat/stream`, nginx passes on `/v1/messages`. CPU time and memory are of all
 processes of the relay. Latency is from the upstream's write to the reader's read: "direct" is what it is without a relay.
-Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps. Where the readers get more
-than one event per read, the relay fell behind and handled several events at once: its CPU time per event is then too low.
+Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps. "read" is how many
+events the readers got per read. A row with more than one is not to be trusted: the relay did not get the CPU in time, or needed
+all of it, and handled several events at once, which costs less.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def costs(before: Usage, after: Usage, streams: int, events: int) -> dict[str, f
     user, system = after.user - before.user, after.system - before.system
     return {
         "CPU us/event": (user + system) / (streams * events) * 1e6,
-        "of it sys": system / (streams * events) * 1e6,
+        "(sys)": system / (streams * events) * 1e6,
         "KiB/stream": (after.peak_kib - before.rss_kib) / streams,
     }
 
