@@ -261,6 +261,8 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", default=list(ROWS), help=f"default: {' '.join(ROWS)}")
     parser.add_argument("--uvloop", action="store_true", help="the async rows on uvloop too")
     arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - set(ROWS):
+        parser.error(f"unknown row {' '.join(unknown)}: the rows are {' '.join(ROWS)}")
     print_machine()
     found = checkouts(arguments.against)
     loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
