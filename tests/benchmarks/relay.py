@@ -1,0 +1,207 @@
+"""What `rawsse serve` costs per event, and how late it delivers, beside nginx `proxy_pass` in one run: compare the ratios.
+
+    python -m tests.benchmarks.relay [--uvloop] [--tls] [--rounds 3] [--against OTHER_CHECKOUT]
+    python -m tests.benchmarks.relay --events 20 120         # two lengths: the set-up of a stream and the slope apart
+
+The upstream paces each stream; rawsse answers `/chat/stream`, nginx passes on `/v1/messages`. CPU time and memory are of all
+processes of the relay. Latency is from the upstream's write to the reader's read: "direct" is what it is without a relay.
+Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps. "read" is how many
+events the readers got per read. A row with more than one is not to be trusted: the relay did not get the CPU in time, or needed
+all of it, and handled several events at once, which costs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .measure import PYTHON, Sample, checkouts, environment, measure, parser_of, print_machine, process, result_of
+from .measure import upstream as upstream_process
+from .upstream import CERTIFICATE
+
+NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+NGINX_CONFIGURATION = """
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 19000; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream api {{ server 127.0.0.1:{upstream_port}; keepalive 8192; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=8192;
+        location / {{
+            proxy_pass {scheme}://api;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_ssl_verify on;
+            proxy_ssl_name localhost;
+            proxy_ssl_trusted_certificate {certificate};
+        }}
+    }}
+}}
+"""
+
+# The loop is the benchmark's choice, whatever `serve` itself would take.
+SERVE = {
+    "asyncio": "import sys; sys.modules['uvloop'] = None",
+    "uvloop": "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())",
+}
+RUN_COMMAND = "; from rawsse.cli import main; raise SystemExit(main())"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Running(NamedTuple):
+    """A relay that listens: its address, what readers ask it for, and its process (None: there is no relay)."""
+
+    url: str
+    dialect: str
+    pid: int | None
+
+
+Start = Callable[[], AbstractContextManager[Running]]
+
+
+@contextmanager
+def nginx(upstream_port: int, scheme: str) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=8192) as listener:
+        port, file = listener.getsockname()[1], Path(folder, "nginx.conf")
+        values = {"folder": folder, "port": port, "upstream_port": upstream_port, "scheme": scheme}
+        file.write_text(NGINX_CONFIGURATION.format(**values, certificate=CERTIFICATE))
+        # NGINX names inherited sockets, as at an upgrade: so the port is free, and listens before nginx runs.
+        inherit: dict[str, Any] = {"env": {"NGINX": f"{listener.fileno()};"}, "pass_fds": [listener.fileno()]}
+        with process(NGINX, "-p", folder, "-c", file, "-e", f"{folder}/error.log", **inherit) as child:
+            yield Running(f"http://127.0.0.1:{port}", "messages", child.pid)
+
+
+@contextmanager
+def rawsse(checkout: Path, loop: str, base_url: str) -> Iterator[Running]:
+    command = (*PYTHON, "-c", SERVE[loop] + RUN_COMMAND, "serve", "--port", "0", "--base-url", base_url)
+    env = environment(checkout) | {"SSL_CERT_FILE": str(CERTIFICATE)}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Path(folder, "log").open("w+") as log,
+        process(*command, env=env, cwd=folder, stderr=log) as child,
+    ):
+        assert child.stdout
+        found = re.search(r"http://\S+:\d+", child.stdout.readline())
+        if found is None:
+            raise SystemExit(f"rawsse serve does not listen: {Path(log.name).read_text()}")
+        yield Running(found[0], "text", child.pid)
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in tree(int(child)))]
+
+
+class Usage(NamedTuple):
+    user: float
+    system: float
+    rss_kib: int
+    peak_kib: int
+
+    @classmethod
+    def of(cls, pid: int) -> Usage:
+        user = system = rss = peak = 0
+        for each in tree(pid):
+            stat = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            status = dict(re.findall(r"^(Vm\w+):\s+(\d+) kB", Path(f"/proc/{each}/status").read_text(), re.MULTILINE))
+            user, system = user + int(stat[11]), system + int(stat[12])
+            rss, peak = rss + int(status["VmRSS"]), peak + int(status["VmHWM"])
+        return cls(user / TICKS, system / TICKS, rss, peak)
+
+
+def run(start: Start, arguments: argparse.Namespace) -> Sample:
+    """Start a relay, warm it up, put the load on it."""
+    samples = []
+    for events in arguments.events:
+        with start() as running:
+            read(running, arguments, arguments.warm_up, 5)
+            before = Usage.of(running.pid) if running.pid else None
+            sample = dict(read(running, arguments, arguments.streams, events))
+            if running.pid and before:
+                sample = costs(before, Usage.of(running.pid), arguments.streams, events) | sample
+            samples.append(sample)
+    if len(samples) > 1 and "CPU us/event" in samples[0]:
+        (short, long), (low, high) = arguments.events[:2], (sample["CPU us/event"] for sample in samples)
+        slope = (high * long - low * short) / (long - short)
+        samples[-1] |= {"slope us/event": slope, "set-up us/stream": (low - slope) * short}
+    return samples[-1]
+
+
+def read(running: Running, arguments: argparse.Namespace, streams: int, events: int) -> Sample:
+    interval_ms = round(1000 / arguments.rate)
+    numbers = map(str, (streams, events, interval_ms, arguments.ramp))
+    seconds = arguments.ramp + events / arguments.rate + 60
+    asked = (running.url, running.dialect, *numbers)
+    sample: dict[str, float] = result_of("-m", "benchmarks.readers", *asked, seconds=seconds)
+    if (whole := sample.pop("whole")) < streams:
+        print(f"{running.url}: only {whole} of {streams} streams are whole")
+    return sample
+
+
+def costs(before: Usage, after: Usage, streams: int, events: int) -> dict[str, float]:
+    user, system = after.user - before.user, after.system - before.system
+    return {
+        "CPU us/event": (user + system) / (streams * events) * 1e6,
+        "(sys)": system / (streams * events) * 1e6,
+        "KiB/stream": (after.peak_kib - before.rss_kib) / streams,
+    }
+
+
+def main() -> None:
+    parser = parser_of(__doc__, rounds=3)
+    parser.add_argument("--streams", type=int, default=400, help="open at a time (default 400)")
+    parser.add_argument("--rate", type=float, default=20, help="events per second of each stream (default 20)")
+    parser.add_argument("--events", type=int, nargs="+", default=[200], help="of each stream (default 200)")
+    parser.add_argument("--ramp", type=float, default=1.0, help="seconds in which the streams start (default 1)")
+    parser.add_argument("--warm-up", type=int, default=40, help="streams before the measured ones (default 40)")
+    parser.add_argument("--uvloop", action="store_true", help="rawsse on uvloop too")
+    parser.add_argument("--tls", action="store_true", help="to the upstream over TLS")
+    arguments = parser.parse_args()
+    print_machine()
+    with upstream_process(*(["--tls"] if arguments.tls else [])) as port:
+        scheme = "https" if arguments.tls else "http"
+        measure_all(arguments, port, scheme)
+
+
+def measure_all(arguments: argparse.Namespace, port: int, scheme: str) -> None:
+    starts: dict[str, Start] = {}
+    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
+    for label, checkout in checkouts(arguments.against).items():
+        for loop in loops:
+            starts[f"{label}, {loop}"] = partial(rawsse, checkout, loop, f"{scheme}://127.0.0.1:{port}")
+    if Path(NGINX).exists():
+        starts["nginx"] = partial(nginx, port, scheme)
+    else:
+        print("nginx is not installed: its rows are skipped")
+    if not arguments.tls:
+        starts["direct"] = lambda: nullcontext(Running(f"http://127.0.0.1:{port}", "messages", None))
+    kinds = {kind: partial(run, start, arguments) for kind, start in starts.items()}
+    events = " and ".join(map(str, arguments.events))
+    title = f"relay: {arguments.streams} streams x {arguments.rate:g}/s x {events} events, {scheme} upstream"
+    measure(title, kinds, arguments.rounds, ("nginx",))
+
+
+if __name__ == "__main__":
+    main()
