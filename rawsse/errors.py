@@ -1,7 +1,6 @@
-"""Every failure of rawsse, as one tree, sorted by who is to blame.
+"""Every failure of rawsse as one tree, sorted by the responsible party, and how a stream ended (`Ending`).
 
-This file knows names, attributes and how a failure is worded. It refuses to know how a failure is noticed: it imports no
-other room, no socket and no clock.
+Pure data: this file imports nothing else of rawsse, so that every other file can use it.
 
     RawsseError                          the base; alias AnthropicError
     ├── APIError                         the exchange with the other side failed
@@ -60,13 +59,7 @@ Every `APIError` that a stream raises carries what the caller needs next: `parti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:  # for the types of attributes only; nothing below this room is imported when rawsse runs
-    from rawsse.client.ratelimits import RateLimits
-    from rawsse.http1 import Response
-    from rawsse.messages.content import Message
-    from rawsse.messages.ending import Ending
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 __all__ = [
     "APIConnectionError",
@@ -85,6 +78,8 @@ __all__ = [
     "ConnectTimeoutError",
     "ContentTimeoutError",
     "ContentTooLargeError",
+    "Ending",
+    "EndingKind",
     "EventDataError",
     "EventOrderError",
     "EventTooLargeError",
@@ -102,6 +97,7 @@ __all__ = [
     "OutputFormatError",
     "OverloadedError",
     "PartialJSONError",
+    "PartialMessage",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "Phase",
@@ -113,6 +109,7 @@ __all__ = [
     "RecordingError",
     "RequestHeaderFieldsTooLargeError",
     "RequestTimeoutError",
+    "ResponseHead",
     "SecretRemainsError",
     "ServiceUnavailableError",
     "SilenceTimeoutError",
@@ -132,6 +129,68 @@ MAX_QUOTED_CHARS = 80
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
 """How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
 content (some reached the caller), tail (the stop reason is known, `message_stop` is not), done."""
+
+EndingKind: TypeAlias = Literal["complete", "truncated", "error", "timeout", "cancelled", "limit"]
+
+
+class Ending(NamedTuple):
+    """How a stream ended: the same object in the client, in the relay's log, and (as `to_dict`) in the browser.
+
+    `tail_missing`: the ending is `complete`, but `message_stop` never came; the stop reason had.
+    """
+
+    kind: EndingKind
+    text: str
+    phase: Phase
+    stop_reason: str | None = None
+    error_type: str | None = None
+    request_id: str | None = None
+    bytes_received: int = 0
+    tail_missing: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return self._asdict()
+
+
+class PartialMessage(Protocol):
+    """What `APIError.partial` offers. The object is a `rawsse.Message`, with all that one has."""
+
+    request_id: str | None
+
+    @property
+    def content(self) -> Sequence[Any]:
+        """The content blocks so far; `block.complete` tells whether the block was closed."""
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped; None if that had not come."""
+
+    @property
+    def usage(self) -> Any:
+        """The token counts so far, a `rawsse.messages.Usage`."""
+
+    @property
+    def text(self) -> str:
+        """The text of all text blocks, one after the other."""
+
+    def replayable(self) -> dict[str, Any] | None:
+        """The message as a turn that may be sent back to the API; None if nothing is left that may."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A deep copy of the message's JSON."""
+
+
+class ResponseHead(Protocol):
+    """What `APIError.response` offers. The object is a `rawsse.http1.Response`."""
+
+    @property
+    def status_code(self) -> int:
+        """The status code: 200, 529."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields; names in any case."""
 
 
 def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
@@ -161,7 +220,7 @@ class APIError(RawsseError):
     The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
     """
 
-    partial: Message | None = None
+    partial: PartialMessage | None = None
     """The message so far, or None if `message_start` had not come. `partial.replayable()` may be sent back to the API."""
     phase: Phase | None = None
     """How far the exchange had come."""
@@ -173,7 +232,7 @@ class APIError(RawsseError):
     """What the server says of trying again (`x-should-retry`); None if it says nothing."""
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
-    response: Response | None = None
+    response: ResponseHead | None = None
     """The response's head, if one came: `status_code`, `headers`."""
     ending: Ending | None = None
     """The stream's one ending, as the relay logs it and the browser gets it."""
@@ -184,6 +243,8 @@ class APIError(RawsseError):
 
     may_heal: bool = False
     """Failures of this class can go away by themselves. `safe_to_retry` is this, and that no content was delivered."""
+    ending_kind: ClassVar[EndingKind] = "truncated"
+    """The kind of the ending of a stream that failed with an error of this class."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -197,8 +258,10 @@ class APIStatusError(APIError):
     looks at the status, or at the class, works the same for both.
     """
 
-    rate_limits: RateLimits | None = None
-    """What the header fields say of the rate limits."""
+    ending_kind = "error"
+
+    rate_limits: Any | None = None
+    """What the header fields say of the rate limits, a `rawsse.RateLimits`; None before a stream filled it in."""
 
     def __init__(
         self,
@@ -346,8 +409,9 @@ class StreamTruncatedError(APIConnectionError):
 
 
 class StreamCancelledError(APIConnectionError):
-    """`close()` was called while somebody still waited for the stream."""
+    """`close()` was called while the stream was still being read."""
 
+    ending_kind = "cancelled"
     may_heal = False
 
 
@@ -372,6 +436,8 @@ class ProxyError(APIConnectionError):
 
 class APITimeoutError(APIConnectionError):
     """A clock ran out. `seconds` is what it was set to."""
+
+    ending_kind = "timeout"
 
     def __init__(self, message: str, *, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -403,6 +469,8 @@ class TotalTimeoutError(APITimeoutError):
 
 class ProtocolError(APIError):
     """The other side broke a rule."""
+
+    ending_kind = "error"
 
 
 APIResponseValidationError = ProtocolError
@@ -442,7 +510,9 @@ class OutputFormatError(ProtocolError):
 
 
 class LimitExceededError(APIError):
-    """The other side sent more than a limit of yours allows. `limit` is that limit, in bytes."""
+    """The other side sent more than a configured limit allows. `limit` is that limit, in bytes."""
+
+    ending_kind = "limit"
 
     def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message)
