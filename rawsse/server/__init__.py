@@ -12,8 +12,7 @@ This room knows sockets, connections, deadlines and ASGI (https://asgi.readthedo
 Read in this order:
 
     asgi.py        ASGI's words: the types, the scope of a request, the lifespan
-    call.py        one request and the app's answer: what `receive` and `send` mean
-    connection.py  one TCP connection: bytes, deadlines, back-pressure, and how it ends
+    connection.py  one TCP connection, and the calls of the app that answer its requests
     server.py      listening, and leaving in time
 
 A client is gone at EOF, also when it closed only its sending side, and at a reset: then `receive` gives `http.disconnect`
