@@ -8,7 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,12 @@ import rawsse
 PACKAGE = Path(rawsse.__file__).parent
 PURE = ("errors", "sse", "http1", "messages")
 IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "random", "secrets", "os", "threading", "selectors"}
+
+NOT_YET: Mapping[str, set[str]] = {
+    "client.blocking.conversation": {"rawsse.client.blocking.client"},
+    "client.network.nested": {"rawsse.client.network.net"},
+}
+"""What a module still imports, for types only, from a module that stands after it. An entry that is not needed fails."""
 
 
 def entries(docstring: str) -> list[str]:
@@ -56,12 +62,8 @@ def path_of(module: str) -> Path:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What a file imports, without what stands under `if TYPE_CHECKING`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+    """What a file imports, inside functions and for types only (`if TYPE_CHECKING`) too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -77,7 +79,11 @@ def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
     order = reading_order()
     before = {f"rawsse.{name}" for name in order[: order.index(module)]}
     ours = {name for name in imports(path_of(module)) if name.split(".")[0] == "rawsse"}
-    assert ours - before == set()
+    assert ours - before == NOT_YET.get(module, set())
+
+
+def test_every_exception_is_one_of_a_module_that_exists() -> None:
+    assert set(NOT_YET) <= set(modules())
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if name.split(".")[0] in PURE])
