@@ -40,10 +40,7 @@ class Upstream:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            try:
-                request = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.IncompleteReadError:
-                return
+            request = await reader.readuntil(b"\r\n\r\n")
             length = request.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
             self.requests.append(request + await reader.readexactly(int(length or 0)))
             writer.write(self._answer)
@@ -439,7 +436,7 @@ def test_a_connection_that_died_while_it_rested_costs_no_request(tmp_path: Path)
         accepted += 1
         await reader.readuntil(BODY)
         writer.write(plain(b"{}"))
-        await reader.readexactly(1)  # the next request is begun, and nobody answers
+        await reader.read(1)  # until the next request begins, which gets no answer, or the proxy has gone
         writer.transport.abort()
 
     async def story() -> list[bytes]:
