@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 
 import pytest
 
@@ -103,6 +104,11 @@ def test_what_the_coroutine_raises_comes_first() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         run(story())
+
+
+def test_a_thread_that_works_for_long_is_no_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.DEADLOCK", 0.01)
+    assert run(asyncio.to_thread(threading.Event().wait, 0.05)) is False
 
 
 def test_a_wait_for_nothing_is_told_from_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

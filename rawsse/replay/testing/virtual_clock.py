@@ -41,6 +41,9 @@ PATIENCE = 0.02
 DEADLOCK = 5.0
 """Real seconds without any timer and without a word from any socket, after which a test is taken to hang."""
 
+THREAD_DEADLOCK = 60.0
+"""The same while a thread of the executor works, which may take long on a busy machine."""
+
 SETTLING_TICKS = 10
 """Loop iterations that cleaning up may take: an aborted transport closes its socket one or two iterations later."""
 
@@ -63,7 +66,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if timeout is None or self.is_busy():
-            ready = super().select(DEADLOCK)
+            ready = super().select(THREAD_DEADLOCK if self.is_busy() else DEADLOCK)
             if not ready:
                 raise RuntimeError("the test hangs: there is no timer, and nothing comes from any socket")
             return ready

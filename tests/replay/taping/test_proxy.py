@@ -292,7 +292,12 @@ def test_a_client_that_takes_nothing_slows_the_upstream_down(tmp_path: Path) -> 
             written += 100_000
 
     async def story() -> int:
-        async with proxied(flood, tmp_path) as server:
+        async with (
+            serving(flood) as origin,
+            Recorder(tmp_path, max_bytes=1000) as recorder,
+            RecordingProxy(recorder, f"{origin}") as proxy,
+            Server(proxy, port=0) as server,
+        ):
             _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1000)
             writer.write(POST)
             await asyncio.sleep(30)
