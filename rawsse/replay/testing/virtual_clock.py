@@ -101,6 +101,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._job_done)
         return future
 
+    async def shutdown_default_executor(self, *_: Any) -> None:
+        """Wait for the executor's threads, which need real time: Python 3.13 gives them 300 seconds of the loop's clock."""
+        self._jobs += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._jobs -= 1
+
     def _job_done(self, _: asyncio.Future[Any]) -> None:
         self._jobs -= 1
 
