@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,16 @@ def entries(docstring: str) -> list[str]:
     return [found.rstrip("/") for found in re.findall(r"^ {4}([a-z0-9_]+(?:\.py|/))\s", docstring, re.MULTILINE)]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def docstring_of(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return ast.get_docstring(tree_of(path)) or ""
 
 
+@cache
 def reading_order() -> list[str]:
     """All modules in the order in which they are to be read, as dotted names below `rawsse`."""
     return list(_reading_order(PACKAGE, ""))
@@ -61,13 +68,12 @@ def path_of(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> set[str]:
     """What a file imports, inside functions and for types only (`if TYPE_CHECKING`) too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module
+    nodes = list(ast.walk(tree_of(path)))
+    names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
 
 
 def test_every_module_stands_on_the_map_once() -> None:
@@ -92,7 +98,7 @@ def test_a_pure_module_imports_no_clock_no_socket_and_no_chance(module: str) -> 
 
 
 def test_only_one_file_imports_h11() -> None:
-    assert [module for module in modules() if "h11" in set(imports(path_of(module)))] == ["http1.connection"]
+    assert [module for module in modules() if "h11" in imports(path_of(module))] == ["http1.connection"]
 
 
 def test_the_decoder_can_be_copied_with_nothing_but_the_errors_beside_it() -> None:
@@ -117,8 +123,7 @@ def test_what_a_module_exports_is_there_and_documented(module: str) -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_no_module_keeps_state(module: str) -> None:
-    tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
-    for node in tree.body:
+    for node in tree_of(path_of(module)).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             assert names in (["__all__"],), (
