@@ -3,8 +3,8 @@
 Pure data: this file imports nothing else of rawsse, so that every other file can use it.
 
     RawsseError                          the base; alias AnthropicError
-    ├── APIError                         the exchange with the other side failed
-    │   ├── APIStatusError               the API said no: an HTTP status, or an `error` event in the stream
+    ├── APIError                         the exchange with the server failed
+    │   ├── APIStatusError               the API refused: an HTTP status, or an `error` event in the stream
     │   │   ├── BadRequestError                  400 invalid_request_error
     │   │   ├── AuthenticationError              401 authentication_error
     │   │   ├── PaymentRequiredError             402 billing_error
@@ -23,34 +23,34 @@ Pure data: this file imports nothing else of rawsse, so that every other file ca
     │   │       ├── ServiceUnavailableError      503
     │   │       ├── GatewayTimeoutError          504 timeout_error
     │   │       └── OverloadedError              529 overloaded_error
-    │   ├── APIConnectionError           nobody's rule was broken: the network failed
+    │   ├── APIConnectionError           the network failed
     │   │   ├── StreamTruncatedError     the stream ended before `message_stop`
-    │   │   ├── StreamCancelledError     your own `close()` ended it
-    │   │   ├── CertificateError         the other side's certificate is not to be trusted
-    │   │   ├── ProxyError               the proxy did not let us through
-    │   │   └── APITimeoutError          one of the five clocks ran out
+    │   │   ├── StreamCancelledError     the caller's `close()` ended it
+    │   │   ├── CertificateError         the server's certificate cannot be verified
+    │   │   ├── ProxyError               the proxy refused or failed
+    │   │   └── APITimeoutError          one of the five timeouts expired
     │   │       ├── ConnectTimeoutError  no connection
     │   │       ├── HeadTimeoutError     no response head
     │   │       ├── SilenceTimeoutError  no byte at all, not even a ping
-    │   │       ├── ContentTimeoutError  bytes, but no content
+    │   │       ├── ContentTimeoutError  pings, but no content
     │   │       └── TotalTimeoutError    the whole call took too long
-    │   ├── ProtocolError                they broke the rules; alias APIResponseValidationError
+    │   ├── ProtocolError                the server violated a protocol; alias APIResponseValidationError
     │   │   ├── HTTPProtocolError        RFC 9112
-    │   │   ├── EventDataError           an event's data is not what the Messages API says
-    │   │   ├── EventOrderError          the events came in an order that the Messages API does not allow
-    │   │   └── OutputFormatError        a whole answer, but its text does not fit your `output_format`
-    │   └── LimitExceededError           they stayed within the rules, but went past a limit of yours
+    │   │   ├── EventDataError           the data of an event is invalid
+    │   │   ├── EventOrderError          the order of the events is invalid
+    │   │   └── OutputFormatError        the answer is complete, but its text does not fit `output_format`
+    │   └── LimitExceededError           the server sent more than a configured limit allows
     │       ├── HeadTooLargeError
     │       ├── BodyTooLargeError
     │       ├── EventTooLargeError
     │       └── MessageTooLargeError
-    └── UsageError                       you misused us (also a ValueError)
+    └── UsageError                       the caller misused the library (also a ValueError)
         ├── InvalidFieldError            an SSE field that would break the frame
-        ├── HTTPUsageError               an HTTP message that may not be sent now, or not in this form
-        ├── PartialJSONError             the text is no beginning of a JSON text
-        ├── ConfigurationError           an argument, option or environment variable that cannot work
-        ├── RecordingError               a file that is no recording
-        └── SecretRemainsError           a recording that may not be written: something in it looks like a secret
+        ├── HTTPUsageError               an HTTP message that cannot be sent now, or not in this form
+        ├── PartialJSONError             not a prefix of a JSON text
+        ├── ConfigurationError           an invalid argument, option or environment variable
+        ├── RecordingError               not a valid recording
+        └── SecretRemainsError           a recording that still has what looks like a secret
 
 Every `APIError` that a stream raises carries what the caller needs next: `partial` (the message so far), `phase`,
 `bytes_received`, `request_id`, `safe_to_retry` and `ending`. Every other exception out of rawsse is a bug in rawsse.
@@ -124,7 +124,7 @@ __all__ = [
 ]
 
 MAX_QUOTED_CHARS = 80
-"""How much of an offending value a message quotes: enough to find it, too little to flood a log."""
+"""How much of an invalid value a message quotes: enough to find it, too little to flood a log."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
 """How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
@@ -154,7 +154,7 @@ class Ending(NamedTuple):
 
 
 class PartialMessage(Protocol):
-    """What `APIError.partial` offers. The object is a `rawsse.Message`, with all that one has."""
+    """The attributes of `APIError.partial` for type checkers. The object is a `rawsse.Message`."""
 
     request_id: str | None
 
@@ -182,7 +182,7 @@ class PartialMessage(Protocol):
 
 
 class ResponseHead(Protocol):
-    """What `APIError.response` offers. The object is a `rawsse.http1.Response`."""
+    """The attributes of `APIError.response` for type checkers. The object is a `rawsse.http1.Response`."""
 
     @property
     def status_code(self) -> int:
@@ -215,7 +215,7 @@ AnthropicError = RawsseError
 
 
 class APIError(RawsseError):
-    """The exchange with the other side failed. `message` says how, in words.
+    """The exchange with the server failed. `message` says how, in words.
 
     The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
     """
@@ -229,7 +229,7 @@ class APIError(RawsseError):
     request_id: str | None = None
     """The `request-id` response header: what Anthropic's support asks for."""
     should_retry: bool | None = None
-    """What the server says of trying again (`x-should-retry`); None if it says nothing."""
+    """Whether the server asks for a retry (`x-should-retry`); None if it does not say."""
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
     response: ResponseHead | None = None
@@ -239,7 +239,7 @@ class APIError(RawsseError):
     retries_taken: int = 0
     """How often the request was tried again before this error."""
     retry_after: float | None = None
-    """What the server asked to wait, in seconds, if it did."""
+    """How long the server asked to wait, in seconds; None if it did not."""
 
     may_heal: bool = False
     """Failures of this class can go away by themselves. `safe_to_retry` is this, and that no content was delivered."""
@@ -252,7 +252,7 @@ class APIError(RawsseError):
 
 
 class APIStatusError(APIError):
-    """The API said no. `in_stream` tells an `error` event (after HTTP 200) from an HTTP status.
+    """The API refused. `in_stream` tells an `error` event (after HTTP 200) from an HTTP status.
 
     For an `error` event `status_code` is the status that its type has elsewhere (529 for `overloaded_error`): code that
     looks at the status, or at the class, works the same for both.
@@ -261,7 +261,7 @@ class APIStatusError(APIError):
     ending_kind = "error"
 
     rate_limits: Any | None = None
-    """What the header fields say of the rate limits, a `rawsse.RateLimits`; None before a stream filled it in."""
+    """The rate limits of the response's header, a `rawsse.RateLimits`; None before a stream filled it in."""
 
     def __init__(
         self,
@@ -282,7 +282,7 @@ class APIStatusError(APIError):
         self.request_id = request_id
         self.in_stream = in_stream
         wish = {name.lower(): value.strip().lower() for name, value in self.headers.items()}.get("x-should-retry")
-        # What the server wrote before an answer that failed later is no word on that failure: `true` counts for nothing then.
+        # The header was written before the stream failed, so its `true` does not mean that failure.
         if wish == "false" or (wish == "true" and not in_stream):
             self.should_retry = wish == "true"
 
@@ -374,7 +374,7 @@ class ClientClosedRequestError(APIStatusError):
 
 
 class InternalServerError(APIStatusError):
-    """500, and every 5xx without a class of its own."""
+    """500, and every other 5xx without a subclass."""
 
     may_heal = True
 
@@ -392,7 +392,7 @@ class GatewayTimeoutError(InternalServerError):
 
 
 class OverloadedError(InternalServerError):
-    """529: the API is overloaded for everybody."""
+    """529: the API is overloaded."""
 
 
 # --- The network ---------------------------------------------------------------------------------------------------
@@ -416,16 +416,16 @@ class StreamCancelledError(APIConnectionError):
 
 
 class CertificateError(APIConnectionError):
-    """The certificate of the other side is not to be trusted: signed by nobody we know, out of date, or for another name."""
+    """The server's certificate cannot be verified: an unknown issuer, out of date, or for another name."""
 
     may_heal = False
 
 
 class ProxyError(APIConnectionError):
-    """The proxy did not let us through. The message names it, and never its user or password.
+    """The proxy refused or failed. The message names it, and never its user or password.
 
-    `status_code` is what it answered, None if there was no answer. `may_heal` says whether another try may go better: a
-    proxy that refuses will refuse again, one that could not reach the other side may reach it next time.
+    `status_code` is the proxy's, None if it did not answer. `may_heal` says whether a retry may succeed: a proxy that
+    refuses will refuse again, one that could not reach the server may reach it next time.
     """
 
     def __init__(self, message: str, *, status_code: int | None = None, may_heal: bool = True) -> None:
@@ -435,7 +435,7 @@ class ProxyError(APIConnectionError):
 
 
 class APITimeoutError(APIConnectionError):
-    """A clock ran out. `seconds` is what it was set to."""
+    """A timeout expired. `seconds` is its setting."""
 
     ending_kind = "timeout"
 
@@ -468,7 +468,7 @@ class TotalTimeoutError(APITimeoutError):
 
 
 class ProtocolError(APIError):
-    """The other side broke a rule."""
+    """The server violated a protocol: HTTP, the Messages API, or the `output_format` that was requested."""
 
     ending_kind = "error"
 
@@ -477,9 +477,9 @@ APIResponseValidationError = ProtocolError
 
 
 class HTTPProtocolError(ProtocolError):
-    """The other side broke HTTP/1.1. `status_hint` is what a server should answer.
+    """The peer violated HTTP/1.1 (RFC 9112). `status_hint` is the status that a server should answer with.
 
-    `by_close`: no byte was wrong; the connection was closed before the message was whole.
+    `by_close`: no byte was invalid; the connection was closed before the message was complete.
     """
 
     def __init__(self, message: str, *, status_hint: int = 400, by_close: bool = False) -> None:
@@ -489,7 +489,7 @@ class HTTPProtocolError(ProtocolError):
 
 
 class EventDataError(ProtocolError):
-    """An event's data is no JSON object, or lacks a field that the Messages API requires. Nothing of it was applied."""
+    """The data of an event is not a JSON object, or lacks a field that the Messages API requires. It was not applied."""
 
 
 class EventOrderError(ProtocolError):
@@ -510,7 +510,7 @@ class OutputFormatError(ProtocolError):
 
 
 class LimitExceededError(APIError):
-    """The other side sent more than a configured limit allows. `limit` is that limit, in bytes."""
+    """The peer sent more than a configured limit allows. `limit` is that limit, in bytes."""
 
     ending_kind = "limit"
 
@@ -543,7 +543,7 @@ class MessageTooLargeError(LimitExceededError):
 
 
 class UsageError(RawsseError, ValueError):
-    """You misused us: the call cannot work as it was written."""
+    """The caller misused the library: the call cannot work as it was written."""
 
 
 class InvalidFieldError(UsageError):
@@ -555,7 +555,7 @@ class HTTPUsageError(UsageError):
 
 
 class PartialJSONError(UsageError):
-    """The text is no beginning of a JSON text. `position` counts characters from 0."""
+    """The text is not a prefix of a JSON text. `position` counts characters from 0."""
 
     def __init__(self, message: str, *, position: int) -> None:
         super().__init__(message)
@@ -567,11 +567,11 @@ class ConfigurationError(UsageError):
 
 
 class RecordingError(UsageError):
-    """A file that should be a recording is none. The message names the file and line."""
+    """The file is not a valid recording. The message names the file and line."""
 
 
 class SecretRemainsError(UsageError):
-    """A recording may not be written: something in it looks like a secret. The message says what and where, not the secret."""
+    """A recording was not written: something in it looks like a secret. The message says what and where, not the secret."""
 
 
 # --- From the wire to the class ------------------------------------------------------------------------------------
@@ -627,9 +627,9 @@ def _read_body(body: object) -> tuple[str | None, str | None, str | None]:
 
 
 def status_error(status: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
-    """The error for an HTTP answer that is no success.
+    """The error for an HTTP response without success.
 
-    `body` is the parsed JSON, or the text where the body was no JSON; `headers` have lower-case names.
+    `body` is the parsed JSON, or the text of a body that was not JSON; `headers` have lower-case names.
     The class goes by the status: https://docs.anthropic.com/en/api/errors
     """
     kind, message, request_id = _read_body(body)

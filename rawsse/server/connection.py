@@ -51,9 +51,9 @@ _UNSENT_SECONDS = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server allows. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
+    """The limits of a server. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
 
-    Raises `ConfigurationError` for a limit below 0: 0 seconds is no time at all, never "for ever".
+    Raises `ConfigurationError` for a limit below 0. 0 seconds means at once, never "for ever".
     """
 
     max_head_bytes: int = MAX_HEAD_BYTES
@@ -87,13 +87,13 @@ class Limits:
 
 
 class ServerState:
-    """What the connections of one server share: the app, its limits, and what is still open."""
+    """Shared by the connections of one server: the app, its limits, the open connections and running calls."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
         self.limits = limits
         self.lifespan_state: dict[str, Any] = {}
-        """What the app's lifespan leaves for its requests."""
+        """Filled by the app's lifespan, for the scopes of its requests."""
         self.is_stopping = False
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +108,7 @@ class ServerState:
         return len(self.connections) <= self.limits.max_connections
 
     def run(self, call: Call) -> None:
-        """Call the app, in a task of its own."""
+        """Call the app, in a new task."""
         task = asyncio.get_running_loop().create_task(call.run(self.app))
         self.tasks.add(task)
         self.is_empty.clear()
@@ -155,7 +155,7 @@ class Call:
         self._scope = scope
 
     async def run(self, app: ASGIApp) -> None:
-        """Call the app. Its failure is logged and ends the connection; that the client has left is no failure."""
+        """Call the app. Its failure is logged and ends the connection; a client that disconnects is not a failure."""
         name = f"{self._scope['method']} {self._scope['raw_path'].decode()}"
         try:
             await app(self._scope, self.receive, self.send)
@@ -291,7 +291,7 @@ class Connection(asyncio.Protocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._written = 0
 
-    # --- What asyncio tells
+    # --- Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected. TCP_NODELAY is set: asyncio and uvloop do that for every TCP connection."""
@@ -317,7 +317,7 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed, by whomever."""
+        """The socket is closed, by either side."""
         self._hang_up()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
@@ -332,7 +332,7 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self.is_write_paused = False
         self.wake()
-        # Later: a transport that is closed inside this callback of its own tells `connection_lost` twice (CPython 3.11).
+        # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11).
         asyncio.get_running_loop().call_soon(self.end_call)
 
     # --- Reading
@@ -468,7 +468,7 @@ class Connection(asyncio.Protocol):
     # --- Ending
 
     def end_call(self) -> None:
-        """Go on to the next request, if the response at hand is complete. The client has taken enough of it."""
+        """Go on to the next request, if the response is complete. The client has taken enough of it."""
         if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_gone:
             return
         if self.http.is_reusable and not self._server.is_stopping:
@@ -512,7 +512,7 @@ class Connection(asyncio.Protocol):
         self._arm(self.limits.linger_seconds, self._close)
 
     def finish(self) -> None:
-        """The server stops: close, unless a response is under way."""
+        """The server stops: close, unless a response has begun."""
         if self._call is None or self.is_gone:
             self._close()
 
@@ -521,7 +521,7 @@ class Connection(asyncio.Protocol):
         self._transport.write_eof()
 
     def reset(self) -> None:
-        """Abort with RST. What was written and not yet sent is lost (see `all_sent`)."""
+        """Abort with RST. Bytes that were written and not yet sent are lost (see `all_sent`)."""
         # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
         linger = struct.pack("ii", 1, 0)
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -545,7 +545,7 @@ class Connection(asyncio.Protocol):
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """What the system holds back since the client's window is full, or to gather small pieces. Only Linux tells."""
+    """Bytes that the system holds back: the client's window is full, or it gathers small pieces. Known on Linux only."""
     if sys.platform != "linux":
         return 0
     import fcntl

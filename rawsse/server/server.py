@@ -1,7 +1,6 @@
-"""Listening, and leaving in time.
+"""The listening socket, the app's lifespan around it, signals, and a shutdown within its time.
 
-This file knows the listening socket, the app's lifespan around it, signals, and that a server has ended only when its last
-connection and its last task have. It refuses to know what goes over a connection.
+A server has ended when its last connection and the last call of the app have ended.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Server:
             )
         except BaseException as exc:
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
-            if isinstance(exc, (OSError, OverflowError)):  # OverflowError: there is no such port
+            if isinstance(exc, (OSError, OverflowError)):  # OverflowError: the port is above 65535
                 # asyncio says "error while attempting to bind on address ('127.0.0.1', 80): [errno 13] permission denied".
                 reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2].rpartition("] ")[2]
                 raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc

@@ -1,7 +1,5 @@
 """An event loop whose clock jumps: code that waits for minutes is tested in milliseconds, and takes the same course every time.
 
-This file knows asyncio and nothing of rawsse. It refuses to know what is run.
-
     from rawsse.replay.testing.virtual_clock import run
 
     def test_something_that_waits_for_an_hour() -> None:
@@ -58,7 +56,7 @@ class Leftovers(AssertionError):  # noqa: N818 - it is what a failing test says
 class _JumpingSelector(selectors.DefaultSelector):
     """Asks the sockets, and where nothing is ready moves the clock instead of waiting."""
 
-    now = 1000.0  # no round zero: code that confuses a time with a duration shall be found
+    now = 1000.0  # no round zero: to find code that confuses a time with a duration
     is_busy: Callable[[], bool]  # a thread of the executor works: its result comes in real time
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -123,7 +121,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self.reports.append(text)
 
     def open_transports(self) -> list[str]:
-        """The transports that nobody has closed or aborted, and the sockets that listen."""
+        """The transports that were neither closed nor aborted, and the sockets that listen."""
         transports: Any = self._transports  # type: ignore[attr-defined]  # private, and the only place that knows them all
         found = [repr(transport) for transport in list(transports.values()) if not transport.is_closing()]
         own: Any = self._ssock  # type: ignore[attr-defined]
