@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import io
 import re
-import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -78,21 +76,16 @@ class Source(NamedTuple):
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-_NOT_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENCODING,
-    tokenize.ENDMARKER,
-}
-
 
 def read_source(place: str, text: str) -> Source:
     tree = ast.parse(text)
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in _NOT_CODE]
-    code = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    lines = enumerate((line.strip() for line in text.split("\n")), 1)
+    code = {number for number, line in lines if line and not line.startswith("#")}
+    for node in ast.walk(tree):
+        if isinstance(
+            node, ast.Constant | ast.JoinedStr
+        ):  # a string of many lines may have blank ones, and some with a #
+            code |= lines_of(node)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | Function) and ast.get_docstring(node, clean=False) is not None:
             code -= lines_of(node.body[0])
@@ -105,7 +98,7 @@ def sources() -> tuple[Source, ...]:
     return tuple(read_source(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) for path in paths)
 
 
-def lines_of(node: ast.stmt) -> set[int]:
+def lines_of(node: ast.stmt | ast.expr) -> set[int]:
     return set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
 
@@ -147,9 +140,11 @@ def too_long(sizes: Mapping[str, int], limit: int) -> list[str]:
 
 
 def test_a_line_of_code_has_more_than_a_comment_or_a_docstring() -> None:
-    text = '"""A\nfile."""\n\nx = """a\nb"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n'
+    text = (
+        '"""A\nfile."""\n\nx = """a\n\n# b"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n'
+    )
     source = read_source("f.py", text)
-    assert source.code == {4, 5, 8, 10, 11, 12}
+    assert source.code == {4, 5, 6, 9, 11, 12, 13}
     assert [body_lines(source, function) for function in functions(source)] == [3]
 
 
