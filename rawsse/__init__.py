@@ -2,10 +2,10 @@
 
 Read in this order; a module imports only what stands before it (a test keeps it so):
 
-    errors.py       every failure, drawn as a tree, sorted by who is to blame
+    errors.py       every failure as one tree, and how a stream ended
     sse.py          bytes <-> server-sent events
     http1/          HTTP/1.1 over h11, both roles, bytes in and bytes out. Pure.
-    messages/       what the Messages API says: events, the message they add up to, the ending. Pure.
+    messages/       what the Messages API says: events, and the message they add up to. Pure.
     client/         talking to the API: connections, clocks, the stream, the calls
     types/          the official SDK's names for what is sent and what comes back
     server/         a small asyncio HTTP server that hosts any ASGI 3 application
@@ -57,6 +57,7 @@ from rawsse.errors import (
     ConnectTimeoutError,
     ContentTimeoutError,
     ContentTooLargeError,
+    Ending,
     EventDataError,
     EventOrderError,
     EventTooLargeError,
@@ -87,7 +88,7 @@ from rawsse.errors import (
     UnprocessableEntityError,
     UsageError,
 )
-from rawsse.messages import Ending, Message
+from rawsse.messages import Message
 from rawsse.messages.content import ParsedMessage
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
-"""Every failure of rawsse, as one tree, sorted by who is to blame.
+"""Every failure of rawsse as one tree, sorted by the responsible party, and how a stream ended (`Ending`).
 
-This file knows names, attributes and how a failure is worded. It refuses to know how a failure is noticed: it imports no
-other room, no socket and no clock.
+Pure data: this file imports nothing else of rawsse, so that every other file can use it.
 
     RawsseError                          the base; alias AnthropicError
-    ├── APIError                         the exchange with the other side failed
-    │   ├── APIStatusError               the API said no: an HTTP status, or an `error` event in the stream
+    ├── APIError                         the exchange with the server failed
+    │   ├── APIStatusError               the API refused: an HTTP status, or an `error` event in the stream
     │   │   ├── BadRequestError                  400 invalid_request_error
     │   │   ├── AuthenticationError              401 authentication_error
     │   │   ├── PaymentRequiredError             402 billing_error
@@ -24,34 +23,34 @@ other room, no socket and no clock.
     │   │       ├── ServiceUnavailableError      503
     │   │       ├── GatewayTimeoutError          504 timeout_error
     │   │       └── OverloadedError              529 overloaded_error
-    │   ├── APIConnectionError           nobody's rule was broken: the network failed
+    │   ├── APIConnectionError           the network failed
     │   │   ├── StreamTruncatedError     the stream ended before `message_stop`
-    │   │   ├── StreamCancelledError     your own `close()` ended it
-    │   │   ├── CertificateError         the other side's certificate is not to be trusted
-    │   │   ├── ProxyError               the proxy did not let us through
-    │   │   └── APITimeoutError          one of the five clocks ran out
+    │   │   ├── StreamCancelledError     the caller's `close()` ended it
+    │   │   ├── CertificateError         the server's certificate cannot be verified
+    │   │   ├── ProxyError               the proxy refused or failed
+    │   │   └── APITimeoutError          one of the five timeouts expired
     │   │       ├── ConnectTimeoutError  no connection
     │   │       ├── HeadTimeoutError     no response head
     │   │       ├── SilenceTimeoutError  no byte at all, not even a ping
-    │   │       ├── ContentTimeoutError  bytes, but no content
+    │   │       ├── ContentTimeoutError  pings, but no content
     │   │       └── TotalTimeoutError    the whole call took too long
-    │   ├── ProtocolError                they broke the rules; alias APIResponseValidationError
+    │   ├── ProtocolError                the server violated a protocol; alias APIResponseValidationError
     │   │   ├── HTTPProtocolError        RFC 9112
-    │   │   ├── EventDataError           an event's data is not what the Messages API says
-    │   │   ├── EventOrderError          the events came in an order that the Messages API does not allow
-    │   │   └── OutputFormatError        a whole answer, but its text does not fit your `output_format`
-    │   └── LimitExceededError           they stayed within the rules, but went past a limit of yours
+    │   │   ├── EventDataError           the data of an event is invalid
+    │   │   ├── EventOrderError          the order of the events is invalid
+    │   │   └── OutputFormatError        the answer is complete, but its text does not fit `output_format`
+    │   └── LimitExceededError           the server sent more than a configured limit allows
     │       ├── HeadTooLargeError
     │       ├── BodyTooLargeError
     │       ├── EventTooLargeError
     │       └── MessageTooLargeError
-    └── UsageError                       you misused us (also a ValueError)
+    └── UsageError                       the caller misused the library (also a ValueError)
         ├── InvalidFieldError            an SSE field that would break the frame
-        ├── HTTPUsageError               an HTTP message that may not be sent now, or not in this form
-        ├── PartialJSONError             the text is no beginning of a JSON text
-        ├── ConfigurationError           an argument, option or environment variable that cannot work
-        ├── RecordingError               a file that is no recording
-        └── SecretRemainsError           a recording that may not be written: something in it looks like a secret
+        ├── HTTPUsageError               an HTTP message that cannot be sent now, or not in this form
+        ├── PartialJSONError             not a prefix of a JSON text
+        ├── ConfigurationError           an invalid argument, option or environment variable
+        ├── RecordingError               not a valid recording
+        └── SecretRemainsError           a recording that still has what looks like a secret
 
 Every `APIError` that a stream raises carries what the caller needs next: `partial` (the message so far), `phase`,
 `bytes_received`, `request_id`, `safe_to_retry` and `ending`. Every other exception out of rawsse is a bug in rawsse.
@@ -60,13 +59,7 @@ Every `APIError` that a stream raises carries what the caller needs next: `parti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:  # for the types of attributes only; nothing below this room is imported when rawsse runs
-    from rawsse.client.ratelimits import RateLimits
-    from rawsse.http1 import Response
-    from rawsse.messages.content import Message
-    from rawsse.messages.ending import Ending
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 __all__ = [
     "APIConnectionError",
@@ -85,6 +78,8 @@ __all__ = [
     "ConnectTimeoutError",
     "ContentTimeoutError",
     "ContentTooLargeError",
+    "Ending",
+    "EndingKind",
     "EventDataError",
     "EventOrderError",
     "EventTooLargeError",
@@ -102,6 +97,7 @@ __all__ = [
     "OutputFormatError",
     "OverloadedError",
     "PartialJSONError",
+    "PartialMessage",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "Phase",
@@ -113,6 +109,7 @@ __all__ = [
     "RecordingError",
     "RequestHeaderFieldsTooLargeError",
     "RequestTimeoutError",
+    "ResponseHead",
     "SecretRemainsError",
     "ServiceUnavailableError",
     "SilenceTimeoutError",
@@ -127,11 +124,73 @@ __all__ = [
 ]
 
 MAX_QUOTED_CHARS = 80
-"""How much of an offending value a message quotes: enough to find it, too little to flood a log."""
+"""How much of an invalid value a message quotes: enough to find it, too little to flood a log."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
 """How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
 content (some reached the caller), tail (the stop reason is known, `message_stop` is not), done."""
+
+EndingKind: TypeAlias = Literal["complete", "truncated", "error", "timeout", "cancelled", "limit"]
+
+
+class Ending(NamedTuple):
+    """How a stream ended: the same object in the client, in the relay's log, and (as `to_dict`) in the browser.
+
+    `tail_missing`: the ending is `complete`, but `message_stop` never came; the stop reason had.
+    """
+
+    kind: EndingKind
+    text: str
+    phase: Phase
+    stop_reason: str | None = None
+    error_type: str | None = None
+    request_id: str | None = None
+    bytes_received: int = 0
+    tail_missing: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return self._asdict()
+
+
+class PartialMessage(Protocol):
+    """The attributes of `APIError.partial` for type checkers. The object is a `rawsse.Message`."""
+
+    request_id: str | None
+
+    @property
+    def content(self) -> Sequence[Any]:
+        """The content blocks so far; `block.complete` tells whether the block was closed."""
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped; None if that had not come."""
+
+    @property
+    def usage(self) -> Any:
+        """The token counts so far, a `rawsse.messages.Usage`."""
+
+    @property
+    def text(self) -> str:
+        """The text of all text blocks, one after the other."""
+
+    def replayable(self) -> dict[str, Any] | None:
+        """The message as a turn that may be sent back to the API; None if nothing is left that may."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A deep copy of the message's JSON."""
+
+
+class ResponseHead(Protocol):
+    """The attributes of `APIError.response` for type checkers. The object is a `rawsse.http1.Response`."""
+
+    @property
+    def status_code(self) -> int:
+        """The status code: 200, 529."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields; names in any case."""
 
 
 def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
@@ -156,12 +215,12 @@ AnthropicError = RawsseError
 
 
 class APIError(RawsseError):
-    """The exchange with the other side failed. `message` says how, in words.
+    """The exchange with the server failed. `message` says how, in words.
 
     The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
     """
 
-    partial: Message | None = None
+    partial: PartialMessage | None = None
     """The message so far, or None if `message_start` had not come. `partial.replayable()` may be sent back to the API."""
     phase: Phase | None = None
     """How far the exchange had come."""
@@ -170,20 +229,22 @@ class APIError(RawsseError):
     request_id: str | None = None
     """The `request-id` response header: what Anthropic's support asks for."""
     should_retry: bool | None = None
-    """What the server says of trying again (`x-should-retry`); None if it says nothing."""
+    """Whether the server asks for a retry (`x-should-retry`); None if it does not say."""
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
-    response: Response | None = None
+    response: ResponseHead | None = None
     """The response's head, if one came: `status_code`, `headers`."""
     ending: Ending | None = None
     """The stream's one ending, as the relay logs it and the browser gets it."""
     retries_taken: int = 0
     """How often the request was tried again before this error."""
     retry_after: float | None = None
-    """What the server asked to wait, in seconds, if it did."""
+    """How long the server asked to wait, in seconds; None if it did not."""
 
     may_heal: bool = False
     """Failures of this class can go away by themselves. `safe_to_retry` is this, and that no content was delivered."""
+    ending_kind: ClassVar[EndingKind] = "truncated"
+    """The kind of the ending of a stream that failed with an error of this class."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -191,14 +252,16 @@ class APIError(RawsseError):
 
 
 class APIStatusError(APIError):
-    """The API said no. `in_stream` tells an `error` event (after HTTP 200) from an HTTP status.
+    """The API refused. `in_stream` tells an `error` event (after HTTP 200) from an HTTP status.
 
     For an `error` event `status_code` is the status that its type has elsewhere (529 for `overloaded_error`): code that
     looks at the status, or at the class, works the same for both.
     """
 
-    rate_limits: RateLimits | None = None
-    """What the header fields say of the rate limits."""
+    ending_kind = "error"
+
+    rate_limits: Any | None = None
+    """The rate limits of the response's header, a `rawsse.RateLimits`; None before a stream filled it in."""
 
     def __init__(
         self,
@@ -219,7 +282,7 @@ class APIStatusError(APIError):
         self.request_id = request_id
         self.in_stream = in_stream
         wish = {name.lower(): value.strip().lower() for name, value in self.headers.items()}.get("x-should-retry")
-        # What the server wrote before an answer that failed later is no word on that failure: `true` counts for nothing then.
+        # The header was written before the stream failed, so its `true` does not mean that failure.
         if wish == "false" or (wish == "true" and not in_stream):
             self.should_retry = wish == "true"
 
@@ -311,7 +374,7 @@ class ClientClosedRequestError(APIStatusError):
 
 
 class InternalServerError(APIStatusError):
-    """500, and every 5xx without a class of its own."""
+    """500, and every other 5xx without a subclass."""
 
     may_heal = True
 
@@ -329,7 +392,7 @@ class GatewayTimeoutError(InternalServerError):
 
 
 class OverloadedError(InternalServerError):
-    """529: the API is overloaded for everybody."""
+    """529: the API is overloaded."""
 
 
 # --- The network ---------------------------------------------------------------------------------------------------
@@ -346,22 +409,23 @@ class StreamTruncatedError(APIConnectionError):
 
 
 class StreamCancelledError(APIConnectionError):
-    """`close()` was called while somebody still waited for the stream."""
+    """`close()` was called while the stream was still being read."""
 
+    ending_kind = "cancelled"
     may_heal = False
 
 
 class CertificateError(APIConnectionError):
-    """The certificate of the other side is not to be trusted: signed by nobody we know, out of date, or for another name."""
+    """The server's certificate cannot be verified: an unknown issuer, out of date, or for another name."""
 
     may_heal = False
 
 
 class ProxyError(APIConnectionError):
-    """The proxy did not let us through. The message names it, and never its user or password.
+    """The proxy refused or failed. The message names it, and never its user or password.
 
-    `status_code` is what it answered, None if there was no answer. `may_heal` says whether another try may go better: a
-    proxy that refuses will refuse again, one that could not reach the other side may reach it next time.
+    `status_code` is the proxy's, None if it did not answer. `may_heal` says whether a retry may succeed: a proxy that
+    refuses will refuse again, one that could not reach the server may reach it next time.
     """
 
     def __init__(self, message: str, *, status_code: int | None = None, may_heal: bool = True) -> None:
@@ -371,7 +435,9 @@ class ProxyError(APIConnectionError):
 
 
 class APITimeoutError(APIConnectionError):
-    """A clock ran out. `seconds` is what it was set to."""
+    """A timeout expired. `seconds` is its setting."""
+
+    ending_kind = "timeout"
 
     def __init__(self, message: str, *, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -402,16 +468,18 @@ class TotalTimeoutError(APITimeoutError):
 
 
 class ProtocolError(APIError):
-    """The other side broke a rule."""
+    """The server violated a protocol: HTTP, the Messages API, or the `output_format` that was requested."""
+
+    ending_kind = "error"
 
 
 APIResponseValidationError = ProtocolError
 
 
 class HTTPProtocolError(ProtocolError):
-    """The other side broke HTTP/1.1. `status_hint` is what a server should answer.
+    """The peer violated HTTP/1.1 (RFC 9112). `status_hint` is the status that a server should answer with.
 
-    `by_close`: no byte was wrong; the connection was closed before the message was whole.
+    `by_close`: no byte was invalid; the connection was closed before the message was complete.
     """
 
     def __init__(self, message: str, *, status_hint: int = 400, by_close: bool = False) -> None:
@@ -421,7 +489,7 @@ class HTTPProtocolError(ProtocolError):
 
 
 class EventDataError(ProtocolError):
-    """An event's data is no JSON object, or lacks a field that the Messages API requires. Nothing of it was applied."""
+    """The data of an event is not a JSON object, or lacks a field that the Messages API requires. It was not applied."""
 
 
 class EventOrderError(ProtocolError):
@@ -442,7 +510,9 @@ class OutputFormatError(ProtocolError):
 
 
 class LimitExceededError(APIError):
-    """The other side sent more than a limit of yours allows. `limit` is that limit, in bytes."""
+    """The peer sent more than a configured limit allows. `limit` is that limit, in bytes."""
+
+    ending_kind = "limit"
 
     def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message)
@@ -473,7 +543,7 @@ class MessageTooLargeError(LimitExceededError):
 
 
 class UsageError(RawsseError, ValueError):
-    """You misused us: the call cannot work as it was written."""
+    """The caller misused the library: the call cannot work as it was written."""
 
 
 class InvalidFieldError(UsageError):
@@ -485,7 +555,7 @@ class HTTPUsageError(UsageError):
 
 
 class PartialJSONError(UsageError):
-    """The text is no beginning of a JSON text. `position` counts characters from 0."""
+    """The text is not a prefix of a JSON text. `position` counts characters from 0."""
 
     def __init__(self, message: str, *, position: int) -> None:
         super().__init__(message)
@@ -497,11 +567,11 @@ class ConfigurationError(UsageError):
 
 
 class RecordingError(UsageError):
-    """A file that should be a recording is none. The message names the file and line."""
+    """The file is not a valid recording. The message names the file and line."""
 
 
 class SecretRemainsError(UsageError):
-    """A recording may not be written: something in it looks like a secret. The message says what and where, not the secret."""
+    """A recording was not written: something in it looks like a secret. The message says what and where, not the secret."""
 
 
 # --- From the wire to the class ------------------------------------------------------------------------------------
@@ -557,9 +627,9 @@ def _read_body(body: object) -> tuple[str | None, str | None, str | None]:
 
 
 def status_error(status: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
-    """The error for an HTTP answer that is no success.
+    """The error for an HTTP response without success.
 
-    `body` is the parsed JSON, or the text where the body was no JSON; `headers` have lower-case names.
+    `body` is the parsed JSON, or the text of a body that was not JSON; `headers` have lower-case names.
     The class goes by the status: https://docs.anthropic.com/en/api/errors
     """
     kind, message, request_id = _read_body(body)

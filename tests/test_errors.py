@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,6 +17,8 @@ from rawsse.errors import (
     APIStatusError,
     APITimeoutError,
     CertificateError,
+    Ending,
+    EndingKind,
     EventOrderError,
     EventTooLargeError,
     HTTPProtocolError,
@@ -93,7 +96,8 @@ def test_the_drawing_tells_the_status_and_type_that_lead_to_a_class(name: str, t
 
 def test_all_names_are_exported() -> None:
     functions = {"quote", "status_error", "stream_error"}
-    assert set(errors.__all__) == set(CLASSES) | functions | {"Phase"}
+    values = {"Ending", "EndingKind", "PartialMessage", "Phase", "ResponseHead"}
+    assert set(errors.__all__) == set(CLASSES) | functions | values
 
 
 def test_misuse_is_also_a_value_error_and_nothing_else_is() -> None:
@@ -138,6 +142,61 @@ def test_each_further_attribute_is_kept() -> None:
 def test_whether_another_try_may_help_is_a_proxy_s_own_affair() -> None:
     error = pickle.loads(pickle.dumps(ProxyError("a", may_heal=False)))
     assert (error.may_heal, ProxyError.may_heal) == (False, True)
+
+
+# --- How a stream ended --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.StreamTruncatedError("cut"), "truncated"),
+        (errors.APIConnectionError("refused"), "truncated"),
+        (errors.OverloadedError("full", status_code=529), "error"),
+        (errors.EventOrderError("order", rule="r"), "error"),
+        (errors.HTTPProtocolError("not HTTP"), "error"),
+        (errors.SilenceTimeoutError("silent"), "timeout"),
+        (errors.ConnectTimeoutError("slow"), "timeout"),
+        (errors.StreamCancelledError("closed"), "cancelled"),
+        (errors.MessageTooLargeError("large", limit=1), "limit"),
+        (errors.EventTooLargeError("large", limit=1), "limit"),
+    ],
+)
+def test_the_error_says_which_ending_it_is(error: APIError, kind: EndingKind) -> None:
+    assert error.ending_kind == kind
+
+
+def test_the_errors_bring_every_kind_of_ending_but_the_complete_one() -> None:
+    kinds = {cls.ending_kind for cls in CLASSES.values() if issubclass(cls, APIError)}
+    assert kinds == set(get_args(EndingKind)) - {"complete"}
+
+
+def test_an_ending_is_plain_json_for_the_browser() -> None:
+    ending = Ending("timeout", "silent", "content", request_id="req_1", bytes_received=5)
+    assert json.loads(json.dumps(ending.to_dict())) == {
+        "kind": "timeout",
+        "text": "silent",
+        "phase": "content",
+        "stop_reason": None,
+        "error_type": None,
+        "request_id": "req_1",
+        "bytes_received": 5,
+        "tail_missing": False,
+    }
+
+
+def test_an_ending_does_not_change() -> None:
+    with pytest.raises(AttributeError):
+        Ending("complete", "", "done").kind = "error"  # type: ignore[misc]
+
+
+def test_two_endings_with_the_same_fields_are_equal_and_show_them() -> None:
+    ending = Ending("complete", "the answer is whole", "done", "end_turn")
+    assert ending == Ending("complete", "the answer is whole", "done", stop_reason="end_turn")
+    assert ending != Ending("complete", "the answer is whole", "done", "max_tokens")
+    assert repr(ending).startswith(
+        "Ending(kind='complete', text='the answer is whole', phase='done', stop_reason='end_turn'"
+    )
 
 
 # --- From an HTTP answer -------------------------------------------------------------------------------------------

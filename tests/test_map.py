@@ -8,7 +8,8 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,28 @@ PACKAGE = Path(rawsse.__file__).parent
 PURE = ("errors", "sse", "http1", "messages")
 IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "random", "secrets", "os", "threading", "selectors"}
 
+NOT_YET: Mapping[str, set[str]] = {
+    "client.blocking.conversation": {"rawsse.client.blocking.client"},
+    "client.network.nested": {"rawsse.client.network.net"},
+}
+"""What a module still imports, for types only, from a module that stands after it. An entry that is not needed fails."""
+
 
 def entries(docstring: str) -> list[str]:
     """The names that a map lists: `    errors.py  …` and `    messages/  …`."""
     return [found.rstrip("/") for found in re.findall(r"^ {4}([a-z0-9_]+(?:\.py|/))\s", docstring, re.MULTILINE)]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def docstring_of(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return ast.get_docstring(tree_of(path)) or ""
 
 
+@cache
 def reading_order() -> list[str]:
     """All modules in the order in which they are to be read, as dotted names below `rawsse`."""
     return list(_reading_order(PACKAGE, ""))
@@ -55,17 +68,12 @@ def path_of(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def imports(path: Path) -> Iterator[str]:
-    """What a file imports, without what stands under `if TYPE_CHECKING`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module
+@cache
+def imports(path: Path) -> set[str]:
+    """What a file imports, inside functions and for types only (`if TYPE_CHECKING`) too."""
+    nodes = list(ast.walk(tree_of(path)))
+    names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
 
 
 def test_every_module_stands_on_the_map_once() -> None:
@@ -77,7 +85,11 @@ def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
     order = reading_order()
     before = {f"rawsse.{name}" for name in order[: order.index(module)]}
     ours = {name for name in imports(path_of(module)) if name.split(".")[0] == "rawsse"}
-    assert ours - before == set()
+    assert ours - before == NOT_YET.get(module, set())
+
+
+def test_every_exception_is_one_of_a_module_that_exists() -> None:
+    assert set(NOT_YET) <= set(modules())
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if name.split(".")[0] in PURE])
@@ -86,7 +98,7 @@ def test_a_pure_module_imports_no_clock_no_socket_and_no_chance(module: str) -> 
 
 
 def test_only_one_file_imports_h11() -> None:
-    assert [module for module in modules() if "h11" in set(imports(path_of(module)))] == ["http1.connection"]
+    assert [module for module in modules() if "h11" in imports(path_of(module))] == ["http1.connection"]
 
 
 def test_the_decoder_can_be_copied_with_nothing_but_the_errors_beside_it() -> None:
@@ -94,13 +106,10 @@ def test_the_decoder_can_be_copied_with_nothing_but_the_errors_beside_it() -> No
 
 
 @pytest.mark.parametrize("module", modules())
-def test_a_module_says_what_it_knows(module: str) -> None:
+def test_a_module_begins_with_a_sentence_that_says_what_it_is_for(module: str) -> None:
     text = docstring_of(path_of(module))
-    if path_of(module).name == "__init__.py":
-        assert "Read in this order" in text
-    else:
-        assert "This file knows" in " ".join(text.split())
-        assert "It refuses to" in " ".join(text.split())
+    assert re.match(r"[A-Z`].*?[^.][.:](\s|$)", text, re.DOTALL)
+    assert path_of(module).name != "__init__.py" or "Read in this order" in text
 
 
 @pytest.mark.parametrize("module", modules())
@@ -114,8 +123,7 @@ def test_what_a_module_exports_is_there_and_documented(module: str) -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_no_module_keeps_state(module: str) -> None:
-    tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
-    for node in tree.body:
+    for node in tree_of(path_of(module)).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             assert names in (["__all__"],), (

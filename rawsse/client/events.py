@@ -28,6 +28,7 @@ from rawsse.errors import (
     APIError,
     APIStatusError,
     APITimeoutError,
+    Ending,
     EventTooLargeError,
     HTTPProtocolError,
     StreamCancelledError,
@@ -37,7 +38,6 @@ from rawsse.errors import (
 )
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message
-from rawsse.messages.ending import Ending, ending_kind
 from rawsse.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -400,7 +400,7 @@ class BaseStream:
         error.safe_to_retry = is_repeatable and not self._builder.has_content
         if self._ending is None:
             self._ending = Ending(
-                kind=ending_kind(error),
+                kind=error.ending_kind,
                 text=error.message,
                 phase=error.phase,
                 stop_reason=self._builder.stop_reason,

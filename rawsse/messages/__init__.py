@@ -7,10 +7,10 @@ Read in this order:
     partial_json.py  the best reading of an unfinished JSON text, in linear time
     events.py        one server-sent event -> one typed event
     block.py         one content block under construction
-    ending.py        how a stream ended
     message.py       events -> the message so far; the order that they must keep
 """
 
+from rawsse.errors import Ending
 from rawsse.messages.content import (
     Block,
     CacheCreation,
@@ -34,7 +34,6 @@ from rawsse.messages.content import (
     UnknownBlock,
     Usage,
 )
-from rawsse.messages.ending import Ending
 from rawsse.messages.events import (
     CitationEvent,
     CitationsDelta,

@@ -22,7 +22,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.events import EventStream
@@ -44,9 +44,7 @@ from rawsse.relay.guard import Guard
 from rawsse.relay.page import NoSuchPage, Page
 from rawsse.relay.runs import Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-
-if TYPE_CHECKING:  # ASGI's types only: the relay runs under any server
-    from rawsse.server import Receive, Scope, Send
+from rawsse.server import Receive, Scope, Send
 
 __all__ = ["HEARTBEAT_SECONDS", "MAX_CHAT_BYTES", "MAX_PROMPT_CHARS", "Relay"]
 

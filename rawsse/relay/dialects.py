@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from rawsse.errors import (
@@ -24,10 +24,10 @@ from rawsse.errors import (
     APIStatusError,
     APITimeoutError,
     ConfigurationError,
+    Ending,
     RawsseError,
     StreamCancelledError,
 )
-from rawsse.messages.ending import Ending
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, StreamEvent
 from rawsse.sse import encode, encode_comment
 
@@ -116,7 +116,7 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
     if isinstance(error, StreamCancelledError):
         return Failure(200, "cancelled", "stopped", ending=ending)
     words = _words(error)
-    ending = replace(ending, text=words) if ending is not None else None
+    ending = ending._replace(text=words) if ending is not None else None
     if isinstance(error, APITimeoutError):
         return Failure(504, "timeout_error", words, ending=ending)
     return Failure(502, "api_error", words, ending=ending)

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
 from rawsse.messages.lens import parse_json
 from rawsse.relay.dialects import InvalidRequest
 from rawsse.relay.guard import Guard
-
-if TYPE_CHECKING:  # ASGI's types only: the relay runs under any server
-    from rawsse.server import Receive, Scope, Send
+from rawsse.server import Receive, Scope, Send
 
 __all__ = ["MAX_NESTING", "Answer", "Exchange"]
 

@@ -26,9 +26,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from rawsse.client.events import EventStream
-from rawsse.errors import ConfigurationError, RawsseError
+from rawsse.errors import ConfigurationError, Ending, RawsseError
 from rawsse.http1 import Headers
-from rawsse.messages.ending import Ending
 from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
 from rawsse.sse import encode
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rawsse.messages.ending import Ending
+from rawsse.errors import Ending
 from rawsse.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,

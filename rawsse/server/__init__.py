@@ -1,8 +1,7 @@
 """A small asyncio HTTP server that hosts any ASGI 3 application.
 
-This room knows sockets, connections, deadlines and ASGI (https://asgi.readthedocs.io: HTTP 2.4, lifespan 2.0). HTTP/1.1 is
-`http1.ServerConnection`'s. It refuses to know what is served (server-sent events, the Messages API), WebSocket (answered
-400) and TLS: a reverse proxy in front does that.
+It implements ASGI (https://asgi.readthedocs.io: HTTP 2.4, lifespan 2.0) on `http1.ServerConnection`, with a deadline for
+every wait. There is no WebSocket (answered 400), and no TLS: use a reverse proxy for that.
 
     async with Server(app, port=0) as server:        # in a program or a test: leaving it shuts down
         print(server.base_url)
@@ -11,10 +10,9 @@ This room knows sockets, connections, deadlines and ASGI (https://asgi.readthedo
 
 Read in this order:
 
-    asgi.py        ASGI's words: the types, the scope of a request, the lifespan
-    call.py        one request and the app's answer: what `receive` and `send` mean
-    connection.py  one TCP connection: bytes, deadlines, back-pressure, and how it ends
-    server.py      listening, and leaving in time
+    asgi.py        ASGI without connections: the types, the scope of a request, the lifespan
+    connection.py  one TCP connection, and the calls of the app that answer its requests
+    server.py      the listening socket, and a shutdown within its time
 
 A client is gone at EOF, also when it closed only its sending side, and at a reset: then `receive` gives `http.disconnect`
 at once and `send` raises `ClientDisconnectedError`. Neither is seen while the app leaves `max_buffered_bytes` of the body

@@ -1,12 +1,9 @@
-"""ASGI's words: the types, the scope of a request, the lifespan.
+"""ASGI without connections: the types, the scope of a request, the lifespan (https://asgi.readthedocs.io).
 
-This file knows https://asgi.readthedocs.io as far as it can be known without a connection. It refuses to know sockets and
-time.
-
-    scope = http_scope(request, client=("127.0.0.1", 50000), server=("127.0.0.1", 8000), state={})
-    lifespan = Lifespan(app, state)
-    await lifespan.startup()          # ConfigurationError if the app says that it failed
-    await lifespan.shutdown(seconds)
+scope = http_scope(request, client=("127.0.0.1", 50000), server=("127.0.0.1", 8000), state={})
+lifespan = Lifespan(app, state)
+await lifespan.startup()          # ConfigurationError if the app says that it failed
+await lifespan.shutdown(seconds)
 """
 
 from __future__ import annotations
@@ -98,7 +95,7 @@ class Lifespan:
         except Exception as exc:
             # "If an exception is raised when calling the application callable with a lifespan.startup message or a scope
             # of type lifespan, the server must continue but not send any lifespan events." An app that did not even take
-            # the message has no lifespan; one that did has failed, and somebody will want to know why.
+            # the message has no lifespan; one that did has failed, and the log must say why.
             if self._failure is None:
                 level = logging.WARNING if self._inbox.empty() else logging.DEBUG
                 logger.log(level, "the app's lifespan ended with an exception", exc_info=exc)

@@ -1,25 +1,34 @@
-"""One TCP connection of a client: bytes, deadlines, back-pressure, and how it ends.
+"""One TCP connection of a client, and the calls of the app that answer its requests.
 
-This file knows asyncio's transports and protocols, which cost less per event than streams do. It refuses to know how HTTP is
-written (`http1`), and what an app may do (`call.py`).
+`Call` is what ASGI's `receive` and `send` mean (https://asgi.readthedocs.io, HTTP 2.4). `Connection` has the bytes, the
+deadlines, the back-pressure, and the ways to end; it is an `asyncio.Protocol`, which costs less per event than streams do.
 
 The life of a connection: idle, a head comes, the app is called, its response is complete; then idle again, or the end. There
 is one `Call` at a time; requests that come meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` in the
-client. Whatever is waited for has its deadline: nothing that a client does, or leaves undone, holds a connection for ever.
+client. Every wait has a deadline: nothing that a client does, or leaves undone, holds a connection for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
+import logging
 import socket
 import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from rawsse.errors import BodyTooLargeError, ConfigurationError, HeadTooLargeError, HTTPProtocolError
+from rawsse.errors import (
+    BodyTooLargeError,
+    ConfigurationError,
+    HeadTooLargeError,
+    HTTPProtocolError,
+    HTTPUsageError,
+    quote,
+)
 from rawsse.http1 import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
@@ -29,13 +38,11 @@ from rawsse.http1 import (
     Request,
     ServerConnection,
 )
-from rawsse.server.asgi import ClientDisconnectedError, http_scope
-from rawsse.server.call import Call, Stage
+from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Scope, http_scope
 
-if TYPE_CHECKING:  # a server makes connections
-    from rawsse.server.server import Server
+__all__ = ["Connection", "Limits", "ServerState"]
 
-__all__ = ["Connection", "Limits"]
+logger = logging.getLogger("rawsse.server")
 
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
 _UNSENT_SECONDS = 0.001
@@ -44,9 +51,9 @@ _UNSENT_SECONDS = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server allows. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
+    """The limits of a server. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
 
-    Raises `ConfigurationError` for a limit below 0: 0 seconds is no time at all, never "for ever".
+    Raises `ConfigurationError` for a limit below 0. 0 seconds means at once, never "for ever".
     """
 
     max_head_bytes: int = MAX_HEAD_BYTES
@@ -79,12 +86,183 @@ class Limits:
                 raise ConfigurationError(f"{field.name} must be 0 or more, not {value}")
 
 
+class ServerState:
+    """Shared by the connections of one server: the app, its limits, the open connections and running calls."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+        self.lifespan_state: dict[str, Any] = {}
+        """Filled by the app's lifespan, for the scopes of its requests."""
+        self.is_stopping = False
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.is_empty = asyncio.Event()
+        """No connection is open, and no call of the app runs."""
+        self.is_empty.set()
+
+    def admit(self, connection: Connection) -> bool:
+        """Hold a new connection; False if there are too many."""
+        self.connections.add(connection)
+        self.is_empty.clear()
+        return len(self.connections) <= self.limits.max_connections
+
+    def run(self, call: Call) -> None:
+        """Call the app, in a new task."""
+        task = asyncio.get_running_loop().create_task(call.run(self.app))
+        self.tasks.add(task)
+        self.is_empty.clear()
+        task.add_done_callback(self.forget)
+
+    def forget(self, ended: Connection | asyncio.Task[None]) -> None:
+        """A connection is lost, or a call of the app is over."""
+        if isinstance(ended, Connection):
+            self.connections.discard(ended)
+        else:
+            self.tasks.discard(ended)
+        if not self.connections and not self.tasks:
+            self.is_empty.set()
+
+
+class Stage(enum.Enum):
+    """How far the response is."""
+
+    NONE = enum.auto()
+    HELD = enum.auto()
+    """Its head was given; it is sent with the first piece of the body."""
+    BODY = enum.auto()
+    COMPLETE = enum.auto()
+    WIRE = enum.auto()
+    """The app writes its own bytes: the `rawsse.wire` extension."""
+
+
+class Call:
+    """One call of the app.
+
+    When the response is complete the connection goes on to its next request, also while the app still runs: what it does
+    then (a background task) concerns no client.
+    """
+
+    __slots__ = ("_body", "_connection", "_is_told", "_scope", "_start", "is_whole", "stage")
+
+    def __init__(self, connection: Connection, scope: Scope) -> None:
+        self.stage = Stage.NONE
+        self.is_whole = False  # the request's body has come
+        self._is_told = False  # and the app was told so
+        self._body = bytearray()
+        self._start: Message = {}
+        self._connection = connection
+        self._scope = scope
+
+    async def run(self, app: ASGIApp) -> None:
+        """Call the app. Its failure is logged and ends the connection; a client that disconnects is not a failure."""
+        name = f"{self._scope['method']} {self._scope['raw_path'].decode()}"
+        try:
+            await app(self._scope, self.receive, self.send)
+            if self.stage not in (Stage.COMPLETE, Stage.WIRE) and not self._connection.is_gone:
+                logger.error("%s: the app returned without a complete response", name)
+        except ClientDisconnectedError:
+            pass
+        except Exception as exc:
+            # Frameworks wrap what `send` raises in an error of their own.
+            is_wrapped = isinstance(exc.__cause__ or exc.__context__, ClientDisconnectedError)
+            logger.log(logging.DEBUG if is_wrapped else logging.ERROR, "%s: the app failed", name, exc_info=exc)
+        finally:
+            self._connection.app_returned(self)
+
+    # --- The request
+
+    @property
+    def is_full(self) -> bool:
+        """The app has left more of the body than is to be held."""
+        return len(self._body) > self._connection.limits.max_buffered_bytes
+
+    def feed(self, event: Data | EndOfMessage) -> None:
+        """The next piece of the request's body, or its end."""
+        if isinstance(event, Data):
+            self._body += event.data
+        else:
+            self.is_whole = True
+        self._connection.wake()
+
+    async def receive(self) -> Message:
+        """ASGI's `receive`."""
+        connection = self._connection
+        while self.stage is not Stage.COMPLETE and not connection.is_gone:
+            if self._body or (self.is_whole and not self._is_told):
+                return self._take_body()
+            await (connection.wait() if self.is_whole else connection.wait_for_body())
+        return {"type": "http.disconnect"}
+
+    def _take_body(self) -> Message:
+        body = bytes(self._body)
+        self._body.clear()
+        self._is_told = self.is_whole
+        self._connection.regulate_reading()
+        return {"type": "http.request", "body": body, "more_body": not self.is_whole}
+
+    # --- The response
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`. Waits while the client takes less than is sent."""
+        connection = self._connection
+        if self.stage is Stage.COMPLETE:
+            raise HTTPUsageError(f"{quote(message['type'])} came after the response was complete")
+        if message["type"] == "rawsse.wire.reset":
+            await connection.all_sent()
+        if connection.is_gone:
+            raise ClientDisconnectedError("the client is gone")
+        if message["type"] == "http.response.body":
+            self._send_body(message)
+        elif message["type"] == "http.response.start" and self.stage is Stage.NONE:
+            # "The protocol server must not start sending the response to the client until it has received at least one
+            # Response Body event." So an app that fails in between gets its 500, and both travel in one packet.
+            self.stage, self._start = Stage.HELD, message
+        else:
+            self._send_wire(message)
+        if connection.is_write_paused:
+            await connection.drain()
+        if self.stage is Stage.COMPLETE:
+            connection.end_call()
+
+    def _send_body(self, message: Message) -> None:
+        if self.stage is not Stage.BODY and self.stage is not Stage.HELD:
+            raise HTTPUsageError("http.response.body came before http.response.start")
+        wire = self._head() if self.stage is Stage.HELD else b""
+        wire += self._connection.http.send_data(message.get("body", b""))
+        if not message.get("more_body", False):
+            wire += self._connection.http.send_end()
+            self.stage = Stage.COMPLETE
+        self._connection.write(wire)
+
+    def _head(self) -> bytes:
+        start, self._start = self._start, {}
+        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
+        wire = self._connection.head(start["status"], fields)
+        self.stage = Stage.BODY
+        return wire
+
+    def _send_wire(self, message: Message) -> None:
+        match message["type"]:
+            case "rawsse.wire.send" if self.stage in (Stage.NONE, Stage.WIRE):
+                self._connection.write_through()
+                self._connection.write(message["data"])
+            case "rawsse.wire.half_close":
+                self._connection.half_close()
+            case "rawsse.wire.reset":
+                self._connection.reset()
+            case unexpected:
+                raise HTTPUsageError(f"{quote(unexpected)} may not be sent now")
+        self.stage = Stage.WIRE
+
+
 class Connection(asyncio.Protocol):
     """One connection, from `connection_made` to `connection_lost`."""
 
     __slots__ = (
         "_call",
         "_is_idle",
+        "_server",
         "_stall_timer",
         "_timer",
         "_transport",
@@ -94,11 +272,10 @@ class Connection(asyncio.Protocol):
         "is_gone",
         "is_write_paused",
         "limits",
-        "server",
     )
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, server: ServerState) -> None:
+        self._server = server
         self.limits = server.limits
         self.http = ServerConnection(
             max_head_bytes=self.limits.max_head_bytes,
@@ -114,13 +291,13 @@ class Connection(asyncio.Protocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._written = 0
 
-    # --- What asyncio tells
+    # --- Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected. TCP_NODELAY is set: asyncio and uvloop do that for every TCP connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
-        if not self.server.admit(self):
+        if not self._server.admit(self):
             self.refuse(503, "too many connections")
         else:
             self._await_request()
@@ -140,11 +317,11 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed, by whomever."""
+        """The socket is closed, by either side."""
         self._hang_up()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
-        self.server.forget(self)
+        self._server.forget(self)
 
     def pause_writing(self) -> None:
         """The client takes less than is sent."""
@@ -155,7 +332,7 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self.is_write_paused = False
         self.wake()
-        # Later: a transport that is closed inside this callback of its own tells `connection_lost` twice (CPython 3.11).
+        # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11).
         asyncio.get_running_loop().call_soon(self.end_call)
 
     # --- Reading
@@ -190,8 +367,8 @@ class Connection(asyncio.Protocol):
             self.refuse(400, "this server does not speak WebSocket")
             return
         client, server = ((self._transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
-        self._call = Call(self, http_scope(request, client, server, self.server.state))
-        self.server.run(self._call)
+        self._call = Call(self, http_scope(request, client, server, self._server.lifespan_state))
+        self._server.run(self._call)
 
     def regulate_reading(self) -> None:
         """Read no further while the app is behind with the body, or requests wait for their turn."""
@@ -210,7 +387,7 @@ class Connection(asyncio.Protocol):
         # (Redirection), and 4xx (Client Error) responses".
         if not any(name.lower() == "date" for name, _ in headers):
             headers.append(("date", formatdate(usegmt=True)))
-        return self.http.send_response(status, headers, close=close or self.server.is_stopping)
+        return self.http.send_response(status, headers, close=close or self._server.is_stopping)
 
     def write(self, data: bytes) -> None:
         """Send bytes, or keep those that the client does not take now."""
@@ -291,10 +468,10 @@ class Connection(asyncio.Protocol):
     # --- Ending
 
     def end_call(self) -> None:
-        """Go on to the next request, if the response at hand is complete. The client has taken enough of it."""
+        """Go on to the next request, if the response is complete. The client has taken enough of it."""
         if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_gone:
             return
-        if self.http.is_reusable and not self.server.is_stopping:
+        if self.http.is_reusable and not self._server.is_stopping:
             self.http.start_next_cycle()
             self._call = None
             self._await_request()
@@ -335,7 +512,7 @@ class Connection(asyncio.Protocol):
         self._arm(self.limits.linger_seconds, self._close)
 
     def finish(self) -> None:
-        """The server stops: close, unless a response is under way."""
+        """The server stops: close, unless a response has begun."""
         if self._call is None or self.is_gone:
             self._close()
 
@@ -344,7 +521,7 @@ class Connection(asyncio.Protocol):
         self._transport.write_eof()
 
     def reset(self) -> None:
-        """Abort with RST. What was written and not yet sent is lost (see `all_sent`)."""
+        """Abort with RST. Bytes that were written and not yet sent are lost (see `all_sent`)."""
         # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
         linger = struct.pack("ii", 1, 0)
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -368,7 +545,7 @@ class Connection(asyncio.Protocol):
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """What the system holds back since the client's window is full, or to gather small pieces. Only Linux tells."""
+    """Bytes that the system holds back: the client's window is full, or it gathers small pieces. Known on Linux only."""
     if sys.platform != "linux":
         return 0
     import fcntl

@@ -1,7 +1,6 @@
-"""Listening, and leaving in time.
+"""The listening socket, the app's lifespan around it, signals, and a shutdown within its time.
 
-This file knows the listening socket, the app's lifespan around it, signals, and that a server has ended only when its last
-connection and its last task have. It refuses to know what goes over a connection.
+A server has ended when its last connection and the last call of the app have ended.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from typing import Any
 
 from rawsse.errors import ConfigurationError
 from rawsse.server.asgi import ASGIApp, Lifespan
-from rawsse.server.call import Call
-from rawsse.server.connection import Connection, Limits
+from rawsse.server.connection import Connection, Limits, ServerState
 
 __all__ = ["Server", "serve"]
 
@@ -42,17 +40,10 @@ class Server:
         self.host = host
         self.port = port
         self.limits = Limits(**limits)
-        self.state: dict[str, Any] = {}
-        """What the app's lifespan leaves for its requests."""
-        self.is_stopping = False
-        self._app = app
         self._on_shutdown = on_shutdown
-        self._lifespan = Lifespan(app, self.state)
+        self._state = ServerState(app, self.limits)
+        self._lifespan = Lifespan(app, self._state.lifespan_state)
         self._listener: asyncio.Server | None = None
-        self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_empty = asyncio.Event()
-        self._is_empty.set()
 
     @property
     def base_url(self) -> str:
@@ -74,10 +65,12 @@ class Server:
         loop, backlog = asyncio.get_running_loop(), self.limits.backlog
         try:
             await self._lifespan.startup()
-            self._listener = await loop.create_server(lambda: Connection(self), self.host, self.port, backlog=backlog)
+            self._listener = await loop.create_server(
+                lambda: Connection(self._state), self.host, self.port, backlog=backlog
+            )
         except BaseException as exc:
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
-            if isinstance(exc, (OSError, OverflowError)):  # OverflowError: there is no such port
+            if isinstance(exc, (OSError, OverflowError)):  # OverflowError: the port is above 65535
                 # asyncio says "error while attempting to bind on address ('127.0.0.1', 80): [errno 13] permission denied".
                 reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2].rpartition("] ")[2]
                 raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc
@@ -95,17 +88,17 @@ class Server:
         now = asyncio.get_running_loop().time
         grace = self.limits.grace_seconds if grace_seconds is None else grace_seconds
         end = now() + grace
-        is_first, self.is_stopping = not self.is_stopping, True
+        is_first, self._state.is_stopping = not self._state.is_stopping, True
         try:
             if is_first:
                 await self._stop_accepting(self._listener)
             async with asyncio.timeout(grace):
                 if is_first:
                     await self._tell_app()
-                await self._is_empty.wait()
+                await self._state.is_empty.wait()
         except TimeoutError:
-            if self._connections:
-                logger.warning("%d connection(s) did not end within %g s", len(self._connections), grace)
+            if self._state.connections:
+                logger.warning("%d connection(s) did not end within %g s", len(self._state.connections), grace)
         except asyncio.CancelledError:
             end = now()
             raise
@@ -124,7 +117,7 @@ class Server:
                 await asyncio.sleep(0)
         finally:
             listener.close()
-            for connection in list(self._connections):
+            for connection in list(self._state.connections):
                 connection.finish()
 
     async def _tell_app(self) -> None:
@@ -135,39 +128,15 @@ class Server:
             logger.exception("on_shutdown failed")
 
     async def _cut_off(self) -> None:
-        for connection in list(self._connections):
+        for connection in list(self._state.connections):
             connection.abort()
-        for task in self._tasks:
+        for task in self._state.tasks:
             task.cancel()
         try:
             async with asyncio.timeout(self.limits.cleanup_seconds):
-                await self._is_empty.wait()
+                await self._state.is_empty.wait()
         except TimeoutError:
-            logger.error("%d call(s) of the app went on although they were cancelled", len(self._tasks))
-
-    # --- For connections
-
-    def admit(self, connection: Connection) -> bool:
-        """Hold a new connection; False if there are too many."""
-        self._connections.add(connection)
-        self._is_empty.clear()
-        return len(self._connections) <= self.limits.max_connections
-
-    def run(self, call: Call) -> None:
-        """Call the app, in a task of its own."""
-        task = asyncio.get_running_loop().create_task(call.run(self._app))
-        self._tasks.add(task)
-        self._is_empty.clear()
-        task.add_done_callback(self.forget)
-
-    def forget(self, ended: Connection | asyncio.Task[None]) -> None:
-        """A connection is lost, or a call of the app is over."""
-        if isinstance(ended, Connection):
-            self._connections.discard(ended)
-        else:
-            self._tasks.discard(ended)
-        if not self._connections and not self._tasks:
-            self._is_empty.set()
+            logger.error("%d call(s) of the app went on although they were cancelled", len(self._state.tasks))
 
 
 async def serve(

@@ -300,6 +300,7 @@ def test_another_coding_is_refused_by_name(encoding: str) -> None:
         ("deflate", zlib.compress(TEXT)[:-4] + bytes(4)),
         ("deflate", zlib.compress(TEXT)[:2] + b"\xff" * 50),
     ],
+    ids=["no gzip", "checksum", "no second member", "zlib checksum", "no block"],
 )
 def test_a_body_that_is_not_in_its_coding_is_refused(encoding: str, body: bytes) -> None:
     with pytest.raises(HTTPProtocolError, match=f"^the body is not {encoding} as its content-encoding says: Error -3"):

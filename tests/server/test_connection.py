@@ -382,7 +382,7 @@ def test_a_client_that_never_closes_is_closed_after_lingering() -> None:
         counts = []
         for _ in range(2):
             await asyncio.sleep(2)
-            counts.append(len(peer.server._connections))
+            counts.append(len(peer.server._state.connections))
         return counts
 
     assert talk(echo, story, linger_seconds=3) == [1, 0]
@@ -442,7 +442,7 @@ def test_a_client_that_takes_no_end_is_cut_off(max_buffered_bytes: int) -> None:
     async def story(peer: Peer) -> None:
         await peer.send(LAST_GET)
         await asyncio.sleep(11)
-        assert not peer.server._connections
+        assert not peer.server._state.connections
 
     app = answering(start(), body(b"x" * 20_000_000))
     talk(app, story, write_seconds=5, max_buffered_bytes=max_buffered_bytes)
@@ -554,7 +554,7 @@ def test_a_client_that_leaves_between_or_in_heads_leaves_nothing_behind(sent: by
         await asyncio.sleep(1)
         peer.leave(how)
         await asyncio.sleep(1)
-        assert not peer.server._connections
+        assert not peer.server._state.connections
 
     talk(echo, story)
 
@@ -632,7 +632,7 @@ def test_a_deadline_that_passes_when_the_client_has_just_left_does_nothing() -> 
     async def story(peer: Peer) -> None:
         await peer.send(GET[:5])
         await asyncio.sleep(1)
-        (connection,) = peer.server._connections
+        (connection,) = peer.server._state.connections
         peer.leave()
         await asyncio.sleep(1)
         connection.refuse(408, "too late")

@@ -20,7 +20,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.net import FakeStream, Stream
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
-from rawsse.errors import APIError
+from rawsse.errors import APIError, PartialMessage
 from rawsse.messages import Message
 from support.answers import ASK, KEY, SSE_HEAD, Sent
 from support.streams import STOP, Raw, block_start, block_stop, end, start, text_delta, to_bytes
@@ -237,7 +237,7 @@ def _check_nothing_is_left(client: AsyncClient, network: Network) -> None:
     assert len(alive) == pool.idle_connections
 
 
-def _check_nothing_came_twice(events: list[Any], message: Message | None) -> None:
+def _check_nothing_came_twice(events: list[Any], message: PartialMessage | None) -> None:
     """What the reader saw is one beginning, and piece by piece the text of the message."""
     assert [event.type for event in events].count("message_start") <= 1
     pieces = [e.delta.text for e in events if e.type == "content_block_delta" and e.delta.type == "text_delta"]

@@ -86,8 +86,8 @@ async def _serve(sock: socket.socket, handler: Handler, context: ssl.SSLContext 
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
         await handler(reader, writer)
-    except OSError:
-        pass  # the client has gone
+    except (OSError, asyncio.IncompleteReadError):
+        pass  # the client has gone, perhaps in the middle of what the handler reads
     finally:
         with contextlib.suppress(AttributeError):  # asyncio's own, of a transport that was flushed after `close`
             transport.abort()

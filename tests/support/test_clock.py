@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -103,6 +105,26 @@ def test_what_the_coroutine_raises_comes_first() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         run(story())
+
+
+def test_a_thread_that_works_for_long_is_no_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.DEADLOCK", 0.01)
+    assert run(asyncio.to_thread(threading.Event().wait, 0.05)) is False
+
+
+def test_the_clock_does_not_jump_while_the_executor_s_threads_end() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(SlowToEnd())
+        await asyncio.to_thread(int)
+
+    run(story())  # with Python 3.13 this warned that the threads did not end within 300 seconds
+
+
+class SlowToEnd(ThreadPoolExecutor):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        threading.Event().wait(0.1)
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def test_a_wait_for_nothing_is_told_from_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,9 @@ from rawsse.client.events import EventStream
 from rawsse.client.moments import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.client.stream import MessageStream
+from rawsse.errors import Ending
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
-from rawsse.messages.ending import Ending
 from rawsse.messages.events import (
     ErrorEvent,
     MessageStreamEvent,

@@ -17,9 +17,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rawsse.errors import APIConnectionError, APIError, APITimeoutError, HTTPProtocolError, StreamCancelledError
+from rawsse.errors import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    EndingKind,
+    HTTPProtocolError,
+    StreamCancelledError,
+)
 from rawsse.messages import MessageBuilder
-from rawsse.messages.ending import EndingKind, ending_kind
 from rawsse.replay.matching.reply import is_event_stream
 from rawsse.replay.recording import End, Recording
 from rawsse.sse import Decoder
@@ -62,7 +68,7 @@ def ending_of(recording: Recording, error: APIError | None = None) -> EndingKind
     if is_of_network and _is_complete(recording):
         return "complete"
     if error is not None:
-        return ending_kind(error)
+        return error.ending_kind
     return _failure_in(recording) or _BY_END[recording.end]
 
 
@@ -103,7 +109,7 @@ def _failure_in(recording: Recording) -> EndingKind | None:
         return None
     builder, error = _folded(recording)
     if error is not None:
-        return ending_kind(error)
+        return error.ending_kind
     return "error" if builder.error is not None else None
 
 

@@ -37,9 +37,8 @@ from typing import Any
 
 from rawsse.client.moments import RequestData
 from rawsse.client.observe import ExchangeObserver, Unobserved
-from rawsse.errors import APIError, RawsseError
+from rawsse.errors import APIError, EndingKind, RawsseError
 from rawsse.http1 import ContentDecoder, Response
-from rawsse.messages.ending import EndingKind
 from rawsse.replay.recording import RecordedRequest, Recording
 from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS
 from rawsse.replay.scrubbing.scrub import ScrubPolicy, checked, scrub

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rawsse.errors import RecordingError
 from rawsse.replay.matching.answers import error_answer
@@ -24,9 +24,7 @@ from rawsse.replay.recording import Recording
 from rawsse.replay.scrubbing.scrub import ALLOWED_REQUEST_HEADERS, ScrubPolicy
 from rawsse.replay.taping.proxy import RecordingProxy
 from rawsse.replay.taping.recorder import Recorder, is_messages
-
-if TYPE_CHECKING:
-    from rawsse.server import Message, Receive, Scope, Send
+from rawsse.server import Message, Receive, Scope, Send
 
 __all__ = ["Act", "Idle", "Playing", "Taking"]
 

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.errors import ConfigurationError, RecordingError
@@ -37,10 +37,7 @@ from rawsse.replay.testing.acts import Act, Idle, Playing, Taking
 from rawsse.replay.testing.address import KeptAddress
 from rawsse.replay.testing.background import BackgroundServer
 from rawsse.replay.testing.sources import Source, find, own_path, written_path
-from rawsse.server import Server
-
-if TYPE_CHECKING:
-    from rawsse.server import Receive, Scope, Send
+from rawsse.server import Receive, Scope, Send, Server
 
 __all__ = ["API_KEY", "RecordMode", "Replay"]
 

@@ -169,7 +169,7 @@ SCHEMAS: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "schema"), SCHEMAS, ids=[str(hint) for hint, _ in SCHEMAS])
+@pytest.mark.parametrize(("hint", "schema"), SCHEMAS, ids=[str(hint).partition(" at 0x")[0] for hint, _ in SCHEMAS])
 def test_a_type_has_its_schema(hint: Any, schema: dict[str, Any]) -> None:
     assert schema_of(hint) == schema
 

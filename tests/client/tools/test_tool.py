@@ -282,7 +282,7 @@ def numbers() -> Iterator[int]:
         ("\ud83d\ude00 and \udc80", "😀 and \ufffd"),
         ([{"type": "text", "text": "\udc80"}], [{"type": "text", "text": "\ufffd"}]),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_what_a_tool_returns_becomes_content(result: Any, content: Any) -> None:
     assert content_of(result) == content

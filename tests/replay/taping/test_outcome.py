@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rawsse import errors
-from rawsse.errors import APIError
-from rawsse.messages.ending import EndingKind
+from rawsse.errors import APIError, EndingKind
 from rawsse.replay import Read, Recording, shipped_fixtures
 from rawsse.replay.recording import End
 from rawsse.replay.taping.outcome import FAILED, end_of, ending_of, settled

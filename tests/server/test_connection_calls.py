@@ -1,4 +1,4 @@
-"""rawsse.server.call: what an app is told and may send, over real connections."""
+"""rawsse.server.connection, `Call`: what an app is told and may send, over real connections."""
 
 from __future__ import annotations
 
@@ -486,7 +486,7 @@ def test_the_socket_sends_small_pieces_at_once() -> None:
     async def story(peer: Peer) -> None:
         await peer.send(GET)
         await peer.until(b"\r\n\r\n")
-        (connection,) = peer.server._connections
+        (connection,) = peer.server._state.connections
         sock = connection._transport.get_extra_info("socket")
         options.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
