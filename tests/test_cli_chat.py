@@ -415,7 +415,7 @@ def test_a_link_is_followed_and_stays_one(chat: Chat, play: Play, folder: Path) 
     ("line", "words"),
     [
         ("/load gone.json", "gone.json: No such file or directory"),
-        ("/load bad.json", "bad.json: this is no saved conversation: "),
+        ("/load bad.json", "bad.json: this is not a saved conversation: "),
         ("/load .", ".: Is a directory"),
         ("/save", "say /save FILE"),
         ("/save nowhere/talk.json", "nowhere/talk.json: No such file or directory"),
@@ -434,7 +434,7 @@ def test_a_conversation_that_cannot_be_loaded_at_the_start_ends_the_chat(
 ) -> None:
     (folder / "bad.json").write_text("{}")
     assert chat("Hi", arguments=("--load", "bad.json")) == 2
-    assert capsys.readouterr().err.startswith("rawsse: bad.json: this is no saved conversation: ")
+    assert capsys.readouterr().err.startswith("rawsse: bad.json: this is not a saved conversation: ")
 
 
 def test_a_file_that_can_no_longer_be_saved_is_told_after_each_answer(

@@ -18,9 +18,12 @@ Beside them:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from rawsse.client.aside import Aside
 from rawsse.client.call import Call
 from rawsse.client.events import EventStream
 from rawsse.client.network.clocks import NOT_GIVEN, NotGiven, Timeouts
@@ -265,6 +268,29 @@ class AsyncMessages:
                 model=model, messages=messages, output_format=output_format, **arguments
             ).read_object()
         )
+
+    # For tools. These two members move to the network, which knows whether there is an event loop. ---------------------
+
+    _runs_coroutines = True
+
+    async def _run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Run these at the same time; their results, in order. Coroutine functions run in tasks, other functions in daemon
+        threads, each with a copy of the context. An exception is raised when all are over. Cancelling cancels the tasks and
+        waits for them, but not for threads."""
+        loop = asyncio.get_running_loop()
+        running: list[asyncio.Future[Any]] = [
+            loop.create_task(call())
+            if inspect.iscoroutinefunction(call)
+            else loop.run_in_executor(Aside("rawsse-tool"), call)
+            for call in calls
+        ]
+        try:
+            await asyncio.wait(running)
+        finally:
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return [each.result() for each in running]
 
     # What the calls are made of ------------------------------------------------------------------------------------
 

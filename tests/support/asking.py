@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rawsse.client import FakeStream, MessageStream
@@ -47,6 +47,11 @@ class Script:
         given = next(self._answers)
         stream = given if isinstance(given, FakeStream) else FakeStream([answer(given)])
         return client_of(stream).messages.stream(**asked)
+
+    _runs_coroutines = True
+
+    async def _run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        return await client_of().messages._run(calls)
 
     @property
     def messages(self) -> Script:

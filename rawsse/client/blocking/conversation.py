@@ -20,10 +20,9 @@ from rawsse.client.blocking.access import Access
 from rawsse.client.blocking.portal import Portal, PortalClosedError
 from rawsse.client.blocking.runner import BlockingToolRunner
 from rawsse.client.blocking.stream import BlockingMessageStream, without_waiting
-from rawsse.client.tools.conversation import Conversation, Question, Reply
-from rawsse.client.tools.history import ConversationTurn
-from rawsse.client.tools.runner import HasStream
-from rawsse.client.tools.tally import TotalUsage
+from rawsse.client.resources import AsyncMessages
+from rawsse.client.tools.conversation import Conversation, ConversationTurn, Question, Reply
+from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
@@ -101,7 +100,7 @@ class _Calls:
         self._access = access
 
     @property
-    def messages(self) -> HasStream:
+    def messages(self) -> AsyncMessages:
         return self._access.client().messages
 
 

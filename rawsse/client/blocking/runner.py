@@ -21,9 +21,8 @@ from rawsse.client.blocking.access import Access
 from rawsse.client.blocking.portal import Portal
 from rawsse.client.blocking.stream import BlockingMessageStream
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.runner import ToolRunner
-from rawsse.client.tools.tally import TotalUsage
-from rawsse.messages.content import Block, Message, ToolUseBlock
+from rawsse.client.tools.runner import ToolRunner, TotalUsage
+from rawsse.messages.content import Message, ToolUseBlock
 
 __all__ = ["BlockingToolRunner"]
 
@@ -86,11 +85,6 @@ class BlockingToolRunner(Generic[Item]):
         """The calls of the last answer for which there is no function here."""
         return self._runner.unanswered
 
-    @property
-    def deferred_tool_calls(self) -> list[ToolUseBlock]:
-        """The calls of the current answer that `defer_tool_call` holds back, as far as they have come."""
-        return self._runner.deferred_tool_calls
-
     # The loop ------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Item]:
@@ -117,7 +111,8 @@ class BlockingToolRunner(Generic[Item]):
     @property
     def text_stream(self) -> Iterator[str]:
         """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
-        while (text := self._run(self._runner._next_text)) is not None:
+        texts = self._runner.text_stream
+        while (text := self._run(lambda: anext(texts, None))) is not None:
             yield text
 
     def __enter__(self) -> Self:
@@ -156,7 +151,3 @@ class BlockingToolRunner(Generic[Item]):
         """Run the tools of the last answer now: the user's turn with their results; see
         `ToolRunner.generate_tool_call_response`."""
         return self._run(self._runner.generate_tool_call_response)
-
-    def defer_tool_call(self, call: Block | str) -> None:
-        """With `run_tools_eagerly`: do not start this call before the loop's body is done with the answer."""
-        self._runner.defer_tool_call(call)

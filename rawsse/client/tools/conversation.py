@@ -1,7 +1,4 @@
-"""A conversation: questions and answers in turn, a history that can be sent at any time, and what it all cost.
-
-This file knows what becomes of the history when an answer is cut, cancelled or refused. It refuses to know how an answer comes,
-and how its tools run (`runner.py`).
+"""A conversation: questions and answers in turn, a history that can be sent at any time, and the cost of it all.
 
     conversation = Conversation(client, model=…, max_tokens=…, system="Be brief.", tools=[get_weather])
     async with conversation.stream("Is it cold in Oslo?") as reply:
@@ -9,61 +6,93 @@ and how its tools run (`runner.py`).
     message = await conversation.ask("And in Rome?")
     conversation.messages, conversation.turns[0].usage, conversation.usage
 
-What stays of a turn that failed:
+The history keeps of a turn that failed:
 
-    the answer was cut      the question and what had come, as far as it may be sent back; the next question begins with a
-                            note that says so (`CUT_NOTE`)
-    nothing had come        the question; the next one joins it in one user's turn
-    it was refused          nothing: the API did not take the question (an error such as 400 that no repeat heals), or the
-                            model refused to answer (stop reason "refusal"), and would refuse whatever follows it
+    the answer was cut      the question, and the part of the answer that arrived and may be sent back; a note before the
+                            next question says that the answer was cut (`CUT_NOTE`)
+    nothing arrived         the question; the next question joins it in one user's turn
+    the turn was refused    nothing: the API rejected the question (an error such as 400, which a retry cannot heal), or
+                            the model refused to answer (stop reason "refusal") and would refuse later questions too
 
-In any of these cases `retry()` asks the last question again, in place of what came of it. Whole turns of the tool loop (a call
-and its result) stay; a call without its result never does.
+In each case `retry()` asks the last question again and replaces its result. The history keeps whole turns of the tool
+loop (a call and its result), and never a call without its result.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.calls import closed_turn, step_of
-from rawsse.client.tools.history import (
-    CUT_NOTE,
-    ConversationTurn,
-    TurnState,
-    history_of,
-    loaded_turn,
-    loaded_usage,
-    saved_turn,
-    saved_usage,
-)
-from rawsse.client.tools.runner import HasStream, ToolRunner
-from rawsse.client.tools.tally import TotalUsage, add_up
+from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, closed_turn, step_of
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
 from rawsse.messages.lens import Lens, parse_json
 
-__all__ = ["Conversation", "Question", "Reply"]
+__all__ = ["CUT_NOTE", "Conversation", "ConversationTurn", "Question", "Reply", "TurnState", "history_of"]
+
+CUT_NOTE = "[Your answer above was cut off before its end.]"
+"""Stands before the question after a cut answer, so that the model does not take the answer for a complete one."""
 
 Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or content blocks."""
 
+TurnState: TypeAlias = Literal["answered", "cut", "refused"]
+
 _VERSION = 1
-# Of the arguments of a call, those that say how it is made, and not what is asked. Header fields may hold keys.
+# These arguments of a call say how it is made, not what is asked. Header fields may hold keys.
 _NOT_SAVED = frozenset({"extra_headers", "max_retries", "output_format", "timeout", "timeouts"})
 
 
-class HasMessages(Protocol):
-    """What a conversation needs of a client."""
+# --- The history ---------------------------------------------------------------------------------------------------
 
-    @property
-    def messages(self) -> HasStream:
-        """The calls of the Messages API."""
-        ...
+
+class ConversationTurn(NamedTuple):
+    """A question and its result: `messages` is the answer; with tools, all answers and the results between them.
+
+    `stopped_by` is the stop reason, "max_turns", or the error. `usage.exact` is False if the answer was cut.
+    """
+
+    question: str | list[dict[str, Any]]
+    messages: list[dict[str, Any]]
+    state: TurnState
+    stopped_by: str
+    usage: TotalUsage
+
+
+def history_of(
+    turns: Iterable[ConversationTurn], *, before: Iterable[Mapping[str, Any]] = (), cut_note: str = CUT_NOTE
+) -> list[dict[str, Any]]:
+    """The messages of these turns as a request takes them: without refused turns, and with every other question."""
+    history: list[dict[str, Any]] = []
+    for message in before:
+        _append(history, dict(message))
+    was_cut = False
+    for turn in turns:
+        if turn.state == "refused":
+            continue
+        content: Any = turn.question
+        if was_cut and cut_note and history[-1]["role"] == "assistant":
+            content = [*_blocks(cut_note), *_blocks(content)]
+        _append(history, {"role": "user", "content": content})
+        for message in turn.messages:
+            _append(history, message)
+        was_cut = turn.state == "cut"
+    return history
+
+
+def _append(history: list[dict[str, Any]], message: dict[str, Any]) -> None:
+    """Add a message. Two user's turns in a row become one; results of tools still come first in it."""
+    if history and history[-1]["role"] == message["role"] == "user":
+        content = [*_blocks(history.pop()["content"]), *_blocks(message["content"])]
+        message = {"role": "user", "content": content}
+    history.append(message)
+
+
+def _blocks(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 # --- The conversation ----------------------------------------------------------------------------------------------
@@ -72,13 +101,14 @@ class HasMessages(Protocol):
 class Conversation:
     """Questions and answers in turn, one at a time.
 
-    `tools` and `max_turns` (of the tool loop, per question) are those of `ToolRunner`; `messages` is a history to begin with;
-    `fields` are any other arguments of `client.messages.stream`. `cut_note` replaces `CUT_NOTE`; empty, there is none.
+    `client` is an `AsyncClient`. `tools` and `max_turns` (of the tool loop, for each question) are those of `ToolRunner`,
+    `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
+    `CUT_NOTE`; if it is empty, there is no note.
     """
 
     def __init__(
         self,
-        client: HasMessages,
+        client: Any,
         *,
         model: str,
         max_tokens: int,
@@ -89,40 +119,51 @@ class Conversation:
         cut_note: str = CUT_NOTE,
         **fields: Any,
     ) -> None:
-        told = {} if system is None else {"system": system}
-        _check_kind(client)
+        if not hasattr(getattr(client, "messages", None), "_runs_coroutines"):
+            advice = "for one without async use client.conversation(…)"
+            raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {type(client).__name__}; {advice}")
+        if system is not None:
+            fields["system"] = system
         self._client = client
-        self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **told, **fields}
+        self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
         self._tools = list(tools or ())
         self._max_turns = max_turns
         self._before = [dict(message) for message in messages or ()]
         self._cut_note = cut_note
         self._turns: list[ConversationTurn] = []
-        self._replaced: list[TotalUsage] = []  # what answers cost that `retry` has put others in the place of
-        self._reply: Reply | None = None  # the one that comes
+        self._replaced: list[TotalUsage] = []  # the cost of answers that `retry` has replaced
+        self._reply: Reply | None = None  # the current one
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history, as JSON values: whole, and valid as the beginning of a request."""
+        """The history as JSON values: whole, and valid as the beginning of a request."""
         return self._history(self._turns)
+
+    def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
+        return history_of(turns, before=self._before, cut_note=self._cut_note)
 
     @property
     def turns(self) -> list[ConversationTurn]:
-        """All questions, and what came of each."""
+        """All questions and their results."""
         return list(self._turns)
 
     @property
     def usage(self) -> TotalUsage:
-        """What it has cost; answers that `retry` has replaced are counted too. `exact` is False if one of them was cut."""
+        """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
         return add_up([*self._replaced, *(turn.usage for turn in self._turns)])
 
     def stream(self, question: Question) -> Reply:
         """Ask, and get the answer as it comes: `async with conversation.stream(…) as reply`. The request is sent by
         `async with`, which raises `APIError` if it is refused.
 
-        To leave the block before the answer's end cuts it.
+        Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
         """
-        return Reply(self, _own(question))
+        given: Any = question
+        if not (given.strip() if isinstance(given, str) else given):
+            raise ConfigurationError("the question is empty")
+        if not isinstance(given, str):
+            given = [block.raw if isinstance(block, Lens) else dict(block) for block in given]
+        return Reply(self, given)
 
     async def ask(self, question: Question) -> Message:
         """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
@@ -130,18 +171,14 @@ class Conversation:
             return await reply.get_final_message()
 
     def retry(self) -> Reply:
-        """Ask the last question again. What comes takes the place of the turn, unless nothing comes and an answer was there.
+        """Ask the last question again. The new result replaces the turn, unless nothing arrives and an answer was
+        there.
 
         Raises `RuntimeError` if nothing has been asked.
         """
         if not self._turns:
             raise RuntimeError("nothing has been asked that could be asked again")
         return Reply(self, self._turns[-1].question, self._turns[-1])
-
-    # For the reply -------------------------------------------------------------------------------------------------
-
-    def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
-        return history_of(turns, before=self._before, cut_note=self._cut_note)
 
     def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> ToolRunner[MessageStream]:
         if self._reply is not None:
@@ -151,15 +188,9 @@ class Conversation:
             if turns[-1] is not replaced:
                 raise RuntimeError("the conversation has gone on: retry() again")
             turns = turns[:-1]
-        asked = ConversationTurn(question, [], "answered", "", add_up([]))
-        runner: ToolRunner[MessageStream] = ToolRunner(
-            self._client.messages,
-            messages=self._history([*turns, asked]),
-            tools=self._tools,
-            max_turns=self._max_turns,
-            stream=True,
-            **self._fields,
-        )
+        history = self._history([*turns, ConversationTurn(question, [], "answered", "", add_up([]))])
+        options = {**self._fields, "tools": self._tools, "max_turns": self._max_turns}
+        runner = ToolRunner[MessageStream](self._client.messages, messages=history, stream=True, **options)
         self._reply = reply
         return runner
 
@@ -173,15 +204,16 @@ class Conversation:
         elif turn.messages or not replaced.messages:
             self._replaced.append(replaced.usage)
             self._turns[-1] = turn
-        else:  # nothing came, and something is there
+        else:  # nothing arrived, and an answer is there
             self._replaced.append(turn.usage)
 
     # Saving --------------------------------------------------------------------------------------------------------
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The conversation as a JSON text; not its client, its tools, and how its calls are made (header fields, timeouts).
+        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
+        timeouts).
 
-        Raises `ConfigurationError` if a field is no JSON value.
+        Raises `ConfigurationError` if a field is not a JSON value.
         """
         saved = {
             "rawsse_conversation": _VERSION,
@@ -189,72 +221,66 @@ class Conversation:
             "max_turns": self._max_turns,
             "cut_note": self._cut_note,
             "messages": self._before,
-            "turns": [saved_turn(turn) for turn in self._turns],
-            "replaced": [saved_usage(usage) for usage in self._replaced],
+            "turns": [{**turn._asdict(), "usage": _saved_usage(turn.usage)} for turn in self._turns],
+            "replaced": [_saved_usage(usage) for usage in self._replaced],
         }
         try:
             return json.dumps(saved, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain)
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, RecursionError) as exc:
             raise ConfigurationError(f"the conversation cannot be written as JSON: {exc}") from None
 
     @classmethod
-    def from_json(cls, client: HasMessages, text: str | bytes, *, tools: Iterable[Any] = (), **fields: Any) -> Self:
+    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = (), **fields: Any) -> Self:
         """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
 
-        Raises `ConfigurationError` if the text is none.
+        Raises `ConfigurationError` if the text is not a saved conversation.
         """
-        _check_kind(client)
         try:
             saved = parse_json(text)
             if saved["rawsse_conversation"] != _VERSION:
                 raise ValueError(f"it has version {saved['rawsse_conversation']!r}, not {_VERSION}")
             options = {name: saved[name] for name in ("max_turns", "cut_note", "messages")}
             made = cls(client, tools=tools, **{**options, **saved["fields"], **fields})
-            made._turns = [loaded_turn(turn) for turn in saved["turns"]]
-            made._replaced = [loaded_usage(usage) for usage in saved["replaced"]]
+            made._turns = [_loaded_turn(turn) for turn in saved["turns"]]
+            made._replaced = [_loaded_usage(usage) for usage in saved["replaced"]]
             made._history(made._turns)
+        except ConfigurationError:
+            raise
         except (KeyError, TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"this is no saved conversation: {type(exc).__name__}: {exc}") from None
+            raise ConfigurationError(f"this is not a saved conversation: {type(exc).__name__}: {exc}") from None
         return made
 
 
-def _check_kind(client: object) -> None:
-    """Raises `ConfigurationError` for a client whose calls block, and for what is no client."""
-    kind = type(client)
-    if hasattr(kind, "__enter__") and not hasattr(kind, "__aenter__"):
-        advice = "for one without async use client.conversation(…)"
-        raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {kind.__name__}; {advice}")
-    if not hasattr(getattr(client, "messages", None), "stream"):
-        raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {kind.__name__}")
+def _saved_usage(usage: TotalUsage) -> dict[str, Any]:
+    return {"counts": usage.raw, "exact": usage.exact, "turns": [_saved_usage(turn) for turn in usage.turns]}
 
 
-def _own(question: Question) -> Any:
-    """The question as the history keeps it. Raises `ConfigurationError` for one that the API would refuse."""
-    if isinstance(question, str):
-        if not question.strip():
-            raise ConfigurationError("the question is empty")
-        return question
-    given: Iterable[Any] = question
-    blocks = [block.raw if isinstance(block, Lens) else dict(block) for block in given]
-    if not blocks:
-        raise ConfigurationError("the question has no content blocks")
-    return blocks
+def _loaded_usage(saved: Mapping[str, Any]) -> TotalUsage:
+    turns = [_loaded_usage(turn) for turn in saved["turns"]]
+    return TotalUsage(dict(saved["counts"]), exact=bool(saved["exact"]), turns=turns)
+
+
+def _loaded_turn(saved: Mapping[str, Any]) -> ConversationTurn:
+    if saved["state"] not in ("answered", "cut", "refused"):
+        raise ValueError(f"a turn has the state {saved['state']!r}")
+    loaded = {**saved, "usage": _loaded_usage(saved["usage"])}
+    return ConversationTurn(*(loaded[name] for name in ConversationTurn._fields))
 
 
 def _plain(value: object) -> object:
     if isinstance(value, Lens):
         return value.raw
-    raise TypeError(f"a value of type {type(value).__name__} is no JSON value")
+    raise TypeError(f"a value of type {type(value).__name__} is not a JSON value")
 
 
 # --- One reply -----------------------------------------------------------------------------------------------------
 
 
 class Reply:
-    """The answer to one question, as it comes. With tools it goes through several answers, and the tools run in between.
+    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
-    conversation keeps what came.
+    conversation keeps the part that arrived.
     """
 
     def __init__(self, conversation: Conversation, question: Any, replaced: ConversationTurn | None = None) -> None:
@@ -276,25 +302,21 @@ class Reply:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self._settle(error)
 
     async def close(self) -> None:
-        """End the reply; what has come stays in the history when the block is left."""
+        """End the reply; the part that arrived stays in the history when the block is left."""
         await self._runs.close()
 
     @property
     def stream(self) -> MessageStream:
-        """The stream of the answer that comes now, or came last: `request_id`, `timing`, `ending` …"""
-        stream = self._runs.current_stream
-        assert stream is not None  # noqa: S101 - entering the block has opened it
-        return stream
+        """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
+        return cast(MessageStream, self._runs.current_stream)  # entering the block has opened it
 
     @property
     def current_message_snapshot(self) -> Message:
-        """The message so far; with tools, that of the answer that comes now. Raises `RuntimeError` before it begins."""
+        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
         return self.stream.current_message_snapshot
 
     @property
@@ -307,8 +329,6 @@ class Reply:
         if self._runner is None:
             raise RuntimeError("the reply is not open: use `async with` first")
         return self._runner
-
-    # Reading -------------------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
         return self
@@ -336,50 +356,37 @@ class Reply:
         """Read it to its end; the text of the last answer."""
         return (await self.get_final_message()).text
 
-    # Its end -------------------------------------------------------------------------------------------------------
-
     async def _settle(self, error: BaseException | None) -> None:
-        """End what runs, and let the conversation keep what came."""
+        """End the loop, and let the conversation keep the part that arrived."""
         runner = self._runs
-        turn: ConversationTurn | None = None
         try:
-            await _finish(runner)
+            if runner.is_turn_whole and step_of(self.stream.current_message_snapshot.stop_reason) == "stop":
+                await runner.until_done()  # the last answer is whole; the caller left before reading to the very end
+            await runner.close()
         finally:
             if self._conversation._reply is self:
-                turn = _outcome(self._question, runner, self._sent, error)
-                self._conversation._settle(turn, self._replaced)
-
-
-async def _finish(runner: ToolRunner[MessageStream]) -> None:
-    """An answer that has come whole, and is the last one, may be left before it was read to the very end."""
-    message = runner.last_message
-    if runner.stopped_by is None and runner.is_turn_whole and message and step_of(message.stop_reason) == "stop":
-        await runner.until_done()
-    await runner.close()
+                self._conversation._settle(_outcome(self._question, runner, self._sent, error), self._replaced)
 
 
 def _outcome(
     question: Any, runner: ToolRunner[MessageStream], sent: int, error: BaseException | None
 ) -> ConversationTurn | None:
-    """What the conversation keeps of a reply that is over; None if it could not even be asked."""
-    is_cut = runner.stopped_by == "closed"
-    rest = runner.partial if is_cut else None
-    if runner.stopped_by == "tool without function":
-        rest = runner.last_message
-    messages = _tidy(runner.messages[sent:], closed_turn(rest))
-    if not is_cut:
+    """The turn that the conversation keeps of a reply that is over; None if it could not even be asked."""
+    rest = {"closed": runner.partial, "tool without function": runner.last_message}.get(str(runner.stopped_by))
+    messages = _with_rest(runner.messages[sent:], closed_turn(rest))
+    if runner.stopped_by != "closed":
         state: TurnState = "refused" if runner.stopped_by == "refusal" else "answered"
         return ConversationTurn(question, messages, state, str(runner.stopped_by), runner.usage)
     if isinstance(error, ConfigurationError) and not messages:
         return None
     is_refused = isinstance(error, APIStatusError) and not error.may_heal and not messages
-    said = f"{type(error).__name__}: {error}" if error is not None else "closed"
-    return ConversationTurn(question, messages, "refused" if is_refused else "cut", said, runner.usage)
+    reason = f"{type(error).__name__}: {error}" if error is not None else "closed"
+    return ConversationTurn(question, messages, "refused" if is_refused else "cut", reason, runner.usage)
 
 
-def _tidy(messages: list[dict[str, Any]], rest: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The messages with the rest of the answer. Where a paused answer was gone on with, the parts become one: a server's tool
-    call in the first is answered in the second, or must go."""
+def _with_rest(messages: list[dict[str, Any]], rest: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The messages with the rest of the answer. The parts of an answer that was paused and continued become one: the
+    result of a server's tool call in the first part is in the second, or the call must go."""
     parts = [rest] if rest is not None else []
     while messages and messages[-1]["role"] == "assistant":
         parts.insert(0, messages.pop())

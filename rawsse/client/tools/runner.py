@@ -1,66 +1,228 @@
-"""The tool loop: ask, run the tools that the answer calls, send their results back, until the model is done.
-
-This file knows the history of the loop and when it stops. It refuses to know how a request is made (it is given something that
-has `stream`), and how tools run (`turn.py`).
+"""The tool loop: ask, run the tools that the answer calls, send their results back, until the model is done
+(https://docs.anthropic.com/en/docs/build-with-claude/handling-stop-reasons).
 
     runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_turns=10)
     async for message in runner: ...                 # each answer, whole, before its tools run
     async for text in runner.text_stream: ...        # or: the text of all answers, as it comes
     message = await runner.until_done()              # or: the last answer
 
-With `stream=True` each turn is an open `MessageStream`; what the loop's body leaves unread, the runner reads. When the body is
-done with an answer, its tools run, all of them beside each other.
+With `stream=True` the runner yields open `MessageStream`s and reads what the loop's body leaves unread. The tools of an
+answer run when the body is done with it, all at the same time.
 
-A turn is whole, or it did not happen: if one fails, `messages` holds those before it, and iterating again asks again. Leave
-a loop early only inside `async with runner`, or `close()` it, so that nothing goes on in the background.
+A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
+holds the turns before it, and iterating again sends the request again. A call whose input was cut never runs, because a
+lenient reader would take it for a shorter one. To leave a loop early, use `async with runner` or `close()` it, so that
+nothing keeps running.
 
-There are no threads held at the server: each request carries the whole history.
+Threads held by the server are not used: each request carries the whole history.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.calls import assistant_turn, closed_turn, step_of
-from rawsse.client.tools.tally import TotalUsage, add_up, usage_of
-from rawsse.client.tools.tool import Toolbox
-from rawsse.client.tools.turn import Turn
-from rawsse.errors import APIStatusError, ConfigurationError
-from rawsse.messages.content import Block, Message, ToolUseBlock
-from rawsse.messages.lens import Lens
+from rawsse.client.tools.tool import Tool, Toolbox, run_tool, run_tool_on_loop, tool_result
+from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, quote
+from rawsse.messages.content import Message, ToolUseBlock, Usage
+from rawsse.messages.lens import Lens, copied
 
-__all__ = ["HasStream", "ToolRunner"]
+__all__ = ["ToolRunner", "TotalUsage"]
 
 Item = TypeVar("Item", Message, MessageStream)
 
 
-class HasStream(Protocol):
-    """What a runner needs of `client.messages`."""
+# --- Usage ---------------------------------------------------------------------------------------------------------
+
+
+class TotalUsage(Usage):
+    """Token counts of one or several answers. `turns` are the counts that were added up.
+
+    `exact` is False if an answer was cut: the counts are then those that had arrived, a lower bound.
+    """
+
+    __slots__ = ("exact", "turns")
+
+    def __init__(self, raw: dict[str, Any], *, exact: bool = True, turns: Sequence[TotalUsage] = ()) -> None:
+        super().__init__(raw)
+        self.exact = exact
+        self.turns = tuple(turns)
+
+
+def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
+    """What one answer cost; zeros for an answer that never began."""
+    usage = message.get("usage") if message is not None else None
+    return TotalUsage(copied(usage) if isinstance(usage, dict) else {**_NOTHING}, exact=exact)
+
+
+def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
+    """The sum of every count, known or not, including those in objects (`server_tool_use`). Other values are left
+    out."""
+    total: dict[str, Any] = {**_NOTHING}
+    for turn in turns:
+        _add(turn.raw, total)
+    return TotalUsage(total, exact=all(turn.exact for turn in turns), turns=turns)
+
+
+_NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
+
+
+def _add(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
+    for name, value in counts.items():
+        if isinstance(value, dict):
+            if isinstance(inner := total.setdefault(name, {}), dict):
+                _add(value, inner)
+        elif isinstance(value, int) and not isinstance(value, bool) and isinstance(total.get(name, 0), int):
+            total[name] = total.get(name, 0) + value
+
+
+# --- The calls of an answer ----------------------------------------------------------------------------------------
+
+
+def step_of(stop_reason: str | None) -> str:
+    """What follows an answer: "run" its tools, "resume" (send it back so that the model continues), or "stop". Unknown
+    stop reasons stop."""
+    return {"tool_use": "run", "pause_turn": "resume", "compaction": "resume"}.get(str(stop_reason), "stop")
+
+
+class ToolCall(NamedTuple):
+    """One tool call of an answer. `id` is unique within the answer; it replaces an id that is missing or duplicate.
+
+    `refusal` is the result of a call that must not run: it tells the model why, so that it can call again. `tool` runs
+    the call. If both are None, the caller must answer it.
+    """
+
+    block: ToolUseBlock
+    id: str
+    tool: Tool[..., Any] | None = None
+    refusal: dict[str, Any] | None = None
 
     @property
-    def stream(self) -> Callable[..., MessageStream]:
-        """Makes a stream of an answer, to be opened with `async with`, of the arguments of `messages.stream`."""
-        ...
+    def is_answered_here(self) -> bool:
+        """The runner has a result for the call."""
+        return self.tool is not None or self.refusal is not None
+
+
+def plan_calls(message: Message | None, toolbox: Toolbox) -> list[ToolCall]:
+    """The tool calls of an answer, in its order."""
+    calls: list[ToolCall] = []
+    for block in message.content if message is not None else ():
+        if _is_call(block):
+            calls.append(_plan(block, {call.id for call in calls}, toolbox))
+    return calls
+
+
+def _is_call(block: object) -> TypeGuard[ToolUseBlock]:
+    """The block calls a tool of the caller, not one that runs at Anthropic or at an MCP server."""
+    return isinstance(block, ToolUseBlock) and block.get("type") == "tool_use"
+
+
+def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox) -> ToolCall:
+    given, name = block.get("id"), block.get("name")
+    call_id = given if isinstance(given, str) and given else "toolu_without_id"
+    if call_id != given:
+        problem = "no id"
+    elif call_id in taken:
+        problem = f"the id {quote(call_id)} has been used for another call of this answer"
+    elif not block.complete:
+        problem = f"its input is not a whole JSON object: {quote(block.input_text)}"
+    elif isinstance(name, str) and name in toolbox.names:
+        return ToolCall(block, call_id, toolbox.functions.get(name))
+    else:
+        problem = f"there is no tool {quote(str(name))} (the tools are: {', '.join(toolbox.names) or 'none'})"
+    while call_id in taken:
+        call_id += "_2"
+    refusal = tool_result(call_id, f"This call was not run: {problem}. Make a new call.", is_error=True)
+    return ToolCall(block, call_id, refusal=refusal)
+
+
+def assistant_turn(message: Message, calls: Iterable[ToolCall]) -> dict[str, Any]:
+    """An answer with all its calls as the turn before their results, in a form that the API accepts.
+
+    The text of an input that is not a JSON object is sent back in an object with one field, as the documentation of
+    fine-grained tool streaming says.
+    """
+    waiting = iter(calls)
+    content: list[dict[str, Any]] = []
+    for block in message.content:
+        raw = block.raw
+        if _is_call(block):
+            given = raw["input"] if block.complete else {"INVALID_JSON": block.input_text}
+            raw = {**raw, "id": next(waiting).id, "name": str(block.get("name") or "unnamed"), "input": given}
+        content.append(raw)
+    return Message({**message.raw, "content": content}).replayable() or {"role": "assistant", "content": []}
+
+
+def closed_turn(message: Message | None) -> dict[str, Any] | None:
+    """An answer as a turn without its tool calls, which would need results. None if nothing else is in it."""
+    turn = message.replayable() if message is not None else None
+    content = [block for block in turn["content"] if block.get("type") != "tool_use"] if turn else []
+    return {"role": "assistant", "content": content} if content else None
+
+
+class _Turn:
+    """An answer, and the results of its tool calls."""
+
+    def __init__(self, stream: MessageStream, toolbox: Toolbox) -> None:
+        self.stream = stream
+        self._toolbox = toolbox
+        self._results: list[Any] | None = None
+        self._has_started = False
+
+    @property
+    def message(self) -> Message | None:
+        """The message so far; None if it has not begun."""
+        try:
+            return self.stream.current_message_snapshot
+        except RuntimeError:
+            return None
+
+    @property
+    def is_whole(self) -> bool:
+        """The answer has arrived to its end."""
+        return self.stream.ending is not None and self.stream.ending.kind == "complete"
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls so far."""
+        return plan_calls(self.message, self._toolbox)
+
+    async def results(self, api: Any) -> list[dict[str, Any]]:
+        """A `tool_result` for each call that is answered here, in the order of the calls. No call runs twice: if the
+        tools have been started before and have no results, raises `RuntimeError`."""
+        if self._results is None:
+            if self._has_started:
+                raise RuntimeError("the tools of this answer are running already, or were cancelled")
+            self._has_started = True
+            calls = [call for call in self.calls if call.is_answered_here]
+            run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
+            jobs = [partial(run, call.tool, call.id, copied(call.block.raw["input"])) for call in calls if call.tool]
+            ran = iter(await api._run(jobs) if jobs else ())
+            self._results = [call.refusal or next(ran) for call in calls]
+        return list(self._results)
+
+
+# --- The loop ------------------------------------------------------------------------------------------------------
 
 
 class ToolRunner(Generic[Item]):
-    """Asks, runs tools, and asks again. An asynchronous iterator over the answers: `Message`s, or with `stream` open
+    """Asks, runs tools, and asks again. An async iterator over the answers: `Message`s, or with `stream` open
     `MessageStream`s.
 
-    `tools` are `Tool`s, functions, and definitions without a function. `max_turns` (or `max_iterations`) bounds how many
-    answers are asked for. With `run_tools_eagerly` a tool starts while the rest of its answer still comes. `fields` are any
-    other arguments of `client.messages.stream`. `thread` is the official SDK's; only False is possible.
+    `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. `max_turns` (or
+    `max_iterations`) limits the number of answers. `fields` are other arguments of `client.messages.stream`. `thread`
+    is an argument of the official SDK; only False is supported.
 
-    `stopped_by` says why the loop is over: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
-    "tool without function", or "closed". Tools run only after the stop reason "tool_use".
+    `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
+    "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins.
     """
 
     def __init__(
         self,
-        api: HasStream,
+        api: Any,
         *,
         model: str,
         max_tokens: int,
@@ -69,91 +231,76 @@ class ToolRunner(Generic[Item]):
         max_turns: int | None = None,
         max_iterations: int | None = None,
         stream: bool = False,
-        run_tools_eagerly: bool = False,
         thread: bool = False,
         **fields: Any,
     ) -> None:
         if thread:
             raise ConfigurationError("threads that the server holds are not supported: each request has all messages")
-        limit = max_iterations if max_turns is None else max_turns
-        if limit is not None and limit < 1:
-            raise ConfigurationError(f"max_turns must be 1 or more, not {limit}")
+        self._max_turns = max_iterations if max_turns is None else max_turns
+        if self._max_turns is not None and self._max_turns < 1:
+            raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
         self.stopped_by: str | None = None
+        self.partial: Message | None = None
         self._api = api
         self._history = [_as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
-        self._toolbox = Toolbox(tools)
-        self._max_turns = limit
-        self._turns_taken = 0  # since the loop began, or was begun again by `append_messages`
+        self._toolbox = Toolbox(tools, can_await=api._runs_coroutines)
+        self._turns_taken = 0  # since the loop began, or `append_messages` restarted it
         self._is_streaming = stream
-        self._is_eager = run_tools_eagerly
         self._usages: list[TotalUsage] = []
-        self._turn: Turn | None = None  # under way: its answer comes, or the loop's body has it
-        self._last: Turn | None = None  # the same, or the one before
-        self._partial: Message | None = None
+        self._turn: _Turn | None = None  # the current one: its answer arrives, or the loop's body has it
+        self._last: _Turn | None = None  # the last one whose answer was opened
         self._appended: list[dict[str, Any]] = []  # by the loop's body
-
-    # What is known -------------------------------------------------------------------------------------------------
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history: whole turns only, so that it may be sent with a new question at any time.
+        """The history. It has only whole turns, so it can be sent with a new question at any time.
 
-        If the loop was stopped by a "tool without function", the last answer is not in it: append the answer, and a user's
-        turn with all results, and iterate again.
+        If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
+        with all results, and iterate again.
         """
         return list(self._history)
 
     @property
     def last_message(self) -> Message | None:
-        """The last answer, or as much of it as has come; None before the first."""
-        return self._last.snapshot if self._last is not None else None
+        """The last answer, or the part of it that has arrived; None before the first."""
+        return self._last.message if self._last is not None else None
 
     @property
     def current_stream(self) -> MessageStream | None:
-        """The stream of the answer under way, or of the last one; None before the first."""
+        """The stream of the current answer, or of the last one; None before the first."""
         return self._last.stream if self._last is not None else None
 
     @property
     def is_turn_whole(self) -> bool:
-        """There is a turn under way, and its answer has come to its end."""
+        """There is a current turn, and its answer has arrived to its end."""
         return self._turn is not None and self._turn.is_whole
 
     @property
-    def partial(self) -> Message | None:
-        """As much as had come of the answer whose turn failed; None if none did, or it never began."""
-        return self._partial
-
-    @property
     def usage(self) -> TotalUsage:
-        """What all turns cost together; `usage.turns` is what each cost. The turn under way is not in it."""
+        """What all turns cost together, without the current one; `usage.turns` is what each cost."""
         return add_up(self._usages)
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer for which there is no function here."""
-        calls = self._last.calls() if self._last is not None else []
-        return [call.block for call in calls if not call.is_answered_here]
-
-    # The loop ------------------------------------------------------------------------------------------------------
+        return [call.block for call in self._last.calls if not call.is_answered_here] if self._last is not None else []
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
 
     async def __anext__(self) -> Item:
         """The next answer. Raises `APIError` if the turn failed; the history is then as it was before it."""
-        turn = await self._advance()
-        if turn is None:
+        if (turn := await self._advance()) is None:
             raise StopAsyncIteration
-        item: Any = turn.stream if self._is_streaming else await self._guarded(turn.message)
-        return cast(Item, item)
+        stream = turn.stream
+        return cast(Item, stream if self._is_streaming else await self._guarded(stream.get_final_message()))
 
     async def until_done(self) -> Message:
-        """Go on to the end of the loop; the last answer."""
+        """Continue to the end of the loop; the last answer."""
         while await self._advance() is not None:
             pass
-        message = self.last_message
-        if message is None:
+        if (message := self.last_message) is None:
             raise RuntimeError("the runner was closed before its first answer")
         return message
 
@@ -162,103 +309,90 @@ class ToolRunner(Generic[Item]):
         """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
         return _Text(self)
 
-    async def _next_text(self) -> str | None:
-        if self._turn is None:
-            await self._advance()
-        while self._turn is not None:
-            text: str | None = await self._guarded(self._text_of_turn)
-            if text is not None:
-                return text
-            await self._advance()
-        return None
-
-    async def _text_of_turn(self) -> str | None:
-        return await anext(self._turn.stream.text_stream, None) if self._turn is not None else None
-
-    async def _advance(self) -> Turn | None:
-        """Finish the turn under way, and begin the next; None if there is none."""
+    async def _advance(self) -> _Turn | None:
+        """Finish the current turn, and begin the next; None if there is none."""
         if self._turn is not None:
-            await self._guarded(self._finish)
+            await self._guarded(self._finish(self._turn))
         if self.stopped_by is None and self._max_turns is not None and self._turns_taken >= self._max_turns:
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
-        self._partial = None
+        self.partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=list(self._history), **{**self._fields, **tools})
+        self._turn = turn = _Turn(stream, self._toolbox)
         try:
             await stream.__aenter__()
         except BaseException as exc:
-            if not isinstance(exc, APIStatusError) and getattr(exc, "phase", None) != "connect":
-                self._usages.append(usage_of(None, exact=False))  # the request may have been read, and be paid for
+            if isinstance(exc, APIStatusError) or getattr(exc, "phase", None) == "connect":
+                self._turn = None  # refused, or never sent: it cost nothing
+            await self._abandon()
             raise
-        self._turn = self._last = Turn(stream, self._toolbox, eagerly=self._is_eager)
-        return self._turn
+        self._last = turn
+        return turn
 
-    async def _guarded(self, work: Callable[[], Any]) -> Any:
-        """Do what belongs to the turn; if it fails, there was no turn."""
+    async def _guarded(self, work: Awaitable[Any]) -> Any:
+        """Do a part of the current turn; if it fails, the turn did not happen."""
         try:
-            return await work()
+            return await work
         except BaseException:
             await self._abandon()
             raise
 
-    async def _finish(self) -> None:
-        turn = self._turn
-        assert turn is not None  # noqa: S101 - whoever finishes a turn has looked
-        message = await turn.message()
-        is_owned = any(appended["role"] == "assistant" for appended in self._appended)
-        added = await self._go_on(turn, message, is_owned=is_owned)
-        await turn.close()
+    async def _finish(self, turn: _Turn) -> None:
+        """Read the rest of the answer, do what follows it, and add the turn to the history."""
+        message = await turn.stream.get_final_message()
+        step = step_of(message.stop_reason)
+        if step == "stop" or (step == "run" and not turn.calls):
+            self.stopped_by = str(message.stop_reason or "no stop reason")
+        added: list[dict[str, Any] | None] = []
+        if any(appended["role"] == "assistant" for appended in self._appended):
+            pass  # the loop's body has taken over the turn
+        elif self.stopped_by is not None:
+            added = [closed_turn(message)]
+        elif step == "resume":
+            added = [message.replayable()]
+        elif self.unanswered:
+            self.stopped_by = "tool without function"
+        else:
+            results = await turn.results(self._api)
+            added = [assistant_turn(message, turn.calls), {"role": "user", "content": results}]
+        if self._turn is not turn:
+            raise StreamCancelledError("the runner was closed while its tools ran")
+        await turn.stream.close()
         self._turn = None
         self._turns_taken += 1
         self._usages.append(usage_of(message, exact=True))
         self._history += [message for message in added if message is not None] + self._appended
         self._appended = []
 
-    async def _go_on(self, turn: Turn, message: Message, *, is_owned: bool) -> list[dict[str, Any] | None]:
-        """Do what follows the answer, and give what the history gets of it: nothing, if the loop's body has seen to that."""
-        calls = turn.calls()
-        step = step_of(message.stop_reason) if calls or message.stop_reason != "tool_use" else "stop"
-        if step == "stop":
-            self.stopped_by = str(message.stop_reason or "no stop reason")
-        if is_owned:
-            return []
-        if step == "run" and self.unanswered:
-            self.stopped_by = "tool without function"
-            return []
-        if step == "run":
-            return [assistant_turn(message, calls), {"role": "user", "content": await turn.results()}]
-        return [message.replayable() if step == "resume" else closed_turn(message)]
-
     async def _abandon(self) -> None:
         turn, self._turn = self._turn, None
         self._appended = []
         if turn is not None:
-            self._partial = turn.snapshot
-            self._usages.append(usage_of(self._partial, exact=turn.is_whole))
-            await turn.close()
+            self.partial = turn.message
+            self._usages.append(usage_of(self.partial, exact=turn.is_whole))
+            await turn.stream.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """End the loop: the answer under way is dropped, and tools that run are cancelled."""
+        """End the loop and drop the current answer."""
         self.stopped_by = self.stopped_by or "closed"
         await self._abandon()
 
     # Changing its course -------------------------------------------------------------------------------------------
 
     def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
-        """Add messages to the history. In the loop's body: after the answer and the results of its tools; but if an
-        assistant's turn is among them, the turn is yours, and the runner adds nothing and runs no tools.
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
+        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
+        no tools.
 
-        After the loop: it can be iterated again, and goes on with these messages.
+        After the loop, iterating again continues with these messages.
         """
         turns = [_as_turn(message) for message in messages]
         if self._turn is not None:
@@ -269,49 +403,45 @@ class ToolRunner(Generic[Item]):
             self._turns_taken = 0
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
-        """Replace the arguments of the requests that follow (`model`, `messages`, `tools` …), or change them by a function
-        that gets them and returns new ones. A field that is left out is no longer sent; `messages` and `tools` then stay."""
+        """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
+        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
+        stay as they are."""
         current = {**self._fields, "messages": self.messages, "tools": list(self._toolbox.given)}
         new = dict(params(current) if callable(params) else params)
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
-        self._toolbox = Toolbox(new.pop("tools", self._toolbox.given))
+        self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
         self._history = [_as_turn(message) for message in new.pop("messages", self._history)]
         self._fields = new
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
-        """Run the tools of the last answer now, those that have not run yet: the user's turn with their results.
+        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
 
-        None if the answer did not stop for tools, or calls none that has a function here. No call runs twice.
+        None if the answer did not stop for tools, or no call in it has a function here. No call runs twice.
         """
-        turn = self._last
-        if turn is None:
+        if (turn := self._last) is None:
             return None
-        message = await self._guarded(turn.message)
-        results = await self._guarded(turn.results) if step_of(message.stop_reason) == "run" else []
+        message = await self._guarded(turn.stream.get_final_message())
+        results = await self._guarded(turn.results(self._api)) if step_of(message.stop_reason) == "run" else []
         return {"role": "user", "content": results} if results else None
-
-    def defer_tool_call(self, call: Block | str) -> None:
-        """With `run_tools_eagerly`: do not start this call (its block, or its id) before the loop's body is done with the
-        answer. Leave the loop instead, and it never runs. For a call that has started this does nothing."""
-        if self._turn is not None:
-            self._turn.hold(call if isinstance(call, str) else str(call.get("id")))
-
-    @property
-    def deferred_tool_calls(self) -> list[ToolUseBlock]:
-        """The calls of the current answer that `defer_tool_call` holds back, as far as they have come."""
-        return self._turn.held if self._turn is not None else []
 
 
 class _Text(AsyncIterator[str]):
+    """The text of all answers. Not a generator: the event loop would close a generator that is dropped, at some later
+    time."""
+
     def __init__(self, runner: ToolRunner[Any]) -> None:
         self._runner = runner
 
     async def __anext__(self) -> str:
-        text = await self._runner._next_text()
-        if text is None:
-            raise StopAsyncIteration
-        return text
+        runner = self._runner
+        turn = runner._turn or await runner._advance()
+        while turn is not None:
+            text: str | None = await runner._guarded(anext(turn.stream.text_stream, None))
+            if text is not None:
+                return text
+            turn = await runner._advance()
+        raise StopAsyncIteration
 
 
 def _as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:

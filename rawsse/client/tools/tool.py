@@ -1,7 +1,5 @@
-"""Python functions as tools: what the model is told of them, and how a call of one becomes its result.
-
-This file knows tool definitions (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use) and tool results. It refuses to
-know messages, and when a tool is run.
+"""Python functions as tools of the Messages API: definitions, calls, and the `tool_result` of a call
+(https://docs.anthropic.com/en/docs/agents-and-tools/tool-use).
 
     @tool
     async def get_weather(city: str, unit: Literal["c", "f"] = "c") -> str:
@@ -12,43 +10,30 @@ know messages, and when a tool is run.
         \"\"\"
 
     get_weather.to_dict()                        # {"name": "get_weather", "description": …, "input_schema": {…}}
-    await get_weather("Oslo")                    # still the function
-    await get_weather.run({"city": "Oslo"})      # as the model calls it: the content of a tool_result
+    await get_weather("Oslo")                    # the function itself
+    await get_weather.run({"city": "Oslo"})      # called with the model's input; returns the content of a tool_result
 
-A function that is not async runs in a thread of its own, with the context variables of the caller: it blocks nothing, and all
-calls of an answer run at once, however many they are. Nobody can stop a thread, so one whose call is cancelled runs on, its
-result is dropped, and it does not keep the program from ending: what it does then is cut off, wherever it is.
+A tool runner gives each call of a function that is not async a daemon thread with a copy of the caller's context
+variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the
+program can end before the function does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import enum
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from rawsse.client.aside import Aside
 from rawsse.client.schema.signature import Signature
 from rawsse.client.schema.types import MismatchError, schema_of
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.lens import Lens
 
-__all__ = [
-    "RESULT_BLOCK_TYPES",
-    "Content",
-    "Tool",
-    "ToolError",
-    "Toolbox",
-    "beta_async_tool",
-    "beta_tool",
-    "content_of",
-    "run_tool",
-    "tool",
-]
+__all__ = ["Tool", "ToolError", "Toolbox", "beta_async_tool", "beta_tool", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,31 +41,35 @@ R = TypeVar("R")
 Content: TypeAlias = str | list[dict[str, Any]]
 """The content of a tool result: a text, or content blocks."""
 
-RESULT_BLOCK_TYPES = frozenset({"browser_state", "document", "image", "search_result", "text", "tool_reference"})
-"""The types of the content blocks that a tool result may hold. A list of anything else is written as JSON."""
+_BLOCK_TYPES = ("browser_state", "document", "image", "search_result", "text", "tool_reference")
+"""The types of content blocks that a tool result may hold. Any other list is written as JSON."""
 
 
 class ToolError(Exception):
-    """Raise it in a tool to answer with `is_error` and this content: a text, or content blocks (an image, say)."""
+    """Raise it in a tool to answer the call with `is_error` and this content: a text, or content blocks such as an
+    image."""
 
     def __init__(self, content: str | Iterable[Mapping[str, Any]]) -> None:
-        self.content: Any = content if isinstance(content, str) else [dict(block) for block in content]
-        texts = [
-            str(block.get("text") or f"[{block.get('type')}]") for block in self.content if isinstance(block, dict)
-        ]
-        super().__init__(content if isinstance(content, str) else " ".join(texts))
+        given = content if isinstance(content, str) else list(content)
+        self.content = content_of(given)
+        texts = (
+            [given]
+            if isinstance(given, str)
+            else [str(block.get("text") or f"[{block.get('type')}]") for block in given]
+        )
+        super().__init__(" ".join(texts))
 
 
 # --- Tools ---------------------------------------------------------------------------------------------------------
 
 
 class Tool(Generic[P, R]):
-    """A function with what the model is told of it. Called, it is the function.
+    """A function with its tool definition. Calling the tool calls the function.
 
-    `name`, `description` and `input_schema` (a JSON Schema, or a type that has one) replace what signature and docstring
-    say; `fields` are any others of the tool definition (`strict`, `cache_control`, `defer_loading` …). With a `type` other
-    than "custom" it is a tool that Anthropic has defined (`bash_20250124` …): its definition is its type, its name and
-    `fields`. Raises `ConfigurationError`.
+    `name`, `description` and `input_schema` (a JSON Schema, or a type to make one from) replace those taken from the
+    signature and the docstring; `fields` are other fields of the definition (`strict`, `cache_control`, `defer_loading`
+    …). With a `type` other than "custom" (`bash_20250124` …) Anthropic defines the tool: the definition is then type,
+    name and `fields`. `is_async` is True for a coroutine function. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -92,13 +81,23 @@ class Tool(Generic[P, R]):
         input_schema: Mapping[str, Any] | type | None = None,
         **fields: Any,
     ) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
         self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
-        self._signature = _signature_of(function, is_needed=self._is_custom and input_schema is None)
-        self.name = _name_of(function, name, self._signature)
-        told = self._signature.description if self._signature else inspect.getdoc(function) or ""
-        self.description: str = told if description is None else description
+        self._signature: Signature | None = None
+        try:
+            self._signature = Signature(function)
+        except ConfigurationError:  # a function with its own schema may have a signature that JSON cannot call
+            if self._is_custom and input_schema is None:
+                raise
+        self.name = str(name or (self._signature.name if self._signature else getattr(function, "__name__", "")))
+        if self.name in ("", "<lambda>"):
+            raise ConfigurationError("a tool needs a name: give name, or a function that has one")
+        documented = self._signature.description if self._signature else inspect.getdoc(function) or ""
+        self.description: str = documented if description is None else description
         self.input_schema: dict[str, Any] = self._schema(input_schema) if self._is_custom else {}
 
     def _schema(self, given: Mapping[str, Any] | type | None) -> dict[str, Any]:
@@ -115,75 +114,32 @@ class Tool(Generic[P, R]):
         return f"<Tool {self.name}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """The tool definition, as it stands in a request."""
+        """The tool definition, as a request has it."""
         if not self._is_custom:
             return {"name": self.name, **self.fields}
-        told = {"description": self.description} if self.description else {}
-        return {"name": self.name, **told, "input_schema": self.input_schema, **self.fields}
+        described = {"description": self.description} if self.description else {}
+        return {"name": self.name, **described, "input_schema": self.input_schema, **self.fields}
 
     async def run(self, input: Any) -> Content:  # noqa: A002 - the API's word for it
-        """Call the function with an input of the model's, and give what is to be sent back.
+        """Call the function with the model's input; the content of the `tool_result`.
 
-        Raises `MismatchError` if the input does not fit the function, and whatever the function raises.
+        A function that is not async blocks the event loop meanwhile. Raises `MismatchError` if the input does not fit
+        the function, and whatever the function raises.
         """
-        arguments = self._arguments(input)
-        function: Callable[..., Any] = self.function
-        if inspect.iscoroutinefunction(function):
-            result = await function(**arguments)
-        else:
-            loop = asyncio.get_running_loop()
-            result, error = await loop.run_in_executor(Aside("rawsse-tool"), _outcome, function, arguments)
-            if error is not None:
-                raise error
-            if inspect.isawaitable(result):
-                result = await result
-        return content_of(result)
+        result = self._call(input)
+        return content_of(await result if inspect.isawaitable(result) else result)
 
-    def _arguments(self, value: Any) -> dict[str, Any]:
+    def _call(self, value: Any) -> Any:
         if self._signature is not None:
-            return self._signature.arguments(value)
-        if not isinstance(value, dict):
+            value = self._signature.arguments(value)
+        elif not isinstance(value, dict):
             raise MismatchError("input: expected an object")
-        return value
-
-
-def _signature_of(function: Callable[..., Any], *, is_needed: bool) -> Signature | None:
-    """The signature, if it can be read. A function with a schema of its own may have one that cannot."""
-    if not callable(function):
-        raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
-    try:
-        return Signature(function)
-    except ConfigurationError:
-        if is_needed:
-            raise
-        return None
-
-
-def _name_of(function: Callable[..., Any], given: str | None, signature: Signature | None) -> str:
-    name = given or (signature.name if signature else getattr(function, "__name__", ""))
-    if not name or name == "<lambda>":
-        raise ConfigurationError("a tool needs a name: give name, or a function that has one")
-    return str(name)
-
-
-def _outcome(function: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[Any, Exception | None]:
-    # Not raised from the thread: asyncio's futures refuse a StopIteration, and whoever waits for one would wait for ever.
-    try:
-        return function(**arguments), None
-    except Exception as exc:
-        return None, exc
+        function: Callable[..., Any] = self.function
+        return function(**value)
 
 
 @overload
-def tool(
-    function: Callable[P, R],
-    /,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    input_schema: Mapping[str, Any] | type | None = None,
-    **fields: Any,
-) -> Tool[P, R]: ...
+def tool(function: Callable[P, R], /, **options: Any) -> Tool[P, R]: ...
 
 
 @overload
@@ -197,7 +153,7 @@ def tool(
 
 
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function a `Tool`; bare (`@tool`) or with any of the arguments of `Tool` (`@tool(strict=True)`)."""
+    """Make a function a `Tool`: bare (`@tool`), or with arguments of `Tool` (`@tool(strict=True)`)."""
     made: Any = Tool
     return partial(made, **options) if function is None else made(function, **options)
 
@@ -210,110 +166,108 @@ beta_async_tool = tool
 
 
 class Toolbox:
-    """The tools of a request: `Tool`s, plain functions, and definitions without a function (dicts), in any mixture.
+    """The tools of a request, in any mixture: `Tool`s, functions, and definitions without a function (dicts).
 
-    `given` are the tools as they were given, `definitions` what the request says of them, `functions` those that can be run
-    here, by name. Raises `ConfigurationError`.
+    `given` are the tools as the caller gave them, `definitions` are for the request, `functions` are the tools that can
+    be run here, by name. Raises `ConfigurationError`, also for async functions unless `can_await`.
     """
 
-    def __init__(self, tools: Iterable[Any] = ()) -> None:
-        self.definitions: list[dict[str, Any]] = []
-        self.functions: dict[str, Tool[..., Any]] = {}
-        self.names: list[str] = []
+    def __init__(self, tools: Iterable[Any] = (), *, can_await: bool = True) -> None:
         self.given = list(tools)
-        for given in self.given:
-            self._add(given)
-
-    def _add(self, given: Any) -> None:
-        if isinstance(given, Mapping | Lens):
-            self.definitions.append(given.raw if isinstance(given, Lens) else dict(given))
-            name = given.get("name")
-        else:
-            made = given if isinstance(given, Tool) else Tool(given)
-            self.definitions.append(made.to_dict())
-            name = made.name
-            self.functions.setdefault(made.name, made)
-        if isinstance(name, str):  # toolsets have none
-            if name in self.names:
+        entries = [entry if isinstance(entry, Tool | Mapping | Lens) else Tool(entry) for entry in self.given]
+        self.definitions = [dict(entry) if isinstance(entry, Mapping) else entry.to_dict() for entry in entries]
+        self.functions: dict[str, Tool[..., Any]] = {entry.name: entry for entry in entries if isinstance(entry, Tool)}
+        self.names = [str(each["name"]) for each in self.definitions if isinstance(each.get("name"), str)]
+        for name in self.names:
+            if self.names.count(name) > 1:
                 raise ConfigurationError(f"two tools have the name {quote(name)}")
-            self.names.append(name)
+            if name in self.functions and self.functions[name].is_async and not can_await:
+                advice = "use a function that is not async, or AsyncClient"
+                raise ConfigurationError(f"a blocking client cannot run the async tool {quote(name)}: {advice}")
 
 
 # --- Results -------------------------------------------------------------------------------------------------------
 
 
-async def run_tool(given: Tool[..., Any], call_id: str, input: Any) -> dict[str, Any]:  # noqa: A002 - as in `Tool.run`
-    """The `tool_result` of one call. What the tool raises becomes one with `is_error`; only what ends programs and tasks
-    (`KeyboardInterrupt`, `CancelledError` …) passes."""
+def tool_result(call_id: str, content: Content, *, is_error: bool = False) -> dict[str, Any]:
+    """The `tool_result` block that answers a call."""
+    result = {"type": "tool_result", "tool_use_id": call_id, "content": content}
+    return {**result, "is_error": True} if is_error else result
+
+
+def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool = False) -> Any:
+    """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
+    coroutine that gives the result, otherwise an error result.
+
+    An exception becomes a result with `is_error`. Only exceptions that end programs and tasks pass through
+    (`KeyboardInterrupt`, `SystemExit`, `CancelledError`).
+    """
     try:
-        return {"type": "tool_result", "tool_use_id": call_id, "content": await given.run(input)}
-    except ToolError as exc:
-        content = _well_formed(exc.content)
-    except MismatchError as exc:
-        content = _well_formed(str(exc))
+        result = given._call(value)
+        if not inspect.isawaitable(result):
+            return tool_result(call_id, content_of(result))
+        if can_await:
+            return _await_tool(call_id, result)
+        if inspect.iscoroutine(result):
+            result.close()  # else Python warns that it was never awaited
+        raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except Exception as exc:
-        content = _well_formed(f"{type(exc).__name__}: {exc}")
-    return {"type": "tool_result", "tool_use_id": call_id, "content": content, "is_error": True}
+        return _failed(call_id, exc)
+
+
+async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]:
+    try:
+        return tool_result(call_id, content_of(await awaitable))
+    except Exception as exc:
+        return _failed(call_id, exc)
+
+
+async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:
+    """`run_tool` in a task of its own. A function that is not async goes through `run` (`client.messages._run`), which
+    gives it a thread."""
+    call = partial(run_tool, given, call_id, value, can_await=True)
+    [result] = [call()] if given.is_async else await run([call])
+    return cast(dict[str, Any], await result if inspect.isawaitable(result) else result)
+
+
+def _failed(call_id: str, error: Exception) -> dict[str, Any]:
+    if isinstance(error, ToolError):
+        return tool_result(call_id, error.content, is_error=True)
+    text = str(error) if isinstance(error, MismatchError) else f"{type(error).__name__}: {error}"
+    return tool_result(call_id, content_of(text), is_error=True)
 
 
 def content_of(result: Any) -> Content:
-    """What a tool returned, as the content of its result: a text as it is, nothing for None, content blocks as they are, and
-    every other value as JSON. Raises `TypeError` for what JSON has not."""
+    """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty
+    text, any other value as JSON. Lone surrogates become U+FFFD, because no request can carry them; names of files can
+    contain them. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
     if result is None:
         return ""
-    if isinstance(result, str):
-        return str(_well_formed(result))
-    if isinstance(result, Sequence) and result and all(_is_block(block) for block in result):
-        blocks: list[dict[str, Any]] = _well_formed(
-            [block.raw if isinstance(block, Lens) else block for block in result]
-        )
-        return blocks
-    return str(_well_formed(json.dumps(result, ensure_ascii=False, default=_plain)))
-
-
-def _is_block(value: Any) -> bool:
-    return isinstance(value, Mapping | Lens) and value.get("type") in RESULT_BLOCK_TYPES
+    text = json.dumps(result, ensure_ascii=False, default=_plain)
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    content: Any = json.loads(text)
+    blocks = content if isinstance(content, list) else []
+    are_blocks = blocks and all(isinstance(block, dict) and block.get("type") in _BLOCK_TYPES for block in blocks)
+    return content if are_blocks or isinstance(result, str) else text
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON has not, as one that it has."""
-    for is_one, plain in _PLAIN:
-        if is_one(value):
-            return plain(value)
-    has_text = type(value).__str__ is not cast(Any, object.__str__)
-    if has_text and not isinstance(value, bytes | bytearray):  # a path, a UUID, a decimal number
-        return str(value)
-    raise TypeError(f"a tool's result cannot be written as JSON: it has a value of type {type(value).__name__}")
-
-
-_PLAIN: Sequence[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = (
-    (lambda value: isinstance(value, Lens), lambda value: value.raw),
-    (lambda value: isinstance(value, enum.Enum), lambda value: value.value),
-    (
-        lambda value: dataclasses.is_dataclass(value) and not isinstance(value, type),
-        lambda value: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)},
-    ),
-    (lambda value: hasattr(value, "model_dump"), lambda value: value.model_dump(mode="json")),  # pydantic's models
-    (lambda value: hasattr(value, "isoformat"), lambda value: value.isoformat()),  # dates and times
-    (lambda value: isinstance(value, Mapping), dict),
-    (lambda value: isinstance(value, Iterable) and not isinstance(value, bytes | bytearray), list),
-)
-
-
-def _well_formed(value: Any) -> Any:
-    """The value without lone surrogates, which no request can carry; names of files have some."""
-    if isinstance(value, str):
-        return value if _is_well_formed(value) else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_well_formed(item) for item in value]
+    """A value that `json` does not know, as one that it does."""
+    if isinstance(value, Lens):
+        return value.raw
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):  # a pydantic model
+        return value.model_dump(mode="json")
+    if hasattr(value, "isoformat"):  # a date or a time
+        return value.isoformat()
     if isinstance(value, Mapping):
-        return {name: _well_formed(item) for name, item in value.items()}
-    return value
-
-
-def _is_well_formed(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return dict(value)
+    if not isinstance(value, bytes | bytearray):
+        if isinstance(value, Iterable):
+            return list(value)
+        if type(value).__str__ is not cast(Any, object.__str__):  # a path, a UUID, a decimal number
+            return str(value)
+    raise TypeError(f"a tool's result cannot be written as JSON: it has a value of type {type(value).__name__}")

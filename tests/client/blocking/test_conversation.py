@@ -20,8 +20,7 @@ from rawsse.client.blocking.client import Client
 from rawsse.client.blocking.conversation import BlockingConversation, BlockingReply
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.net import FakeStream
-from rawsse.client.tools.conversation import Conversation, Reply
-from rawsse.client.tools.history import CUT_NOTE
+from rawsse.client.tools.conversation import CUT_NOTE, Conversation, Reply
 from rawsse.client.tools.tool import tool
 from rawsse.errors import ConfigurationError, StreamCancelledError, StreamTruncatedError
 
@@ -118,13 +117,6 @@ def test_with_tools_a_reply_goes_on_over_all_answers_whichever_way_it_is_read(ta
         assert reply.stream.request_id == "req_1"
         assert reply.usage.output_tokens == 14
     assert [message["role"] for message in conversation.messages] == ["user", "assistant", "user", "assistant"]
-    assert conversation.messages[2]["content"][0]["content"] == "Oslo: 4 degrees"
-
-
-def test_eager_tools_run_while_the_answer_comes(talk: Talk) -> None:
-    conversation = talk(LOOK, saying("Cold."), tools=[weather], run_tools_eagerly=True)
-    with conversation.stream("Oslo?") as reply:
-        assert list(reply.text_stream) == ["Let me see.", "Cold."]
     assert conversation.messages[2]["content"][0]["content"] == "Oslo: 4 degrees"
 
 

@@ -29,7 +29,6 @@ from rawsse.client.blocking.client import Client
 from rawsse.client.blocking.stream import BlockingMessageStream
 from rawsse.client.network.net import FakeStream
 from rawsse.client.tools.tool import tool
-from rawsse.messages import ContentBlockStop, ToolUseBlock
 
 Make = Callable[..., Client]
 
@@ -77,12 +76,7 @@ def test_answers_come_one_after_the_other_and_tools_run_between_them(
     assert runner.current_stream.get_final_text() == "Hello ☺"
     assert runner.usage.output_tokens == 14
     assert [message["role"] for message in runner.messages] == ["user", "assistant", "user", "assistant"]
-    assert (runner.unanswered, runner.deferred_tool_calls, runner.partial, runner.is_turn_whole) == (
-        [],
-        [],
-        None,
-        False,
-    )
+    assert (runner.unanswered, runner.partial, runner.is_turn_whole) == ([], None, False)
 
 
 def test_the_text_of_all_answers_is_one_stream(client: Client) -> None:
@@ -97,10 +91,9 @@ def test_the_last_answer_can_be_waited_for(client: Client) -> None:
     assert runner.last_message.text == "Hello ☺"
 
 
-@pytest.mark.parametrize("eagerly", [False, True])
-def test_each_answer_may_be_read_as_it_comes(client: Client, connections: list[FakeStream], *, eagerly: bool) -> None:
+def test_each_answer_may_be_read_as_it_comes(client: Client, connections: list[FakeStream]) -> None:
     texts: list[str] = []
-    with client.messages.tool_runner(**ASK, tools=[weather], stream=True, run_tools_eagerly=eagerly) as runner:
+    with client.messages.tool_runner(**ASK, tools=[weather], stream=True) as runner:
         for stream in runner:
             assert runner.current_stream is stream
             texts += stream.text_stream
@@ -109,26 +102,12 @@ def test_each_answer_may_be_read_as_it_comes(client: Client, connections: list[F
     assert result_of(connections[1])["content"] == "Oslo: rain"
 
 
-def test_eagerly_an_answer_is_a_stream_like_any_other_whose_block_can_be_left(
-    client: Client, connections: list[FakeStream]
-) -> None:
-    runner = client.messages.tool_runner(**ASK, tools=[weather], stream=True, run_tools_eagerly=True)
+def test_each_answer_is_a_stream_whose_block_can_be_left(client: Client, connections: list[FakeStream]) -> None:
+    runner = client.messages.tool_runner(**ASK, tools=[weather], stream=True)
     for answered in runner:
         assert isinstance(answered, BlockingMessageStream)
         with answered as stream:
             stream.until_done()
-    assert result_of(connections[1])["content"] == "Oslo: rain"
-
-
-def test_a_call_may_be_held_back_while_the_body_decides(client: Client, connections: list[FakeStream]) -> None:
-    asked: list[str] = []
-    runner = client.messages.tool_runner(**ASK, tools=[weather], stream=True, run_tools_eagerly=True)
-    for stream in runner:
-        for event in stream:
-            if isinstance(event, ContentBlockStop) and isinstance(event.content_block, ToolUseBlock):
-                runner.defer_tool_call(event.content_block)
-        asked += [call.name for call in runner.deferred_tool_calls]
-    assert asked == ["weather"]
     assert result_of(connections[1])["content"] == "Oslo: rain"
 
 

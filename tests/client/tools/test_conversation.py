@@ -14,11 +14,11 @@ from support.asking import Script, calling, check_history, saying
 from support.clock import run
 from support.streams import STOP, block, end, start, text_delta
 
+from rawsse.client.blocking.client import Client
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.net import FakeStream
-from rawsse.client.tools.conversation import Conversation, Reply
-from rawsse.client.tools.history import CUT_NOTE
-from rawsse.client.tools.tally import add_up
+from rawsse.client.tools.conversation import CUT_NOTE, Conversation, Reply
+from rawsse.client.tools.runner import add_up
 from rawsse.client.tools.tool import tool
 from rawsse.errors import (
     APIError,
@@ -26,6 +26,7 @@ from rawsse.errors import (
     BadRequestError,
     ConfigurationError,
     OverloadedError,
+    StreamCancelledError,
     StreamTruncatedError,
 )
 from rawsse.messages.lens import Lens
@@ -366,13 +367,10 @@ def test_what_the_model_refuses_to_answer_is_not_sent_again() -> None:
     assert [turn.state for turn in conversation.turns] == ["refused", "answered"]
 
 
-@pytest.mark.parametrize(
-    ("question", "text"), [(" ", "the question is empty"), ([], "the question has no content blocks")]
-)
-def test_a_question_of_nothing_is_refused_at_once(question: Any, text: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
+@pytest.mark.parametrize("question", [" ", []], ids=repr)
+def test_a_question_of_nothing_is_refused_at_once(question: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^the question is empty$"):
         talk()[0].stream(question)
-    assert str(caught.value) == text
 
 
 def test_what_cannot_be_sent_was_not_asked() -> None:
@@ -461,6 +459,32 @@ def test_a_reply_comes_once() -> None:
     run(story())
 
 
+def test_a_reply_that_is_left_twice_is_kept_once() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("one") as reply:
+            await reply.until_done()
+        await reply.__aexit__(None, None, None)
+        return conversation
+
+    assert len(run(story()).turns) == 1
+
+
+def test_a_reply_that_is_closed_before_its_answer_begins_ends_at_once() -> None:
+    async def story() -> Conversation:
+        conversation, _ = talk(FakeStream([], end=None))
+        reply = conversation.stream("one")
+        task = asyncio.create_task(reply.__aenter__())
+        await asyncio.sleep(1)
+        await reply.close()
+        with pytest.raises(StreamCancelledError):
+            await task
+        return conversation
+
+    conversation = run(story())
+    assert (conversation.turns[0].state, conversation.messages) == ("cut", [user("one")])
+
+
 def test_a_retry_belongs_to_the_last_question() -> None:
     async def story() -> Reply:
         conversation, _ = talk(HELLO, HELLO)
@@ -473,23 +497,13 @@ def test_a_retry_belongs_to_the_last_question() -> None:
         run(run(story()).__aenter__())
 
 
-class Blocking:
-    def __enter__(self) -> None: ...
-
-
 @pytest.mark.parametrize(
-    ("client", "text"),
-    [
-        (
-            Blocking(),
-            "a Conversation needs an AsyncClient, not a Blocking; for one without async use client.conversation(…)",
-        ),
-        ("sk-ant-1", "a Conversation needs an AsyncClient, not a str"),
-        (None, "a Conversation needs an AsyncClient, not a NoneType"),
-    ],
+    ("client", "kind"),
+    [(Client(api_key="k"), "Client"), ("sk-ant-1", "str"), (None, "NoneType")],
     ids=["blocking", "str", "None"],
 )
-def test_a_client_of_the_wrong_kind_is_told_at_once(client: Any, text: str) -> None:
+def test_a_client_of_the_wrong_kind_is_refused_at_once(client: Any, kind: str) -> None:
+    text = f"a Conversation needs an AsyncClient, not a {kind}; for one without async use client.conversation(…)"
     with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
         Conversation(client, model="m", max_tokens=9)
     with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
@@ -499,7 +513,7 @@ def test_a_client_of_the_wrong_kind_is_told_at_once(client: Any, text: str) -> N
 # --- Usage ---------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_told_per_turn_and_in_total() -> None:
+def test_usage_is_counted_per_turn_and_in_total() -> None:
     async def story() -> Conversation:
         conversation, _ = talk(LOOK, saying("Cold.", cache_read_input_tokens=5), HELLO, tools=[weather])
         await conversation.ask("one")
@@ -538,6 +552,7 @@ def test_a_saved_conversation_goes_on_where_it_was() -> None:
         second = Conversation.from_json(script, first.to_json(indent=1), tools=[weather])
         assert second.turns == first.turns
         assert [turn.usage.exact for turn in second.turns] == [True, False]
+        assert [part.output_tokens for part in second.turns[0].usage.turns] == [7, 7]
         await second.ask("three")
         return first, second, script
 
@@ -570,7 +585,7 @@ def test_fields_given_at_loading_replace_those_that_were_saved() -> None:
 
 
 def test_a_field_that_is_no_json_cannot_be_saved() -> None:
-    text = r"^the conversation cannot be written as JSON: a value of type object is no JSON value$"
+    text = r"^the conversation cannot be written as JSON: a value of type object is not a JSON value$"
     with pytest.raises(ConfigurationError, match=text):
         talk(metadata=object())[0].to_json()
 
@@ -580,7 +595,7 @@ def test_a_field_that_is_no_json_cannot_be_saved() -> None:
     ["", "[]", "{}", '{"rawsse_conversation": 2}', '{"rawsse_conversation": 1}', "null"],
 )
 def test_what_is_no_saved_conversation_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^this is no saved conversation: "):
+    with pytest.raises(ConfigurationError, match=r"^this is not a saved conversation: "):
         Conversation.from_json(Script(), text)
 
 

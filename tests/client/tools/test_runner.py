@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from support.asking import Script, calling, check_history, saying
-from support.clock import run, ticks
+from support.clock import run
 from support.streams import TOOL_CALL
 
+from rawsse.client.network.net import FakeStream
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import tool
-from rawsse.errors import ConfigurationError
-from rawsse.messages import ContentBlockStart, Message
+from rawsse.errors import ConfigurationError, StreamCancelledError
+from rawsse.messages import Message
 
 QUESTION = {"role": "user", "content": "What is the weather in Oslo?"}
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [QUESTION]}
@@ -109,6 +110,38 @@ def test_streams_are_handed_out_open_and_what_the_body_leaves_is_read() -> None:
     assert run(story()) == ["Let me see.", "nothing", "It is cold."]
 
 
+def test_each_answer_is_a_stream_whose_block_can_be_left_when_it_is_whole() -> None:
+    async def story() -> list[dict[str, Any]]:
+        runner = streaming(ONE, saying("Cold."))
+        async for answer in runner:
+            async with answer as stream:
+                await stream.until_done()
+        return runner.messages
+
+    assert run(story())[2] == {"role": "user", "content": [result("Oslo: 4 degrees")]}
+
+
+def test_an_answer_whose_block_is_left_before_its_end_runs_no_tool_and_is_no_turn() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def weather(city: str) -> None:
+        ran.append(city)
+
+    async def story() -> ToolRunner[MessageStream]:
+        runner = streaming(ONE, saying("Cold."), tools=[weather])
+        async with await anext(runner) as stream:
+            async for event in stream:
+                if event.type == "content_block_stop" and event.index == 1:
+                    break
+        with pytest.raises(StreamCancelledError):
+            await anext(runner)
+        return runner
+
+    runner = run(story())
+    assert (ran, runner.messages, runner.stopped_by) == ([], [QUESTION], None)
+
+
 def test_a_paused_turn_is_sent_back_as_it_is() -> None:
     script = Script(saying("Searching", reason="pause_turn"), saying("Found."))
     runner: ToolRunner[Message] = ToolRunner(script, **ASK)
@@ -182,7 +215,7 @@ def test_a_call_of_a_tool_without_function_is_left_to_the_caller() -> None:
     check_history(runner.messages)
 
 
-def test_no_function_runs_beside_a_call_that_nobody_here_answers() -> None:
+def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
     ran: list[str] = []
 
     @tool
@@ -219,7 +252,7 @@ def results_of(runner: ToolRunner[Message]) -> list[Any]:
     return content
 
 
-def test_a_raised_exception_is_told_to_the_model() -> None:
+def test_a_raised_exception_reaches_the_model() -> None:
     @tool
     async def weather(city: str) -> None:
         raise ValueError(f"no {city}")
@@ -228,12 +261,12 @@ def test_a_raised_exception_is_told_to_the_model() -> None:
     assert found == [{**result("ValueError: no Oslo"), "is_error": True}]
 
 
-def test_an_unknown_tool_and_an_input_that_does_not_parse_are_told_to_the_model() -> None:
+def test_an_unknown_tool_and_an_input_that_does_not_parse_reach_the_model() -> None:
     answer = calling(("whether", "{}"), ("weather", '{"city": '), ("weather", '{"city": "Oslo"}'))
     found = results_of(runner_of(answer, saying("Sorry.")))
     assert [block.get("is_error", False) for block in found] == [True, True, False]
-    assert found[0]["content"] == "There is no tool 'whether'. The tools are: weather."
-    assert found[1]["content"].startswith("This call was not run: its input is no whole JSON object: '{\"city\": '")
+    assert found[0]["content"].startswith("This call was not run: there is no tool 'whether' (the tools are: weather).")
+    assert found[1]["content"].startswith("This call was not run: its input is not a whole JSON object: '{\"city\": '")
     assert found[2] == result("Oslo: 4 degrees", "call_2")
 
 
@@ -284,23 +317,6 @@ def test_after_its_end_it_goes_on_with_what_is_appended() -> None:
     assert len(run(story()).messages) == 4
 
 
-def test_the_response_to_the_calls_can_be_had_in_the_body_and_no_tool_runs_twice() -> None:
-    ran: list[str] = []
-
-    @tool
-    async def weather(city: str) -> str:
-        ran.append(city)
-        return "4 degrees"
-
-    async def story() -> list[Any]:
-        runner = runner_of(ONE, saying("Cold."), tools=[weather])
-        assert await runner.generate_tool_call_response() is None
-        return [await runner.generate_tool_call_response() async for _ in runner]
-
-    assert run(story()) == [{"role": "user", "content": [result("4 degrees")]}, None]
-    assert ran == ["Oslo"]
-
-
 def test_the_params_of_the_next_request_can_be_changed() -> None:
     async def story() -> list[Any]:
         script = Script(ONE, saying("Cold."), saying("Bye."))
@@ -323,88 +339,10 @@ def test_params_need_a_model_and_max_tokens() -> None:
         runner_of().set_messages_params({})
 
 
-# --- Eagerly -------------------------------------------------------------------------------------------------------
-
-
-def test_eagerly_too_an_answer_is_a_stream_whose_block_can_be_left() -> None:
-    async def story() -> list[dict[str, Any]]:
-        runner = streaming(ONE, saying("Cold."), run_tools_eagerly=True)
-        async for turn in runner:
-            assert type(turn) is MessageStream
-            async with turn as stream:
-                await stream.until_done()
-        return runner.messages
-
-    assert run(story())[2] == {"role": "user", "content": [result("Oslo: 4 degrees")]}
-
-
-def test_eager_tools_run_while_the_answer_comes_and_count_as_the_turn_s() -> None:
-    ran: list[str] = []
-
-    @tool
-    async def weather(city: str) -> str:
-        ran.append(city)
-        return city
-
-    two = calling(("weather", '{"city": "Oslo"}'), ("weather", '{"city": "Rome"}'))
-
-    async def story() -> ToolRunner[MessageStream]:
-        runner = streaming(two, saying("Cold."), run_tools_eagerly=True, tools=[weather])
-        async for stream in runner:
-            async for event in stream:
-                await ticks(2)
-                if event.type == "message_delta" and not runner.messages[1:]:
-                    assert ran == ["Oslo"]
-        return runner
-
-    runner = run(story())
-    assert ran == ["Oslo", "Rome"]
-    assert runner.messages[2]["content"] == [result("Oslo"), result("Rome", "call_1")]
-
-
-@pytest.mark.parametrize("is_allowed", [True, False])
-def test_deferred_calls_run_when_the_body_ends_and_never_after_a_break(is_allowed: bool) -> None:
-    ran: list[str] = []
-
-    @tool
-    async def list_files() -> None:
-        ran.append("list")
-
-    @tool
-    async def delete(path: str) -> None:
-        ran.append(path)
-
-    answer = calling(("delete", '{"path": "a"}'), ("list_files", "{}"))
-
-    async def story() -> list[str]:
-        held: list[str] = []
-        async with streaming(answer, saying("Done."), run_tools_eagerly=True, tools=[list_files, delete]) as runner:
-            async for stream in runner:
-                async for event in stream:
-                    if isinstance(event, ContentBlockStart) and event.content_block.get("name") == "delete":
-                        runner.defer_tool_call(event.content_block)
-                await ticks(2)
-                held += [call.name for call in runner.deferred_tool_calls]
-                if held and not is_allowed:
-                    break
-            assert runner.stopped_by == ("end_turn" if is_allowed else None)
-        assert runner.deferred_tool_calls == []
-        return held
-
-    assert run(story()) == ["delete"]
-    assert ran == (["list", "a"] if is_allowed else ["list"])
-
-
-def test_outside_the_loop_s_body_nothing_can_be_deferred() -> None:
-    runner = runner_of()
-    runner.defer_tool_call("call_0")
-    assert runner.deferred_tool_calls == []
-
-
 # --- Usage ---------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_told_per_turn_and_in_total() -> None:
+def test_usage_is_counted_per_turn_and_in_total() -> None:
     runner = runner_of(ONE, saying("Cold.", cache_read_input_tokens=5))
     run(runner.until_done())
     assert [turn.output_tokens for turn in runner.usage.turns] == [7, 7]
@@ -427,6 +365,21 @@ def test_closing_ends_the_loop() -> None:
     assert (runner.stopped_by, runner.messages, runner.usage.exact) == ("closed", [QUESTION], False)
 
 
+def test_closing_it_while_a_request_waits_for_its_answer_ends_that_too() -> None:
+    async def story() -> ToolRunner[Message]:
+        runner = runner_of(FakeStream([], end=None))
+        task = asyncio.create_task(runner.until_done())
+        await asyncio.sleep(1)
+        await runner.close()
+        with pytest.raises(StreamCancelledError, match="closed"):
+            await task
+        return runner
+
+    runner = run(story())
+    assert (runner.stopped_by, runner.messages) == ("closed", [QUESTION])
+    assert (len(runner.usage.turns), runner.usage.exact) == (1, False)
+
+
 def test_a_runner_that_was_closed_before_its_first_answer_has_none() -> None:
     async def story() -> None:
         async with runner_of() as runner:
@@ -437,33 +390,6 @@ def test_a_runner_that_was_closed_before_its_first_answer_has_none() -> None:
 
     with pytest.raises(RuntimeError, match=r"^the runner was closed before its first answer$"):
         run(story())
-
-
-def test_a_cancelled_runner_cancels_its_tools_and_keeps_whole_turns_only() -> None:
-    async def story() -> tuple[list[str], ToolRunner[Message]]:
-        log: list[str] = []
-        has_begun = asyncio.Event()
-
-        @tool
-        async def weather(city: str) -> None:
-            has_begun.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                log.append("over")
-
-        runner = runner_of(ONE, tools=[weather])
-        task = asyncio.create_task(runner.until_done())
-        await has_begun.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return log, runner
-
-    log, runner = run(story())
-    assert log == ["over"]
-    assert runner.messages == [QUESTION]
-    assert (runner.usage.output_tokens, runner.usage.exact) == (7, True)  # the answer itself had come whole
 
 
 def test_the_canonical_tool_call_is_run_with_its_input() -> None:

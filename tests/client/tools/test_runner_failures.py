@@ -58,9 +58,9 @@ def failing(events: list[Raw]) -> FakeStream:
     return FakeStream([answer([*events, FAILURE])])
 
 
-async def fail_and_go_on(script: Script, log: Log, **options: Any) -> ToolRunner[Message]:
+async def fail_and_go_on(script: Script, log: Log) -> ToolRunner[Message]:
     """Run until it fails, look at what is left, and go on."""
-    runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=log.tools, **options)
+    runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=log.tools)
     with pytest.raises(APIError):
         await runner.until_done()
     await ticks(3)
@@ -72,18 +72,17 @@ async def fail_and_go_on(script: Script, log: Log, **options: Any) -> ToolRunner
 
 
 @pytest.mark.parametrize("break_after", [cut, failing])
-@pytest.mark.parametrize("is_eager", [False, True], ids=["", "eager"])
 @pytest.mark.parametrize(("turn", "count"), POINTS, ids=str)
 def test_after_a_failure_at_any_event_the_history_is_whole_and_the_turn_can_be_asked_again(
-    turn: int, count: int, is_eager: bool, break_after: Any
+    turn: int, count: int, break_after: Any
 ) -> None:
     log = Log()
     broken = break_after(TWO_TURNS[turn][:count])
     script = Script(*TWO_TURNS[:turn], broken, *TWO_TURNS[turn:])
-    runner = run(fail_and_go_on(script, log, run_tools_eagerly=is_eager))
+    runner = run(fail_and_go_on(script, log))
     assert runner.stopped_by == "end_turn"
     assert [message["role"] for message in runner.messages] == ["user", "assistant", "user", "assistant"]
-    assert log.inputs[-2:] == [{"city": "Oslo"}, {"city": "Rome"}]
+    assert log.inputs == [{"city": "Oslo"}, {"city": "Rome"}]
     assert script.requests[-1]["messages"] == runner.messages[:3]
 
 
@@ -157,11 +156,11 @@ def places(name: str) -> list[int]:
     return sorted({place for end in ends for place in (end - 20, end - 1, end, end + 30) if place < len(body)})
 
 
-async def run_cut(body: bytes, *, is_eager: bool) -> tuple[list[Any], ToolRunner[Message], APIError | None]:
+async def run_cut(body: bytes) -> tuple[list[Any], ToolRunner[Message], APIError | None]:
     """What the tools of an answer were run with whose connection broke after this much of its body."""
     log = Log()
     script = Script(FakeStream([SSE_HEAD + chunked(body).removesuffix(b"0\r\n\r\n")]))
-    runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=log.tools, run_tools_eagerly=is_eager, max_turns=1)
+    runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=log.tools, max_turns=1)
     try:
         await runner.until_done()
     except APIError as exc:
@@ -169,21 +168,18 @@ async def run_cut(body: bytes, *, is_eager: bool) -> tuple[list[Any], ToolRunner
     return log.inputs, runner, None
 
 
-@pytest.mark.parametrize("is_eager", [False, True], ids=["", "eager"])
 @pytest.mark.parametrize("name", ["tools", "parallel-tools", "empty-tool-input", "max-tokens"])
-def test_whatever_is_cut_no_tool_runs_with_less_than_its_whole_input(name: str, is_eager: bool) -> None:
+def test_wherever_an_answer_is_cut_no_tool_runs_before_it_is_whole(name: str) -> None:
     body = shipped_fixtures()[name].body
     whole = whole_inputs(name) if name != "max-tokens" else []
 
     async def story() -> None:
         for place in places(name):
             has_reason = any(event.event == "message_delta" for event in Decoder().feed(body[:place]))
-            inputs, runner, error = await run_cut(body[:place], is_eager=is_eager)
+            inputs, runner, error = await run_cut(body[:place])
             check_history(runner.messages)
             assert (error is None) is has_reason, place
-            assert inputs == whole[: len(inputs)], place
-            assert is_eager or has_reason or not inputs, place
-            assert inputs == whole or not has_reason, place
+            assert inputs == (whole if has_reason else []), place
 
     run(story())
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import datetime
 import decimal
 import enum
+import functools
+import inspect
 import pathlib
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -57,8 +55,15 @@ def failing(error: BaseException) -> Tool[..., Any]:
     return fails
 
 
-def result_of(given: Tool[..., Any], value: Any) -> dict[str, Any]:
-    return run(run_tool(given, "call_1", value))
+@tool
+def failing_plainly() -> None:
+    raise ValueError
+
+
+def result_of(given: Tool[..., Any], value: Any) -> Any:
+    """The result of a call; an async function is awaited."""
+    result = run_tool(given, "call_1", value, can_await=True)
+    return run(result) if inspect.iscoroutine(result) else result
 
 
 # --- Definitions ---------------------------------------------------------------------------------------------------
@@ -177,57 +182,18 @@ def test_a_function_with_a_schema_of_its_own_gets_the_input_as_it_is() -> None:
         run(made.run([]))
 
 
-def test_a_plain_function_runs_in_a_thread_with_the_caller_s_context() -> None:
-    user = contextvars.ContextVar("user", default="nobody")
-
-    @tool
-    def who() -> str:
-        assert threading.current_thread() is not threading.main_thread()
-        return user.get()
-
-    async def story() -> Any:
-        user.set("me")
-        return await who.run({})
-
-    assert run(story()) == "me"
-
-
-def test_a_plain_function_that_hangs_does_not_hold_up_the_end_of_the_program() -> None:
-    program = """
-import asyncio, threading
-from rawsse import tool
-begun, never = threading.Event(), threading.Event()
-@tool
-def hang():
-    begun.set()
-    never.wait()
-async def main():
-    task = asyncio.create_task(hang.run({}))
-    while not begun.is_set():
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    print(task.cancelled())
-asyncio.run(main())
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
-
-
-def test_a_plain_function_may_return_something_to_await() -> None:
+def test_a_plain_function_is_called_in_the_caller_s_thread_and_may_return_an_awaitable() -> None:
     @tool
     def later() -> Any:
-        return asyncio.sleep(3600, "later")
+        return asyncio.sleep(3600, asyncio.get_running_loop().time())
 
-    assert run(later.run({})) == "later"
+    assert run(later.run({}), start=1000.0) == "1000.0"
 
 
-def test_a_function_that_is_out_of_items_hangs_nobody() -> None:
-    @tool
-    def first() -> Any:
-        return next(iter(()))
-
-    assert result_of(first, {})["is_error"] is True
+def test_a_coroutine_function_is_async_also_behind_a_partial() -> None:
+    assert weather.is_async
+    assert tool(functools.partial(weather.function, "Oslo"), name="x").is_async
+    assert not failing_plainly.is_async
 
 
 # --- Results -------------------------------------------------------------------------------------------------------
@@ -281,6 +247,7 @@ def numbers() -> Iterator[int]:
         (decimal.Decimal("1.10"), '"1.10"'),
         ("\ud83d\ude00 and \udc80", "😀 and \ufffd"),
         ([{"type": "text", "text": "\udc80"}], [{"type": "text", "text": "\ufffd"}]),
+        ([{"type": ["text"]}], '[{"type": ["text"]}]'),
     ],
     ids=lambda value: repr(value).partition(" at 0x")[0],
 )
@@ -289,10 +256,12 @@ def test_what_a_tool_returns_becomes_content(result: Any, content: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [object(), b"x"], ids=["object", "bytes"])
-def test_what_json_has_not_is_no_result(value: Any) -> None:
+def test_a_value_that_json_cannot_express_is_no_result_and_no_error_content(value: Any) -> None:
     text = f"^a tool's result cannot be written as JSON: it has a value of type {type(value).__name__}$"
     with pytest.raises(TypeError, match=text):
         content_of({"x": value})
+    with pytest.raises(TypeError, match=text):
+        ToolError([{"type": "text", "text": value}])
 
 
 def test_a_result_answers_its_call() -> None:
@@ -315,7 +284,7 @@ def test_a_result_answers_its_call() -> None:
     ],
     ids=repr,
 )
-def test_what_a_tool_raises_is_told_to_the_model(error: Exception, content: Any) -> None:
+def test_what_a_tool_raises_reaches_the_model(error: Exception, content: Any) -> None:
     assert result_of(failing(error), {}) == {
         "type": "tool_result",
         "tool_use_id": "call_1",
@@ -324,12 +293,12 @@ def test_what_a_tool_raises_is_told_to_the_model(error: Exception, content: Any)
     }
 
 
-def test_an_input_that_does_not_fit_is_told_to_the_model() -> None:
+def test_an_input_that_does_not_fit_reaches_the_model() -> None:
     found = result_of(weather, {"town": "Oslo"})
     assert (found["content"], found["is_error"]) == ("input: missing 'city'", True)
 
 
-def test_a_plain_function_s_error_is_told_to_the_model() -> None:
+def test_a_plain_function_s_error_reaches_the_model() -> None:
     @tool
     def divide(by: int) -> float:
         return 1 / by
@@ -360,6 +329,7 @@ def test_a_toolbox_takes_tools_functions_and_definitions() -> None:
     assert box.definitions == [weather.to_dict(), tool(roll).to_dict(), search, toolset]
     assert list(box.functions) == ["weather", "roll"]
     assert box.names == ["weather", "roll", "web_search"]
+    assert box.given == [weather, roll, search, Lens(toolset)]
 
 
 def test_two_tools_of_one_name_are_refused() -> None:

@@ -1,22 +1,11 @@
-"""rawsse.client.tools.history: turns as the messages of a request, and as JSON."""
+"""rawsse.client.tools.conversation: turns as the messages of a request."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import pytest
-
-from rawsse.client.tools.history import (
-    CUT_NOTE,
-    ConversationTurn,
-    TurnState,
-    history_of,
-    loaded_turn,
-    loaded_usage,
-    saved_turn,
-)
-from rawsse.client.tools.tally import TotalUsage, add_up
+from rawsse.client.tools.conversation import CUT_NOTE, ConversationTurn, TurnState, history_of
+from rawsse.client.tools.runner import add_up
 
 NOTHING = add_up([])
 
@@ -66,22 +55,3 @@ def test_the_turns_are_not_changed_by_what_is_made_of_them() -> None:
     turns = [turn("one", state="cut"), turn("two")]
     history_of(turns)
     assert turns == [turn("one", state="cut"), turn("two")]
-
-
-def test_a_saved_turn_is_loaded_as_it_was() -> None:
-    usage = add_up([TotalUsage({"input_tokens": 3, "output_tokens": 4}, exact=False)])
-    given = ConversationTurn("one", [assistant("x")], "cut", "StreamTruncatedError: gone", usage)
-    loaded = loaded_turn(json.loads(json.dumps(saved_turn(given))))
-    assert loaded[:4] == given[:4]
-    assert (loaded.usage.raw, loaded.usage.exact) == ({"input_tokens": 3, "output_tokens": 4}, False)
-    assert [part.raw for part in loaded.usage.turns] == [{"input_tokens": 3, "output_tokens": 4}]
-
-
-def test_a_state_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^a turn has the state 'lost'$"):
-        loaded_turn({**saved_turn(turn("one")), "state": "lost"})
-
-
-def test_usage_that_is_none_is_refused() -> None:
-    with pytest.raises(KeyError, match=r"^'turns'$"):
-        loaded_usage({})

@@ -1,0 +1,386 @@
+"""rawsse.client.tools.runner: the tools of one answer, at the same time, each call once, and none that outlives its
+turn; on a client that runs coroutines, and on a blocking one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from support.asking import Script, calling, check_history, saying
+from support.clock import run
+
+from rawsse.client.tools.runner import ToolRunner
+from rawsse.client.tools.tool import tool
+from rawsse.errors import ConfigurationError, StreamCancelledError
+from rawsse.messages import Message
+
+QUESTION = {"role": "user", "content": "?"}
+ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [QUESTION]}
+ONE = calling(("meet", '{"who": 0}'))
+THREE = calling(("meet", '{"who": 0}'), ("meet", '{"who": 1}'), ("meet", '{"who": 2}'))
+PATIENCE = 30
+
+
+class BlockingScript(Script):
+    """`client.messages` of a blocking client, as far as tools go: calls run in the caller's thread."""
+
+    _runs_coroutines = False
+
+    async def _run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [call() for call in calls]
+
+
+def runner_of(answer: Any, *tools: Any, kind: type[Script] = Script) -> ToolRunner[Message]:
+    return ToolRunner(kind(answer, saying("Done.")), **ASK, tools=tools)
+
+
+def results_of(answer: Any, *tools: Any, kind: type[Script] = Script) -> list[Any]:
+    """The results as they are sent: for each its content, and whether it is an error."""
+    runner = runner_of(answer, *tools, kind=kind)
+    run(runner.until_done())
+    check_history(runner.messages)
+    content: list[Any] = runner.messages[2]["content"]
+    return [(block["content"], block.get("is_error", False)) for block in content]
+
+
+# --- At the same time ----------------------------------------------------------------------------------------------
+
+
+def test_async_functions_run_at_the_same_time_and_their_results_keep_the_order_of_the_calls() -> None:
+    present: list[int] = []
+
+    async def story() -> list[Any]:
+        is_full = asyncio.Event()
+
+        @tool
+        async def meet(who: int) -> str:
+            present.append(who)
+            if len(present) == 3:
+                is_full.set()
+            await is_full.wait()
+            await asyncio.sleep(3 - who)
+            return f"{who} met"
+
+        runner = runner_of(THREE, meet)
+        await runner.until_done()
+        return [(block["tool_use_id"], block["content"]) for block in runner.messages[2]["content"]]
+
+    assert run(story()) == [("call_0", "0 met"), ("call_1", "1 met"), ("call_2", "2 met")]
+
+
+def test_plain_functions_run_at_the_same_time() -> None:
+    barrier = threading.Barrier(3, timeout=PATIENCE)
+
+    @tool
+    def meet(who: int) -> str:
+        barrier.wait()
+        return f"{who} met"
+
+    assert results_of(THREE, meet) == [("0 met", False), ("1 met", False), ("2 met", False)]
+
+
+def test_a_plain_function_runs_beside_async_ones_and_beside_an_awaitable_that_another_returned() -> None:
+    has_looked, has_later = threading.Event(), threading.Event()
+
+    @tool
+    async def look() -> None:
+        has_looked.set()
+
+    @tool
+    def later() -> Any:
+        async def finish() -> str:
+            has_later.set()
+            return "later"
+
+        return finish()
+
+    @tool
+    def wait() -> bool:
+        return has_looked.wait(PATIENCE) and has_later.wait(PATIENCE)
+
+    answer = calling(("wait", "{}"), ("look", "{}"), ("later", "{}"))
+    assert results_of(answer, look, later, wait) == [("true", False), ("", False), ("later", False)]
+
+
+def test_the_failure_of_one_tool_leaves_the_others_alone() -> None:
+    @tool
+    async def meet(who: int) -> str:
+        if who == 1:
+            raise ValueError("not me")
+        await asyncio.sleep(10)
+        return "met"
+
+    assert results_of(THREE, meet) == [("met", False), ("ValueError: not me", True), ("met", False)]
+
+
+def test_errors_of_plain_functions_and_of_what_they_return_reach_the_model() -> None:
+    @tool
+    def meet(who: int) -> Any:
+        if who == 0:
+            return next(iter(()))
+
+        async def fail() -> None:
+            raise KeyError(who)
+
+        return fail()
+
+    found = results_of(calling(("meet", '{"who": 0}'), ("meet", '{"who": 1}')), meet)
+    assert found == [("StopIteration: ", True), ("KeyError: 1", True)]
+
+
+def test_tools_get_the_context_variables_of_the_caller_and_cannot_change_them() -> None:
+    user = contextvars.ContextVar("user", default="none")
+
+    @tool
+    def in_thread() -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        seen = user.get()
+        user.set("thread")
+        return seen
+
+    @tool
+    async def in_task() -> str:
+        seen = user.get()
+        user.set("task")
+        return seen
+
+    async def story() -> list[Any]:
+        user.set("me")
+        runner = runner_of(calling(("in_thread", "{}"), ("in_task", "{}")), in_thread, in_task)
+        await runner.until_done()
+        return [*(block["content"] for block in runner.messages[2]["content"]), user.get()]
+
+    assert run(story()) == ["me", "me", "me"]
+
+
+def test_a_tool_that_changes_its_input_does_not_change_the_message() -> None:
+    @tool
+    async def meet(people: list[Any]) -> None:
+        people.clear()
+
+    runner = runner_of(calling(("meet", '{"people": [1]}')), tool(meet.function, input_schema={"type": "object"}))
+    run(runner.until_done())
+    assert runner.messages[1]["content"][0]["input"] == {"people": [1]}
+
+
+# --- Each call once ------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A tool that notes its calls, and takes a second."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    async def meet(self, who: int) -> str:
+        self.calls.append(who)
+        await asyncio.sleep(1)
+        return f"{who} met"
+
+
+def test_no_tool_runs_before_the_body_is_done_with_the_answer() -> None:
+    counting = Counting()
+
+    async def story() -> None:
+        async for message in runner_of(THREE, counting.meet):
+            await asyncio.sleep(5)
+            assert counting.calls == ([] if message.stop_reason == "tool_use" else [0, 1, 2])
+
+    run(story())
+
+
+def test_the_results_can_be_had_in_the_body_and_no_tool_runs_twice() -> None:
+    counting = Counting()
+
+    async def story() -> list[Any]:
+        runner = runner_of(ONE, counting.meet)
+        assert await runner.generate_tool_call_response() is None
+        given = [await runner.generate_tool_call_response() async for _ in runner]
+        assert runner.messages[2] == given[0]
+        return given
+
+    result = {"type": "tool_result", "tool_use_id": "call_0", "content": "0 met"}
+    assert run(story()) == [{"role": "user", "content": [result]}, None]
+    assert counting.calls == [0]
+
+
+def test_while_the_tools_run_they_cannot_be_started_again() -> None:
+    counting = Counting()
+
+    async def story() -> None:
+        runner = runner_of(ONE, counting.meet)
+        await anext(runner)
+        first = asyncio.create_task(runner.generate_tool_call_response())
+        await asyncio.sleep(0.5)
+        with pytest.raises(RuntimeError, match=r"^the tools of this answer are running already, or were cancelled$"):
+            await anext(runner)
+        await first
+        assert runner.messages == [QUESTION]
+
+    run(story())
+    assert counting.calls == [0]
+
+
+# --- Their end -----------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """A tool that waits until it is cancelled, and then takes a second to clean up."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.has_begun = asyncio.Event()
+
+    async def meet(self, who: int) -> None:
+        self.log.append(f"{who} began")
+        self.has_begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(1)
+            self.log.append(f"{who} ended")
+
+
+@pytest.mark.parametrize("way", ["until_done", "generate_tool_call_response"])
+def test_cancelling_the_runner_cancels_its_tools_and_waits_for_their_end(way: str) -> None:
+    async def story() -> tuple[list[str], ToolRunner[Message]]:
+        slow = Slow()
+        runner = runner_of(THREE, slow.meet)
+        await anext(runner)
+        task = asyncio.create_task(getattr(runner, way)())
+        await slow.has_begun.wait()
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return slow.log, runner
+
+    log, runner = run(story())
+    assert sorted(log) == ["0 began", "0 ended", "1 began", "1 ended", "2 began", "2 ended"]
+    assert runner.messages == [QUESTION]
+    assert (runner.usage.output_tokens, runner.usage.exact) == (7, True)  # the answer itself had arrived whole
+
+
+def test_a_tool_that_cancels_itself_ends_the_turn_when_the_others_are_done() -> None:
+    done: list[int] = []
+
+    @tool
+    async def meet(who: int) -> None:
+        if who == 0:
+            raise asyncio.CancelledError
+        await asyncio.sleep(1)
+        done.append(who)
+
+    runner = runner_of(THREE, meet)
+
+    async def story() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await runner.until_done()
+
+    run(story())
+    assert (done, runner.messages) == ([1, 2], [QUESTION])
+
+
+def interrupt(who: int) -> None:
+    raise KeyboardInterrupt
+
+
+async def interrupt_async(who: int) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function", [interrupt, interrupt_async])
+def test_an_interrupt_in_a_tool_is_not_an_answer_for_the_model(function: Any) -> None:
+    runner = runner_of(ONE, tool(function, name="meet"))
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(runner.until_done())
+    assert runner.messages == [QUESTION]
+
+
+def test_a_runner_that_is_closed_while_its_tools_run_fails_and_the_turn_did_not_happen() -> None:
+    async def story() -> ToolRunner[Message]:
+        runner = runner_of(ONE, Counting().meet)
+        task = asyncio.create_task(runner.until_done())
+        await asyncio.sleep(0.5)
+        await runner.close()
+        with pytest.raises(StreamCancelledError, match=r"^the runner was closed while its tools ran$"):
+            await task
+        return runner
+
+    runner = run(story())
+    assert (runner.messages, runner.stopped_by, len(runner.usage.turns)) == ([QUESTION], "closed", 1)
+
+
+def test_a_plain_function_that_hangs_does_not_keep_the_program_from_ending() -> None:
+    program = """
+import asyncio, threading
+from rawsse import AsyncClient
+begun, never = threading.Event(), threading.Event()
+def hang():
+    begun.set()
+    never.wait()
+async def main():
+    task = asyncio.create_task(AsyncClient(api_key="k").messages._run([hang]))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    print(task.cancelled())
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+# --- On a blocking client ------------------------------------------------------------------------------------------
+
+
+@tool
+def meet(who: int) -> str:
+    return f"{who} met"
+
+
+@tool(name="meet")
+async def meet_async(who: int) -> str:
+    return f"{who} met"
+
+
+def test_plain_functions_run_on_a_blocking_client_without_any_wait() -> None:
+    async def story() -> Any:
+        runner = runner_of(ONE, meet, kind=BlockingScript)
+        await anext(runner)
+        with pytest.raises(StopIteration) as done:
+            runner.generate_tool_call_response().send(None)
+        return done.value.value
+
+    result = {"type": "tool_result", "tool_use_id": "call_0", "content": "0 met"}
+    assert run(story()) == {"role": "user", "content": [result]}
+
+
+ADVICE = "^a blocking client cannot run the async tool 'meet': use a function that is not async, or AsyncClient$"
+
+
+def test_a_blocking_client_refuses_async_functions_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=ADVICE):
+        runner_of(ONE, meet_async, kind=BlockingScript)
+    runner = runner_of(ONE, meet, kind=BlockingScript)
+    with pytest.raises(ConfigurationError, match=ADVICE):
+        runner.set_messages_params(lambda params: {**params, "tools": [meet_async]})
+
+
+class Later:
+    def __await__(self) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("make", [meet_async.function, lambda who: Later()], ids=["coroutine", "awaitable"])
+def test_an_awaitable_that_a_plain_function_returns_is_an_error_on_a_blocking_client(make: Any) -> None:
+    hidden = tool(lambda who: make(who), name="meet")
+    text = "TypeError: the tool returned an awaitable, which a blocking client cannot await"
+    assert results_of(ONE, hidden, kind=BlockingScript) == [(text, True)]
