@@ -30,16 +30,12 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rawsse.client import (
-    NOT_GIVEN,
-    AsyncClient,
-    EventStream,
-    MessageStream,
-    PoolLimits,
-    RateLimits,
-    RetryPolicy,
-    Timeouts,
-)
+from rawsse.client.client import AsyncClient
+from rawsse.client.network.pool import PoolLimits
+from rawsse.client.ratelimits import RateLimits
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.timeouts import NOT_GIVEN, Timeouts
 from rawsse.errors import (
     AnthropicError,
     APIConnectionError,

@@ -16,7 +16,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.terminal import check_text, read_all, say, show
 
 if TYPE_CHECKING:
-    from rawsse.client import AsyncClient
+    from rawsse.client.client import AsyncClient
     from rawsse.messages import Message
 
 __all__ = [
@@ -41,7 +41,7 @@ NO_KEY = (
 
 def new_client(base_url: str | None, **options: Any) -> AsyncClient:
     """The client for the API; `options` are those of `AsyncClient`. Raises `ConfigurationError` if there is no key."""
-    from rawsse.client import AsyncClient
+    from rawsse.client.client import AsyncClient
 
     client = AsyncClient(base_url=base_url, **options)
     if not client.has_credential:

@@ -25,7 +25,7 @@ from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 from rawsse.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
 
 if TYPE_CHECKING:
-    from rawsse.client import AsyncClient
+    from rawsse.client.client import AsyncClient
     from rawsse.client.tools import Conversation, Reply
     from rawsse.messages import Message
 

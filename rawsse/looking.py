@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from rawsse.errors import APIConnectionError, ConfigurationError, RawsseError
 from rawsse.terminal import complain, show
@@ -119,8 +119,9 @@ def _check_stdin(report: _Report, policy: ScrubPolicy) -> bool:
 
 
 async def _check_api(report: _Report, base_url: str, model: str, prompt: str, policy: ScrubPolicy) -> bool:
-    from rawsse.client import AsyncClient
+    from rawsse.client.client import AsyncClient
     from rawsse.replay import Checker
+    from rawsse.replay.taping.proxy import BodyAnswer
 
     body = {
         "model": model,
@@ -131,18 +132,21 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str, po
     # What needs no key gets none that is worth anything.
     client = AsyncClient(base_url=base_url)
     async with client if client.has_credential else AsyncClient(base_url=base_url, api_key="none") as client:
-        call = client.call("POST", _PATH, body=body, max_retries=0)
-        response = await call.open()
-        content_type = response.headers.get("content-type") or ""
-        checker = Checker(response.status, content_type, wants_stream=True, policy=policy)
-        end: Literal["clean", "cut"] = "clean"
-        try:
-            while data := await call.exchange.read():
-                report.add(checker.feed(data))
-        except APIConnectionError as exc:
-            complain(exc)
-            end = "cut"
-    report.add(checker.close(end))
+        call = client.call("POST", _PATH, kind=BodyAnswer, body=body, max_retries=0)
+        answer = await call.open()
+        content_type = answer.response.headers.get("content-type") or ""
+        checker = Checker(answer.response.status, content_type, wants_stream=True, policy=policy)
+        while True:
+            for piece in answer.take():
+                report.add(checker.feed(piece))
+            if answer.is_over:
+                break
+            await call.more()
+        if isinstance(answer.error, APIConnectionError):
+            complain(answer.error)
+        elif answer.error is not None:
+            raise answer.error
+    report.add(checker.close("clean" if answer.error is None else "cut"))
     return report.sum_up()
 
 

@@ -1,11 +1,8 @@
 """`AsyncClient`: keys, options and connections.
 
-This file knows where the defaults come from (arguments, environment variables), what the calls of one client share, and how
-they end with it. It refuses to know what the calls are (`resources.py`) and how a request is written (`request.py`).
-
-    async with AsyncClient() as client:              # the key from ANTHROPIC_API_KEY
-        async with client.messages.stream(model=…, max_tokens=…, messages=[…]) as stream:
-            async for text in stream.text_stream: ...
+async with AsyncClient() as client:              # the key from ANTHROPIC_API_KEY
+    async with client.messages.stream(model=…, max_tokens=…, messages=[…]) as stream:
+        async for text in stream.text_stream: ...
 """
 
 from __future__ import annotations
@@ -15,27 +12,27 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.call import Call
-from rawsse.client.exchange import MAX_JSON_BYTES
-from rawsse.client.network.clocks import NOT_GIVEN, NotGiven, Timeouts
-from rawsse.client.network.net import Connect, connect
-from rawsse.client.network.pool import PoolLimits
+from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
+from rawsse.client.network.asyncio_network import AsyncioNetwork
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Connector, Network, OnStart
+from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.pools import Pools
-from rawsse.client.network.route import Proxies, Proxy
-from rawsse.client.network.tls import TLSContext
-from rawsse.client.observe import Observer
-from rawsse.client.page import Query
-from rawsse.client.request import Endpoint, credential, lower_names, read_custom_headers
+from rawsse.client.network.route import Proxies, Proxy, Route
+from rawsse.client.request import Endpoint, Query, RequestData, credential, lower_names, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
+from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
 from rawsse.errors import ConfigurationError, quote
 from rawsse.http1 import MAX_HEAD_BYTES
-from rawsse.messages.message import MAX_MESSAGE_BYTES, MessageBuilder
+from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
@@ -50,16 +47,6 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What `with_options` may change."""
-
-    endpoint: Endpoint
-    timeouts: Timeouts
-    policy: RetryPolicy
-    strict: bool
-
-
 class AsyncClient:
     """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
 
@@ -72,7 +59,7 @@ class AsyncClient:
 
     The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
     `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
-    none of these variables. `connect` replaces the network itself (tests give `FakeStream`s).
+    none of these variables. `connect` makes the links in place of the network (tests: `rawsse.replay.FakeNetwork`).
 
     `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
     client is closed.
@@ -83,6 +70,8 @@ class AsyncClient:
     Use it as `async with AsyncClient() as client`, or call `aclose()`. One client is enough for a program: its connections are
     kept and used again.
     """
+
+    _network: ClassVar[type[Network]] = AsyncioNetwork  # for code without async it is another
 
     def __init__(
         self,
@@ -100,7 +89,7 @@ class AsyncClient:
         trust_env: bool = True,
         ssl_context: ssl.SSLContext | None = None,
         limits: PoolLimits | None = None,
-        connect: Connect = connect,
+        connect: Callable[[Network], Connector] | None = None,
         recorder: Observer | None = None,
         max_head_bytes: int = MAX_HEAD_BYTES,
         max_event_bytes: int = MAX_EVENT_BYTES,
@@ -115,24 +104,26 @@ class AsyncClient:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
-        self._options = _Options(
-            endpoint=Endpoint.of(base_url, credential(api_key, auth_token), headers),
+        self._endpoint = Endpoint.of(base_url, credential(api_key, auth_token), headers)
+        self._settings = CallSettings(
+            request=RequestData("GET", "", "", ()),  # of each call its own, as the route
+            route=Route(self._endpoint.origin),
             timeouts=_timeouts(timeouts, timeout) or Timeouts(),
             policy=_policy(_typed("retry_policy", retry_policy, RetryPolicy) or RetryPolicy(), max_retries),
             strict=strict,
+            observer=recorder,
+            max_head_bytes=max_head_bytes,
+            max_event_bytes=max_event_bytes,
+            max_message_bytes=max_message_bytes,
+            max_json_bytes=max_json_bytes,
+            now=now,
+            chance=chance,
         )
         self._proxies = _proxies(proxy, trust_env=trust_env)
         tls = TLSContext(ssl_context, trust_env=trust_env)
-        self._pools = Pools(
-            connect, tls, _typed("limits", limits, PoolLimits) or PoolLimits(), max_head_bytes=max_head_bytes
-        )
-        self._recorder = recorder
-        self._now = now
-        self._chance = chance
-        self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
-        self.max_event_bytes = max_event_bytes
-        self._max_message_bytes = max_message_bytes
-        self._max_json_bytes = max_json_bytes
+        limits = _typed("limits", limits, PoolLimits) or PoolLimits()
+        self._pools = Pools(partial(_new_pool, tls, limits, connect), self._network)
+        self._calls: set[weakref.ref[Call[Any]]] = set()
         self._add_resources()
 
     def _add_resources(self) -> None:
@@ -143,21 +134,21 @@ class AsyncClient:
     @property
     def base_url(self) -> str:
         """Where requests go."""
-        return self._options.endpoint.base_url
+        return self._endpoint.base_url
 
     @property
     def has_credential(self) -> bool:
         """There is a key or a token."""
-        return self._options.endpoint.credential is not None
+        return self._endpoint.credential is not None
 
     @property
     def is_closed(self) -> bool:
-        """`aclose()` was called."""
+        """`close()` was called."""
         return self._pools.is_closed
 
     def __repr__(self) -> str:
         key = "with a key" if self.has_credential else "without a key"
-        endpoint = self._options.endpoint
+        endpoint = self._endpoint
         return f"<{type(self).__name__} for {endpoint.origin}{endpoint.prefix}, {key}>"
 
     async def __aenter__(self) -> Self:
@@ -169,15 +160,16 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End every stream that is open, and drop every connection. No further calls."""
-        for call in list(self._calls):
-            call.end()
+        """The same as `close`, for `contextlib.aclosing`."""
+        for reference in list(self._calls):
+            if (call := reference()) is not None:
+                call.end()
         self._pools.close()
-        if self._recorder is not None:
-            await self._recorder.flush()
+        if self._settings.observer is not None:
+            await self.run([self._settings.observer.flush])
 
     async def close(self) -> None:
-        """The same as `aclose`: the official SDK's name."""
+        """End every stream that is open, and drop every connection. No further calls."""
         await self.aclose()
 
     def with_options(
@@ -197,15 +189,13 @@ class AsyncClient:
 
         Both share their connections: closing one closes the other.
         """
-        old = self._options
-        given = credential(api_key, auth_token)
-        other = copy.copy(self)
-        other._options = _Options(
-            endpoint=Endpoint.of(
-                base_url or old.endpoint.base_url,
-                given or old.endpoint.credential,
-                {**old.endpoint.headers, **lower_names(default_headers or {})},
-            ),
+        old, endpoint, other = self._settings, self._endpoint, copy.copy(self)
+        other._endpoint = Endpoint.of(
+            base_url or endpoint.base_url,
+            credential(api_key, auth_token) or endpoint.credential,
+            {**endpoint.headers, **lower_names(default_headers or {})},
+        )
+        other._settings = old._replace(
             timeouts=_timeouts(timeouts, timeout) or old.timeouts,
             policy=_policy(_typed("retry_policy", retry_policy, RetryPolicy) or old.policy, max_retries),
             strict=old.strict if strict is None else strict,
@@ -226,38 +216,44 @@ class AsyncClient:
         method: str,
         path: str,
         *,
+        kind: type[Exchange] = JSONAnswer,
+        strict: bool | None = None,
         body: Mapping[str, Any] | None = None,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         timeouts: Timeouts | None = None,
         timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
         max_retries: int | None = None,
-    ) -> Call:
-        """A call of any path of the API: `call.open()`, then `call.exchange.read()`; or `call.read_object()` for one JSON
-        object. `path` begins with `/v1/`. The caller must read it to its end or `close()` it."""
+    ) -> Call[Any]:
+        """A call of any path of the API: `answer = await call.open()`, then `answer.value`.
+
+        `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it comes; the caller
+        must read both to their end, or `close()` the call. `strict` is that of the client if None.
+        """
         if self.is_closed:
             raise RuntimeError("the client is closed")
-        options = self._options
-        route = self._proxies.route_to(options.endpoint.origin)
-        request = options.endpoint.request(method, path, route=route, body=body, headers=headers, query=query)
-        call = Call(
-            lambda fresh, note_line: self._pools.here().acquire(route, fresh=fresh, note_line=note_line),
-            request,
-            _timeouts(timeouts, timeout) or options.timeouts,
-            _policy(options.policy, max_retries),
-            now=self._now,
-            chance=self._chance,
-            why_waiting=lambda: self._pools.here().shortage or route.through.strip(),
-            max_json_bytes=self._max_json_bytes,
-            observer=self._recorder,
+        endpoint, settings = self._endpoint, self._settings
+        route = self._proxies.route_to(endpoint.origin)
+        settings = settings._replace(
+            request=endpoint.request(method, path, route=route, body=body, headers=headers, query=query),
+            route=route,
+            timeouts=_timeouts(timeouts, timeout) or settings.timeouts,
+            policy=_policy(settings.policy, max_retries),
+            strict=settings.strict if strict is None else strict,
         )
-        self._calls.add(call)
+        call: Call[Any] = Call(self._pools.here, settings, kind)
+        self._calls.add(weakref.ref(call, self._calls.discard))
         return call
 
-    def new_builder(self, strict: bool | None = None) -> MessageBuilder:
-        """What folds the events of an answer."""
-        is_strict = self._options.strict if strict is None else strict
-        return MessageBuilder(strict=is_strict, max_message_bytes=self._max_message_bytes)
+    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+        """The results of functions that run at once, each in a thread; coroutine functions run in tasks. See `Network.run`."""
+        return await self._pools.network().run(calls, on_start)
+
+
+def _new_pool(
+    tls: TLSContext, limits: PoolLimits, connect: Callable[[Network], Connector] | None, network: Network
+) -> Pool:
+    return Pool(network, tls, limits, new_link=None if connect is None else partial(connect, network))
 
 
 def _timeouts(timeouts: Timeouts | None, timeout: float | Timeouts | NotGiven | None) -> Timeouts | None:

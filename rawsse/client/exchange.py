@@ -1,35 +1,32 @@
-"""One HTTP exchange: a request out, a response in, with its clocks, and `close` at any time.
+"""One HTTP request and its response, as a pure object: bytes in, bytes out, time as an argument. No socket, no loop, no clock.
 
-This file knows how a request and its response travel over one connection, and which clock runs when. It refuses to know
-server-sent events, the Messages API, where connections come from, and what to do after a failure.
+    exchange = JSONAnswer(CallSettings(request, route), Timing())
+    exchange.begin()
+    exchange.connected(now, is_reused=False)
+    for piece in exchange.send(now): write(piece)
+    exchange.sent(now)
+    while not exchange.is_over:
+        at, clock = exchange.deadline(now)          # a wait begins
+        exchange.receive(data, now)                 # or: expire(clock), lose(oserror), cancel()
+    exchange.error or exchange.value
 
-    exchange = Exchange(acquire, request, timeouts)
-    response = await exchange.open()          # get a connection, send, wait for the head
-    while (data := await exchange.read()):    # the body, as it comes
-        ...
-    exchange.close()
-
-Every failure is an `APIError` with `phase`, `bytes_received` and `request_id` set. After it the connection is gone. A body that
-was read to its end gives the connection back.
+Nothing raises for what the peer did: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
+`bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that gives events.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from rawsse.client.moments import RequestData, Timing
-from rawsse.client.network.clocks import Interrupted, Timeouts, Waiter
-from rawsse.client.network.net import READ_BYTES
-from rawsse.client.network.pool import Connection
 from rawsse.client.network.route import Route
 from rawsse.client.network.tunnel import refusal
-from rawsse.client.observe import ExchangeObserver, Observer, Unobserved
 from rawsse.client.ratelimits import RateLimits
+from rawsse.client.request import RequestData
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -40,7 +37,6 @@ from rawsse.errors import (
     EventDataError,
     HeadTimeoutError,
     HTTPProtocolError,
-    HTTPUsageError,
     Phase,
     SilenceTimeoutError,
     StreamCancelledError,
@@ -49,35 +45,38 @@ from rawsse.errors import (
     quote,
     status_error,
 )
-from rawsse.http1 import ContentDecoder, Data, EndOfMessage, Response
+from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, Response
+from rawsse.messages.message import MAX_MESSAGE_BYTES
+from rawsse.sse import MAX_EVENT_BYTES
 
-__all__ = ["MAX_JSON_BYTES", "REFUSAL_SECONDS", "WRITE_BYTES", "Acquire", "Exchange"]
+__all__ = [
+    "MAX_JSON_BYTES",
+    "REFUSAL_SECONDS",
+    "WRITE_BYTES",
+    "CallSettings",
+    "Clock",
+    "Exchange",
+    "ExchangeObserver",
+    "JSONAnswer",
+    "Observer",
+    "Timing",
+]
 
 MAX_JSON_BYTES = 8 * 1024 * 1024
-"""How much of an answer that is no stream is read: an error, a count of tokens. Both have a few hundred bytes."""
+"""How much of a body is read that is not a stream: an error, a count of tokens. Both have a few hundred bytes."""
 
 WRITE_BYTES = 256 * 1024
-"""How much of a request is written at a time, each piece with the `head` clock afresh: 32 MB of documents may take minutes on
-a slow line, and that is no reason to give up while they flow."""
+"""How much of a request is written at a time, each piece with the `head` clock restarted: 32 MB of documents may take minutes
+on a slow line, and that is no reason to give up while they flow."""
 
 REFUSAL_SECONDS = 5.0
-"""How long the body of an error answer is waited for: one that drips shall not hide its status. It has a few hundred bytes."""
+"""How long the body of an error response is waited for: one that trickles must not hide its status."""
 
-Acquire = Callable[[Callable[[bool], None]], Awaitable[Connection]]
-"""What gives a connection. It is given what to call when the call must stand in line, and when it is its turn."""
+Clock = type[APITimeoutError]
+"""One of the five clocks, by the error that is raised when it runs out."""
 
-T = TypeVar("T")
-
-
-class _Alarm(NamedTuple):
-    """When a wait ends without its result, in the loop's time, and what is raised then."""
-
-    at: float
-    error: type[APITimeoutError]
-
-
-# Each clock: its name in `Timeouts`, and what is said when it has run out.
-_CLOCKS: Mapping[type[APITimeoutError], tuple[str, str]] = {
+# Each clock: its name in `Timeouts`, and the message of its error.
+_CLOCKS: Mapping[Clock, tuple[str, str]] = {
     ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}{why}"),
     HeadTimeoutError: ("head", "no response head within {seconds} of the request{through}"),
     SilenceTimeoutError: ("silence", "not a single byte came for {seconds}, not even a ping"),
@@ -86,357 +85,410 @@ _CLOCKS: Mapping[type[APITimeoutError], tuple[str, str]] = {
 }
 
 
-class Exchange:
-    """One request and its response. `phase` says how far it came."""
+class Timing:
+    """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
-    def __init__(
-        self,
-        acquire: Acquire,
-        request: RequestData,
-        timeouts: Timeouts,
-        *,
-        timing: Timing | None = None,
-        why_waiting: Callable[[], str] = str,
-        max_json_bytes: int = MAX_JSON_BYTES,
-        observer: Observer | None = None,
-        is_raw: bool = False,
-    ) -> None:
-        """`acquire` is told what to call when the call must wait for a connection to be free, and when it need not: see
-        `Pool.acquire`. `timing` has the beginning of the call, from which `timeouts.total` counts. `why_waiting` says in words,
-        if it can, why a connection did not come. `is_raw` is for whoever passes the response on: every status is an answer,
-        and content codings are not undone."""
-        self.request = request
+    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
+    """
+
+    connected: float | None = None
+    head: float | None = None
+    first_event: float | None = None
+    first_content: float | None = None
+    last_ping: float | None = None
+    longest_gap = 0.0
+    ended: float | None = None
+    is_reused = False
+
+    def __init__(self, clock: Callable[[], float] = float, started: float = 0.0) -> None:
+        self.clock = clock  # the network's time; 0 before the call begins
+        self.started = started
+
+    @property
+    def has_started(self) -> bool:
+        """The call has begun."""
+        return self.clock is not float
+
+    def start(self, clock: Callable[[], float]) -> None:
+        """The call begins now. `clock` gives the time in seconds."""
+        self.clock = clock
+        self.started = clock()
+
+    def forget_attempt(self) -> None:
+        """Another attempt begins: the times of the last one no longer apply."""
+        clock, started = self.clock, self.started
+        vars(self).clear()
+        self.clock, self.started = clock, started
+
+    def elapsed(self) -> float:
+        """Seconds since the call began; 0 before."""
+        return self.clock() - self.started
+
+    @property
+    def last_ping_age(self) -> float | None:
+        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
+        if self.last_ping is None:
+            return None
+        return (self.elapsed() if self.ended is None else self.ended) - self.last_ping
+
+    def __repr__(self) -> str:
+        times = {name: value for name, value in vars(self).items() if name not in ("clock", "started")}
+        return f"Timing({', '.join(f'{name}={value!r}' for name, value in times.items())})"
+
+
+# --- Observers -----------------------------------------------------------------------------------------------------
+
+
+class ExchangeObserver(Protocol):
+    """Watches one exchange: an attempt of a call. Called between two reads: it must be quick, and neither wait nor raise."""
+
+    def sent(self) -> None:
+        """The request was sent, as far as the peer takes it."""
+
+    def head(self, response: Response) -> None:
+        """The response's head has come."""
+
+    def read(self, data: bytes) -> None:
+        """Bytes of the body have come: what one read of the network brought. Content codings are not undone."""
+
+    def end(self, error: APIError | None) -> None:
+        """It is over. None: the body is whole, or what the caller wanted of it has come. Called once, at any phase."""
+
+
+class Observer(Protocol):
+    """Watches all exchanges of a client: a recorder, for example. What `AsyncClient(recorder=…)` takes."""
+
+    def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
+        """An exchange begins: nothing is sent yet, and there may be no connection. `clock` is the network's time in seconds.
+        None: it is not watched."""
+        ...
+
+    def flush(self) -> None:
+        """The client is being closed: finish what there is to do about the exchanges that are over. It may block."""
+
+
+# --- The exchange --------------------------------------------------------------------------------------------------
+
+
+class CallSettings(NamedTuple):
+    """What all attempts of a call share. `now` gives POSIX time, `chance` a number in [0, 1)."""
+
+    request: RequestData
+    route: Route
+    timeouts: Timeouts = Timeouts()
+    policy: RetryPolicy = RetryPolicy()
+    strict: bool = True
+    observer: Observer | None = None
+    max_head_bytes: int = MAX_HEAD_BYTES
+    max_event_bytes: int = MAX_EVENT_BYTES
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_json_bytes: int = MAX_JSON_BYTES
+    now: Callable[[], float] = float
+    chance: Callable[[], float] = float
+
+
+class Exchange:
+    """One request and its response, over one connection. Subclasses say what becomes of the body."""
+
+    _is_raw = False
+
+    def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
+        """`settings.timeouts.total` counts from the beginning of `timing`. `holds` is for `Answer`."""
+        del holds
+        self.settings = settings
+        self.request = settings.request
+        self.timing = timing
+        self.http = ClientConnection(self.request.host_field, max_head_bytes=settings.max_head_bytes)
         self.response: Response | None = None
         self.phase: Phase = "connect"
         self.bytes_received = 0
-        self.timing = timing or Timing()
-        self.died_unheard = False
-        """A connection that had been used before failed, and not a byte of an answer had come: the peer may have dropped it
-        while it was idle, and the request may never have been read."""
-        self._max_json_bytes = max_json_bytes
-        self._observer = observer
-        self._watch: ExchangeObserver = Unobserved()
-        self._is_raw = is_raw
-        self._acquire = acquire
-        self._timeouts = timeouts
-        self._why_waiting = why_waiting
-        self._connection: Connection | None = None
-        self._connecting = _Alarm(math.inf, ConnectTimeoutError)  # of the stage of connecting that is under way
-        self._is_in_line = False
-        self._through = ""  # the proxy, in words
-        self._give_up_at = math.inf  # on a refusal's body
-        self._is_unheard = True
-        self._waiter = Waiter()
-        self._decoder: ContentDecoder | None = None
-        self._is_over = False
-        self._is_cut = False  # it ended before its body did
-        self._waited_for_content = 0.0  # seconds; only waiting counts, not what the caller does between two reads
+        """Of the body, before any content decoding."""
+        self.error: APIError | None = None
+        self.is_over = False
+        self.is_refusal_whole = False
+        """The status is no success, and the body that says why has come to its end: the connection is as good as before."""
+        self.is_queued = False
+        """The call waits for a connection to be free."""
+        self._watch: ExchangeObserver | None = None
+        self._is_sent = False  # the whole request
+        self._is_heard = False
+        self._is_refused = False  # the status is no success: the body says why
+        self._gathered = bytearray()
+        self._coding: ContentDecoder | None = None
+        self._sent_at = math.inf
+        self._waiting_since = 0.0
+        self._received_at = 0.0
+        self._waited_for_content = 0.0  # seconds; what the caller does between two reads does not count
+        self._give_up_at = math.inf  # on the body of a refusal
 
     @property
     def request_id(self) -> str | None:
         """The `request-id` of the response."""
         return self.response.headers.get("request-id") if self.response else None
 
-    async def open(self) -> Response:
-        """Connect, send the request, and wait for the response's head.
-
-        Raises `APIError`; where the status is no success (2xx), the `APIStatusError` for it, with the body read. Raises
-        `HTTPUsageError`, before anything is sent, for a request that HTTP does not allow.
-        """
-        if not self.timing.has_started:
-            self.timing.start()
-        if self._observer is not None and not self._is_over:
-            self._watch = self._observer.begin(self.request)
-
-        # Connecting...
-        self._connecting = self._alarm(ConnectTimeoutError)
-        connection = await self._wait(self._acquire_unless_closed, self._connecting)
-        self.timing.connected = self.timing.elapsed()
-        self.timing.is_reused = connection.is_reused
-
-        # Sending the request...
-        self.phase = "send"
-        if await self._send(self._write_request(connection)):
-            self.phase = "head"
-        self._watch.sent()
-
-        # Waiting for the head...
-        alarm = self._alarm(HeadTimeoutError)
-        while (event := self._next_event()) is None:
-            await self._receive(alarm)
-        assert isinstance(event, Response)  # noqa: S101 - HTTP allows nothing else here
-        self.response = event
-        self.phase = "open"
-        self.timing.head = self.timing.elapsed()
-        self._watch.head(event)
-        if self._is_raw:
-            return event
-        if not 200 <= event.status < 300:
-            raise self._failed(await self._refusal(event, connection.route))
-        self._decoder = self._guard(lambda: _decoder_for(event))
-        return event
-
-    async def read(self) -> bytes:
-        """The next bytes of the body, content decoding undone; `b""` when it is whole. Raises `APIError`, and after `close`
-        `StreamCancelledError`: a body that was given up never looks whole."""
-        decoder = self._decoder
-        while not self._is_over:
-            match self._next_event():
-                case Data(data=data):
-                    self.bytes_received += len(data)
-                    self._watch.read(data)
-                    if decoder is None:
-                        return data
-                    if decoded := self._guard(functools.partial(decoder.decode, data)):
-                        return decoded
-                case EndOfMessage():
-                    self.finish()
-                case _:
-                    await self._receive_body()
-        if self._is_cut:
-            raise self._failed(StreamCancelledError("the stream was closed before its end"))
-        return b""
-
-    async def read_object(self) -> dict[str, Any]:
-        """The whole body of an answer that is one JSON object. Raises `APIError`; `BodyTooLargeError` above
-        `max_json_bytes`, `EventDataError` if it is something else."""
-        body = bytearray()
-        while piece := await self.read():
-            body += piece
-            if len(body) > self._max_json_bytes:
-                limit = self._max_json_bytes
-                error = BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
-                raise self._failed(error)
-        value = _json_or_text(bytes(body))
-        if not isinstance(value, dict):
-            raise self._failed(EventDataError(f"the answer is no JSON object: {quote(bytes(body))}"))
-        return value
-
-    async def _refusal(self, response: Response, route: Route) -> APIError:
-        body = await self._read_refusal(response)
-        if response.status == 407 and route.proxy is not None:  # a proxy that was to pass the request on
-            return refusal(route.proxy, route.origin, response.status, response.headers)
-        error = status_error(response.status, body, response.headers)
-        error.rate_limits = RateLimits.from_headers(response.headers)
-        if route.is_forwarded:  # nobody can tell whether the server says so or the proxy
-            error.message += f" (asked{route.through})"
-            error.args = (error.message,)
-        return error
-
-    async def _read_refusal(self, response: Response) -> object:
-        """The body of an error answer, as far as it comes: one that is cut, or endless, does not hide the status."""
-        body = bytearray()
-        self._give_up_at = asyncio.get_running_loop().time() + REFUSAL_SECONDS
-        try:
-            self._decoder = _decoder_for(response)
-            while len(body) <= self._max_json_bytes and (piece := await self.read()):
-                body += piece
-        except StreamCancelledError:
-            raise
-        except APIError:
-            pass
-        return _json_or_text(bytes(body))
-
-    def note_content(self) -> None:
-        """Content has come: the content clock starts afresh."""
-        self._waited_for_content = 0.0
-
-    def finish(self) -> None:
-        """What the caller wanted has come. The connection is given back; if more of the body is to come than its end, it is
-        dropped."""
-        if connection := self._end(None):
-            connection.release()
-
-    def close(self, error: APIError | None = None) -> None:
-        """End the exchange and drop the connection, at any phase, from any task, any number of times.
-
-        A task that waits in `open` or `read` wakes up with `StreamCancelledError`. `error` is why, if the caller did not just
-        want it so.
-        """
-        self._is_cut = self._is_cut or not self._is_over
-        if connection := self._end(error or StreamCancelledError("the stream was closed before its end")):
-            connection.drop()
-
-    def _end(self, error: APIError | None) -> Connection | None:
-        if self.timing.ended is None and self.timing.has_started:
-            self.timing.ended = self.timing.elapsed()
-        if not self._is_over:
-            self._is_over = True
-            self._watch.end(error)
-        self._waiter.interrupt()
-        connection, self._connection = self._connection, None
-        return connection
-
-    # Waiting -------------------------------------------------------------------------------------------------------
-
-    async def _receive_body(self) -> None:
-        before = self.timing.elapsed()
-        try:
-            await self._receive(self._body_alarm(before))
-        finally:  # a wait that was in vain is the one that matters
-            gap = self.timing.elapsed() - before
-            self._waited_for_content += gap
-            if gap > self.timing.longest_gap:
-                self.timing.longest_gap = gap
-
-    def _body_alarm(self, elapsed: float) -> _Alarm:
-        """Which clock is the first to run out. Plain arithmetic: this is done for every read."""
-        clocks, now = self._timeouts, asyncio.get_running_loop().time()
-        found = _Alarm(min(self._give_up_at, now + (clocks.silence or math.inf)), SilenceTimeoutError)
-        if clocks.content is not None and (at := now + clocks.content - self._waited_for_content) < found.at:
-            found = _Alarm(at, ContentTimeoutError)
-        if clocks.total is not None and (at := now + clocks.total - elapsed) < found.at:
-            found = _Alarm(at, TotalTimeoutError)
-        return found
-
-    def _alarm(self, error: type[APITimeoutError]) -> _Alarm:
-        """When the clock that raises `error` runs out, or that of the whole call if it does so first."""
-        now = asyncio.get_running_loop().time()
-        alarm = _Alarm(now + (self._seconds(error) or math.inf), error)
-        total = now + (self._timeouts.total or math.inf) - self.timing.elapsed()
-        return alarm if alarm.at < total else _Alarm(total, TotalTimeoutError)
-
-    def _seconds(self, error: type[APITimeoutError]) -> float | None:
-        seconds: float | None = getattr(self._timeouts, _CLOCKS[error][0])
-        return seconds
-
-    async def _acquire_unless_closed(self) -> Connection:
-        connection = await self._acquire(self._note_line)
-        self._through = connection.route.through
-        if self._is_over:  # closed in the very tick in which the connection came
-            connection.drop()
-        else:
-            self._connection = connection
-        return connection
-
-    def _note_line(self, stands_in_line: bool) -> None:
-        """A call that waits for another to end does not connect yet: it may wait as long as for an answer."""
-        alarm = self._alarm(HeadTimeoutError if stands_in_line else ConnectTimeoutError)
-        is_total = alarm.error is TotalTimeoutError
-        self._connecting = alarm if is_total else alarm._replace(error=ConnectTimeoutError)
-        self._is_in_line = stands_in_line
-        self._waiter.move_deadline(alarm.at)
-
-    def _write_request(self, connection: Connection) -> bytes:
-        request = self.request
-        try:
-            return connection.http.send_request(request.method, request.target, request.headers, request.body)
-        except HTTPUsageError:
-            self.close()
-            raise
-
-    def _get_connection(self) -> Connection:
-        assert self._connection is not None  # noqa: S101 - `open` has one, and what is over is not read
-        return self._connection
-
-    async def _receive(self, alarm: _Alarm) -> None:
-        """Take the next bytes from the network."""
-        connection = self._get_connection()
-        data = await self._wait(lambda: connection.stream.read(READ_BYTES), alarm)
-        if data:
-            self._is_unheard = False
-        self._guard(lambda: connection.http.receive_data(data))
-
-    async def _send(self, wire: bytes) -> bool:
-        """Send the request, piece by piece. False if the peer takes no more of it: it may have answered already (413)."""
-        for at in range(0, len(wire), WRITE_BYTES):
-            write = functools.partial(self._write, wire[at : at + WRITE_BYTES])
-            if not await self._wait(write, self._alarm(HeadTimeoutError)):
-                return False
-        return True
-
-    async def _write(self, piece: bytes) -> bool:
-        try:
-            await self._get_connection().stream.write(piece)
-        except OSError:
-            return False  # what there is to say of it, the next read says
-        return True
-
-    async def _wait(self, operation: Callable[[], Awaitable[T]], alarm: _Alarm) -> T:
-        try:
-            return await self._waiter.wait(operation, alarm.at)
-        except Interrupted:
-            raise self._failed(StreamCancelledError("the stream was closed while it was waited for")) from None
-        except TimeoutError:
-            at_hand = self._connecting if self.phase == "connect" else alarm
-            raise self._failed(self._timed_out(at_hand.error)) from None
-        except APIError as exc:
-            raise self._failed(exc) from exc.__cause__
-        except OSError as exc:
-            raise self._failed(self._lost(exc)) from exc
-        except BaseException:  # cancelled: the socket is freed in this very tick
-            self.close()
-            raise
-
-    # Failures ------------------------------------------------------------------------------------------------------
-
-    def _timed_out(self, error: type[APITimeoutError]) -> APITimeoutError:
-        is_in_line = self._is_in_line and error is ConnectTimeoutError
-        seconds = self._seconds(HeadTimeoutError if is_in_line else error)
-        why = self._why_waiting()
-        words = {
-            "seconds": f"{seconds:g} s",
-            "host": self._peer,
-            "why": f" ({why})" if why else "",
-            "through": self._through,
-        }
-        text = "no connection was free within {seconds}{why}" if is_in_line else _CLOCKS[error][1]
-        return error(text.format(**words), seconds=seconds)
+    @property
+    def is_open(self) -> bool:
+        """The response's head has come, and the status is a success."""
+        return self.response is not None and not self._is_refused
 
     @property
-    def _peer(self) -> str:
-        """Whose fault it may be: the server's, or the proxy's before it."""
-        return self.request.host_field + self._through
+    def is_reusable(self) -> bool:
+        """The connection may carry another exchange, as far as this one knows; `http` knows whether the body has ended."""
+        return self._is_sent and (self.error is None or self.is_refusal_whole)
 
-    def _lost(self, exc: OSError) -> APIConnectionError:
-        words = exc.strerror or str(exc) or type(exc).__name__
-        if self.response is None:
-            return APIConnectionError(f"the connection to {self._peer} was lost before an answer: {words}")
-        return StreamTruncatedError(f"the connection was lost in the middle of the answer: {words}")
+    @property
+    def died_unheard(self) -> bool:
+        """A connection that had been used before was lost, and not a byte of a response had come: the peer may have dropped it
+        while it was idle, and the request may never have been read."""
+        is_loss = isinstance(self.error, APIConnectionError) and not isinstance(
+            self.error, APITimeoutError | StreamCancelledError
+        )
+        return is_loss and self.timing.is_reused and not self._is_heard
 
-    def _next_event(self) -> Response | Data | EndOfMessage | None:
+    # What the driver does ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The attempt begins."""
+        if self.settings.observer is not None:
+            self._watch = self.settings.observer.begin(self.request, self.timing.clock)
+
+    def connected(self, now: float, *, is_reused: bool) -> None:
+        """There is a connection. `is_reused`: it has carried another exchange."""
+        self.timing.connected = now - self.timing.started
+        self.timing.is_reused = is_reused
+
+    def send(self) -> list[bytes]:
+        """The request, in pieces of at most `WRITE_BYTES`. Raises `HTTPUsageError` for one that HTTP does not allow."""
+        request = self.request
+        wire = self.http.send_request(request.method, request.target, request.headers, request.body)
+        self.phase = "send"
+        return [wire[at : at + WRITE_BYTES] for at in range(0, len(wire), WRITE_BYTES)]
+
+    def sent(self, now: float, *, is_whole: bool = True) -> None:
+        """The request is sent, or (not `is_whole`) the peer takes no more of it: it may have answered (413)."""
+        if self.is_over or self._sent_at < math.inf:
+            return
+        if self.phase == "send" and is_whole:
+            self.phase = "head"
+        self._sent_at, self._is_sent = now, is_whole
+        if self._watch is not None:
+            self._watch.sent()
+
+    def deadline(self, now: float) -> tuple[float, Clock]:
+        """When the wait that begins `now` must end, and the clock that ends it. Plain arithmetic: it is done for every read."""
+        clocks = self.settings.timeouts
+        self._waiting_since = now
+        clock: Clock
+        if self.response is not None:
+            at, clock = now + (clocks.silence or math.inf), SilenceTimeoutError
+            if self._give_up_at < at:
+                at = self._give_up_at
+            if clocks.content is not None and (content := now + clocks.content - self._waited_for_content) < at:
+                at, clock = content, ContentTimeoutError
+        elif self.phase == "connect":
+            # A call in the queue does not connect yet: it may wait as long as for an answer.
+            seconds = clocks.head if self.is_queued else clocks.connect
+            at, clock = now + (seconds or math.inf), ConnectTimeoutError
+        else:
+            at, clock = min(now, self._sent_at) + (clocks.head or math.inf), HeadTimeoutError
+        if clocks.total is not None and (total := self.timing.started + clocks.total) <= at:
+            at, clock = total, TotalTimeoutError
+        return at, clock
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take bytes from the peer; `b""` says that it closed its side."""
+        if self.is_over:
+            return
+        self._received_at = now
+        if data:
+            self._is_heard = True
+        if self.response is not None:
+            self._note_wait(now)
+        http = self.http
         try:
-            return self._get_connection().http.next_event()
+            http.receive_data(data)
+            while (event := http.next_event()) is not None:
+                if type(event) is Data:
+                    self._receive_body(event.data)
+                elif type(event) is Response:
+                    self._receive_head(event, now)
+                else:
+                    self._end_body()
         except HTTPProtocolError as exc:
-            if not exc.by_close:
-                raise self._failed(exc) from None
+            self._fail(self._closed_early() if exc.by_close else exc)
         except APIError as exc:
-            raise self._failed(exc) from None
+            self._fail(exc)
+
+    def expire(self, clock: Clock, now: float, why: str = "") -> None:
+        """The clock has run out. `why` explains, if the driver can, why a connection did not come."""
+        if self.response is not None:
+            self._note_wait(now)
+        is_queued = self.is_queued and clock is ConnectTimeoutError
+        name, text = _CLOCKS[clock]
+        seconds: float | None = getattr(self.settings.timeouts, "head" if is_queued else name)
+        if self._is_refused:  # every clock may be off, but the body of a refusal is not waited for longer
+            seconds = REFUSAL_SECONDS
+        text = "no connection was free within {seconds}{why}" if is_queued else text
+        words = {"host": self._peer, "why": f" ({why})" if why else "", "through": self.settings.route.through}
+        self._fail(clock(text.format(seconds=f"{seconds:g} s", **words), seconds=seconds))
+
+    def lose(self, exc: OSError) -> None:
+        """The connection is lost."""
+        words = exc.strerror or str(exc) or type(exc).__name__
+        error: APIConnectionError
         if self.response is None:
-            text = f"{self._peer} closed the connection without an answer"
-            raise self._failed(APIConnectionError(text))
-        raise self._failed(StreamTruncatedError("the connection was closed in the middle of the answer"))
+            error = APIConnectionError(f"the connection to {self._peer} was lost before an answer: {words}")
+        else:
+            error = StreamTruncatedError(f"the connection was lost in the middle of the answer: {words}")
+        # Without the frames through which it came: they hold this exchange, and the ring would live until it is collected.
+        error.__cause__ = exc.with_traceback(None)
+        self._fail(error)
 
-    def _guard(self, operation: Callable[[], T]) -> T:
-        try:
-            return operation()
-        except APIError as exc:
-            raise self._failed(exc) from None
+    def fail(self, error: APIError) -> None:
+        """There will be no connection."""
+        self._fail(error.with_traceback(None))
 
-    def _failed(self, error: APIError) -> APIError:
-        self.died_unheard = self.timing.is_reused and self._is_unheard and _is_loss(error)
-        self.close(error)
+    def cancel(self) -> None:
+        """This side closed the connection."""
+        self._stop(StreamCancelledError("the stream was closed before its end"))
+
+    def finish(self) -> None:
+        """All that the caller wants has come. `http` tells whether the connection may carry another exchange."""
+        self._stop(None)
+
+    # What becomes of the body --------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """Take a piece of the body, content coding undone."""
+        raise NotImplementedError
+
+    def _end_body(self) -> None:
+        if self._is_refused:
+            self.is_refusal_whole = True
+            self._stop(None, refusal=self._refusal())
+        else:
+            self._take_end()
+
+    def _take_end(self) -> None:
+        """The body has come to its end, and the response is a success."""
+        raise NotImplementedError
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _receive_head(self, response: Response, now: float) -> None:
+        self.sent(now, is_whole=False)  # unless it was: the answer came while the request was being sent
+        self.response = response
+        self.phase = "open"
+        self.timing.head = now - self.timing.started
+        if self._watch is not None:
+            self._watch.head(response)
+        if self._is_raw:
+            return
+        self._is_refused = not 200 <= response.status < 300
+        if self._is_refused:
+            self._give_up_at = now + REFUSAL_SECONDS
+        if coding := response.headers.get("content-encoding"):
+            self._coding = ContentDecoder(coding)
+
+    def _receive_body(self, data: bytes) -> None:
+        if self.is_over:
+            return
+        self.bytes_received += len(data)
+        if self._watch is not None:
+            self._watch.read(data)
+        if self._coding is not None:
+            data = self._coding.decode(data)
+        if self._is_refused:
+            self._gather(data)
+        else:
+            self._take(data)
+
+    def _gather(self, data: bytes) -> None:
+        self._gathered += data
+        if len(self._gathered) > self.settings.max_json_bytes:
+            limit = self.settings.max_json_bytes
+            self._fail(BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit))
+
+    def _note_wait(self, now: float) -> None:
+        gap = now - self._waiting_since
+        self._waiting_since = now
+        self._waited_for_content += gap
+        if gap > self.timing.longest_gap:
+            self.timing.longest_gap = gap
+
+    def _fail(self, error: APIError) -> None:
+        """The exchange failed. The body of a refusal that is cut, endless or not readable does not hide the status."""
+        self._stop(error, refusal=self._refusal() if self._is_refused else None)
+
+    def _stop(self, error: APIError | None, *, refusal: APIError | None = None) -> None:
+        """It is over. `refusal` comes in place of `error`, which only the observer gets then."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.error = refusal or error
+        if self.timing.has_started:
+            self.timing.ended = self.timing.elapsed()
+        if self.error is not None:
+            self._describe(self.error)
+        if self._watch is not None:
+            self._watch.end(error)
+
+    def _describe(self, error: APIError) -> None:
+        """Give the error what its reader needs."""
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
         error.response = self.response
         error.safe_to_retry = error.may_heal if error.should_retry is None else error.should_retry
+
+    def _refusal(self) -> APIError:
+        response, route = self.response, self.settings.route
+        assert response is not None  # noqa: S101 - it is its status that refuses
+        if response.status == 407 and route.proxy is not None:  # of a proxy that was to forward the request
+            return refusal(route.proxy, route.origin, response.status, response.headers)
+        error = status_error(response.status, _json_or_text(bytes(self._gathered)), response.headers)
+        error.rate_limits = RateLimits.from_headers(response.headers)
+        if route.is_forwarded:  # the server may have said so, or the proxy
+            error.message += f" (asked{route.through})"
+            error.args = (error.message,)
         return error
 
+    def _closed_early(self) -> APIConnectionError:
+        if self.response is None:
+            return APIConnectionError(f"{self._peer} closed the connection without an answer")
+        return StreamTruncatedError("the connection was closed in the middle of the answer")
 
-def _is_loss(error: APIError) -> bool:
-    """The connection failed; nobody's clock ran out, and nobody closed it on this side."""
-    return isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
+    @property
+    def _peer(self) -> str:
+        """The server, and the proxy before it: either may be to blame."""
+        return self.request.host_field + self.settings.route.through
 
 
-def _decoder_for(response: Response) -> ContentDecoder | None:
-    """What undoes the content coding; None if there is none."""
-    coding = response.headers.get("content-encoding", "")
-    return ContentDecoder(coding) if coding else None
+class JSONAnswer(Exchange):
+    """A response that is one JSON object. `value` is that object."""
+
+    value: dict[str, Any]
+
+    @property
+    def is_open(self) -> bool:
+        """It is whole."""
+        return self.is_over and self.error is None
+
+    def _take(self, data: bytes) -> None:
+        self._gather(data)
+
+    def _take_end(self) -> None:
+        body = bytes(self._gathered)
+        value = _json_or_text(body)
+        if isinstance(value, dict):
+            self.value = value
+            self.finish()
+        else:
+            self._fail(EventDataError(f"the answer is not a JSON object: {quote(body)}"))
 
 
 def _json_or_text(body: bytes) -> object:
-    """The body of an error answer: the API's is JSON; that of a proxy in between is often HTML or nothing."""
+    """The body of an error response: the API's is JSON; that of a proxy in between is often HTML or nothing."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -25,18 +25,6 @@ if TYPE_CHECKING:  # the module takes milliseconds to load, and is needed only b
 
 __all__ = ["RateLimit", "RateLimits"]
 
-# The attribute of each family, and how the names of its fields begin.
-_FAMILIES: Mapping[str, str] = {
-    "requests": "anthropic-ratelimit-requests",
-    "tokens": "anthropic-ratelimit-tokens",
-    "input_tokens": "anthropic-ratelimit-input-tokens",
-    "output_tokens": "anthropic-ratelimit-output-tokens",
-    "priority_input_tokens": "anthropic-priority-input-tokens",
-    "priority_output_tokens": "anthropic-priority-output-tokens",
-    "fast_input_tokens": "anthropic-fast-input-tokens",
-    "fast_output_tokens": "anthropic-fast-output-tokens",
-}
-
 _UNIFIED = "anthropic-ratelimit-unified-"
 
 # All that is about limits, of families that are not known yet as well.
@@ -87,7 +75,7 @@ class RateLimits:
         fields = {name.lower(): headers[name] for name in headers}
         raw = {name: value for name, value in fields.items() if _ABOUT_LIMITS.fullmatch(name)}
         return cls(
-            **{attribute: _limit(raw, prefix) for attribute, prefix in _FAMILIES.items()},
+            **{name: _limit(raw, name) for name in _FAMILIES},
             retry_after=parse_retry_after(raw, now),
             unified={name.removeprefix(_UNIFIED): raw[name] for name in raw if name.startswith(_UNIFIED)},
             raw=raw,
@@ -97,7 +85,12 @@ class RateLimits:
         return bool(self.raw)
 
 
-def _limit(raw: Mapping[str, str], prefix: str) -> RateLimit | None:
+_FAMILIES = tuple(field for field in RateLimits.__dataclass_fields__ if field.endswith(("requests", "tokens")))
+
+
+def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
+    is_bare = family.startswith(("priority_", "fast_"))
+    prefix = f"anthropic-{'' if is_bare else 'ratelimit-'}{family.replace('_', '-')}"
     limit, remaining, reset = (raw.get(f"{prefix}-{part}") for part in ("limit", "remaining", "reset"))
     if limit is None and remaining is None and reset is None:
         return None

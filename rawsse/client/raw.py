@@ -1,35 +1,33 @@
 """An answer together with the response that it came in.
 
-This file knows what a caller may want of a response beside its content. It refuses to know how it was obtained.
-
-    raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
-    raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
-    message = await raw.parse()
+raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
+raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
+message = await raw.parse()
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from inspect import isawaitable
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from rawsse.client.moments import Timing
+from rawsse.client.call import Call
+from rawsse.client.exchange import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.http1 import Headers, Response
 
-__all__ = ["RawResponse"]
+__all__ = ["RawResponse", "WithRawResponse"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class RawResponse(Generic[T]):
+class RawResponse(NamedTuple, Generic[T]):
     """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
     close."""
 
     response: Response
-    parsed: T = field(repr=False)
+    parsed: T
     retries_taken: int
-    timing: Timing = field(repr=False)
+    timing: Timing
 
     @property
     def status_code(self) -> int:
@@ -48,9 +46,46 @@ class RawResponse(Generic[T]):
 
     @property
     def rate_limits(self) -> RateLimits:
-        """What the header says of the rate limits."""
+        """The rate limits in the header."""
         return RateLimits.from_headers(self.headers)
 
     async def parse(self) -> T:
         """What the response brought."""
         return self.parsed
+
+    def __repr__(self) -> str:
+        return f"<RawResponse {self.status_code}, request {self.request_id}>"
+
+
+class WithRawResponse:
+    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `RawResponse`."""
+
+    def __init__(self, resource: Any) -> None:
+        self._resource = resource
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(type(self._resource), name)
+
+        async def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
+            caller = _Remembering(self._resource._client)
+            given = method(type(self._resource)(caller), *arguments, **options)
+            parsed = await given if isawaitable(given) else given
+            last = caller.calls[-1]
+            return RawResponse(last.exchange.response, parsed, last.retries_taken, last.timing)
+
+        return call
+
+
+class _Remembering:
+    """A client that remembers the calls it made."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls: list[Call[Any]] = []
+
+    def call(self, *arguments: Any, **options: Any) -> Call[Any]:
+        self.calls.append(self._client.call(*arguments, **options))
+        return self.calls[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)

@@ -1,6 +1,4 @@
-"""From arguments to a request: URL, header fields, JSON, keys.
-
-This file knows how a call is written down. It refuses to know the environment, sockets, and what is done with the request.
+"""From arguments to a request: URL, query, header fields, JSON, keys. Pure, but for files that a request quotes (`Path`).
 
     endpoint = Endpoint.of("https://api.anthropic.com", credential("sk-…", None), headers={})
     request = endpoint.request("POST", "/v1/messages", route=route, body={"model": …})
@@ -17,27 +15,34 @@ from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeAlias
+from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
-from rawsse.client.moments import RequestData
 from rawsse.client.network.route import Origin, Route
-from rawsse.client.page import Query, query_string
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.lens import Lens
 
 __all__ = [
     "ANTHROPIC_VERSION",
     "Endpoint",
+    "Query",
+    "RequestData",
     "check_field",
     "credential",
+    "encoded",
     "lower_names",
+    "query_string",
     "read_custom_headers",
+    "read_query",
     "with_betas",
 ]
 
 ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
+
+Query: TypeAlias = dict[str, str | list[str]]
+"""The parameters of a query; a list is a parameter that comes several times."""
 
 Credential = tuple[str, str]
 """The header field that holds the key or the token."""
@@ -50,6 +55,21 @@ _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 
 # What says where a request goes and where it ends (RFC 9112, 3.2 and 6): a second word on that would be request smuggling.
 _OURS = ("host", "content-length", "transfer-encoding")
+
+
+class RequestData(NamedTuple):
+    """A request, ready to send. `host_field` is the value of `Host`."""
+
+    method: str
+    target: str
+    host_field: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return (
+            f"RequestData({self.method} {self.target} to {self.host_field})"  # not the header fields: they hold the key
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +201,41 @@ def _split_base_url(url: str) -> tuple[Origin, str]:
         raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(url)}")
     own_port = {"http": 80, "https": 443}[parts.scheme]
     return Origin(parts.scheme, host, own_port if port is None else port), parts.path.rstrip("/")
+
+
+def read_query(values: Mapping[str, Any]) -> Query:
+    """Parameters of any type as those of a query; None is left out. Raises `ConfigurationError` for what is no value."""
+    return {name: _parameter(name, value) for name, value in values.items() if value is not None}
+
+
+def _parameter(name: str, value: object) -> str | list[str]:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case list() | tuple():
+            return [str(_parameter(name, item)) for item in value]
+    raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
+
+
+def query_string(params: Mapping[str, str | list[str]]) -> str:
+    """The query of a URL, without its question mark: `limit=5&lifecycle%5B%5D=active&lifecycle%5B%5D=retired`."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in params.items():
+        pairs += [(name, value)] if isinstance(value, str) else [(f"{name}[]", item) for item in value]
+    return "&".join(f"{encoded(name, name)}={encoded(name, value)}" for name, value in pairs)
+
+
+def encoded(name: str, value: str) -> str:
+    """A name or value as it stands in a URL. Raises `ConfigurationError` for text that is not Unicode."""
+    # RFC 3986, 2.3: what is unreserved stands as it is, everything else is %-encoded UTF-8.
+    try:
+        return percent_encoded(value, safe="")
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} is not Unicode text: {quote(value)}") from None
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:

@@ -1,9 +1,6 @@
 """The calls of the API: `client.messages`, `client.models`, `client.beta`.
 
-This file knows which arguments a call takes and which path it goes to. It refuses to know connections, keys and options: those
-are the `Caller`'s, which `client.py` is.
-
-Every call takes the fields of the request's body as arguments, known (`MessageArguments`) or not; None leaves a field out.
+Every call takes the fields of the request's body as arguments, known (`MessageFields`) or not; None leaves a field out.
 Beside them:
 
     extra_headers   header fields
@@ -13,36 +10,34 @@ Beside them:
     workspace_id    what goes into `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
-    output_format   the type of which the text of the answer is to be a value: a pydantic model, a dataclass … (see `parse.py`)
+    output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
-from rawsse.client.aside import Aside
+from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.events import EventStream
-from rawsse.client.network.clocks import NOT_GIVEN, NotGiven, Timeouts
-from rawsse.client.page import AsyncPage, ModelInfo, Pages, Query, model_path, models_query, read_query
-from rawsse.client.parse import OutputFormat, Outputs, with_output_format
-from rawsse.client.raw import RawResponse
-from rawsse.client.request import with_betas
-from rawsse.client.stream import MessageStream
-from rawsse.http1 import Response
+from rawsse.client.models import ModelInfo, Pages, model_path
+from rawsse.client.raw import WithRawResponse
+from rawsse.client.request import Query, read_query, with_betas
+from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
-from rawsse.messages.message import MessageBuilder
 
 if TYPE_CHECKING:
     from rawsse.client.tools.runner import ToolRunner
 
-__all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "Caller", "TokenCount"]
+__all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "TokenCount"]
 
 T = TypeVar("T")
+
+Turns: TypeAlias = Iterable[Mapping[str, Any]]
+"""The messages of a request."""
 
 
 class TokenCount(Lens):
@@ -64,7 +59,7 @@ class CallOptions(TypedDict, total=False):
     max_retries: int | None
 
 
-class CountArguments(CallOptions, total=False):
+class CountFields(CallOptions, total=False):
     """What a request may have beside `model` and `messages`, and a count of its tokens too."""
 
     system: str | Iterable[Mapping[str, Any]] | None
@@ -80,7 +75,7 @@ class CountArguments(CallOptions, total=False):
     user_profile_id: str | None
 
 
-class MessageArguments(CountArguments, total=False):
+class MessageFields(CountFields, total=False):
     """What a request for an answer may have beside `model`, `max_tokens` and `messages`: the API's fields that this version
     knows. Others are taken as well, and sent; for a type checker they go into `extra_body`."""
 
@@ -95,50 +90,25 @@ class MessageArguments(CountArguments, total=False):
     top_k: int | None
 
 
-class Caller(Protocol):
-    """What makes a call of a method, a path and a body."""
-
-    max_event_bytes: int
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
-        max_retries: int | None = None,
-    ) -> Call:
-        """A call, ready to be opened."""
-        ...
-
-    def new_builder(self, strict: bool | None = None) -> MessageBuilder:
-        """What folds the answer's events; `strict` is the client's own if None."""
-        ...
-
-
 class AsyncMessages:
     """`client.messages`: the calls of the Messages API."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     @property
-    def with_raw_response(self) -> AsyncMessagesWithRawResponse:
-        """The same calls, which give the response beside what it brought."""
-        return AsyncMessagesWithRawResponse(self)
+    def with_raw_response(self) -> WithRawResponse:
+        """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
+        return WithRawResponse(self)
 
     def stream(
         self,
         *,
         model: str,
         max_tokens: int,
-        messages: Iterable[Mapping[str, Any]],
+        messages: Turns,
         output_format: type[Any] | None = None,
-        **arguments: Unpack[MessageArguments],
+        **arguments: Unpack[MessageFields],
     ) -> MessageStream:
         """A stream of the answer. The request is sent by `async with`, which raises `APIError` if it is refused.
 
@@ -147,8 +117,7 @@ class AsyncMessages:
         """
         wanted = None if output_format is None else OutputFormat(output_format)
         call = self._call(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **arguments)
-        limit = self._caller.max_event_bytes
-        return MessageStream(call, self._caller.new_builder, max_event_bytes=limit, outputs=Outputs(wanted))
+        return MessageStream(call, Outputs(wanted))
 
     @overload
     async def create(
@@ -156,41 +125,23 @@ class AsyncMessages:
         *,
         model: str,
         max_tokens: int,
-        messages: Iterable[Mapping[str, Any]],
+        messages: Turns,
         stream: Literal[False] = False,
-        **arguments: Unpack[MessageArguments],
+        **arguments: Unpack[MessageFields],
     ) -> Message: ...
 
     @overload
     async def create(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Iterable[Mapping[str, Any]],
-        stream: Literal[True],
-        **arguments: Unpack[MessageArguments],
+        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Unpack[MessageFields]
     ) -> EventStream: ...
 
     @overload
     async def create(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Iterable[Mapping[str, Any]],
-        stream: bool,
-        **arguments: Unpack[MessageArguments],
+        self, *, model: str, max_tokens: int, messages: Turns, stream: bool, **arguments: Unpack[MessageFields]
     ) -> Message | EventStream: ...
 
     async def create(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Iterable[Mapping[str, Any]],
-        stream: bool = False,
-        **arguments: Unpack[MessageArguments],
+        self, *, model: str, max_tokens: int, messages: Turns, stream: bool = False, **arguments: Unpack[MessageFields]
     ) -> Message | EventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
@@ -198,7 +149,7 @@ class AsyncMessages:
         Events must be read to their end, or the stream be closed.
         """
         if stream:
-            events = self._events(self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments))
+            events = EventStream(self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments))
             await events._open()
             return events
         async with self.stream(model=model, max_tokens=max_tokens, messages=messages, **arguments) as opened:
@@ -209,9 +160,9 @@ class AsyncMessages:
         *,
         model: str,
         max_tokens: int,
-        messages: Iterable[Mapping[str, Any]],
+        messages: Turns,
         output_format: type[T],
-        **arguments: Unpack[MessageArguments],
+        **arguments: Unpack[MessageFields],
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
@@ -248,96 +199,45 @@ class AsyncMessages:
 
         As with `stream`, the request is sent by `async with`. `strict` is that of the client if None.
         """
+        options: dict[str, Any] = {
+            "headers": headers,
+            "timeouts": timeouts,
+            "max_retries": max_retries,
+            "strict": strict,
+        }
         streamed = {**body, "stream": True}
-        call = self._caller.call(
-            "POST", "/v1/messages", body=streamed, headers=headers, timeouts=timeouts, max_retries=max_retries
-        )
-        return self._events(call, strict)
+        return EventStream(self._client.call("POST", "/v1/messages", kind=Answer, body=streamed, **options))
 
     async def count_tokens(
-        self,
-        *,
-        model: str,
-        messages: Iterable[Mapping[str, Any]],
-        output_format: type[Any] | None = None,
-        **arguments: Unpack[CountArguments],
+        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
     ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
-        return TokenCount(
-            await self._count_call(
-                model=model, messages=messages, output_format=output_format, **arguments
-            ).read_object()
-        )
+        fields, options = _sort(model=model, messages=messages, output_format=output_format, **arguments)
+        call = self._client.call("POST", "/v1/messages/count_tokens", body=fields, **options)
+        return TokenCount((await call.open()).value)
 
-    # For tools. These two members move to the network, which knows whether there is an event loop. ---------------------
-
-    _runs_coroutines = True
-
-    async def _run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Run these at the same time; their results, in order. Coroutine functions run in tasks, other functions in daemon
-        threads, each with a copy of the context. An exception is raised when all are over. Cancelling cancels the tasks and
-        waits for them, but not for threads."""
-        loop = asyncio.get_running_loop()
-        running: list[asyncio.Future[Any]] = [
-            loop.create_task(call())
-            if inspect.iscoroutinefunction(call)
-            else loop.run_in_executor(Aside("rawsse-tool"), call)
-            for call in calls
-        ]
-        try:
-            await asyncio.wait(running)
-        finally:
-            for each in running:
-                each.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-        return [each.result() for each in running]
-
-    # What the calls are made of ------------------------------------------------------------------------------------
-
-    def _call(self, **arguments: Any) -> Call:
+    def _call(self, **arguments: Any) -> Call[Any]:
         fields, options = _sort(**arguments)
-        return self._caller.call("POST", "/v1/messages", body={**fields, "stream": True}, **options)
+        body = {**fields, "stream": True}
+        call: Call[Any] = self._client.call("POST", "/v1/messages", kind=Answer, body=body, **options)
+        return call
 
-    def _count_call(self, **arguments: Any) -> Call:
-        fields, options = _sort(**arguments)
-        return self._caller.call("POST", "/v1/messages/count_tokens", body=fields, **options)
+    # For the tool loop ---------------------------------------------------------------------------------------------
 
-    def _events(self, call: Call, strict: bool | None = None) -> EventStream:
-        return EventStream(call, lambda: self._caller.new_builder(strict), max_event_bytes=self._caller.max_event_bytes)
+    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
+        results: list[Any] = await self._client.run(calls, on_start)
+        return results
 
-
-class AsyncMessagesWithRawResponse:
-    """`client.messages.with_raw_response`."""
-
-    def __init__(self, messages: AsyncMessages) -> None:
-        self._messages = messages
-
-    @overload
-    async def create(self, *, stream: Literal[False] = False, **arguments: Any) -> RawResponse[Message]: ...
-
-    @overload
-    async def create(self, *, stream: Literal[True], **arguments: Any) -> RawResponse[EventStream]: ...
-
-    async def create(self, *, stream: bool = False, **arguments: Any) -> RawResponse[Any]:
-        """As `messages.create`. Without `stream` the answer has been read to its end."""
-        if stream:
-            events = await self._messages.create(stream=True, **arguments)
-            return RawResponse(events.response, events, events.retries_taken, events.timing)
-        async with self._messages.stream(**arguments) as opened:
-            message = await opened._read_whole()
-        return RawResponse(opened.response, message, opened.retries_taken, opened.timing)
-
-    async def count_tokens(self, **arguments: Any) -> RawResponse[TokenCount]:
-        """As `messages.count_tokens`."""
-        call = self._messages._count_call(**arguments)
-        return _raw(call, TokenCount(await call.read_object()))
+    @property
+    def _runs_coroutines(self) -> bool:
+        return bool(self._client._network.runs_coroutines)
 
 
 class AsyncModels:
     """`client.models`: which models there are."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     def list(
         self,
@@ -348,59 +248,30 @@ class AsyncModels:
         lifecycle: Sequence[str] | None = None,
         **options: Unpack[CallOptions],
     ) -> Pages:
-        """The models: `async for model in client.models.list()` gives all of them, page by page; `await` the first page.
+        """The models: `async for model in client.models.list()` gives all of them, page by page; `await client.models.list()`
+        gives the first page.
 
         `limit` is the size of a page (1 to 1000). Raises `APIError`.
         """
-        first = models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle)
-        return Pages(lambda query: self._list_call(query, **options).read_object(), first)
+        stages = [lifecycle] if isinstance(lifecycle, str) else lifecycle
+        first = read_query({"limit": limit, "after_id": after_id, "before_id": before_id, "lifecycle": stages})
+        return Pages(lambda query: self._get("/v1/models", query, **options), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """What is known of one model. Raises `NotFoundError` for one that there is not, and other `APIError`s."""
-        call = self._retrieve_call(model_id, **options)
-        return ModelInfo(await call.read_object())
+        """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+        return ModelInfo(await self._get(model_path(model_id), {}, **options))
 
     @property
-    def with_raw_response(self) -> AsyncModelsWithRawResponse:
-        """The same calls, which give the response beside what it brought."""
-        return AsyncModelsWithRawResponse(self)
+    def with_raw_response(self) -> WithRawResponse:
+        """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
+        return WithRawResponse(self)
 
-    def _retrieve_call(self, model_id: str, **options: Unpack[CallOptions]) -> Call:
-        _, sorted_options = _sort(**options)
-        return self._caller.call("GET", model_path(model_id), **sorted_options)
-
-    def _list_call(self, query: Query, **options: Unpack[CallOptions]) -> Call:
-        _, sorted_options = _sort(**options)
-        return self._caller.call("GET", "/v1/models", **{**sorted_options, "query": sorted_options["query"] | query})
-
-
-class AsyncModelsWithRawResponse:
-    """`client.models.with_raw_response`."""
-
-    def __init__(self, models: AsyncModels) -> None:
-        self._models = models
-
-    async def list(
-        self,
-        *,
-        limit: int | None = None,
-        after_id: str | None = None,
-        before_id: str | None = None,
-        lifecycle: Sequence[str] | None = None,
-        **options: Unpack[CallOptions],
-    ) -> RawResponse[AsyncPage]:
-        """As `await models.list(...)`: the first page."""
-        query = models_query(limit=limit, after_id=after_id, before_id=before_id, lifecycle=lifecycle)
-        call = self._models._list_call(query, **options)
-        found = await call.read_object()
-        return _raw(
-            call, AsyncPage(found, lambda query: self._models._list_call(query, **options).read_object(), query)
-        )
-
-    async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> RawResponse[ModelInfo]:
-        """As `models.retrieve`."""
-        call = self._models._retrieve_call(model_id, **options)
-        return _raw(call, ModelInfo(await call.read_object()))
+    async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> dict[str, Any]:
+        _, given = _sort(**options)
+        value: dict[str, Any] = (
+            await self._client.call("GET", path, **{**given, "query": given["query"] | query}).open()
+        ).value
+        return value
 
 
 class AsyncBeta:
@@ -439,9 +310,3 @@ def _sort(
         fields = with_output_format(fields, wanted)
     given = {name: value for name, value in fields.items() if value is not None and not isinstance(value, NotGiven)}
     return {**given, **(extra_body or {})}, options
-
-
-def _raw(call: Call, parsed: T) -> RawResponse[T]:
-    response = call.exchange.response
-    assert isinstance(response, Response)  # noqa: S101 - it has been read
-    return RawResponse(response, parsed, call.retries_taken, call.timing)

@@ -1,7 +1,6 @@
 """Which failure may be tried again, and when.
 
-This file knows the rules of trying again: which errors, how often, after how many seconds. It refuses to know how a request is
-made or waited for: the time and the chance are arguments, and nothing here waits.
+Pure: the time and the chance are arguments, and nothing here waits.
 
     decision = decide(error, retries_taken, RetryPolicy(), now=time.time(), chance=random.random())
     if decision.delay is None:
@@ -150,7 +149,7 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
     text = fields.get("retry-after", "").strip()
     milliseconds = _number(fields.get("retry-after-ms", "").strip())
     waits = [milliseconds and milliseconds / 1000, _number(text)]
-    if now is not None and (date := _posix_time(text, now)) is not None:
+    if now is not None and (date := _posix_time(text)) is not None:
         waits.append(date - now)
     return next((wait for wait in waits if wait is not None and 0 < wait < math.inf), None)
 
@@ -167,42 +166,13 @@ def _number(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-# --- Dates ---------------------------------------------------------------------------------------------------------
+def _posix_time(date: str) -> float | None:
+    """The POSIX time of an HTTP date, in any of the three formats of RFC 9110, 5.6.7; None if it is not one."""
+    from datetime import UTC  # these take milliseconds to load, and dates are rare
+    from email.utils import parsedate_to_datetime
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
-_TIME = "(?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9]):(?P<second>[0-5][0-9]|60)"
-
-# RFC 9110, 5.6.7: "A recipient that parses a timestamp value in an HTTP field MUST accept all three HTTP-date formats."
-_DATES = (
-    # IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT
-    re.compile(f"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
-    # rfc850-date: Sunday, 06-Nov-94 08:49:37 GMT
-    re.compile(f"[A-Z][a-z]+day, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
-    # asctime-date: Sun Nov  6 08:49:37 1994
-    re.compile(f"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
-)
-
-
-def _posix_time(date: str, now: float) -> float | None:
-    """The POSIX time of an HTTP date; None if it is none."""
-    from datetime import UTC, datetime  # here, because it takes milliseconds to load, and dates are rare
-
-    found = next((match for pattern in _DATES if (match := pattern.fullmatch(date))), None)
-    if found is None:
-        return None
-    year = int(found["year"])
-    if len(found["year"]) == 2:
-        year = _whole_year(year, datetime.fromtimestamp(now, UTC).year)
     try:
-        midnight = datetime(year, _MONTHS.index(found["month"]) + 1, int(found["day"]), tzinfo=UTC)
-    except ValueError:  # 31 Feb
+        moment = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
         return None
-    return midnight.timestamp() + int(found["hour"]) * 3600 + int(found["minute"]) * 60 + int(found["second"])
-
-
-def _whole_year(last_two: int, this_year: int) -> int:
-    """RFC 9110, 5.6.7: a date "that appears to be more than 50 years in the future" is to be taken "as representing the most
-    recent year in the past that had the same last two digits"."""
-    year = this_year // 100 * 100 + last_two
-    return year - 100 if year > this_year + 50 else year
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

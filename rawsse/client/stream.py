@@ -1,44 +1,245 @@
-"""The answer as it comes: events, text, the message so far.
-
-This file knows what a reader of an answer wants: the derived events, the text, the message. It refuses to know how the events
-come and how they end (`events.py`).
+"""The answer as it comes: its events, its text, the message so far, over as many attempts as it takes.
 
     async with client.messages.stream(...) as stream:      # the request is sent here
         async for event in stream: ...                     # or: async for text in stream.text_stream
         message = await stream.get_final_message()
+
+    events = await client.messages.create(stream=True, ...)
+    async for event in events: ...                          # the events of the wire, typed, and nothing else
+
+A stream has exactly one ending (`stream.ending`). It is complete only with `message_stop`, or when the stop reason had come and
+only the tail is missing (then `ending.tail_missing` is set); anything else raises, and the error carries the message so far. A
+failure before any content is retried first, as the policy says; nothing that the caller saw is ever taken back.
+
+`close()` may be called by any task, at any phase, any number of times; leaving the `async with` block calls it. Iterators here
+are classes, not generators: a generator that is dropped half-read is closed later, by the event loop.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
 
+from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.events import BaseStream
-from rawsse.client.parse import Outputs
+from rawsse.client.exchange import Timing
+from rawsse.client.ratelimits import RateLimits
+from rawsse.client.schema.output import Outputs
+from rawsse.errors import APIError, Ending, StreamCancelledError
+from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
-from rawsse.messages.events import ContentBlockDelta, MessageStop, MessageStreamEvent, StreamEvent, TextEvent
-from rawsse.messages.message import MessageBuilder
-from rawsse.sse import MAX_EVENT_BYTES
+from rawsse.messages.events import (
+    ContentBlockDelta,
+    ErrorEvent,
+    MessageStop,
+    MessageStreamEvent,
+    StreamEvent,
+    TextEvent,
+)
 
-__all__ = ["MessageStream", "Watcher"]
+__all__ = ["BaseStream", "EventStream", "MessageStream"]
 
 
-class Watcher(Protocol):
-    """Follows what the reader of a stream asks for and gets, whichever way it is read: so tools start early."""
+class BaseStream:
+    """What both kinds of stream share: opening, reading event by event, trying again, ending."""
 
-    def asked(self) -> None:
-        """The reader asks for an event of the wire. In the event loop, as all of this."""
-        ...
+    def __init__(self, call: Call[Answer]) -> None:
+        self._call = call
+        self._is_unseen = False  # no event is given out, so any failure may be retried
+        self._response: Response | None = None
+        self._ending: Ending | None = None
+        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
 
-    def note(self, event: MessageStreamEvent) -> None:
-        """The reader gets it."""
-        ...
+    # What is known -------------------------------------------------------------------------------------------------
 
-    async def stop(self) -> None:
-        """The stream ends before its answer is whole: so must whatever goes on because of it."""
-        ...
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before the stream is open."""
+        if self._response is None:
+            raise RuntimeError("the stream is not open: enter its `with` block first")
+        return self._response
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields."""
+        return self.response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+        return self._call.request_id
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+        return self.headers.get("anthropic-workspace-id")
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+        return RateLimits.from_headers(self.headers)
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+        return self._call.retries_taken
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it has not."""
+        return self._ending
+
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        return self._call.timing
+
+    @property
+    def error_event(self) -> ErrorEvent | None:
+        """The `error` event that ended the stream, as it came."""
+        return self._call.exchange.builder.error
+
+    @property
+    def current_message_snapshot(self) -> Message:
+        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        message = self._call.exchange.builder.message
+        if message is None:
+            raise RuntimeError("message_start has not come yet")
+        message.request_id = self.request_id
+        return message
+
+    # Open and close ------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        if self._response is not None:
+            return
+        try:
+            self._response = (await self._call.open()).response
+        except APIError as exc:
+            raise self._failed(exc) from exc.__cause__
+        except BaseException:
+            self._close()
+            raise
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    async def close(self) -> None:
+        """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
+        self._close()
+
+    async def aclose(self) -> None:
+        """The same as `close`, for `contextlib.aclosing`."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._ending is not None:
+            return
+        self._call.close()
+        if self._call.is_mine:  # else the thread that reads ends the stream when it wakes
+            error = self._call.exchange.error
+            if not isinstance(error, StreamCancelledError):  # an attempt had failed, and the next one has not begun
+                error = StreamCancelledError("the stream was closed before its end")
+            self._failed(error)
+
+    def __del__(self) -> None:
+        if getattr(self, "_response", None) is not None and self._ending is None and not self._call.is_closed:
+            self._call.end()  # first: where warnings are errors, nothing comes after one
+            warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
+
+    def __repr__(self) -> str:
+        state = self._ending.kind if self._ending else "open" if self._response else "not open"
+        return f"<{type(self).__name__} {state}, request {self.request_id}>"
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    def _take_event(self) -> StreamEvent | None:
+        """The next event of the wire, applied, without waiting. None: wait (`_more`), and ask again.
+
+        Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._ending is None and self._response is not None:
+            answer = self._call.exchange
+            event = answer.next_event()
+            if answer.is_over and answer.error is None:
+                self._call.release()
+                self._ending = answer.ending()
+            if event is not None or self._ending is None:
+                return event
+        if self._response is None:
+            raise RuntimeError("the stream is not open: enter its `with` block first")
+        raise StopAsyncIteration
+
+    async def _more(self) -> None:
+        """Wait for what comes next: bytes, or another attempt. Raises `APIError` if the answer failed and there is none."""
+        call, answer = self._call, self._call.exchange
+        try:
+            if not answer.is_over:
+                await call.more()
+            elif answer.error is not None:
+                await self._try_again(answer, answer.error)
+        except APIError as exc:
+            raise self._failed(exc) from exc.__cause__
+        except BaseException:  # cancelled, or Ctrl-C
+            self._close()
+            raise
+
+    async def _try_again(self, answer: Answer, error: APIError) -> None:
+        if answer.is_committed and not self._is_unseen:
+            raise error
+        try:
+            await self._call.again(error)
+        except APIError as exc:
+            if exc is not error or answer.is_committed:
+                raise
+            answer.commit()  # what was held back is given out, and then the error is raised
+        else:
+            self._response = (await self._call.open()).response
+
+    async def _next(self) -> StreamEvent:
+        while (event := self._take_event()) is None:
+            await self._more()
+        return event
+
+    def _failed(self, error: APIError) -> APIError:
+        """The stream ends with this error, unless it has ended."""
+        call = self._call
+        answer = call.exchange
+        if self._ending is not None and self._error is not None:
+            return self._error
+        if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left
+            answer.error = error
+            answer._describe(error)
+        answer.is_over = True
+        call.release()
+        error.retries_taken = call.retries_taken
+        self._error = answer.failure()
+        self._ending = error.ending
+        return error
+
+
+class EventStream(BaseStream):
+    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+        return await self._next()
+
+    _take = BaseStream._take_event
 
 
 class MessageStream(BaseStream):
@@ -47,18 +248,10 @@ class MessageStream(BaseStream):
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        new_builder: Callable[[], MessageBuilder],
-        *,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        outputs: Outputs[Any] | None = None,
-    ) -> None:
-        super().__init__(call, new_builder, max_event_bytes=max_event_bytes)
+    def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None:
+        super().__init__(call)
         self._outputs: Outputs[Any] = outputs or Outputs()
         self._expanded: deque[MessageStreamEvent] = deque()
-        self._watcher: Watcher | None = None
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
@@ -66,81 +259,55 @@ class MessageStream(BaseStream):
         return self._outputs.message(super().current_message_snapshot)
 
     @property
-    def text_stream(self) -> AsyncIterator[str]:
+    def text_stream(self) -> TextStream:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
-        return _TextStream(self)
+        return TextStream(self)
 
     def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
         return self
 
     async def __anext__(self) -> MessageStreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
-        if not self._expanded:
-            event = await self._next()
-            if event is None:
-                raise StopAsyncIteration
-            self._expanded.extend(self._expand(event))
-        return self._expanded.popleft()
-
-    def _watch(self, watcher: Watcher) -> None:
-        """Tell it what the reader asks for and gets from now on."""
-        self._watcher = watcher
-
-    @property
-    def _is_watched(self) -> bool:
-        """Somebody follows what is read, in the event loop."""
-        return self._watcher is not None
-
-    async def _next(self) -> StreamEvent | None:
-        if self._watcher is None:
-            return await super()._next()
-        self._watcher.asked()
-        try:
-            event = await super()._next()
-        except BaseException:
-            await self._watcher.stop()
-            raise
-        if event is not None:
-            self._watcher.note(self._builder.expand(event)[0])
+        while (event := self._take()) is None:
+            await self._more()
         return event
 
-    async def close(self) -> None:
-        """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
-        await super().close()
-        if self._watcher is not None and self._ending is not None and self._ending.kind != "complete":
-            await self._watcher.stop()
-
-    # For the blocking stream: what can be had without waiting, in whatever thread owns this one; None: ask the async ones.
-
-    def _next_ready(self) -> StreamEvent | None:
-        return super()._next_ready() if self._watcher is None else None
-
-    def _take_ready(self) -> MessageStreamEvent | None:
+    def _take(self) -> MessageStreamEvent | None:
         if not self._expanded:
-            if (event := self._next_ready()) is None:
+            if (event := self._take_event()) is None:
                 return None
             self._expanded.extend(self._expand(event))
         return self._expanded.popleft()
 
-    def _take_ready_text(self) -> str | None:
-        while not self._expanded and (event := self._next_ready()) is not None:
-            if (text := self._builder.text_of(event)) is not None:  # no derived event need be made for it
+    def _take_text(self) -> str | None:
+        while True:
+            if self._expanded:  # the caller took the event of the wire and left the derived one
+                derived = self._expanded.popleft()
+                text = derived.text if isinstance(derived, TextEvent) else None
+            elif (event := self._take_event()) is None:
+                return None
+            else:
+                text = self._call.exchange.builder.text_of(event)
+            if text is not None:
                 return text
-        return None
 
     def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
         """The event as the caller gets it, and the derived one, if there is one."""
-        expanded = self._builder.expand(event)
+        builder = self._call.exchange.builder
+        expanded = builder.expand(event)
         if isinstance(event, ContentBlockDelta) and not self._outputs.has_format:
             return expanded  # nearly all events: nothing to parse
         if isinstance(last := expanded[-1], MessageStop) and last.message is not None:
             last.message.request_id = self.request_id
-        return [self._outputs.event(each, lambda: self._builder.message) for each in expanded]
+        return [self._outputs.event(each, lambda: builder.message) for each in expanded]
 
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
         self._expanded.clear()
-        while await self._next() is not None:
+        try:
+            while True:
+                await self._next()
+        except StopAsyncIteration:
             pass
 
     async def get_final_message(self) -> ParsedMessage[Any]:
@@ -163,21 +330,14 @@ class MessageStream(BaseStream):
         return message.text
 
 
-class _TextStream(AsyncIterator[str]):
-    """The text in a stream. No generator: one that is dropped half-read would be closed later, by the event loop."""
+class TextStream(AsyncIterator[str]):
+    """The text in a stream."""
 
     def __init__(self, stream: MessageStream) -> None:
-        self._stream = stream
+        self._take, self._more, self._close = stream._take_text, stream._more, stream._close
 
     async def __anext__(self) -> str:
-        stream = self._stream
-        while True:
-            if stream._expanded:  # somebody took the wire's event and left the derived one
-                derived = stream._expanded.popleft()
-                text = derived.text if isinstance(derived, TextEvent) else None
-            elif (event := await stream._next()) is None:
-                raise StopAsyncIteration
-            else:
-                text = stream._builder.text_of(event)
-            if text is not None:
-                return text
+        """The next piece of text. Raises `APIError` for every ending but a complete one."""
+        while (text := self._take()) is None:
+            await self._more()
+        return text

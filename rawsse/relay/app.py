@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.events import EventStream
+from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.relay.dialects import (
     Dialect,

@@ -25,7 +25,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from rawsse.client.events import EventStream
+from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, RawsseError
 from rawsse.http1 import Headers
 from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line

@@ -23,6 +23,7 @@ from rawsse.replay.breaking.faults import Fault
 from rawsse.replay.looking.check import Checker, Finding, Place, Severity, check
 from rawsse.replay.matching.match import Match, Miss
 from rawsse.replay.matching.turns import ToolResults, turns
+from rawsse.replay.playing.fake_links import FakeStream, fake_links
 from rawsse.replay.playing.fakes import FakeNetwork, stream_of
 from rawsse.replay.playing.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
 from rawsse.replay.recording import (
@@ -99,6 +100,7 @@ __all__ = [
     "Chunks",
     "FailingCut",
     "FakeNetwork",
+    "FakeStream",
     "Fault",
     "Finding",
     "Fragments",
@@ -135,6 +137,7 @@ __all__ = [
     "error_recording",
     "every_pair_split",
     "every_split",
+    "fake_links",
     "find_recordings",
     "find_secrets",
     "fixed",

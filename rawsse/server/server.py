@@ -65,12 +65,14 @@ class Server:
         loop, backlog = asyncio.get_running_loop(), self.limits.backlog
         try:
             await self._lifespan.startup()
+            if not 0 <= self.port < 65536:  # uvloop would listen on another
+                raise OverflowError("port must be 0-65535")
             self._listener = await loop.create_server(
                 lambda: Connection(self._state), self.host, self.port, backlog=backlog
             )
         except BaseException as exc:
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
-            if isinstance(exc, (OSError, OverflowError)):  # OverflowError: the port is above 65535
+            if isinstance(exc, (OSError, OverflowError)):
                 # asyncio says "error while attempting to bind on address ('127.0.0.1', 80): [errno 13] permission denied".
                 reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2].rpartition("] ")[2]
                 raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc

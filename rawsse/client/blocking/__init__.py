@@ -1,21 +1,32 @@
-"""The same calls for code without async.
+"""`Client`: the calls of `AsyncClient` for code without async, with the same names, arguments and errors.
+
+    with Client() as client:                                    # the key from ANTHROPIC_API_KEY
+        with client.messages.stream(model=…, max_tokens=…, messages=[…]) as stream:
+            for text in stream.text_stream: ...
+
+There is no thread and no event loop: the async client runs on a network of blocking sockets, in the caller's thread
+(`network.py`). So it works in threads, where an event loop already runs (a notebook), in a forked child (with
+connections of its own) and in `atexit`, and Ctrl-C ends the call that it interrupts, connection and all.
+
+Any number of threads may use one client; a stream is for one at a time, but any thread may close it. Tools of one answer run at
+the same time, each in a thread. Async functions cannot be tools here.
 
 Read in this order:
 
-    portal.py    an event loop in a thread, and calls into it that Ctrl-C ends
-    stream.py    the answer as it comes
-    access.py    from a blocking client to its async one
-    results.py   pages and raw responses
-    runner.py    the tool loop
-    conversation.py  questions and answers in turn
-    client.py    Client
+    network.py   the network: blocking sockets
+    facade.py    a blocking class made from an async one
 """
 
-from rawsse.client.blocking.client import Client
-from rawsse.client.blocking.conversation import BlockingConversation, BlockingReply
-from rawsse.client.blocking.results import BlockingRawResponse, Page
-from rawsse.client.blocking.runner import BlockingToolRunner
-from rawsse.client.blocking.stream import BlockingEventStream, BlockingMessageStream
+from rawsse.client.blocking.facade import Facade
+from rawsse.client.blocking.network import SocketNetwork
+from rawsse.client.client import AsyncClient
+from rawsse.client.models import AsyncPage
+from rawsse.client.raw import RawResponse
+from rawsse.client.raw import WithRawResponse as AsyncWithRawResponse
+from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.tools.conversation import Conversation, Reply
+from rawsse.client.tools.runner import ToolRunner
 
 __all__ = [
     "BlockingConversation",
@@ -27,3 +38,48 @@ __all__ = [
     "Client",
     "Page",
 ]
+
+# Those that others give first: their names go into the docstrings of those that give them.
+
+
+class BlockingEventStream(Facade, of=EventStream, is_exclusive=True): ...
+
+
+class BlockingMessageStream(Facade, of=MessageStream, is_exclusive=True): ...
+
+
+class BlockingToolRunner(Facade, of=ToolRunner, is_exclusive=True): ...
+
+
+class BlockingReply(Facade, of=Reply, is_exclusive=True): ...
+
+
+class BlockingConversation(Facade, of=Conversation): ...
+
+
+class BlockingRawResponse(Facade, of=RawResponse, is_exclusive=True): ...
+
+
+class WithRawResponse(Facade, of=AsyncWithRawResponse): ...
+
+
+class Page(Facade, of=AsyncPage): ...
+
+
+class Messages(Facade, of=AsyncMessages): ...
+
+
+class Models(Facade, of=AsyncModels): ...
+
+
+class Beta(Facade, of=AsyncBeta): ...
+
+
+class _Core(AsyncClient):
+    """The async client on blocking sockets."""
+
+    _network = SocketNetwork
+
+
+class Client(Facade, of=AsyncClient, made_by=_Core):
+    """Any number of threads may use it. After a fork the child has connections of its own."""

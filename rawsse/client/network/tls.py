@@ -1,106 +1,165 @@
-"""Certificates: which are trusted, and what is wrong with one that is not.
+"""TLS over any link, by `ssl.MemoryBIO`: over TCP, and over TLS to an https proxy. One implementation for every network.
 
-This file knows `ssl`'s contexts, their environment variables and their errors. It refuses to know sockets and handshakes.
+    secure = await start_tls(link, context, "api.example", deadline)
+    data = await secure.read(deadline)
 
-    tls = TLSContext()                  # SSL_CERT_FILE, SSL_CERT_DIR, else certifi
-    tls = TLSContext(my_own_context)
-    context = tls.get()                 # made now, and kept
-
-`ssl` and `certifi` are loaded when a context is asked for: plain http needs neither.
+asyncio's own TLS holds 256 KiB per connection and costs more CPU; blocking sockets have another. Here both read plaintext the
+same way, and a deadline covers a whole handshake, however its bytes trickle in.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from rawsse.errors import ConfigurationError, quote
+from rawsse.client.network.link import READ_BYTES
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ALPN_PROTOCOL", "TLSContext", "explain", "is_untrusted"]
-
-ALPN_PROTOCOL = "http/1.1"
-"""What we speak (RFC 7301): without it a server may choose HTTP/2."""
+__all__ = ["TLSLink", "start_tls"]
 
 
-class TLSContext:
-    """The `ssl.SSLContext` of one client, made when first asked for: loading the certificates costs 15 ms and more.
+async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: float) -> TLSLink:
+    """TLS to `host` over a connected link. The caller aborts the link if this fails.
 
-    `context` is the caller's own, and is used as it is. Else certificates come from the file in `SSL_CERT_FILE` and the
-    directories in `SSL_CERT_DIR` (as OpenSSL has them: names are hashes), or from certifi if neither is set;
-    `trust_env=False` does not look at them.
+    Raises `OSError` (`ssl.SSLError` is one), `ValueError` for a host name that cannot be one, `Expired`, `Aborted`.
     """
-
-    def __init__(self, context: ssl.SSLContext | None = None, *, trust_env: bool = True) -> None:
-        self._context = context
-        self._trust_env = trust_env
-
-    def get(self) -> ssl.SSLContext:
-        """The context. Raises `ConfigurationError` if the certificates cannot be read."""
-        if self._context is None:
-            self._context = _make(os.environ if self._trust_env else {})
-        return self._context
-
-
-def _make(environ: Mapping[str, str]) -> ssl.SSLContext:
-    file, folders = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
-    if folders and not any(os.path.isdir(folder) for folder in folders.split(os.pathsep)):
-        # OpenSSL would not mind, and trust nobody.
-        raise ConfigurationError(f"SSL_CERT_DIR names no directory: {quote(folders)}")
-    source = "in SSL_CERT_FILE" if file else "of certifi"
-    if not file and not folders:
-        import certifi
-
-        file = certifi.where()
-    try:
-        return _load(file, folders, os.stat(file).st_mtime_ns if file else 0)
-    except OSError as exc:
-        raise ConfigurationError(f"cannot read the certificates {source}, {quote(file or '')}: {exc}") from exc
-
-
-# Nobody who gets it changes it, and loading takes longer than a whole request: once for all clients with these certificates.
-@functools.lru_cache(maxsize=8)
-def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext:
-    """`changed` is when the file was: a new one is read anew."""
     import ssl
 
-    context = ssl.create_default_context(cafile=file, capath=folders)
-    context.set_alpn_protocols([ALPN_PROTOCOL])
-    return context
+    secure = TLSLink(link, context, host)
+    while True:
+        try:
+            secure.tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            await secure.flush(deadline)
+            secure.take(await link.read(deadline))
+        except ssl.SSLError:
+            # RFC 8446, 6.2: the alert that says what was wrong with the peer's handshake. It helps the peer's log, not us.
+            with contextlib.suppress(OSError):
+                await secure.flush(deadline)
+            raise
+    await secure.flush(deadline)
+    return secure
 
 
-def is_untrusted(error: BaseException) -> bool:
-    """The handshake failed because of the other side's certificate: trying again will not help."""
-    import ssl
+class TLSLink:
+    """A `Link` in TLS over `link`. `tls` is the `ssl.SSLObject`."""
 
-    return isinstance(error, ssl.SSLCertVerificationError)
+    def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
+        import ssl
 
+        self._link = link
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
+        self._is_over = False
+        self._error: OSError | None = None  # found behind plaintext that came with it
+        self._receive: Callable[[bytes], None] | None = None
+        self._closed: Callable[[Exception | None], None] | None = None
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
-# X509_V_ERR_…, https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
-_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+    async def read(self, deadline: float) -> bytes:
+        """The next bytes of plaintext; `b""` when the peer has closed its side, with or without `close_notify`: whether the
+        answer was whole is decided by who reads it."""
+        while (data := self._decrypt()) is None:
+            self.take(await self._link.read(deadline))
+        return data
 
+    def read_ready(self) -> bytes | None:
+        """What has come, without waiting; None if nothing has."""
+        while (data := self._decrypt()) is None:
+            if (came := self._link.read_ready()) is None:
+                return None
+            self.take(came)
+        return data
 
-def explain(error: BaseException) -> str | None:
-    """What went wrong in a handshake, and what to do; None if it was something else."""
-    import ssl
+    async def write(self, data: bytes, deadline: float) -> None:
+        """Send `data`, as `Link.write`."""
+        view = memoryview(data)
+        while view:
+            view = view[self.tls.write(view) :]
+        await self.flush(deadline)
 
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}; {_remedy(error.verify_code)}"
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        return "it does not speak TLS there: is it http:// and not https://, or another port?"
-    return None
+    def abort(self) -> None:
+        """Drop the connection at once, without `close_notify`."""
+        self._receive = None
+        self._link.abort()
 
+    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
+        """See `AsyncioLink.push_to`."""
+        self._receive, self._closed = receive, closed
+        try:
+            self._deliver()
+        except Exception as exc:
+            self.abort()
+            self._push_closed(exc)
+        else:
+            self._link.push_to(self._push, self._push_closed)
 
-def _remedy(code: int) -> str:
-    if code in (_EXPIRED, _NOT_YET_VALID):
-        return "its owner must renew it, unless the clock of this machine is wrong"
-    if code in (_OTHER_NAME, _OTHER_ADDRESS):
-        return "use a name that it is for"
-    return (
-        "if it is from a certificate authority of your own, as that of a proxy that looks into TLS, put the authority's"
-        " certificate into a file and name that in SSL_CERT_FILE, or give ssl_context"
-    )
+    def pause(self) -> None:
+        """See `AsyncioLink.pause`."""
+        self._link.pause()
+
+    def resume(self) -> None:
+        """See `AsyncioLink.resume`."""
+        self._link.resume()
+
+    def _push(self, data: bytes) -> None:
+        self.take(data)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Push the plaintext that has come, and its end: `close_notify` ends TLS before TCP, which a peer may keep open."""
+        if (plain := self._decrypt()) and self._receive is not None:
+            self._receive(plain)
+        if self._error is not None:
+            raise self._error
+        if self._is_over and self._receive is not None:
+            receive, self._receive = self._receive, None
+            receive(b"")
+            self._push_closed(None)
+
+    def _push_closed(self, error: Exception | None) -> None:
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(error)
+
+    def take(self, data: bytes) -> None:
+        """Take bytes from the link below."""
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    async def flush(self, deadline: float) -> None:
+        """Send what TLS has to send. Only handshakes and writes do: what TLS answers to what was read (RFC 8446, 4.6.3: a
+        KeyUpdate) must be sent "prior to sending its next Application Data record", and may wait for that."""
+        if data := self._outgoing.read():
+            await self._link.write(data, deadline)
+
+    def _decrypt(self) -> bytes | None:
+        """All plaintext that has come; `b""` at the end, None if more is needed."""
+        if self._error is not None:
+            raise self._error
+        pieces: list[bytes] = []
+        while not self._is_over:
+            try:
+                piece = self.tls.read(READ_BYTES)
+            except self._wants_read:
+                break
+            except self._saw_eof:
+                piece = b""
+            except OSError as exc:
+                self._error = exc
+                if not pieces:
+                    raise
+                break
+            self._is_over = not piece
+            pieces.append(piece)
+            if not self._incoming.pending and not self.tls.pending():
+                break  # asking again would only raise SSLWantReadError, at the price of a read
+        if pieces:
+            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        return b"" if self._is_over else None

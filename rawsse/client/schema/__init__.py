@@ -6,9 +6,7 @@ Read in this order:
     hints.py     what a type annotation stands for
     types.py     Python types -> JSON Schema, JSON values -> Python values
     signature.py a function's signature -> the JSON Schema of its input
+    output.py    a type as the format of an answer; its text as a value of that type
 """
 
-from rawsse.client.schema.signature import Signature, schema_of_function
-from rawsse.client.schema.types import MismatchError, convert, schema_of
-
-__all__ = ["MismatchError", "Signature", "convert", "schema_of", "schema_of_function"]
+__all__: list[str] = []

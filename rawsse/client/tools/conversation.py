@@ -327,7 +327,7 @@ class Reply:
     @property
     def _runs(self) -> ToolRunner[MessageStream]:
         if self._runner is None:
-            raise RuntimeError("the reply is not open: use `async with` first")
+            raise RuntimeError("the reply is not open: enter its `with` block first")
         return self._runner
 
     def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
+from rawsse.client.network.link import Aborted, Stop
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, quote
@@ -162,6 +163,9 @@ def closed_turn(message: Message | None) -> dict[str, Any] | None:
     return {"role": "assistant", "content": content} if content else None
 
 
+_CLOSED = "the runner was closed while its tools ran"
+
+
 class _Turn:
     """An answer, and the results of its tool calls."""
 
@@ -170,6 +174,7 @@ class _Turn:
         self._toolbox = toolbox
         self._results: list[Any] | None = None
         self._has_started = False
+        self._stop: Stop | None = None  # of the tools that run
 
     @property
     def message(self) -> Message | None:
@@ -199,9 +204,20 @@ class _Turn:
             calls = [call for call in self.calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, copied(call.block.raw["input"])) for call in calls if call.tool]
-            ran = iter(await api._run(jobs) if jobs else ())
+            try:
+                ran = iter(await api._run(jobs, self._started) if jobs else ())
+            except Aborted:
+                raise StreamCancelledError(_CLOSED) from None
             self._results = [call.refusal or next(ran) for call in calls]
         return list(self._results)
+
+    def _started(self, stop: Stop) -> None:
+        self._stop = stop
+
+    async def stop(self) -> None:
+        """Stop the tools that run: async ones are cancelled, and waited for."""
+        if self._stop is not None:
+            await self._stop()
 
 
 # --- The loop ------------------------------------------------------------------------------------------------------
@@ -358,7 +374,7 @@ class ToolRunner(Generic[Item]):
             results = await turn.results(self._api)
             added = [assistant_turn(message, turn.calls), {"role": "user", "content": results}]
         if self._turn is not turn:
-            raise StreamCancelledError("the runner was closed while its tools ran")
+            raise StreamCancelledError(_CLOSED)
         await turn.stream.close()
         self._turn = None
         self._turns_taken += 1
@@ -381,9 +397,11 @@ class ToolRunner(Generic[Item]):
         await self.close()
 
     async def close(self) -> None:
-        """End the loop and drop the current answer."""
+        """End the loop, drop the current answer, and stop the tools that run."""
         self.stopped_by = self.stopped_by or "closed"
         await self._abandon()
+        if self._last is not None:
+            await self._last.stop()
 
     # Changing its course -------------------------------------------------------------------------------------------
 

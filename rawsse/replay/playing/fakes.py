@@ -1,11 +1,11 @@
-"""Recordings and their faults without a socket: streams for `AsyncClient(connect=…)`, which take no time on a virtual clock.
+"""Recordings and their faults without a socket, for `AsyncClient(connect=…)` and `Client(connect=…)`.
 
-This file knows how a script becomes a `FakeStream`. It refuses to know what the client makes of it.
+Pauses take no time on a virtual clock; in a blocking client they take the time they say.
 
     stream = stream_of(recording, faults=[Fault.stall(at_event=2)], split="event")
 
     network = FakeNetwork(recording, faults=[Fault.status(529).times(2)])       # faults are counted in connections
-    client = AsyncClient(api_key="any", connect=network)
+    client = AsyncClient(api_key="any", connect=network)                                # or Client
     network.streams[0].written                                                  # what the client asked
 
 A stream answers one request, after which the server closes it, as the answer's head says. A reset is a `ConnectionResetError`
@@ -18,7 +18,8 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rawsse.client.network.net import FakeStream, Stream, TLSContext
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Network
 from rawsse.client.network.route import Route
 from rawsse.errors import ConfigurationError
 from rawsse.replay.breaking.edits import edited, replacement
@@ -26,6 +27,7 @@ from rawsse.replay.breaking.faults import Fault
 from rawsse.replay.breaking.schedule import Faults, Schedule
 from rawsse.replay.breaking.script import Act, Script, is_cutting, recut, script
 from rawsse.replay.matching.answers import Repertoire
+from rawsse.replay.playing.fake_links import FakeLink, FakeStream
 from rawsse.replay.recording import RecordedRequest, Recording
 from rawsse.replay.shaping.splits import Split, split_by
 
@@ -75,7 +77,7 @@ def _performed(steps: Script) -> FakeStream:
 
 
 class FakeNetwork:
-    """What `AsyncClient(connect=…)` takes: each connection answers one request with a recording and the faults that are due.
+    """What a client's `connect` may be: each connection answers one request with a recording and the faults that are due.
 
     Recordings take turns; one that a fault cut comes again on the next connection. `streams` are the connections. Routes and
     certificates are not looked at. Raises `ConfigurationError`.
@@ -107,8 +109,12 @@ class FakeNetwork:
         """What the last connections failed with, since a fault had no place in their answer."""
         return self._schedule.misplaced
 
-    async def __call__(self, route: Route, tls: TLSContext) -> Stream:
-        """A connection, as `rawsse.client.network.net.connect` makes them.
+    def __call__(self, network: Network) -> FakeLink:
+        """A link, not connected yet."""
+        return FakeLink(network, self.connect)
+
+    async def connect(self, route: Route, tls: TLSContext) -> FakeStream:
+        """The next connection.
 
         Raises `ConfigurationError` if a fault has no place in the recording.
         """

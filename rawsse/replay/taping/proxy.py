@@ -22,20 +22,23 @@ import asyncio
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import quote as percent_encoded
 
+from rawsse.client.call import Call
 from rawsse.client.client import DEFAULT_BASE_URL
-from rawsse.client.exchange import Acquire, Exchange
-from rawsse.client.moments import RequestData
-from rawsse.client.network import Connect, Pool, Proxies, Route, Timeouts, TLSContext, connect
-from rawsse.client.observe import Observer
-from rawsse.client.request import Endpoint
+from rawsse.client.exchange import CallSettings, Exchange, Observer
+from rawsse.client.network.asyncio_network import AsyncioNetwork
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.pool import Pool
+from rawsse.client.network.pools import Pools
+from rawsse.client.network.route import Proxies
+from rawsse.client.request import Endpoint, RequestData
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError, UsageError
-from rawsse.http1 import MAX_BODY_BYTES, Response
-
-if TYPE_CHECKING:
-    from rawsse.server import Receive, Scope, Send
+from rawsse.http1 import MAX_BODY_BYTES
+from rawsse.server import Receive, Scope, Send
 
 __all__ = ["NO_CLOCKS", "RecordingProxy"]
 
@@ -62,11 +65,36 @@ _WRITTEN_ANEW = frozenset({"accept-encoding", "content-length", "expect", "host"
 Fields = list[tuple[str, str]]
 
 
+class BodyAnswer(Exchange):
+    """A response whose body is given out as it comes; the caller takes what is there before it looks at `error`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pieces: list[bytes] = []
+
+    def take(self) -> list[bytes]:
+        """The pieces of the body that have come since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _take(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def _take_end(self) -> None:
+        self.finish()
+
+
+class RawAnswer(BodyAnswer):
+    """A response that is passed on: every status is an answer, and content codings are not undone."""
+
+    _is_raw = True
+
+
 class RecordingProxy:
     """Passes requests on to `base_url`, with `recorder` as the witness.
 
-    `base_url` is ANTHROPIC_BASE_URL, or Anthropic's, by default. `connect` and `proxies` are how the upstream is reached: as
-    the environment says (HTTPS_PROXY, SSL_CERT_FILE …), unless they say otherwise. Call `aclose` when the server has stopped,
+    `base_url` is ANTHROPIC_BASE_URL, or Anthropic's, by default. `proxies` and `tls` are how the upstream is reached: as the
+    environment says (HTTPS_PROXY, SSL_CERT_FILE …), unless they are given. Call `aclose` when the server has stopped,
     or leave `async with`; the recorder is its owner's to close. Raises `ConfigurationError` if the URL is none.
     """
 
@@ -75,7 +103,6 @@ class RecordingProxy:
         recorder: Observer,
         base_url: str | None = None,
         *,
-        connect: Connect = connect,
         proxies: Proxies | None = None,
         tls: TLSContext | None = None,
         timeouts: Timeouts = NO_CLOCKS,
@@ -85,10 +112,10 @@ class RecordingProxy:
         self._endpoint = Endpoint.of(base_url, None, {})
         self._recorder = recorder
         self._proxies = Proxies.from_environment(os.environ) if proxies is None else proxies
-        self._pool = Pool(connect, tls or TLSContext())
+        self._pools = Pools(lambda network: Pool(network, tls or TLSContext()), AsyncioNetwork)
         self._timeouts = timeouts
         self._max_body_bytes = max_body_bytes
-        self._exchanges: set[Exchange] = set()
+        self._calls: set[Call[RawAnswer]] = set()
 
     @property
     def base_url(self) -> str:
@@ -103,9 +130,9 @@ class RecordingProxy:
 
     async def aclose(self) -> None:
         """End what is under way, and drop the connections to the upstream."""
-        for exchange in list(self._exchanges):
-            exchange.close()
-        self._pool.close()
+        for call in list(self._calls):
+            call.close()
+        self._pools.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -131,8 +158,8 @@ class RecordingProxy:
             has_more = message.get("more_body", False)
         return bytes(body)
 
-    def exchange(self, scope: Scope, body: bytes, *, fresh: bool = False) -> Exchange:
-        """The exchange with the upstream for a request. Raises `ConfigurationError`."""
+    def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
+        """The call of the upstream for a request. Raises `ConfigurationError`."""
         route = self._proxies.route_to(self._endpoint.origin)
         request = RequestData(
             method=scope["method"],
@@ -141,9 +168,10 @@ class RecordingProxy:
             headers=(*_passed_on(_decoded(scope["headers"])), ("accept-encoding", "identity"), *route.proxy_fields()),
             body=body,
         )
-        return Exchange(
-            _acquire(self._pool, route, fresh=fresh), request, self._timeouts, observer=self._recorder, is_raw=True
-        )
+
+        policy = RetryPolicy(max_retries=0)  # the client has a policy
+        settings = CallSettings(request, route, self._timeouts, policy, observer=self._recorder)
+        return Call(self._pools.here, settings, RawAnswer)
 
 
 class _Passage:
@@ -155,7 +183,7 @@ class _Passage:
         self._receive = receive
         self._send = send
         self._body = body
-        self._exchange: Exchange | None = None
+        self._call: Call[RawAnswer] | None = None
         self._has_left = False
 
     async def go(self) -> None:
@@ -175,13 +203,15 @@ class _Passage:
         self._drop()
 
     def _drop(self) -> None:
-        if self._exchange is not None:
-            self._exchange.close()
-            self._proxy._exchanges.discard(self._exchange)
+        if self._call is not None:
+            self._call.close()
+            self._proxy._calls.discard(self._call)
 
     async def _pass_on(self) -> None:
         try:
-            response = await self._open()
+            self._call = self._proxy.call(self._scope, self._body)
+            self._proxy._calls.add(self._call)
+            answer = await self._call.open()
         except UsageError as exc:
             await _refuse(self._send, 400, "invalid_request_error", f"the request cannot be passed on: {exc}")
         except APIError as exc:
@@ -189,36 +219,25 @@ class _Passage:
                 text = f"no answer from {self._proxy._endpoint.origin}: {exc.message}"
                 await _refuse(self._send, 502, "api_error", text)
         else:
-            await self._pass_back(response)
+            await self._pass_back(self._call, answer)
 
-    async def _open(self) -> Response:
-        try:
-            return await self._attempt()
-        except APIError:
-            if self._exchange is None or not self._exchange.died_unheard or self._has_left:
-                raise
-        # The connection had died while it rested: the upstream has seen nothing of the request.
-        self._drop()
-        return await self._attempt(fresh=True)
-
-    async def _attempt(self, *, fresh: bool = False) -> Response:
-        self._exchange = self._proxy.exchange(self._scope, self._body, fresh=fresh)
-        self._proxy._exchanges.add(self._exchange)
-        return await self._exchange.open()
-
-    async def _pass_back(self, response: Response) -> None:
-        assert self._exchange is not None  # noqa: S101 - it has just been opened
-        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in _returned(response.headers.raw)]
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+    async def _pass_back(self, call: Call[RawAnswer], answer: RawAnswer) -> None:
+        assert answer.response is not None  # noqa: S101 - it is open
+        fields = _returned(answer.response.headers.raw)
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+        await self._send({"type": "http.response.start", "status": answer.response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"", "more_body": True})  # the head does not wait
-        try:
-            while data := await self._exchange.read():
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        except APIError:
-            if not self._has_left:
-                await self._cut()
-        else:
+        while True:
+            for piece in answer.take():
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            if answer.is_over:
+                break
+            await call.more()
+        call.release()
+        if answer.error is None:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif not self._has_left:
+            await self._cut()
 
     async def _cut(self) -> None:
         """Let the client see that this is not the end of the body: after all that came of it."""
@@ -226,10 +245,6 @@ class _Passage:
             # All that ASGI has for this: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the upstream broke off here, and so does the proxy")
         await self._send({"type": "rawsse.wire.half_close"})
-
-
-def _acquire(pool: Pool, route: Route, *, fresh: bool) -> Acquire:
-    return lambda note_line: pool.acquire(route, fresh=fresh, note_line=note_line)
 
 
 def _target(scope: Scope) -> str:

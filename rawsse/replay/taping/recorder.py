@@ -35,8 +35,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rawsse.client.moments import RequestData
-from rawsse.client.observe import ExchangeObserver, Unobserved
+from rawsse.client.exchange import ExchangeObserver
+from rawsse.client.request import RequestData
 from rawsse.errors import APIError, EndingKind, RawsseError
 from rawsse.http1 import ContentDecoder, Response
 from rawsse.replay.recording import RecordedRequest, Recording
@@ -109,26 +109,25 @@ class Recorder:
         self._writer = _new_writer()
         self._pid = os.getpid()
 
-    def begin(self, request: RequestData) -> ExchangeObserver:
-        """Record an exchange that begins now."""
+    def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
+        """Record an exchange that begins now. `clock` gives the time in seconds. None if it is not recorded."""
         path = _path(request.target)
         if not self._is_wanted(request.method, path):
-            return Unobserved()
+            return None
         if not self.hold(len(request.body)):
             self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
-            return Unobserved()
+            return None
         # By the beginning, so that answers which come at the same time have the order of their questions.
         number = None if self.only_failed else self._shelf.next_number()
-        clock = asyncio.get_running_loop().time
         tape = Tape(clock(), max_bytes=self._max_bytes)
         return _Take(self, request, path, tape, clock, number, held_bytes=len(request.body))
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Wait until everything is written of the exchanges that are over."""
         if not self._is_closed:
             self._follow_fork()
             # One thread writes, in the order in which exchanges ended: behind them comes this.
-            await asyncio.get_running_loop().run_in_executor(self._writer, _nothing)
+            self._writer.submit(_nothing).result()
 
     def close(self) -> None:
         """Write what there is to write, and end the thread. Waits for that. Nothing more is recorded."""
@@ -138,8 +137,7 @@ class Recorder:
 
     async def aclose(self) -> None:
         """The same in an event loop, which goes on meanwhile."""
-        await self.flush()
-        self.close()
+        await asyncio.to_thread(self.close)
 
     async def __aenter__(self) -> Recorder:
         return self

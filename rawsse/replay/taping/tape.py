@@ -10,9 +10,9 @@ what the bytes mean.
     tape.end("clean", now)
     tape.recording(request)                 # None if no answer had begun
 
-One `read` is one read of the recording, and is played as one HTTP chunk in one write. What is read at a time is what the
-network gave of one HTTP chunk: two chunks that came together are two reads at the same time, and of a chunk that came in two
-pieces each is one. Times are in whole microseconds.
+One `read` is one read of the recording, and is played as one HTTP chunk in one write. It is what one read of the network
+brought of the body, without TLS and without the framing: HTTP chunks that came together are one read, and a chunk that came in
+two pieces is two. Times are in whole microseconds.
 
 Above `max_bytes` nothing more is kept. What came until then is kept as `cut` there: no part is ever played as the whole.
 """

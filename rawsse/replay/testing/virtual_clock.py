@@ -11,8 +11,9 @@ Time. When nothing is ready and a timer is set, the clock jumps to it; `loop.tim
 waits goes by it (not `time.time()` and `time.monotonic()`: those are the system's).
 
 Sockets work, as long as both ends are in the same process and loop: what one end sent, the other can read at once. While a
-socket is open the clock waits `PATIENCE` real seconds for it before it jumps, and while a thread of the executor works (a name
-is looked up) it does not jump at all. A peer in another thread or process needs real time: use `asyncio.run` for that.
+socket is open the clock waits `PATIENCE` real seconds for it before it jumps. While a thread of the executor works it does not
+jump at all; for a thread of the client's (a tool runs, a name is looked up) it waits `THREAD_PATIENCE` real seconds. A peer in
+another thread or process needs real time: use `asyncio.run` for that.
 
 Leftovers. With `strict`, `run` fails if the coroutine leaves a task, an open transport or a listening socket, or if anything
 was reported to the loop's exception handler ("exception was never retrieved"), also by what the garbage collector found; and
@@ -25,22 +26,37 @@ import asyncio
 import gc
 import selectors
 import sys
+import threading
 import types
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-__all__ = ["DEADLOCK", "PATIENCE", "Leftovers", "VirtualClock", "VirtualClockLoop", "run", "ticks"]
+__all__ = [
+    "DEADLOCK",
+    "PATIENCE",
+    "THREAD_PATIENCE",
+    "Leftovers",
+    "VirtualClock",
+    "VirtualClockLoop",
+    "run",
+    "ticks",
+]
 
 PATIENCE = 0.02
 """Real seconds that the clock waits for an open socket before it jumps. Loopback needs microseconds; a busy machine more."""
+
+THREAD_PATIENCE = 1.0
+"""The same for a thread of the client's. One that hangs has a deadline in the clock's time, which must come."""
 
 DEADLOCK = 5.0
 """Real seconds without any timer and without a word from any socket, after which a test is taken to hang."""
 
 THREAD_DEADLOCK = 60.0
-"""The same while a thread of the executor works, which may take long on a busy machine."""
+"""The same while a thread works, which may take long on a busy machine."""
+
+_CALL_THREAD = "rawsse call"  # the name of each that the client's network has, and waits for
 
 SETTLING_TICKS = 10
 """Loop iterations that cleaning up may take: an aborted transport closes its socket one or two iterations later."""
@@ -63,13 +79,15 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
+        is_calling = any(thread.name == _CALL_THREAD for thread in threading.enumerate())
         if timeout is None or self.is_busy():
-            ready = super().select(THREAD_DEADLOCK if self.is_busy() else DEADLOCK)
+            ready = super().select(THREAD_DEADLOCK if is_calling or self.is_busy() else DEADLOCK)
             if not ready:
                 raise RuntimeError("the test hangs: there is no timer, and nothing comes from any socket")
             return ready
         has_sockets = len(self.get_map()) > 1  # one is the loop's own, to wake itself up
-        ready = super().select(PATIENCE) if has_sockets else []
+        patience = THREAD_PATIENCE if is_calling else PATIENCE if has_sockets else 0.0
+        ready = super().select(patience)
         if not ready:
             self.now += timeout
         return ready

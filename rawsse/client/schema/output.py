@@ -1,8 +1,7 @@
 """Answers that are values: the JSON Schema that is asked for, and the text that is read back.
 
-This file knows how a Python type becomes an `output_config.format` of the Messages API, and how the text of an answer becomes a
-value of that type (https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs). It refuses to know how requests
-are made and how streams are read.
+A Python type becomes an `output_config.format` of the Messages API, and the text of an answer a value of that type
+(https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs).
 
     order = OutputFormat(Order)                  # a pydantic model, a dataclass, a TypedDict, or any type that schema.py knows
     order.param()                                # {"type": "json_schema", "schema": {…}}

@@ -1,0 +1,663 @@
+# Generated from the async classes by tests/client/blocking/stub.py.
+
+import ssl
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
+
+from rawsse.client.answer import Answer
+from rawsse.client.call import Call
+from rawsse.client.exchange import Observer, Timing
+from rawsse.client.models import Fetch, ModelInfo
+from rawsse.client.network.link import Connector, Network
+from rawsse.client.network.pool import PoolLimits
+from rawsse.client.network.route import Proxy
+from rawsse.client.ratelimits import RateLimits
+from rawsse.client.request import Query
+from rawsse.client.resources import CallOptions, CountFields, MessageFields, TokenCount, Turns
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.schema.output import Outputs
+from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.client.tools.conversation import ConversationTurn, Question
+from rawsse.client.tools.runner import TotalUsage
+from rawsse.errors import Ending
+from rawsse.http1 import Headers, Response
+from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
+from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
+
+__all__ = [
+    "BlockingConversation",
+    "BlockingEventStream",
+    "BlockingMessageStream",
+    "BlockingRawResponse",
+    "BlockingReply",
+    "BlockingToolRunner",
+    "Client",
+    "Page",
+]
+Item = TypeVar("Item", Message, BlockingMessageStream)
+T = TypeVar("T")
+
+class BlockingEventStream:
+    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+
+    def __init__(self, call: Call[Answer]) -> None: ...
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before the stream is open."""
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it has not."""
+
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def error_event(self) -> ErrorEvent | None:
+        """The `error` event that ended the stream, as it came."""
+
+    @property
+    def current_message_snapshot(self) -> Message:
+        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
+
+    def __iter__(self) -> Iterator[StreamEvent]: ...
+    def __next__(self) -> StreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+
+class BlockingMessageStream:
+    """The events of the wire with the derived ones, the text, and the message they add up to.
+
+    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
+
+    def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before the stream is open."""
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it has not."""
+
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def error_event(self) -> ErrorEvent | None:
+        """The `error` event that ended the stream, as it came."""
+
+    @property
+    def current_message_snapshot(self) -> ParsedMessage[Any]:
+        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
+
+    def __iter__(self) -> Iterator[MessageStreamEvent]: ...
+    def __next__(self) -> MessageStreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+
+    def until_done(self) -> None:
+        """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
+
+    def get_final_message(self) -> ParsedMessage[Any]:
+        """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
+
+    def get_final_text(self) -> str:
+        """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
+
+class BlockingToolRunner(Generic[Item]):
+    """Asks, runs tools, and asks again. An iterator over the answers: `Message`s, or with `stream` open
+    `BlockingMessageStream`s.
+
+    `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. `max_turns` (or
+    `max_iterations`) limits the number of answers. `fields` are other arguments of `client.messages.stream`. `thread`
+    is an argument of the official SDK; only False is supported.
+
+    `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
+    "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins."""
+
+    stopped_by: str | None
+    partial: Message | None
+
+    def __init__(
+        self,
+        api: Any,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Iterable[Mapping[str, Any] | Message],
+        tools: Iterable[Any] = ...,
+        max_turns: int | None = None,
+        max_iterations: int | None = None,
+        stream: bool = False,
+        thread: bool = False,
+        **fields: Any,
+    ) -> None: ...
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The history. It has only whole turns, so it can be sent with a new question at any time.
+
+        If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
+        with all results, and iterate again."""
+
+    @property
+    def last_message(self) -> Message | None:
+        """The last answer, or the part of it that has arrived; None before the first."""
+
+    @property
+    def current_stream(self) -> BlockingMessageStream | None:
+        """The stream of the current answer, or of the last one; None before the first."""
+
+    @property
+    def is_turn_whole(self) -> bool:
+        """There is a current turn, and its answer has arrived to its end."""
+
+    @property
+    def usage(self) -> TotalUsage:
+        """What all turns cost together, without the current one; `usage.turns` is what each cost."""
+
+    @property
+    def unanswered(self) -> list[ToolUseBlock]:
+        """The calls of the last answer for which there is no function here."""
+
+    def __iter__(self) -> Iterator[Item]: ...
+    def __next__(self) -> Item:
+        """The next answer. Raises `APIError` if the turn failed; the history is then as it was before it."""
+
+    def until_done(self) -> Message:
+        """Continue to the end of the loop; the last answer."""
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def close(self) -> None:
+        """End the loop, drop the current answer, and stop the tools that run."""
+
+    def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
+        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
+        no tools.
+
+        After the loop, iterating again continues with these messages."""
+
+    def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
+        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
+        stay as they are."""
+
+    def generate_tool_call_response(self) -> dict[str, Any] | None:
+        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
+
+        None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
+
+class BlockingReply:
+    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
+
+    There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
+    conversation keeps the part that arrived."""
+
+    def __init__(
+        self, conversation: BlockingConversation, question: Any, replaced: ConversationTurn | None = None
+    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
+    def close(self) -> None:
+        """End the reply; the part that arrived stays in the history when the block is left."""
+
+    @property
+    def stream(self) -> BlockingMessageStream:
+        """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
+
+    @property
+    def current_message_snapshot(self) -> Message:
+        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
+
+    @property
+    def usage(self) -> TotalUsage:
+        """What the answers that are whole have cost."""
+
+    def __iter__(self) -> Iterator[MessageStreamEvent]: ...
+    def __next__(self) -> MessageStreamEvent:
+        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The text of all answers, piece by piece."""
+
+    def until_done(self) -> None:
+        """Read it to its end. Raises `APIError` for every ending but a complete one."""
+
+    def get_final_message(self) -> Message:
+        """Read it to its end; the last answer. Raises `APIError` for every ending but a complete one."""
+
+    def get_final_text(self) -> str:
+        """Read it to its end; the text of the last answer."""
+
+class BlockingConversation:
+    """Questions and answers in turn, one at a time.
+
+    `client` is a `Client`. `tools` and `max_turns` (of the tool loop, for each question) are those of `BlockingToolRunner`,
+    `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
+    `CUT_NOTE`; if it is empty, there is no note."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        model: str,
+        max_tokens: int,
+        system: str | Sequence[Mapping[str, Any]] | None = None,
+        tools: Iterable[Any] | None = None,
+        messages: Iterable[Mapping[str, Any]] | None = None,
+        max_turns: int | None = None,
+        cut_note: str = ...,
+        **fields: Any,
+    ) -> None: ...
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The history as JSON values: whole, and valid as the beginning of a request."""
+
+    @property
+    def turns(self) -> list[ConversationTurn]:
+        """All questions and their results."""
+
+    @property
+    def usage(self) -> TotalUsage:
+        """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
+
+    def stream(self, question: Question) -> BlockingReply:
+        """Ask, and get the answer as it comes: `with conversation.stream(…) as reply`. The request is sent by
+        `with`, which raises `APIError` if it is refused.
+
+        Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question."""
+
+    def ask(self, question: Question) -> Message:
+        """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
+
+    def retry(self) -> BlockingReply:
+        """Ask the last question again. The new result replaces the turn, unless nothing arrives and an answer was
+        there.
+
+        Raises `RuntimeError` if nothing has been asked."""
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
+        timeouts).
+
+        Raises `ConfigurationError` if a field is not a JSON value."""
+
+    @classmethod
+    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = ..., **fields: Any) -> Self:
+        """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
+
+        Raises `ConfigurationError` if the text is not a saved conversation."""
+
+class BlockingRawResponse(Generic[T]):
+    """A response and what it brought. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
+    close."""
+
+    response: Response
+    parsed: T
+    retries_taken: int
+    timing: Timing
+
+    @property
+    def status_code(self) -> int:
+        """The status."""
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields; names are case-insensitive."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id`: what Anthropic's support asks for."""
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the header."""
+
+    def parse(self) -> T:
+        """What the response brought."""
+
+class WithRawResponse:
+    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
+
+    def __init__(self, resource: Any) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class Page:
+    """One page of a list. `for model in page` goes on through all pages after it, and `data` is this page alone.
+
+    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page."""
+
+    raw: dict[str, Any]
+
+    def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = ...) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+    def get(self, name: str, default: Any = None) -> Any:
+        """The JSON value itself, or `default`."""
+
+    def keys(self) -> list[str]:
+        """The names of the fields in the JSON; `dict(lens)` needs this and `__getitem__`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A deep copy of the JSON, with nothing added or left out."""
+
+    def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
+        """The JSON as text, with nothing added: indented by `indent` spaces, or compact; escaped only where necessary."""
+
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",
+        include: Collection[str] | None = None,
+        exclude: Collection[str] = ...,
+        exclude_unset: bool = False,
+        exclude_none: bool = False,
+    ) -> dict[str, Any]:
+        """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
+
+        `include` and `exclude` name fields of this object; `exclude_unset` and `exclude_none` also apply to nested objects of
+        known classes. `mode` has no effect: every value is JSON."""
+
+    def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
+        """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
+    data: list[ModelInfo]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool | None
+
+    def has_next_page(self) -> bool:
+        """There is a page after this one."""
+
+    def get_next_page(self) -> Page:
+        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
+        leads back to one that was asked for before: the list would never end."""
+
+    def iter_pages(self) -> Iterator[Page]:
+        """This page and all after it, each fetched when it is needed."""
+
+    def __iter__(self) -> Iterator[ModelInfo]: ...
+
+class Messages:
+    """`client.messages`: the calls of the Messages API."""
+
+    def __init__(self, client: Any) -> None: ...
+    @property
+    def with_raw_response(self) -> WithRawResponse:
+        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+
+    def stream(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        output_format: type[Any] | None = None,
+        **arguments: Unpack[MessageFields],
+    ) -> BlockingMessageStream:
+        """A stream of the answer. The request is sent by `with`, which raises `APIError` if it is refused.
+
+        With `output_format`, text blocks and the message have a `parsed_output`. The caller must leave the `with` block,
+        or `close()` the stream."""
+
+    @overload
+    def create(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        stream: Literal[False] = False,
+        **arguments: Unpack[MessageFields],
+    ) -> Message:
+        """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
+
+        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
+        Events must be read to their end, or the stream be closed."""
+
+    @overload
+    def create(
+        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Unpack[MessageFields]
+    ) -> BlockingEventStream:
+        """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
+
+        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
+        Events must be read to their end, or the stream be closed."""
+
+    @overload
+    def create(
+        self, *, model: str, max_tokens: int, messages: Turns, stream: bool, **arguments: Unpack[MessageFields]
+    ) -> Message | BlockingEventStream:
+        """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
+
+        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
+        Events must be read to their end, or the stream be closed."""
+
+    def parse(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        output_format: type[T],
+        **arguments: Unpack[MessageFields],
+    ) -> ParsedMessage[T]:
+        """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
+
+        Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message."""
+
+    @overload
+    def tool_runner(self, *, stream: Literal[False] = False, **arguments: Any) -> BlockingToolRunner[Message]:
+        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
+
+    @overload
+    def tool_runner(self, *, stream: Literal[True], **arguments: Any) -> BlockingToolRunner[BlockingMessageStream]:
+        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
+
+    def events(
+        self,
+        body: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeouts: Timeouts | None = None,
+        max_retries: int | None = None,
+        strict: bool | None = None,
+    ) -> BlockingEventStream:
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
+
+        As with `stream`, the request is sent by `with`. `strict` is that of the client if None."""
+
+    def count_tokens(
+        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
+    ) -> TokenCount:
+        """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
+
+class Models:
+    """`client.models`: which models there are."""
+
+    def __init__(self, client: Any) -> None: ...
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        after_id: str | None = None,
+        before_id: str | None = None,
+        lifecycle: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Page:
+        """The models: `for model in client.models.list()` gives all of them, page by page; `client.models.list()`
+        gives the first page.
+
+        `limit` is the size of a page (1 to 1000). Raises `APIError`."""
+
+    def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
+        """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+
+    @property
+    def with_raw_response(self) -> WithRawResponse:
+        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+
+class Beta:
+    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+
+    messages: Messages
+    models: Models
+
+    def __init__(self, messages: Messages, models: Models) -> None: ...
+
+class Client:
+    """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
+
+    Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
+    `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
+
+    How long, how often: `timeouts` are the five clocks; `timeout`, as the official SDK has it, is one number of seconds for
+    the silences among them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal
+    is tried again before content came; `retry_policy` has the waits as well.
+
+    The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
+    `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
+    none of these variables. `connect` makes the links in place of the network (tests: `rawsse.replay.FakeNetwork`).
+
+    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
+    client is closed.
+
+    `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
+    `max_…_bytes` are limits of what is read. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+
+    Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
+    kept and used again.
+
+    Any number of threads may use it. After a fork the child has connections of its own."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        auth_token: str | None = None,
+        base_url: str | None = None,
+        timeouts: Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = ...,
+        max_retries: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        strict: bool = True,
+        proxy: str | Proxy | None = None,
+        trust_env: bool = True,
+        ssl_context: ssl.SSLContext | None = None,
+        limits: PoolLimits | None = None,
+        connect: Callable[[Network], Connector] | None = None,
+        recorder: Observer | None = None,
+        max_head_bytes: int = ...,
+        max_event_bytes: int = ...,
+        max_message_bytes: int = ...,
+        max_json_bytes: int = ...,
+        now: Callable[[], float] = ...,
+        chance: Callable[[], float] = ...,
+    ) -> None: ...
+    messages: Messages
+    models: Models
+    beta: Beta
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go."""
+
+    @property
+    def has_credential(self) -> bool:
+        """There is a key or a token."""
+
+    @property
+    def is_closed(self) -> bool:
+        """`close()` was called."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """End every stream that is open, and drop every connection. No further calls."""
+
+    def with_options(
+        self,
+        *,
+        api_key: str | None = None,
+        auth_token: str | None = None,
+        base_url: str | None = None,
+        timeouts: Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = ...,
+        max_retries: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        strict: bool | None = None,
+    ) -> Self:
+        """The same client with other options; `default_headers` are added to those it has.
+
+        Both share their connections: closing one closes the other."""
+
+    def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
+        """Questions and answers in turn: a history that can be sent at any time. Arguments as for `BlockingConversation`."""

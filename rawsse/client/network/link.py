@@ -1,0 +1,201 @@
+"""What the client asks of a network: the time, links to peers, signals, and functions run at once.
+
+The client is written once, as coroutines that await nothing but a `Link` and a `Signal`. Three networks implement them:
+`asyncio_network.py`, `blocking/network.py` (no thread, no event loop: its coroutines never suspend, so that `drive` runs a
+call to its end in the caller's thread), and either of them with links of a test's own (`replay/playing/fake_links.py`).
+
+A link is made before it is connected, so that it can be aborted at any phase: while its name is looked up, in the TCP or TLS
+handshake, while a proxy opens a tunnel.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.route import Route
+
+__all__ = [
+    "READ_BYTES",
+    "Aborted",
+    "Connector",
+    "Expired",
+    "Link",
+    "Network",
+    "OnStart",
+    "Outcome",
+    "Signal",
+    "Stop",
+    "drive",
+    "in_threads",
+]
+
+READ_BYTES = 64 * 1024
+"""The most that is taken from a socket at a time, and what an asyncio link buffers before it lets TCP slow the peer down: a
+read gives less than twice as much."""
+
+T = TypeVar("T")
+
+Outcome = tuple[Any, BaseException | None]
+"""What a call gave, or what it raised."""
+
+
+Stop = Callable[[], Awaitable[None]]
+"""Stops functions that run at once, and waits for those that can be stopped."""
+
+OnStart = Callable[[Stop], object]
+"""Called with what stops the functions, when they have been started."""
+
+
+class Expired(Exception):  # noqa: N818 - between a link and its caller, not a failure
+    """The deadline of a wait has passed."""
+
+
+class Aborted(Exception):  # noqa: N818 - likewise
+    """This side aborted the link, before the wait or during it."""
+
+
+class Signal(Protocol):
+    """An event that happens once. One caller waits for it."""
+
+    def set(self) -> None:
+        """Let it happen. From any task and any thread, any number of times."""
+
+    async def wait(self, deadline: float) -> bool:
+        """Wait for it until `deadline`, in the network's time. False: the deadline has passed."""
+        ...
+
+
+class Connector(Protocol):
+    """A link that is not connected yet. The caller must `abort` it when it is of no more use."""
+
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        """Take the route. The result is what to read and write: this link, or TLS over it; aborting either ends both.
+
+        Raises `APIConnectionError` (`ProxyError`, `CertificateError`), `Expired`, `Aborted`.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once: nothing is flushed. At any phase, any number of times. A caller that waits gets
+        `Aborted`. After a fork the child's `abort` leaves the parent's connection as it is."""
+
+
+class Link(Protocol):
+    """A connection to a peer. One caller waits at a time; `abort` may be called by any other.
+
+    Every wait takes a deadline in the network's time (`math.inf`: none) and raises `Expired`, `Aborted` or `OSError`. The
+    caller must `abort` the link when it is of no more use.
+    """
+
+    async def read(self, deadline: float) -> bytes:
+        """The next bytes, at least one; `b""` when the peer has closed its side."""
+        ...
+
+    def read_ready(self) -> bytes | None:
+        """What has come, without waiting; None if nothing has. Raises `OSError`, `Aborted`."""
+        ...
+
+    async def write(self, data: bytes, deadline: float) -> None:
+        """Send `data`. Returns early if the peer sends while it takes no more: it may have answered. What is unsent then is
+        sent first by later writes, and while a read waits."""
+        ...
+
+    def abort(self) -> None:
+        """See `Connector.abort`."""
+
+
+class Network(Protocol):
+    """Where links come from."""
+
+    now: Callable[[], float]
+    """The time in seconds, on a monotonic clock."""
+
+    runs_coroutines: bool
+    """`run` takes coroutine functions too."""
+
+    @staticmethod
+    def owner() -> Any:
+        """What a network that is made here belongs to, and its links: the running event loop, or (its id) the process."""
+
+    def link(self) -> Connector:
+        """A link that is not connected yet."""
+        ...
+
+    def signal(self) -> Signal:
+        """A signal that is not set yet."""
+        ...
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Call `callback` where the network's links may be used: at once if that is here, else soon. From any thread."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
+        """Call `callback` at `when`, where something runs that can; gives what cancels that."""
+        ...
+
+    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+        """The results of functions that run at once, each in a thread with a copy of the caller's context.
+
+        What one of them raises is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
+        `on_start` gets a function that stops it, with which another task or thread makes it raise `Aborted`.
+        """
+        ...
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends. Raises what it raises, and `RuntimeError` if it does suspend."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("async code cannot wait here: a blocking client has no event loop; use AsyncClient")
+
+
+async def in_threads(
+    new_signal: Callable[[], Signal], calls: Sequence[Callable[[], Any]], deadline: float = math.inf
+) -> list[Outcome]:
+    """What each call gave or raised. Each runs in a daemon thread, in a copy of the caller's context.
+
+    The wait is for a signal of `new_signal`. Raises `Expired`; `Aborted` if something else sets that signal before the end.
+
+    Not asyncio's executor: its threads are few, shared with the program, and waited for when it ends. A call that hangs in one
+    would hold up other calls, `asyncio.run` and the interpreter's exit. Where the system gives no thread (too many, or the
+    interpreter ends), the call runs in the caller's.
+    """
+    outcomes: list[Outcome | None] = [None] * len(calls)
+    threads: list[threading.Thread] = []
+    done = new_signal()
+
+    def settle(index: int, call: Callable[[], Any], outcomes: list[Outcome | None]) -> None:
+        try:
+            outcomes[index] = call(), None
+        except BaseException as exc:
+            outcomes[index] = None, exc
+        if None not in outcomes:
+            done.set()
+        del outcomes  # the error's traceback would keep it, and it the error
+
+    for index, call in enumerate(calls):
+        context: Any = contextvars.copy_context()  # untyped: mypy takes no `partial` of its `run`
+        work = partial(context.run, settle, index, call, outcomes)
+        threads.append(threading.Thread(target=work, name="rawsse call", daemon=True))
+        try:
+            threads[-1].start()
+        except RuntimeError:
+            work()
+    try:
+        if calls and not await done.wait(deadline):
+            raise Expired
+    finally:
+        for thread in threads:
+            thread.name = "rawsse call, not waited for"  # a test's clock goes by that, too
+    if None in outcomes:
+        raise Aborted
+    return [outcome for outcome in outcomes if outcome is not None]

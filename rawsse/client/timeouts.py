@@ -1,0 +1,71 @@
+"""The five clocks of a call, as numbers of seconds. The clocks themselves run in `exchange.py`, which is pure.
+
+Timeouts(connect=5.0, silence=30.0, total=None)
+Timeouts.of(20)                     # one number, as the official SDK's `timeout`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rawsse.errors import ConfigurationError
+
+__all__ = ["NOT_GIVEN", "NotGiven", "Timeouts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The five clocks, in seconds; None turns one off.
+
+    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
+    to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
+    `content`: no event but pings; generous, because thinking takes long. `total`: the whole call.
+
+    Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
+    that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
+    """
+
+    connect: float | None = 10.0
+    head: float | None = 120.0
+    silence: float | None = 90.0
+    content: float | None = 600.0
+    total: float | None = None
+
+    @classmethod
+    def of(cls, seconds: Any) -> Self:
+        """The clocks for whoever has one number: nothing may be silent for longer. As with the official SDK's `timeout`, an
+        answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
+
+        `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
+        None, which turns all clocks off.
+        """
+        if seconds is None:
+            return cls(connect=None, head=None, silence=None, content=None, total=None)
+        if hasattr(seconds, "connect") and hasattr(seconds, "read"):
+            return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {seconds!r}")
+        return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and value > 0):
+                raise ConfigurationError(
+                    f"timeouts: {name} must be a number of seconds above 0, or None, not {value!r}"
+                )
+
+
+class NotGiven:
+    """The official SDK's word for an argument that is left out; there, and here for `timeout`, None says something else."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = NotGiven()

@@ -1,0 +1,166 @@
+"""A connection made of byte chunks, for tests of what reads from a network; and links that a function of the test makes.
+
+Used as in
+
+    async def connect(route, tls):
+        return FakeStream([b"HTTP/1.1 200 OK\\r\\n…", 30.0, b"…"])        # 30 seconds of silence between two reads
+
+    AsyncClient(connect=fake_links(connect))                                # or Client(connect=…)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
+from rawsse.client.network.route import Route
+
+__all__ = ["Connect", "FakeLink", "FakeStream", "fake_links"]
+
+
+class FakeStream:
+    """A connected link made of byte chunks: each read gives the next one, whole. `written` holds what was written.
+
+    Among the chunks, a number is so many seconds of silence, and None is a peer that waits for the next request: the chunk that
+    follows comes when something has been written since the one before. After the chunks comes `end`: `b""` (the peer closed),
+    an exception (raised), or None (the peer is silent).
+    """
+
+    def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
+        self._chunks = deque(chunks)
+        self._end = end
+        self._network: Network | None = None
+        self._changed: Signal | None = None
+        self._silent_until: float | None = None  # in the network's time
+        self._answered = 0  # bytes that had been written when the last chunk was given
+        self.written = bytearray()
+        self.is_aborted = False
+
+    def enter(self, network: Network) -> None:
+        """Use the network's time and signals."""
+        self._network = network
+
+    async def read(self, deadline: float) -> bytes:
+        """The next chunk."""
+        assert self._network is not None  # noqa: S101 - `FakeLink.connect` calls `enter`
+        while (data := self.read_ready()) is None:
+            if self._changed is None:
+                self._changed = self._network.signal()
+            until = math.inf if self._silent_until is None else self._silent_until
+            if await self._changed.wait(min(deadline, until)):
+                self._changed = None
+            elif self._network.now() >= deadline:
+                raise Expired
+        return data
+
+    def read_ready(self) -> bytes | None:
+        """The next chunk if it comes without waiting, else None."""
+        if self.is_aborted:
+            raise Aborted
+        while self._chunks and not isinstance(self._chunks[0], bytes) and self._has_passed(self._chunks[0]):
+            self._chunks.popleft()
+        if not self._chunks:
+            if isinstance(self._end, BaseException):
+                raise self._end
+            return self._end
+        chunk = self._chunks[0]
+        if not isinstance(chunk, bytes):
+            return None
+        self._chunks.popleft()
+        self._answered = len(self.written)
+        return chunk
+
+    def _has_passed(self, pause: float | None) -> bool:
+        """The silence is over; or there was a request."""
+        if pause is None:
+            has_passed = len(self.written) > self._answered
+            self._answered = len(self.written)
+            return has_passed
+        assert self._network is not None  # noqa: S101 - as above
+        if self._silent_until is None:
+            self._silent_until = self._network.now() + pause
+        if self._network.now() < self._silent_until:
+            return False
+        self._silent_until = None
+        return True
+
+    async def write(self, data: bytes, deadline: float) -> None:
+        """Take `data`."""
+        del deadline
+        if self.is_aborted:
+            raise Aborted
+        self.written += data
+        self._change()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.is_aborted = True
+        self._change()
+
+    def _change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+
+Connect = Callable[[Route, TLSContext], Awaitable[FakeStream]]
+"""Makes a connection."""
+
+
+class FakeLink:
+    """A link that `connect` makes. Until it has, it can only be aborted."""
+
+    def __init__(self, network: Network, connect: Connect) -> None:
+        self._network = network
+        self._connect = connect
+        self._stream: FakeStream | None = None
+        self._made: Signal | None = None
+        self._is_aborted = False
+
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        """Call the function, in a task where there are tasks: it may wait for what it likes. Raises what it raises."""
+        if self._is_aborted:
+            raise Aborted
+        if self._network.runs_coroutines:
+            self._stream = await self._wait_for_stream(route, tls, deadline)
+        else:
+            self._stream = await self._connect(route, tls)
+        self._stream.enter(self._network)
+        return self._stream
+
+    async def _wait_for_stream(self, route: Route, tls: TLSContext, deadline: float) -> FakeStream:
+        self._made = made = self._network.signal()
+        task = asyncio.ensure_future(self._connect(route, tls))
+        task.add_done_callback(lambda _: made.set())
+        try:
+            if not await made.wait(deadline):
+                raise Expired
+            if self._is_aborted:
+                raise Aborted
+            return task.result()
+        except BaseException:
+            task.cancel()
+            task.add_done_callback(_discard)
+            raise
+
+    def abort(self) -> None:
+        """Drop the connection, also while it is being made."""
+        self._is_aborted = True
+        if self._stream is not None:
+            self._stream.abort()
+        if self._made is not None:
+            self._made.set()
+
+
+def fake_links(connect: Connect) -> Callable[[Network], FakeLink]:
+    """What `AsyncClient(connect=…)` takes: links that `connect` makes."""
+    return lambda network: FakeLink(network, connect)
+
+
+def _discard(task: asyncio.Future[FakeStream]) -> None:
+    """Drop a connection that was made after all."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()
