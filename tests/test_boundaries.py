@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
-from support.answers import ASK, SSE_HEAD, acquiring, chunked, client_of, head
+from support.answers import ASK, SSE_HEAD, chunked, client_of, head
+from support.background import Background
 from support.clock import run
 from support.sockets import serving
 
+from rawsse.client.blocking import Client
+from rawsse.client.blocking.network import SocketLink
 from rawsse.client.client import AsyncClient
-from rawsse.client.exchange import Exchange
-from rawsse.client.moments import RequestData
-from rawsse.client.network.clocks import Timeouts
-from rawsse.client.network.net import FakeStream, Stream, TLSContext, connect
-from rawsse.client.network.route import Route
+from rawsse.client.network.asyncio_network import AsyncioLink
+from rawsse.client.network.route import Origin
+from rawsse.client.timeouts import Timeouts
+from rawsse.replay.playing.fake_links import FakeStream
 
 # As short as an answer can be, since it is read a thousand times, and with CRLF: one more place to cut.
 BODY = """event: message_start
@@ -95,73 +98,78 @@ def test_segments_and_chunks_of_different_sizes(chunk: int) -> None:
 
 
 def test_every_pair_of_cuts_of_a_short_answer() -> None:
-    body = b"d: \xe2\x98\xba\r\n\r\n"
-    wire = SHORT_HEAD + chunked(body[:4], body[4:])
+    wire = SHORT_HEAD + chunked(b'{"id":"\xe2\x98', b'\xba"}')
+    cuts = list(itertools.combinations(range(1, len(wire)), 2))
 
-    async def read_through(segments: list[bytes]) -> bytes:
-        async def made() -> Stream:
-            return FakeStream(segments)
+    async def story() -> set[str]:
+        streams = [FakeStream([wire[:a], wire[a:b], wire[b:]]) for a, b in cuts]
+        client = client_of(*streams, timeouts=NO_CLOCKS)
+        return {(await client.models.retrieve("m")).id for _ in cuts}
 
-        exchange = Exchange(acquiring(made), RequestData("GET", "/", "h", ()), NO_CLOCKS)
-        await exchange.open()
-        pieces = bytearray()
-        while piece := await exchange.read():
-            pieces += piece
-        return bytes(pieces)
-
-    async def story() -> set[bytes]:
-        cuts = itertools.combinations(range(1, len(wire)), 2)
-        return {await read_through([wire[:a], wire[a:b], wire[b:]]) for a, b in cuts}
-
-    assert run(story()) == {body}
+    assert asyncio.run(story()) == {"☺"}
 
 
 # --- Over real sockets ---------------------------------------------------------------------------------------------
 
 
-class Watched:
-    """A stream that tells after how many bytes each read of it ended."""
+class Pacer:
+    """A handler that sends a segment when the client has read the one before. `ends`: after how many bytes its reads ended."""
 
-    def __init__(self, stream: Stream, reading: asyncio.Condition) -> None:
-        self._stream = stream
-        self._reading = reading
+    def __init__(self, segments: list[bytes]) -> None:
         self.ends: list[int] = []
-        self.write, self.abort, self.read_nowait = stream.write, stream.abort, stream.read_nowait
+        self._segments = segments
 
-    async def read(self, max_bytes: int) -> bytes:
-        data = await self._stream.read(max_bytes)
-        async with self._reading:
-            self.ends.append(len(data) + (self.ends[-1] if self.ends else 0))
-            self._reading.notify_all()
-        return data
-
-
-async def over_a_socket(segments: list[bytes]) -> tuple[str, list[int]]:
-    """The text that a client reads, and after how many bytes its reads ended, if each segment is sent when the one before
-    was read."""
-    reading = asyncio.Condition()
-    watched: list[Watched] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        for sent in itertools.accumulate(segments):
-            writer.write(segments[len(ends)])
-            await writer.drain()
-            ends.append(len(sent))
-            async with reading:
-                await reading.wait_for(lambda: watched[0].ends[-1:] == ends[-1:])
+        sent = 0
+        for segment in self._segments:
+            writer.write(segment)
+            sent += len(segment)
+            while self.ends[-1:] != [sent]:  # noqa: ASYNC110 - the client may be in another thread
+                await asyncio.sleep(0)
         await reader.read()
 
-    async def watch(route: Route, tls: TLSContext) -> Stream:
-        watched.append(Watched(await connect(route, tls), reading))
-        return watched[0]
+    def note(self, count: int) -> None:
+        """The client has read so many bytes."""
+        self.ends.append(count + (self.ends[-1] if self.ends else 0))
 
-    ends: list[int] = []
-    async with serving(serve) as origin:
-        client = AsyncClient(api_key="x", base_url=str(origin), connect=watch)
-        message = await client.messages.create(**ASK)
-    return message.text, watched[0].ends
 
+def read_async(pacer: Pacer, patch: pytest.MonkeyPatch) -> str:
+    """The text that a client reads in an event loop."""
+    original = AsyncioLink.buffer_updated
+
+    def buffer_updated(link: AsyncioLink, nbytes: int) -> None:
+        original(link, nbytes)
+        pacer.note(nbytes)
+
+    async def story() -> str:
+        async with serving(pacer) as origin, AsyncClient(api_key="x", base_url=str(origin)) as client:
+            text: str = (await client.messages.create(**ASK)).text
+            return text
+
+    patch.setattr(AsyncioLink, "buffer_updated", buffer_updated)
+    return run(story())
+
+
+def read_blocking(pacer: Pacer, patch: pytest.MonkeyPatch) -> str:
+    """The text that a client without async reads."""
+    original = SocketLink._receive
+
+    def receive(link: SocketLink, sock: Any) -> bytes | None:
+        if data := original(link, sock):
+            pacer.note(len(data))
+        return data
+
+    patch.setattr(SocketLink, "_receive", receive)
+    with Background() as background:
+        origin: Origin = background.enter(serving(pacer))
+        with Client(api_key="x", base_url=str(origin)) as client:
+            text: str = client.messages.create(**ASK).text
+            return text
+
+
+clients = pytest.mark.parametrize("read_from", [read_async, read_blocking])
+ReadFrom = Callable[[Pacer, pytest.MonkeyPatch], str]
 
 SMILE = BODY.index("☺".encode())
 
@@ -176,17 +184,20 @@ CUTS = {
 }
 
 
+@clients
 @pytest.mark.parametrize("place", CUTS)
-def test_segments_of_a_real_socket(place: str) -> None:
+def test_segments_of_a_real_socket(place: str, read_from: ReadFrom, monkeypatch: pytest.MonkeyPatch) -> None:
     wire = SSE_HEAD + chunked(BODY)
     assert len(f"{len(BODY):x}") == 3  # so that the places above are what they say
-    text, ends = run(over_a_socket([wire[: CUTS[place]], wire[CUTS[place] :]]))
-    assert (text, ends[0]) == ("é☺\u2028😀", CUTS[place])
+    pacer = Pacer([wire[: CUTS[place]], wire[CUTS[place] :]])
+    assert read_from(pacer, monkeypatch) == "é☺\u2028😀"
+    assert pacer.ends[0] == CUTS[place]
 
 
-def test_many_small_segments_of_a_real_socket() -> None:
+@clients
+def test_many_small_segments_of_a_real_socket(read_from: ReadFrom, monkeypatch: pytest.MonkeyPatch) -> None:
     segments = in_segments(SSE_HEAD + chunked(*in_segments(BODY, 30)), 50)
-    text, ends = run(over_a_socket(segments))
-    assert text == "é☺\u2028😀"
-    assert ends == [len(sent) for sent in itertools.accumulate(segments)][: len(ends)]
-    assert len(ends) >= len(segments) - 1  # at the last one the answer is whole before it is
+    pacer = Pacer(segments)
+    assert read_from(pacer, monkeypatch) == "é☺\u2028😀"
+    assert pacer.ends == [len(sent) for sent in itertools.accumulate(segments)][: len(pacer.ends)]
+    assert len(pacer.ends) >= len(segments) - 1  # at the last one the answer is whole before it is

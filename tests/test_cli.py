@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +20,9 @@ import pytest
 from support.background import Background
 from support.command import ROOT, Command
 
+from rawsse import cli
 from rawsse.cli import main
+from rawsse.client.retry import RetryPolicy
 from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
 from rawsse.replay.looking.check import RULES
 from rawsse.server import Server
@@ -312,7 +316,10 @@ def test_demo_and_replay_refuse_what_cannot_work(
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"rawsse: {words}")
 
 
-def test_replay_does_faults_that_a_client_gets_over(capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_does_faults_that_a_client_gets_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rawsse.client.client.RetryPolicy", lambda: RetryPolicy(first_delay=0))
     faults = ["--fault", "status=529,retry-after=0.001 x1", "--fault", "reset@event=0 x1 after=1"]
     with Command("replay", ROOT / "fixtures/plain.sse.jsonl", "--port", "0", "--speed", "0", *faults) as command:
         assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
@@ -345,6 +352,42 @@ def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
 # --- record ----------------------------------------------------------------------------------------------------------
 
 
+def test_servers_run_on_uvloop_where_it_is_installed() -> None:
+    uvloop = pytest.importorskip("uvloop", reason="another event loop: the extra `speed`")
+    assert loop_of_a_server() is uvloop.Loop
+
+
+def test_without_uvloop_servers_run_on_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert loop_of_a_server() is asyncio.SelectorEventLoop
+
+
+def loop_of_a_server() -> type[asyncio.AbstractEventLoop]:
+    found: list[type[asyncio.AbstractEventLoop]] = []
+
+    async def server() -> None:
+        found.append(type(asyncio.get_running_loop()))
+
+    cli._run(server())
+    return found[0]
+
+
+WITHOUT_UVLOOP = ("-c", "import sys; sys.modules['uvloop'] = None; from rawsse.cli import main; sys.exit(main())")
+
+
+def test_serve_replay_and_record_do_the_same_without_uvloop(folder: Path) -> None:
+    recorded("plain").save(folder / "plain.sse.jsonl")
+    env = {"ANTHROPIC_API_KEY": KEY}
+    with (
+        Command("replay", "plain.sse.jsonl", "--speed", "0", "--port", "0", cwd=folder, program=WITHOUT_UVLOOP) as api,
+        Command("record", "--port", "0", "--base-url", api.base_url, "--out", folder, program=WITHOUT_UVLOOP) as proxy,
+        Command("serve", "--port", "0", "--base-url", proxy.base_url, env=env, program=WITHOUT_UVLOOP) as relay,
+    ):
+        assert ask_relay(relay.base_url) == TEXT
+        assert [command.stop() for command in (relay, proxy, api)] == [0, 0, 0]
+        assert "status 200, complete (clean)" in proxy.complaint()
+
+
 def test_what_was_recorded_can_be_replayed(play: Play, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     upstream = play(recorded("plain"))
     with Command("record", "--out", folder / "kept", "--port", "0", "--base-url", upstream.base_url) as command:
@@ -353,7 +396,8 @@ def test_what_was_recorded_can_be_replayed(play: Play, folder: Path, capsys: pyt
         logged = command.complaint()
     (file,) = (folder / "kept").iterdir()
     assert file.name == "0001-claude-sonnet-4-5-complete.sse.jsonl"
-    assert f"{file.name}: status 200, complete (clean), 42 reads, " in logged
+    assert re.search(rf"{file.name}: status 200, complete \(clean\), \d+ reads, ", logged)
+    assert Recording.load(file).body == recorded("plain").body
     with Command("replay", file, "--port", "0", "--speed", "0") as command:
         assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
     assert capsys.readouterr().out == f"{TEXT}\n{TEXT}\n"

@@ -20,6 +20,7 @@ from support.fault_server import FaultServer
 from support.sockets import serving, shout
 
 from rawsse.cli import main
+from rawsse.client.retry import RetryPolicy
 from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
 from rawsse.server import Server
 
@@ -209,7 +210,8 @@ def test_a_certificate_that_is_not_trusted_says_how_it_could_be(
     assert (complaint.count("\n"), "SSL_CERT_FILE" in complaint) == (1, True)
 
 
-def test_no_network_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_network_is_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.client.client.RetryPolicy", lambda: RetryPolicy(first_delay=0))
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"

@@ -1,8 +1,8 @@
 """Every fixture, cut off after every byte: a cut answer is never taken for a whole one, and what came is never lost.
 
-The client reads them all from fake streams: every cut of the small fixtures, and of the others the cuts around and inside
-each event; with RAWSSE_EVERY_CUT=1 every cut of every fixture (58,000; a minute). Below the client, decoder and fold are
-tried at every byte in any case. Real sockets are cut at a sample of places.
+Decoder and fold are tried at every byte; so is `Answer` with the small fixtures, and with the others around and inside each
+event. Both clients read a sample, from fake streams and from real sockets. With RAWSSE_EVERY_CUT=1 every fixture is cut off,
+and cut in two, after each of its bytes (58,000), and both clients read every cut from fake streams: two minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -18,18 +18,24 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.answers import ASK, client_of, head
+from support.background import Background
 from support.clock import run
+from support.reading import Attempt
 from support.sockets import serving
 
-from rawsse.client import AsyncClient, FakeStream, MessageStream, Stream, Timeouts
-from rawsse.errors import APIError, APIStatusError, StreamTruncatedError
+from rawsse.client.answer import Answer
+from rawsse.client.blocking import Client
+from rawsse.client.client import AsyncClient
+from rawsse.client.timeouts import Timeouts
+from rawsse.errors import APIError, APIStatusError, Ending, StreamTruncatedError
 from rawsse.messages import MessageBuilder
 from rawsse.replay import byte_by_byte, every_split, shipped_fixtures
+from rawsse.replay.playing.fake_links import FakeStream, fake_links
 from rawsse.sse import Decoder, Event
 
 FIXTURES = {name: recording.body for name, recording in shipped_fixtures().items()}
 EVERY_CUT = bool(os.environ.get("RAWSSE_EVERY_CUT"))
-MAX_BYTES_FOR_EVERY_CUT = 1300
+MAX_BYTES_FOR_EVERY_CUT = 1700
 
 HEAD = head(content_type="text/event-stream", request_id="req_1")
 NO_CLOCKS = Timeouts(connect=None, head=None, silence=None, content=None)
@@ -85,21 +91,14 @@ def cuts(name: str) -> Iterator[int]:
         end += len(frame)
 
 
-async def outcome(stream: MessageStream) -> Outcome:
-    """What a client is told by the stream, having made sure that stream, error and ending say the same."""
-    error: APIError | None = None
-    try:
-        async with stream:
-            await stream.until_done()
-    except APIError as exc:
-        error = exc
-    ending = stream.ending
+def outcome(error: APIError | None, ending: Ending | None, message: Any) -> Outcome:
+    """What a caller is told, having made sure that message, error and ending say the same."""
     assert ending is not None
-    message = error.partial if error else stream.current_message_snapshot
     if error is not None:
-        assert error.ending is ending
+        assert error.ending == ending
         assert isinstance(error, APIStatusError if ending.kind == "error" else StreamTruncatedError)
         assert (error.request_id, error.bytes_received) == ("req_1", ending.bytes_received)
+        message = error.partial
     return Outcome(ending.kind, ending.tail_missing, message.to_dict() if message else None)
 
 
@@ -126,26 +125,104 @@ def test_decoder_and_fold_take_nothing_for_whole_before_its_last_byte(name: str)
     assert count == len(ends)
 
 
-# --- The client ----------------------------------------------------------------------------------------------------
+# --- The answer, without a client ------------------------------------------------------------------------------------
+
+
+def answered(*pieces: bytes) -> Attempt[Answer]:
+    return Attempt(Answer).send().play(*filter(None, pieces), b"")
+
+
+def outcome_of_answer(answer: Answer) -> Outcome:
+    assert answer.is_over
+    error = None if answer.error is None else answer.failure()
+    return outcome(error, answer.ending(), answer.builder.message)
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_a_cut_answer_is_told_with_what_came(name: str) -> None:
-    async def story() -> list[int]:
-        wrong: list[int] = []
-        streams: list[Stream] = []
+def test_a_cut_answer_has_its_ending_and_what_came(name: str) -> None:
+    wrong = [
+        cut
+        for cut in cuts(name)
+        if outcome_of_answer(answered(HEAD, FIXTURES[name][:cut]).exchange) != expected(name, cut)
+    ]
+    assert wrong == []
 
-        async def connect(*_: object) -> Stream:
-            return streams.pop()
 
-        client = client_of(connect=connect, timeouts=NO_CLOCKS)
-        for cut in cuts(name):
-            streams.append(FakeStream([HEAD, FIXTURES[name][:cut]]))
-            if await outcome(client.messages.stream(**ASK)) != expected(name, cut):
-                wrong.append(cut)
-        return wrong
+@pytest.mark.parametrize("name", FIXTURES)
+def test_an_answer_is_the_same_however_it_is_cut_in_two(name: str) -> None:
+    wire = HEAD + FIXTURES[name]
+    whole = answered(wire)
+    told = outcome_of_answer(whole.exchange)
+    names = [frame.split(b"\n")[0] for frame in frames(name)]
+    until_stop = names[: names.index(b"event: message_stop") + 1] if told.kind == "complete" else names
+    assert [f"event: {event.type}".encode() for event in whole.events] == [*filter(b"event: error".__ne__, until_stop)]
+    wrong = []
+    for cut in (*range(1, len(HEAD)), *(len(HEAD) + cut for cut in cuts(name))):
+        attempt = answered(wire[:cut], wire[cut:])
+        if attempt.events != whole.events or outcome_of_answer(attempt.exchange) != told:
+            wrong.append(cut)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_an_answer_is_the_same_byte_by_byte(name: str) -> None:
+    whole, slow = answered(HEAD + FIXTURES[name]), answered(*byte_by_byte(HEAD + FIXTURES[name]))
+    assert slow.events == whole.events
+    assert outcome_of_answer(slow.exchange) == outcome_of_answer(whole.exchange) == expected(name, len(FIXTURES[name]))
+
+
+# --- The clients -----------------------------------------------------------------------------------------------------
+
+
+async def outcome_of_stream(client: AsyncClient) -> Outcome:
+    error: APIError | None = None
+    try:
+        async with client.messages.stream(**ASK) as stream:
+            await stream.until_done()
+    except APIError as exc:
+        error = exc
+    return outcome(error, stream.ending, None if error else stream.current_message_snapshot)
+
+
+def outcome_of_blocking_stream(client: Client) -> Outcome:
+    error: APIError | None = None
+    try:
+        with client.messages.stream(**ASK) as stream:
+            stream.until_done()
+    except APIError as exc:
+        error = exc
+    return outcome(error, stream.ending, None if error else stream.current_message_snapshot)
+
+
+def sample(step: int) -> list[tuple[str, int]]:
+    names = ("tools", "error-after-content", "cut")
+    return [(name, cut) for name in names for cut in range(0, len(FIXTURES[name]) + 1, step)]
+
+
+SAMPLE = [(name, cut) for name in FIXTURES for cut in cuts(name)] if EVERY_CUT else sample(60)
+
+
+def streams() -> Callable[..., Any]:
+    """What a client of fake streams connects to: one after the other."""
+    made = (FakeStream([HEAD, FIXTURES[name][:cut]]) for name, cut in SAMPLE)
+
+    async def connect(*_: object) -> FakeStream:
+        return next(made)
+
+    return fake_links(connect)
+
+
+def test_a_client_is_told_the_same() -> None:
+    async def story() -> list[tuple[str, int]]:
+        client = client_of(connect=streams(), timeouts=NO_CLOCKS)
+        return [each for each in SAMPLE if await outcome_of_stream(client) != expected(*each)]
 
     assert run(story()) == []
+
+
+def test_a_client_without_an_event_loop_is_told_the_same() -> None:
+    client = Client(api_key="x", base_url="http://api.example", connect=streams(), timeouts=NO_CLOCKS, max_retries=0)
+    assert [each for each in SAMPLE if outcome_of_blocking_stream(client) != expected(*each)] == []
 
 
 @pytest.mark.parametrize("name", FIXTURES)
@@ -157,32 +234,45 @@ def test_the_whole_of_a_fixture_is_the_message_that_was_written_beside_it(name: 
 
 # --- Real sockets --------------------------------------------------------------------------------------------------
 
+REAL_SAMPLE = sample(180)
 
-@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_a_connection_that_is_cut_is_told_with_what_came(reset: bool) -> None:
-    sample = [
-        (name, cut) for name in ("tools", "error-after-content") for cut in range(0, len(FIXTURES[name]) + 1, 150)
-    ]
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Cutter:
+    """A server that sends as much of a fixture as the path of the request says, and breaks the connection off there."""
+
+    def __init__(self, *, is_reset: bool = False) -> None:
+        self._is_reset = is_reset
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
-        name, cut = sample[int(request.split(b"/")[1])]
+        name, cut = REAL_SAMPLE[int(request.split(b"/")[1])]
         # A length that the body does not keep: so the cut is the network's, not HTTP's.
         writer.write(HEAD[:-2] + b"content-length: 99999\r\n\r\n" + FIXTURES[name][:cut])
         await writer.drain()
-        if reset:
-            await asyncio.sleep(1)  # until the client has read it: a reset throws away what was not
+        if self._is_reset:  # when the client has read it: a reset throws away what was not
+            await asyncio.sleep(1)
         else:
             writer.close()
             await writer.wait_closed()
 
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
+def test_a_connection_that_is_cut_is_told_with_what_came(is_reset: bool) -> None:
     async def story() -> None:
-        async with serving(serve) as origin:
-            for number, (name, cut) in enumerate(sample):
+        async with serving(Cutter(is_reset=is_reset)) as origin:
+            for number, each in enumerate(REAL_SAMPLE):
                 client = AsyncClient(api_key="x", base_url=f"{origin}/{number}", max_retries=0)
-                assert await outcome(client.messages.stream(**ASK)) == expected(name, cut), (name, cut)
+                assert await outcome_of_stream(client) == expected(*each), each
 
     run(story())
+
+
+def test_without_an_event_loop_it_is_told_the_same() -> None:
+    with Background() as background:
+        origin = background.enter(serving(Cutter()))
+        for number, each in enumerate(REAL_SAMPLE):
+            with Client(api_key="x", base_url=f"{origin}/{number}", max_retries=0) as client:
+                assert outcome_of_blocking_stream(client) == expected(*each), each
 
 
 # --- The decoder alone, fed in two pieces and byte by byte -----------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from support.answers import ASK
 
 import rawsse
-from rawsse.client import AsyncClient
+from rawsse.client.client import AsyncClient
 from rawsse.errors import APIError, APIStatusError, OverloadedError
 from rawsse.messages import Message, MessageBuilder
 from rawsse.relay import Relay

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,27 @@ from support.clock import run, ticks
 from support.streams import ANSWER, TOOL_CALL, fold
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.events import EventStream
-from rawsse.client.network.clocks import Timeouts
-from rawsse.client.network.net import FakeStream
+from rawsse.client.exchange import ExchangeObserver
 from rawsse.client.network.route import Origin
+from rawsse.client.request import RequestData
+from rawsse.client.stream import EventStream
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
+    APIError,
     APIStatusError,
     BadRequestError,
     BodyTooLargeError,
     ConfigurationError,
     EventDataError,
+    EventOrderError,
     HeadTooLargeError,
     RateLimitError,
     StreamCancelledError,
     StreamTruncatedError,
 )
-from rawsse.messages import Message, MessageBuilder
+from rawsse.http1 import Response
+from rawsse.messages import Message
+from rawsse.replay.playing.fake_links import FakeStream
 
 BASE = "http://api.example"
 
@@ -407,11 +413,21 @@ def test_events_of_a_body_that_is_given_whole() -> None:
     assert (request.json, request["x-a"]) == ({"anything": 1, "stream": True}, "b")
 
 
-@pytest.mark.parametrize(("client", "call", "strict"), [(True, None, True), (True, False, False), (False, True, True)])
+@pytest.mark.parametrize(
+    ("client", "call", "strict"),
+    [(True, None, True), (False, None, False), (True, False, False), (False, True, True)],
+)
 def test_events_may_be_read_as_strictly_as_the_call_says(client: bool, call: bool | None, strict: bool) -> None:
-    events = client_of(strict=client).messages.events({}, strict=call)
-    builder: MessageBuilder = events._builder
-    assert builder.strict is strict
+    async def story() -> str:
+        out_of_order = answer([ANSWER[0], *ANSWER])  # two beginnings
+        async with client_of(out_of_order, strict=client).messages.events({}, strict=call) as events:
+            return [event.type async for event in events][-1]
+
+    if strict:
+        with pytest.raises(EventOrderError):
+            run(story())
+    else:
+        assert run(story()) == "message_stop"
 
 
 def test_count_tokens_gives_the_object() -> None:
@@ -436,7 +452,7 @@ def test_count_tokens_gives_the_object() -> None:
             "429 rate",
             True,
         ),
-        (plain(b"<html>", request_id="req_5"), EventDataError, "the answer is no JSON object: b'<html>'", False),
+        (plain(b"<html>", request_id="req_5"), EventDataError, "the answer is not a JSON object: b'<html>'", False),
     ],
 )
 def test_count_tokens_raises_as_streams_do(data: bytes, cls: type[Exception], text: str, retry: bool) -> None:
@@ -483,10 +499,80 @@ def test_closing_the_client_ends_open_streams_and_allows_no_further_calls() -> N
             await stream.__aenter__()
             reading = asyncio.create_task(stream.get_final_text())
             await ticks(3)
-        with pytest.raises(StreamCancelledError, match="the stream was closed while it was waited for"):
+        with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
             await reading
         assert connection.is_aborted
         with pytest.raises(RuntimeError, match="the client is closed"):
             client.messages.stream(**ASK)
 
     run(story())
+
+
+# --- Observers -----------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Writes down what it is told, less the bytes; of an error, its class."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver:
+        self.told.append((request.target, clock()))
+        return self
+
+    def sent(self) -> None:
+        self.told.append("sent")
+
+    def head(self, response: Response) -> None:
+        self.told.append(response.status)
+
+    def read(self, data: bytes) -> None: ...
+
+    def end(self, error: APIError | None) -> None:
+        self.told.append(type(error).__name__)
+
+    def flush(self) -> None:
+        self.told.append("flush")
+
+
+def told_of(*streams: FakeStream | bytes, **options: Any) -> list[Any]:
+    watch = Watch()
+
+    async def story() -> None:
+        async with client_of(*streams, recorder=watch, chance=lambda: 0.0, **options) as client:
+            with contextlib.suppress(APIError):
+                await client.messages.create(**ASK)
+
+    run(story())
+    return watch.told
+
+
+PATH = "/v1/messages"
+
+
+def test_an_observer_sees_every_attempt_and_that_the_client_is_closed() -> None:
+    refused = plain(b"", "529 Overloaded", connection="close")
+    assert told_of(refused, answer(ANSWER), max_retries=1) == [
+        *((PATH, 1000.0), "sent", 529, "NoneType"),
+        *((PATH, 1000.5), "sent", 200, "NoneType"),
+        "flush",
+    ]
+
+
+def test_an_observer_sees_what_is_wrong_with_the_events() -> None:
+    wrong = answer([*ANSWER[:2], ANSWER[-1], *ANSWER[2:]]).removesuffix(b"0\r\n\r\n")
+    assert told_of(wrong)[-2:] == ["EventOrderError", "flush"]
+
+
+def test_an_observer_sees_that_the_caller_has_left() -> None:
+    watch = Watch()
+
+    async def story() -> None:
+        client = client_of(FakeStream([answer(ANSWER)[:-40]], end=None), recorder=watch)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await client.messages.create(**ASK)
+
+    run(story())
+    assert watch.told == [(PATH, 1000.0), "sent", 200, "StreamCancelledError"]

@@ -1,124 +1,105 @@
-"""rawsse.client.exchange: the five clocks, and being closed from another task, in virtual time."""
+"""rawsse.client.exchange: the five clocks, and being closed, by function calls: time is a number."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.answers import acquiring, head, plain
-from support.clock import run, ticks
+from support.answers import head, plain
+from support.faults import chunk
+from support.reading import ALL_ON, OFF, Attempt
+from support.streams import ANSWER, PING, text_delta, to_bytes
 
-from rawsse.client.exchange import REFUSAL_SECONDS, Exchange
-from rawsse.client.moments import RequestData
-from rawsse.client.network import Origin, Pool, PoolLimits, Route, TLSContext
-from rawsse.client.network.clocks import Timeouts
-from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.answer import Answer
+from rawsse.client.exchange import REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
+from rawsse.client.request import RequestData
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
-    APIError,
     APITimeoutError,
     ConnectTimeoutError,
     ContentTimeoutError,
     HeadTimeoutError,
     OverloadedError,
+    RateLimitError,
     SilenceTimeoutError,
     StreamCancelledError,
     TotalTimeoutError,
 )
-
-REQUEST = RequestData("POST", "/v1/messages", "api.example", (("x-api-key", "secret"),), b'{"a":1}')
-OFF = Timeouts(connect=None, head=None, silence=None, content=None)
-
-
-def exchange_over(stream: Stream, timeouts: Timeouts = OFF) -> Exchange:
-    async def connect() -> Stream:
-        return stream
-
-    return Exchange(acquiring(connect), REQUEST, timeouts)
-
-
-async def read_through(exchange: Exchange) -> None:
-    await exchange.open()
-    while await exchange.read():
-        pass
-
+from rawsse.replay.taping.proxy import RawAnswer
 
 # --- The five clocks -----------------------------------------------------------------------------------------------
 
-
-async def silent_connect() -> Stream:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-class StuckWrite(FakeStream):
-    async def write(self, data: bytes) -> None:
-        await asyncio.Event().wait()
-
-
-async def time_of_failure(exchange: Exchange) -> tuple[APITimeoutError, float]:
-    before = asyncio.get_running_loop().time()
-    with pytest.raises(APITimeoutError) as caught:
-        await read_through(exchange)
-    return caught.value, asyncio.get_running_loop().time() - before
-
-
-SECOND: list[bytes | float] = [1.0, b"x"]
-DRIP = [head(), *SECOND * 30]
-NO_HEAD = "no response head within 4 s of the request"
+DRIP: list[bytes | float] = [head(), *(item for _ in range(30) for item in (1.0, b"x"))]
 SILENT = "not a single byte came for 5 s, not even a ping"
-NO_CONTENT = "the connection lives, but no content came for 7 s"
+NO_HEAD = "no response head within 4 s of the request"
 
 
-def connecting(timeouts: Timeouts) -> Exchange:
-    return Exchange(acquiring(silent_connect), REQUEST, timeouts)
+def unsent(timeouts: Timeouts, now: float) -> Attempt[RawAnswer]:
+    return Attempt(RawAnswer, timeouts, now=now)
 
 
-def reading(timeouts: Timeouts, *chunks: bytes | float) -> Exchange:
-    return exchange_over(FakeStream(chunks, end=None), timeouts)
+def sending(timeouts: Timeouts, now: float) -> Attempt[RawAnswer]:
+    attempt = unsent(timeouts, now)
+    attempt.exchange.connected(now, is_reused=False)
+    attempt.exchange.send()
+    return attempt
 
 
-CLOCKS: list[tuple[Callable[[], Exchange], str, type[APITimeoutError], float, str]] = [
+def sent(timeouts: Timeouts, now: float) -> Attempt[RawAnswer]:
+    return unsent(timeouts, now).send()
+
+
+Start = Callable[[Timeouts, float], Attempt[RawAnswer]]
+
+CLOCKS: list[tuple[Start, Timeouts, list[bytes | float], str, type[APITimeoutError], float, str]] = [
+    (unsent, Timeouts(connect=3), [], "connect", ConnectTimeoutError, 3, "no connection to api.example within 3 s"),
+    (sending, Timeouts(head=4), [], "send", HeadTimeoutError, 4, NO_HEAD),
+    (sent, Timeouts(head=4), [], "head", HeadTimeoutError, 4, NO_HEAD),
+    (sent, Timeouts(head=4), [3.0, b"HTTP/1.1 "], "head", HeadTimeoutError, 4, NO_HEAD),
+    (sent, Timeouts(silence=5), [head()], "open", SilenceTimeoutError, 5, SILENT),
+    (sent, Timeouts(silence=5), [head(), 4.0, b"x"], "open", SilenceTimeoutError, 9, SILENT),
     (
-        lambda: connecting(Timeouts(connect=3)),
-        "connect",
-        ConnectTimeoutError,
-        3,
-        "no connection to api.example within 3 s",
-    ),
-    (lambda: exchange_over(StuckWrite(), Timeouts(head=4)), "send", HeadTimeoutError, 4, NO_HEAD),
-    (lambda: reading(Timeouts(head=4)), "head", HeadTimeoutError, 4, NO_HEAD),
-    (lambda: reading(Timeouts(head=4), 3, b"HTTP/1.1 "), "head", HeadTimeoutError, 4, NO_HEAD),
-    (lambda: reading(Timeouts(silence=5), head()), "open", SilenceTimeoutError, 5, SILENT),
-    (lambda: reading(Timeouts(silence=5), head(), 4, b"x"), "open", SilenceTimeoutError, 9, SILENT),
-    (lambda: reading(Timeouts(silence=5, content=7), *DRIP), "open", ContentTimeoutError, 7, NO_CONTENT),
-    (
-        lambda: reading(Timeouts(total=8.5), *DRIP),
+        sent,
+        Timeouts(silence=5, content=7),
+        DRIP,
         "open",
-        TotalTimeoutError,
-        8.5,
-        "the whole call took longer than 8.5 s",
+        ContentTimeoutError,
+        7,
+        "the connection lives, but no content came for 7 s",
     ),
-    (lambda: connecting(Timeouts(total=2)), "connect", TotalTimeoutError, 2, "the whole call took longer than 2 s"),
+    (sent, Timeouts(total=8.5), DRIP, "open", TotalTimeoutError, 8.5, "the whole call took longer than 8.5 s"),
+    (unsent, Timeouts(total=2), [], "connect", TotalTimeoutError, 2, "the whole call took longer than 2 s"),
+    (sending, Timeouts(total=2), [], "send", TotalTimeoutError, 2, "the whole call took longer than 2 s"),
+    (sent, Timeouts(total=2), [], "head", TotalTimeoutError, 2, "the whole call took longer than 2 s"),
 ]
 
 
-@pytest.mark.parametrize("start", [0.0, 1000.0, 100_000.3])
-@pytest.mark.parametrize(("make", "phase", "cls", "seconds", "message"), CLOCKS)
+@pytest.mark.parametrize("now", [0.0, 1000.0, 100_000.3])
+@pytest.mark.parametrize(("start", "timeouts", "chunks", "phase", "cls", "seconds", "message"), CLOCKS)
 def test_each_clock_raises_its_own_error_at_its_time(
-    make: Callable[[], Exchange], phase: str, cls: type[APITimeoutError], seconds: float, message: str, start: float
+    start: Start,
+    timeouts: Timeouts,
+    chunks: list[bytes | float],
+    phase: str,
+    cls: type[APITimeoutError],
+    seconds: float,
+    message: str,
+    now: float,
 ) -> None:
-    error, passed = run(time_of_failure(make()), start=start)
+    attempt = start(timeouts, now).play(*chunks, None)
+    error = attempt.error
     assert (type(error), error.message, error.phase) == (cls, message, phase)
-    assert passed == pytest.approx(seconds, abs=1e-6)
+    assert attempt.seconds == pytest.approx(seconds, abs=1e-6)
     assert error.safe_to_retry
 
 
-@pytest.mark.parametrize("start", [1000.0, 100_000.3])
-def test_a_total_of_a_tenth_of_a_second_is_told_as_the_total(start: float) -> None:
-    error, _ = run(time_of_failure(exchange_over(FakeStream(DRIP), Timeouts(total=0.1))), start=start)
-    assert (type(error), error.seconds) == (TotalTimeoutError, 0.1)
+@pytest.mark.parametrize("now", [1000.0, 100_000.3])
+def test_a_total_of_a_tenth_of_a_second_is_told_as_the_total(now: float) -> None:
+    error = sent(Timeouts(total=0.1), now).play(*DRIP).error
+    assert isinstance(error, TotalTimeoutError)
+    assert error.seconds == 0.1
 
 
 TICK = 1 / 1024
@@ -135,226 +116,187 @@ TICK = 1 / 1024
     ids=["head", "silence", "content", "total"],
 )
 def test_what_comes_a_tick_before_the_time_is_in_time_and_a_tick_after_it_is_late(
-    timeouts: Timeouts, before: Any
+    timeouts: Timeouts, before: list[bytes | float]
 ) -> None:
     last = b"x" if before else head()
-    run(read_through(exchange_over(FakeStream([*before, 4 - TICK, last]), timeouts)))
-    with pytest.raises(APITimeoutError):
-        run(read_through(exchange_over(FakeStream([*before, 4 + TICK, last]), timeouts)))
+    assert not sent(timeouts, 1000.0).play(*before, 4 - TICK, last).exchange.is_over
+    assert isinstance(sent(timeouts, 1000.0).play(*before, 4 + TICK, last).error, APITimeoutError)
 
 
-def test_content_starts_its_clock_afresh() -> None:
-    async def story() -> float:
-        exchange = exchange_over(FakeStream(DRIP), Timeouts(content=5))
-        await exchange.open()
-        for count in range(30):
-            await exchange.read()
-            if count % 4 == 3:
-                exchange.note_content()
-        return exchange.timing.elapsed()
-
-    assert run(story()) == 30
-
-
-def test_a_slow_consumer_is_not_punished() -> None:
-    async def story() -> int:
-        exchange = exchange_over(FakeStream([head(), b"a", 1, b"b", 1, b"c"]), Timeouts(silence=3, content=5))
-        await exchange.open()
-        count = 0
-        while await exchange.read():
-            count += 1
-            await asyncio.sleep(100)
-        return count
-
-    assert run(story()) == 3
+def test_the_clock_of_the_head_runs_on_while_pieces_of_it_come() -> None:
+    attempt = sent(Timeouts(head=4), 1000.0).play(1.0, b"H", 1.0, b"T", 1.0, b"T", 1.0, b"P")
+    assert (type(attempt.error), attempt.seconds) == (HeadTimeoutError, 4)
 
 
 def test_a_large_request_may_take_its_time_as_long_as_it_flows() -> None:
-    class Slow(FakeStream):
-        async def write(self, data: bytes) -> None:
-            await asyncio.sleep(3)
-            await super().write(data)
-
-    async def story() -> tuple[int, float]:
-        stream = Slow([head()])
-
-        async def connect() -> Stream:
-            return stream
-
-        request = RequestData("POST", "/", "api.example", (), b"x" * 1_000_000)
-        exchange = Exchange(acquiring(connect), request, Timeouts(head=4))
-        await exchange.open()
-        return stream.written.count(b"x"), exchange.timing.elapsed()
-
-    assert run(story()) == (1_000_001, 12)  # four pieces; the one x more is in "example"
+    request = RequestData("POST", "/", "api.example", (), b"x" * 4 * WRITE_BYTES)
+    attempt = Attempt(RawAnswer, Timeouts(head=4), request=request)
+    attempt.exchange.connected(attempt.now, is_reused=False)
+    for _ in attempt.exchange.send():
+        assert attempt.exchange.deadline(attempt.now) == (attempt.now + 4, HeadTimeoutError)
+        attempt.now += 3
+    attempt.exchange.sent(attempt.now)
+    assert attempt.exchange.deadline(attempt.now + 1) == (attempt.now + 4, HeadTimeoutError)
 
 
-def test_with_every_clock_off_nothing_ends_the_wait() -> None:
-    async def story() -> bytes:
-        exchange = exchange_over(FakeStream([86_400, head(), 86_400, b"x"]), OFF)
-        await exchange.open()
-        return await exchange.read()
-
-    assert run(story()) == b"x"
-
-
-# --- Closed from another task --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("start", [unsent, sending, sent])
+@pytest.mark.parametrize("chunks", [[], [head()], [head() + b"x"]])
+def test_with_every_clock_off_nothing_ends_the_wait(start: Start, chunks: list[bytes | float]) -> None:
+    attempt = start(OFF, 1000.0)
+    attempt.play(*(chunks if start is sent else []), 86_400.0)
+    at, _ = attempt.exchange.deadline(attempt.now)
+    assert (at, attempt.exchange.is_over) == (math.inf, False)
 
 
-async def close_while(doing: Awaitable[Any], exchange: Exchange) -> APIError:
-    """Close the exchange while another task is `doing` something with it; what that task gets, in the very next steps."""
-    task = asyncio.ensure_future(doing)
-    await ticks(5)
-    before = asyncio.get_running_loop().time()
-    exchange.close()
-    exchange.close()
-    with pytest.raises(APIError) as caught:
-        await task
-    assert asyncio.get_running_loop().time() == before
-    return caught.value
+# --- Content -----------------------------------------------------------------------------------------------------------
+
+PINGS: list[bytes | float] = [2.0, chunk(PING)]
+SLOW_PINGS: list[bytes | float] = [30.0, chunk(PING)]
+BEGINNING = head(transfer_encoding="chunked", content_type="text/event-stream") + chunk(*ANSWER[:2])
+
+
+def answering(timeouts: Timeouts, *chunks: bytes | float | None) -> Attempt[Answer]:
+    return Attempt(Answer, timeouts).send().play(BEGINNING, *chunks)
 
 
 @pytest.mark.parametrize(
-    ("make", "phase"),
+    ("data", "seconds"),
     [
-        (lambda: Exchange(acquiring(silent_connect), REQUEST, Timeouts()), "connect"),
-        (lambda: exchange_over(StuckWrite()), "send"),
-        (lambda: exchange_over(FakeStream(end=None)), "head"),
-        (lambda: exchange_over(FakeStream([head("500 No")], end=None)), "open"),
-        (lambda: exchange_over(FakeStream([head() + b"x"], end=None)), "open"),
+        (to_bytes([text_delta(0, "x")]), 30),
+        (to_bytes([text_delta(0, "")]), 20),
+        (to_bytes([PING]), 20),
+        (to_bytes([{"type": "brand_new"}]), 20),
+        (b"data: [DONE]\n\n", 20),
+        (b": a comment\n\n", 20),
+        (b"x", 20),
     ],
-    ids=["connect", "send", "head", "refusal", "body"],
+    ids=["text", "empty text", "ping", "unknown event", "[DONE]", "comment", "half a line"],
 )
-def test_closing_wakes_whoever_waits_at_every_phase(make: Callable[[], Exchange], phase: str) -> None:
-    async def story() -> APIError:
-        exchange = make()
-        return await close_while(read_through(exchange), exchange)
-
-    error = run(story())
-    assert type(error) is StreamCancelledError
-    assert (error.message, error.phase, error.safe_to_retry) == (
-        "the stream was closed while it was waited for",
-        phase,
-        False,
-    )
+def test_content_restarts_its_clock_and_nothing_else_does(data: bytes, seconds: float) -> None:
+    framed = b"%x\r\n%b\r\n" % (len(data), data)
+    attempt = answering(Timeouts(content=20), 10.0, framed, *PINGS * 20)
+    assert (type(attempt.error), attempt.seconds) == (ContentTimeoutError, seconds)
 
 
-def test_a_connection_that_comes_up_as_the_exchange_is_closed_is_dropped() -> None:
-    stream = FakeStream(end=None)
-    exchange: Exchange
-
-    async def connect() -> Stream:
-        exchange.close()
-        return stream
-
-    exchange = Exchange(acquiring(connect), REQUEST, OFF)
-    with pytest.raises(StreamCancelledError):
-        run(exchange.open())
-    assert stream.is_aborted
+def test_pings_keep_the_connection_alive_but_are_no_content() -> None:
+    attempt = answering(Timeouts(), *SLOW_PINGS * 50)
+    assert (type(attempt.error), attempt.seconds) == (ContentTimeoutError, 600)
 
 
-def test_an_exchange_that_never_began_never_ended() -> None:
-    exchange = exchange_over(FakeStream())
-    exchange.close()
-    assert exchange.timing.ended is None
+def test_a_slow_consumer_is_not_punished() -> None:
+    attempt = answering(Timeouts(silence=3, content=5))
+    for text in "abcdefg":
+        attempt.now += 1000
+        attempt.play(1.0, chunk(text_delta(0, text)))
+    attempt.now += 1000
+    for _ in range(4):
+        attempt.now += 1000
+        attempt.play(1.0, chunk(PING))
+    assert not attempt.exchange.is_over
+    assert isinstance(attempt.play(2.0, chunk(PING)).error, ContentTimeoutError)
 
 
-def test_an_exchange_that_was_closed_first_does_not_connect() -> None:
-    async def connect() -> Stream:
-        raise AssertionError("it connected")
-
-    async def story() -> None:
-        exchange = Exchange(acquiring(connect), REQUEST, OFF)
-        exchange.close()
-        await exchange.open()
-
-    with pytest.raises(StreamCancelledError):
-        run(story())
+def test_the_longest_gap_is_the_longest_wait_for_bytes_of_the_answer() -> None:
+    attempt = answering(OFF, 3.0, chunk(PING))
+    attempt.now += 1000
+    attempt.play(8.0, chunk(PING), 5.0, chunk(PING))
+    assert attempt.timing.longest_gap == 8
 
 
-def test_a_task_that_is_cancelled_drops_the_connection_in_the_same_step() -> None:
-    async def story() -> bool:
-        stream = FakeStream([head()], end=None)
-        task = asyncio.create_task(read_through(exchange_over(stream)))
-        await ticks(5)
-        task.cancel()
-        await ticks()
-        return stream.is_aborted and task.cancelled()
-
-    assert run(story())
+def test_a_wait_in_vain_is_a_gap_too() -> None:
+    assert answering(Timeouts(silence=9), None).timing.longest_gap == 9
 
 
-# --- Standing in line ------------------------------------------------------------------------------------------------
+# --- Queued ------------------------------------------------------------------------------------------------------------
 
 
-async def with_one_connection(timeouts: Timeouts, held_seconds: float) -> Exchange:
-    """An exchange that must wait so long for the only connection there may be; then connecting takes three seconds."""
-
-    async def connect(*_: object) -> Stream:
-        await asyncio.sleep(3)
-        return FakeStream([plain(b"x")])
-
-    pool = Pool(connect, TLSContext(), PoolLimits(max_connections=1))
-    route = Route(Origin("http", "api.example", 80))
-    held = await pool.acquire(route)
-    asyncio.get_running_loop().call_later(held_seconds, held.drop)
-    shortage = pool.shortage or ""
-    return Exchange(
-        lambda note_line: pool.acquire(route, note_line=note_line), REQUEST, timeouts, why_waiting=lambda: shortage
-    )
-
-
-def test_who_stands_in_line_does_not_connect_yet() -> None:
-    async def story() -> float:
-        exchange = await with_one_connection(Timeouts(connect=5, head=60), held_seconds=50)
-        await exchange.open()
-        return exchange.timing.connected or 0
-
-    assert run(story()) == 53
+def test_a_call_in_the_queue_does_not_connect_yet() -> None:
+    exchange = Attempt(JSONAnswer, Timeouts(connect=5, head=60), why="all 3 are in use").exchange
+    exchange.is_queued = True
+    assert exchange.deadline(1000.0) == (1060.0, ConnectTimeoutError)
+    exchange.is_queued = False
+    assert exchange.deadline(1050.0) == (1055.0, ConnectTimeoutError)
 
 
 @pytest.mark.parametrize(
-    ("timeouts", "seconds", "text"),
+    ("is_queued", "text"),
     [
-        (
-            Timeouts(connect=5, head=20),
-            20,
-            r"^no connection was free within 20 s \(all 1 connections .* are in use\)$",
-        ),
-        (Timeouts(connect=2, head=60), 52, "^no connection to api.example within 2 s"),
+        (True, "no connection was free within 60 s (all 3 are in use)"),
+        (False, "no connection to api.example within 5 s (all 3 are in use)"),
     ],
 )
-def test_the_line_has_a_clock_and_connecting_has_another(timeouts: Timeouts, seconds: float, text: str) -> None:
-    async def story() -> None:
-        exchange = await with_one_connection(timeouts, held_seconds=50)
-        with pytest.raises(ConnectTimeoutError, match=text):
-            await exchange.open()
-        assert exchange.timing.elapsed() == seconds
-        await asyncio.sleep(60)
-
-    run(story())
+def test_the_queue_has_a_clock_and_connecting_has_another(is_queued: bool, text: str) -> None:
+    attempt = Attempt(JSONAnswer, Timeouts(connect=5, head=60), why="all 3 are in use")
+    attempt.exchange.is_queued = is_queued
+    attempt.play(None)
+    assert (type(attempt.error), attempt.error.message) == (ConnectTimeoutError, text)
 
 
-def test_the_clock_of_the_whole_call_runs_in_the_line_too() -> None:
-    async def story() -> None:
-        exchange = await with_one_connection(Timeouts(connect=5, head=60, total=30), held_seconds=50)
-        with pytest.raises(TotalTimeoutError):
-            await exchange.open()
-        assert exchange.timing.elapsed() == 30
-        await asyncio.sleep(60)
-
-    run(story())
+def test_the_clock_of_the_whole_call_runs_in_the_queue_too() -> None:
+    attempt = Attempt(JSONAnswer, Timeouts(connect=5, head=60, total=30))
+    attempt.exchange.is_queued = True
+    attempt.play(None)
+    assert (type(attempt.error), attempt.seconds) == (TotalTimeoutError, 30)
 
 
 # --- The body of a refusal -------------------------------------------------------------------------------------------
 
+REFUSAL = head("529 Overloaded", content_length="99")
 
-def test_a_refusal_whose_body_drips_is_told_after_a_few_seconds() -> None:
-    async def story() -> float:
-        drip: list[bytes | float] = [item for _ in range(90) for item in (1.0, b"x")]
-        exchange = exchange_over(FakeStream([head("529 Overloaded", content_length="99"), *drip]), Timeouts())
-        with pytest.raises(OverloadedError):
-            await exchange.open()
-        return exchange.timing.elapsed()
 
-    assert run(story()) == REFUSAL_SECONDS
+@pytest.mark.parametrize("timeouts", [Timeouts(), OFF], ids=["clocks", "no clocks"])
+@pytest.mark.parametrize(
+    "chunks", [[None], [item for _ in range(90) for item in (1.0, b"x")]], ids=["nothing", "a byte each second"]
+)
+def test_a_refusal_whose_body_is_slow_is_told_after_a_few_seconds(timeouts: Timeouts, chunks: list[Any]) -> None:
+    attempt = Attempt(JSONAnswer, timeouts).send().play(REFUSAL, *chunks)
+    assert (type(attempt.error), attempt.seconds) == (OverloadedError, REFUSAL_SECONDS)
+    assert not attempt.exchange.is_reusable
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts(silence=3), Timeouts(content=3), Timeouts(total=3)])
+def test_or_earlier_if_a_clock_says_so(timeouts: Timeouts) -> None:
+    refusal = head("429 Slow", content_length="10", retry_after="7")
+    attempt = Attempt(JSONAnswer, timeouts).send().play(refusal, None)
+    assert (type(attempt.error), attempt.seconds) == (RateLimitError, 3)
+    assert isinstance(attempt.error, RateLimitError)
+    assert attempt.error.headers["retry-after"] == "7"
+
+
+# --- Closed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [JSONAnswer, RawAnswer, Answer])
+@pytest.mark.parametrize(
+    ("start", "chunks", "phase"),
+    [
+        (unsent, [], "connect"),
+        (sending, [], "send"),
+        (sent, [], "head"),
+        (sent, [head("500 No")], "open"),
+        (sent, [head() + b"x"], "open"),
+    ],
+    ids=["connect", "send", "head", "refusal", "body"],
+)
+def test_closing_ends_it_at_every_phase(
+    kind: type[Exchange], start: Start, chunks: list[bytes | float], phase: str
+) -> None:
+    attempt: Attempt[Exchange] = Attempt(kind, ALL_ON)
+    if start is not unsent:
+        attempt.exchange.connected(attempt.now, is_reused=False)
+        attempt.exchange.send()
+    if start is sent:
+        attempt.exchange.sent(attempt.now)
+    attempt.play(*chunks)
+    attempt.exchange.cancel()
+    error = attempt.error
+    assert (type(error), error.message) == (StreamCancelledError, "the stream was closed before its end")
+    assert (error.phase, error.safe_to_retry, attempt.exchange.is_reusable) == (phase, False, False)
+    assert attempt.timing.ended == 0
+    assert not attempt.exchange.died_unheard
+
+
+def test_closing_after_the_end_changes_nothing() -> None:
+    attempt = Attempt(JSONAnswer).send().play(plain(b"{}"))
+    attempt.exchange.cancel()
+    assert (attempt.exchange.error, attempt.exchange.value) == (None, {})

@@ -1,7 +1,8 @@
-"""rawsse.client.call: the fault table. What goes wrong, where, and what the caller is told, after how many attempts and when.
+"""rawsse.client: the fault table. What goes wrong, where, and what the caller is told, after how many attempts and when.
 
-Every row is read in three ways: as a stream, as its events, and as a whole message. The clocks are virtual: 10 s to connect,
-120 s for a head, 90 s of silence, 600 s without content; the waits between attempts are 0.5 s and 1 s.
+Every row is read in three ways: as a stream, as its events, and as a whole message; without an event loop, and once in one. The
+cuts are made on real sockets too, for both clients. The clocks are virtual: 10 s to connect, 120 s for a head, 90 s of silence,
+600 s without content; the waits between attempts are 0.5 s and 1 s.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import itertools
 import json
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 from support.answers import ASK, SSE_HEAD, chunked, head, plain
+from support.background import Background
 from support.clock import run
 from support.faults import (
     BEGIN,
@@ -31,17 +34,21 @@ from support.faults import (
     WHOLE,
     Outcome,
     Peer,
+    Seen,
     chunk,
     says,
+    see,
     watch,
 )
+from support.loops import Loop, each_loop
 from support.sockets import serving
 from support.streams import PING, STOP, Raw, block_start, block_stop, delta, text_delta, to_bytes
 
+from rawsse.client.answer import MAX_HELD_EVENTS
+from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.events import MAX_HELD_EVENTS
-from rawsse.client.network.clocks import Timeouts
 from rawsse.client.retry import RetryPolicy
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -69,6 +76,7 @@ from rawsse.errors import (
     StreamTruncatedError,
     TotalTimeoutError,
 )
+from rawsse.messages import Message
 
 ANSWER = (BEGIN, BLOCK, HEL, LO, BLOCK_STOP, END, STOP)
 
@@ -89,10 +97,10 @@ class Row(NamedTuple):
     outcome: Outcome
     timeouts: Timeouts = Timeouts()
 
-    def check(self, way: str) -> None:
+    def check(self, way: str, look: Callable[..., Seen] = see) -> None:
         peers = self.peers if isinstance(self.peers, tuple) else (self.peers,)
         outcome = self.outcome_of_create if way == "create" else self.outcome
-        seen = run(watch(*peers, way=way, timeouts=self.timeouts))
+        seen = look(*peers, way=way, timeouts=self.timeouts)
         assert seen.outcome == outcome
         retries = seen.error.retries_taken if seen.error else seen.retries_taken
         assert retries == outcome.attempts - 1
@@ -263,42 +271,76 @@ def test_a_connection_that_ends_too_early(row: Row, way: str) -> None:
     row.check(way)
 
 
-async def _real_outcome(cut: Cut, *, is_reset: bool) -> tuple[type[APIError] | None, str | None, bool]:
-    """What a real socket that is cut there comes to, in one attempt."""
+class _Cutter:
+    """A server that cuts its answer there."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, cut: Cut, *, is_reset: bool) -> None:
+        self._cut = cut
+        self._is_reset = is_reset
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b'"stream":true}')
-        writer.write(cut.wire)
-        if is_reset:  # SO_LINGER with no time to linger: closing sends RST
+        writer.write(self._cut.wire)
+        if self._is_reset:  # SO_LINGER with no time to linger: closing sends RST
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
-    async with serving(serve) as origin, AsyncClient(api_key="x", base_url=f"{origin}", max_retries=0) as client:
+
+def _what_became(error: APIError | None, message: Message | None) -> tuple[type[APIError] | None, str | None, bool]:
+    if error is None:
+        assert message is not None
+        return None, message.text, False
+    return type(error), None if error.partial is None else error.partial.text, error.safe_to_retry
+
+
+async def _real_outcome(cut: Cut, *, is_reset: bool) -> tuple[type[APIError] | None, str | None, bool]:
+    """What a real socket that is cut there comes to, in one attempt."""
+    cutter = _Cutter(cut, is_reset=is_reset)
+    async with serving(cutter) as origin, AsyncClient(api_key="x", base_url=f"{origin}", max_retries=0) as client:
         try:
-            message = await client.messages.create(**ASK)
+            return _what_became(None, await client.messages.create(**ASK))
         except APIError as exc:
             assert client._pools.open_connections == 0
-            return type(exc), None if exc.partial is None else exc.partial.text, exc.safe_to_retry
-        return None, message.text, False
+            return _what_became(exc, None)
+
+
+@each_loop
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
+def test_a_real_socket_comes_to_the_same_at_every_cut(is_reset: bool, on: Loop) -> None:
+    async def story() -> None:
+        for cut in CUTS:
+            outcome = await _real_outcome(cut, is_reset=is_reset)
+            assert outcome == (cut.error, cut.text, cut.safe_to_retry), cut.where
+
+    on(story())
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
-@pytest.mark.parametrize("cut", CUTS, ids=[cut.where for cut in CUTS])
-def test_a_real_socket_that_is_cut_there_comes_to_the_same(cut: Cut, is_reset: bool) -> None:
-    assert run(_real_outcome(cut, is_reset=is_reset)) == (cut.error, cut.text, cut.safe_to_retry)
+def test_without_an_event_loop_a_real_socket_comes_to_the_same_at_every_cut(is_reset: bool) -> None:
+    def outcome(client: Client) -> tuple[type[APIError] | None, str | None, bool]:
+        try:
+            return _what_became(None, client.messages.create(**ASK))
+        except APIError as exc:
+            return _what_became(exc, None)
+
+    with Background() as background:
+        for cut in CUTS:
+            origin = background.enter(serving(_Cutter(cut, is_reset=is_reset)))
+            with Client(api_key="x", base_url=f"{origin}", max_retries=0) as client:
+                assert outcome(client) == (cut.error, cut.text, cut.safe_to_retry), cut.where
 
 
 @pytest.mark.parametrize("end", [b"", RESET], ids=["closed", "reset"])
 @pytest.mark.parametrize("cut", [cut for cut in CUTS if cut.error], ids=lambda cut: cut.where)
 def test_a_cut_tells_how_far_the_answer_had_come(cut: Cut, end: bytes | BaseException) -> None:
-    error = run(watch(Peer(cut.wire, end=end) if cut.wire else Peer(end=end))).error
+    error = see(Peer(cut.wire, end=end) if cut.wire else Peer(end=end)).error
     assert error is not None
     assert error.phase == cut.phase
 
 
 def test_how_far_it_had_come_is_told_of_the_last_attempt() -> None:
-    error = run(watch(Peer(says(BEGIN)), REFUSED)).error
+    error = see(Peer(says(BEGIN)), REFUSED).error
     assert error is not None
     assert (error.phase, error.partial, error.bytes_received) == ("connect", None, 0)
 
@@ -372,7 +414,7 @@ def test_an_error_event(row: Row, way: str) -> None:
 @pytest.mark.parametrize("before", [(), (PING,), (BEGIN,), (BEGIN, PING)])
 def test_an_error_event_before_any_content_and_then_a_whole_answer(before: tuple[Raw, ...], way: str) -> None:
     failing = Peer(says(*before, error_event("overloaded_error")))
-    seen = run(watch(failing, failing, Peer(WHOLE), way=way))
+    seen = see(failing, failing, Peer(WHOLE), way=way)
     assert seen.outcome == COMPLETE._replace(attempts=3, seconds=1.5)
     if way != "create":
         wire = [event.type for event in seen.events if event.type != "text"]  # less what derives from a delta
@@ -383,7 +425,7 @@ def test_an_error_event_before_any_content_and_then_a_whole_answer(before: tuple
 @each_way
 def test_what_comes_after_an_error_event_is_not_read(way: str) -> None:
     told = Outcome(OverloadedError, None, 3, 1.5, True, "error")
-    seen = run(watch(Peer(SSE_HEAD + chunk(error_event("overloaded_error"), BEGIN, BLOCK, HEL)), way=way))
+    seen = see(Peer(SSE_HEAD + chunk(error_event("overloaded_error"), BEGIN, BLOCK, HEL)), way=way)
     assert seen.outcome == told
     assert seen.events == []
 
@@ -391,7 +433,7 @@ def test_what_comes_after_an_error_event_is_not_read(way: str) -> None:
 @pytest.mark.parametrize("way", ["stream", "events"])
 def test_a_ping_is_seen_when_it_comes_and_message_start_with_what_follows_it(way: str) -> None:
     peer = Peer(says(BEGIN), 10.0, chunk(PING), 10.0, chunk({"type": "brand_new"}), 10.0, chunk(*ANSWER[1:]))
-    seen = run(watch(peer, way=way))
+    seen = see(peer, way=way)
     assert seen.outcome == COMPLETE._replace(seconds=30)
     types = [event.type for event in seen.events if event.type != "text"]
     assert types[:4] == ["ping", "message_start", "brand_new", "content_block_start"]
@@ -400,7 +442,7 @@ def test_a_ping_is_seen_when_it_comes_and_message_start_with_what_follows_it(way
 @each_way
 def test_an_event_of_an_unknown_type_is_no_content(way: str) -> None:
     failing = Peer(says(BEGIN, {"type": "brand_new"}, error_event("overloaded_error")))
-    seen = run(watch(failing, Peer(WHOLE), way=way))
+    seen = see(failing, Peer(WHOLE), way=way)
     assert seen.outcome == COMPLETE._replace(attempts=2, seconds=0.5)
 
 
@@ -410,7 +452,7 @@ def test_a_flood_of_unknown_events_is_held_back_up_to_a_limit_and_then_there_is_
     events: int, attempts: int, way: str
 ) -> None:
     flood = says(BEGIN, *[{"type": "brand_new"}] * events)
-    seen = run(watch(Peer(flood), way=way))
+    seen = see(Peer(flood), way=way)
     seconds = 1.5 if attempts == 3 else 0
     assert seen.outcome == Outcome(StreamTruncatedError, "", attempts, seconds, True, "truncated")
     assert len(seen.events) == 1 + events
@@ -418,7 +460,7 @@ def test_a_flood_of_unknown_events_is_held_back_up_to_a_limit_and_then_there_is_
 
 @each_way
 def test_a_flood_of_pings_is_handed_on_and_changes_nothing(way: str) -> None:
-    seen = run(watch(Peer(says(BEGIN, *[PING] * 500)), way=way))
+    seen = see(Peer(says(BEGIN, *[PING] * 500)), way=way)
     assert seen.outcome == Outcome(StreamTruncatedError, "", 3, 1.5, True, "truncated")
     if way != "create":
         assert [event.type for event in seen.events] == [*["ping"] * 1000, "message_start", *["ping"] * 500]
@@ -426,7 +468,7 @@ def test_a_flood_of_pings_is_handed_on_and_changes_nothing(way: str) -> None:
 
 def test_empty_deltas_are_no_content_for_the_clock() -> None:
     empty = [item for _ in range(50) for item in (2.0, chunk(text_delta(0, "")))]
-    seen = run(watch(Peer(says(BEGIN, BLOCK, HEL), *empty, end=None), way="stream", timeouts=Timeouts(content=15)))
+    seen = see(Peer(says(BEGIN, BLOCK, HEL), *empty, end=None), way="stream", timeouts=Timeouts(content=15))
     assert seen.outcome == Outcome(ContentTimeoutError, "Hel", 1, 15, False, "timeout")
 
 
@@ -468,7 +510,7 @@ def refusal_rows() -> list[Any]:
 @pytest.mark.parametrize(("status", "wish", "error", "attempts"), refusal_rows())
 def test_a_refusal(status: int, wish: str, error: type[APIStatusError], attempts: int, way: str) -> None:
     wire = refusal(status, **({"x_should_retry": wish} if wish else {}))
-    seen = run(watch(Peer(None, wire, None, wire, None, wire, end=None), way=way))
+    seen = see(Peer(None, wire, None, wire, None, wire, end=None), way=way)
     # One connection carries all attempts: a refusal that was read to its end does not cost it.
     assert seen.outcome == Outcome(error, None, 1, 1.5 if attempts == 3 else 0, attempts == 3, "error")
     assert len(seen.requests) == attempts
@@ -502,7 +544,7 @@ WAITS: tuple[tuple[dict[str, str], int, float, float | None], ...] = (
 def test_a_wait_that_the_server_asks_for(
     status: int, fields: dict[str, str], attempts: int, seconds: float, asked: float | None
 ) -> None:
-    seen = run(watch(Peer(plain(b"{}", f"{status} Later", connection="close", **fields))))
+    seen = see(Peer(plain(b"{}", f"{status} Later", connection="close", **fields)))
     error = {status: error for status, error, _ in STATUSES}[status]
     assert seen.outcome == Outcome(error, None, attempts, seconds, safe_to_retry=True, ending="error")
     assert seen.error is not None
@@ -510,28 +552,28 @@ def test_a_wait_that_the_server_asks_for(
 
 
 def test_a_wait_that_is_too_long_is_told_in_the_message() -> None:
-    seen = run(watch(Peer(refusal(429, retry_after="62291"))))
+    seen = see(Peer(refusal(429, retry_after="62291")))
     text = "429 x_error: No. (the server asks to wait 62291 s; max_retry_after is 60 s)"
     assert seen.error is not None
     assert (str(seen.error), seen.error.ending and seen.error.ending.text) == (text, text)
 
 
 def test_a_wait_that_would_outlast_the_call_is_not_begun() -> None:
-    seen = run(watch(Peer(refusal(429, retry_after="30")), timeouts=Timeouts(total=30)))
+    seen = see(Peer(refusal(429, retry_after="30")), timeouts=Timeouts(total=30))
     assert seen.outcome == Outcome(RateLimitError, None, 1, 0, safe_to_retry=True, ending="error")
 
 
 @each_way
 def test_429_twice_and_then_a_whole_answer(way: str) -> None:
     later = Peer(plain(b"{}", "429 Later", retry_after="1", connection="close"))
-    seen = run(watch(later, later, Peer(WHOLE), way=way))
+    seen = see(later, later, Peer(WHOLE), way=way)
     assert seen.outcome == COMPLETE._replace(attempts=3, seconds=2)
     assert (seen.retries_taken, len(seen.requests)) == (2, 3)
 
 
 def test_failures_of_all_kinds_share_one_count_of_retries() -> None:
     peers = (Peer(refusal(500, connection="close")), Peer(says(BEGIN)), REFUSED, Peer(end=None))
-    seen = run(watch(*peers, retry_policy=RetryPolicy(max_retries=3)))
+    seen = see(*peers, retry_policy=RetryPolicy(max_retries=3))
     assert seen.outcome == Outcome(HeadTimeoutError, None, 4, 123.5, safe_to_retry=True, ending="timeout")
 
 
@@ -632,3 +674,22 @@ NOT_SSE = (
 @pytest.mark.parametrize("row", rows(*NOT_SSE))
 def test_an_answer_that_is_no_event_stream(row: Row, way: str) -> None:
     row.check(way)
+
+
+# --- In an event loop ------------------------------------------------------------------------------------------------
+
+ALL_ROWS = (
+    *SILENCES,
+    *(cut_row(cut, how, end) for cut in CUTS for how, end in (("closed", b""), ("reset", RESET))),
+    *error_rows(),
+    *NOT_SSE,
+)
+
+
+def watch_it(*peers: Peer, **options: Any) -> Seen:
+    return run(watch(*peers, **options))
+
+
+@pytest.mark.parametrize("row", rows(*ALL_ROWS))
+def test_in_an_event_loop_it_comes_to_the_same(row: Row) -> None:
+    row.check(list(WAYS)[ALL_ROWS.index(row) % len(WAYS)], watch_it)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from support.answers import ASK, KEY, client_of, head, plain
 from support.clock import run
 from support.streams import ANSWER, to_bytes
 
-from rawsse.client.events import EventStream
-from rawsse.client.moments import Timing
-from rawsse.client.network.net import FakeStream
+from rawsse.client.exchange import Timing
 from rawsse.client.raw import RawResponse
+from rawsse.client.stream import EventStream
+from rawsse.errors import BadRequestError
 from rawsse.http1 import Headers, Response
 from rawsse.messages import Message
+from rawsse.replay.playing.fake_links import FakeStream
 
 LIMITS = {
     "anthropic_ratelimit_requests_limit": "50",
@@ -89,3 +91,15 @@ def test_retries_are_counted() -> None:
     later = FakeStream([plain(b"{}", "529 Later", connection="close")])
     client = client_of(later, streamed(), max_retries=1)
     assert run(client.messages.with_raw_response.create(**ASK)).retries_taken == 1
+
+
+def test_a_refusal_is_raised_as_it_is_without_a_raw_response() -> None:
+    client = client_of(plain(b"{}", "400 No", request_id="req_3"))
+    with pytest.raises(BadRequestError) as caught:
+        run(client.messages.with_raw_response.create(**ASK))
+    assert caught.value.request_id == "req_3"
+
+
+def test_a_call_that_does_not_exist_is_an_error_at_once() -> None:
+    with pytest.raises(AttributeError, match="creat"):
+        _ = client_of().messages.with_raw_response.creat

@@ -15,10 +15,13 @@ from rawsse.client.network.route import Origin, Proxies, Route
 from rawsse.client.request import (
     ANTHROPIC_VERSION,
     Endpoint,
+    Query,
     check_field,
     credential,
     lower_names,
+    query_string,
     read_custom_headers,
+    read_query,
     with_betas,
 )
 from rawsse.errors import ConfigurationError
@@ -85,6 +88,45 @@ def test_an_endpoint_does_not_tell_its_key_and_fields() -> None:
     text = repr(Endpoint.of("http://h", ("x-api-key", "canary"), {"x-secret": "canary"}))
     assert "canary" not in text
     assert "base_url='http://h'" in text
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({}, ""),
+        ({"limit": "5", "after_id": "claude-x"}, "limit=5&after_id=claude-x"),
+        ({"lifecycle": ["active", "retired"]}, "lifecycle%5B%5D=active&lifecycle%5B%5D=retired"),
+        ({"lifecycle": []}, ""),
+        ({"a": "1 +&=#/?%\r\n"}, "a=1%20%2B%26%3D%23%2F%3F%25%0D%0A"),
+        ({"a": "é-_.~"}, "a=%C3%A9-_.~"),
+    ],
+)
+def test_a_query_is_percent_encoded(params: Query, text: str) -> None:
+    assert query_string(params) == text
+
+
+def test_a_query_that_cannot_be_encoded_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"after_id is not Unicode text: '\\ud800'"):
+        query_string({"after_id": "\ud800"})
+
+
+def test_values_of_a_query_are_texts_and_none_is_left_out() -> None:
+    values = {"text": "a", "none": None, "yes": True, "no": False, "number": 5, "half": 0.5, "list": ["a", 1], "t": ()}
+    assert read_query(values) == {
+        "text": "a",
+        "yes": "true",
+        "no": "false",
+        "number": "5",
+        "half": "0.5",
+        "list": ["a", "1"],
+        "t": [],
+    }
+
+
+@pytest.mark.parametrize("value", [{}, object(), b"x", [{}]])
+def test_what_is_no_value_of_a_query_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="the query parameter 'a' may not be"):
+        read_query({"a": value})
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------

@@ -13,12 +13,10 @@ from support.clock import run
 from support.streams import ANSWER, STOP, block, end, start
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.events import EventStream
-from rawsse.client.network.clocks import Timeouts
-from rawsse.client.network.net import FakeStream
-from rawsse.client.page import ModelInfo
+from rawsse.client.models import ModelInfo
 from rawsse.client.resources import AsyncMessages
-from rawsse.client.stream import MessageStream
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
     ConfigurationError,
@@ -28,6 +26,7 @@ from rawsse.errors import (
     SilenceTimeoutError,
 )
 from rawsse.messages import Message
+from rawsse.replay.playing.fake_links import FakeStream
 
 MODEL = {"type": "model", "id": "claude-sonnet-5", "display_name": "Sonnet 5", "created_at": "2026-02-01T00:00:00Z"}
 QUESTION: dict[str, Any] = {"model": "m", "messages": ASK["messages"]}
@@ -273,6 +272,12 @@ def test_all_models_are_those_of_all_pages_over_one_connection() -> None:
         "GET /v1/models?x=1&limit=2&after_id=b HTTP/1.1",
     ]
     assert [request["anthropic-beta"] for request in requests] == ["b", "b"]
+
+
+def test_a_single_stage_may_be_given_without_a_list() -> None:
+    connection = FakeStream([page("a")])
+    run(models(client_of(connection), lifecycle="active"))
+    assert Sent(connection.written).line == "GET /v1/models?lifecycle%5B%5D=active HTTP/1.1"
 
 
 def test_models_are_chosen_by_id_and_stage() -> None:

@@ -26,10 +26,10 @@ from support.streams import (
 )
 
 from rawsse import errors
-from rawsse.client.events import EventStream
-from rawsse.client.network.clocks import Timeouts
-from rawsse.client.network.net import FakeStream
+from rawsse.client.stream import EventStream
+from rawsse.client.timeouts import Timeouts
 from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
+from rawsse.replay.playing.fake_links import FakeStream
 
 # --- A whole answer ------------------------------------------------------------------------------------------------
 
@@ -169,9 +169,9 @@ def test_the_head_of_the_response_is_at_hand() -> None:
 
 def test_a_stream_must_be_opened_first() -> None:
     stream = client_of(answer(ANSWER)).messages.stream(**ASK)
-    with pytest.raises(RuntimeError, match="the stream is not open: use `async with`"):
+    with pytest.raises(RuntimeError, match="the stream is not open: enter its `with` block"):
         _ = stream.response
-    with pytest.raises(RuntimeError, match="the stream is not open: use `async with`"):
+    with pytest.raises(RuntimeError, match="the stream is not open: enter its `with` block"):
         run(stream.get_final_message())
 
 

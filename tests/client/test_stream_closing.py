@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from support.answers import ASK, SSE_HEAD, answer, client_of
 from support.clock import run, ticks
+from support.faults import Network, Peer, client_without_loop
+from support.loops import HAS_EAGER_TASKS, Loop, with_eager_tasks
 from support.reading import body
 from support.sockets import LOCALHOST, serving
 from support.streams import (
@@ -18,12 +21,13 @@ from support.streams import (
 )
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.network.link import drive
 from rawsse.client.network.route import Origin
 from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     StreamCancelledError,
 )
+from rawsse.replay.playing.fake_links import FakeStream
 
 # --- Closing -------------------------------------------------------------------------------------------------------
 
@@ -109,7 +113,7 @@ def test_a_stream_that_was_closed_while_nobody_waited_never_looks_whole() -> Non
 
 
 def test_a_stream_that_was_closed_before_it_was_opened_does_not_connect() -> None:
-    async def connect(*_: object) -> Stream:
+    async def connect(*_: object) -> FakeStream:
         raise AssertionError("it connected")
 
     async def story() -> None:
@@ -122,19 +126,66 @@ def test_a_stream_that_was_closed_before_it_was_opened_does_not_connect() -> Non
     run(story())
 
 
+# --- By another thread -----------------------------------------------------------------------------------------------
+
+
+def opened_without_loop() -> tuple[MessageStream, AsyncClient, Network]:
+    network = Network(Peer(answer(ANSWER)[:-200], end=None))
+    client = client_without_loop(network)
+    return drive(client.messages.stream(**ASK).__aenter__()), client, network
+
+
+def close_in_a_thread(stream: MessageStream) -> None:
+    thread = threading.Thread(target=lambda: drive(stream.close()))
+    thread.start()
+    thread.join()
+
+
+def test_a_stream_that_another_thread_closes_between_two_reads_is_ended_at_once() -> None:
+    stream, _, network = opened_without_loop()
+    close_in_a_thread(stream)
+    assert stream.ending is not None
+    assert (network.streams[0].is_aborted, stream.ending.kind) == (True, "cancelled")
+    with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
+        drive(stream.until_done())
+    del stream  # warnings are errors
+
+
+def test_one_that_is_being_read_is_ended_by_its_reader() -> None:
+    stream, client, network = opened_without_loop()
+    seen: list[object] = []
+
+    def close() -> None:
+        close_in_a_thread(stream)
+        seen.append(stream.ending)
+
+    there = client._pools.network()
+    there.call_at(there.now() + 3, close)
+    with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
+        drive(stream.until_done())
+    assert stream.ending is not None
+    assert (seen, stream.ending.kind, network.streams[0].is_aborted) == ([None], "cancelled", True)
+
+
 # --- At every step -------------------------------------------------------------------------------------------------
 
 
 class Stepping(FakeStream):
     """A stream each of whose operations takes a step of the loop, as those of real ones do."""
 
-    async def read(self, max_bytes: int) -> bytes:
+    async def read(self, deadline: float) -> bytes:
         await ticks()
-        return await super().read(max_bytes)
+        return await super().read(deadline)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, deadline: float) -> None:
         await ticks()
-        await super().write(data)
+        await super().write(data, deadline)
+
+    def reset(self) -> None:
+        """The peer resets the connection."""
+        self._chunks.clear()
+        self._end = ConnectionResetError("reset by peer")
+        self._change()
 
 
 class Story:
@@ -147,7 +198,7 @@ class Story:
         self.stream = self.client.messages.stream(**ASK)
         self.is_connected = False
 
-    async def connect(self, *_: object) -> Stream:
+    async def connect(self, *_: object) -> FakeStream:
         await ticks()
         self.is_connected = True
         return self.connection
@@ -194,7 +245,7 @@ async def close_and_cancel(story: Story, task: asyncio.Task[str]) -> None:
 
 
 async def reset(story: Story, _: asyncio.Task[str]) -> None:
-    story.connection.abort()
+    story.connection.reset()
 
 
 async def _fates(disturbance: Disturbance) -> list[tuple[str, str | None]]:
@@ -204,13 +255,17 @@ async def _fates(disturbance: Disturbance) -> list[tuple[str, str | None]]:
     return found
 
 
-def fates(disturbance: Disturbance) -> list[tuple[str, str | None]]:
+def fates(disturbance: Disturbance, on: Loop) -> list[tuple[str, str | None]]:
     """The fate at every step, up to the first at which the story was over."""
-    return run(_fates(disturbance))
+    return on(_fates(disturbance))
 
 
-def test_a_task_that_is_cancelled_at_any_step_leaves_nothing_and_an_ending() -> None:
-    *disturbed, whole = fates(cancel)
+each_loop = pytest.mark.parametrize("on", [run, *([with_eager_tasks] if HAS_EAGER_TASKS else [])])
+
+
+@each_loop
+def test_a_task_that_is_cancelled_at_any_step_leaves_nothing_and_an_ending(on: Loop) -> None:
+    *disturbed, whole = fates(cancel, on)
     assert len(disturbed) > 20
     assert {fate for fate, _ in disturbed} == {"CancelledError"}
     assert {kind for _, kind in disturbed} == {
@@ -220,22 +275,25 @@ def test_a_task_that_is_cancelled_at_any_step_leaves_nothing_and_an_ending() -> 
     assert whole == ("Hello ☺", "complete")
 
 
+@each_loop
 @pytest.mark.parametrize("disturbance", [close, close_and_cancel])
-def test_a_stream_that_is_closed_at_any_step_wakes_its_reader_and_leaves_nothing(disturbance: Any) -> None:
-    *disturbed, whole = fates(disturbance)
+def test_a_stream_that_is_closed_at_any_step_wakes_its_reader_and_leaves_nothing(disturbance: Any, on: Loop) -> None:
+    *disturbed, whole = fates(disturbance, on)
     assert len(disturbed) > 20
     assert {fate for fate, _ in disturbed} <= {"StreamCancelledError", "CancelledError"}
     assert whole == ("Hello ☺", "complete")
 
 
-def test_a_connection_that_is_lost_at_any_step_is_told() -> None:
-    *disturbed, whole = fates(reset)
+@each_loop
+def test_a_connection_that_is_lost_at_any_step_is_told(on: Loop) -> None:
+    *disturbed, whole = fates(reset, on)
     assert {fate for fate, _ in disturbed} == {"APIConnectionError", "StreamTruncatedError"}
     assert {kind for _, kind in disturbed} == {"truncated"}
     assert whole == ("Hello ☺", "complete")
 
 
-def test_a_stream_over_tls_that_is_closed_at_any_step_leaves_nothing() -> None:
+@each_loop
+def test_a_stream_over_tls_that_is_closed_at_any_step_leaves_nothing(on: Loop) -> None:
     left: list[int] = []  # connections that the server has not seen the end of
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -271,6 +329,6 @@ def test_a_stream_over_tls_that_is_closed_at_any_step_leaves_nothing() -> None:
             assert left == []
         return fates
 
-    *closed, _ = run(story())
+    *closed, _ = on(story())
     assert set(closed) == {"StreamCancelledError"}
     assert len(closed) > 10

@@ -23,7 +23,6 @@ from support.streams import (
 )
 
 from rawsse import errors
-from rawsse.client.network.net import FakeStream, Stream
 from rawsse.errors import (
     APIError,
     APIStatusError,
@@ -35,6 +34,7 @@ from rawsse.errors import (
     StreamTruncatedError,
 )
 from rawsse.messages import UnknownEvent
+from rawsse.replay.playing.fake_links import FakeStream
 
 # --- Complete endings ----------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ def test_what_comes_after_message_stop_is_not_read() -> None:
     assert stream.error_event is None
 
 
-TAILS: list[tuple[Stream, str]] = [
+TAILS: list[tuple[FakeStream, str]] = [
     (body(*ANSWER[:-1]), "message_stop never came: the body ended"),
     (FakeStream([answer(ANSWER[:-1])[:-5]]), "message_stop never came: the connection was closed in the middle of"),
     (
@@ -104,7 +104,7 @@ TAILS: list[tuple[Stream, str]] = [
 
 
 @pytest.mark.parametrize(("stream", "text"), TAILS)
-def test_where_only_the_tail_is_missing_the_answer_is_complete_and_says_so(stream: Stream, text: str) -> None:
+def test_where_only_the_tail_is_missing_the_answer_is_complete_and_says_so(stream: FakeStream, text: str) -> None:
     events, read_stream = run(read(stream))
     ending = read_stream.ending
     assert ending is not None
@@ -265,7 +265,7 @@ def test_a_refusal_is_raised_by_opening(status: str) -> None:
 
 
 def test_a_failure_to_connect_is_an_ending_too() -> None:
-    async def refuse(*_: object) -> Stream:
+    async def refuse(*_: object) -> FakeStream:
         raise errors.APIConnectionError("cannot connect") from OSError("refused")
 
     error, stream = run(fail(b"", connect=refuse))

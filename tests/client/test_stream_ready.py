@@ -1,18 +1,17 @@
-"""rawsse.client.stream: what can be had of a stream without waiting is what would have come by waiting."""
+"""rawsse.client.stream: `_take` gives what has come, without waiting, and `_more` waits: together they are the iterator."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from support.answers import ASK, SSE_HEAD, chunked, client_of
-from support.clock import run
+from support.answers import ASK, SSE_HEAD, chunked
+from support.faults import Network, Peer, client_without_loop
 from support.streams import ANSWER, PING, STOP, Raw, block, block_start, block_stop, end, start, text_delta, to_bytes
 
-from rawsse.client.events import EventStream
-from rawsse.client.stream import MessageStream
-from rawsse.errors import EventOrderError
-from rawsse.messages.events import MessageStreamEvent, StreamEvent
+from rawsse.client.network.link import drive
+from rawsse.client.stream import EventStream, MessageStream
+from rawsse.errors import EventOrderError, StreamCancelledError, StreamTruncatedError
 
 TWO = [
     start(),
@@ -25,144 +24,132 @@ TWO = [
 ]
 
 both_answers = pytest.mark.parametrize("raws", [ANSWER, TWO], ids=["answer", "two"])
+each_size = pytest.mark.parametrize("size", [1, 100, 100_000])
 
 
-def in_one_piece(raws: list[Raw]) -> bytes:
-    return SSE_HEAD + chunked(to_bytes(raws))
+def opened(raws: list[Raw], size: int = 100_000) -> MessageStream:
+    """A stream whose answer comes in pieces of so many bytes. Nothing of it suspends."""
+    wire = SSE_HEAD + chunked(to_bytes(raws))
+    peer = Peer(*(wire[at : at + size] for at in range(0, len(wire), size)))
+    stream = client_without_loop(Network(peer), max_retries=0).messages.stream(**ASK)
+    return drive(stream.__aenter__())
 
 
-def message_stream(raws: list[Raw]) -> MessageStream:
-    return client_of(in_one_piece(raws)).messages.stream(**ASK)
+def wire_events(raws: list[Raw], size: int = 100_000) -> EventStream:
+    wire = SSE_HEAD + chunked(to_bytes(raws))
+    peer = Peer(*(wire[at : at + size] for at in range(0, len(wire), size)))
+    events: EventStream = drive(client_without_loop(Network(peer)).messages.create(stream=True, **ASK))
+    return events
 
 
-async def event_stream(raws: list[Raw]) -> EventStream:
-    stream: EventStream = await client_of(in_one_piece(raws)).messages.create(stream=True, **ASK)
-    return stream
+def taken(source: Any) -> tuple[list[Any], int]:
+    """All that it gives, and how often it had to be waited for."""
+    items: list[Any] = []
+    waits = 0
+    while True:
+        try:
+            item = source._take()
+        except StopAsyncIteration:
+            return items, waits
+        if item is not None:
+            items.append(item)
+        else:
+            waits += 1
+            drive(source._more())
 
 
-async def read_up_to(kind: str, stream: MessageStream) -> None:
-    async for event in stream:
+def iterated(source: Any) -> list[Any]:
+    async def story() -> list[Any]:
+        return [item async for item in source]
+
+    return drive(story())
+
+
+def take_up_to(kind: str, stream: MessageStream) -> None:
+    while (event := stream._take()) is not None:
         if event.type == kind:
             return
 
 
+@each_size
 @both_answers
-def test_the_events_are_the_same_in_the_same_order(raws: list[Raw]) -> None:
-    async def story() -> None:
-        async with message_stream(raws) as stream:
-            waited = [event.type async for event in stream]
-            text = stream.current_message_snapshot.text
-        async with message_stream(raws) as stream:
-            got: list[str] = []
-            while (event := stream._take_ready() or await anext(stream, None)) is not None:
-                got.append(event.type)
-            assert (got, stream.current_message_snapshot.text) == (waited, text)
-            assert stream.ending is not None
-            assert stream.ending.kind == "complete"
-
-    run(story())
+def test_the_events_are_the_same_in_the_same_order(raws: list[Raw], size: int) -> None:
+    stream = opened(raws, size)
+    assert [event.type for event in taken(stream)[0]] == [event.type for event in iterated(opened(raws))]
+    assert stream.ending is not None
+    assert (stream.ending.kind, stream.current_message_snapshot.text) == (
+        "complete",
+        "Hello ☺" if raws is ANSWER else "Hello",
+    )
 
 
+@each_size
 @both_answers
-def test_the_events_of_the_wire_are_the_same_in_the_same_order(raws: list[Raw]) -> None:
-    async def story() -> list[Any]:
-        stream = await event_stream(raws)
-        got: list[StreamEvent] = []
-        while (event := stream._next_ready() or await anext(stream, None)) is not None:
-            got.append(event)
-        return [event.raw for event in got]
-
-    assert run(story()) == raws
+def test_the_events_of_the_wire_are_the_same_in_the_same_order(raws: list[Raw], size: int) -> None:
+    assert [event.raw for event in taken(wire_events(raws, size))[0]] == raws
+    assert [event.raw for event in iterated(wire_events(raws, size))] == raws
 
 
-def test_what_begins_and_ends_an_answer_and_pings_must_be_waited_for() -> None:
-    async def story() -> tuple[list[str], list[str]]:
-        stream = await event_stream(TWO)
-        ready: list[str] = []
-        waited: list[str] = []
-        while True:
-            if (event := stream._next_ready()) is not None:
-                ready.append(event.type)
-            elif (event := await anext(stream, None)) is not None:
-                waited.append(event.type)
-            else:
-                return ready, waited
-
-    delta, stop = "content_block_delta", "content_block_stop"
-    ready = [delta, delta, stop, "content_block_start", delta, stop, "message_delta"]
-    assert run(story()) == (ready, ["message_start", "content_block_start", "ping", "new_event", "message_stop"])
+@each_size
+@both_answers
+def test_the_text_is_the_same(raws: list[Raw], size: int) -> None:
+    texts = ["Hel", "lo ☺" if raws is ANSWER else "lo"]
+    assert taken(opened(raws, size).text_stream)[0] == iterated(opened(raws, size).text_stream) == texts
 
 
-def test_the_text_is_the_same() -> None:
-    async def story() -> list[str]:
-        async with message_stream(TWO) as stream:
-            await read_up_to("content_block_start", stream)
-            return [str(stream._take_ready_text()) for _ in range(3)]
-
-    assert run(story()) == ["Hel", "lo", "None"]
+def test_what_has_come_is_not_waited_for() -> None:
+    for source in (opened(TWO), wire_events(TWO), opened(TWO).text_stream):
+        assert taken(source)[1] == 0
 
 
-def test_a_text_whose_event_was_taken_by_half_is_left_to_who_takes_the_other_half() -> None:
-    async def story() -> tuple[Any, ...]:
-        async with message_stream(TWO) as stream:
-            await read_up_to("content_block_delta", stream)
-            return stream._take_ready_text(), getattr(stream._take_ready(), "text", None), stream._take_ready_text()
+def test_nothing_is_read_ahead_of_what_is_taken() -> None:
+    stream = opened(TWO)
+    take_up_to("content_block_delta", stream)
+    assert stream.current_message_snapshot.text == "Hel"
+    assert stream.ending is None
+    drive(stream.close())
 
-    assert run(story()) == (None, "Hel", "lo")
+
+def test_a_text_whose_event_of_the_wire_was_taken_is_given_to_whoever_takes_next() -> None:
+    stream = opened(TWO)
+    take_up_to("content_block_delta", stream)
+    assert stream.text_stream._take() == "Hel"
+    take_up_to("content_block_delta", stream)
+    assert getattr(stream._take(), "text", None) == "lo"
+    drive(stream.close())
 
 
-def test_what_is_wrong_is_found_by_who_waits() -> None:
+def test_what_is_wrong_is_raised_behind_what_came_before_it_and_again() -> None:
     raws = [start(), block_start(0, {"type": "text", "text": ""}), block_stop(0), text_delta(0, "late")]
-
-    async def story() -> str:
-        async with message_stream(raws) as stream:
-            await read_up_to("content_block_stop", stream)
-            assert (stream._take_ready(), stream.ending) == (None, None)
-            with pytest.raises(EventOrderError, match="content_block_delta may not come between content blocks"):
-                await anext(stream)
-            return stream.current_message_snapshot.text
-
-    assert run(story()) == ""
-
-
-def test_nothing_is_ready_of_a_stream_that_is_closed() -> None:
-    async def story() -> object:
-        async with message_stream(TWO) as stream:
-            await read_up_to("content_block_start", stream)
-            assert stream._pending
-        return stream._take_ready()
-
-    assert run(story()) is None
+    stream = opened(raws)
+    take_up_to("content_block_stop", stream)
+    assert (stream._take(), stream.ending) == (None, None)
+    for _ in range(2):
+        with pytest.raises(EventOrderError, match="content_block_delta may not come between content blocks"):
+            drive(stream.__anext__())
+    with pytest.raises(EventOrderError):
+        stream._take()
+    assert stream.current_message_snapshot.text == ""
 
 
-@pytest.mark.parametrize(("text", "waited"), [("", 5.0), ("x", 0.0)], ids=["empty", "text"])
-def test_the_content_clock_starts_afresh_as_it_does_for_who_waits(text: str, waited: float) -> None:
-    async def story() -> float:
-        async with message_stream([start(), *block(0, {"type": "text", "text": ""}, text_delta(0, text))]) as stream:
-            await read_up_to("content_block_start", stream)
-            exchange: Any = stream._call.exchange
-            exchange._waited_for_content = 5.0
-            assert stream._take_ready() is not None
-            return float(exchange._waited_for_content)
-
-    assert run(story()) == waited
+def test_of_a_stream_that_is_closed_nothing_is_given_any_more() -> None:
+    stream = opened(TWO)
+    take_up_to("content_block_start", stream)
+    drive(stream.close())
+    for source in (stream, stream.text_stream):
+        with pytest.raises(StreamCancelledError):
+            source._take()
 
 
-class Idle:
-    """A watcher that does nothing."""
-
-    def asked(self) -> None: ...
-
-    def note(self, event: MessageStreamEvent) -> None: ...
-
-    async def stop(self) -> None: ...
+def test_a_cut_stream_does_not_end_as_a_whole_one() -> None:
+    stream = opened(TWO[:4])
+    with pytest.raises(StreamTruncatedError):
+        taken(stream)
+    with pytest.raises(StreamTruncatedError):
+        stream._take()
 
 
-def test_of_a_stream_that_is_watched_nothing_is_ready() -> None:
-    async def story() -> object:
-        async with message_stream(TWO) as stream:
-            stream._watch(Idle())
-            await read_up_to("content_block_start", stream)
-            return stream._take_ready()
-
-    assert run(story()) is None
+def test_of_a_stream_that_is_not_open_nothing_can_be_taken() -> None:
+    stream = client_without_loop(Network(Peer())).messages.stream(**ASK)
+    with pytest.raises(RuntimeError, match="the stream is not open"):
+        stream._take()

@@ -11,7 +11,7 @@ from support.clock import run
 from support.faults import BEGIN, BLOCK, BLOCK_STOP, END, HEL, LO, WHOLE, Network, Peer, chunk
 from support.streams import PING, STOP
 
-from rawsse.client.moments import Timing
+from rawsse.client.exchange import Timing
 from rawsse.errors import SilenceTimeoutError
 
 SLOW = Peer(

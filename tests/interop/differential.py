@@ -22,7 +22,7 @@ from support.clock import run
 from support.fault_server import AskedOf, FaultServer, Script, Step
 from support.streams import ANSWER, Raw, to_bytes
 
-from rawsse.client import AsyncClient
+from rawsse.client.client import AsyncClient
 
 __all__ = [
     "ERROR",

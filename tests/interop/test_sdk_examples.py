@@ -22,7 +22,7 @@ from support.streams import Raw, to_bytes
 
 import rawsse.types
 import rawsse.types.beta
-from rawsse.client.parse import strict_schema
+from rawsse.client.schema.output import strict_schema
 from rawsse.messages import Message, read_partial
 from rawsse.replay import PlayedRequest, Player, Read, Recording
 from rawsse.server import Server

@@ -23,8 +23,11 @@ from typing import Any
 from support.clock import run
 from support.streams import ANSWER, Raw, to_bytes
 
-from rawsse.client import AsyncClient, Route, TLSContext
+from rawsse.client.client import AsyncClient
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.route import Route
 from rawsse.relay import Relay
+from rawsse.replay.playing.fake_links import FakeStream, fake_links
 from rawsse.sse import Decoder, Event
 
 __all__ = ["CHAT", "HEAD", "KEY", "WHOLE", "Api", "Browser", "Stage", "ask", "error_json", "frames", "relay"]
@@ -40,13 +43,16 @@ class Api:
     """One connection of the relay to the API. `sent` is the relay's request; `closed`: the relay has dropped it."""
 
     def __init__(self) -> None:
-        self.sent = bytearray()
         self.closed = asyncio.Event()
         self.reads = 0
         self.flood = b""
         """What it says over and over, without ever waiting, once all else is said."""
+        self.stream = _Stream(self)
         self._has_begun = False
-        self._chunks: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
+
+    @property
+    def sent(self) -> bytearray:
+        return self.stream.written
 
     @property
     def is_closed(self) -> bool:
@@ -69,38 +75,36 @@ class Api:
             self.close()
 
     def write(self, data: bytes) -> None:
-        self._chunks.put_nowait(data)
+        self.stream.say(data)
 
     def close(self, error: BaseException | None = None) -> None:
-        self._chunks.put_nowait(error or b"")
-
-    # What the relay's client calls.
-
-    async def read(self, max_bytes: int) -> bytes:
-        del max_bytes
-        self.reads += 1
-        if self.flood and self._chunks.empty():
-            return self.flood
-        chunk = await self._chunks.get()
-        if isinstance(chunk, BaseException):
-            raise chunk
-        return chunk
-
-    async def write_all(self, data: bytes) -> None:
-        self.sent += data
-
-    def abort(self) -> None:
-        self.closed.set()
+        self.stream.say(end=error or b"")
 
 
-class _Stream:
-    """`Api` as the client's `Stream`, whose `write` is the other direction."""
+class _Stream(FakeStream):
+    """`Api` as the relay's client has it."""
 
     def __init__(self, api: Api) -> None:
-        self.read, self.write, self.abort = api.read, api.write_all, api.abort
+        super().__init__(end=None)
+        self._api = api
 
-    def read_nowait(self) -> bytes | None:
-        return None  # what comes is always waited for, so that others have their turn
+    def say(self, *chunks: bytes, end: bytes | BaseException | None = None) -> None:
+        self._chunks.extend(chunks)
+        self._end = end
+        self._change()
+
+    async def read(self, deadline: float) -> bytes:
+        self._api.reads += 1
+        await asyncio.sleep(0)  # so that others have their turn, also in a flood
+        return await super().read(deadline)
+
+    def read_ready(self) -> bytes | None:
+        data = super().read_ready()
+        return (self._api.flood or None) if data is None else data
+
+    def abort(self) -> None:
+        super().abort()
+        self._api.closed.set()
 
 
 class Browser:
@@ -223,7 +227,7 @@ class Stage:
         self._script = list(script)
         self._came: asyncio.Queue[Api] = asyncio.Queue()
         self.client = AsyncClient(
-            api_key=key, base_url="http://api.test", connect=self._connect, max_retries=max_retries
+            api_key=key, base_url="http://api.test", connect=fake_links(self._connect), max_retries=max_retries
         )
         self.relay = Relay(self.client, **options)
 
@@ -264,7 +268,7 @@ class Stage:
             api.close()
         self.calls.append(api)
         self._came.put_nowait(api)
-        return _Stream(api)
+        return api.stream
 
 
 @asynccontextmanager

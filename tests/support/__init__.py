@@ -7,7 +7,8 @@ reading.py   reading such an answer through a client: every event, or the error
 sockets.py   a server on a loopback socket, with or without TLS
 browser.py   a real Chromium
 faults.py    peers that fail as a test says, and what a caller sees of it
-pools.py     a network of fake peers, for tests of connections
+networks.py  one test on every network: event loops in virtual time, uvloop, blocking sockets
+pools.py     a network without loop and thread, whose peers a test plays
 asking.py    scripted answers to a client that asks again, each history checked as the API checks it
 fault_server.py  a server on loopback that plays scripts of bytes and faults, for clients that are not ours
 secrets.py   canaries

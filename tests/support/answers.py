@@ -3,16 +3,17 @@ wrote."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
+from rawsse.client.blocking.facade import Facade
 from rawsse.client.client import AsyncClient
-from rawsse.client.exchange import Acquire
-from rawsse.client.network.net import FakeStream, Stream
-from rawsse.client.network.pool import Pool
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Network
 from rawsse.client.network.route import Origin, Route
-from rawsse.client.network.tls import TLSContext
+from rawsse.replay.playing.fake_links import FakeLink, FakeStream, fake_links
 from support.streams import Raw, to_bytes
 
 __all__ = [
@@ -21,13 +22,15 @@ __all__ = [
     "SSE_HEAD",
     "Connections",
     "Sent",
-    "acquiring",
     "answer",
+    "async_of",
     "chunked",
     "client_of",
     "head",
     "plain",
 ]
+
+T = TypeVar("T")
 
 KEY = "sk-ant-api03-canary-2f8e51"
 """The key that the tests' clients have. It may be found in one header field of what was written, and nowhere else."""
@@ -60,19 +63,22 @@ def answer(raws: Iterable[Raw]) -> bytes:
 
 
 class Connections:
-    """What a client connects to: the given streams, one after the other, and then nothing more."""
+    """What a client connects to (`connect=`): the given streams, one after the other, and then nothing more."""
 
-    def __init__(self, *streams: Stream) -> None:
+    def __init__(self, *streams: FakeStream) -> None:
         self.streams = list(streams)
         self.origins: list[Origin] = []
 
-    async def __call__(self, route: Route, tls: TLSContext) -> Stream:
+    def __call__(self, network: Network) -> FakeLink:
+        return FakeLink(network, self._connect)
+
+    async def _connect(self, route: Route, tls: TLSContext) -> FakeStream:
         del tls
         self.origins.append(route.origin)
         return self.streams[len(self.origins) - 1]
 
 
-def client_of(*streams: Stream | bytes, **options: Any) -> AsyncClient:
+def client_of(*streams: FakeStream | bytes, **options: Any) -> AsyncClient:
     """A client whose connections are these streams; bytes are one that sends them in one piece and closes. It does not try
     again, unless `max_retries` says so."""
     made = [FakeStream([stream]) if isinstance(stream, bytes) else stream for stream in streams]
@@ -83,14 +89,17 @@ def client_of(*streams: Stream | bytes, **options: Any) -> AsyncClient:
         "max_retries": 0,
         **options,
     }
+    connect = given["connect"]
+    if inspect.iscoroutinefunction(connect) or inspect.iscoroutinefunction(type(connect).__call__):
+        given["connect"] = fake_links(given["connect"])
     return AsyncClient(**given)
 
 
-def acquiring(connect: Callable[[], Awaitable[Stream]]) -> Acquire:
-    """What gives an `Exchange` its connection: a new one over the stream that `connect` makes."""
-    route = Route(Origin("http", "api.example", 80))
-    pool = Pool(lambda route, tls: connect(), TLSContext())
-    return lambda note_line: pool.acquire(route, fresh=True, note_line=note_line)
+def async_of(blocking: object, kind: type[T]) -> T:
+    """The async object that a blocking one drives; `kind` is its class. The stub, which type checkers read, hides it."""
+    assert isinstance(blocking, Facade)
+    assert isinstance(blocking._inner, kind)
+    return blocking._inner
 
 
 class Sent:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rawsse.client import FakeStream, MessageStream
+from rawsse.client.stream import MessageStream
+from rawsse.replay.playing.fake_links import FakeStream
 from support.answers import answer, client_of
 from support.streams import STOP, Raw, block, end, input_delta, start, text_delta
 
@@ -50,8 +51,8 @@ class Script:
 
     _runs_coroutines = True
 
-    async def _run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        return await client_of().messages._run(calls)
+    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
+        return await client_of().messages._run(calls, on_start)
 
     @property
     def messages(self) -> Script:

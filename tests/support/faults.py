@@ -1,27 +1,32 @@
-"""Peers that fail as a test says, and what a caller sees of it, in virtual time.
+"""Peers that fail as a test says, and what a caller sees of it. Time is virtual.
 
-    seen = run(watch(Peer(b"HTTP/1.1 2", end=RESET), times=3))        # three connections, each reset in its first line
-    seen.outcome                                                      # class, text so far, attempts, seconds …
+    seen = see(Peer(b"HTTP/1.1 2", end=RESET))          # each connection is reset in its first line
+    seen.outcome                                        # class, text so far, attempts, seconds …
     seen.events, seen.requests
 
-`Peer` says what one connection does. `watch` makes one call, however it is read (`WAYS`), and fails if the call left anything
-behind, showed anything twice, or if the error contradicts itself.
+`Peer` defines what one connection does. `see` makes one call, however it is read (`WAYS`), and fails if the call left anything
+behind, showed anything twice, or if the error contradicts itself. It needs no event loop: the client runs on a `Timeless`
+network, where a wait only moves the time. `run(watch(...))` does the same in an event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Mapping
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Link, OnStart, drive
+from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.route import Route
-from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIError, PartialMessage
 from rawsse.messages import Message
+from rawsse.replay.playing.fake_links import FakeStream, fake_links
 from support.answers import ASK, KEY, SSE_HEAD, Sent
 from support.streams import STOP, Raw, block_start, block_stop, end, start, text_delta, to_bytes
 
@@ -42,8 +47,11 @@ __all__ = [
     "Outcome",
     "Peer",
     "Seen",
+    "Timeless",
     "chunk",
+    "client_without_loop",
     "says",
+    "see",
     "watch",
 ]
 
@@ -75,9 +83,12 @@ WHOLE = says(BEGIN, BLOCK, HEL, LO, BLOCK_STOP, END, STOP) + b"0\r\n\r\n"
 """A whole answer that says "Hello"."""
 
 
+# --- The network -----------------------------------------------------------------------------------------------------
+
+
 class Peer:
-    """What one connection does: it cannot be made (`refuses`), or says `chunks` (a number is so many seconds of silence, None
-    waits for the next request), and then `end` as a `FakeStream` does."""
+    """What one connection does: it cannot be made (`refuses`), or it sends `chunks` (a number is so many seconds of silence,
+    None waits for the next request), and then `end` as a `FakeStream` does."""
 
     def __init__(
         self,
@@ -87,15 +98,13 @@ class Peer:
         is_black_hole: bool = False,
         stream: type[FakeStream] = FakeStream,
     ) -> None:
+        self.is_black_hole = is_black_hole
         self._stream = stream
         self._chunks = chunks
         self._end = end
         self._refusal = refuses
-        self._is_black_hole = is_black_hole
 
-    async def connect(self) -> FakeStream:
-        if self._is_black_hole:
-            await asyncio.Event().wait()
+    def connect(self) -> FakeStream:
         if self._refusal is not None:
             raise copy.copy(self._refusal)
         return self._stream(self._chunks, end=copy.copy(self._end))
@@ -113,18 +122,122 @@ class Network:
         self.attempts = 0
         self.streams: list[FakeStream] = []
 
-    async def __call__(self, route: Route, tls: TLSContext) -> Stream:
-        del route, tls
+    def next_peer(self) -> Peer:
         peer = self._peers[min(self.attempts, len(self._peers) - 1)]
         self.attempts += 1
-        self.streams.append(await peer.connect())
+        return peer
+
+    def connect(self, peer: Peer) -> FakeStream:
+        self.streams.append(peer.connect())
         return self.streams[-1]
+
+    async def __call__(self, route: Route, tls: TLSContext) -> FakeStream:
+        """What `AsyncClient(connect=…)` calls, in an event loop."""
+        del route, tls
+        peer = self.next_peer()
+        if peer.is_black_hole:
+            await asyncio.Event().wait()
+        return self.connect(peer)
 
     @property
     def requests(self) -> list[Sent]:
         """The requests as they were written, on one connection after the other."""
         written = [bytes(stream.written) for stream in self.streams]
         return [Sent(b"POST " + each) for wire in written for each in wire.split(b"POST ")[1:]]
+
+
+class Timeless:
+    """A network without an event loop. Nothing suspends: a wait moves the time to its end, and calls on the way what is due."""
+
+    runs_coroutines = False
+
+    @staticmethod
+    def owner() -> str:
+        return "here"
+
+    def __init__(self, peers: Network, start: float = 1000.0) -> None:
+        self.time = start
+        self.now: Callable[[], float] = lambda: self.time
+        self._peers = peers
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+
+    def link(self) -> _PeerLink:
+        return _PeerLink(self._peers, self)
+
+    def signal(self) -> _Signal:
+        return _Signal(self)
+
+    def post(self, callback: Callable[[], object]) -> None:
+        callback()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
+        item = (when, next(self._numbers), callback)
+        self._due.append(item)
+
+        def cancel() -> None:
+            if item in self._due:
+                self._due.remove(item)
+
+        return cancel
+
+    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+        del on_start  # each runs in the caller's thread: nothing can stop it
+        return [call() for call in calls]
+
+    def pass_until(self, deadline: float) -> bool:
+        """Let time pass until something is due; False if that is the deadline."""
+        if self._due and min(self._due)[0] <= deadline:
+            when, _, callback = item = min(self._due)
+            self._due.remove(item)
+            self.time = max(self.time, when)
+            callback()
+            return True
+        assert deadline < math.inf, "it waits forever"
+        self.time = max(self.time, deadline)
+        return False
+
+
+class _Signal:
+    def __init__(self, network: Timeless) -> None:
+        self._network = network
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    async def wait(self, deadline: float) -> bool:
+        while not self._is_set and self._network.pass_until(deadline):
+            pass
+        return self._is_set
+
+
+class _PeerLink(FakeStream):
+    """A link to the next peer. Until it is connected it is silent."""
+
+    def __init__(self, peers: Network, network: Timeless) -> None:
+        super().__init__(end=None)
+        self.enter(network)
+        self._peers = peers
+        self._stream: FakeStream | None = None
+
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        del route, tls
+        peer = self._peers.next_peer()
+        if peer.is_black_hole:
+            await self.read(deadline)
+        self._stream = self._peers.connect(peer)
+        assert self._network is not None
+        self._stream.enter(self._network)
+        return self._stream
+
+    def abort(self) -> None:
+        super().abort()
+        if self._stream is not None:
+            self._stream.abort()
+
+
+# --- The caller ------------------------------------------------------------------------------------------------------
 
 
 class Outcome(NamedTuple):
@@ -196,22 +309,44 @@ WAYS: Mapping[str, Callable[[_Call], Awaitable[None]]] = {"stream": _stream, "ev
 """The three ways to read an answer."""
 
 
-async def watch(*peers: Peer, way: str = "stream", calls_before: int = 0, **options: Any) -> Seen:
+def _given(**options: Any) -> dict[str, Any]:
+    given = {"api_key": KEY, "base_url": "http://api.example", "trust_env": False}
+    return {**given, "now": lambda: NOW, "chance": lambda: 0.0, **options}
+
+
+def client_without_loop(network: Network, limits: PoolLimits | None = None, **options: Any) -> AsyncClient:
+    """A client whose coroutines never suspend: `drive` runs them."""
+    client = AsyncClient(**_given(**options))
+    client._pools._new_network = Timeless
+    client._pools._pools[Timeless.owner()] = Pool(Timeless(network), TLSContext(), limits or PoolLimits())
+    return client
+
+
+def see(*peers: Peer, way: str = "stream", calls_before: int = 0, **options: Any) -> Seen:
     """Make a call to these peers and see it to its end; before it, so many that are whole. `options` are the client's."""
     network = Network(*peers)
-    given = {"api_key": KEY, "base_url": "http://api.example", "trust_env": False, **options}
-    client = AsyncClient(connect=network, now=lambda: NOW, chance=lambda: 0.0, **given)
+    return drive(_seen(client_without_loop(network, **options), network, way, calls_before))
+
+
+async def watch(*peers: Peer, way: str = "stream", calls_before: int = 0, **options: Any) -> Seen:
+    """The same in an event loop."""
+    network = Network(*peers)
+    return await _seen(AsyncClient(**_given(connect=fake_links(network), **options)), network, way, calls_before)
+
+
+async def _seen(client: AsyncClient, network: Network, way: str, calls_before: int) -> Seen:
     call = _Call(client)
     error: APIError | None = None
     for _ in range(calls_before):
         await client.messages.create(**ASK)
     attempts_before = network.attempts
-    before = asyncio.get_running_loop().time()
+    now = client._pools.network().now
+    before = now()
     try:
         await WAYS[way](call)
     except APIError as exc:
         error = exc
-    seconds = round(asyncio.get_running_loop().time() - before, 6)
+    seconds = round(now() - before, 6)
     _check_nothing_is_left(client, network)
     _check_nothing_came_twice(call.events, call.message if error is None else error.partial)
     if error is not None:

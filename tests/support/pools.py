@@ -1,68 +1,149 @@
-"""A pool over streams whose peer the test plays, and exchanges on its connections without a byte of network."""
+"""A pool over links whose peers the test plays, on a network without loop, thread or socket: all is function calls.
+
+    network = StillNetwork()
+    pool = network.pool(PoolLimits(max_connections=1))
+    lease = acquire(pool, A)
+    lease.give_back(exchanged())
+    network.links[0].close()            # its peer closes
+    network.time += 30                  # no timer runs; with `network.wait_until(…)` those run that are due
+
+Time passes when something is waited for: then it jumps from timer to timer (`network.call_at`), up to the deadline.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rawsse.client.network.net import FakeStream, TLSContext
-from rawsse.client.network.pool import Connection, Pool, PoolLimits
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Link, OnStart, drive
+from rawsse.client.network.pool import Lease, Pool, PoolLimits
 from rawsse.client.network.route import Origin, Route
+from rawsse.http1 import ClientConnection
+from rawsse.replay.playing.fake_links import FakeStream
 
-__all__ = ["A", "B", "Network", "Peer", "serve"]
+__all__ = ["LAST_CHUNK", "A", "B", "Peer", "StillNetwork", "acquire", "exchanged"]
 
 A = Route(Origin("http", "a.example", 80))
 B = Route(Origin("http", "b.example", 80))
 
+LAST_CHUNK = b"0\r\n\r\n"
+
 
 class Peer(FakeStream):
-    """A stream whose peer says nothing until the test makes it."""
+    """A connected link whose peer says nothing until the test makes it. `failure` is what connecting raises."""
 
     def __init__(self) -> None:
         super().__init__(end=None)
+        self.took: tuple[Route, TLSContext] | None = None
+        self.failure: Exception | None = None
 
-    def read_nowait(self) -> bytes | None:
-        return None if self.is_aborted else super().read_nowait()  # a real one says no more in the tick of the abort
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        del deadline
+        self.took = route, tls
+        self.read_ready()  # raises if the link is aborted
+        if self.failure is not None:
+            raise self.failure
+        return self
 
     def send(self, data: bytes) -> None:
         self._chunks.append(data)
+        self._change()
 
     def close(self) -> None:
         self._end = b""
+        self._change()
 
     def reset(self) -> None:
         self._end = ConnectionResetError("reset by peer")
+        self._change()
 
 
-class Network:
-    """Makes `Peer`s, `delay` ticks after it was asked."""
+class StillNetwork:
+    """A `Network` whose time stands still but for waits. `links` are those that it made."""
 
-    def __init__(self, *, delay: int = 0, stream: Callable[[], Peer] = Peer) -> None:
-        self.delay = delay
-        self.streams: list[Peer] = []
-        self.routes: list[Route] = []
-        self._stream = stream
+    runs_coroutines = False
 
-    async def __call__(self, route: Route, tls: TLSContext) -> Peer:
-        del tls
-        for _ in range(self.delay):
-            await asyncio.sleep(0)
-        self.routes.append(route)
-        self.streams.append(self._stream())
-        return self.streams[-1]
+    @staticmethod
+    def owner() -> str:
+        return "here"
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.now: Callable[[], float] = lambda: self.time
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+        self.links: list[Peer] = []
+
+    def link(self) -> Peer:
+        self.links.append(Peer())
+        self.links[-1].enter(self)
+        return self.links[-1]
+
+    def signal(self) -> StillSignal:
+        return StillSignal(self)
+
+    def post(self, callback: Callable[[], object]) -> None:
+        callback()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
+        timer = (when, callback)
+        self.timers.append(timer)
+        return lambda: self.timers.remove(timer) if timer in self.timers else None
+
+    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+        del on_start  # each runs in the caller's thread: nothing can stop it
+        return [call() for call in calls]
+
+    def wait_until(self, until: float, is_over: Callable[[], bool] = bool) -> None:
+        """Let time pass, and the timers run that are due."""
+        while not is_over():
+            due = [timer for timer in self.timers if timer[0] <= until]
+            if not due:
+                assert until < math.inf, "nothing would ever come"
+                self.time = max(self.time, until)
+                return
+            timer = min(due, key=lambda timer: timer[0])
+            self.timers.remove(timer)
+            self.time = max(self.time, timer[0])
+            timer[1]()
 
     def pool(self, limits: PoolLimits | None = None, **options: Any) -> Pool:
         return Pool(self, TLSContext(), limits or PoolLimits(), **options)
 
     def alive(self) -> int:
-        """How many of the streams nobody has aborted."""
-        return sum(not stream.is_aborted for stream in self.streams)
+        """How many of the links are not aborted."""
+        return sum(not link.is_aborted for link in self.links)
 
 
-def serve(connection: Connection, *, end: bytes = b"0\r\n\r\n") -> None:
-    """A whole exchange on the connection; `end` is what has come of the end of its chunked body."""
-    connection.http.send_request("POST", "/", [], b"{}")
-    connection.http.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" + end)
-    while connection.http.next_event() is not None:
+class StillSignal:
+    """A signal of a `StillNetwork`."""
+
+    def __init__(self, network: StillNetwork) -> None:
+        self._network = network
+        self.is_set = False
+
+    def set(self) -> None:
+        self.is_set = True
+
+    async def wait(self, deadline: float) -> bool:
+        self._network.wait_until(deadline, lambda: self.is_set)
+        return self.is_set
+
+
+def acquire(pool: Pool, route: Route = A, *, fresh: bool = False) -> Lease:
+    """A lease with its connection, at once."""
+    lease = pool.acquire(route, fresh=fresh)
+    assert lease.is_granted
+    drive(lease.connect(math.inf))
+    return lease
+
+
+def exchanged(end: bytes = LAST_CHUNK) -> ClientConnection:
+    """A whole exchange; `end` is what has come of the end of its chunked body."""
+    http = ClientConnection("a.example")
+    http.send_request("POST", "/", [], b"{}")
+    http.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" + end)
+    while http.next_event() is not None:
         pass
+    return http

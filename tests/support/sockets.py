@@ -1,11 +1,11 @@
 """A server on a loopback socket for tests, with or without TLS, that leaves nothing behind whatever its clients do.
 
     async with serving(handler) as origin:          # handler(reader, writer) runs once per connection
-        stream = await connect(Route(origin), ...)
+        link = await network.link().connect(Route(origin), trusting(), deadline)
 
     proxy = ConnectProxy()
     async with serving(shout, tls=True) as origin, serving(proxy) as there:
-        stream = await connect(Route(origin, Proxy(there)), ...)
+        link = await network.link().connect(Route(origin, Proxy(there)), trusting(), deadline)
         proxy.requests                              # the heads that it got
 
 asyncio's own server is not used: it reports a client that gives up in the handshake to the loop's exception handler, which
@@ -18,19 +18,16 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
+from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Origin
-from rawsse.client.network.tls import TLSContext
 
-from .clock import run
-
-__all__ = ["LOCALHOST", "ConnectProxy", "Handler", "failure", "serving", "shout", "trusting"]
+__all__ = ["LOCALHOST", "ConnectProxy", "Handler", "serving", "shout", "silent_listener", "trusting"]
 
 LOCALHOST = Path(__file__).with_name("localhost.pem")
-"""A certificate for localhost, 127.0.0.1 and ::1, and its key. Nobody trusts it but these tests."""
+"""A certificate for localhost, 127.0.0.1 and ::1, and its key. Only these tests trust it."""
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -93,6 +90,21 @@ async def _serve(sock: socket.socket, handler: Handler, context: ssl.SSLContext 
             transport.abort()
 
 
+@contextlib.asynccontextmanager
+async def silent_listener() -> AsyncIterator[Origin]:
+    """An address that answers no attempt to connect: the system's queue of those that were not accepted is full."""
+    with contextlib.ExitStack() as entered:
+        listener = entered.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        while True:
+            sock = entered.enter_context(socket.socket())
+            sock.settimeout(0.02)  # on loopback it takes microseconds
+            try:
+                sock.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield Origin("http", "127.0.0.1", listener.getsockname()[1])
+
+
 def trusting() -> TLSContext:
     """What a client needs to trust that server."""
     return TLSContext(ssl.create_default_context(cafile=LOCALHOST))
@@ -103,19 +115,6 @@ async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(100):
         writer.write(data.upper())
         await writer.drain()
-
-
-def failure(main: Coroutine[Any, Any, Any]) -> Exception:
-    """What the coroutine raises. `run` looks for what it left behind, as it does where nothing is raised."""
-
-    async def story() -> Exception:
-        try:
-            await main
-        except Exception as exc:
-            return exc
-        raise AssertionError("nothing was raised")
-
-    return run(story())
 
 
 class ConnectProxy:

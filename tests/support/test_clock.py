@@ -6,10 +6,17 @@ import asyncio
 import contextlib
 import gc
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
 
+from rawsse.client.network.asyncio_network import AsyncioNetwork
+from rawsse.client.network.link import Expired, in_threads
+from rawsse.replay.testing.virtual_clock import THREAD_PATIENCE
 from support.clock import Leftovers, VirtualClockLoop, run, ticks
 
 
@@ -110,6 +117,47 @@ def test_what_the_coroutine_raises_comes_first() -> None:
 def test_a_thread_that_works_for_long_is_no_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rawsse.replay.testing.virtual_clock.DEADLOCK", 0.01)
     assert run(asyncio.to_thread(threading.Event().wait, 0.05)) is False
+
+
+def calling(call: Callable[[], Any], deadline: float) -> Any:
+    """What a function gives that the client runs in a thread until a deadline, in seconds, of a clock that could jump there."""
+
+    async def story() -> Any:
+        network = AsyncioNetwork()
+        timer = asyncio.get_running_loop().call_later(5, int)
+        ((result, _),) = await in_threads(network.signal, [call], network.now() + deadline)
+        timer.cancel()
+        return result
+
+    return run(story())
+
+
+def test_the_clock_does_not_jump_while_a_thread_of_the_client_s_works() -> None:
+    assert calling(partial(threading.Event().wait, 0.1), 10) is False
+
+
+def test_it_jumps_if_such_a_thread_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.THREAD_PATIENCE", 0.01)
+    may_end = threading.Event()
+    with pytest.raises(Expired):
+        calling(may_end.wait, 3600)
+    may_end.set()
+
+
+def test_it_jumps_at_once_where_such_a_thread_is_not_waited_for_any_more() -> None:
+    may_end = threading.Event()
+
+    async def story() -> float:
+        task = asyncio.create_task(in_threads(AsyncioNetwork().signal, [may_end.wait]))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        began = time.monotonic()
+        await asyncio.sleep(3600)
+        return time.monotonic() - began
+
+    assert run(story()) < THREAD_PATIENCE
+    may_end.set()
 
 
 def test_the_clock_does_not_jump_while_the_executor_s_threads_end() -> None:

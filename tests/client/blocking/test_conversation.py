@@ -1,10 +1,8 @@
-"""rawsse.client.blocking.conversation: conversations for code without async, over fake streams; what becomes of the history
-is tried in `tools/test_conversation.py`."""
+"""rawsse.client.blocking: conversations without async, over fake streams; what becomes of the history is tried in
+`tools/test_conversation.py`."""
 
 from __future__ import annotations
 
-import inspect
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,18 +13,15 @@ from support.answers import KEY, SSE_HEAD, Connections, Sent, answer, chunked
 from support.asking import calling, saying
 from support.background import PATIENCE
 from support.streams import block_start, start, text_delta, to_bytes
+from support.upstream import is_waiting, needs_signals, until
 
-from rawsse.client.blocking.client import Client
-from rawsse.client.blocking.conversation import BlockingConversation, BlockingReply
-from rawsse.client.client import AsyncClient
-from rawsse.client.network.net import FakeStream
-from rawsse.client.tools.conversation import CUT_NOTE, Conversation, Reply
+from rawsse.client.blocking import BlockingConversation, Client
+from rawsse.client.tools.conversation import CUT_NOTE
 from rawsse.client.tools.tool import tool
 from rawsse.errors import ConfigurationError, StreamCancelledError, StreamTruncatedError
+from rawsse.replay.playing.fake_links import FakeStream
 
 Talk = Callable[..., BlockingConversation]
-
-needs_signals = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
 
 HELLO = saying("Hel", "lo.")
 LOOK = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")
@@ -158,7 +153,12 @@ def test_any_thread_may_close_a_reply(talk: Talk) -> None:
     with conversation.stream("one") as reply:
         texts = reply.text_stream
         assert next(texts) == "Hel"
-        closing = threading.Thread(target=reply.close)
+
+        def close() -> None:
+            until(is_waiting)
+            reply.close()
+
+        closing = threading.Thread(target=close)
         closing.start()
         with pytest.raises(StreamCancelledError, match="closed"):
             next(texts)
@@ -166,11 +166,12 @@ def test_any_thread_may_close_a_reply(talk: Talk) -> None:
     assert conversation.messages == [user("one"), assistant("Hel")]
 
 
-def test_a_client_that_is_closed_meanwhile_ends_the_reply_and_the_history_keeps_what_came(talk: Talk) -> None:
-    conversation = talk(unending("Hel"))
+def test_a_client_that_is_closed_meanwhile_ends_the_reply_and_the_history_keeps_what_came() -> None:
+    client = client_of(unending("Hel"))
+    conversation = client.conversation(model="m", max_tokens=9)
     with conversation.stream("one") as reply:
         assert next(reply.text_stream) == "Hel"
-        conversation._access.engine.close()
+        client.close()
     assert conversation.messages == [user("one"), assistant("Hel")]
     with pytest.raises(RuntimeError, match=r"^the client is closed$"):
         conversation.ask("two")
@@ -194,30 +195,11 @@ def test_an_interrupt_cuts_the_answer_and_the_next_question_can_be_asked(talk: T
     assert conversation.ask("two").text == "Hello."
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_child_leaves_the_parent_s_reply_alone(talk: Talk) -> None:
-    waiting = unending("Hel")
-    conversation = talk(waiting)
-    with conversation.stream("one") as reply:
-        assert next(reply.text_stream) == "Hel"
-        if not (child := os.fork()):
-            code = 1
-            try:
-                reply.__exit__(None, None, None)
-                reply._runs.close()
-                code = 2 if waiting.is_aborted else 0
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert not waiting.is_aborted
-
-
 # --- Misuse --------------------------------------------------------------------------------------------------------
 
 
 def test_a_reply_must_be_opened_before_it_is_read(talk: Talk) -> None:
-    with pytest.raises(RuntimeError, match=r"^the reply is not open: use `with` first$"):
+    with pytest.raises(RuntimeError, match=r"^the reply is not open: enter its `with` block first$"):
         talk().stream("one").get_final_text()
 
 
@@ -248,17 +230,6 @@ def test_there_must_be_a_question_to_ask_again(talk: Talk) -> None:
         talk().retry()
 
 
-def test_a_client_of_the_wrong_kind_is_told_at_once() -> None:
-    wrong: Any = AsyncClient(api_key=KEY)
-    text = "^a BlockingConversation needs a Client, not one of type AsyncClient; with async it is a Conversation$"
-    with pytest.raises(ConfigurationError, match=text):
-        BlockingConversation(wrong, model="m", max_tokens=9)
-    with client_of() as client:
-        wrong = client
-        with pytest.raises(ConfigurationError, match=r"^a Conversation needs an AsyncClient, not a Client; "):
-            Conversation(wrong, model="m", max_tokens=9)
-
-
 # --- Saving --------------------------------------------------------------------------------------------------------
 
 
@@ -270,19 +241,3 @@ def test_a_saved_conversation_goes_on_where_it_was(talk: Talk) -> None:
         assert loaded.messages == conversation.messages
         assert loaded.ask("two").text == "Bye."
         assert '"max_tokens": 5' in loaded.to_json()
-
-
-# --- The same as the async ones ------------------------------------------------------------------------------------
-
-
-def names(thing: type) -> set[str]:
-    return {name for name in dir(thing) if not name.startswith("_")}
-
-
-@pytest.mark.parametrize(("theirs", "ours"), [(Conversation, BlockingConversation), (Reply, BlockingReply)])
-def test_what_the_async_one_has_the_other_has(theirs: type, ours: type) -> None:
-    assert names(ours) == names(theirs)
-    for name in names(ours):
-        if inspect.isfunction(getattr(ours, name)):
-            arguments = inspect.signature(getattr(ours, name)).parameters
-            assert list(arguments) == list(inspect.signature(getattr(theirs, name)).parameters)

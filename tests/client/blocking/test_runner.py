@@ -1,17 +1,18 @@
-"""rawsse.client.blocking.runner: the tool loop for code without async, over fake streams; what the loop itself does is tried in
-`test_runner.py`."""
+"""rawsse.client.blocking: the tool loop without async, over fake streams; what the loop itself does is tried in
+`tools/test_runner.py`."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import contextvars
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.answers import ASK, KEY, Connections, Sent, answer
+from support.asking import calling
+from support.background import PATIENCE
 from support.streams import (
     ANSWER,
     STOP,
@@ -24,13 +25,12 @@ from support.streams import (
     text_delta,
     tool_block,
 )
+from support.upstream import interrupt_when_waiting, is_waiting, needs_signals, until
 
-from rawsse.client.blocking.client import Client
-from rawsse.client.blocking.stream import BlockingMessageStream
-from rawsse.client.network.net import FakeStream
+from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.tools.tool import tool
-
-Make = Callable[..., Client]
+from rawsse.errors import ConfigurationError, StreamCancelledError
+from rawsse.replay.playing.fake_links import FakeStream
 
 CALL = [
     start(),
@@ -125,45 +125,176 @@ def test_the_course_can_be_changed(client: Client, connections: list[FakeStream]
     assert (sent["max_tokens"], sent["messages"][-1]["content"]) == (7, "in short")
 
 
-def test_a_tool_runs_in_a_thread_of_its_own_and_may_use_the_client(connections: list[FakeStream]) -> None:
-    where: list[str] = []
+# --- Tools ---------------------------------------------------------------------------------------------------------
+
+TWICE = calling(("meet", '{"who": 0}'), ("meet", '{"who": 1}'))
+
+
+def client_with(*answers: Any) -> Client:
+    streams = [FakeStream([answer(events)]) for events in answers]
+    return Client(api_key=KEY, base_url="http://api.example", connect=Connections(*streams), max_retries=0)
+
+
+def test_a_single_tool_runs_in_the_caller_s_thread_and_may_use_the_client(connections: list[FakeStream]) -> None:
+    where: list[threading.Thread] = []
     streams = [connections[0], FakeStream([answer(ANSWER)]), connections[1]]
     with Client(api_key=KEY, base_url="http://api.example", connect=Connections(*streams)) as client:
 
-        @tool
+        @tool(name="weather")
         def ask(city: str) -> str:
             """Ask another."""
-            where.append(threading.current_thread().name)
+            where.append(threading.current_thread())
             return f"{city}: {client.messages.create(**ASK).text}"
 
-        runner = client.messages.tool_runner(
-            **ASK, tools=[tool(ask.function, name="weather", description="How the weather is.")]
-        )
-        runner.until_done()
+        client.messages.tool_runner(**ASK, tools=[ask]).until_done()
     assert result_of(connections[1])["content"] == "Oslo: Hello ☺"
-    assert where
-    assert where != ["rawsse client"]
+    assert where == [threading.current_thread()]
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
-def test_an_interrupt_while_a_tool_runs_ends_the_turn(client: Client) -> None:
-    told: list[str] = []
+def test_the_tools_of_one_answer_run_at_the_same_time_each_in_a_daemon_thread() -> None:
+    meeting = threading.Barrier(2, timeout=PATIENCE)
+    where: dict[int, threading.Thread] = {}
 
-    @tool(name="weather")
-    async def never(city: str) -> str:
-        """Take for ever."""
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            told.append("cancelled")
+    @tool
+    def meet(who: int) -> int:
+        where[who] = threading.current_thread()
+        meeting.wait()
+        return who
+
+    with client_with(TWICE, ANSWER) as client:
+        runner = client.messages.tool_runner(**ASK, tools=[meet])
+        assert runner.until_done().text == "Hello ☺"
+    assert [block["content"] for block in runner.messages[2]["content"]] == ["0", "1"]
+    assert len(set(where.values()) - {threading.current_thread()}) == 2
+    for thread in where.values():
+        assert thread.daemon
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("calls", [TWICE[:], calling(("meet", '{"who": 0}'))], ids=["two", "one"])
+def test_a_tool_sees_the_context_of_its_caller_and_cannot_change_it(calls: Any) -> None:
+    color = contextvars.ContextVar("color", default="none")
+    seen: list[str] = []
+
+    @tool
+    def meet(who: int) -> None:
+        seen.append(color.get())
+
+    color.set("red")
+    with client_with(calls, ANSWER) as client:
+        client.messages.tool_runner(**ASK, tools=[meet]).until_done()
+    assert set(seen) == {"red"}
+
+
+def test_an_error_in_a_thread_is_a_result_for_the_model() -> None:
+    @tool
+    def meet(who: int) -> None:
+        raise ValueError(f"{who} is not here")
+
+    with client_with(TWICE, ANSWER) as client:
+        runner = client.messages.tool_runner(**ASK, tools=[meet])
+        runner.until_done()
+    contents = [block["content"] for block in runner.messages[2]["content"]]
+    assert contents == ["ValueError: 0 is not here", "ValueError: 1 is not here"]
+
+
+@pytest.mark.parametrize("calls", [TWICE[:], calling(("meet", '{"who": 0}'))], ids=["two", "one"])
+def test_an_exit_in_a_tool_is_not_a_result(calls: Any) -> None:
+    @tool
+    def meet(who: int) -> None:
+        raise SystemExit(3)
+
+    with client_with(calls, ANSWER) as client:
+        runner = client.messages.tool_runner(**ASK, tools=[meet])
+        with pytest.raises(SystemExit):
+            runner.until_done()
+    assert [message["role"] for message in runner.messages] == ["user"]
+
+
+def test_an_async_tool_is_refused_where_the_runner_is_made(client: Client) -> None:
+    @tool
+    async def weather(city: str) -> str:
         return city
 
-    runner = client.messages.tool_runner(**ASK, tools=[never])
-    with pytest.raises(KeyboardInterrupt):
-        runner.until_done()
-    assert told == ["cancelled"]
+    with pytest.raises(ConfigurationError, match="a blocking client cannot run the async tool 'weather': "):
+        client.messages.tool_runner(**ASK, tools=[weather])
+    runner = client.messages.tool_runner(**ASK)
+    with pytest.raises(ConfigurationError, match="cannot run the async tool"):
+        runner.set_messages_params(lambda params: {**params, "tools": [weather]})
+
+
+@needs_signals
+@pytest.mark.parametrize("calls", ["one", "two"])
+def test_an_interrupt_while_a_tool_runs_ends_the_turn(calls: str) -> None:
+    never = threading.Event()
+
+    @tool
+    def meet(who: int) -> None:
+        if calls == "one":
+            signal.raise_signal(signal.SIGINT)
+        never.wait(PATIENCE)
+
+    if calls == "two":
+        interrupt_when_waiting()
+    with client_with(TWICE if calls == "two" else calling(("meet", '{"who": 0}')), ANSWER) as client:
+        runner = client.messages.tool_runner(**ASK, tools=[meet])
+        with pytest.raises(KeyboardInterrupt):
+            runner.until_done()
+    never.set()
     assert [message["role"] for message in runner.messages] == ["user"]
+    assert runner.usage.output_tokens == 7
+
+
+# --- Closing -------------------------------------------------------------------------------------------------------
+
+
+def test_another_thread_may_close_a_runner_whose_tools_run() -> None:
+    never = threading.Event()
+    told: list[str] = []
+
+    @tool
+    def meet(who: int) -> None:
+        never.wait(PATIENCE)
+
+    def go() -> None:
+        with pytest.raises(StreamCancelledError) as caught:
+            runner.until_done()
+        told.append(str(caught.value))
+
+    with client_with(TWICE, ANSWER) as client:
+        runner = client.messages.tool_runner(**ASK, tools=[meet])
+        thread = threading.Thread(target=go)
+        thread.start()
+        until(lambda: is_waiting(thread))
+        runner.close()
+        thread.join(PATIENCE)
+    never.set()
+    assert told == ["the runner was closed while its tools ran"]
+    assert (runner.stopped_by, len(runner.messages)) == ("closed", 1)
+
+
+def test_a_second_thread_does_not_disturb_a_runner(connections: list[FakeStream], client: Client) -> None:
+    begun, never = threading.Event(), threading.Event()
+
+    @tool(name="weather")
+    def wait(city: str) -> str:
+        begun.set()
+        never.wait(PATIENCE)
+        return city
+
+    runner = client.messages.tool_runner(**ASK, tools=[wait])
+    thread = threading.Thread(target=runner.until_done)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    assert runner.current_stream is not None
+    for reading in (runner.__next__, runner.text_stream.__next__, runner.until_done, runner.current_stream.until_done):
+        with pytest.raises(RuntimeError, match="another thread is reading the stream"):
+            reading()
+    never.set()
+    thread.join(PATIENCE)
+    assert result_of(connections[1])["content"] == "Oslo"
+    assert runner.stopped_by == "end_turn"
 
 
 def test_a_runner_that_is_closed_is_over(client: Client) -> None:
@@ -173,22 +304,3 @@ def test_a_runner_that_is_closed_is_over(client: Client) -> None:
     assert list(runner) == []
     client.close()
     runner.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_child_leaves_the_parent_s_turn_alone() -> None:
-    waiting = FakeStream([answer(CALL[:3]).removesuffix(b"0\r\n\r\n")], end=None)
-    with Client(api_key=KEY, base_url="http://api.example", connect=Connections(waiting), max_retries=0) as client:
-        runner = client.messages.tool_runner(**ASK, tools=[weather])
-        assert next(runner.text_stream) == "Let me see."
-        if not (child := os.fork()):
-            code = 1
-            try:
-                runner.close()
-                code = 2 if waiting.is_aborted else 0
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        runner.close()
-    assert waiting.is_aborted

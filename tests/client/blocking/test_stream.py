@@ -1,36 +1,32 @@
-"""rawsse.client.blocking.stream: events, text and the message so far for code without async, over fake streams; and what
-threads and signals may do in the middle of it."""
+"""rawsse.client.blocking: streams without async, over fake streams; and what threads and signals may do in the middle of one.
+Over real sockets: `test_threads.py`."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import gc
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.answers import ASK, KEY, SSE_HEAD, Connections, answer, chunked
+from support.answers import ASK, KEY, SSE_HEAD, Connections, answer, async_of, chunked, plain
 from support.background import PATIENCE
-from support.streams import ANSWER, PING, TOOL_CALL, block, block_start, end, start, text_delta, to_bytes
+from support.streams import ANSWER, PING, TOOL_CALL, block, end, start, text_delta, to_bytes
+from support.upstream import HELLO, interrupt_when_waiting, needs_signals, piece
 
 from rawsse import errors
-from rawsse.client.blocking.client import Client
-from rawsse.client.blocking.stream import BlockingMessageStream, without_waiting
-from rawsse.client.network.net import FakeStream, Stream
+from rawsse.client.blocking import BlockingMessageStream, Client
+from rawsse.client.blocking.network import SocketNetwork
+from rawsse.client.client import AsyncClient
+from rawsse.client.network.pool import PoolLimits
+from rawsse.client.stream import MessageStream
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageDelta, TextDelta, TextEvent
+from rawsse.replay.playing.fake_links import FakeLink, FakeStream
 
 Make = Callable[..., Client]
-
-needs_signals = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
-
-OPENING = [start(), block_start(0, {"type": "text", "text": ""})]
-HELLO = [*OPENING, text_delta(0, "Hel"), text_delta(0, "lo")]
-
-
-def piece(*raws: dict[str, Any]) -> bytes:
-    """One HTTP chunk with these events, and nothing after it."""
-    return chunked(to_bytes(raws)).removesuffix(b"0\r\n\r\n")
 
 
 @pytest.fixture
@@ -38,7 +34,7 @@ def make() -> Iterator[Make]:
     """Make a client whose connections are these streams; bytes are one that sends them in one piece and closes."""
     clients: list[Client] = []
 
-    def make(*streams: Stream | bytes, **options: Any) -> Client:
+    def make(*streams: FakeStream | bytes, **options: Any) -> Client:
         made = [FakeStream([stream]) if isinstance(stream, bytes) else stream for stream in streams]
         given: dict[str, Any] = {"connect": Connections(*made), "max_retries": 0, **options}
         clients.append(Client(api_key=KEY, base_url="http://api.example", **given))
@@ -126,11 +122,6 @@ def test_a_stream_of_events_has_a_message_so_far_too(make: Make) -> None:
     assert texts == ["Hel", "Hello ☺"]
 
 
-def test_what_must_wait_cannot_do_without_a_loop() -> None:
-    with pytest.raises(RuntimeError, match="there was something to wait for"):
-        without_waiting(asyncio.sleep(0))
-
-
 def test_what_is_known_of_a_stream_is_known_here_too(make: Make) -> None:
     stream = make(answer(ANSWER)).messages.stream(**ASK)
     assert repr(stream) == "<BlockingMessageStream not open, request None>"
@@ -214,6 +205,18 @@ def test_a_refusal_is_raised_where_the_stream_is_entered(make: Make) -> None:
         pytest.fail("there is no stream")
 
 
+def test_a_connection_that_is_lost_between_two_pieces_of_a_request_fails_the_call(make: Make) -> None:
+    class Lost(FakeStream):
+        def read_ready(self) -> bytes | None:
+            if self.written:
+                raise ConnectionResetError(104, "reset")
+            return None
+
+    large = {**ASK, "messages": [{"role": "user", "content": "x" * 600_000}]}
+    with pytest.raises(errors.APIConnectionError, match="was lost before an answer: reset"):
+        make(Lost()).messages.create(**large)
+
+
 # --- Closing -------------------------------------------------------------------------------------------------------
 
 
@@ -241,9 +244,10 @@ class Silent(FakeStream):
         super().__init__(chunks, end=None)
         self.is_silent = threading.Event()
 
-    async def _be_silent(self, seconds: float | None) -> None:
-        self.is_silent.set()
-        await super()._be_silent(seconds)
+    async def read(self, deadline: float) -> bytes:
+        if not self._chunks:
+            self.is_silent.set()
+        return await super().read(deadline)
 
 
 @pytest.mark.parametrize("what", ["stream", "client"])
@@ -298,19 +302,148 @@ def test_two_threads_cannot_read_one_stream_but_both_can_look_at_it(make: Make) 
     assert not reader.is_alive()
 
 
+def in_thread(work: Callable[[], object]) -> None:
+    """Do it in another thread, and wait until it is over."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def test_a_text_stream_and_its_stream_are_for_one_thread_together(make: Make) -> None:
+    connection = Silent(SSE_HEAD + piece(*HELLO))
+    with make(connection).messages.stream(**ASK) as stream:
+
+        def read() -> None:
+            with pytest.raises(errors.StreamCancelledError):
+                list(stream.text_stream)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert connection.is_silent.wait(PATIENCE)
+        for reading in (stream.__next__, stream.text_stream.__next__, stream.get_final_text):
+            with pytest.raises(RuntimeError, match=r"^another thread is reading the stream$"):
+                reading()
+        stream.close()
+        reader.join(PATIENCE)
+    assert not reader.is_alive()
+
+
+def test_two_threads_cannot_fold_one_event(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, outside = threading.Event(), threading.Event()
+
+    def apply(_: object) -> None:
+        inside.set()
+        assert outside.wait(PATIENCE)
+
+    with make(SSE_HEAD + piece(*HELLO)).messages.stream(**ASK) as stream:
+        assert next(stream).type == "message_start"
+        monkeypatch.setattr(async_of(stream, MessageStream)._call.exchange.builder, "apply", apply)
+        reader = threading.Thread(target=next, args=(stream,))
+        reader.start()
+        assert inside.wait(PATIENCE)
+        with pytest.raises(RuntimeError, match="another thread is reading the stream"):
+            next(stream)
+        outside.set()
+        reader.join(PATIENCE)
+
+
+def test_any_thread_may_close_a_stream_that_no_thread_reads(make: Make) -> None:
+    connection = FakeStream([SSE_HEAD + piece(*HELLO)], end=None)
+    stream = make(connection).messages.stream(**ASK).__enter__()
+    assert next(stream.text_stream) == "Hel"
+    in_thread(stream.close)
+    assert (ending(stream), connection.is_aborted) == ("cancelled", True)
+    with pytest.raises(errors.StreamCancelledError) as caught:
+        next(stream)
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hel"
+
+
+def test_a_stream_may_be_opened_in_one_thread_and_read_in_another(make: Make) -> None:
+    stream = make(FakeStream([SSE_HEAD + piece(*HELLO)], end=None)).messages.stream(**ASK)
+    in_thread(stream.__enter__)
+    assert next(stream.text_stream) == "Hel"
+    stream.close()
+    assert ending(stream) == "cancelled"
+
+
+def test_a_stream_that_is_dropped_half_read_closes_its_connection_and_warns(make: Make) -> None:
+    connection = FakeStream([SSE_HEAD + piece(*HELLO)], end=None)
+    stream = make(connection).messages.stream(**ASK).__enter__()
+    assert next(stream.text_stream) == "Hel"
+    gc.disable()
+    try:
+        with pytest.warns(ResourceWarning, match="was dropped, neither read to its end nor closed"):
+            del stream
+    finally:
+        gc.enable()
+    assert connection.is_aborted
+
+
+@pytest.mark.parametrize("closer", ["stream", "client"])
+def test_a_stream_that_another_thread_closed_is_not_reported_as_dropped(make: Make, closer: str) -> None:
+    client = make(FakeStream([SSE_HEAD + piece(*HELLO)], end=None))
+    stream = client.messages.stream(**ASK).__enter__()
+    in_thread(stream.close if closer == "stream" else client.close)
+    with warnings.catch_warnings(record=True) as told:
+        del stream
+    assert told == []
+
+
+BUSY = plain(
+    b'{"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}', "529 Busy", retry_after="50"
+)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "first"),
+    [(SocketNetwork, "signal", BUSY), (SocketNetwork, "signal", None), (FakeLink, "__init__", answer(ANSWER))],
+    ids=["retry", "queue", "connect"],
+)
+def test_a_close_just_before_a_wait_begins_is_not_lost(
+    make: Make, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, first: bytes | None
+) -> None:
+    held = FakeStream([SSE_HEAD + piece(*HELLO)], end=None) if first is None else first
+    client = make(held, answer(ANSWER), limits=PoolLimits(max_connections=1), max_retries=1)
+    holder = client.messages.stream(**ASK) if first is None else contextlib.nullcontext()
+    original = getattr(owner, name)
+
+    def close_first(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        in_thread(stream.close)
+        return original(*arguments)
+
+    with holder:
+        stream = client.messages.stream(**ASK)
+        monkeypatch.setattr(owner, name, close_first)
+        with pytest.raises(errors.StreamCancelledError), stream:
+            pytest.fail("it is open")
+    assert ending(stream) == "cancelled"
+    pools = async_of(client, AsyncClient)._pools
+    assert (pools.open_connections, pools.waiting) == (pools.idle_connections, 0)
+
+
 # --- Interrupts ----------------------------------------------------------------------------------------------------
 
 
 class Ringing(FakeStream):
     """A connection that interrupts the main thread when it is waited for in vain."""
 
-    async def _be_silent(self, seconds: float | None) -> None:
-        ring()
-        await super()._be_silent(seconds)
-
-
-def ring() -> None:
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    async def read(self, deadline: float) -> bytes:
+        if not self._chunks:
+            interrupt_when_waiting()
+        return await super().read(deadline)
 
 
 @needs_signals
@@ -344,13 +477,19 @@ def test_a_stream_that_was_interrupted_has_ended(make: Make) -> None:
             next(stream)
 
 
-@needs_signals
-def test_an_interrupt_in_the_middle_of_an_event_ends_the_stream(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("read", [next, BlockingMessageStream.until_done], ids=["next", "until_done"])
+def test_an_interrupt_in_the_middle_of_an_event_ends_the_stream(
+    make: Make, read: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with make(FakeStream([SSE_HEAD + piece(*HELLO)], end=None)).messages.stream(**ASK) as stream:
         assert next(stream.text_stream) == "Hel"
-        monkeypatch.setattr(stream._stream._builder, "apply", lambda _: ring())
+        monkeypatch.setattr(async_of(stream, MessageStream)._call.exchange.builder, "apply", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            next(stream)
+            read(stream)
         assert ending(stream) == "cancelled"
 
 

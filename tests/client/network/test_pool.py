@@ -1,35 +1,82 @@
-"""rawsse.client.network.pool: what is decided, who gets a connection, who waits and in which order, and that nothing is ever
-lost."""
+"""rawsse.client.network.pool: who gets a connection, who waits and in which order; connections at rest; nothing is ever lost.
+
+All but the last part are function calls: see `support/pools.py`.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import gc
 import math
 import random
-from collections.abc import Callable, Coroutine
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from support.clock import run, ticks
-from support.pools import A, B, Network, Peer, serve
+from support.background import PATIENCE
+from support.pools import LAST_CHUNK, A, B, Peer, StillNetwork, acquire, exchanged
 
-from rawsse.client.network.net import FakeStream, TLSContext
-from rawsse.client.network.pool import Connection, Pool, PoolLimits, choose, expires_at, has_expired, surplus
+from rawsse.client.blocking.network import SocketNetwork
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Aborted, drive
+from rawsse.client.network.pool import MAX_LEFTOVER_BYTES, Lease, Pool, PoolLimits
 from rawsse.client.network.route import Origin, Proxy, Route
-from rawsse.errors import APIConnectionError, APIError, ConfigurationError, StreamCancelledError
+from rawsse.errors import APIConnectionError, ConfigurationError, StreamCancelledError
 from rawsse.http1 import ClientConnection
+
+ONE = PoolLimits(max_connections=1)
+
+
+def counts(pool: Pool) -> tuple[int, int, int]:
+    """Open, idle, waiting."""
+    return pool.open_connections, pool.idle_connections, pool.waiting
+
+
+def queued(pool: Pool, route: Route = A, *, fresh: bool = False) -> Lease:
+    """A place in the queue."""
+    ticket = pool.acquire(route, fresh=fresh)
+    assert not ticket.is_granted
+    return ticket
+
+
+def redeem(pool: Pool, ticket: Lease) -> Lease:
+    """A lease that was queued, with its connection."""
+    del pool
+    drive(ticket.connect(math.inf))
+    return ticket
+
+
+def is_granted(ticket: Lease) -> bool:
+    return drive(ticket.granted.wait(0)) and ticket.is_granted
+
+
+def rested(pool: Pool, route: Route = A, *, end: bytes = LAST_CHUNK) -> Lease:
+    """A lease that was used and given back; `end` is what had come of the end of its answer."""
+    lease = acquire(pool, route)
+    lease.give_back(exchanged(end))
+    return lease
+
+
+def again(pool: Pool) -> bool:
+    """Whether the next call gets a connection that was used before."""
+    return acquire(pool).is_reused
+
 
 # --- Limits --------------------------------------------------------------------------------------------------------
 
 
 def test_the_limits_as_they_are_documented() -> None:
-    assert PoolLimits() == PoolLimits(max_connections=1000, max_idle=100, idle_seconds=30.0, max_age_seconds=600.0)
+    assert PoolLimits() == PoolLimits(
+        max_connections=1000, max_idle=100, idle_seconds=30.0, max_age_seconds=600.0, late_end_seconds=0.01
+    )
 
 
 def test_the_least_and_none_are_allowed() -> None:
-    limits = PoolLimits(max_connections=1, max_idle=0, idle_seconds=None, max_age_seconds=None)
-    assert expires_at(resting(A), limits) == math.inf
+    limits = PoolLimits(max_connections=1, max_idle=0, idle_seconds=None, max_age_seconds=None, late_end_seconds=0)
+    assert (limits.idle_seconds, limits.max_age_seconds) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +89,11 @@ def test_the_least_and_none_are_allowed() -> None:
         ({"idle_seconds": 0}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not 0"),
         ({"max_age_seconds": -1}, "pool limits: max_age_seconds must be a number of seconds above 0, or None, not -1"),
         ({"idle_seconds": math.nan}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not nan"),
+        ({"late_end_seconds": -1}, "pool limits: late_end_seconds must be a number of seconds of 0 or more, not -1"),
+        (
+            {"late_end_seconds": math.nan},
+            "pool limits: late_end_seconds must be a number of seconds of 0 or more, not nan",
+        ),
     ],
 )
 def test_a_limit_that_cannot_work_is_refused(limits: dict[str, Any], message: str) -> None:
@@ -50,57 +102,374 @@ def test_a_limit_that_cannot_work_is_refused(limits: dict[str, Any], message: st
     assert str(caught.value) == message
 
 
-# --- Decisions, without any loop -----------------------------------------------------------------------------------
+# --- Which connection ----------------------------------------------------------------------------------------------
 
 
-def resting(route: Route, *, opened_at: float = 0.0, idle_since: float = 0.0, is_ready: bool = True) -> Connection:
-    http = ClientConnection("x")
-    connection = Connection(FakeStream(), http, route, opened_at, Network().pool(), idle_since=idle_since)
-    serve(connection, end=b"0\r\n\r\n" if is_ready else b"")
-    assert connection.is_ready is is_ready
-    return connection
+def test_the_first_connection_is_new_and_gets_the_route_and_the_tls_context() -> None:
+    network, tls = StillNetwork(), TLSContext()
+    pool = Pool(network, tls)
+    lease = acquire(pool)
+    assert network.links[0].took == (A, tls)
+    assert (lease.is_reused, counts(pool)) == (False, (1, 0, 0))
 
 
-TWO = PoolLimits(max_connections=2)
+def test_links_may_come_from_elsewhere_than_the_network() -> None:
+    network, peer = StillNetwork(), Peer()
+    assert not acquire(network.pool(new_link=lambda: peer)).is_reused
+    assert peer.took is not None
+    assert network.links == []
 
 
-def test_the_connection_that_came_to_rest_last_is_used_again() -> None:
-    old, new = resting(A), resting(A)
-    assert choose(A, [old, new], 2, TWO) == ("reuse", new)
+def test_a_connection_is_used_again_after_a_whole_answer() -> None:
+    pool = (network := StillNetwork()).pool()
+    assert not rested(pool).is_reused
+    assert counts(pool) == (1, 1, 0)
+    lease = pool.acquire(A)
+    assert isinstance(lease, Lease)
+    assert drive(lease.connect(math.inf)) is network.links[0]
+    assert lease.is_reused
+    assert counts(pool) == (1, 0, 0)
+    assert len(network.links) == 1
+
+
+def test_the_connection_that_came_to_rest_last_is_used_first() -> None:
+    pool = (network := StillNetwork()).pool()
+    held = [acquire(pool) for _ in range(3)]
+    for index in (1, 0, 2):
+        held[index].give_back(exchanged())
+    leases = [acquire(pool) for _ in range(4)]
+    assert [lease._link for lease in leases] == [network.links[index] for index in (2, 0, 1, 3)]
 
 
 def test_a_connection_of_another_route_is_not_used() -> None:
-    old, new = resting(A), resting(B)
-    assert choose(A, [old, new], 2, TWO) == ("reuse", old)
-    assert choose(A, [new], 1, TWO) == ("open", None)
+    pool = StillNetwork().pool()
+    rested(pool, B)
+    assert not acquire(pool, A).is_reused
+    assert acquire(pool, B).is_reused
 
 
 def test_the_same_origin_through_a_proxy_is_another_route() -> None:
     through = Route(A.origin, Proxy(Origin("http", "proxy", 3128)))
-    assert choose(through, [resting(A)], 1, TWO) == ("open", None)
-    assert choose(A, [resting(through)], 1, TWO) == ("open", None)
+    pool = StillNetwork().pool()
+    rested(pool, A)
+    assert not acquire(pool, through).is_reused
+    rested(pool, through)
+    assert acquire(pool, through).is_reused
 
 
-def test_a_connection_whose_answer_is_not_over_is_not_used() -> None:
-    ready, unready = resting(A), resting(A, is_ready=False)
-    assert choose(A, [ready, unready], 2, TWO) == ("reuse", ready)
-    assert choose(A, [unready], 1, TWO) == ("open", None)
+def test_a_caller_that_insists_on_a_new_connection_gets_one_and_the_others_stay() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool)
+    lease = acquire(pool, fresh=True)
+    assert (lease.is_reused, counts(pool)) == (False, (2, 1, 0))
+    assert network.alive() == 2
 
 
-def test_whoever_insists_on_a_new_connection_gets_one() -> None:
-    assert choose(A, [resting(A)], 1, TWO, fresh=True) == ("open", None)
+@pytest.mark.parametrize(("route", "fresh"), [(B, False), (A, True)])
+def test_with_all_connections_open_the_one_that_rests_longest_makes_room(route: Route, fresh: bool) -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(max_connections=2))
+    for lease in [acquire(pool), acquire(pool)]:
+        lease.give_back(exchanged())
+    lease = acquire(pool, route, fresh=fresh)
+    assert [link.is_aborted for link in network.links] == [True, False, False]
+    assert (lease.is_reused, counts(pool)) == (False, (2, 1, 0))
 
 
-def test_with_all_connections_open_the_one_that_rests_longest_makes_room() -> None:
-    old, new = resting(B), resting(B)
-    assert choose(A, [old, new], 2, TWO) == ("open", old)
-    assert choose(B, [old, new], 2, TWO, fresh=True) == ("open", old)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_with_all_connections_in_use_a_call_waits(fresh: bool) -> None:
+    pool = StillNetwork().pool(PoolLimits(max_connections=2))
+    leases = [acquire(pool), pool.acquire(B)]  # one that is still to connect counts
+    assert not is_granted(queued(pool, fresh=fresh))
+    assert counts(pool) == (2, 0, 1)
+    assert all(isinstance(lease, Lease) for lease in leases)
 
 
-def test_with_all_connections_in_use_one_waits() -> None:
-    assert choose(A, [], 1, TWO) == ("open", None)
-    assert choose(A, [], 2, TWO) == ("wait", None)
-    assert choose(A, [], 2, TWO, fresh=True) == ("wait", None)
+# --- Giving back ---------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_cannot_be_used_again_is_dropped_when_it_is_given_back() -> None:
+    pool = (network := StillNetwork()).pool()
+    acquire(pool).give_back(ClientConnection("a.example"))
+    assert counts(pool) == (0, 0, 0)
+    assert network.alive() == 0
+
+
+def test_it_takes_no_other_connection_with_it() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(max_idle=1))
+    broken = acquire(pool)
+    rested(pool)
+    broken.give_back(ClientConnection("a.example"))
+    assert [link.is_aborted for link in network.links] == [True, False]
+
+
+def test_a_dropped_connection_is_aborted_at_once() -> None:
+    pool = (network := StillNetwork()).pool()
+    acquire(pool).drop()
+    assert network.links[0].is_aborted
+    assert counts(pool) == (0, 0, 0)
+    assert not again(pool)
+
+
+def test_a_lease_that_is_over_does_not_touch_the_next_one() -> None:
+    pool = (network := StillNetwork()).pool()
+    first = rested(pool)
+    second = acquire(pool)
+    first.give_back(exchanged())
+    assert counts(pool) == (1, 0, 0)
+    second.drop()
+    second.drop()
+    second.give_back(exchanged())
+    assert counts(pool) == (0, 0, 0)
+    assert network.alive() == 0
+
+
+def test_no_more_than_max_idle_are_kept_and_the_longest_at_rest_go() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(max_idle=2))
+    for lease in [acquire(pool, route) for route in (A, B, A, A)]:
+        lease.give_back(exchanged())
+    assert counts(pool) == (2, 2, 0)
+    assert [link.is_aborted for link in network.links] == [True, True, False, False]
+
+
+def test_with_max_idle_0_nothing_is_kept_even_if_a_call_waits_for_it() -> None:
+    pool = StillNetwork().pool(PoolLimits(max_connections=1, max_idle=0))
+    lease = acquire(pool)
+    ticket = queued(pool)
+    lease.give_back(exchanged())
+    assert not redeem(pool, ticket).is_reused
+
+
+def test_what_connecting_raises_is_raised_and_its_place_is_free_when_the_lease_is_dropped() -> None:
+    peer = Peer()
+    peer.failure = APIConnectionError("cannot connect to http://a: no route to host")
+    pool = StillNetwork().pool(ONE, new_link=lambda: peer)
+    lease = pool.acquire(A)
+    with pytest.raises(APIConnectionError, match="no route to host"):
+        drive(lease.connect(math.inf))
+    lease.drop()
+    assert counts(pool) == (0, 0, 0)
+
+
+def test_a_lease_that_is_dropped_before_it_connects_does_not_connect() -> None:
+    pool = StillNetwork().pool()
+    for lease in (pool.acquire(A), pool.acquire(A)):
+        assert isinstance(lease, Lease)
+        lease.drop()
+        with pytest.raises(Aborted):
+            drive(lease.connect(math.inf))
+    assert counts(pool) == (0, 0, 0)
+
+
+def test_one_that_is_dropped_while_its_dead_connection_is_replaced_does_not_connect() -> None:
+    network = StillNetwork()
+    leases: list[Lease] = []
+
+    def new_link() -> Peer:
+        for lease in leases:
+            lease.drop()  # by another thread, in this moment
+        return network.link()
+
+    pool = network.pool(new_link=new_link)
+    rested(pool)
+    lease = pool.acquire(A)
+    assert isinstance(lease, Lease)
+    leases.append(lease)
+    network.links[0].close()
+    with pytest.raises(Aborted):
+        drive(lease.connect(math.inf))
+    assert network.links[1].took is None
+    assert counts(pool) == (0, 0, 0)
+
+
+def test_a_repr_has_counts_and_no_secrets() -> None:
+    secret = Route(Origin("https", "x", 443), Proxy(Origin("http", "proxy", 3128), "Basic c2VjcmV0"))
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool, secret)
+    words = [repr(pool), repr(lease)]
+    pool.close()
+    words.append(repr(pool))
+    assert words[::2] == ["<Pool: 1 open, 0 idle, 0 waiting>", "<Pool: closed>"]
+    assert "c2VjcmV0" not in "".join(words)
+
+
+# --- The queue -----------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_served_in_order_one_call_for_each_place() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    tickets = [queued(pool, route) for route in (A, B, A, B)]
+    for served, ticket in enumerate(tickets):
+        assert [is_granted(one) for one in tickets] == [index < served for index in range(4)]
+        assert counts(pool) == (1, 0, 4 - served)
+        lease.give_back(exchanged())
+        lease = redeem(pool, ticket)
+    assert counts(pool) == (1, 0, 0)
+
+
+def test_a_call_that_comes_later_does_not_overtake_the_queue() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    first, second = queued(pool, B), queued(pool, A)
+    lease.give_back(exchanged())
+    assert (is_granted(first), is_granted(second)) == (True, False)
+
+
+def test_a_call_that_waits_for_the_same_route_gets_the_connection_itself() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool)
+    lease.give_back(exchanged())
+    assert counts(pool) == (1, 0, 0)
+    assert redeem(pool, ticket).is_reused
+    assert len(network.links) == 1
+
+
+def test_a_call_that_waits_for_another_route_gets_its_place() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool, B)
+    lease.give_back(exchanged())
+    assert network.links[0].is_aborted
+    granted = redeem(pool, ticket)
+    assert (granted.route, granted.is_reused) == (B, False)
+    assert counts(pool) == (1, 0, 0)
+
+
+def test_a_call_that_waits_and_insists_on_a_new_connection_gets_a_new_one() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool, fresh=True)
+    lease.give_back(exchanged())
+    assert not redeem(pool, ticket).is_reused
+    assert network.alive() == 1
+
+
+def test_a_place_that_is_dropped_goes_to_the_next() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool)
+    lease.drop()
+    assert not redeem(pool, ticket).is_reused
+
+
+def test_a_connection_that_dies_between_its_grant_and_its_use_is_replaced() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool)
+    lease.give_back(exchanged())
+    network.links[0].close()
+    assert not redeem(pool, ticket).is_reused
+    assert network.alive() == 1
+    assert counts(pool) == (1, 0, 0)
+
+
+def test_a_call_that_leaves_the_queue_is_passed_over() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    first, second = queued(pool), queued(pool)
+    first.drop()
+    first.drop()
+    assert pool.waiting == 1
+    lease.give_back(exchanged())
+    assert (is_granted(first), is_granted(second)) == (False, True)
+
+
+@pytest.mark.parametrize("how", ["give back", "drop"])
+def test_a_call_that_leaves_when_it_was_granted_passes_the_grant_on(how: str) -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    first, second = queued(pool), queued(pool)
+    lease.give_back(exchanged()) if how == "give back" else lease.drop()
+    assert (is_granted(first), is_granted(second)) == (True, False)
+    first.drop()
+    assert is_granted(second)
+    redeem(pool, second).drop()
+    assert counts(pool) == (0, 0, 0)
+    assert network.alive() == 0
+
+
+def test_the_pool_says_why_a_call_waits() -> None:
+    pool = StillNetwork().pool(PoolLimits(max_connections=2))
+    words = [pool.shortage]
+    lease = acquire(pool)
+    words.append(pool.shortage)
+    other = acquire(pool)
+    words.append(pool.shortage)
+    ticket = queued(pool)
+    words.append(pool.shortage)
+    ticket.drop()
+    lease.give_back(exchanged())
+    words.append(pool.shortage)
+    other.drop()
+    taken = "all 2 connections (max_connections) are in use"
+    assert words == [None, None, taken, taken, None]
+
+
+# --- Leases that are dropped without a word ------------------------------------------------------------------------
+
+
+def test_a_lease_that_is_forgotten_frees_its_place() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool)
+    del lease
+    assert is_granted(ticket)
+    assert counts(pool) == (1, 0, 0)
+
+
+def test_so_does_one_that_was_granted_and_never_taken() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    first, second = queued(pool), queued(pool)
+    lease.drop()
+    del first
+    assert is_granted(second)
+
+
+def test_a_lease_may_be_forgotten_in_the_middle_of_a_call_of_the_pool() -> None:
+    # The garbage collector runs where it likes, also in a thread that holds the pool's lock.
+    held: list[Lease] = []
+
+    def forgetful_link() -> Peer:
+        held.clear()
+        return network.link()
+
+    network = StillNetwork()
+    pool = network.pool(PoolLimits(max_connections=2), new_link=forgetful_link)
+    held.append(acquire(pool))
+    lease = acquire(pool)
+    assert counts(pool) == (1, 0, 0)
+    lease.drop()
+    assert counts(pool) == (0, 0, 0)
+
+
+def test_neither_pool_nor_lease_is_kept_by_the_other() -> None:
+    pool = StillNetwork().pool()
+    lease = acquire(pool)
+    kept: list[Callable[[], object]] = [weakref.ref(lease), weakref.ref(pool)]
+    gc.disable()
+    try:
+        del lease, pool
+        assert [reference() for reference in kept] == [None, None]
+    finally:
+        gc.enable()
+
+
+# --- Expiry --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0, 29.999, 30, 30.001])
+@pytest.mark.parametrize("timers_run", [True, False])
+def test_a_connection_rests_for_idle_seconds_at_most(seconds: float, timers_run: bool) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool)
+    if timers_run:
+        network.wait_until(network.time + seconds)
+        assert network.links[0].is_aborted is (seconds >= 30)
+    network.time = 1000.0 + seconds  # without a timer: as in blocking code, or in a busy loop
+    assert again(pool) is (seconds < 30)
+    assert network.links[0].is_aborted is (seconds >= 30)
 
 
 @pytest.mark.parametrize(
@@ -110,746 +479,536 @@ def test_with_all_connections_in_use_one_waits() -> None:
 def test_a_connection_expires_by_its_rest_or_by_its_age(
     idle_seconds: float | None, max_age_seconds: float | None, expected: float
 ) -> None:
-    limits = PoolLimits(idle_seconds=idle_seconds, max_age_seconds=max_age_seconds)
-    assert expires_at(resting(A, opened_at=10, idle_since=100), limits) == expected
-
-
-def test_a_connection_has_expired_exactly_at_the_end_of_its_time() -> None:
-    connection = resting(A, opened_at=10, idle_since=100)
-    assert not has_expired(connection, math.nextafter(130, 0), PoolLimits())
-    assert has_expired(connection, 130, PoolLimits())
-
-
-def test_the_longest_at_rest_are_surplus() -> None:
-    one, two, three = resting(A), resting(B), resting(A)
-    assert surplus([one, two, three], PoolLimits(max_idle=1)) == [one, two]
-    assert surplus([one, two, three], PoolLimits(max_idle=2)) == [one]
-    assert surplus([one, two, three], PoolLimits(max_idle=3)) == []
-    assert surplus([one, two], PoolLimits(max_idle=0)) == [one, two]
-    assert surplus([], PoolLimits(max_idle=3)) == []
-
-
-# --- Getting and giving back ---------------------------------------------------------------------------------------
-
-
-def counts(pool: Pool) -> tuple[int, int, int]:
-    """Open, idle, waiting."""
-    return pool.open_connections, pool.idle_connections, pool.waiting
-
-
-def test_the_first_connection_is_new_and_says_host_as_the_route_does() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        connection = await pool.acquire(Route(Origin("http", "api.example", 8080)))
-        assert not connection.is_reused
-        assert connection.opened_at == asyncio.get_running_loop().time()
-        assert b"\r\nhost: api.example:8080\r\n" in connection.http.send_request("GET", "/", [])
-        assert network.routes == [Route(Origin("http", "api.example", 8080))]
-        assert counts(pool) == (1, 0, 0)
-
-    run(story())
-
-
-def test_connect_gets_the_route_and_the_tls_context() -> None:
-    tls, got = TLSContext(), []
-
-    async def connect(route: Route, context: TLSContext) -> FakeStream:
-        got.append((route, context))
-        return FakeStream()
-
-    run(Pool(connect, tls).acquire(A))
-    assert got == [(A, tls)]
-
-
-def test_a_head_may_be_as_large_as_the_pool_was_told() -> None:
-    async def story() -> None:
-        connection = await Network().pool(max_head_bytes=20).acquire(A)
-        connection.http.send_request("GET", "/", [])
-        connection.http.receive_data(b"HTTP/1.1 200 OK\r\nX-Long: ...\r\n\r\n")
-        with pytest.raises(APIError, match=r"larger than max_head_bytes \(20\)"):
-            connection.http.next_event()
-
-    run(story())
-
-
-def test_a_connection_is_used_again_after_a_whole_answer() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        first = await pool.acquire(A)
-        serve(first)
-        first.release()
-        assert counts(pool) == (1, 1, 0)
-        second = await pool.acquire(A)
-        assert (second.is_reused, first.is_reused) == (True, False)
-        assert second.stream is first.stream
-        assert second.http is first.http
-        assert second.opened_at == first.opened_at
-        serve(second)
-        assert counts(pool) == (1, 0, 0)
-        assert len(network.streams) == 1
-
-    run(story())
-
-
-def test_who_gave_a_connection_back_cannot_touch_the_one_who_has_it_now() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        first = await pool.acquire(A)
-        serve(first)
-        first.release()
-        second = await pool.acquire(A)
-        first.release()
-        first.drop()
-        assert counts(pool) == (1, 0, 0)
-        assert network.alive() == 1
-        second.drop()
-        second.drop()
-        second.release()
-        assert counts(pool) == (0, 0, 0)
-        assert network.alive() == 0
-
-    run(story())
-
-
-def test_after_release_a_drop_does_nothing() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        connection = await pool.acquire(A)
-        serve(connection)
-        connection.release()
-        connection.drop()
-        assert counts(pool) == (1, 1, 0)
-        assert network.alive() == 1
-
-    run(story())
-
-
-def test_a_connection_that_cannot_be_used_again_is_dropped_when_it_is_given_back() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        connection = await pool.acquire(A)
-        connection.release()
-        assert counts(pool) == (0, 0, 0)
-        assert network.alive() == 0
-
-    run(story())
-
-
-def test_a_dropped_connection_is_aborted_in_the_same_tick() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        connection = await pool.acquire(A)
-        serve(connection)
-        connection.drop()
-        assert network.streams[0].is_aborted
-        assert counts(pool) == (0, 0, 0)
-        assert not (await pool.acquire(A)).is_reused
-
-    run(story())
-
-
-def test_the_last_one_in_is_the_first_one_out() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        held = [await pool.acquire(A) for _ in range(3)]
-        for index in (1, 0, 2):
-            serve(held[index])
-            held[index].release()
-        again = [(await pool.acquire(A)).stream for _ in range(4)]
-        assert again == [network.streams[index] for index in (2, 0, 1, 3)]
-
-    run(story())
-
-
-def test_no_more_than_max_idle_are_kept_and_the_oldest_go() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool(PoolLimits(max_idle=1))
-        held = [await pool.acquire(A) for _ in range(3)]
-        for connection in held:
-            serve(connection)
-            connection.release()
-        assert counts(pool) == (1, 1, 0)
-        assert [stream.is_aborted for stream in network.streams] == [True, True, False]
-
-    run(story())
-
-
-def test_with_max_idle_0_nothing_is_kept_even_if_somebody_waits_for_it() -> None:
-    async def story() -> None:
-        pool = Network().pool(PoolLimits(max_connections=1, max_idle=0))
-        first = await pool.acquire(A)
-        waiting = asyncio.create_task(pool.acquire(A))
-        await ticks()
-        serve(first)
-        first.release()
-        assert not (await waiting).is_reused
-
-    run(story())
-
-
-def test_fresh_leaves_the_others_alone() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        first = await pool.acquire(A)
-        serve(first)
-        first.release()
-        second = await pool.acquire(A, fresh=True)
-        assert not second.is_reused
-        assert counts(pool) == (2, 1, 0)
-        assert network.alive() == 2
-
-    run(story())
-
-
-def test_what_connecting_raises_is_raised_and_its_slot_is_free() -> None:
-    async def connect(route: Route, tls: TLSContext) -> FakeStream:
-        del route, tls
-        await ticks(2)
-        raise APIConnectionError("cannot connect to http://a: no route to host")
-
-    async def story() -> None:
-        pool = Pool(connect, TLSContext(), PoolLimits(max_connections=1))
-        calls = [asyncio.create_task(pool.acquire(A)) for _ in range(3)]
-        for error in await asyncio.gather(*calls, return_exceptions=True):
-            assert str(error) == "cannot connect to http://a: no route to host"
-        assert counts(pool) == (0, 0, 0)
-
-    run(story())
-
-
-def test_a_repr_has_counts_and_no_secrets() -> None:
-    async def story() -> list[str]:
-        secret = Route(Origin("https", "x", 443), Proxy(Origin("http", "proxy", 3128), "Basic c2VjcmV0"))
-        pool = Network().pool(PoolLimits(max_connections=1))
-        connection = await pool.acquire(secret)
-        before = repr(pool)
-        pool.close()
-        return [before, repr(pool), repr(connection)]
-
-    before, after, connection = run(story())
-    assert before == "<Pool: 1 open, 0 idle, 0 waiting>"
-    assert after == "<Pool: closed>"
-    assert "c2VjcmV0" not in connection
-    assert "host='proxy'" in connection
-
-
-# --- Waiting in line -----------------------------------------------------------------------------------------------
-
-
-def start(pool: Pool, routes: str, *, log: list[str] | None = None) -> list[asyncio.Task[Connection]]:
-    """One call for each letter, a route. `log` gets their numbers in the order in which they have a connection."""
-
-    async def call(number: int, route: Route) -> Connection:
-        connection = await pool.acquire(route)
-        if log is not None:
-            log.append(f"{number}")
-        return connection
-
-    return [asyncio.create_task(call(at, {"A": A, "B": B}[name])) for at, name in enumerate(routes)]
-
-
-def test_who_comes_first_is_served_first_and_each_freed_connection_serves_one() -> None:
-    async def story() -> None:
-        pool = Network().pool(PoolLimits(max_connections=1))
-        log: list[str] = []
-        holder = await pool.acquire(A)
-        calls = start(pool, "ABAB", log=log)
-        for served in range(4):
-            await ticks(5)
-            assert counts(pool) == (1, 0, 4 - served)
-            assert log == [str(number) for number in range(served)]
-            serve(holder)
-            holder.release()
-            holder = await calls[served]
-        assert counts(pool) == (1, 0, 0)
-
-    run(story())
-
-
-def test_who_waits_for_the_same_route_gets_the_connection_itself() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool(PoolLimits(max_connections=1))
-        holder = await pool.acquire(A)
-        (call,) = start(pool, "A")
-        await ticks()
-        serve(holder)
-        holder.release()
-        connection = await call
-        assert connection.is_reused
-        assert connection.stream is holder.stream
-        serve(connection)
-        assert len(network.streams) == 1
-
-    run(story())
-
-
-def test_who_waits_for_another_route_gets_its_place() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool(PoolLimits(max_connections=1))
-        holder = await pool.acquire(A)
-        (call,) = start(pool, "B")
-        await ticks()
-        serve(holder)
-        holder.release()
-        assert network.streams[0].is_aborted
-        connection = await call
-        assert (connection.route, connection.is_reused) == (B, False)
-        assert counts(pool) == (1, 0, 0)
-
-    run(story())
-
-
-def test_who_waits_and_insists_on_a_new_connection_gets_a_new_one() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool(PoolLimits(max_connections=1))
-        holder = await pool.acquire(A)
-        call = asyncio.create_task(pool.acquire(A, fresh=True))
-        await ticks()
-        serve(holder)
-        holder.release()
-        assert not (await call).is_reused
-        assert network.alive() == 1
-
-    run(story())
-
-
-def test_an_idle_connection_makes_room_for_another_route() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool(PoolLimits(max_connections=2))
-        held = [await pool.acquire(A), await pool.acquire(A)]
-        for connection in held:
-            serve(connection)
-            connection.release()
-        await pool.acquire(B)
-        assert [stream.is_aborted for stream in network.streams] == [True, False, False]
-        assert counts(pool) == (2, 1, 0)
-
-    run(story())
-
-
-def test_connections_that_are_being_made_count() -> None:
-    async def story() -> None:
-        pool = Network(delay=3).pool(PoolLimits(max_connections=2))
-        calls = start(pool, "AAA")
-        await ticks(2)
-        assert counts(pool) == (2, 0, 1)
-        (await calls[0]).drop()
-        await calls[2]
-        (await calls[1]).drop()
-        assert counts(pool) == (1, 0, 0)
-
-    run(story())
-
-
-def test_a_connection_that_dies_between_its_grant_and_its_use_is_replaced() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool(PoolLimits(max_connections=1))
-        holder = await pool.acquire(A)
-        (call,) = start(pool, "A")
-        await ticks()
-        serve(holder)
-        holder.release()
-        network.streams[0].close()
-        connection = await call
-        assert not connection.is_reused
-        assert network.alive() == 1
-        assert counts(pool) == (1, 0, 0)
-
-    run(story())
-
-
-def test_the_pool_says_why_a_call_waits() -> None:
-    async def story() -> list[str | None]:
-        pool = Network(delay=2).pool(PoolLimits(max_connections=2))
-        words = [pool.shortage]
-        calls = start(pool, "AAA")
-        await ticks()
-        words.append(pool.shortage)
-        first, second = await calls[0], await calls[1]
-        words.append(pool.shortage)
-        calls[2].cancel()
-        await ticks()
-        words.append(pool.shortage)
-        serve(first)
-        first.release()
-        words.append(pool.shortage)
-        second.drop()
-        return [*words, pool.shortage]
-
-    assert run(story()) == [
-        None,
-        "all 2 connections (max_connections) are in use or being made (2)",
-        "all 2 connections (max_connections) are in use",
-        "all 2 connections (max_connections) are in use",
-        None,
-        None,
-    ]
-
-
-# --- Cancellation --------------------------------------------------------------------------------------------------
-
-
-async def for_each_tick(story: Callable[[int, int], Coroutine[Any, Any, None]]) -> None:
-    """Two things happen, each at any tick: a connection is given back, and something else."""
-    for released_at in range(4):
-        for other_at in range(9):
-            await story(released_at, other_at)
-
-
-@pytest.mark.parametrize("routes", ["AA", "AB", "BA", "BB"])
-def test_a_call_that_is_cancelled_at_any_tick_loses_nothing(routes: str) -> None:
-    async def story(released_at: int, cancelled_at: int) -> None:
-        pool = (network := Network(delay=2)).pool(PoolLimits(max_connections=1))
-        holder = await pool.acquire(A)
-        first, second = start(pool, routes)
-        serve(holder)
-        for tick in range(12):
-            if tick == released_at:
-                holder.release()
-            if tick == cancelled_at:
-                first.cancel()
-            await ticks()
-        if not first.cancelled():  # it had its connection before
-            assert not second.done()
-            first.result().drop()
-        connection = await second
-        assert counts(pool) == (1, 0, 0)
-        assert network.alive() == 1
-        connection.drop()
-        assert counts(pool) == (0, 0, 0)
-        assert network.alive() == 0
-
-    run(for_each_tick(story))
-
-
-def test_a_call_that_is_cancelled_while_it_connects_has_left_nothing_in_that_very_tick() -> None:
-    async def story() -> None:
-        pool = (network := Network(delay=5)).pool()
-        (call,) = start(pool, "A")
-        await ticks(3)
-        assert counts(pool) == (1, 0, 0)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert counts(pool) == (0, 0, 0)
-        assert network.streams == []
-
-    run(story())
-
-
-def test_a_thousand_calls_that_are_cancelled_leave_nothing() -> None:
-    async def story() -> None:
-        pool = (network := Network(delay=2)).pool(PoolLimits(max_connections=7))
-        for number in range(1000):
-            (call,) = start(pool, "AB"[number % 2])
-            await ticks(number % 6)
-            call.cancel()
-            await asyncio.wait([call])
-            if not call.cancelled():
-                serve(call.result())
-                call.result().release()
-        assert pool.open_connections == pool.idle_connections == network.alive() > 0
-        pool.close()
-        assert network.alive() == 0
-
-    run(story())
-
-
-def test_a_thousand_calls_at_once_that_are_cancelled_leave_nothing() -> None:
-    async def story() -> None:
-        pool = (network := Network(delay=2)).pool(PoolLimits(max_connections=10))
-        calls = start(pool, "AB" * 500)
-        await ticks(8)
-        assert counts(pool) == (10, 0, 990)
-        for call in calls:
-            call.cancel()
-        await asyncio.wait(calls)
-        assert counts(pool) == (10, 0, 0)
-        for call in calls[:10]:
-            call.result().drop()
-        assert all(call.cancelled() for call in calls[10:])
-        assert counts(pool) == (0, 0, 0)
-        assert network.alive() == 0
-
-    run(story())
-
-
-class Chaos:
-    """Calls that begin, end, give up and lose their peers, in an order that the seed determines."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
-        self.network = Network(delay=seed % 3)
-        limits = PoolLimits(max_connections=3, max_idle=2, idle_seconds=5, max_age_seconds=20)
-        self.pool = self.network.pool(limits)
-        self.calls: list[asyncio.Task[Connection]] = []
-
-    def begin(self) -> None:
-        route, fresh = self.chance.choice([A, B]), self.chance.random() < 0.2
-        self.calls.append(asyncio.create_task(self.pool.acquire(route, fresh=fresh)))
-
-    def cancel(self) -> None:
-        self.chance.choice(self.calls).cancel()
-
-    def give_back(self) -> None:
-        connection = self.chance.choice(self.calls)
-        if connection.done() and not connection.cancelled():
-            self.calls.remove(connection)
-            if self.chance.random() < 0.7:
-                serve(connection.result(), end=self.chance.choice([b"0\r\n\r\n", b"", b"0\r\n\r\nHTTP/1.1"]))
-            self.chance.choice([connection.result().release, connection.result().drop])()
-
-    def lose(self) -> None:
-        stream = self.chance.choice(self.network.streams)
-        deeds: list[Callable[[], None]] = [stream.close, stream.reset, lambda: stream.send(b"0\r\n\r\n")]
-        self.chance.choice(deeds)()
-
-    def check(self) -> None:
-        assert self.pool.open_connections <= 3
-        assert self.pool.idle_connections <= 2
-        held = [call.result().stream for call in self.calls if call.done() and not call.cancelled()]
-        assert len(held) == len(set(held)), "two calls have the same stream"
-        assert not any(stream.is_aborted for stream in held if isinstance(stream, Peer))
-        if self.pool.waiting:
-            assert self.pool.shortage
-
-    async def run(self) -> None:
-        for _ in range(400):
-            deeds: list[Callable[[], None]] = [self.begin]
-            if self.calls:
-                deeds += [self.cancel, self.give_back, self.give_back]
-            if self.network.streams:
-                deeds.append(self.lose)
-            self.chance.choice(deeds)()
-            await ticks(self.chance.randrange(3))
-            if self.chance.random() < 0.05:
-                await asyncio.sleep(self.chance.choice([1, 5, 20]))
-            self.check()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_there_are_never_too_many_and_none_is_lost(seed: int) -> None:
-    async def story() -> None:
-        chaos = Chaos(seed)
-        await chaos.run()
-        for call in chaos.calls:
-            call.cancel()
-        await ticks(5)
-        for call in chaos.calls:
-            if not call.cancelled():
-                call.result().drop()
-        await ticks(5)
-        assert chaos.pool.waiting == 0
-        assert chaos.pool.open_connections == chaos.pool.idle_connections == chaos.network.alive()
-        await asyncio.sleep(5)
-        assert chaos.pool.open_connections == chaos.network.alive() == 0
-
-    run(story())
+    pool = (network := StillNetwork()).pool(PoolLimits(idle_seconds=idle_seconds, max_age_seconds=max_age_seconds))
+    network.time = 10.0
+    lease = acquire(pool)
+    network.time = min(100.0, expected - 1)
+    lease.give_back(exchanged())
+    network.wait_until(min(math.nextafter(expected, 0), 1e9))
+    assert counts(pool) == (1, 1, 0)
+    network.wait_until(min(expected, 1e9))
+    assert counts(pool) == ((0, 0, 0) if expected < math.inf else (1, 1, 0))
+
+
+def test_each_rest_counts_by_itself() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool)
+    for _ in range(10):
+        network.wait_until(network.time + 29)
+        rested(pool)
+    assert len(network.links) == 1
+
+
+def test_connections_expire_one_by_one() -> None:
+    pool = (network := StillNetwork()).pool()
+    for lease in [acquire(pool) for _ in range(3)]:
+        lease.give_back(exchanged())
+        network.wait_until(network.time + 5)
+    alive = []
+    for at in (1029.9, 1034.9, 1039.9, 1040.1):  # given back at 1000, 1005 and 1010
+        network.wait_until(at)
+        alive.append(network.alive())
+    assert alive == [3, 2, 1, 0]
+
+
+def test_a_connection_that_grew_too_old_in_use_is_dropped_when_it_is_given_back() -> None:
+    pool = (network := StillNetwork()).pool()
+    lease = acquire(pool)
+    network.time += 600
+    lease.give_back(exchanged())
+    assert network.links[0].is_aborted
+
+
+def test_the_age_of_a_connection_counts_from_its_making_whatever_the_number_of_its_uses() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(idle_seconds=None, max_age_seconds=600))
+    rested(pool)
+    network.time += 599
+    assert rested(pool).is_reused
+    network.wait_until(network.time + 1)
+    assert counts(pool) == (0, 0, 0)
+
+
+def test_there_is_one_timer_for_all_and_none_where_nothing_rests() -> None:
+    pool = (network := StillNetwork()).pool()
+    held = [acquire(pool) for _ in range(50)]
+    assert network.timers == []
+    for lease in held:
+        lease.give_back(exchanged())
+        assert [when for when, _ in network.timers] == [1030]
+        network.wait_until(network.time + 0.1)
+    held += [acquire(pool) for _ in range(50)]
+    assert network.timers == []
+    held.pop().give_back(exchanged())
+    assert len(network.timers) == 1
+    pool.close()
+    assert network.timers == []
+
+
+def test_without_limits_of_time_there_is_no_timer() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(idle_seconds=None, max_age_seconds=None))
+    rested(pool)
+    assert network.timers == []
+    network.time += 1e6
+    assert again(pool)
+
+
+def test_the_timer_goes_by_the_first_to_expire() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(idle_seconds=30, max_age_seconds=40))
+    old = acquire(pool)
+    network.time += 20
+    young = acquire(pool)
+    for lease in (young, old):
+        lease.give_back(exchanged())
+    network.wait_until(network.time + 20)
+    assert [link.is_aborted for link in network.links] == [True, False]
+    network.wait_until(network.time + 10)
+    assert network.alive() == 0
+
+
+# --- The peer closes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [Peer.close, Peer.reset])
+def test_a_connection_that_the_peer_ended_is_not_used_again(end: Callable[[Peer], None]) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool)
+    end(network.links[0])
+    lease = acquire(pool)
+    assert network.links[0].is_aborted
+    assert (lease.is_reused, counts(pool)) == (False, (1, 0, 0))
+
+
+def test_of_several_the_dead_are_dropped_and_a_living_one_is_used() -> None:
+    pool = (network := StillNetwork()).pool()
+    for lease in [acquire(pool) for _ in range(4)]:
+        lease.give_back(exchanged())
+    for index in (2, 3):
+        network.links[index].close()
+    lease = acquire(pool)
+    assert (lease.is_reused, counts(pool)) == (True, (2, 1, 0))
+    assert [link.is_aborted for link in network.links] == [False, False, True, True]
+
+
+def test_a_dead_connection_makes_room_before_a_living_one_does() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(max_connections=2))
+    rested(pool)
+    rested(pool, B)
+    network.links[1].close()
+    acquire(pool, B)
+    assert [link.is_aborted for link in network.links] == [False, True, False]
+
+
+# --- What comes late -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(len(LAST_CHUNK) + 1))
+def test_the_end_of_the_answer_may_come_while_the_connection_rests(cut: int) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=LAST_CHUNK[:cut])
+    if LAST_CHUNK[cut:]:
+        network.links[0].send(LAST_CHUNK[cut:])
+    assert again(pool)
+    assert network.time == 1000.0
+
+
+def test_it_may_come_byte_by_byte_and_have_trailers() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    for byte in b"0\r\nX-Time: 3\r\n\r\n":
+        network.links[0].send(bytes([byte]))
+    assert again(pool)
+
+
+def test_so_may_the_last_of_an_answer_whose_length_is_told() -> None:
+    pool = (network := StillNetwork()).pool()
+    http = ClientConnection("x")
+    http.send_request("GET", "/", [])
+    http.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello")
+    while http.next_event() is not None:
+        pass
+    acquire(pool).give_back(http)
+    network.links[0].send(b"more")
+    assert again(pool)
+
+
+@pytest.mark.parametrize("cut", range(len(LAST_CHUNK)))
+def test_the_next_call_waits_for_an_end_that_comes_two_milliseconds_late(cut: int) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=LAST_CHUNK[:cut])
+    network.call_at(network.time + 0.002, lambda: network.links[0].send(LAST_CHUNK[cut:]))
+    assert again(pool)
+    assert network.time == 1000.002
+    assert len(network.links) == 1
+
+
+def test_an_end_that_comes_in_pieces_is_waited_for_once() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    for number, byte in enumerate(LAST_CHUNK):
+        network.call_at(network.time + 0.004 * (number + 1), partial(network.links[0].send, bytes([byte])))
+    assert not again(pool)
+    assert network.time == 1000.01
+
+
+def test_four_calls_in_a_row_use_one_connection() -> None:
+    pool = (network := StillNetwork()).pool()
+    for number in range(4):
+        lease = acquire(pool)
+        assert lease.is_reused is (number > 0)
+        lease.give_back(exchanged(b""))
+        network.call_at(network.time + 0.002, lambda: network.links[0].send(LAST_CHUNK))
+    assert len(network.links) == 1
+
+
+def test_an_end_that_never_comes_is_given_up_and_the_place_is_kept() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    rested(pool, end=b"")
+    lease = acquire(pool)
+    assert network.time == pytest.approx(1000.01)
+    assert not lease.is_reused
+    assert [link.is_aborted for link in network.links] == [True, False]
+    assert counts(pool) == (1, 0, 0)
+    ticket = queued(pool)
+    lease.give_back(exchanged())
+    assert redeem(pool, ticket).is_reused
+
+
+def test_it_is_not_waited_for_longer_than_the_call_may_take() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    lease = pool.acquire(A)
+    assert isinstance(lease, Lease)
+    drive(lease.connect(network.time + 0.001))
+    assert network.time == pytest.approx(1000.001)
+
+
+def test_one_that_is_whole_is_used_before_one_that_is_not() -> None:
+    pool = (network := StillNetwork()).pool()
+    first, second = acquire(pool), acquire(pool)
+    first.give_back(exchanged())
+    second.give_back(exchanged(b""))
+    assert acquire(pool)._link is network.links[0]
+    assert network.time == 1000.0
+
+
+def test_with_late_end_seconds_0_an_end_is_not_waited_for_and_the_connection_is_used_later() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(late_end_seconds=0))
+    rested(pool, end=b"")
+    assert not again(pool)
+    assert network.time == 1000.0
+    network.links[0].send(LAST_CHUNK)
+    assert acquire(pool)._link is network.links[0]
+
+
+@pytest.mark.parametrize("end", [Peer.close, Peer.reset])
+def test_a_peer_that_leaves_instead_of_ending_its_answer_is_replaced_at_once(end: Callable[[Peer], None]) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    network.call_at(network.time + 0.002, lambda: end(network.links[0]))
+    assert not again(pool)
+    assert network.time == 1000.002
+
+
+def test_a_lease_that_is_dropped_while_it_waits_for_an_end_is_over() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    lease = pool.acquire(A)
+    assert isinstance(lease, Lease)
+    network.call_at(network.time + 0.002, lease.drop)
+    with pytest.raises(Aborted):
+        drive(lease.connect(math.inf))
+    assert counts(pool) == (0, 0, 0)
+    assert network.alive() == 0
+
+
+def test_one_whose_end_never_comes_expires() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    network.wait_until(network.time + 30)
+    assert network.links[0].is_aborted
+
+
+def test_a_call_in_the_queue_waits_for_the_end_too() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool)
+    lease.give_back(exchanged(b""))
+    network.call_at(network.time + 0.002, lambda: network.links[0].send(LAST_CHUNK))
+    assert redeem(pool, ticket).is_reused
+
+
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",
+        b"\r\n",
+        b"\0",
+    ],
+    ids=["a response", "408", "an empty line", "NUL"],
+)
+@pytest.mark.parametrize("end", [LAST_CHUNK, b""], ids=["after the end", "with the end"])
+@pytest.mark.parametrize("delay", [0, 0.002], ids=["at rest", "late"])
+def test_unsolicited_bytes_are_never_the_answer_to_the_next_request(unasked: bytes, end: bytes, delay: float) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=end[:2] if delay else end)
+    rest = LAST_CHUNK.removeprefix(end[:2] if delay else end)
+    network.call_at(network.time + delay, lambda: network.links[0].send(rest + unasked))
+    network.wait_until(network.time)
+    assert not again(pool)
+    assert network.links[0].is_aborted
+
+
+def test_a_connection_with_unsolicited_bytes_is_dropped_when_it_is_given_back() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=LAST_CHUNK + b"HTTP/1.1 200 OK\r\n")
+    assert network.links[0].is_aborted
+
+
+def test_an_end_that_breaks_http_ends_the_connection() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    network.links[0].send(b"nonsense\r\n")
+    assert not again(pool)
+    assert network.links[0].is_aborted
+
+
+def test_a_close_right_after_the_end_ends_the_connection() -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    network.links[0].send(LAST_CHUNK)
+    network.links[0].close()
+    assert not again(pool)
+    assert network.links[0].is_aborted
+
+
+def chunk(size: int) -> bytes:
+    """A chunk of so many bytes, of which 9 are around its data: the five digits of its length, and two line ends."""
+    return b"%05x\r\n%b\r\n" % (size - 9, b"x" * (size - 9))
+
+
+@pytest.mark.parametrize(("excess", "is_reused"), [(0, True), (1, False)])
+def test_what_came_at_rest_is_read_up_to_a_bound(excess: int, is_reused: bool) -> None:
+    pool = (network := StillNetwork()).pool()
+    rested(pool, end=b"")
+    for piece in (chunk(500), chunk(MAX_LEFTOVER_BYTES - 505 + excess), LAST_CHUNK):
+        network.links[0].send(piece)
+    assert again(pool) is is_reused
+
+
+def test_the_bound_is_64_kib_and_is_that_of_each_exchange() -> None:
+    pool = (network := StillNetwork()).pool()
+    for _ in range(3):
+        rested(pool, end=b"")
+        network.links[0].send(chunk(MAX_LEFTOVER_BYTES - 5) + LAST_CHUNK)
+    assert again(pool)
+    assert len(network.links) == 1
+    assert MAX_LEFTOVER_BYTES == 65536
 
 
 # --- Closing -------------------------------------------------------------------------------------------------------
 
 
 def test_close_drops_the_idle_and_those_in_use() -> None:
-    async def story() -> None:
-        pool = (network := Network()).pool()
-        idle, used = await pool.acquire(A), await pool.acquire(B)
-        serve(idle)
-        idle.release()
-        known = [pool.is_closed]
-        pool.close()
-        assert [*known, pool.is_closed] == [False, True]
-        assert [stream.is_aborted for stream in network.streams] == [True, True]
-        assert counts(pool) == (0, 0, 0)
-        pool.close()
-        serve(used)
-        used.release()
-        idle.drop()
-        assert counts(pool) == (0, 0, 0)
-
-    run(story())
-
-
-def test_a_closed_pool_gives_nothing() -> None:
-    pool = Network().pool()
+    pool = (network := StillNetwork()).pool()
+    used = acquire(pool, B)
+    idle = rested(pool)
+    known = [pool.is_closed]
     pool.close()
-    with pytest.raises(RuntimeError, match=r"^the client is closed$"):
-        run(pool.acquire(A))
-
-
-def test_nobody_hangs_when_the_pool_is_closed_at_any_tick() -> None:
-    async def story(released_at: int, closed_at: int) -> None:
-        pool = (network := Network(delay=2)).pool(PoolLimits(max_connections=1))
-        holder = await pool.acquire(A)
-        calls = start(pool, "AB")
-        serve(holder)
-        await ticks()
-        for tick in range(12):
-            if tick == released_at:
-                holder.release()
-            if tick == closed_at:
-                served = [call for call in calls if call.done()]
-                pool.close()
-            await ticks()
-        for call in calls:
-            assert call.done()
-            if call in served:
-                call.result().drop()
-            else:
-                assert isinstance(call.exception(), StreamCancelledError)
-                assert str(call.exception()) == "the client was closed while a call waited for a connection"
-        assert counts(pool) == (0, 0, 0)
-        assert network.alive() == 0
-
-    run(for_each_tick(story))
-
-
-def test_who_is_connecting_is_told_of_the_close_at_once() -> None:
-    async def story() -> None:
-        pool = Network(delay=1_000_000).pool(PoolLimits(max_connections=1))
-        connecting, waiting = start(pool, "AA")
-        await ticks(2)
-        pool.close()
-        await ticks(5)
-        assert isinstance(connecting.exception(), StreamCancelledError)
-        assert isinstance(waiting.exception(), StreamCancelledError)
-
-    run(story())
-
-
-def test_a_call_may_be_cancelled_in_the_tick_of_the_close() -> None:
-    async def story() -> None:
-        pool = Network(delay=9).pool(PoolLimits(max_connections=1))
-        calls = start(pool, "AA")
-        await ticks(2)
-        for call in calls:
-            call.cancel()
-        pool.close()
-        await asyncio.wait(calls)
-        assert all(call.cancelled() for call in calls)
-
-    run(story())
-
-
-def test_a_connection_that_comes_up_although_it_is_no_longer_wanted_is_aborted() -> None:
-    async def story() -> None:
-        gate = asyncio.get_running_loop().create_future()
-        stream = Peer()
-
-        async def connect(route: Route, tls: TLSContext) -> Peer:
-            del route, tls
-            with contextlib.suppress(asyncio.CancelledError):
-                await gate
-            return stream
-
-        pool = Pool(connect, TLSContext())
-        (call,) = start(pool, "A")
-        await ticks(2)
-        pool.close()
-        with pytest.raises(StreamCancelledError, match=r"^the client was closed while a call waited for a connection$"):
-            await call
-        assert stream.is_aborted
-
-    run(story())
-
-
-# --- Two loops -----------------------------------------------------------------------------------------------------
-
-
-class Bound(Peer):
-    """A stream that, as asyncio's own, cannot be aborted when its loop is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.get_running_loop()
-
-    def abort(self) -> None:
-        if self.loop.is_closed():
-            raise RuntimeError("Event loop is closed")
-        super().abort()
-
-
-def test_connections_of_a_loop_that_is_over_are_forgotten() -> None:
-    pool = (network := Network(stream=Bound)).pool(PoolLimits(max_connections=2))
-
-    async def first() -> Connection:
-        idle, used = await pool.acquire(A), await pool.acquire(A)
-        serve(idle)
-        idle.release()
-        return used
-
-    async def second(used: Connection) -> None:
-        connection = await pool.acquire(A)
-        assert not connection.is_reused
-        assert connection.stream is network.streams[2]
-        assert counts(pool) == (1, 0, 0)
-        used.release()
-        used.drop()
-        assert counts(pool) == (1, 0, 0)
-        serve(connection)
-        connection.release()
-        assert (await pool.acquire(A)).is_reused
-
-    run(second(run(first())))
-
-
-def test_a_pool_may_be_closed_and_used_up_outside_of_any_loop() -> None:
-    pool = Network().pool(PoolLimits(max_connections=3))
-
-    async def story() -> list[Connection]:
-        return [await pool.acquire(A) for _ in range(3)]
-
-    first, second, _ = run(story())
-    serve(first)
-    first.release()
-    second.drop()
-    assert counts(pool) == (2, 1, 0)
     pool.close()
+    assert [*known, pool.is_closed] == [False, True]
+    assert network.alive() == 0
+    used.give_back(exchanged())
+    idle.drop()
     assert counts(pool) == (0, 0, 0)
 
 
-def test_who_waited_in_a_loop_that_was_closed_does_not_disturb_the_next() -> None:
-    pool = (network := Network(stream=Bound)).pool(PoolLimits(max_connections=1))
-    loop = asyncio.new_event_loop()
-
-    async def begin() -> asyncio.Task[Connection]:
-        await pool.acquire(A)
-        (call,) = start(pool, "A")
-        await ticks(2)
-        return call
-
-    call: Any = loop.run_until_complete(begin())
-    loop.close()
-    assert counts(pool) == (1, 0, 1)
-    assert not run(pool.acquire(A)).is_reused
-    assert counts(pool) == (1, 0, 0)
-    assert len(network.streams) == 2
-    call._log_destroy_pending = False  # asyncio would complain that it was never finished, and rightly
+def test_a_closed_pool_gives_nothing() -> None:
+    pool = StillNetwork().pool()
+    pool.close()
+    with pytest.raises(RuntimeError, match=r"^the client is closed$"):
+        pool.acquire(A)
 
 
-def test_who_waited_in_a_loop_that_was_left_for_another_is_turned_away() -> None:
-    pool = (network := Network(delay=9)).pool(PoolLimits(max_connections=2))
-    left, right = asyncio.new_event_loop(), asyncio.new_event_loop()
+def test_calls_in_the_queue_are_woken_by_the_close() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease = acquire(pool)
+    tickets = [queued(pool), queued(pool)]
+    pool.close()
+    for ticket in tickets:
+        assert drive(ticket.granted.wait(0))
+        with pytest.raises(StreamCancelledError, match=r"^the client was closed while a call waited for a connection$"):
+            drive(ticket.connect(math.inf))
+        ticket.drop()
+    lease.drop()
+    assert counts(pool) == (0, 0, 0)
 
-    async def begin() -> list[asyncio.Task[Connection]]:
-        await pool.acquire(A)
-        calls = start(pool, "AA")
-        await ticks()
-        assert counts(pool) == (2, 0, 1)
-        return calls
 
-    async def end(calls: list[asyncio.Task[Connection]]) -> None:
-        for result in await asyncio.gather(*calls, return_exceptions=True):
-            assert isinstance(result, StreamCancelledError)
+def test_a_call_that_was_granted_a_place_before_the_close_does_not_connect() -> None:
+    pool = (network := StillNetwork()).pool(ONE)
+    lease = acquire(pool)
+    ticket = queued(pool)
+    lease.drop()
+    pool.close()
+    with pytest.raises(Aborted):
+        redeem(pool, ticket)
+    assert network.alive() == 0
 
-    async def elsewhere() -> None:
-        await pool.acquire(A)
-        assert counts(pool) == (1, 0, 0)
 
-    calls = left.run_until_complete(begin())
-    right.run_until_complete(elsewhere())
-    left.run_until_complete(end(calls))
-    assert counts(pool) == (1, 0, 0)
-    assert network.alive() == 1
-    left.close()
-    right.close()
+def test_a_close_in_the_middle_of_a_connect_leaves_nothing() -> None:
+    class Slow(Peer):
+        async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Peer:
+            pool.close()
+            await super().connect(route, tls, deadline)
+            return self
+
+    links = [Slow()]
+    pool = StillNetwork().pool(new_link=lambda: links[0])
+    with pytest.raises(Aborted):
+        acquire(pool)
+    assert links[0].is_aborted
+    assert counts(pool) == (0, 0, 0)
+
+
+# --- Whatever happens ----------------------------------------------------------------------------------------------
+
+
+class Chaos:
+    """Calls that begin, end, give up, are forgotten and lose their peers, in an order that the seed determines."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.network = StillNetwork()
+        limits = PoolLimits(max_connections=3, max_idle=2, idle_seconds=5, max_age_seconds=20)
+        self.pool = self.network.pool(limits)
+        self.leases: list[Lease] = []
+        self.tickets: list[Lease] = []
+
+    def begin(self) -> None:
+        place = self.pool.acquire(self.chance.choice([A, B]), fresh=self.chance.random() < 0.2)
+        if not place.is_granted:
+            self.tickets.append(place)
+        else:
+            self.take(place)
+
+    def take(self, lease: Lease) -> None:
+        if self.chance.random() < 0.9:
+            with contextlib.suppress(Aborted):
+                drive(lease.connect(math.inf))
+        self.leases.append(lease)
+
+    def redeem(self) -> None:
+        for ticket in [ticket for ticket in self.tickets if is_granted(ticket)]:
+            self.tickets.remove(ticket)
+            self.take(ticket)
+
+    def leave(self) -> None:
+        if self.tickets:
+            self.tickets.pop(self.chance.randrange(len(self.tickets))).drop()
+
+    def give_back(self) -> None:
+        if self.leases:
+            lease = self.leases.pop(self.chance.randrange(len(self.leases)))
+            deed = self.chance.randrange(4)
+            if deed < 2:
+                lease.give_back(exchanged(self.chance.choice([LAST_CHUNK, b"", LAST_CHUNK + b"HTTP/1.1"])))
+            elif deed == 2:
+                lease.drop()
+            else:
+                lease._raw and lease._raw.abort()  # as the interrupted caller's `finally` does, before it forgets the lease
+
+    def lose(self) -> None:
+        if self.network.links:
+            link = self.chance.choice(self.network.links)
+            deeds: list[Callable[[], None]] = [link.close, partial(link.send, LAST_CHUNK)]
+            self.chance.choice(deeds)()
+
+    def wait(self) -> None:
+        self.network.wait_until(self.network.time + self.chance.choice([0.001, 1, 5, 20]))
+
+    def check(self) -> None:
+        assert self.pool.open_connections <= 3
+        assert self.pool.idle_connections <= 2
+        links = [lease._raw for lease in self.leases if lease._raw is not None]
+        assert len(links) == len(set(links)), "two calls have the same link"
+        granted = sum(is_granted(ticket) for ticket in self.tickets)
+        assert self.pool.open_connections == self.pool.idle_connections + len(self.leases) + granted
+        if self.pool.waiting:
+            assert self.pool.shortage
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_there_are_never_too_many_and_none_is_lost(seed: int) -> None:
+    chaos = Chaos(seed)
+    deeds = [chaos.begin, chaos.begin, chaos.redeem, chaos.leave, chaos.give_back, chaos.give_back, chaos.lose]
+    for _ in range(400):
+        chaos.chance.choice([*deeds, chaos.wait] if chaos.chance.random() < 0.3 else deeds)()
+        chaos.check()
+    for ticket in chaos.tickets:
+        ticket.drop()
+    for lease in chaos.leases:
+        lease.drop()
+    assert chaos.pool.waiting == 0
+    assert chaos.pool.open_connections == chaos.pool.idle_connections == chaos.network.alive()
+    chaos.network.wait_until(chaos.network.time + 5)
+    assert chaos.pool.open_connections == chaos.network.alive() == 0
+    assert chaos.network.timers == []
+
+
+# --- Many threads --------------------------------------------------------------------------------------------------
+
+
+class Busy(Peer):
+    """A link that knows how many are connected at a time."""
+
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Peer:
+        await super().connect(route, tls, deadline)
+        with self.lock:
+            Busy.now += 1
+            Busy.most = max(Busy.most, Busy.now)
+        return self
+
+    def abort(self) -> None:
+        with self.lock:
+            Busy.now -= not self.is_aborted and self.took is not None
+            self.is_aborted = True
+
+
+def test_many_threads_share_no_more_than_max_connections() -> None:
+    network = SocketNetwork()
+    pool = Pool(network, TLSContext(), PoolLimits(max_connections=3), new_link=Busy)
+    chances, failures, served = random.Random(1), [], []
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(50):
+            place = pool.acquire(chance.choice([A, B]), fresh=chance.random() < 0.1)
+            patience = PATIENCE * (chance.random() > 0.2)
+            if not place.is_granted and not drive(place.granted.wait(network.now() + patience)):
+                place.drop()
+                continue
+            drive(place.connect(math.inf))
+            served.append(place)
+            place.give_back(exchanged()) if chance.random() < 0.8 else place.drop()
+
+    def guarded(seed: int) -> None:
+        try:
+            work(seed)
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=guarded, args=(chances.random(),)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert failures == []
+    assert len(served) > 100
+    assert Busy.most <= 3
+    assert pool.waiting == 0
+    assert pool.open_connections == pool.idle_connections == Busy.now
+    pool.close()
+    assert Busy.now == 0

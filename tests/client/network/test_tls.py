@@ -1,180 +1,395 @@
-"""rawsse.client.network.tls: whose certificates are trusted, and words for one that is not."""
+"""rawsse.client.network.tls: TLS over a link made of bytes in memory. Real connections are in `test_link.py` and
+`test_connect.py`."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import contextlib
+import math
 import ssl
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import certifi
 import pytest
-from support.sockets import LOCALHOST
+from support.sockets import LOCALHOST, trusting
 
-from rawsse.client.network import tls
-from rawsse.client.network.tls import TLSContext, explain, is_untrusted
-from rawsse.errors import ConfigurationError
-
-
-@pytest.fixture
-def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing of certificates."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
+from rawsse.client.network.link import Aborted, Expired, drive
+from rawsse.client.network.tls import TLSLink, start_tls
 
 
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
-    """What contexts were made of: file and folder."""
-    made: list[tuple[Any, Any]] = []
-    real = ssl.create_default_context
+class Peer:
+    """A link to a TLS server in memory that sends back what it gets, in capitals; read in pieces of `step` bytes."""
 
-    def note(*, cafile: Any, capath: Any) -> ssl.SSLContext:
-        made.append((cafile, capath))
-        return real(cafile=cafile, capath=capath)
+    def __init__(self, step: int = 65536, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(LOCALHOST)
+        context.maximum_version = version
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self.outgoing, server_side=True)
+        self.step = step
+        self.is_ready = False
+        self.is_aborted = self.is_paused = False
+        self.end: bytes | None = None
+        self.alert = ""  # what the client said of the handshake
+        self.receive: Callable[[bytes], None] | None = None
+        self.closed: Callable[[Exception | None], None] | None = None
 
-    tls._load.cache_clear()
-    monkeypatch.setattr(ssl, "create_default_context", note)
-    return made
+    async def write(self, data: bytes, deadline: float) -> None:
+        del deadline
+        self._incoming.write(data)
+        try:
+            if not self.is_ready:
+                self.tls.do_handshake()
+                self.is_ready = True
+            while True:
+                self.tls.write(self.tls.read(65536).upper())
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self.alert = str(exc)
 
+    def read_ready(self) -> bytes | None:
+        if self.is_aborted:
+            raise Aborted
+        return self.outgoing.read(self.step) or self.end
 
-# --- The context ---------------------------------------------------------------------------------------------------
+    async def read(self, deadline: float) -> bytes:
+        del deadline
+        if (data := self.read_ready()) is None:
+            raise Expired
+        return data
 
+    def abort(self) -> None:
+        self.is_aborted = True
 
-def test_the_context_is_made_once_and_only_when_it_is_asked_for(environ: Any, loaded: list[Any]) -> None:
-    context = TLSContext()
-    assert loaded == []
-    assert context.get() is context.get()
-    assert loaded == [(certifi.where(), None)]
+    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
+        self.receive, self.closed = receive, closed
+        self.push()
 
+    def push(self) -> None:
+        """Push what the server has to say."""
+        assert self.receive is not None
+        while (data := self.read_ready()) is not None:
+            self.receive(data)
+            if not data:
+                break
 
-@pytest.mark.parametrize("names", [["SSL_CERT_FILE"], ["SSL_CERT_DIR"], ["SSL_CERT_FILE", "SSL_CERT_DIR"]])
-def test_the_environment_replaces_certifi(names: list[str], environ: Any, loaded: list[Any], tmp_path: Path) -> None:
-    values = {"SSL_CERT_FILE": str(LOCALHOST), "SSL_CERT_DIR": str(tmp_path)}
-    for name in names:
-        environ.setenv(name, values[name])
-    TLSContext().get()
-    assert loaded == [tuple(values[name] if name in names else None for name in values)]
+    def pause(self) -> None:
+        self.is_paused = True
 
+    def resume(self) -> None:
+        self.is_paused = False
 
-@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
-def test_an_empty_variable_is_none(name: str, environ: Any, loaded: list[Any]) -> None:
-    environ.setenv(name, "")
-    TLSContext().get()
-    assert loaded == [(certifi.where(), None)]
-
-
-def test_the_environment_is_not_looked_at_where_it_is_not_trusted(environ: Any, loaded: list[Any]) -> None:
-    environ.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
-    environ.setenv("SSL_CERT_DIR", "/nowhere/at/all")
-    TLSContext(trust_env=False).get()
-    assert loaded == [(certifi.where(), None)]
-
-
-def test_clients_with_the_same_certificates_share_a_context(environ: pytest.MonkeyPatch, loaded: list[Any]) -> None:
-    assert TLSContext().get() is TLSContext().get()
-    assert len(loaded) == 1
-
-
-def test_a_file_that_has_changed_is_read_anew(environ: pytest.MonkeyPatch, loaded: list[Any], tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
-    file.write_bytes(Path(certifi.where()).read_bytes())
-    environ.setenv("SSL_CERT_FILE", str(file))
-    before = TLSContext().get()
-    os.utime(file, ns=(1, 1))
-    assert TLSContext().get() is not before
-
-
-def test_a_context_checks_names_and_certificates() -> None:
-    context = TLSContext(trust_env=False).get()
-    assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
-    assert len(context.get_ca_certs()) > 50  # certifi has some 140
-
-
-def test_a_context_of_one_s_own_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = ssl.create_default_context()
-    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", None)  # nobody calls it
-    assert TLSContext(own).get() is own
+    def close(self, *, politely: bool) -> None:
+        if politely:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.unwrap()
+        self.end = b""
 
 
-def test_certificates_that_cannot_be_read_are_named(environ: Any) -> None:
-    environ.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
-    words = r"^cannot read the certificates in SSL_CERT_FILE, '/nowhere/at/all.pem': .*No such file"
-    with pytest.raises(ConfigurationError, match=words):
-        TLSContext().get()
+def opened(peer: Any) -> TLSLink:
+    return drive(start_tls(peer, trusting().get(), "localhost", math.inf))
 
 
-def test_a_file_without_certificates_is_named(environ: Any, tmp_path: Path) -> None:
-    (tmp_path / "empty.pem").write_text("hello")
-    environ.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
-    with pytest.raises(ConfigurationError, match=r"cannot read the certificates in SSL_CERT_FILE, '.*empty.pem'"):
-        TLSContext().get()
+def write(link: TLSLink, data: bytes) -> None:
+    drive(link.write(data, math.inf))
 
 
-def test_a_folder_that_is_not_there_is_named(environ: Any) -> None:
-    environ.setenv("SSL_CERT_DIR", f"/nowhere/a{os.pathsep}/nowhere/b")
-    with pytest.raises(ConfigurationError, match=r"^SSL_CERT_DIR names no directory: '/nowhere/a.*/nowhere/b'$"):
-        TLSContext().get()
+def read(link: TLSLink) -> bytes:
+    return drive(link.read(math.inf))
 
 
-def test_one_folder_of_several_is_enough(environ: Any, tmp_path: Path) -> None:
-    environ.setenv("SSL_CERT_DIR", f"/nowhere/a{os.pathsep}{tmp_path}")
-    assert TLSContext().get().get_ca_certs() == []  # they are read when they are needed
+versions = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+# --- Reading and writing -------------------------------------------------------------------------------------------
 
 
-def test_a_context_that_failed_is_tried_again(environ: Any, tmp_path: Path) -> None:
-    file = tmp_path / "late.pem"
-    environ.setenv("SSL_CERT_FILE", str(file))
-    context = TLSContext()
-    with pytest.raises(ConfigurationError):
-        context.get()
-    shutil.copy(LOCALHOST, file)
-    assert len(context.get().get_ca_certs()) == 1
+@versions
+@pytest.mark.parametrize("step", [1, 2, 5, 100, 65536])
+def test_bytes_go_out_and_come_back_however_they_are_cut(step: int, version: ssl.TLSVersion) -> None:
+    link = opened(Peer(step, version))
+    for word in (b"hello", b"again"):
+        write(link, word)
+        assert read(link) == word.upper()
 
 
-# --- Words ---------------------------------------------------------------------------------------------------------
+@versions
+def test_the_handshake_is_whole_for_both_sides_before_anything_else_is_said(version: ssl.TLSVersion) -> None:
+    peer = Peer(version=version)
+    opened(peer)
+    assert peer.is_ready
 
 
-def untrusted(code: int, words: str) -> ssl.SSLCertVerificationError:
-    error = ssl.SSLCertVerificationError(1, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {words}")
-    error.verify_code, error.verify_message = code, words
-    return error
+def test_much_goes_out_and_comes_back() -> None:
+    link, answer = opened(Peer()), bytearray()
+    write(link, b"x" * 1_000_000)
+    while len(answer) < 1_000_000:
+        answer += read(link)
+    assert answer == b"X" * 1_000_000
 
 
-# The codes and words are OpenSSL's: X509_STORE_CTX_get_error(3).
+def test_all_records_of_one_read_are_one_piece() -> None:
+    peer = Peer()
+    link = opened(peer)
+    for word in (b"one ", b"two ", b"three"):
+        peer.tls.write(word)
+    assert read(link) == b"one two three"
+
+
+def test_what_has_come_is_there_without_waiting() -> None:
+    link = opened(Peer(step=7))
+    looks = [link.read_ready()]
+    write(link, b"hello")
+    assert [*looks, link.read_ready(), link.read_ready()] == [None, b"HELLO", None]
+
+
+def test_a_read_that_is_out_of_time_loses_nothing() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.tls.write(b"hello")
+    record = peer.outgoing.read()
+    peer.outgoing.write(record[:9])
+    with pytest.raises(Expired):
+        read(link)
+    peer.outgoing.write(record[9:])
+    assert read(link) == b"hello"
+
+
+@versions
+@pytest.mark.parametrize("politely", [False, True])
+def test_a_peer_that_closes_is_an_empty_read_with_and_without_close_notify(
+    politely: bool, version: ssl.TLSVersion
+) -> None:
+    peer = Peer(version=version)
+    link = opened(peer)
+    write(link, b"bye")
+    peer.close(politely=politely)
+    assert [read(link), read(link), read(link), link.read_ready()] == [b"BYE", b"", b"", b""]
+
+
+def test_close_notify_is_the_end_although_the_connection_stays_open() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.close(politely=True)
+    peer.end = None
+    assert [link.read_ready(), link.read_ready(), read(link)] == [b"", b"", b""]
+
+
+@pytest.mark.parametrize("politely", [False, True])
+def test_a_peer_that_closes_is_seen_without_waiting(politely: bool) -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.close(politely=politely)
+    assert link.read_ready() == b""
+
+
+def test_abort_ends_the_link_below() -> None:
+    peer = Peer()
+    link = opened(peer)
+    link.abort()
+    assert peer.is_aborted
+    with pytest.raises(Aborted):
+        read(link)
+
+
+# --- What goes wrong -----------------------------------------------------------------------------------------------
+
+
+class Silent(Peer):
+    """A peer whose answer to a handshake is these bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.written = b""
+        self.outgoing.write(answer)
+        self.end = b""
+
+    async def write(self, data: bytes, deadline: float) -> None:
+        self.written += data
+
+
 @pytest.mark.parametrize(
-    ("code", "words", "remedy"),
-    [
-        (18, "self-signed certificate", "SSL_CERT_FILE, or give ssl_context"),
-        (19, "self-signed certificate in certificate chain", "SSL_CERT_FILE, or give ssl_context"),
-        (20, "unable to get local issuer certificate", "SSL_CERT_FILE, or give ssl_context"),
-        (10, "certificate has expired", "its owner must renew it, unless the clock of this machine is wrong"),
-        (9, "certificate is not yet valid", "its owner must renew it, unless the clock of this machine is wrong"),
-        (62, "Hostname mismatch, certificate is not valid for 'a'.", "use a name that it is for"),
-        (64, "IP address mismatch, certificate is not valid for '1.2.3.4'.", "use a name that it is for"),
-    ],
+    "answer", [b"", b"HTTP/1.1 400 No\r\n\r\n", b"SSH-2.0", b"\x15\x03\x01\0\x02\x02\x28"], ids=repr
 )
-def test_a_certificate_that_is_not_trusted_has_its_reason_and_its_remedy(code: int, words: str, remedy: str) -> None:
-    said = explain(untrusted(code, words)) or ""
-    assert said.startswith(f"its certificate is not trusted: {words.rstrip('.')}; ")
-    assert said.endswith(remedy)
+def test_a_handshake_that_fails_is_an_os_error(answer: bytes) -> None:
+    with pytest.raises(ssl.SSLError) as caught:
+        opened(Silent(answer))
+    assert isinstance(caught.value, OSError)
 
 
-@pytest.mark.parametrize(("reason", "is_known"), [("WRONG_VERSION_NUMBER", True), ("HTTP_REQUEST", True), ("X", False)])
-def test_a_peer_without_tls_is_told_from_other_failures(reason: str, is_known: bool) -> None:
-    error = ssl.SSLError(1, "words")
-    error.reason = reason
-    assert (explain(error) is not None) == is_known
-    assert not is_untrusted(error)
+def test_another_name_is_refused_and_the_peer_is_told() -> None:
+    peer = Peer()
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        drive(start_tls(peer, trusting().get(), "api.example", math.inf))
+    assert "alert" in peer.alert
 
 
-def test_other_errors_are_not_explained() -> None:
-    assert explain(ConnectionResetError("x")) is None
-    assert not is_untrusted(ConnectionResetError("x"))
-    assert is_untrusted(untrusted(18, "x"))
+@pytest.mark.parametrize("host", ["", ".example"])
+def test_a_host_that_cannot_be_one_is_a_value_error(host: str) -> None:
+    with pytest.raises(ValueError, match=r"server_hostname|label empty"):
+        drive(start_tls(Peer(), trusting().get(), host, math.inf))
 
 
-def test_what_is_spoken_is_http_1_1() -> None:
-    assert tls.ALPN_PROTOCOL == "http/1.1"
+BROKEN = b"\x17\x03\x03\0\x20" + b"x" * 32
+
+
+def test_bytes_that_were_changed_on_the_way_are_an_os_error_now_and_later() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.outgoing.write(BROKEN)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"(?i)bad.record.mac"):
+            read(link)
+
+
+def test_what_came_before_them_is_read_first() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.tls.write(b"hello")
+    peer.outgoing.write(BROKEN)
+    assert read(link) == b"hello"
+    with pytest.raises(OSError, match=r"(?i)bad.record.mac"):
+        link.read_ready()
+
+
+# --- Pushing -------------------------------------------------------------------------------------------------------
+
+
+class Sink:
+    """Where a link pushes to."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.ended: list[Exception | None] = []
+
+    def receive(self, data: bytes) -> None:
+        self.heard.append(data)
+
+
+def pushed(peer: Peer, link: TLSLink) -> Sink:
+    sink = Sink()
+    link.push_to(sink.receive, sink.ended.append)
+    return sink
+
+
+@pytest.mark.parametrize("step", [1, 7, 65536])
+def test_plaintext_is_pushed_in_order_and_what_came_before_first(step: int) -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.tls.write(b"ahead ")
+    peer.step = step
+    sink = pushed(peer, link)
+    for word in (b"one ", b"two"):
+        peer.tls.write(word)
+        peer.push()
+    assert sink.heard == [b"ahead ", b"one ", b"two"]
+
+
+def test_plaintext_that_came_with_the_last_read_is_pushed_first() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.tls.write(b"ahead")
+    link.take(peer.outgoing.read())
+    assert pushed(peer, link).heard == [b"ahead"]
+
+
+@pytest.mark.parametrize("politely", [False, True])
+@pytest.mark.parametrize("word", [b"", b"bye"])
+def test_the_end_is_pushed_once(word: bytes, politely: bool) -> None:
+    peer = Peer()
+    link = opened(peer)
+    sink = pushed(peer, link)
+    if word:
+        peer.tls.write(word)
+    peer.close(politely=politely)
+    peer.push()
+    assert sink.heard == [piece for piece in (word,) if piece] + [b""]
+    assert sink.ended == [None]
+
+
+def test_an_end_that_came_before_is_pushed_too() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.close(politely=True)
+    peer.end = None
+    assert read(link) == b""
+    sink = pushed(peer, link)
+    assert (sink.heard, sink.ended) == ([b""], [None])
+
+
+def test_after_the_end_the_link_below_has_nothing_to_say() -> None:
+    peer = Peer()
+    link = opened(peer)
+    sink = pushed(peer, link)
+    peer.close(politely=True)
+    peer.push()
+    assert peer.closed is not None
+    peer.closed(ConnectionResetError())
+    assert sink.ended == [None]
+
+
+def test_the_link_below_reports_a_connection_that_is_lost() -> None:
+    peer = Peer()
+    sink = pushed(peer, opened(peer))
+    assert peer.closed is not None
+    peer.closed(error := ConnectionResetError())
+    assert (sink.heard, sink.ended) == ([], [error])
+
+
+def test_bytes_that_were_changed_raise_after_what_came_before_them() -> None:
+    peer = Peer()
+    link = opened(peer)
+    sink = pushed(peer, link)
+    peer.tls.write(b"hello")
+    peer.outgoing.write(BROKEN)
+    with pytest.raises(OSError, match=r"(?i)bad.record.mac"):  # the guard is that of the link below
+        peer.push()
+    assert sink.heard == [b"hello"]
+
+
+def test_what_is_wrong_already_when_pushing_begins_is_given_to_the_sink() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.tls.write(b"hello")
+    peer.outgoing.write(BROKEN)
+    assert read(link) == b"hello"
+    sink = pushed(peer, link)
+    assert [type(error) for error in sink.ended] == [ssl.SSLError]
+    assert (sink.heard, peer.is_aborted) == ([], True)
+
+
+def test_a_sink_that_fails_at_what_came_before_aborts_the_link_and_is_told() -> None:
+    peer = Peer()
+    link = opened(peer)
+    peer.tls.write(b"ahead")
+    link.take(peer.outgoing.read())
+    ended: list[Exception | None] = []
+    link.push_to({}.__getitem__, ended.append)  # type: ignore[arg-type]
+    assert [repr(error) for error in ended] == ["KeyError(b'ahead')"]
+    assert peer.is_aborted
+
+
+def test_nothing_is_pushed_after_an_abort() -> None:
+    peer = Peer()
+    link = opened(peer)
+    heard: list[bytes] = []
+
+    def leave(data: bytes) -> None:
+        heard.append(data)
+        link.abort()
+
+    link.push_to(leave, lambda _: None)
+    peer.tls.write(b"hello")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.tls.unwrap()
+    with contextlib.suppress(Aborted):
+        peer.push()
+    assert heard == [b"hello"]
+
+
+def test_pausing_is_passed_on() -> None:
+    peer = Peer()
+    link = opened(peer)
+    link.pause()
+    assert peer.is_paused
+    link.resume()
+    assert not peer.is_paused

@@ -14,9 +14,8 @@ from support.asking import Script, calling, check_history, saying
 from support.clock import run
 from support.streams import STOP, block, end, start, text_delta
 
-from rawsse.client.blocking.client import Client
+from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.net import FakeStream
 from rawsse.client.tools.conversation import CUT_NOTE, Conversation, Reply
 from rawsse.client.tools.runner import add_up
 from rawsse.client.tools.tool import tool
@@ -31,6 +30,7 @@ from rawsse.errors import (
 )
 from rawsse.messages.lens import Lens
 from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay.playing.fake_links import FakeStream
 
 HELLO = saying("Hel", "lo.")
 LOOK = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")
@@ -449,7 +449,7 @@ def test_a_reply_comes_once() -> None:
     async def story() -> None:
         conversation, _ = talk(HELLO)
         reply = conversation.stream("one")
-        with pytest.raises(RuntimeError, match=r"^the reply is not open: use `async with` first$"):
+        with pytest.raises(RuntimeError, match=r"^the reply is not open: enter its `with` block first$"):
             await anext(reply)
         async with reply:
             await reply.until_done()

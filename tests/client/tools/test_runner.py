@@ -11,12 +11,12 @@ from support.asking import Script, calling, check_history, saying
 from support.clock import run
 from support.streams import TOOL_CALL
 
-from rawsse.client.network.net import FakeStream
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import tool
 from rawsse.errors import ConfigurationError, StreamCancelledError
 from rawsse.messages import Message
+from rawsse.replay.playing.fake_links import FakeStream
 
 QUESTION = {"role": "user", "content": "What is the weather in Oslo?"}
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [QUESTION]}

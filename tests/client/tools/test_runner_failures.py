@@ -15,12 +15,12 @@ from support.clock import run, ticks
 from support.streams import Raw
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.net import FakeStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import Tool, tool
 from rawsse.errors import APIError, OverloadedError
 from rawsse.messages import Message
 from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay.playing.fake_links import FakeStream
 from rawsse.sse import Decoder
 
 QUESTION = {"role": "user", "content": "?"}

@@ -32,7 +32,7 @@ class BlockingScript(Script):
 
     _runs_coroutines = False
 
-    async def _run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
         return [call() for call in calls]
 
 
@@ -265,6 +265,65 @@ def test_cancelling_the_runner_cancels_its_tools_and_waits_for_their_end(way: st
     assert sorted(log) == ["0 began", "0 ended", "1 began", "1 ended", "2 began", "2 ended"]
     assert runner.messages == [QUESTION]
     assert (runner.usage.output_tokens, runner.usage.exact) == (7, True)  # the answer itself had arrived whole
+
+
+@pytest.mark.parametrize("way", ["until_done", "generate_tool_call_response"])
+def test_closing_the_runner_cancels_its_tools_and_waits_for_their_end(way: str) -> None:
+    async def story() -> tuple[list[str], ToolRunner[Message]]:
+        slow = Slow()
+        runner = runner_of(THREE, slow.meet)
+        await anext(runner)
+        task = asyncio.create_task(getattr(runner, way)())
+        await slow.has_begun.wait()
+        await runner.close()
+        log = list(slow.log)
+        with pytest.raises(StreamCancelledError, match=r"^the runner was closed while its tools ran$"):
+            await task
+        return log, runner
+
+    log, runner = run(story())
+    assert sorted(log) == ["0 began", "0 ended", "1 began", "1 ended", "2 began", "2 ended"]
+    assert (runner.messages, runner.stopped_by, runner.usage.output_tokens) == ([QUESTION], "closed", 7)
+
+
+def test_a_tool_may_close_its_runner_which_cancels_the_others() -> None:
+    async def story() -> list[int]:
+        done: list[int] = []
+
+        @tool
+        async def meet(who: int) -> None:
+            if who == 1:
+                await runner.close()
+            await asyncio.sleep(1)
+            done.append(who)
+
+        runner = runner_of(THREE, meet)
+        with pytest.raises(StreamCancelledError, match=r"^the runner was closed while its tools ran$"):
+            await runner.until_done()
+        return done
+
+    assert run(story()) == [1]
+
+
+def test_closing_the_runner_does_not_wait_for_a_plain_function() -> None:
+    never = threading.Event()
+
+    async def story() -> None:
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def meet(who: int) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            never.wait(PATIENCE)
+
+        runner = runner_of(ONE, meet)
+        task = asyncio.create_task(runner.until_done())
+        await begun.wait()
+        await runner.close()
+        with pytest.raises(StreamCancelledError, match=r"^the runner was closed while its tools ran$"):
+            await task
+        never.set()
+
+    asyncio.run(story())
 
 
 def test_a_tool_that_cancels_itself_ends_the_turn_when_the_others_are_done() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,8 +12,11 @@ from support.answers import ASK
 from support.clock import run
 
 from rawsse import AsyncClient
-from rawsse.client import Timeouts
-from rawsse.client.network.net import FakeStream
+from rawsse.client.blocking import Client
+from rawsse.client.network.asyncio_network import AsyncioNetwork
+from rawsse.client.network.link import Expired
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -30,6 +34,7 @@ from rawsse.errors import (
     StreamTruncatedError,
 )
 from rawsse.replay import FakeNetwork, Fault, Read, Recording, by_event, shipped_fixtures, stream_of
+from rawsse.replay.playing.fake_links import FakeStream
 
 FIXTURES = shipped_fixtures()
 PLAIN = FIXTURES["plain"]
@@ -43,17 +48,25 @@ T = TypeVar("T")
 # --- One stream ---
 
 
+def entered(stream: FakeStream) -> AsyncioNetwork:
+    """The network of the loop, which the stream is in from now on."""
+    network = AsyncioNetwork()
+    stream.enter(network)
+    return network
+
+
 def reads_of(stream: FakeStream) -> list[bytes | type[BaseException] | float]:
     """What reading gives until the end, with the seconds that each read after the first took."""
 
     async def story() -> list[bytes | type[BaseException] | float]:
-        await stream.write(b"x")
+        network = entered(stream)
+        await stream.write(b"x", math.inf)
         found: list[bytes | type[BaseException] | float] = []
-        now = asyncio.get_running_loop().time
+        now = network.now
         while True:
             before = now()
             try:
-                found.append(await stream.read(100))
+                found.append(await stream.read(math.inf))
             except ConnectionResetError as exc:
                 return [*found, type(exc)]
             if now() > before:
@@ -102,11 +115,11 @@ def test_a_closed_connection_is_the_end(fault: str) -> None:
 def test_a_stall_without_an_end_has_none() -> None:
     async def story() -> bytes:
         stream = stream_of(THREE, faults=["stall@byte=4"])
-        await stream.write(b"x")
-        data = await stream.read(100)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(86400):
-                await stream.read(100)
+        network = entered(stream)
+        await stream.write(b"x", math.inf)
+        data = await stream.read(math.inf)
+        with pytest.raises(Expired):
+            await stream.read(network.now() + 86400)
         return data
 
     assert run(story()) == HEAD + b"4\r\ndata\r\n"
@@ -114,9 +127,9 @@ def test_a_stall_without_an_end_has_none() -> None:
 
 def test_nothing_comes_before_it_was_asked_for() -> None:
     async def story() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(60):
-                await stream_of(THREE, faults=[Fault.reset(before_head=True)]).read(100)
+        stream = stream_of(THREE, faults=[Fault.reset(before_head=True)])
+        with pytest.raises(Expired):
+            await stream.read(entered(stream).now() + 60)
 
     run(story())
 
@@ -199,6 +212,47 @@ def test_a_stall_takes_no_time_and_runs_out_the_clock() -> None:
 
     network = FakeNetwork(PLAIN, faults=["stall@event=5"])
     assert asking(network, ask, timeouts=Timeouts(silence=300)) == pytest.approx(300)
+
+
+# --- The blocking client, in real time ---
+
+
+def blocking_client(network: FakeNetwork, **options: Any) -> Client:
+    given: dict[str, Any] = {"api_key": "k", "base_url": "http://api.example", "trust_env": False, **options}
+    return Client(connect=network, **given)
+
+
+def blocking_text(client: Client) -> str:
+    with client, client.messages.stream(**ASK) as stream:
+        return "".join(stream.text_stream)
+
+
+SLOW = {"stall=80@event=5", "drip=1@event=-2", "slow-head=10"}
+
+
+@pytest.mark.parametrize(("fault", "error"), [item for item in OUTCOMES.items() if item[0] not in SLOW])
+def test_what_a_caller_of_the_blocking_client_is_told(fault: str, error: type[APIError] | None) -> None:
+    client = blocking_client(FakeNetwork(PLAIN, faults=[fault]), max_retries=0, timeouts=Timeouts(silence=0.02))
+    if error is None:
+        assert blocking_text(client).replace("\N{REPLACEMENT CHARACTER}", "") == EXPECTED
+    else:
+        with pytest.raises(error):
+            blocking_text(client)
+
+
+def test_the_blocking_client_gets_over_what_it_may_try_again() -> None:
+    network = FakeNetwork(PLAIN, faults=["status=529 x1", "reset@head x1 after=1"])
+    assert blocking_text(blocking_client(network, retry_policy=RetryPolicy(first_delay=0))) == EXPECTED
+    assert len(network.streams) == 3
+    assert all(stream.written.startswith(b"POST /v1/messages ") for stream in network.streams)
+
+
+def test_the_blocking_client_waits_as_long_as_the_recording_did() -> None:
+    with blocking_client(FakeNetwork(THREE, speed=20)) as client:
+        stream = client.messages.create(**ASK, stream=True)
+        with pytest.raises(EventDataError):
+            next(stream)
+        assert stream.timing.elapsed() >= 0.037  # the first event is whole after 0.75 s of the recording
 
 
 # --- Times, and turns ---

@@ -14,7 +14,7 @@ import rawsse
 from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, OverloadedError, RateLimitError
 from rawsse.messages import Message, MessageBuilder
-from rawsse.replay import ReplayServer, check, shipped_fixtures
+from rawsse.replay import Checker, ReplayServer, check, shipped_fixtures
 from rawsse.replay.recording import RecordedRequest, Recording
 from rawsse.replay.shaping.builder import Break, Fragments, cut, error, error_recording, recording_of
 from rawsse.replay.shaping.parts import (
@@ -251,7 +251,9 @@ def test_the_messages_of_real_streams_can_be_built_again() -> None:
         for message in (streamed, streamed.to_dict()):
             recording = recording_of(message)
             assert fold(recording.body) == streamed, path.name
-            broken |= {path.name for finding in check(recording) if finding.severity != "note"}
+            checker = Checker(max_searched_bytes=0)  # `test_check.py` looks for secrets in the streams themselves
+            findings = checker.feed(recording.body) + checker.close(recording.end)
+            broken |= {path.name for finding in findings if finding.severity != "note"}
             count += 1
     assert count > 300
     assert broken <= UNSOUND

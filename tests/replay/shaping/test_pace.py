@@ -8,7 +8,7 @@ import pytest
 from support.clock import run
 from support.streams import ANSWER, PING, STOP, block_start, block_stop, end, start, text_delta, to_bytes
 
-from rawsse.client import AsyncClient
+from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.recording import Read, Recording

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from support.answers import ASK, KEY, chunked, head, plain
 from support.clock import run, ticks
+from support.reading import read_body
 from support.sockets import Handler, serving
 
-from rawsse.client import AsyncClient
-from rawsse.errors import APIError, ConfigurationError, StreamTruncatedError
+from rawsse.client.client import AsyncClient
+from rawsse.errors import ConfigurationError, StreamTruncatedError
 from rawsse.replay import Read, Recorder, Recording, RecordingProxy, ReplayServer, shipped_fixtures
 from rawsse.server import Server
 
@@ -89,16 +90,6 @@ def recordings_in(folder: Path) -> list[Recording]:
 # --- record(replay(x)) == x ------------------------------------------------------------------------------------------
 
 
-async def read_through(client: AsyncClient, body: Any) -> bytes:
-    call, got = client.call("POST", "/v1/messages", body=body), b""
-    with contextlib.suppress(APIError):
-        await call.open()
-        while data := await call.exchange.read():
-            got += data
-    call.close()
-    return got
-
-
 @pytest.mark.parametrize("name", ["cut", "tools", "error-after-content"])
 def test_a_recording_of_a_replay_is_what_was_replayed(name: str, tmp_path: Path) -> None:
     fixture = FIXTURES[name]
@@ -113,7 +104,7 @@ def test_a_recording_of_a_replay_is_what_was_replayed(name: str, tmp_path: Path)
             Server(proxy, port=0) as server,
             AsyncClient(api_key=KEY, base_url=server.base_url, max_retries=0) as client,
         ):
-            return await read_through(client, body)
+            return await read_body(client, body)
 
     assert run(story()) == fixture.body
     (found,) = recordings_in(tmp_path)

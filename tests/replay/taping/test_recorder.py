@@ -18,14 +18,19 @@ import pytest
 from support.answers import ASK, KEY, SSE_HEAD, answer, chunked, client_of, head, plain
 from support.asking import saying
 from support.clock import run
+from support.reading import read_body
+from support.sockets import serving, trusting
 
 import rawsse
-from rawsse.client import AsyncClient, FakeStream, Timeouts
 from rawsse.client.blocking import Client
-from rawsse.client.moments import RequestData
+from rawsse.client.client import AsyncClient
+from rawsse.client.request import RequestData
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.replay import FakeNetwork, Read, Recorder, Recording, ReplayServer, ScrubPolicy, scrub, shipped_fixtures
+from rawsse.replay.playing.fake_links import FakeStream
 from rawsse.replay.taping import recorder as module
+from rawsse.replay.taping.proxy import RawAnswer
 from rawsse.sse import Decoder
 
 FIXTURES = shipped_fixtures()
@@ -51,25 +56,6 @@ def client_with(network: FakeNetwork, recorder: Recorder, **options: Any) -> Asy
     return AsyncClient(connect=network, recorder=recorder, **given)
 
 
-async def read_through(client: AsyncClient, body: Any = STREAM) -> None:
-    """Ask, and read the body to its end, whatever that is; what it says is not looked at."""
-    call = client.call("POST", "/v1/messages", body=body)
-    with contextlib.suppress(APIError):
-        await call.open()
-        while await call.exchange.read():
-            pass
-    call.close()
-
-
-async def as_a_proxy(client: AsyncClient) -> None:
-    """Ask, and read the body as it is, compressed or not."""
-    call = client.call("POST", "/v1/messages", body=STREAM)
-    call.exchange._is_raw = True
-    await call.open()
-    while await call.exchange.read():
-        pass
-
-
 # --- record(replay(x)) == x ------------------------------------------------------------------------------------------
 
 
@@ -77,7 +63,7 @@ async def recorded(recordings: list[Recording], folder: Path) -> list[Recording]
     """The recordings of a client that has read what a replay at the recorded pace sends it, without a socket."""
     async with client_with(FakeNetwork(*recordings, speed=1), Recorder(folder)) as client:
         for recording in recordings:
-            await read_through(client, recording.request.body if recording.request else STREAM)
+            await read_body(client, recording.request.body if recording.request else STREAM)
     return recordings_in(folder)
 
 
@@ -105,7 +91,7 @@ async def recorded_over_a_socket(recordings: list[Recording], folder: Path) -> l
         AsyncClient(api_key=KEY, base_url=server.base_url, recorder=Recorder(folder), max_retries=0) as client,
     ):
         for _ in recordings:
-            await read_through(client)
+            await read_body(client, STREAM)
     return recordings_in(folder)
 
 
@@ -135,7 +121,7 @@ def test_a_recording_of_a_stall_has_the_stall(tmp_path: Path) -> None:
     async def story() -> None:
         network = FakeNetwork(PLAIN, speed=1, faults=["stall=20@event=2"])
         async with client_with(network, Recorder(tmp_path)) as client:
-            await read_through(client)
+            await read_body(client, STREAM)
 
     run(story())
     (found,) = recordings_in(tmp_path)
@@ -150,17 +136,39 @@ def recording_of(stream: FakeStream | bytes, tmp_path: Path, **options: Any) -> 
 
     async def story() -> None:
         async with client_of(stream, recorder=Recorder(tmp_path, **options)) as client:
-            await read_through(client)
+            await read_body(client, STREAM)
 
     run(story())
     (found,) = recordings_in(tmp_path)
     return found
 
 
-def test_two_chunks_in_one_packet_are_two_reads_and_one_chunk_in_two_packets_too(tmp_path: Path) -> None:
+def test_two_chunks_in_one_packet_are_one_read_and_one_chunk_in_two_packets_is_two(tmp_path: Path) -> None:
     stream = FakeStream([SSE_HEAD + b"2\r\nab\r\n2\r\ncd\r\n", 1.5, b"4\r\nef", 0.5, b"gh\r\n0\r\n\r\n"])
     reads = recording_of(stream, tmp_path).reads
-    assert reads == (Read(0.0, b"ab"), Read(0.0, b"cd"), Read(1.5, b"ef"), Read(2.0, b"gh"))
+    assert reads == (Read(0.0, b"abcd"), Read(1.5, b"ef"), Read(2.0, b"gh"))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_is_sent_at_once_is_one_read_through_a_socket_and_through_tls_too(tls: bool, tmp_path: Path) -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        for piece in (SSE_HEAD + b"2\r\nab\r\n", b"2\r\ncd\r\n2\r\nef\r\n", b"0\r\n\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(1.5)
+
+    async def story() -> None:
+        async with serving(slow, tls=tls) as origin:
+            context = trusting().get() if tls else None
+            client = AsyncClient(
+                api_key=KEY, base_url=f"{origin}", ssl_context=context, recorder=Recorder(tmp_path), max_retries=0
+            )
+            async with client:
+                await read_body(client, STREAM)
+
+    run(story())
+    (found,) = recordings_in(tmp_path)
+    assert (found.reads, found.duration) == ((Read(0.0, b"ab"), Read(1.5, b"cdef")), 3.0)
 
 
 def test_what_came_compressed_is_recorded_as_if_it_had_not(tmp_path: Path) -> None:
@@ -174,9 +182,10 @@ def test_what_is_badly_compressed_is_cut_where_it_cannot_be_read_any_more(tmp_pa
     fields = {"content_type": "text/event-stream", "content_encoding": "gzip", "transfer_encoding": "chunked"}
 
     async def story() -> None:
-        body = chunked(gzip.compress(b"data: 1\n\n"), b"no gzip")
-        async with client_of(head(**fields) + body, recorder=Recorder(tmp_path)) as client:
-            await as_a_proxy(client)
+        body = gzip.compress(b"data: 1\n\n")
+        stream = FakeStream([head(**fields) + b"%x\r\n%b\r\n" % (len(body), body), chunked(b"no gzip")])
+        async with client_of(stream, recorder=Recorder(tmp_path)) as client:
+            await read_body(client, STREAM, RawAnswer)
 
     run(story())
     (found,) = recordings_in(tmp_path)
@@ -188,7 +197,7 @@ def test_what_is_compressed_in_an_unknown_way_is_not_recorded(tmp_path: Path, ca
         recorder = Recorder(tmp_path)
         answer = plain(b"\x1b\xff\xfe..", content_type="text/event-stream", content_encoding="br")
         async with client_of(answer, recorder=recorder) as client:
-            await as_a_proxy(client)
+            await read_body(client, STREAM, RawAnswer)
         return recorder.lost
 
     assert run(story()) == 1
@@ -231,6 +240,41 @@ def test_what_was_cut_is_recorded_as_cut(tmp_path: Path) -> None:
     assert (found.end, names(tmp_path)) == ("cut", ["0001-claude-sonnet-5-truncated.sse.jsonl"])
 
 
+@pytest.mark.parametrize(
+    ("fault", "end", "kind"),
+    [
+        ("drop@event=-1", "clean", "complete"),  # the body ends in peace, without message_stop
+        ("close@event=-1", "cut", "complete"),
+        ("stall@event=-1", "client_closed", "complete"),
+        ("close@event=3", "cut", "truncated"),
+        ("stall@event=3", "client_closed", "timeout"),
+    ],
+)
+def test_the_end_is_that_of_the_body_and_not_that_of_the_answer(
+    fault: str, end: str, kind: str, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with client_with(FakeNetwork(PLAIN, faults=[fault]), Recorder(tmp_path)) as client:
+            with contextlib.suppress(APIError):
+                await client.messages.create(**ASK)
+
+    run(story())
+    assert [found.end for found in recordings_in(tmp_path)] == [end]
+    assert names(tmp_path) == [f"0001-claude-sonnet-5-{kind}.sse.jsonl"]
+
+
+def test_a_body_that_ends_in_peace_in_the_middle_of_an_answer_is_not_cut(tmp_path: Path) -> None:
+    part = replace(PLAIN, reads=PLAIN.reads[:10])
+
+    async def story() -> None:
+        async with client_with(FakeNetwork(part), Recorder(tmp_path)) as client:
+            with pytest.raises(rawsse.StreamTruncatedError):
+                await client.messages.create(**ASK)
+
+    run(story())
+    assert [(found.end, found.body) for found in recordings_in(tmp_path)] == [("clean", part.body)]
+
+
 def test_a_client_whose_patience_is_over_has_left(tmp_path: Path) -> None:
     async def story() -> None:
         network = FakeNetwork(PLAIN, faults=["stall@event=2"])
@@ -256,7 +300,8 @@ def test_what_is_larger_than_the_limit_is_kept_to_there_and_cut(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    found = recording_of(SSE_HEAD + chunked(b"data: 1\n\n", b"data: 2\n\n"), tmp_path, max_bytes=10)
+    stream = FakeStream([SSE_HEAD + b"9\r\ndata: 1\n\n\r\n", chunked(b"data: 2\n\n")])
+    found = recording_of(stream, tmp_path, max_bytes=10)
     assert (found.body, found.end) == (b"data: 1\n\n", "cut")
     assert "cut here: there was no room for more" in caplog.text
 
@@ -265,7 +310,7 @@ def test_without_an_answer_there_is_nothing_to_record(tmp_path: Path) -> None:
     async def story() -> None:
         recorder = Recorder(tmp_path)
         async with client_of(b"", recorder=recorder) as client:
-            await read_through(client)
+            await read_body(client, STREAM)
         assert (recorder.written, recorder.lost) == (0, 0)
 
     run(story())
@@ -469,12 +514,14 @@ def test_nothing_is_written_in_the_thread_of_the_loop(tmp_path: Path, monkeypatc
 
 
 def held(tmp_path: Path, max_held_bytes: int, calls: int = 1) -> tuple[int, int]:
-    """How many answers are recorded, and lost, one after the other."""
+    """How many answers are recorded, and lost, one after the other. Each comes in reads of 100 bytes."""
 
     async def story() -> tuple[int, int]:
         recorder = Recorder(tmp_path, max_held_bytes=max_held_bytes)
+        wire = answer(saying("Hi"))
         for _ in range(calls):
-            async with client_of(answer(saying("Hi")), recorder=recorder) as client:
+            stream = FakeStream(wire[at : at + 100] for at in range(0, len(wire), 100))
+            async with client_of(stream, recorder=recorder) as client:
                 await client.messages.create(**ASK)
         return recorder.written, recorder.lost
 
@@ -629,7 +676,7 @@ def test_it_leaves_the_newest_files(tmp_path: Path) -> None:
         network = FakeNetwork(PLAIN, faults=["status=500"])
         async with client_with(network, recorder) as client:
             for _ in range(5):
-                await read_through(client)
+                await read_body(client, STREAM)
 
     run(story())
     assert [name[:11] for name in names(tmp_path)] == ["0004-failed", "0005-failed"]

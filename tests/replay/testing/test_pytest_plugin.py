@@ -602,7 +602,7 @@ def test_a_mark_may_give_a_pace_and_a_rewrite(project: pytest.Pytester) -> None:
     result = run(
         project,
         r"""
-@pytest.mark.replay("plain", pace="ttft=0.001", rewrite="crlf")
+@pytest.mark.replay("plain", pace="ttft=0.001,tps=100000", rewrite="crlf")
 def test_it():
     assert b"\r\n\r\n" in ask()
 """,
@@ -644,7 +644,7 @@ import rawsse
 def client():
     return rawsse.AsyncClient(max_retries=0)
 
-@pytest.mark.replay("plain", speed=1)
+@pytest.mark.replay("refusal", speed=1)
 async def test_it(client, virtual_clock):
     async with client:
         await client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
@@ -866,7 +866,7 @@ def test_a_test_run_that_uses_nothing_of_it_loads_nothing_of_rawsse(project: pyt
     shutil.copy(ROOT / "rawsse/replay/testing/entry.py", project.path / "_rawsse_pytest.py")
     path = os.pathsep.join([str(project.path), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *(() if is_installed() else ("-p", "_rawsse_pytest"))],
+        [sys.executable, "-m", "pytest", "-q", *ALONE, *(() if is_installed() else ("-p", "_rawsse_pytest"))],
         cwd=project.path,
         env=environment({"PYTHONPATH": path}),
         capture_output=True,

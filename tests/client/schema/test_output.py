@@ -1,4 +1,4 @@
-"""rawsse.client.parse: what is asked for with a type, and what the text of an answer is read as."""
+"""rawsse.client.schema.output: what is asked for with a type, and what the text of an answer is read as."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from support.answers import answer as response
 from support.clock import run
 from support.streams import Raw, block, block_start, end, fold, start, text_delta, to_sse, tool_block
 
-from rawsse.client.network.net import FakeStream
-from rawsse.client.parse import MAX_REASONS, OutputFormat, Outputs, strict_schema, with_output_format
+from rawsse.client.schema.output import MAX_REASONS, OutputFormat, Outputs, strict_schema, with_output_format
 from rawsse.errors import ConfigurationError, OutputFormatError, PartialJSONError
 from rawsse.messages import (
     ContentBlockStop,
@@ -26,6 +25,7 @@ from rawsse.messages import (
     TextBlock,
     TextEvent,
 )
+from rawsse.replay.playing.fake_links import FakeStream
 
 ORDER_SCHEMA: Raw = {
     "type": "object",

@@ -1,4 +1,4 @@
-"""rawsse.client.page: lists that come in pages, from a server that is a function."""
+"""rawsse.client.models: lists that come in pages, from a server that is a function."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support.clock import run
 
-from rawsse.client.page import AsyncPage, ModelInfo, Pages, Query, model_path, models_query, query_string
+from rawsse.client.models import AsyncPage, ModelInfo, Pages, model_path
+from rawsse.client.request import Query
 from rawsse.errors import APIConnectionError, ConfigurationError, EventDataError
 from rawsse.messages.lens import Lens
 
@@ -262,34 +263,6 @@ def test_the_capabilities_of_a_model_can_be_looked_at() -> None:
 # --- The request target ---------------------------------------------------------------------------------------------
 
 
-def test_arguments_that_are_none_are_no_parameters() -> None:
-    assert models_query() == {}
-    assert models_query(limit=5, after_id="a") == {"limit": "5", "after_id": "a"}
-    assert models_query(before_id="b", lifecycle=("active", "retired")) == {
-        "before_id": "b",
-        "lifecycle": ["active", "retired"],
-    }
-
-
-def test_a_single_stage_may_be_given_without_a_list() -> None:
-    assert models_query(lifecycle="active") == {"lifecycle": ["active"]}
-
-
-@pytest.mark.parametrize(
-    ("params", "text"),
-    [
-        ({}, ""),
-        ({"limit": "5", "after_id": "claude-x"}, "limit=5&after_id=claude-x"),
-        ({"lifecycle": ["active", "retired"]}, "lifecycle%5B%5D=active&lifecycle%5B%5D=retired"),
-        ({"lifecycle": []}, ""),
-        ({"a": "1 +&=#/?%\r\n"}, "a=1%20%2B%26%3D%23%2F%3F%25%0D%0A"),
-        ({"a": "é-_.~"}, "a=%C3%A9-_.~"),
-    ],
-)
-def test_a_query_is_percent_encoded(params: Query, text: str) -> None:
-    assert query_string(params) == text
-
-
 def test_a_model_has_a_path_of_its_own_whatever_its_id() -> None:
     assert model_path("claude-opus-5") == "/v1/models/claude-opus-5"
     assert model_path("../keys?x") == "/v1/models/..%2Fkeys%3Fx"
@@ -301,8 +274,6 @@ def test_an_id_that_would_lead_elsewhere_is_refused(id: str) -> None:
         model_path(id)
 
 
-def test_text_that_cannot_be_encoded_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"after_id is not Unicode text: '\\ud800'"):
-        query_string({"after_id": "\ud800"})
+def test_an_id_that_cannot_be_encoded_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"model_id is not Unicode text: 'a\\udfff'"):
         model_path("a\udfff")

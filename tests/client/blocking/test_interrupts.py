@@ -1,0 +1,193 @@
+"""rawsse.client.blocking: `KeyboardInterrupt` before every line of rawsse that a call executes. Where a process waits when
+Ctrl-C comes is tried in `tests/interop/test_blocking.py`."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from support.answers import ASK, KEY, answer, plain
+from support.asking import calling
+from support.streams import ANSWER
+from support.upstream import places
+
+import rawsse
+from rawsse.client.blocking import Client
+from rawsse.client.network.pool import PoolLimits
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.tools.tool import tool
+from rawsse.replay.playing.fake_links import FakeStream, fake_links
+
+ROOT = str(Path(rawsse.__file__).parent)
+
+# What Python calls when an object is freed: an exception in there is reported, and raised nowhere.
+FINALIZERS = {"__del__", "_forget"}
+
+pytestmark = [
+    # Between the moment when a coroutine is made and the moment when it is begun, it can only be dropped.
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    # Between the moment when a stream is open and the moment when the caller has it, it can only be dropped.
+    pytest.mark.filterwarnings("ignore:.* was dropped, neither read:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+Line = tuple[str, int]
+
+
+class Interrupting:
+    """Runs a story, and raises `KeyboardInterrupt` before the line with the number `at`. `lines` are those that were executed,
+    and whether that was to free an object."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.lines: list[tuple[Line, bool]] = []
+        self.count = 0
+        self._at = at
+
+    def run(self, story: Callable[[], object]) -> None:
+        before = sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            story()
+        finally:
+            sys.settrace(before)
+
+    def _enter(self, frame: FrameType, event: str, _: object) -> Any:
+        return self._trace if frame.f_code.co_filename.startswith(ROOT) else None
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "line":
+            if self._at is None:
+                line = (frame.f_code.co_filename, frame.f_lineno)
+                self.lines.append((line, is_in_finalizer(frame)))
+            elif self.count == self._at:
+                raise KeyboardInterrupt
+            self.count += 1
+        return self._trace
+
+
+def is_in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name in FINALIZERS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_TRIED: set[Line] = set()
+"""By all stories: each line is tried when it is executed for the first time."""
+
+
+def points(lines: list[tuple[Line, bool]]) -> Iterator[int]:
+    for number, (line, is_final) in enumerate(lines):
+        if line not in _TRIED and not is_final:
+            _TRIED.add(line)
+            yield number
+
+
+# --- Stories -------------------------------------------------------------------------------------------------------
+
+BUSY = plain(b'{"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}', "529 Busy")
+TOOLS = answer(calling(("meet", '{"who": 0}'), ("meet", '{"who": 1}')))
+
+
+@tool
+def meet(who: int) -> int:
+    return who
+
+
+def read(client: Client) -> None:
+    with client.messages.stream(**ASK) as stream:
+        assert "".join(stream.text_stream) == "Hello ☺"
+
+
+def create(client: Client) -> None:
+    assert client.messages.create(**ASK).text == "Hello ☺"
+
+
+def events(client: Client) -> None:
+    assert len(list(client.messages.create(**ASK, stream=True))) == len(ANSWER)
+
+
+def loop(client: Client) -> None:
+    with client.messages.tool_runner(**ASK, tools=[meet]) as runner:
+        assert runner.until_done().text == "Hello ☺"
+
+
+def converse(client: Client) -> None:
+    conversation = client.conversation(model="m", max_tokens=9)
+    assert conversation.ask("hi").text == "Hello ☺"
+
+
+def count(client: Client) -> None:
+    assert client.messages.count_tokens(model="m", messages=[]).input_tokens == 11
+
+
+STORIES: list[tuple[Callable[[Client], None], list[bytes]]] = [
+    (read, [answer(ANSWER)]),
+    (create, [BUSY, answer(ANSWER)]),
+    (events, [answer(ANSWER)]),
+    (loop, [TOOLS, answer(ANSWER)]),
+    (converse, [answer(ANSWER)]),
+    (count, [plain(b'{"input_tokens": 11}')]),
+]
+
+
+class Net:
+    """Connections whose peer gives these answers, one for each request, and after them a whole message."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers = [*answers]
+
+    async def __call__(self, *_: object) -> FakeStream:
+        return Peer(self)
+
+
+class Peer(FakeStream):
+    def __init__(self, net: Net) -> None:
+        super().__init__(end=None)
+        self._net = net
+
+    async def write(self, data: bytes, deadline: float) -> None:
+        await super().write(data, deadline)
+        self._chunks.append(self._net.answers.pop(0) if self._net.answers else answer(ANSWER))
+
+
+def client_of(net: Net) -> Client:
+    policy = RetryPolicy(max_retries=1, first_delay=0)
+    limits = PoolLimits(max_connections=1)
+    return Client(
+        api_key=KEY, base_url="http://api.example", connect=fake_links(net), retry_policy=policy, limits=limits
+    )
+
+
+@pytest.mark.parametrize(("story", "answers"), STORIES, ids=lambda value: getattr(value, "__name__", ""))
+def test_an_interrupt_before_any_line_is_raised_and_loses_no_place(
+    story: Callable[[Client], None], answers: list[bytes]
+) -> None:
+    story(client_of(Net(answers)))  # what is loaded at the first time
+    client = client_of(Net(answers))
+    probe = Interrupting()
+    probe.run(lambda: story(client))
+    numbers = list(points(probe.lines))
+    assert numbers
+    for number in numbers:
+        client = client_of(net := Net(answers))
+        assert is_interrupted(story, client, number), probe.lines[number]
+        if places(client) != (0, 0):
+            gc.collect()
+        assert places(client) == (0, 0), probe.lines[number]
+        net.answers.clear()
+        assert client.messages.create(**ASK).text == "Hello ☺", probe.lines[number]
+
+
+def is_interrupted(story: Callable[[Client], None], client: Client, number: int) -> bool:
+    try:
+        Interrupting(number).run(lambda: story(client))
+    except KeyboardInterrupt:
+        return True
+    return False
