@@ -48,6 +48,7 @@ class Call(Generic[E]):
         self._link: Link | None = None
         self._signal: Signal | None = None  # of the wait, if it is not one for the link
         self._thread: int | None = None  # the one that drives the exchange now
+        self._waits = False  # it waits for the network
         self.exchange = kind(settings, self.timing, holds=self.has_retries)
 
     @property
@@ -62,8 +63,8 @@ class Call(Generic[E]):
 
     @property
     def is_mine(self) -> bool:
-        """No other thread drives the exchange now."""
-        return self._thread in (None, threading.get_ident())
+        """No other thread drives the exchange now, and this one is not in the midst of it: a signal handler may ask."""
+        return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     async def open(self) -> E:
         """The exchange of an attempt that succeeded so far: it is open. Raises `APIError` when no attempt is left."""
@@ -113,13 +114,14 @@ class Call(Generic[E]):
         self._signal = pool.network.signal()
         before, self._thread = self._thread, threading.get_ident()
         try:
+            self._waits = True
             if not self.is_closed:  # asked after the signal is set up: another thread may close the call at any moment
                 await self._signal.wait(pool.network.now() + delay)
         except BaseException:
             self.close()
             raise
         finally:
-            self._thread = before
+            self._thread, self._waits = before, False
         if self.is_closed:
             closed = StreamCancelledError("the stream was closed while it waited for its next attempt")
             closed.retries_taken = self.retries_taken
@@ -189,7 +191,8 @@ class Call(Generic[E]):
         exchange.begin()
         self._lease = lease = pool.acquire(self.settings.route, fresh=fresh)
         if self.is_closed:  # by another thread, before there was a lease
-            self.close()  # type: ignore[unreachable]  # mypy does not reckon with other threads
+            lease.drop()  # type: ignore[unreachable]  # mypy does not reckon with other threads
+            exchange.cancel()
             return
         if not lease.is_granted:
             exchange.is_queued = True
@@ -207,6 +210,7 @@ class Call(Generic[E]):
             pieces = exchange.send()
         except BaseException:  # a request that HTTP does not allow
             self.close()
+            exchange.cancel()
             raise
         is_whole = await self._send(self._link, pieces)
         exchange.sent(now(), is_whole=is_whole)
@@ -231,6 +235,7 @@ class Call(Generic[E]):
         """The result of a wait; None if the exchange is over because of it."""
         exchange = self.exchange
         result: T | None = None
+        self._waits = True
         try:
             result = await wait
         except Expired:
@@ -245,8 +250,11 @@ class Call(Generic[E]):
         except BaseException:
             self.close()
             raise
+        finally:
+            self._waits = False
         if self.is_closed:  # perhaps in the moment in which the wait ended
             self.close()
+            exchange.cancel()
             return None
         return result
 

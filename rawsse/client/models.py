@@ -148,5 +148,5 @@ class _Items(AsyncIterator[ModelInfo]):
 def model_path(model_id: str) -> str:
     """The path of one model. Raises `ConfigurationError` for an id that would lead elsewhere."""
     if model_id in ("", ".", ".."):  # the list; and what RFC 3986, 5.2.4, takes out of a path
-        raise ConfigurationError(f"model_id is no id of a model: {quote(model_id)}")
+        raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
     return f"/v1/models/{encoded('model_id', model_id)}"

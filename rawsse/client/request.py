@@ -194,7 +194,7 @@ def _split_base_url(url: str) -> tuple[Origin, str]:
         host = parts.hostname or ""
         host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as exc:
-        raise ConfigurationError(f"the base URL is no URL ({exc}): {quote(url)}") from None
+        raise ConfigurationError(f"the base URL is not valid ({exc}): {quote(url)}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(url)}")
     if not _URL_CHARS.fullmatch(host + parts.path):

@@ -167,16 +167,19 @@ class BaseStream:
 
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
-        if self._error is not None:
-            raise self._error
         if self._ending is None and self._response is not None:
             answer = self._call.exchange
             event = answer.next_event()
             if answer.is_over and answer.error is None:
                 self._call.release()
-                self._ending = answer.ending()
+                ending = answer.ending()
+                self._ending = self._ending or ending
             if event is not None or self._ending is None:
                 return event
+        if (
+            self._error is not None
+        ):  # asked last: another thread, or a signal handler, may close the stream at any moment
+            raise self._error
         if self._response is None:
             raise RuntimeError("the stream is not open: enter its `with` block first")
         raise StopAsyncIteration

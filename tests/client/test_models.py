@@ -270,7 +270,7 @@ def test_a_model_has_a_path_of_its_own_whatever_its_id() -> None:
 
 @pytest.mark.parametrize("id", ["", ".", ".."])
 def test_an_id_that_would_lead_elsewhere_is_refused(id: str) -> None:
-    with pytest.raises(ConfigurationError, match=re.escape(f"model_id is no id of a model: '{id}'")):
+    with pytest.raises(ConfigurationError, match=re.escape(f"model_id is not a model ID: '{id}'")):
         model_path(id)
 
 

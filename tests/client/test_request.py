@@ -279,7 +279,7 @@ def test_a_base_url_is_an_origin_and_a_prefix(url: str, origin: Origin, prefix: 
     [
         ("http://u:canary@h", "the base URL may not have a user name"),
         ("http://h/?canary", "the base URL may not have a user name"),
-        ("http://h:x", "the base URL is no URL"),
+        ("http://h:x", "the base URL is not valid"),
         ("h", "the base URL must begin with http:// or https:// and a host: 'h'"),
         ("http://h/a b", "the base URL has a character that must be %-encoded: 'http://h/a b'"),
     ],

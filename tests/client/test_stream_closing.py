@@ -151,6 +151,23 @@ def test_a_stream_that_another_thread_closes_between_two_reads_is_ended_at_once(
     del stream  # warnings are errors
 
 
+def test_one_that_another_thread_closes_while_its_reader_looks_for_an_event_does_not_look_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, _, _ = opened_without_loop()
+    answer = stream._call.exchange
+    look = answer.next_event
+
+    def next_event() -> Any:
+        if (event := look()) is None:
+            close_in_a_thread(stream)
+        return event
+
+    monkeypatch.setattr(answer, "next_event", next_event)
+    with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
+        drive(stream.get_final_message())
+
+
 def test_one_that_is_being_read_is_ended_by_its_reader() -> None:
     stream, client, network = opened_without_loop()
     seen: list[object] = []

@@ -40,7 +40,11 @@ def with_eager_tasks(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _uvloop(main: Coroutine[Any, Any, T]) -> T:
-    uvloop = pytest.importorskip("uvloop", reason="another event loop: the extra `speed`")
+    try:
+        uvloop = pytest.importorskip("uvloop", reason="another event loop: the extra `speed`")
+    except BaseException:
+        main.close()  # it will not be awaited
+        raise
 
     async def story() -> T:
         result = await main

@@ -9,7 +9,9 @@ There is no thread and no event loop: the async client runs on a network of bloc
 connections of its own) and in `atexit`, and Ctrl-C ends the call that it interrupts, connection and all.
 
 Any number of threads may use one client; a stream is for one at a time, but any thread may close it. Tools of one answer run at
-the same time, each in a thread. Async functions cannot be tools here.
+the same time, each in a thread; a single one runs in the caller's. Async functions cannot be tools here.
+
+Where `asyncio.run` runs the main thread it takes the first Ctrl-C for itself, and the second one comes through.
 
 Read in this order:
 

@@ -74,14 +74,15 @@ class Facade:
             elif inspect.isfunction(member):
                 setattr(cls, name, _like(member, _close() if name == "close" else _method(name), cls))
             elif inspect.isdatadescriptor(member):
-                setattr(cls, name, property(_getter(name), doc=in_blocking_words(inspect.getdoc(member))))
+                doc = in_blocking_words(inspect.getdoc(member))
+                setattr(cls, name, property(functools.partial(cls._get, name=name), doc=doc))
         if hasattr(of, "__class_getitem__"):
             cls.__class_getitem__ = classmethod(GenericAlias)  # type: ignore[attr-defined]
 
     @classmethod
     def _around(cls, inner: Any, giver: Facade | None = None) -> Self:
         """The blocking form of `inner`, the same one as long as it exists. `giver` is the object that gave `inner`."""
-        made: Self | None = getattr(inner, "_facade", _nothing)()
+        made: Self | None = getattr(inner, "_facade", lambda: None)()
         if made is None or made._inner is not inner:  # a copy has the attributes of the original
             made = cls.__new__(cls)
             if type(giver) is cls:  # `with_options` keeps the attributes of a user's class
@@ -92,6 +93,7 @@ class Facade:
 
     def _become(self, inner: Any, giver: Facade | None = None) -> None:
         self._inner = inner
+        self._take = getattr(inner, "_take", None)
         # Reentrant: a thread that was interrupted, and so could not release it, is still not "another thread".
         self._reading: Any = getattr(giver, "_reading", None) or (threading.RLock() if self._is_exclusive else None)
         if hasattr(inner, "__dict__"):
@@ -100,10 +102,13 @@ class Facade:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in HIDDEN:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self._wrapped(getattr(self._inner, name))
+        value = self._get(name)
         if isinstance(value, Facade) and not value._is_exclusive:
             self.__dict__[name] = value  # `client.messages`: found without this method from now on
         return value
+
+    def _get(self, name: str) -> Any:
+        return self._wrapped(getattr(self._inner, name))
 
     def __repr__(self) -> str:
         kind: Any = type(self._inner)
@@ -153,10 +158,6 @@ class Facade:
 
 
 _IN_USE = "another thread is reading the stream"
-
-
-def _nothing() -> None:
-    """What an object refers to that has no facade."""
 
 
 def _kind_of(value: Any) -> type[Facade] | None:
@@ -241,13 +242,6 @@ def _close() -> Callable[..., None]:
     return close
 
 
-def _getter(name: str) -> Callable[..., Any]:
-    def get(self: Any) -> Any:
-        return self._wrapped(getattr(self._inner, name))
-
-    return get
-
-
 def __enter__(self: Any) -> Any:  # noqa: N807
     self._run(self._inner.__aenter__())
     return self
@@ -263,17 +257,17 @@ def __iter__(self: Any) -> Any:  # noqa: N807
 
 def __next__(self: Any) -> Any:  # noqa: N807
     """The next item. What is here already is given out without a coroutine."""
-    inner, reading = self._inner, self._reading
-    if not hasattr(inner, "_take"):
+    take, reading = self._take, self._reading
+    if take is None:
         try:
-            return self._wrapped(self._run(inner.__anext__()))
+            return self._wrapped(self._run(self._inner.__anext__()))
         except StopAsyncIteration:
             raise StopIteration from None
-    if not reading.acquire(blocking=False):
+    if not reading.acquire(False):
         raise RuntimeError(_IN_USE)
     try:
-        while (item := inner._take()) is None:
-            drive(inner._more())
+        while (item := take()) is None:
+            drive(self._inner._more())
         return item
     except StopAsyncIteration:
         raise StopIteration from None

@@ -132,10 +132,6 @@ class SocketLink:
         self._is_busy = False  # a thread reads or writes
         self._is_aborted = False
 
-    def __del__(self) -> None:
-        if (sock := getattr(self, "_sock", None)) is not None:  # of a client that is not closed, or an interrupted call
-            sock.close()
-
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
         """Take the route: see `Link.connect`."""
         return await take_route(self, route, tls, deadline)
@@ -260,7 +256,7 @@ class SocketLink:
 
     def _race(self, addresses: list[Address], deadline: float) -> socket.socket:
         """A socket connected to one of the addresses, which are tried side by side ("happy eyeballs", RFC 8305)."""
-        attempts: list[socket.socket] = []
+        attempts: dict[socket.socket, Any] = {}  # their addresses
         errors: list[BaseException] = []
         next_at = -math.inf  # when the next address is tried beside those that have not answered
         try:
@@ -272,19 +268,20 @@ class SocketLink:
                     raise Expired
                 if addresses and now >= next_at:
                     try:
-                        attempts.append(_begin_connect(*addresses.pop(0)))
+                        family, address = addresses.pop(0)
+                        attempts[_begin_connect(family, address)] = address
                         next_at = now + HAPPY_EYEBALLS_SECONDS
                     except OSError as exc:
                         errors.append(exc)
                     continue
                 until = min(deadline, next_at if addresses else math.inf, now + SLICE_SECONDS)
                 for sock in _poll(attempts, until - now, to_write=True)[1]:
-                    attempts.remove(sock)
+                    address = attempts.pop(sock)
                     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     if number == 0:
                         return sock
                     sock.close()
-                    errors.append(OSError(number, os.strerror(number)))
+                    errors.append(_failed(number, address))
                     next_at = now
             raise joined(errors)
         finally:
@@ -292,14 +289,29 @@ class SocketLink:
                 sock.close()
 
 
+class _Socket(socket.socket):
+    """A socket that is closed without a warning when its client is dropped or never closed, or its call interrupted.
+
+    A `__del__` of the link would not do: the garbage collector may finalize the socket before it.
+    """
+
+    def __del__(self) -> None:
+        if self.fileno() >= 0:  # else it could not even be made
+            self.close()
+
+
 def _begin_connect(family: socket.AddressFamily, address: Any) -> socket.socket:
     """A socket that connects. Raises `OSError`: the address refuses at once, or the system has no such family."""
-    sock = new_socket(family)
+    sock = new_socket(family, _Socket)
     number = sock.connect_ex(address)
     if number not in _IN_PROGRESS:
         sock.close()
-        raise OSError(number, os.strerror(number))
+        raise _failed(number, address)
     return sock
+
+
+def _failed(number: int, address: Any) -> OSError:
+    return OSError(number, f"Connect call failed {address}")  # as asyncio says it
 
 
 def _piece(seconds: float) -> float:

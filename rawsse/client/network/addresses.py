@@ -70,10 +70,10 @@ _KEEPALIVE_OPTIONS: Mapping[str, int] = {
 }
 
 
-def new_socket(family: socket.AddressFamily) -> socket.socket:
+def new_socket(family: socket.AddressFamily, kind: type[socket.socket] = socket.socket) -> socket.socket:
     """A non-blocking TCP socket that sends what is written at once, and that notices when its peer is gone: without a packet
     from either side, a connection that was cut in between lives for ever."""
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = kind(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     options = [(socket.IPPROTO_TCP, getattr(socket, name, None), value) for name, value in _KEEPALIVE_OPTIONS.items()]
     options += [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]

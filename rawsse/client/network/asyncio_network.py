@@ -61,11 +61,11 @@ class AsyncioNetwork:
         return AsyncioSignal(self)
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in the loop: now, if this is its thread."""
-        if threading.get_ident() == self._thread:
+        """Call `callback` in the loop: now, if this is its thread or the loop is closed."""
+        if threading.get_ident() == self._thread or self.loop.is_closed():
             callback()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and all its links with it
+            with contextlib.suppress(RuntimeError):  # it was closed in this moment
                 self.loop.call_soon_threadsafe(callback)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
@@ -233,7 +233,7 @@ class AsyncioLink(asyncio.BufferedProtocol):
         """Send `data`. Returns early if the peer sends while it takes no more."""
         if self._is_aborted:
             raise Aborted
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             raise self._error or ConnectionResetError("the connection was closed")
         self._transport.write(data)
         while self._is_full and not self._unread and not self._is_over:

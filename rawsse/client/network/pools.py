@@ -51,8 +51,8 @@ class Pools:
         if (pool := self._pools.get(self._new_network.owner())) is not None:
             return pool
         for loop in list(self._pools):
-            if not isinstance(loop, int) and loop.is_closed():
-                del self._pools[loop]
+            if not isinstance(loop, int) and loop.is_closed() and (closed := self._pools.pop(loop, None)) is not None:
+                closed.close()
         return self._pools.setdefault(
             self._new_network.owner(), self._new_pool(self._new_network())
         )  # another thread may come first

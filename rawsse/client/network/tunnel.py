@@ -83,7 +83,7 @@ def _remedy(proxy: Proxy, status: int, headers: Headers) -> str:
     if status in (401, 407):  # tinyproxy says 401 to credentials that are wrong
         return _credentials_wanted(proxy, headers)
     if status == 403:
-        return "it does not allow that; whoever runs it can, or NO_PROXY takes this host past it"
+        return "it does not allow that; its operator can, or NO_PROXY takes this host past it"
     if status in (502, 503, 504):
         return "it did not reach that host"
     return "no tunnel was opened"

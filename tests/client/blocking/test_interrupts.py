@@ -3,8 +3,10 @@ Ctrl-C comes is tried in `tests/interop/test_blocking.py`."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,10 +19,11 @@ from support.streams import ANSWER
 from support.upstream import places
 
 import rawsse
-from rawsse.client.blocking import Client
+from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.tools.tool import tool
+from rawsse.errors import APIError
 from rawsse.replay.playing.fake_links import FakeStream, fake_links
 
 ROOT = str(Path(rawsse.__file__).parent)
@@ -40,13 +43,14 @@ Line = tuple[str, int]
 
 
 class Interrupting:
-    """Runs a story, and raises `KeyboardInterrupt` before the line with the number `at`. `lines` are those that were executed,
-    and whether that was to free an object."""
+    """Runs a story, and raises `KeyboardInterrupt` before the line with the number `at`, or calls `act` there, as Python
+    calls the handler of a signal. `lines` are those that were executed, and whether that was to free an object."""
 
-    def __init__(self, at: int | None = None) -> None:
+    def __init__(self, at: int | None = None, act: Callable[[], object] | None = None) -> None:
         self.lines: list[tuple[Line, bool]] = []
         self.count = 0
         self._at = at
+        self._act = act
 
     def run(self, story: Callable[[], object]) -> None:
         before = sys.gettrace()
@@ -65,7 +69,9 @@ class Interrupting:
                 line = (frame.f_code.co_filename, frame.f_lineno)
                 self.lines.append((line, is_in_finalizer(frame)))
             elif self.count == self._at:
-                raise KeyboardInterrupt
+                if self._act is None:
+                    raise KeyboardInterrupt
+                self._act()
             self.count += 1
         return self._trace
 
@@ -82,10 +88,10 @@ _TRIED: set[Line] = set()
 """By all stories: each line is tried when it is executed for the first time."""
 
 
-def points(lines: list[tuple[Line, bool]]) -> Iterator[int]:
+def points(lines: list[tuple[Line, bool]], tried: set[Line]) -> Iterator[int]:
     for number, (line, is_final) in enumerate(lines):
-        if line not in _TRIED and not is_final:
-            _TRIED.add(line)
+        if line not in tried and not is_final:
+            tried.add(line)
             yield number
 
 
@@ -173,7 +179,7 @@ def test_an_interrupt_before_any_line_is_raised_and_loses_no_place(
     client = client_of(Net(answers))
     probe = Interrupting()
     probe.run(lambda: story(client))
-    numbers = list(points(probe.lines))
+    numbers = list(points(probe.lines, _TRIED))
     assert numbers
     for number in numbers:
         client = client_of(net := Net(answers))
@@ -191,3 +197,26 @@ def is_interrupted(story: Callable[[Client], None], client: Client, number: int)
     except KeyboardInterrupt:
         return True
     return False
+
+
+def read_all(stream: BlockingMessageStream) -> str:
+    with stream:
+        return stream.get_final_text()
+
+
+def test_a_signal_handler_may_close_the_stream_before_any_line() -> None:
+    answers = [BUSY, answer(ANSWER)]
+    probe = Interrupting()
+    probe.run(lambda: read_all(client_of(Net(answers)).messages.stream(**ASK)))
+    fates = Counter[str]()
+    for number in points(probe.lines, set()):
+        client = client_of(Net(answers))
+        stream = client.messages.stream(**ASK)
+        texts: list[str] = []
+        with contextlib.suppress(APIError):  # its own, if an attempt had failed already
+            Interrupting(number, stream.close).run(lambda: texts.append(read_all(stream)))  # noqa: B023 - called here
+        assert stream.ending is not None, probe.lines[number]
+        assert texts == (["Hello ☺"] if stream.ending.kind == "complete" else []), probe.lines[number]
+        assert places(client) == (0, 0), probe.lines[number]
+        fates[stream.ending.kind] += 1
+    assert {"complete", "cancelled"} <= set(fates)

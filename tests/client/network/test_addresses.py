@@ -163,8 +163,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets that were made."""
     socks: list[socket.socket] = []
 
-    def note(family: socket.AddressFamily) -> socket.socket:
-        socks.append(new_socket(family))
+    def note(*arguments: Any) -> socket.socket:
+        socks.append(new_socket(*arguments))
         return socks[-1]
 
     for module in (asyncio_network, socket_network):
@@ -263,6 +263,19 @@ def test_a_single_address_that_refuses_is_named_with_the_system_s_error_as_its_c
                 pass
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
         assert caught.value.__cause__.errno == errno.ECONNREFUSED
+
+    on(story, peers())
+
+
+@every_network
+def test_of_several_addresses_that_refuse_each_is_named(on: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(network: Network, at: Peers) -> None:
+        resolve(monkeypatch, at["refused"], at["refused"])
+        host, port = at["refused"][1]
+        with pytest.raises(APIConnectionError) as caught:
+            async with connected(network, Route(NAME)):
+                pass
+        assert str(caught.value).count(f"('{host}', {port})") == 2
 
     on(story, peers())
 

@@ -156,7 +156,27 @@ def test_the_close_is_not_stopped_by_a_loop_that_is_closed() -> None:
 
     asyncio.run(story())
     assert made.pools.is_closed
+    assert [stream.is_aborted for stream in made.streams] == [True, True]
     kept.drop()
+
+
+def test_a_pool_is_made_while_another_thread_forgets_those_of_closed_loops() -> None:
+    made = Made()
+
+    async def use() -> Lease:
+        return acquire(made.pools.here())
+
+    kept = in_thread(lambda: asyncio.run(use()))
+    (loop,) = made.pools._pools
+
+    class Watched(dict[Any, Any]):
+        def pop(self, key: Any, *default: Any) -> Any:
+            super().pop(key)  # the other thread comes first
+            return super().pop(key, *default)
+
+    made.pools._pools = Watched(made.pools._pools)
+    assert in_thread(lambda: asyncio.run(use())) is not kept
+    assert loop not in made.pools._pools
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

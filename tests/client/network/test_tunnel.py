@@ -83,7 +83,7 @@ def test_what_a_proxy_sends_into_the_tunnel_is_told() -> None:
 @pytest.mark.parametrize(
     ("status", "words", "may_heal"),
     [
-        (403, "it does not allow that; whoever runs it can, or NO_PROXY takes this host past it", False),
+        (403, "it does not allow that; its operator can, or NO_PROXY takes this host past it", False),
         (404, "no tunnel was opened", False),
         (405, "no tunnel was opened", False),
         (302, "no tunnel was opened", False),
