@@ -408,17 +408,18 @@ def test_a_client_that_is_closed_at_any_wait_leaves_nothing() -> None:
     assert storms(close_the_client, {*CLOSED, "RuntimeError"}) > 2000
 
 
-@pytest.mark.skipif(not HAS_EAGER_TASKS, reason="Python 3.12")
-@pytest.mark.parametrize(
-    ("disturbance", "fates"),
-    [
-        (cancel, {"CancelledError"}),
-        (cancel_twice, {"CancelledError"}),
-        (close_the_client, {*CLOSED, "RuntimeError"}),
-    ],
-)
-def test_where_tasks_begin_at_once_nothing_is_left_either(disturbance: Disturbance, fates: set[str]) -> None:
-    assert storms(disturbance, fates, sizes=SIZES[:2], on=with_eager_tasks) > 800
+if HAS_EAGER_TASKS:
+
+    @pytest.mark.parametrize(
+        ("disturbance", "fates"),
+        [
+            (cancel, {"CancelledError"}),
+            (cancel_twice, {"CancelledError"}),
+            (close_the_client, {*CLOSED, "RuntimeError"}),
+        ],
+    )
+    def test_where_tasks_begin_at_once_nothing_is_left_either(disturbance: Disturbance, fates: set[str]) -> None:
+        assert storms(disturbance, fates, sizes=SIZES[:2], on=with_eager_tasks) > 800
 
 
 # --- Over real sockets -----------------------------------------------------------------------------------------------
