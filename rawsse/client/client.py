@@ -159,8 +159,8 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def aclose(self) -> None:
-        """The same as `close`, for `contextlib.aclosing`."""
+    async def close(self) -> None:
+        """End every stream that is open, and drop every connection. No further calls."""
         for reference in list(self._calls):
             if (call := reference()) is not None:
                 call.end()
@@ -168,9 +168,9 @@ class AsyncClient:
         if self._settings.observer is not None:
             await self.run([self._settings.observer.flush])
 
-    async def close(self) -> None:
-        """End every stream that is open, and drop every connection. No further calls."""
-        await self.aclose()
+    async def aclose(self) -> None:
+        """The same as `close`, for `contextlib.aclosing`."""
+        await self.close()
 
     def with_options(
         self,

@@ -3,11 +3,11 @@
     exchange = JSONAnswer(CallSettings(request, route), Timing())
     exchange.begin()
     exchange.connected(now, is_reused=False)
-    for piece in exchange.send(now): write(piece)
+    for piece in exchange.send(): write(piece)
     exchange.sent(now)
     while not exchange.is_over:
         at, clock = exchange.deadline(now)          # a wait begins
-        exchange.receive(data, now)                 # or: expire(clock), lose(oserror), cancel()
+        exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), cancel()
     exchange.error or exchange.value
 
 Nothing raises for what the peer did: an exchange that fails is over and has an `error`, an `APIError` with `phase`,

@@ -133,7 +133,7 @@ class SocketLink:
         self._is_aborted = False
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route: see `Link.connect`."""
+        """Take the route: see `Connector.connect`."""
         return await take_route(self, route, tls, deadline)
 
     async def open(self, origin: Origin, deadline: float) -> None:

@@ -178,7 +178,7 @@ class AsyncioLink(asyncio.BufferedProtocol):
         self._closed: Callable[[Exception | None], None] | None = None
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route: see `Link.connect`."""
+        """Take the route: see `Connector.connect`."""
         return await take_route(self, route, tls, deadline)
 
     async def open(self, origin: Origin, deadline: float) -> None:
