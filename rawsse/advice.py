@@ -25,8 +25,6 @@ from rawsse.errors import (
     quote,
 )
 
-__all__ = ["MAX_ADVICE_CHARS", "MIN_SECRET_CHARS", "Asked", "advise", "one_line"]
-
 MAX_ADVICE_CHARS = 600
 """Of one line: what a gateway says of a failure may be a whole page."""
 

@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from rawsse.client.client import AsyncClient
     from rawsse.messages import Message
 
-__all__ = [
-    "DEFAULT_MAX_TOKENS",
-    "DEFAULT_MODEL",
-    "NO_KEY",
-    "ask",
-    "new_client",
-    "print_text",
-    "read_prompt",
-    "usage_line",
-]
-
 DEFAULT_MODEL = "claude-sonnet-4-5"
 DEFAULT_MAX_TOKENS = 4096
 

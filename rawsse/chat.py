@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rawsse.client.tools import Conversation, Reply
     from rawsse.messages import Message
 
-__all__ = ["COMMANDS", "Chat", "Command", "load", "parse_line", "run_chat", "save"]
-
 WELCOME = "chat with {model}{after}: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
 
 

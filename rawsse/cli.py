@@ -24,8 +24,6 @@ from rawsse.envfile import load_env_file
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.terminal import complain, drop_output, is_typed, let_every_character_be_printed, show
 
-__all__ = ["main"]
-
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Command = Callable[[argparse.Namespace], int]

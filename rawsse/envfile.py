@@ -15,8 +15,6 @@ from pathlib import Path
 
 from rawsse.errors import ConfigurationError
 
-__all__ = ["load_env_file", "read_env_file"]
-
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ADDRESS = "ANTHROPIC_BASE_URL"
 

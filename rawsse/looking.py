@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rawsse.replay import Finding, Recording, ScrubPolicy
 
-__all__ = ["READ_BYTES", "check_all", "explain_all", "explain_to_page"]
-
 READ_BYTES = 65536
 """How much is read from standard input at a time, at most: what is there is looked at at once."""
 

@@ -22,20 +22,6 @@ from typing import TextIO
 from rawsse.advice import Asked, advise
 from rawsse.errors import ConfigurationError
 
-__all__ = [
-    "begin_editing",
-    "check_text",
-    "complain",
-    "drop_output",
-    "has_typed",
-    "is_typed",
-    "let_every_character_be_printed",
-    "read_all",
-    "read_line",
-    "say",
-    "show",
-]
-
 # A terminal obeys some characters instead of showing them, and an answer is written by somebody else.
 _CONTROLS: Mapping[int, str] = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"

@@ -39,10 +39,10 @@ class Budget(NamedTuple):
 _CLIENT = r"client/(?!tools/|blocking/|schema/).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 7337, 48),
-    "the package": Budget(r".*", 18178, 131),
-    "the client without tools, schema and blocking": Budget(_CLIENT, 3105, 24),
-    "the blocking client": Budget(r"client/blocking/.*", 478, 3),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 7048, 48),
+    "the package": Budget(r".*", 17561, 131),
+    "the client without tools, schema and blocking": Budget(_CLIENT, 2998, 24),
+    "the blocking client": Budget(r"client/blocking/.*", 470, 3),
 }
 
 MAX_FILE_LINES = 450
@@ -87,8 +87,8 @@ def read_source(place: str, text: str) -> Source:
         ):  # a string of many lines may have blank ones, and some with a #
             code |= lines_of(node)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | Function) and ast.get_docstring(node, clean=False) is not None:
-            code -= lines_of(node.body[0])
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            code -= lines_of(node)  # a docstring; below a constant or an attribute, that one's
     return Source(place, tree, frozenset(code))
 
 
@@ -140,11 +140,9 @@ def too_long(sizes: Mapping[str, int], limit: int) -> list[str]:
 
 
 def test_a_line_of_code_has_more_than_a_comment_or_a_docstring() -> None:
-    text = (
-        '"""A\nfile."""\n\nx = """a\n\n# b"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n'
-    )
+    text = '"""A\nfile."""\n\nx = """a\n\n# b"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n\nA = 1\n"""One."""\n'
     source = read_source("f.py", text)
-    assert source.code == {4, 5, 6, 9, 11, 12, 13}
+    assert source.code == {4, 5, 6, 9, 11, 12, 13, 15}
     assert [body_lines(source, function) for function in functions(source)] == [3]
 
 

@@ -45,8 +45,6 @@ from rawsse.messages.events import (
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
-__all__ = ["MAX_HELD_EVENTS", "Answer"]
-
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
 After that many there is no other attempt: they must not fill the memory."""

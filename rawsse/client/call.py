@@ -24,8 +24,6 @@ from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.retry import decide
 from rawsse.errors import APIError, StreamCancelledError
 
-__all__ = ["Call"]
-
 logger = logging.getLogger("rawsse.client")
 
 T = TypeVar("T")

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from rawsse.client.tools import Conversation
 
-__all__ = ["AsyncClient"]
-
 T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"

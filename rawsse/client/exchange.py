@@ -49,19 +49,6 @@ from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data,
 from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
 
-__all__ = [
-    "MAX_JSON_BYTES",
-    "REFUSAL_SECONDS",
-    "WRITE_BYTES",
-    "CallSettings",
-    "Clock",
-    "Exchange",
-    "ExchangeObserver",
-    "JSONAnswer",
-    "Observer",
-    "Timing",
-]
-
 MAX_JSON_BYTES = 8 * 1024 * 1024
 """How much of a body is read that is not a stream: an error, a count of tokens. Both have a few hundred bytes."""
 

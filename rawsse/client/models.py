@@ -15,8 +15,6 @@ from rawsse.client.request import Query, encoded
 from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.lens import Lens
 
-__all__ = ["AsyncPage", "Fetch", "ModelInfo", "Pages", "model_path"]
-
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
 """Sends a query and gives the JSON object of the answer. What it raises comes out of whatever needed the page."""
 

@@ -23,8 +23,6 @@ from rawsse.client.retry import parse_retry_after
 if TYPE_CHECKING:  # the module takes milliseconds to load, and is needed only by whoever looks at limits
     from datetime import datetime
 
-__all__ = ["RateLimit", "RateLimits"]
-
 _UNIFIED = "anthropic-ratelimit-unified-"
 
 # All that is about limits, of families that are not known yet as well.

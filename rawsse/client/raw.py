@@ -15,8 +15,6 @@ from rawsse.client.exchange import Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.http1 import Headers, Response
 
-__all__ = ["RawResponse", "WithRawResponse"]
-
 T = TypeVar("T")
 
 

@@ -23,21 +23,6 @@ from rawsse.client.network.route import Origin, Route
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.lens import Lens
 
-__all__ = [
-    "ANTHROPIC_VERSION",
-    "Endpoint",
-    "Query",
-    "RequestData",
-    "check_field",
-    "credential",
-    "encoded",
-    "lower_names",
-    "query_string",
-    "read_custom_headers",
-    "read_query",
-    "with_betas",
-]
-
 ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
 

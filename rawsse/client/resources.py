@@ -32,8 +32,6 @@ from rawsse.messages.lens import Lens
 if TYPE_CHECKING:
     from rawsse.client.tools.runner import ToolRunner
 
-__all__ = ["AsyncBeta", "AsyncMessages", "AsyncModels", "CallOptions", "TokenCount"]
-
 T = TypeVar("T")
 
 Turns: TypeAlias = Iterable[Mapping[str, Any]]

@@ -30,8 +30,6 @@ from rawsse.errors import (
     TotalTimeoutError,
 )
 
-__all__ = ["JITTER", "Decision", "RetryPolicy", "decide", "parse_retry_after"]
-
 JITTER = 0.25
 """The share of a wait of our own that is left to chance: clients that failed together shall not come back together."""
 

@@ -40,8 +40,6 @@ from rawsse.messages.events import (
     TextEvent,
 )
 
-__all__ = ["BaseStream", "EventStream", "MessageStream"]
-
 
 class BaseStream:
     """What both kinds of stream share: opening, reading event by event, trying again, ending."""

@@ -11,8 +11,6 @@ from typing import Any, Self
 
 from rawsse.errors import ConfigurationError
 
-__all__ = ["NOT_GIVEN", "NotGiven", "Timeouts"]
-
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:

@@ -14,8 +14,6 @@ import zlib
 
 from rawsse.errors import BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, quote
 
-__all__ = ["MAX_CHUNK_HEAD_BYTES", "MAX_DECODED_BYTES", "ChunkedReader", "ContentDecoder"]
-
 MAX_CHUNK_HEAD_BYTES = 4 * 1024
 """The size of one chunk with its extensions, or all trailers. Known servers send a few dozen bytes."""
 

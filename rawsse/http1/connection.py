@@ -18,15 +18,6 @@ from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPPr
 from rawsse.http1.codings import MAX_CHUNK_HEAD_BYTES, ChunkedReader
 from rawsse.http1.message import ConnectionClosed, Data, EndOfMessage, Headers, Request, Response
 
-__all__ = [
-    "MAX_BODY_BYTES",
-    "MAX_HEAD_BYTES",
-    "MAX_PIPELINED_BYTES",
-    "ClientConnection",
-    "RawHeaders",
-    "ServerConnection",
-]
-
 MAX_HEAD_BYTES = 32 * 1024
 """Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
 responses that come through gateways which add their own fields (CSP, cookies, traces)."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-__all__ = ["ConnectionClosed", "Data", "EndOfMessage", "Headers", "Request", "Response"]
-
 
 class Headers(Mapping[str, str]):
     """The header fields of one message: a case-insensitive mapping, in the order received.

@@ -19,8 +19,6 @@ from rawsse.errors import EventDataError, PartialJSONError, quote
 from rawsse.messages.lens import parse_json
 from rawsse.messages.partial_json import PartialJSON
 
-__all__ = ["BlockBuilder"]
-
 _GROWING_FIELDS: Mapping[str, str] = {
     "text": "text",
     "thinking": "thinking",

@@ -18,31 +18,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from rawsse.errors import OutputFormatError
 from rawsse.messages.lens import Lens
 
-__all__ = [
-    "Block",
-    "CacheCreation",
-    "Citation",
-    "CompactionBlock",
-    "ContainerUploadBlock",
-    "FallbackBlock",
-    "MCPToolUseBlock",
-    "Message",
-    "OutputTokensDetails",
-    "ParsedMessage",
-    "ParsedTextBlock",
-    "RedactedThinkingBlock",
-    "RefusalStopDetails",
-    "ServerToolUsage",
-    "ServerToolUseBlock",
-    "TextBlock",
-    "ThinkingBlock",
-    "ToolResultBlock",
-    "ToolUseBlock",
-    "UnknownBlock",
-    "Usage",
-    "look_at_block",
-]
-
 T = TypeVar("T")
 
 

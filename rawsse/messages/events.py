@@ -23,37 +23,6 @@ from rawsse.messages.lens import Lens, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
 
-__all__ = [
-    "CitationEvent",
-    "CitationsDelta",
-    "CompactionDelta",
-    "CompactionEvent",
-    "ContentBlockDelta",
-    "ContentBlockStart",
-    "ContentBlockStop",
-    "Delta",
-    "DerivedEvent",
-    "ErrorEvent",
-    "InputJSONDelta",
-    "InputJSONEvent",
-    "MessageDelta",
-    "MessageDeltaFields",
-    "MessageStart",
-    "MessageStop",
-    "MessageStreamEvent",
-    "Ping",
-    "SignatureDelta",
-    "SignatureEvent",
-    "StreamEvent",
-    "TextDelta",
-    "TextEvent",
-    "ThinkingDelta",
-    "ThinkingEvent",
-    "UnknownDelta",
-    "UnknownEvent",
-    "read_event",
-]
-
 # --- Deltas --------------------------------------------------------------------------------------------------------
 
 

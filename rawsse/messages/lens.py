@@ -24,8 +24,6 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
-__all__ = ["Lens", "copied", "object_at", "parse_json", "read_json"]
-
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
 
 

@@ -46,8 +46,6 @@ from rawsse.messages.events import (
 from rawsse.messages.lens import object_at
 from rawsse.sse import Event
 
-__all__ = ["FRAGMENT_BYTES", "MAX_MESSAGE_BYTES", "REPAIRS", "TRANSITIONS", "Deviation", "MessageBuilder", "State"]
-
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message of a `MessageBuilder` by default. The longest answers today (hundreds of thousands of tokens) have a few
 MB; a peer that never stops sending deltas must not fill the memory."""

@@ -27,8 +27,6 @@ from typing import Any, Final, NoReturn
 
 from rawsse.errors import PartialJSONError, quote
 
-__all__ = ["MAX_DEPTH", "MAX_NUMBER_CHARS", "PartialJSON", "read_partial"]
-
 MAX_DEPTH = 200
 """Arrays and objects within each other. jiter's limit; what reads the value (`json.dumps`, `repr`, a `deepcopy`) recurses, and
 Python stops at 1000 frames."""

@@ -46,8 +46,6 @@ from rawsse.relay.runs import Closed, Gone, Reader, Run, RunLimits, Runs, TooMan
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Receive, Scope, Send
 
-__all__ = ["HEARTBEAT_SECONDS", "MAX_CHAT_BYTES", "MAX_PROMPT_CHARS", "Relay"]
-
 HEARTBEAT_SECONDS = 15.0
 """How long a stream may say nothing. Proxies and load balancers cut idle connections after 29 s and more."""
 

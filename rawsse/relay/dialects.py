@@ -31,26 +31,6 @@ from rawsse.errors import (
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, StreamEvent
 from rawsse.sse import encode, encode_comment
 
-__all__ = [
-    "DONE",
-    "MAX_LOGGED_CHARS",
-    "Dialect",
-    "EventsDialect",
-    "Failure",
-    "Frame",
-    "InvalidRequest",
-    "MessagesDialect",
-    "TextDialect",
-    "compact",
-    "failure_of",
-    "one_line",
-    "read_chat",
-    "read_messages",
-    "read_options",
-    "read_text",
-]
-
-
 MAX_LOGGED_CHARS = 500
 """How much of the words of others a log's line has."""
 

@@ -22,8 +22,6 @@ from rawsse.relay.dialects import InvalidRequest
 from rawsse.relay.guard import Guard
 from rawsse.server import Receive, Scope, Send
 
-__all__ = ["MAX_NESTING", "Answer", "Exchange"]
-
 MAX_NESTING = 200
 """Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
 read a body in one place and not write it in another."""

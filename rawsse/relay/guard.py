@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 
 from rawsse.errors import ConfigurationError
 
-__all__ = ["Guard", "Refusal", "check_bind", "is_loopback"]
-
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

@@ -31,21 +31,6 @@ from rawsse.http1 import Headers
 from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
 from rawsse.sse import encode
 
-__all__ = [
-    "MAX_KEPT_BYTES",
-    "MAX_LOG_BYTES",
-    "MAX_RUNS",
-    "MAX_UNREAD_BYTES",
-    "PIECE_BYTES",
-    "Closed",
-    "Gone",
-    "Reader",
-    "Run",
-    "RunLimits",
-    "Runs",
-    "TooManyRuns",
-]
-
 MAX_LOG_BYTES = 4 * 1024 * 1024
 """What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
 

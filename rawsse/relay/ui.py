@@ -34,8 +34,6 @@ from rawsse.relay.dialects import (
     read_text,
 )
 
-__all__ = ["MAX_CHAT_ID_CHARS", "UIDialect", "is_ui_request", "read_ui"]
-
 MAX_CHAT_ID_CHARS = 256
 """A chat's id. Those that `useChat` makes have 16; they come back in a URL, and are kept as long as their run."""
 

@@ -36,16 +36,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from rawsse.errors import RecordingError, quote
 
-__all__ = [
-    "FORMAT_VERSION",
-    "End",
-    "Read",
-    "RecordedRequest",
-    "Recording",
-    "find_recordings",
-    "shipped_fixtures",
-]
-
 FORMAT_VERSION = 1
 
 SUFFIXES = (".sse.jsonl", ".sse")

@@ -17,8 +17,6 @@ from urllib.parse import unquote
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import Request
 
-__all__ = ["ASGIApp", "ClientDisconnectedError", "Lifespan", "Message", "Receive", "Scope", "Send", "http_scope"]
-
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

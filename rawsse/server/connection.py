@@ -40,8 +40,6 @@ from rawsse.http1 import (
 )
 from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Scope, http_scope
 
-__all__ = ["Connection", "Limits", "ServerState"]
-
 logger = logging.getLogger("rawsse.server")
 
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"

@@ -16,8 +16,6 @@ from rawsse.errors import ConfigurationError
 from rawsse.server.asgi import ASGIApp, Lifespan
 from rawsse.server.connection import Connection, Limits, ServerState
 
-__all__ = ["Server", "serve"]
-
 logger = logging.getLogger("rawsse.server")
 
 

@@ -24,8 +24,6 @@ from typing import Any, ClassVar, Self, TypeVar
 from rawsse.client.network.link import drive
 from rawsse.errors import ConfigurationError
 
-__all__ = ["HIDDEN", "Facade", "in_blocking_words"]
-
 HIDDEN = frozenset({"aclose", "call", "run", "runs_coroutines"})
 """Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
 

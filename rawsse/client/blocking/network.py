@@ -30,8 +30,6 @@ from rawsse.client.network.connect import take_route
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, OnStart, in_threads
 from rawsse.client.network.route import Origin, Route
 
-__all__ = ["SLICE_SECONDS", "SocketLink", "SocketNetwork"]
-
 SLICE_SECONDS = 0.1
 """The longest wait in one piece, where nothing can be relied on to end it: for a connection, which `abort` cannot wake on every
 system; on Windows, where this is true of all waits; and in the main thread, where a signal that comes in the moment before

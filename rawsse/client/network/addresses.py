@@ -16,17 +16,6 @@ from typing import Any
 from rawsse.client.network.link import Signal, in_threads
 from rawsse.client.network.route import Origin
 
-__all__ = [
-    "HAPPY_EYEBALLS_SECONDS",
-    "KEEPALIVE_COUNT",
-    "KEEPALIVE_IDLE_SECONDS",
-    "KEEPALIVE_INTERVAL_SECONDS",
-    "Address",
-    "joined",
-    "look_up",
-    "new_socket",
-]
-
 HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
 

@@ -28,8 +28,6 @@ from rawsse.client.network.connect import take_route
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, OnStart, in_threads
 from rawsse.client.network.route import Origin, Route
 
-__all__ = ["AsyncioLink", "AsyncioNetwork"]
-
 # --- The network ---------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,6 @@ from rawsse.errors import ConfigurationError, quote
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ALPN_PROTOCOL", "TLSContext", "explain", "is_untrusted"]
-
 ALPN_PROTOCOL = "http/1.1"
 """What we speak (RFC 7301): without it a server may choose HTTP/2."""
 

@@ -15,8 +15,6 @@ from rawsse.client.network.tls import TLSLink, start_tls
 from rawsse.client.network.tunnel import Tunnel
 from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, ProxyError, quote
 
-__all__ = ["TCPLink", "take_route"]
-
 
 class TCPLink(Link, Protocol):
     """What a network's own link does beside `Link`."""

@@ -20,21 +20,6 @@ from typing import Any, Protocol, TypeVar
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
 
-__all__ = [
-    "READ_BYTES",
-    "Aborted",
-    "Connector",
-    "Expired",
-    "Link",
-    "Network",
-    "OnStart",
-    "Outcome",
-    "Signal",
-    "Stop",
-    "drive",
-    "in_threads",
-]
-
 READ_BYTES = 64 * 1024
 """The most that is taken from a socket at a time, and what an asyncio link buffers before it lets TCP slow the peer down: a
 read gives less than twice as much."""

@@ -36,8 +36,6 @@ from rawsse.client.network.route import Route
 from rawsse.errors import APIError, ConfigurationError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
-__all__ = ["MAX_LEFTOVER_BYTES", "Idle", "Lease", "Pool", "PoolLimits"]
-
 MAX_LEFTOVER_BYTES = 64 * 1024
 """How much of an answer may have come after its reader had enough. It is the end of a chunked body: 5 bytes, as a rule."""
 

@@ -17,8 +17,6 @@ from typing import Any
 from rawsse.client.network.link import Network
 from rawsse.client.network.pool import Pool
 
-__all__ = ["Pools"]
-
 
 class Pools:
     """Pools by the owner of their network: the running event loop, or the process."""

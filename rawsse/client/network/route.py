@@ -31,8 +31,6 @@ from urllib.parse import unquote_to_bytes
 
 from rawsse.errors import ConfigurationError
 
-__all__ = ["Origin", "Proxies", "Proxy", "Route", "is_excluded"]
-
 
 class Origin(NamedTuple):
     """Where a connection leads: scheme ("http" or "https"), host (no brackets) and port."""

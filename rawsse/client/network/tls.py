@@ -18,8 +18,6 @@ from rawsse.client.network.link import READ_BYTES
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["TLSLink", "start_tls"]
-
 
 async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: float) -> TLSLink:
     """TLS to `host` over a connected link. The caller aborts the link if this fails.

@@ -18,8 +18,6 @@ from rawsse.client.network.route import Origin, Proxy
 from rawsse.errors import HeadTooLargeError, HTTPProtocolError, ProxyError, quote
 from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, Headers, Response
 
-__all__ = ["Tunnel", "refusal"]
-
 
 class Tunnel:
     """A tunnel through `proxy` to `origin`, being opened. `max_head_bytes` bounds the proxy's answer."""

@@ -13,8 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Docstring", "read_docstring"]
-
 _PARAMETER_SECTIONS = frozenset(
     {"args", "arguments", "params", "parameters", "keyword args", "keyword arguments", "other parameters", "attributes"}
 )

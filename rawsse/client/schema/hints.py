@@ -19,8 +19,6 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_ar
 from rawsse.client.schema.docstring import read_docstring
 from rawsse.errors import ConfigurationError
 
-__all__ = ["ARRAYS", "MISSING", "SCALARS", "TEXTS", "Field", "Kind", "fields_of_class", "look_at", "resolved"]
-
 MISSING: Any = inspect.Parameter.empty
 """The default of a field that has none."""
 

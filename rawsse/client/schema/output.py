@@ -26,8 +26,6 @@ from rawsse.messages.events import ContentBlockStop, MessageStop, MessageStreamE
 from rawsse.messages.lens import parse_json
 from rawsse.messages.partial_json import PartialJSON, read_partial
 
-__all__ = ["MAX_REASONS", "OutputFormat", "Outputs", "strict_schema", "with_output_format"]
-
 MAX_REASONS = 5
 """How many faults of a text its error names. One wrong list of objects has as many as it has members."""
 

@@ -24,8 +24,6 @@ from rawsse.client.schema.hints import MISSING, Field
 from rawsse.client.schema.types import convert_fields, schema_of_fields
 from rawsse.errors import ConfigurationError, quote
 
-__all__ = ["FunctionSchema", "Signature", "schema_of_function"]
-
 
 class FunctionSchema(NamedTuple):
     """What a tool definition says of a function."""

@@ -25,8 +25,6 @@ from rawsse.client.schema.docstring import read_docstring
 from rawsse.client.schema.hints import ARRAYS, MISSING, SCALARS, TEXTS, Field, Kind, fields_of_class, look_at, resolved
 from rawsse.errors import ConfigurationError, quote
 
-__all__ = ["MismatchError", "convert", "convert_fields", "schema_of", "schema_of_fields"]
-
 _ARTICLES: Mapping[str, str] = {"integer": "an integer", "array": "an array", "object": "an object", "null": "null"}
 _UNIQUE = (set, frozenset)
 

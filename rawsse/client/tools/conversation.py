@@ -31,8 +31,6 @@ from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
 from rawsse.messages.lens import Lens, parse_json
 
-__all__ = ["CUT_NOTE", "Conversation", "ConversationTurn", "Question", "Reply", "TurnState", "history_of"]
-
 CUT_NOTE = "[Your answer above was cut off before its end.]"
 """Stands before the question after a cut answer, so that the model does not take the answer for a complete one."""
 

@@ -30,8 +30,6 @@ from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledErr
 from rawsse.messages.content import Message, ToolUseBlock, Usage
 from rawsse.messages.lens import Lens, copied
 
-__all__ = ["ToolRunner", "TotalUsage"]
-
 Item = TypeVar("Item", Message, MessageStream)
 
 

@@ -33,8 +33,6 @@ from rawsse.client.schema.types import MismatchError, schema_of
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.lens import Lens
 
-__all__ = ["Tool", "ToolError", "Toolbox", "beta_async_tool", "beta_tool", "tool"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

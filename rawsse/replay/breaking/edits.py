@@ -26,8 +26,6 @@ from rawsse.replay.matching.answers import Answer, error_answer
 from rawsse.replay.recording import Read
 from rawsse.replay.shaping.splits import by_event
 
-__all__ = ["edited", "is_replacement", "offset_of", "replacement"]
-
 _MESSAGES: Mapping[str, str] = {
     "api_error": "Internal server error",
     "overloaded_error": "Overloaded",

@@ -34,8 +34,6 @@ from typing import Literal, TypeAlias, get_args
 from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.breaking.specs import read_spec, to_text, write_value
 
-__all__ = ["Fault", "Place", "Unit"]
-
 Unit: TypeAlias = Literal["head", "byte", "event"]
 
 _TYPE_BY_STATUS: Mapping[int, str] = {

@@ -20,8 +20,6 @@ from typing import TypeAlias
 from rawsse.replay.breaking.edits import is_replacement
 from rawsse.replay.breaking.faults import Fault
 
-__all__ = ["MAX_KEPT_MISPLACED", "Faults", "Schedule", "read_faults"]
-
 MAX_KEPT_MISPLACED = 100
 """How many of the last faults without a place a `Schedule` remembers: the first one tells most."""
 

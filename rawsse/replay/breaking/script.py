@@ -32,8 +32,6 @@ from rawsse.replay.matching.answers import Answer
 from rawsse.replay.recording import Read
 from rawsse.replay.shaping.splits import Chunks
 
-__all__ = ["Act", "Script", "Step", "coded", "is_cutting", "needs_wire", "recut", "script"]
-
 
 class Act(enum.Enum):
     """How a script may end, other than with a closed connection."""

@@ -24,8 +24,6 @@ from typing import Any, NamedTuple
 
 from rawsse.errors import ConfigurationError, quote
 
-__all__ = ["FAULTS", "GRAMMAR", "Spec", "read_spec", "to_text", "write_value"]
-
 GRAMMAR = "NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N]"
 
 FAULTS: Mapping[str, str] = {

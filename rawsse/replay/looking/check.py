@@ -46,8 +46,6 @@ from rawsse.replay.recording import End, Recording
 from rawsse.replay.scrubbing.scrub import ScrubPolicy, find_secrets
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
-__all__ = ["MAX_SEARCHED_BYTES", "RULES", "Checker", "Finding", "Place", "Severity", "check"]
-
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 RULES: Mapping[str, str] = {

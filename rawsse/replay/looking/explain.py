@@ -16,8 +16,6 @@ from rawsse.replay.looking.json_answer import JSONAnswer
 from rawsse.replay.looking.timeline import LANES, Group, Lane, Piece, Timeline, to_json
 from rawsse.replay.recording import Recording
 
-__all__ = ["MIN_WIDTH", "WIDTH", "explain", "figures", "visible"]
-
 WIDTH = 100
 """How wide the text is by default, in characters."""
 

@@ -25,8 +25,6 @@ from rawsse.replay.looking.picture import picture
 from rawsse.replay.looking.timeline import Group, Piece, Timeline, to_json
 from rawsse.replay.recording import Recording
 
-__all__ = ["MAX_LINE_CHARS", "MAX_SHOWN_EVENTS", "MAX_SHOWN_LINES", "MAX_TEXT_CHARS", "explain_html"]
-
 MAX_SHOWN_EVENTS = 500
 """How many events are laid out: most recordings have fewer, and a browser scrolls through so many without effort."""
 

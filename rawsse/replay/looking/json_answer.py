@@ -18,8 +18,6 @@ from rawsse.messages.content import KNOWN_BLOCK_TYPES
 from rawsse.messages.lens import parse_json
 from rawsse.replay.recording import Recording
 
-__all__ = ["MESSAGE_FIELDS", "STOP_REASONS", "Breach", "JSONAnswer", "breaches", "is_json"]
-
 STOP_REASONS = frozenset(
     {
         "end_turn",

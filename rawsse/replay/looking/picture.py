@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rawsse.replay.looking.timeline import LANES, Gap, Group, Timeline
 
-__all__ = ["MARK_UNITS", "picture"]
-
 MARK_UNITS = 2.5
 """Marks are at least so far apart: a sheet has room for about 350 in a row."""
 

@@ -27,8 +27,6 @@ from rawsse.replay.looking.json_answer import JSONAnswer
 from rawsse.replay.recording import Recording
 from rawsse.sse import Decoder, Event
 
-__all__ = ["GAP_FACTOR", "LANES", "MIN_GAP_SECONDS", "Gap", "Group", "Lane", "Piece", "Timeline", "to_json"]
-
 Lane: TypeAlias = Literal["message", "text", "thinking", "tool", "ping", "error", "other"]
 LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error", "other")
 """What events are about, in the order in which it is shown."""

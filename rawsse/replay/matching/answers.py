@@ -39,8 +39,6 @@ from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.shaping.builder import recording_of
 from rawsse.sse import Decoder
 
-__all__ = ["MAX_KEPT_MISSES", "MISS_CODE", "Answer", "Repertoire", "error_answer"]
-
 BYTES_PER_TOKEN = 4
 """For `count_tokens`: a rule of thumb for English text and JSON. Nobody but the API knows the count."""
 

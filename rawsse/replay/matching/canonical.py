@@ -29,8 +29,6 @@ from typing import Any
 from rawsse.replay.recording import RecordedRequest, Recording
 from rawsse.replay.scrubbing.scrub import scrub
 
-__all__ = ["IGNORED_FIELDS", "canonical", "without_secrets"]
-
 IGNORED_FIELDS = (
     "betas",
     "billing_policy",

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-__all__ = ["MAX_PATH_CHARS", "MAX_SHOWN_CHARS", "Difference", "differences", "equal_parts", "nearest", "same"]
-
 MAX_SHOWN_CHARS = 80
 """How much of each of two values a `Difference` shows: a line of a terminal."""
 

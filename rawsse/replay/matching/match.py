@@ -35,19 +35,6 @@ from rawsse.replay.matching.reply import is_event_stream
 from rawsse.replay.matching.threads import whole_requests
 from rawsse.replay.recording import RecordedRequest, Recording
 
-__all__ = [
-    "MAX_SHOWN_DIFFERENCES",
-    "MAX_SHOWN_NAMES",
-    "RECORDING_HEADER",
-    "RECORDING_PARAMETER",
-    "Match",
-    "MatchMode",
-    "Matcher",
-    "Miss",
-    "asked_key",
-    "matcher",
-]
-
 MAX_SHOWN_DIFFERENCES = 5
 """How many differences a `Miss` words. More than that, and it is another request altogether."""
 

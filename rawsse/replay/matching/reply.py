@@ -21,8 +21,6 @@ from rawsse.messages.lens import parse_json
 from rawsse.replay.recording import Read, Recording
 from rawsse.sse import Decoder
 
-__all__ = ["is_event_stream", "reply_in", "with_reply_id"]
-
 
 def is_event_stream(recording: Recording) -> bool:
     """Whether the response says that it is server-sent events."""

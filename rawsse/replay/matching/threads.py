@@ -22,8 +22,6 @@ from rawsse.errors import quote
 from rawsse.replay.matching.reply import reply_in, with_reply_id
 from rawsse.replay.recording import Recording
 
-__all__ = ["MAX_KEPT_REPLIES", "Refusal", "Threads", "whole_requests"]
-
 MAX_KEPT_REPLIES = 1000
 """How many replies `Threads` keeps. The oldest go first: who continues from one that is gone is told so, and sends it all."""
 

@@ -26,8 +26,6 @@ from rawsse.replay.matching.reply import reply_in
 from rawsse.replay.recording import RecordedRequest, Recording
 from rawsse.replay.shaping.builder import recording_of
 
-__all__ = ["ToolResults", "Turn", "turns"]
-
 
 @dataclass(frozen=True, slots=True, init=False)
 class ToolResults:

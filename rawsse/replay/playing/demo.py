@@ -12,8 +12,6 @@ from rawsse.replay.matching.answers import Repertoire
 from rawsse.replay.playing.player import Player
 from rawsse.replay.recording import RecordedRequest, Recording, shipped_fixtures
 
-__all__ = ["DEMO_WORDS", "DemoPlayer"]
-
 DEMO_WORDS: Mapping[str, str] = {
     "unicode": "unicode",
     "think": "thinking",

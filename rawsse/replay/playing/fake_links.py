@@ -19,8 +19,6 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
 from rawsse.client.network.route import Route
 
-__all__ = ["Connect", "FakeLink", "FakeStream", "fake_links"]
-
 
 class FakeStream:
     """A connected link made of byte chunks: each read gives the next one, whole. `written` holds what was written.

@@ -31,8 +31,6 @@ from rawsse.replay.playing.fake_links import FakeLink, FakeStream
 from rawsse.replay.recording import RecordedRequest, Recording
 from rawsse.replay.shaping.splits import Split, split_by
 
-__all__ = ["FakeNetwork", "stream_of"]
-
 _QUESTION: Mapping[str, object] = {"model": "any", "max_tokens": 1, "messages": [], "stream": True}
 
 

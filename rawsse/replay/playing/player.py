@@ -49,8 +49,6 @@ from rawsse.replay.shaping.rewrites import Rewrite, rewrite_by
 from rawsse.replay.shaping.splits import Split, split_by
 from rawsse.server import Receive, Scope, Send, Server
 
-__all__ = ["MAX_KEPT_REQUESTS", "PlayedRequest", "Player", "ReplayServer", "Sources"]
-
 MAX_KEPT_REQUESTS = 1000
 """How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
 

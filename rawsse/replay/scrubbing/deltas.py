@@ -26,25 +26,6 @@ from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, Protocol, TypeAlias
 
-__all__ = [
-    "JSON_ESCAPES",
-    "MAX_LAYERS",
-    "MAX_PATH",
-    "PERCENT_ESCAPES",
-    "WIDE",
-    "Characters",
-    "Escapes",
-    "Joined",
-    "Literal",
-    "Strand",
-    "Text",
-    "Unescaped",
-    "event_starts",
-    "layers",
-    "literals",
-    "strands",
-]
-
 MAX_LAYERS = 5
 """How often escapes are read in the result of reading escapes. Strings of a program in a tool's input are at 3."""
 

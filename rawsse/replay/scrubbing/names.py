@@ -18,8 +18,6 @@ from collections.abc import Iterator
 
 from rawsse.replay.scrubbing.deltas import JSON_ESCAPES, Joined, Text, Unescaped
 
-__all__ = ["CREDENTIAL_HEADERS", "MIN_VALUE_CHARS", "SECRET_NAMES", "is_secret_name", "named_values"]
-
 CREDENTIAL_HEADERS: frozenset[str] = frozenset(
     {
         "api-key",

@@ -44,18 +44,6 @@ from rawsse.replay.scrubbing.deltas import (
 from rawsse.replay.scrubbing.names import CREDENTIAL_HEADERS, named_values
 from rawsse.replay.scrubbing.shapes import SHAPES, Shape, secret_span, written_forms
 
-__all__ = [
-    "ALLOWED_REQUEST_HEADERS",
-    "ALLOWED_RESPONSE_HEADERS",
-    "MAX_PASSES",
-    "MIN_SECRET_CHARS",
-    "ScrubPolicy",
-    "Secret",
-    "checked",
-    "find_secrets",
-    "scrub",
-]
-
 ALLOWED_REQUEST_HEADERS = ("accept", "anthropic-beta", "anthropic-version", "content-type")
 """What a request's answer may depend on."""
 

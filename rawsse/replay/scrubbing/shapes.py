@@ -22,8 +22,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["MIN_BASE64_CHARS", "SHAPES", "Shape", "secret_span", "written_forms"]
-
 MIN_BASE64_CHARS = 8
 """What a secret has in base64, at least: fewer characters would be found in many texts."""
 

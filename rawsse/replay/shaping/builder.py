@@ -32,16 +32,6 @@ from rawsse.replay.shaping.pace import Pace, pace_by
 from rawsse.replay.shaping.parts import made_id, to_json
 from rawsse.sse import encode
 
-__all__ = [
-    "MAX_RANDOM_CHARACTERS",
-    "Break",
-    "Fragments",
-    "cut",
-    "error",
-    "error_recording",
-    "recording_of",
-]
-
 MAX_RANDOM_CHARACTERS = 20
 """The longest fragment of `random:SEED`: about what the API sends."""
 

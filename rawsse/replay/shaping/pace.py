@@ -26,17 +26,6 @@ from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Read, Recording
 from rawsse.sse import Decoder
 
-__all__ = [
-    "TIME_TO_FIRST_TOKEN",
-    "TOKENS_PER_SECOND",
-    "Pace",
-    "immediate",
-    "pace_by",
-    "profile",
-    "recorded",
-    "slower",
-]
-
 Pace: TypeAlias = str | Callable[[Recording], Recording]
 """`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER,jitter=SHARE,seed=NUMBER"`, or a function."""
 

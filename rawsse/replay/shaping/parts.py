@@ -25,22 +25,6 @@ from rawsse.errors import ConfigurationError, quote
 from rawsse.messages import Message
 from rawsse.messages.block import BlockBuilder
 
-__all__ = [
-    "MODEL",
-    "answer",
-    "citation",
-    "made_id",
-    "mcp_tool_use",
-    "redacted_thinking",
-    "server_tool_result",
-    "server_tool_use",
-    "text",
-    "thinking",
-    "to_json",
-    "tool_use",
-    "web_search_result",
-]
-
 MODEL = "claude-sonnet-5"
 """The model of an answer that names none."""
 

@@ -28,27 +28,6 @@ from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Read, Recording
 from rawsse.replay.shaping.splits import by_event
 
-__all__ = [
-    "MAX_PADDING",
-    "RETRY_MILLISECONDS",
-    "REWRITES",
-    "Rewrite",
-    "cr",
-    "crlf",
-    "rewrite_by",
-    "with_blank_lines",
-    "with_bom",
-    "with_comments",
-    "with_comments_inside",
-    "with_done",
-    "with_ids",
-    "with_lines_of_data",
-    "with_padding",
-    "with_retry",
-    "without_event_lines",
-    "without_spaces",
-]
-
 MAX_PADDING = 15
 """Spaces before the last brace of an event: as many as the API itself sends at most."""
 

@@ -36,27 +36,6 @@ from typing import Any, Final, TypeAlias
 from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Recording
 
-__all__ = [
-    "AS_UNCUT",
-    "MAX_PAIRS",
-    "MAX_RANDOM_BYTES",
-    "Chunks",
-    "FailingCut",
-    "Split",
-    "as_recorded",
-    "by_event",
-    "byte_by_byte",
-    "every_pair_split",
-    "every_split",
-    "fixed",
-    "random_chunks",
-    "random_splits",
-    "sized",
-    "smallest_failing_cut",
-    "split_by",
-    "whole",
-]
-
 Chunks: TypeAlias = tuple[bytes, ...]
 Split: TypeAlias = str | int | Sequence[int] | Callable[[bytes], Chunks]
 """How to cut: `"whole"`, `"event"`, `"bytes"`, `"random:SEED"`, a chunk size, a list of sizes, or a function of your own.

@@ -30,8 +30,6 @@ from rawsse.replay.matching.reply import is_event_stream
 from rawsse.replay.recording import End, Recording
 from rawsse.sse import Decoder
 
-__all__ = ["FAILED", "end_of", "ending_of", "settled"]
-
 FAILED: frozenset[EndingKind] = frozenset({"truncated", "error", "timeout", "limit"})
 """The endings that are failures. Leaving on purpose is none."""
 

@@ -40,8 +40,6 @@ from rawsse.errors import APIError, UsageError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.server import Receive, Scope, Send
 
-__all__ = ["NO_CLOCKS", "RecordingProxy"]
-
 NO_CLOCKS = Timeouts(head=None, silence=None, content=None)
 """The client has clocks, and leaves when they run out. Ours would only make other endings of its."""
 

@@ -46,8 +46,6 @@ from rawsse.replay.taping.outcome import FAILED, end_of, ending_of, settled
 from rawsse.replay.taping.shelf import Shelf
 from rawsse.replay.taping.tape import MAX_RECORDING_BYTES, Tape
 
-__all__ = ["MAX_FAILED_FILES", "MAX_HELD_BYTES", "MIN_CREDENTIAL_CHARS", "Recorder", "is_messages"]
-
 MAX_FAILED_FILES = 100
 """How many recordings a flight recorder leaves in its folder, unless it is told otherwise."""
 

@@ -20,8 +20,6 @@ from pathlib import Path
 
 from rawsse.errors import ConfigurationError
 
-__all__ = ["Shelf", "slug"]
-
 SUFFIX = ".sse.jsonl"
 MAX_SLUG_CHARS = 60
 

@@ -24,8 +24,6 @@ from collections.abc import Iterator, Mapping
 
 from rawsse.replay.recording import End, Read, RecordedRequest, Recording
 
-__all__ = ["MAX_RECORDING_BYTES", "Tape"]
-
 MAX_RECORDING_BYTES = 16 * 1024 * 1024
 """What is kept of one answer. The longest answers of today have about a hundredth of that."""
 

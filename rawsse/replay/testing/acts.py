@@ -26,8 +26,6 @@ from rawsse.replay.taping.proxy import RecordingProxy
 from rawsse.replay.taping.recorder import Recorder, is_messages
 from rawsse.server import Message, Receive, Scope, Send
 
-__all__ = ["Act", "Idle", "Playing", "Taking"]
-
 
 class Act(Protocol):
     """One thing that the API does. A test has one after the other."""

@@ -16,8 +16,6 @@ import socket
 from types import TracebackType
 from typing import Self
 
-__all__ = ["KeptAddress"]
-
 _HOST = "127.0.0.1"
 
 

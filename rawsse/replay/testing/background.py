@@ -19,8 +19,6 @@ from typing import Self
 
 from rawsse.server import ASGIApp, Server
 
-__all__ = ["PATIENCE", "BackgroundServer"]
-
 PATIENCE = 10.0
 """Real seconds that the thread may take to start and to end: it needs a thousandth of that."""
 

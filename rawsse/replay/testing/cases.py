@@ -22,8 +22,6 @@ from typing import Any
 from rawsse.errors import ConfigurationError
 from rawsse.replay.shaping.splits import AS_UNCUT, Chunks, fixed, sized, smallest_failing_cut
 
-__all__ = ["MAX_CASES", "Case", "assert_every_split", "at_line_ends", "cases", "is_edge", "place_of"]
-
 MAX_CASES = 20_000
 """Of one stream: what a test runner gets through in half a minute. Pairs of cuts in more than 200 bytes are too many."""
 

@@ -15,8 +15,6 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["NAME", "load"]
-
 NAME = "_rawsse_pytest"
 
 

@@ -21,8 +21,6 @@ from types import TracebackType
 from typing import Any, Self
 from unittest.mock import patch
 
-__all__ = ["Guard", "is_this_machine"]
-
 
 def _never() -> bool:
     return False

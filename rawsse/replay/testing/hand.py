@@ -39,8 +39,6 @@ from rawsse.replay.testing.background import BackgroundServer
 from rawsse.replay.testing.sources import Source, find, own_path, written_path
 from rawsse.server import Receive, Scope, Send, Server
 
-__all__ = ["API_KEY", "RecordMode", "Replay"]
-
 API_KEY = "replay-needs-no-key"
 """What `Replay.environment` says for ANTHROPIC_API_KEY. A client that goes astray spends nothing with it."""
 

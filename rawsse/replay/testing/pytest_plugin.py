@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from rawsse.replay.testing.hand import RecordMode, Replay
     from rawsse.replay.testing.virtual_clock import VirtualClock
 
-__all__ = ["DEFAULT_SPLITS", "assert_every_split", "chunks", "rawsse_scrub_policy", "replay", "virtual_clock"]
-
 DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
 """What `@pytest.mark.splits` goes through if it names none."""
 

@@ -19,8 +19,6 @@ from rawsse.messages import Message
 from rawsse.replay.recording import Recording, find_recordings, shipped_fixtures
 from rawsse.replay.shaping.builder import recording_of
 
-__all__ = ["FOLDER", "Source", "find", "find_one", "own_path", "written_path"]
-
 FOLDER = "recordings"
 """The folder beside a test file in which its recordings are looked for, and into which they are written."""
 

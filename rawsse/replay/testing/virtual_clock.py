@@ -33,17 +33,6 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-__all__ = [
-    "DEADLOCK",
-    "PATIENCE",
-    "THREAD_PATIENCE",
-    "Leftovers",
-    "VirtualClock",
-    "VirtualClockLoop",
-    "run",
-    "ticks",
-]
-
 PATIENCE = 0.02
 """Real seconds that the clock waits for an open socket before it jumps. Loopback needs microseconds; a busy machine more."""
 

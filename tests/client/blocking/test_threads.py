@@ -275,7 +275,7 @@ class Answering:
                 threading.Thread(target=self._answer, args=(peer,), daemon=True).start()
 
     def _answer(self, peer: socket.socket) -> None:
-        with contextlib.suppress(OSError, AssertionError):  # the client has gone
+        with peer, contextlib.suppress(OSError, AssertionError):  # the client has gone
             while True:
                 self._upstream.read_request(peer).sendall(answer(ANSWER))
 
