@@ -140,7 +140,10 @@ def too_long(sizes: Mapping[str, int], limit: int) -> list[str]:
 
 
 def test_a_line_of_code_has_more_than_a_comment_or_a_docstring() -> None:
-    text = '"""A\nfile."""\n\nx = """a\n\n# b"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n\nA = 1\n"""One."""\n'
+    text = (
+        '"""A\nfile."""\n\nx = """a\n\n# b"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n'
+    )
+    text += '\nA = 1\n"""One."""\n'
     source = read_source("f.py", text)
     assert source.code == {4, 5, 6, 9, 11, 12, 13, 15}
     assert [body_lines(source, function) for function in functions(source)] == [3]
