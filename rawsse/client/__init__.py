@@ -12,6 +12,7 @@ Read in this order:
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
     call.py      a request, tried until an answer begins: drives an exchange over a network
     stream.py    the answer as it comes: events, text, the message so far
+    push.py      its events, pushed to a function as they come
     raw.py       an answer with the response that it came in
     models.py    lists that come in pages
     tools/       answers that call functions; conversations

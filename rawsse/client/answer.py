@@ -17,7 +17,7 @@ beginnings. Pings are not held.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 from rawsse.client.exchange import CallSettings, Exchange, Timing
 from rawsse.client.ratelimits import RateLimits
@@ -42,7 +42,7 @@ from rawsse.messages.events import (
     UnknownEvent,
     read_event,
 )
-from rawsse.messages.message import MessageBuilder
+from rawsse.messages.message import EventWatcher, MessageBuilder
 from rawsse.sse import Decoder, Event
 
 MAX_HELD_EVENTS = 100
@@ -53,9 +53,11 @@ After that many there is no other attempt: they must not fill the memory."""
 class Answer(Exchange):
     """An event stream of the Messages API. `builder` folds its events. `holds`: another attempt may follow."""
 
+    _fold: ClassVar[Any] = MessageBuilder
+
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing)
-        self.builder = MessageBuilder(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
+        self.builder: MessageBuilder = self._fold(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
         self.is_committed = not holds
         """An event has been given out that no other attempt may repeat."""
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
@@ -243,3 +245,9 @@ class Answer(Exchange):
             return StreamTruncatedError("the body ended")
         inside = f", inside an event ({quote(cut_off)})" if cut_off else ""
         return StreamTruncatedError(f"the body ended before message_stop{inside}")
+
+
+class UnfoldedAnswer(Answer):
+    """An answer whose events are passed on: their order is checked, and no message is kept."""
+
+    _fold = EventWatcher

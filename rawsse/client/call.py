@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from rawsse.client.exchange import CallSettings, Clock, Exchange, Timing
-from rawsse.client.network.link import Aborted, Expired, Link, Signal
+from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
 from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.retry import decide
 from rawsse.errors import APIError, StreamCancelledError
@@ -58,6 +58,16 @@ class Call(Generic[E]):
     def request_id(self) -> str | None:
         """The `request-id` of the last response."""
         return self.exchange.request_id
+
+    @property
+    def link(self) -> Any:
+        """The connection of an exchange that is open, for `EventPush`."""
+        return self._link
+
+    @property
+    def network(self) -> Network:
+        """The network that the call runs on."""
+        return self._here().network
 
     @property
     def is_mine(self) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
-from rawsse.client.answer import Answer
+from rawsse.client.answer import Answer, UnfoldedAnswer
 from rawsse.client.call import Call
 from rawsse.client.models import ModelInfo, Pages, model_path
 from rawsse.client.raw import WithRawResponse
@@ -192,10 +192,12 @@ class AsyncMessages:
         timeouts: Timeouts | None = None,
         max_retries: int | None = None,
         strict: bool | None = None,
+        folds: bool = True,
     ) -> EventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
+        """The events of the answer to a request whose `body` is given whole, known fields or not: to pass them on.
 
-        As with `stream`, the request is sent by `async with`. `strict` is that of the client if None.
+        As with `stream`, the request is sent by `async with`. `strict` is that of the client if None. Without `folds` the
+        stream keeps no message.
         """
         options: dict[str, Any] = {
             "headers": headers,
@@ -204,7 +206,8 @@ class AsyncMessages:
             "strict": strict,
         }
         streamed = {**body, "stream": True}
-        return EventStream(self._client.call("POST", "/v1/messages", kind=Answer, body=streamed, **options))
+        kind = Answer if folds else UnfoldedAnswer
+        return EventStream(self._client.call("POST", "/v1/messages", kind=kind, body=streamed, **options))
 
     async def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]

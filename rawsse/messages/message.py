@@ -119,12 +119,14 @@ _GROWS: Mapping[str, tuple[str, str]] = {
 }
 
 
-class MessageBuilder:
-    """Folds the events of one stream into its message.
+class EventWatcher:
+    """Checks the order of the events of one stream, and knows how far the answer is; it keeps no content.
 
     `strict`: an event that is not allowed raises `EventOrderError`; otherwise it is repaired and recorded. After an error the
-    builder keeps what it had: `message` can always be read.
+    watcher keeps what it had.
     """
+
+    message: Message | None = None
 
     def __init__(self, *, strict: bool = True, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.strict = strict
@@ -133,30 +135,14 @@ class MessageBuilder:
         self.has_content = False
         self.error: ErrorEvent | None = None
         self._max_message_bytes = max_message_bytes
-        self._message_bytes = 0
         self._event_number = 0
-        self._raw: dict[str, Any] | None = None
-        self._blocks: list[BlockBuilder] = []
-        self._positions: dict[int, int] = {}  # the index of a block in its events -> its place in the content
-        self._open: int | None = None  # the index of the open block in its events
+        self._stop_reason: object = None
         self._changed: BlockBuilder | None = None  # by the event that was applied last
-
-    # What is known so far ------------------------------------------------------------------------------------------
-
-    @property
-    def message(self) -> Message | None:
-        """The message so far; None before `message_start`. It is live: later events change its JSON."""
-        if self._raw is None:
-            return None
-        for block in self._blocks:
-            block.settle()
-        return Message(self._raw, facts=self._blocks)
 
     @property
     def stop_reason(self) -> str | None:
         """Why the model stopped; None until it has. A value that is not a string is ignored."""
-        reason = self._raw.get("stop_reason") if self._raw else None
-        return reason if isinstance(reason, str) else None
+        return self._stop_reason if isinstance(self._stop_reason, str) else None
 
     @property
     def is_done(self) -> bool:
@@ -176,8 +162,6 @@ class MessageBuilder:
         if self.is_complete:
             return "tail"
         return "content" if self.has_content else "open"
-
-    # Events in -----------------------------------------------------------------------------------------------------
 
     def feed(self, sse: Event) -> StreamEvent | None:
         """Read one server-sent event and apply it. Returns None for the end mark `[DONE]`.
@@ -208,6 +192,53 @@ class MessageBuilder:
                 return
         self._apply(event)
         self.state = following
+
+    def _append(self, raw: dict[str, Any]) -> bool:
+        """Take a delta of the open block, the most frequent event. False: it is not one that the fast path can take."""
+        del raw
+        return True
+
+    def _count(self, event: StreamEvent) -> None:
+        """Raise `MessageTooLargeError` if the event is more than is kept."""
+
+    def _apply(self, event: StreamEvent) -> None:
+        if isinstance(event, ContentBlockStart):
+            self.has_content = True
+        elif isinstance(event, MessageStart):
+            self._stop_reason = event.raw["message"].get("stop_reason")
+        elif isinstance(event, MessageDelta):
+            self._stop_reason = object_at(event.raw, "delta").get("stop_reason", self._stop_reason)
+        elif isinstance(event, ErrorEvent):
+            self.error = event
+
+    def _deviate(self, rule: str, repair: str) -> None:
+        if self.strict:
+            allowed = ", ".join(TRANSITIONS[self.state]) or "nothing"
+            raise EventOrderError(f"{rule} (allowed {self.state.value}: {allowed}, ping)", rule=rule)
+        self.deviations.append(Deviation(rule, repair, self._event_number))
+
+
+class MessageBuilder(EventWatcher):
+    """Folds the events of one stream into its message. After an error it keeps what it had: `message` can always be read."""
+
+    def __init__(self, *, strict: bool = True, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        super().__init__(strict=strict, max_message_bytes=max_message_bytes)
+        self._message_bytes = 0
+        self._raw: dict[str, Any] | None = None
+        self._blocks: list[BlockBuilder] = []
+        self._positions: dict[int, int] = {}  # the index of a block in its events -> its place in the content
+        self._open: int | None = None  # the index of the open block in its events
+
+    @property
+    def message(self) -> Message | None:  # type: ignore[override]
+        """The message so far; None before `message_start`. It is live: later events change its JSON."""
+        if self._raw is None:
+            return None
+        for block in self._blocks:
+            block.settle()
+        return Message(self._raw, facts=self._blocks)
+
+    # Events in -----------------------------------------------------------------------------------------------------
 
     def _append(self, raw: dict[str, Any]) -> bool:
         """The fast path of the most frequent event: a delta with the next fragment of the open block, within the limit.
@@ -260,12 +291,6 @@ class MessageBuilder:
             limit = self._max_message_bytes
             raise MessageTooLargeError(f"the message is larger than max_message_bytes ({limit})", limit=limit)
 
-    def _deviate(self, rule: str, repair: str) -> None:
-        if self.strict:
-            allowed = ", ".join(TRANSITIONS[self.state]) or "nothing"
-            raise EventOrderError(f"{rule} (allowed {self.state.value}: {allowed}, ping)", rule=rule)
-        self.deviations.append(Deviation(rule, repair, self._event_number))
-
     # One method per event ------------------------------------------------------------------------------------------
 
     def _apply(self, event: StreamEvent) -> None:
@@ -279,10 +304,9 @@ class MessageBuilder:
             self._apply_start(event)
         elif isinstance(event, MessageDelta):
             self._apply_message_delta(event)
-        elif isinstance(event, ErrorEvent):
-            self.error = event
-        else:
+        elif isinstance(event, MessageStop):
             self._leave_block()
+        super()._apply(event)
 
     def _apply_start(self, event: MessageStart) -> None:
         raw = dict(event.raw["message"])
@@ -310,7 +334,6 @@ class MessageBuilder:
         self._blocks.append(block)
         message = self._so_far
         message["content"].append(block.raw)
-        self.has_content = True
         if block.raw.get("type") == "fallback" and (model := object_at(block.raw, "to").get("model")):
             message["model"] = model
 

@@ -39,15 +39,12 @@ from rawsse.relay.dialects import (
     read_chat,
     read_messages,
 )
-from rawsse.relay.exchange import Answer, Exchange
+from rawsse.relay.exchange import JSON, Answer, Exchange
 from rawsse.relay.guard import Guard
 from rawsse.relay.page import NoSuchPage, Page
-from rawsse.relay.runs import Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-from rawsse.server import Receive, Scope, Send
-
-HEARTBEAT_SECONDS = 15.0
-"""How long a stream may say nothing. Proxies and load balancers cut idle connections after 29 s and more."""
+from rawsse.server import Outlet, Receive, Scope, Send
 
 MAX_CHAT_BYTES = 32 * 1024 * 1024
 """A request's body: what the Messages API itself takes."""
@@ -106,8 +103,7 @@ class Relay:
         self._defaults = {"model": model, "max_tokens": max_tokens}
         self._guard = guard or Guard()
         self._page = Page(static, notice=notice)
-        self._runs = Runs(limits or RunLimits())
-        self._heartbeat_seconds = heartbeat_seconds
+        self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
         self._max_chat_bytes = max_chat_bytes
         self._max_prompt_chars = max_prompt_chars
 
@@ -237,7 +233,7 @@ class _Call:
         body, headers = self._relay._defaults | request, self._api_headers()
         events = self._relay._client.messages.events
         # Whoever speaks `/v1/messages` tries again by themselves, as the official SDKs do: two that try again multiply.
-        options: dict[str, Any] = {"headers": headers, "strict": False}
+        options: dict[str, Any] = {"headers": headers, "strict": False, "folds": False}
         options["max_retries"] = None if dialect.is_resumable else 0
         try:
             run = self._runs.begin(dialect, lambda: events(body, **options), id=wanted, alias=alias)
@@ -299,39 +295,29 @@ class _Call:
         if run.is_finished and after >= run.last:
             await self._exchange.send_whole(204)
             return
-        reader = run.reader(after)
-        watch = asyncio.get_running_loop().create_task(self._watch(reader), name="rawsse watch for disconnect")
+        outlet = self._exchange.outlet()
+        reader = Reader(run, outlet, after, lambda: self._start(run, outlet, keeps_status=keeps_status))
+        run.join(reader, holds=keeps_status)
         try:
-            await self._pump(run, reader, keeps_status=keeps_status)
+            await outlet.closed()
         finally:
             reader.close()
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
 
-    async def _watch(self, reader: Reader) -> None:
-        """Close the reader when the client goes: at any phase, also while nothing is sent."""
-        await self._exchange.until_gone()
-        reader.close()
-
-    async def _pump(self, run: Run, reader: Reader, *, keeps_status: bool) -> None:
-        seconds = self._relay._heartbeat_seconds
-        piece = await reader.read(seconds if keeps_status and not run.has_begun else 0)
-        if piece is None and not run.is_finished:
-            return  # the client has gone
-        await self._send_head(run, run.early_failure if keeps_status and run.dialect.keeps_status else None)
-        while piece is not None:
-            await self._exchange.send_piece(piece or run.dialect.heartbeat)
-            piece = await reader.read(seconds)
-        if run.is_finished:
-            await self._exchange.end()
-
-    async def _send_head(self, run: Run, failure: Failure | None) -> None:
-        if failure is not None and not run.dialect.is_resumable:
-            raise _refused(failure)  # `/v1/messages` refuses as the API does: in JSON
-        forwarded = _forwarded(failure.headers if failure else run.headers or {})
+    def _start(self, run: Run, outlet: Outlet, *, keeps_status: bool) -> bool:
+        """Send the head. False: with the whole answer, which has no frames."""
+        failure = run.early_failure if keeps_status and run.dialect.keeps_status else None
+        if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` refuses as the API does: in JSON
+            answer = _refused(failure)
+            length = ("content-length", str(len(answer.body)))
+            outlet.start(answer.status, self._exchange.fields((JSON, *answer.headers, length)))
+            outlet.write(answer.body)
+            outlet.end()
+            return False
+        forwarded = _forwarded(failure.headers if failure else run.headers)
         run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
-        headers = (*SSE_HEADERS, *run.dialect.headers, *run_id, *forwarded)
-        await self._exchange.start(failure.status if failure else 200, headers)
+        headers = self._exchange.fields((*SSE_HEADERS, *run.dialect.headers, *run_id, *forwarded))
+        outlet.start(failure.status if failure else 200, headers)
+        return True
 
     # Routes without a run --------------------------------------------------------------------------------------------
 

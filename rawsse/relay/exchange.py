@@ -11,6 +11,8 @@ and the header fields of pages of other origins. It refuses to know routes, runs
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,7 +22,7 @@ from rawsse.http1 import Headers
 from rawsse.messages.lens import parse_json
 from rawsse.relay.dialects import InvalidRequest
 from rawsse.relay.guard import Guard
-from rawsse.server import Receive, Scope, Send
+from rawsse.server import Message, Outlet, Receive, Scope, Send
 
 MAX_NESTING = 200
 """Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
@@ -58,6 +60,7 @@ class Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, max_body_bytes: int) -> None:
+        self._extensions = scope.get("extensions") or {}
         self._receive = receive
         self._send = send
         self._guard = guard
@@ -110,24 +113,20 @@ class Exchange:
 
     # The answer ----------------------------------------------------------------------------------------------------
 
-    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """Send the head. Raises `OSError` if the client has gone, as everything that sends."""
+    def fields(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+        """Header fields as ASGI has them, with those for pages of other origins."""
         fields = [*headers, *self._cross_origin()]
-        wire = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-        await self._send({"type": "http.response.start", "status": status, "headers": wire})
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
-    async def send_piece(self, data: bytes) -> None:
-        """Send a piece of the body. Waits while the client takes less than is sent."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        """The body is whole."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    def outlet(self) -> Outlet:
+        """Where a stream is written: straight to the connection, where the server can do that and no middleware looks on."""
+        push: Outlet | None = self._extensions.get("rawsse.push")
+        return push if push is not None and push.send == self._send else Pump(self._send, self._receive)
 
     async def send_whole(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """Send head and body at once."""
+        """Send head and body at once. Raises `OSError` if the client has gone."""
         length = () if status == 204 else (("content-length", str(len(body))),)
-        await self.start(status, (*headers, *length))
+        await self._send({"type": "http.response.start", "status": status, "headers": self.fields((*headers, *length))})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def send_json(self, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
@@ -158,6 +157,69 @@ class Exchange:
             ("access-control-expose-headers", "x-run-id, request-id, retry-after"),
             ("vary", "origin"),
         )
+
+
+class Pump:
+    """What `rawsse.push` does, over ASGI's `send`: for other servers, and where middleware wraps `send`."""
+
+    def __init__(self, send: Send, receive: Receive) -> None:
+        self.sink: Any = None
+        self.send = send
+        self._receive = receive
+        self._messages: list[Message] = []
+        self._wake: asyncio.Future[None] | None = None
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the head."""
+        self._put({"type": "http.response.start", "status": status, "headers": headers})
+
+    def write(self, data: bytes) -> bool:
+        """Send a piece of the body. False: `sink.on_drain()` is called when it is sent."""
+        self._put({"type": "http.response.body", "body": data, "more_body": True})
+        return False
+
+    def end(self) -> None:
+        """The body is whole."""
+        self._put({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def closed(self) -> None:
+        """Send what is put, until the end, or until the client has gone. Raises what `send` raises."""
+        loop = asyncio.get_running_loop()
+        pump = loop.create_task(self._pump(), name="rawsse pump")
+        try:
+            async with asyncio.timeout(None) as parked:
+                pump.add_done_callback(lambda _: _wake(parked, loop.time()))
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+        except TimeoutError:  # the pump has ended
+            pump.result()
+        finally:
+            pump.cancel()
+            await asyncio.wait([pump])
+            self.sink.on_closed()
+
+    async def _pump(self) -> None:
+        loop = asyncio.get_running_loop()
+        is_whole = False
+        while not is_whole:
+            if not self._messages:
+                self._wake = loop.create_future()
+                await self._wake
+            messages, self._messages = self._messages, []
+            for message in messages:
+                await self.send(message)
+                is_whole = message.get("more_body") is False
+            self.sink.on_drain()
+
+    def _put(self, message: Message) -> None:
+        self._messages.append(message)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def _wake(parked: asyncio.Timeout, now: float) -> None:
+    with contextlib.suppress(RuntimeError):  # the client has gone in the same moment
+        parked.reschedule(now)
 
 
 def _path_within(root: str, path: str) -> str:

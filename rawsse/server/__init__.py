@@ -18,6 +18,9 @@ A client is gone at EOF, also when it closed only its sending side, and at a res
 at once and `send` raises `ClientDisconnectedError`. Neither is seen while the app leaves `max_buffered_bytes` of the body
 untaken, since reading is then paused.
 
+An extension for apps that pass a stream on: `extensions["rawsse.push"]` is an `Outlet`, which writes to the connection in the
+caller's call, without a task that waits in `send`.
+
 An extension for programs that test HTTP clients: where the scope has `extensions["rawsse.wire"]`, the app may send
     {"type": "rawsse.wire.send", "data": b"..."}     these bytes as they are, instead of http.response.start; one
                                                      write, and `send` waits until the system has taken all of it
@@ -26,8 +29,19 @@ An extension for programs that test HTTP clients: where the scope has `extension
 After any of these the connection is closed when the app returns.
 """
 
-from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Receive, Scope, Send
+from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet, Receive, Scope, Send
 from rawsse.server.connection import Limits
 from rawsse.server.server import Server, serve
 
-__all__ = ["ASGIApp", "ClientDisconnectedError", "Limits", "Message", "Receive", "Scope", "Send", "Server", "serve"]
+__all__ = [
+    "ASGIApp",
+    "ClientDisconnectedError",
+    "Limits",
+    "Message",
+    "Outlet",
+    "Receive",
+    "Scope",
+    "Send",
+    "Server",
+    "serve",
+]

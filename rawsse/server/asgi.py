@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from rawsse.errors import ConfigurationError
@@ -24,6 +24,35 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger("rawsse.server")
+
+
+class Outlet(Protocol):
+    """The response of one request, written without waiting: what `extensions["rawsse.push"]` is.
+
+    An app uses it only if `send` is the `send` that it was called with: middleware may look at what is sent, and replaces that.
+    """
+
+    @property
+    def send(self) -> Send:
+        """ASGI's `send` of the request."""
+        ...
+
+    sink: Any
+    """The app's object: `on_drain()` is called when the client takes more after a `write` that said False, `on_closed()` when
+    the client has gone. Neither may wait, or write within a `write`."""
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The head; it is sent with the first piece of the body."""
+
+    def write(self, data: bytes) -> bool:
+        """Send a piece of the body. It is always taken; False: wait for `on_drain` before the next one."""
+        ...
+
+    def end(self) -> None:
+        """The body is whole."""
+
+    async def closed(self) -> None:
+        """Wait until the response has been sent, or the client has gone. The app returns after it."""
 
 
 class ClientDisconnectedError(ConnectionError):

@@ -105,9 +105,9 @@ class ServerState:
         self.is_empty.clear()
         return len(self.connections) <= self.limits.max_connections
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Call, scope: Scope) -> None:
         """Call the app, in a new task."""
-        task = asyncio.get_running_loop().create_task(call.run(self.app))
+        task = asyncio.get_running_loop().create_task(call.run(self.app, scope))
         self.tasks.add(task)
         self.is_empty.clear()
         task.add_done_callback(self.forget)
@@ -141,22 +141,22 @@ class Call:
     then (a background task) concerns no client.
     """
 
-    __slots__ = ("_body", "_connection", "_is_told", "_scope", "_start", "is_whole", "stage")
+    __slots__ = ("_body", "_connection", "_is_told", "_start", "is_whole", "sink", "stage")
 
-    def __init__(self, connection: Connection, scope: Scope) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.stage = Stage.NONE
+        self.sink: Any = None  # of an app that uses `Outlet`
         self.is_whole = False  # the request's body has come
         self._is_told = False  # and the app was told so
         self._body = bytearray()
         self._start: Message = {}
         self._connection = connection
-        self._scope = scope
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Call the app. Its failure is logged and ends the connection; a client that disconnects is not a failure."""
-        name = f"{self._scope['method']} {self._scope['raw_path'].decode()}"
+        name = f"{scope['method']} {scope['raw_path'].decode()}"
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
             if self.stage not in (Stage.COMPLETE, Stage.WIRE) and not self._connection.is_gone:
                 logger.error("%s: the app returned without a complete response", name)
         except ClientDisconnectedError:
@@ -226,9 +226,12 @@ class Call:
     def _send_body(self, message: Message) -> None:
         if self.stage is not Stage.BODY and self.stage is not Stage.HELD:
             raise HTTPUsageError("http.response.body came before http.response.start")
+        self._write(message.get("body", b""), is_last=not message.get("more_body", False))
+
+    def _write(self, data: bytes, *, is_last: bool = False) -> None:
         wire = self._head() if self.stage is Stage.HELD else b""
-        wire += self._connection.http.send_data(message.get("body", b""))
-        if not message.get("more_body", False):
+        wire += self._connection.http.send_data(data)
+        if is_last:
             wire += self._connection.http.send_end()
             self.stage = Stage.COMPLETE
         self._connection.write(wire)
@@ -239,6 +242,34 @@ class Call:
         wire = self._connection.head(start["status"], fields)
         self.stage = Stage.BODY
         return wire
+
+    # --- The response, as an `Outlet`
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """See `Outlet.start`."""
+        self.stage, self._start = Stage.HELD, {"status": status, "headers": headers}
+
+    def write(self, data: bytes) -> bool:
+        """See `Outlet.write`."""
+        connection = self._connection
+        if connection.is_gone:
+            return False
+        self._write(data)
+        return not connection.is_write_paused
+
+    def end(self) -> None:
+        """See `Outlet.end`."""
+        connection = self._connection
+        if not connection.is_gone:
+            self._write(b"", is_last=True)
+            connection.wake()
+            if not connection.is_write_paused:
+                connection.end_call()
+
+    async def closed(self) -> None:
+        """See `Outlet.closed`."""
+        while self.stage is not Stage.COMPLETE and not self._connection.is_gone:
+            await self._connection.wait()
 
     def _send_wire(self, message: Message) -> None:
         match message["type"]:
@@ -260,6 +291,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_call",
         "_is_idle",
+        "_loop",
         "_server",
         "_stall_timer",
         "_timer",
@@ -274,6 +306,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: ServerState) -> None:
         self._server = server
+        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self.limits = server.limits
         self.http = ServerConnection(
             max_head_bytes=self.limits.max_head_bytes,
@@ -330,8 +363,10 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self.is_write_paused = False
         self.wake()
+        if self._call is not None and self._call.sink is not None and self._call.stage is not Stage.COMPLETE:
+            self._call.sink.on_drain()
         # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11).
-        asyncio.get_running_loop().call_soon(self.end_call)
+        self._loop.call_soon(self.end_call)
 
     # --- Reading
 
@@ -365,8 +400,11 @@ class Connection(asyncio.Protocol):
             self.refuse(400, "this server does not speak WebSocket")
             return
         client, server = ((self._transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
-        self._call = Call(self, http_scope(request, client, server, self._server.lifespan_state))
-        self._server.run(self._call)
+        self._call = Call(self)
+        scope = http_scope(request, client, server, self._server.lifespan_state)
+        scope["extensions"]["rawsse.push"] = self._call
+        # Not here: an eager task might answer at once, and end the exchange whose events are being read.
+        self._loop.call_soon(self._server.run, self._call, scope)
 
     def regulate_reading(self) -> None:
         """Read no further while the app is behind with the body, or requests wait for their turn."""
@@ -399,7 +437,7 @@ class Connection(asyncio.Protocol):
 
     async def all_sent(self) -> None:
         """Wait until the system has sent what it took, for `linger_seconds` at most: a reset throws away what is not."""
-        loop, seconds = asyncio.get_running_loop(), _UNSENT_SECONDS
+        loop, seconds = self._loop, _UNSENT_SECONDS
         deadline = loop.time() + self.limits.linger_seconds
         while not self.is_gone and _unsent_bytes(self._transport) and (left := deadline - loop.time()) > 0:
             await asyncio.sleep(min(seconds, left))
@@ -423,14 +461,13 @@ class Connection(asyncio.Protocol):
         if taken == taken_before:
             self.abort()
         elif taken < self._written:
-            loop = asyncio.get_running_loop()
-            self._stall_timer = loop.call_later(self.limits.write_seconds, self._check_writes, taken)
+            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._check_writes, taken)
 
     # --- Waiting
 
     async def wait(self) -> None:
         """Until something changes: body came, the client took bytes, or it is gone."""
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
             await waiter
@@ -441,8 +478,8 @@ class Connection(asyncio.Protocol):
         """The same, while the client owes us body: it is asked for that, if it waits to be, and given a deadline."""
         if self._call is not None and self._call.stage is not Stage.WIRE:
             self.write(self.http.send_continue())
-        loop, text = asyncio.get_running_loop(), "the request's body did not come in time"
-        timer = loop.call_later(self.limits.body_seconds, self.refuse, 408, text)
+        text = "the request's body did not come in time"
+        timer = self._loop.call_later(self.limits.body_seconds, self.refuse, 408, text)
         try:
             await self.wait()
         finally:
@@ -456,7 +493,7 @@ class Connection(asyncio.Protocol):
 
     def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
         self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(seconds, action, *args)
+        self._timer = self._loop.call_later(seconds, action, *args)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -540,6 +577,8 @@ class Connection(asyncio.Protocol):
         self.is_gone = True
         self._disarm()
         self.wake()
+        if self._call is not None and self._call.sink is not None:
+            self._call.sink.on_closed()
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:

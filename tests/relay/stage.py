@@ -94,13 +94,14 @@ class _Stream(FakeStream):
         self._change()
 
     async def read(self, deadline: float) -> bytes:
-        self._api.reads += 1
         await asyncio.sleep(0)  # so that others have their turn, also in a flood
         return await super().read(deadline)
 
     def read_ready(self) -> bytes | None:
         data = super().read_ready()
-        return (self._api.flood or None) if data is None else data
+        data = (self._api.flood or None) if data is None else data
+        self._api.reads += data is not None
+        return data
 
     def abort(self) -> None:
         super().abort()

@@ -253,7 +253,7 @@ class AsyncioLink(asyncio.BufferedProtocol):
     # Pushing -------------------------------------------------------------------------------------------------------
 
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` is not called any more.
+        """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` may be called after `pull`.
 
         `receive(b"")` says that the peer has closed its side. `closed` is called once, when nothing more will come: with None
         after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
@@ -267,6 +267,10 @@ class AsyncioLink(asyncio.BufferedProtocol):
             self._push(data)
         if self._is_over:
             self._push_end()
+
+    def pull(self) -> None:
+        """Push no more: what comes from now on waits for `read`."""
+        self._receive = self._closed = None
 
     def pause(self) -> None:
         """Let TCP slow the peer down."""

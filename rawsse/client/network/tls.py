@@ -96,6 +96,11 @@ class TLSLink:
         else:
             self._link.push_to(self._push, self._push_closed)
 
+    def pull(self) -> None:
+        """See `AsyncioLink.pull`."""
+        self._receive = self._closed = None
+        self._link.pull()
+
     def pause(self) -> None:
         """See `AsyncioLink.pause`."""
         self._link.pause()

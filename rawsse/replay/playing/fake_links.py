@@ -35,6 +35,9 @@ class FakeStream:
         self._changed: Signal | None = None
         self._silent_until: float | None = None  # in the network's time
         self._answered = 0  # bytes that had been written when the last chunk was given
+        self._receive: Callable[[bytes], None] | None = None
+        self._closed: Callable[[Exception | None], None] | None = None
+        self._is_paused = False
         self.written = bytearray()
         self.is_aborted = False
 
@@ -72,6 +75,50 @@ class FakeStream:
         self._answered = len(self.written)
         return chunk
 
+    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
+        """From now on call `receive` with what comes, as `AsyncioLink.push_to`: each chunk in a step of the event loop."""
+        self._receive, self._closed = receive, closed
+        self._push_soon()
+
+    def pull(self) -> None:
+        """Push no more."""
+        self._receive = self._closed = None
+
+    def pause(self) -> None:
+        """Push nothing until `resume`."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Push on."""
+        self._is_paused = False
+        self._push_soon()
+
+    def _push_soon(self) -> None:
+        if self._receive is not None and self._network is not None:
+            self._network.call_at(self._network.now(), self._push)
+
+    def _push(self) -> None:
+        if self._receive is None or self._is_paused:
+            return
+        error: Exception | None = None
+        try:
+            data = self.read_ready()
+            if data is None and self._silent_until is not None and self._network is not None:
+                self._network.call_at(self._silent_until, self._push)
+            if data is not None:
+                self._receive(data)
+        except Aborted:
+            data = b""
+        except Exception as exc:
+            data, error = b"", exc
+            self.is_aborted = True
+        if data:
+            self._push_soon()
+        elif data is not None and self._closed is not None:
+            closed = self._closed
+            self.pull()
+            closed(error)
+
     def _has_passed(self, pause: float | None) -> bool:
         """The silence is over; or there was a request."""
         if pause is None:
@@ -102,6 +149,7 @@ class FakeStream:
     def _change(self) -> None:
         if self._changed is not None:
             self._changed.set()
+        self._push_soon()
 
 
 Connect = Callable[[Route, TLSContext], Awaitable[FakeStream]]

@@ -1,0 +1,156 @@
+"""The events of an answer, pushed: from the connection's bytes to the caller's function in one call, without a task.
+
+    push = EventPush(client.messages.events(body), receive, ended)
+    await push.open()                    # sends the request; returns when the answer has content, and events are pushed
+    push.pause(), push.resume()          # let TCP slow the server down
+    push.close()                         # drop the connection; nothing is called after it
+
+For programs that pass events on to many clients. It needs an event loop: blocking code reads the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from rawsse.client.exchange import Clock
+from rawsse.client.stream import EventStream
+from rawsse.errors import Ending, TotalTimeoutError
+from rawsse.messages.events import StreamEvent
+
+
+class EventPush:
+    """Pushes the events of `stream`.
+
+    `receive` is called with the events of each read, at least one. `ended` is called once after the last of them, unless
+    `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception that `receive`
+    itself raised. Neither may wait.
+
+    One timer serves all clocks: each read only moves their deadline, and the timer looks at that when it fires.
+    """
+
+    def __init__(
+        self,
+        stream: EventStream,
+        receive: Callable[[list[StreamEvent]], None],
+        ended: Callable[[Exception | None], None],
+    ) -> None:
+        self.stream = stream
+        self._receive = receive
+        self._ended = ended
+        self._link: Any = None
+        self._is_over = False
+        self._is_paused = False
+        self._deadline = math.inf
+        self._clock: Clock = TotalTimeoutError
+        self._timer_at = math.inf
+        self._cancel_timer: Callable[[], object] = int
+
+    async def open(self) -> None:
+        """Send the request, as often as the policy says, until an attempt has content; from then on push.
+
+        Until then `receive` gets the pings. Raises `APIError` if no attempt has content, and then `ended` is not called.
+        """
+        stream, call = self.stream, self.stream._call
+        await stream._open()
+        while not call.exchange.is_committed:
+            if (event := stream._take_event()) is not None:
+                self._receive([event])
+            elif not self._is_over:
+                await stream._more()
+        self._answer, self._network = call.exchange, call.network
+        self._give()
+        if not self._is_over:
+            self._link = call.link
+            self._wait(self._network.now())
+            self._link.push_to(self._received, self._lost)
+            if self._is_paused:
+                self._link.pause()
+
+    def pause(self) -> None:
+        """Read no further. The clocks stop: the server is not to blame."""
+        if not self._is_paused and not self._is_over:
+            self._is_paused = True
+            self._deadline = math.inf
+            if self._link is not None:
+                self._link.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._is_paused and not self._is_over:
+            self._is_paused = False
+            if self._link is not None:
+                self._wait(self._network.now())
+                self._link.resume()
+
+    def close(self) -> Ending | None:
+        """End the stream and drop its connection; how it ended."""
+        self._is_over = True
+        self._cancel_timer()
+        self.stream._close()
+        return self.stream.ending
+
+    # What the network calls ----------------------------------------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        now = self._network.now()
+        self._answer.receive(data, now)
+        self._give()
+        if not self._is_over:
+            self._wait(now)
+
+    def _lost(self, exc: Exception | None) -> None:
+        """The connection is lost, or a bug came to light while it was read."""
+        if self._is_over:
+            return
+        if exc is None:
+            self._answer.cancel()
+        elif isinstance(exc, OSError):
+            self._answer.lose(exc)
+        else:
+            self.close()
+            self._ended(exc)
+            return
+        self._give()
+
+    def _give(self) -> None:
+        """Give out what has come, and the end."""
+        stream, answer, events = self.stream, self._answer, []
+        if self._is_over:
+            return
+        try:
+            while (event := stream._take_event()) is not None:
+                events.append(event)
+        except StopAsyncIteration:
+            pass
+        if events:
+            self._receive(events)
+        if answer.is_over and not self._is_over:
+            self._is_over = True
+            self._cancel_timer()
+            if self._link is not None:
+                self._link.pull()
+            self._ended(None if answer.error is None else stream._failed(answer.error))
+
+    def _wait(self, now: float) -> None:
+        """A wait for bytes begins, unless we make the server wait."""
+        if self._is_paused:
+            return
+        self._deadline, self._clock = self._answer.deadline(now)
+        if self._deadline < self._timer_at:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._cancel_timer()
+        self._timer_at = self._deadline
+        self._cancel_timer = self._network.call_at(self._deadline, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        self._timer_at = math.inf
+        now = self._network.now()
+        if self._deadline <= now:
+            self._answer.expire(self._clock, now)
+            self._give()
+        elif self._deadline < math.inf:
+            self._set_timer()
