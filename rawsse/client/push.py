@@ -116,22 +116,22 @@ class EventPush:
 
     def _give(self) -> None:
         """Give out what has come, and the end."""
-        stream, answer, events = self.stream, self._answer, []
+        answer, events = self._answer, []
         if self._is_over:
             return
-        try:
-            while (event := stream._take_event()) is not None:
-                events.append(event)
-        except StopAsyncIteration:
-            pass
+        while (event := answer.next_event()) is not None:
+            events.append(event)
         if events:
             self._receive(events)
         if answer.is_over and not self._is_over:
-            self._is_over = True
-            self._cancel_timer()
-            if self._link is not None:
-                self._link.pull()
-            self._ended(None if answer.error is None else stream._failed(answer.error))
+            self._finish()
+
+    def _finish(self) -> None:
+        self._is_over = True
+        self._cancel_timer()
+        self._ended(self.stream._finished())
+        if self._link is not None:
+            self._link.pull()
 
     def _wait(self, now: float) -> None:
         """A wait for bytes begins, unless we make the server wait."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
 from rawsse.errors import (
@@ -46,6 +47,9 @@ DONE = Frame("[DONE]")
 
 compact = json.JSONEncoder(separators=(",", ":")).encode
 """The shortest JSON text of a value. One encoder for all: `json.dumps` would make a new one each time, for half of the cost."""
+
+json_string = encode_basestring_ascii
+"""The JSON of a text, as `compact` gives it, in a tenth of the time: nearly every frame is one text."""
 
 COMMENT_HEARTBEAT = encode_comment("keep-alive")
 PING_HEARTBEAT = encode('{"type": "ping"}', event="ping")
@@ -200,7 +204,7 @@ class TextDialect:
             text = raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
         else:
             return []
-        return [Frame(compact({"text": text}))] if isinstance(text, str) else []
+        return [Frame(f'{{"text":{json_string(text)}}}')] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:
         return [Frame(compact({"error": failure.message, "type": failure.type})), DONE]

@@ -116,7 +116,9 @@ class Run:
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.headers: Mapping[str, str] = {}
-        self._limits = limits
+        self._is_resumable = dialect.is_resumable
+        self._max_bytes = limits.max_log_bytes if dialect.is_resumable else limits.max_unread_bytes
+        self._grace_seconds = limits.grace_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._on_finished = on_finished
         self._loop = asyncio.get_running_loop()
@@ -190,7 +192,7 @@ class Run:
 
     def has_read(self) -> None:
         """A reader has moved on, or left."""
-        if not self.dialect.is_resumable:
+        if not self._is_resumable:
             self._forget_oldest(0)
         if self._push is not None and self._can_grow():
             self._push.resume()
@@ -202,8 +204,8 @@ class Run:
         self.has_read()
         if self._readers or self.is_finished:
             return
-        if self.dialect.is_resumable:
-            seconds = self._limits.grace_seconds
+        if self._is_resumable:
+            seconds = self._grace_seconds
             text = f"no client read the answer for {seconds:g} s"
             self._grace = self._loop.call_later(seconds, self.stop, Failure(200, "cancelled", text))
         else:
@@ -241,59 +243,63 @@ class Run:
             self._fail(replace(failure, ending=self._push.close()))
 
     def _receive(self, events: list[StreamEvent]) -> None:
-        if not self.has_begun and self._push is not None:
-            self.headers = self._push.stream.headers
+        push, event_frames = self._push, self.dialect.event
+        assert push is not None  # noqa: S101 - it is what calls this
+        if not self.has_begun:
+            self.headers = push.stream.headers
         try:
-            self._append([frame for event in events for frame in self.dialect.event(event)])
+            frames: list[Frame] = []
+            for event in events:
+                frames += event_frames(event)
+            self._append(frames)
         except Exception as exc:
-            if self._push is not None:
-                self._push.close()
+            push.close()
             self._ended(exc)
-        if self._push is not None and not self._can_grow():
-            self._push.pause()
+        if len(self._log) > self._max_bytes and not self._can_grow():
+            push.pause()
 
     def _ended(self, error: Exception | None) -> None:
         stream = self._push.stream if self._push is not None else None
-        if error is None and stream is not None and (ending := stream.ending) is not None:
-            self.headers = stream.headers
-            self._finish(self.dialect.end(ending), ending, ending.text)
-        elif isinstance(error, RawsseError):
+        try:
+            if error is None and stream is not None and (ending := stream.ending) is not None:
+                self.headers = stream.headers
+                self._finish(self.dialect.end(ending), ending, ending.text)
+                return
+        except Exception as exc:
+            error = exc
+        if isinstance(error, RawsseError):
             self._fail(failure_of(error, stream.error_event if stream else None), words=str(error))
         else:
             log.error("run %s failed: a bug in the relay", self._tag, exc_info=error)
             self._fail(Failure(500, "api_error", "the relay failed: see its log"))
 
     def _append(self, frames: Sequence[Frame], retry: int | None = None) -> None:
-        before, tag = self.last, f"{self._tag}-" if self.dialect.is_resumable else None
-        start = len(self._log)
-        for number, frame in enumerate(frames, before + 1):
-            self._log += _wire(frame, tag and f"{tag}{number}", retry)
-            self._ends.append(self._forgotten_bytes + len(self._log))
+        log, start, before = self._log, len(self._log), self.last
+        number = before
+        for frame in frames:
+            number += 1
+            log += _wire(frame, f"{self._tag}-{number}" if self._is_resumable else None, retry)
+            self._ends.append(self._forgotten_bytes + len(log))
         if not self.has_begun:
             self._begin_readers()
         elif frames:
-            self._push_out(bytes(self._log[start:]), before)
+            self._push_out(bytes(log[start:]), before, number)
 
     def _begin_readers(self) -> None:
         self.has_begun = True
         self._spoke_at = self._loop.time()
         for reader in list(self._readers):
             reader.begin()
-        self._trim()
 
-    def _push_out(self, wire: bytes, before: int) -> None:
-        """Give the readers that have read all frames up to `before` what comes after: the whole log, or the end of it."""
+    def _push_out(self, wire: bytes, before: int, last: int) -> None:
+        """Give the readers that have read all frames up to `before` those after it: all of `wire`."""
         self._spoke_at = self._loop.time()
-        last = self.last
         for reader in list(self._live):  # a write may end this reader or another, stop the run, or let one join
             if reader.position == before and len(wire) <= PIECE_BYTES:
                 reader.push(wire, last)
             else:
                 reader.catch_up()
-        self._trim()
-
-    def _trim(self) -> None:
-        if not self.dialect.is_resumable:
+        if not self._is_resumable:
             self._forget_oldest(0)
 
     def _beat(self) -> None:
@@ -332,10 +338,9 @@ class Run:
     # Room ----------------------------------------------------------------------------------------------------------
 
     def _can_grow(self) -> bool:
-        limit = self._limits.max_log_bytes if self.dialect.is_resumable else self._limits.max_unread_bytes
-        if self.log_bytes > limit:
-            self._forget_oldest(limit)
-        return self.log_bytes <= limit
+        if len(self._log) > self._max_bytes:
+            self._forget_oldest(self._max_bytes)
+        return len(self._log) <= self._max_bytes
 
     def _forget_oldest(self, limit: int) -> None:
         """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""

@@ -59,6 +59,9 @@ class Limits:
     max_pipelined_bytes: int = MAX_PIPELINED_BYTES
     max_buffered_bytes: int = 64 * 1024
     """Held of one body, in either direction, for the slower side: asyncio's own high-water mark."""
+    send_buffer_bytes: int = 128 * 1024
+    """What the system holds of a response for a client that reads slowly: Linux reserves twice as much, and would go up to
+    4 MB by itself."""
     max_connections: int = 10_000
     """Further ones are answered 503. Twice the 5,000 open streams that one process is built for."""
     head_seconds: float = 20.0
@@ -263,8 +266,7 @@ class Call:
         if not connection.is_gone:
             self._write(b"", is_last=True)
             connection.wake()
-            if not connection.is_write_paused:
-                connection.end_call()
+            connection.end_call()
 
     async def closed(self) -> None:
         """See `Outlet.closed`."""
@@ -423,7 +425,9 @@ class Connection(asyncio.Protocol):
         # (Redirection), and 4xx (Client Error) responses".
         if not any(name.lower() == "date" for name, _ in headers):
             headers.append(("date", formatdate(usegmt=True)))
-        return self.http.send_response(status, headers, close=close or self._server.is_stopping)
+        # RFC 9112, 9.6: a server that answers before it has read the whole request cannot read on to the next one.
+        is_early = self._call is not None and not self._call.is_whole
+        return self.http.send_response(status, headers, close=close or is_early or self._server.is_stopping)
 
     def write(self, data: bytes) -> None:
         """Send bytes, or keep those that the client does not take now."""
@@ -504,7 +508,7 @@ class Connection(asyncio.Protocol):
 
     def end_call(self) -> None:
         """Go on to the next request, if the response is complete. The client has taken enough of it."""
-        if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_gone:
+        if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_gone or self.is_write_paused:
             return
         if self.http.is_reusable and not self._server.is_stopping:
             self.http.start_next_cycle()

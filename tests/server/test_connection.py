@@ -421,7 +421,9 @@ def test_a_client_that_takes_nothing_is_cut_off() -> None:
 
     before = talk(app, story, write_seconds=5)
     ((after, name),) = endings
-    assert (round(after - before), name) == (5, "ClientDisconnectedError")
+    # It is looked at every 5 seconds. The system takes the last bytes a moment after the first look.
+    assert 5 <= after - before <= 10
+    assert name == "ClientDisconnectedError"
 
 
 def test_a_client_that_takes_slowly_is_not_cut_off() -> None:
