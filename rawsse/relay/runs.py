@@ -121,7 +121,7 @@ class Run:
         self._grace_seconds = limits.grace_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._on_finished = on_finished
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop  # from `begin` on; held: asking for it is a system call on Python 3.11
         self._tag = secrets.token_hex(4)
         self._log = bytearray()
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
@@ -134,7 +134,7 @@ class Run:
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._spoke_at = self._loop.time()
+        self._spoke_at = 0.0  # when the readers were last sent something
         self._stop_with: Failure | None = None
 
     # What is known -------------------------------------------------------------------------------------------------
@@ -215,6 +215,8 @@ class Run:
 
     def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
+        self._loop = asyncio.get_running_loop()
+        self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
         self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self._tag}")
         self._opening.add_done_callback(self._opened)
