@@ -276,7 +276,7 @@ class Run:
             self._fail(Failure(500, "api_error", "the relay failed: see its log"))
 
     def _append(self, frames: Sequence[Frame], retry: int | None = None) -> None:
-        log, start, before = self._log, len(self._log), self.last
+        log, start, before = self._log, len(self._log), self._first + len(self._ends) - 1
         number = before
         for frame in frames:
             number += 1
@@ -408,14 +408,23 @@ class Reader:
             self.close()
             return
         if self.position == self._run.last and not self._run.is_finished:
-            self._write(self._run.dialect.heartbeat)
+            self.push(self._run.dialect.heartbeat, self.position)
         self.catch_up()
 
     def push(self, wire: bytes, position: int) -> None:
-        """Take what comes next in the run, up to `position`."""
-        if not self._is_closed:
-            self.position = position
-            self._write(wire)
+        """Write what comes next in the run, up to `position`."""
+        if self._is_closed:
+            return
+        self.position = position
+        try:
+            if self._outlet.write(wire):
+                return
+        except Exception:  # it must not cost the other readers of the run their answer
+            log.exception("a reader of a run failed")
+            self.close()
+            return
+        self._is_behind = True
+        self._run.fell_behind(self)
 
     def on_drain(self) -> None:
         """The client takes more."""
@@ -443,20 +452,8 @@ class Reader:
                 else:
                     run.caught_up(self)
                 return
-            piece, self.position = run.take(self.position)
-            self._write(piece)
+            self.push(*run.take(self.position))
             run.has_read()
-
-    def _write(self, data: bytes) -> None:
-        try:
-            is_taken = self._outlet.write(data)
-        except Exception:  # it must not cost the other readers of the run their answer
-            log.exception("a reader of a run failed")
-            self.close()
-            return
-        if not is_taken:
-            self._is_behind = True
-            self._run.fell_behind(self)
 
 
 class Runs:

@@ -257,7 +257,10 @@ class Call:
         connection = self._connection
         if connection.is_gone:
             return False
-        self._write(data)
+        if self.stage is Stage.BODY:  # nearly always
+            connection.write(connection.http.send_data(data))
+        else:
+            self._write(data)
         return not connection.is_write_paused
 
     def end(self) -> None:
