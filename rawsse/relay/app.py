@@ -310,8 +310,7 @@ class _Call:
             answer = _refused(failure)
             length = ("content-length", str(len(answer.body)))
             outlet.start(answer.status, self._exchange.fields((JSON, *answer.headers, length)))
-            outlet.write(answer.body)
-            outlet.end()
+            outlet.end(answer.body)
             return False
         forwarded = _forwarded(failure.headers if failure else run.headers)
         run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()

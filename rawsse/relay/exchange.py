@@ -178,9 +178,9 @@ class Pump:
         self._put({"type": "http.response.body", "body": data, "more_body": True})
         return False
 
-    def end(self) -> None:
-        """The body is whole."""
-        self._put({"type": "http.response.body", "body": b"", "more_body": False})
+    def end(self, data: bytes = b"") -> None:
+        """Send the last piece of the body."""
+        self._put({"type": "http.response.body", "body": data, "more_body": False})
 
     async def closed(self) -> None:
         """Send what is put, until the end, or until the client has gone. Raises what `send` raises."""

@@ -116,6 +116,8 @@ class Run:
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.headers: Mapping[str, str] = {}
+        self.live: set[Reader] = set()
+        """Readers that have read everything, and are pushed what comes."""
         self._is_resumable = dialect.is_resumable
         self._max_bytes = limits.max_log_bytes if dialect.is_resumable else limits.max_unread_bytes
         self._grace_seconds = limits.grace_seconds
@@ -128,7 +130,6 @@ class Run:
         self._forgotten_bytes = 0
         self._first = 1  # number of the oldest frame that is kept
         self._readers: set[Reader] = set()
-        self._live: set[Reader] = set()  # those that have read everything, and are pushed what comes
         self._has_only_failed = False
         self._push: EventPush | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -182,14 +183,6 @@ class Run:
         skip = self._forgotten_bytes
         return bytes(self._log[start - skip : self._ends[end - 1] - skip]), position + end - at
 
-    def caught_up(self, reader: Reader) -> None:
-        """The reader has read everything: it is pushed what comes."""
-        self._live.add(reader)
-
-    def fell_behind(self, reader: Reader) -> None:
-        """The reader takes no more now: it reads on from the log later."""
-        self._live.discard(reader)
-
     def has_read(self) -> None:
         """A reader has moved on, or left."""
         if not self._is_resumable:
@@ -200,7 +193,7 @@ class Run:
     def leave(self, reader: Reader) -> None:
         """The reader reads no more."""
         self._readers.discard(reader)
-        self._live.discard(reader)
+        self.live.discard(reader)
         self.has_read()
         if self._readers or self.is_finished:
             return
@@ -296,7 +289,7 @@ class Run:
     def _push_out(self, wire: bytes, before: int, last: int) -> None:
         """Give the readers that have read all frames up to `before` those after it: all of `wire`."""
         self._spoke_at = self._loop.time()
-        for reader in list(self._live):  # a write may end this reader or another, stop the run, or let one join
+        for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
             if reader.position == before and len(wire) <= PIECE_BYTES:
                 reader.push(wire, last)
             else:
@@ -311,7 +304,7 @@ class Run:
             due = now + self._heartbeat_seconds
             self._spoke_at = now
             if self.has_begun:
-                for reader in list(self._live):
+                for reader in list(self.live):
                     reader.push(self.dialect.heartbeat, reader.position)
             else:
                 self._begin_readers()
@@ -332,7 +325,7 @@ class Run:
         self.ending = ending
         self.is_finished = True
         self._append(frames, retry)
-        for reader in list(self._live):
+        for reader in list(self.live):
             reader.catch_up()
         self._write_line(words)
         self._on_finished(self)
@@ -412,19 +405,20 @@ class Reader:
         self.catch_up()
 
     def push(self, wire: bytes, position: int) -> None:
-        """Write what comes next in the run, up to `position`."""
+        """Write what comes next in the run, up to `position`; with the end of the run, that of the answer."""
         if self._is_closed:
             return
-        self.position = position
+        run, self.position = self._run, position
         try:
-            if self._outlet.write(wire):
-                return
+            if run.is_finished and position == run.last:
+                self._outlet.end(wire)
+                self.close()
+            elif not self._outlet.write(wire):
+                self._is_behind = True
+                run.live.discard(self)
         except Exception:  # it must not cost the other readers of the run their answer
             log.exception("a reader of a run failed")
             self.close()
-            return
-        self._is_behind = True
-        self._run.fell_behind(self)
 
     def on_drain(self) -> None:
         """The client takes more."""
@@ -445,15 +439,14 @@ class Reader:
         """Write what has not been read yet, as far as the client takes it; and the end, if that was all."""
         run = self._run
         while self._has_begun and not self._is_closed and not self._is_behind:
-            if self.position == run.last:
-                if run.is_finished:
-                    self._outlet.end()
-                    self.close()
-                else:
-                    run.caught_up(self)
+            if self.position < run.last:
+                self.push(*run.take(self.position))
+                run.has_read()
+            elif run.is_finished:
+                self.push(b"", self.position)
+            else:
+                run.live.add(self)
                 return
-            self.push(*run.take(self.position))
-            run.has_read()
 
 
 class Runs:

@@ -48,8 +48,8 @@ class Outlet(Protocol):
         """Send a piece of the body. It is always taken; False: wait for `on_drain` before the next one."""
         ...
 
-    def end(self) -> None:
-        """The body is whole."""
+    def end(self, data: bytes = b"") -> None:
+        """Send the last piece of the body."""
 
     async def closed(self) -> None:
         """Wait until the response has been sent, or the client has gone. The app returns after it."""

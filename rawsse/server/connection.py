@@ -263,11 +263,11 @@ class Call:
             self._write(data)
         return not connection.is_write_paused
 
-    def end(self) -> None:
+    def end(self, data: bytes = b"") -> None:
         """See `Outlet.end`."""
         connection = self._connection
         if not connection.is_gone:
-            self._write(b"", is_last=True)
+            self._write(data, is_last=True)
             connection.wake()
             connection.end_call()
 
