@@ -158,8 +158,8 @@ def join(run: Run, after: int = 0, *, outlet: FakeOutlet | None = None, holds: b
 class House(Stage):
     """Runs without HTTP: `begin` one, and `call` for what it says to the API."""
 
-    def __init__(self, *script: bytes, **limits: Any) -> None:
-        super().__init__(*script)
+    def __init__(self, *script: bytes, max_retries: int = 0, **limits: Any) -> None:
+        super().__init__(*script, max_retries=max_retries)
         self.runs = Runs(RunLimits(**limits))
 
     def begin(self, dialect: Any = None, **names: str) -> Run:
