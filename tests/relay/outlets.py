@@ -115,6 +115,7 @@ class FakeOutlet:
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._must(not self.heads, "two heads were sent")
+        self._must(not self._is_over, "the head came after the end")
         self.heads.append(asyncio.get_running_loop().time())
 
     def write(self, data: bytes) -> bool:

@@ -288,6 +288,25 @@ def test_a_bug_in_a_dialect_ends_its_run_with_one_last_word(dialect: Any, caplog
     assert trace[0] is ZeroDivisionError
 
 
+def test_a_bug_in_a_dialect_before_all_content_makes_one_last_word_too(caplog: pytest.LogCaptureFixture) -> None:
+    class BrokenPing(TextDialect):
+        def event(self, event: StreamEvent) -> list[Frame]:
+            raise ZeroDivisionError(event.type)
+
+    async def story() -> None:
+        async with house(max_retries=2) as home:
+            outlet, api = join(home.begin(BrokenPing())), await home.call()
+            await say(api, PING)
+            assert data(await outlet.done()) == BROKEN
+            assert api.is_closed
+
+    caplog.set_level("INFO")
+    run(story())
+    assert [message.partition(" ended: ")[2] for message in caplog.messages if "ended" in message] == [
+        "error, the relay failed: see its log, request None"
+    ]
+
+
 def test_a_bug_in_a_dialect_drops_the_call_to_the_api() -> None:
     async def story() -> None:
         async with house() as home:
@@ -362,6 +381,7 @@ def test_a_run_may_be_over_before_its_task_is_known(on: Loop) -> None:
         async with house() as home:
             begun = home.runs.begin(TextDialect(), fail)  # an eager task has ended here
             assert data(await join(begun).done())[-1] == "[DONE]"
+            await ticks(2)
             assert home.runs._tasks == set()
 
     on(story())

@@ -185,6 +185,26 @@ def test_what_comes_is_sent_in_the_same_moment() -> None:
     run(story())
 
 
+def test_a_reader_that_takes_no_more_is_sent_no_more_until_it_does() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            outlet = join(begun)
+            await ticks()
+            outlet.stall()
+            for raw in texts(5):
+                api.send(raw)
+            await asyncio.sleep(20)
+            assert data(outlet.body) == ['{"text":"0"}']
+            outlet.go_on()
+            assert data(outlet.body) == [f'{{"text":"{n}"}}' for n in range(5)]
+            api.send(text_delta(0, "5"))
+            await ticks(5)
+            assert len(data(outlet.body)) == 6
+
+    run(story())
+
+
 # --- Heads and heartbeats ------------------------------------------------------------------------------------------
 
 
@@ -198,6 +218,8 @@ def test_a_head_waits_for_the_first_event() -> None:
             api.send(start())
             assert await outlet.read() == COMMENT_HEARTBEAT  # that event has no frame
             assert (outlet.heads, begun.has_begun) == ([before + 1], True)
+            assert await outlet.read() == COMMENT_HEARTBEAT
+            assert now() == before + 1 + HEARTBEAT_SECONDS
 
     run(story())
 
@@ -398,10 +420,11 @@ def test_a_run_stops_before_its_first_step_and_the_api_is_not_called() -> None:
     run(story())
 
 
-def test_the_first_word_of_a_stop_counts() -> None:
+@pytest.mark.parametrize("is_started", [False, True])
+def test_the_first_word_of_a_stop_counts(*, is_started: bool) -> None:
     async def story() -> None:
         async with house() as home:
-            begun, _ = await home.started()
+            begun = (await home.started())[0] if is_started else home.begin()
             begun.stop(STOPPED)
             begun.stop(Failure(200, "cancelled", "again"))
             assert data(await join(begun).done()) == LAST_WORD
@@ -516,6 +539,21 @@ def test_the_clock_runs_only_when_the_last_reader_has_left() -> None:
     run(story())
 
 
+def test_a_reader_that_is_closed_twice_has_left_once() -> None:
+    async def story() -> None:
+        async with house(grace_seconds=10) as home:
+            begun, _ = await home.started()
+            outlet = join(begun)
+            outlet.leave()
+            outlet.sink.close()
+            await asyncio.sleep(5)
+            join(begun)
+            await asyncio.sleep(30)
+            assert not begun.is_finished
+
+    run(story())
+
+
 def test_a_run_that_ends_within_its_grace_time_is_whole() -> None:
     async def story() -> None:
         async with house(grace_seconds=10) as home:
@@ -587,9 +625,13 @@ def test_it_goes_on_when_the_reader_reads_and_keeps_no_more_than_it_may(dialect:
 def test_what_the_client_of_the_api_has_read_is_not_kept() -> None:
     async def story() -> None:
         async with house() as home:
-            begun, _ = await home.started(MessagesDialect())
+            begun, api = await home.started(MessagesDialect())
             assert begun.log_bytes > 0
-            join(begun)
+            outlet = join(begun)
+            assert begun.log_bytes == 0
+            api.send(text_delta(0, "Hi"))
+            await ticks(5)
+            assert len(frames(outlet.body)) == 3
             assert begun.log_bytes == 0
 
     run(story())
