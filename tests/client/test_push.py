@@ -12,6 +12,7 @@ import pytest
 from support.answers import ASK, KEY, SSE_HEAD, client_of, head, plain
 from support.clock import run, ticks
 from support.faults import BEGIN, BLOCK, BLOCK_STOP, END, HEL, LO, RESET, WHOLE, Network, Peer, chunk, says
+from support.loops import Loop, each_loop
 from support.sockets import serving, trusting
 from support.streams import PING, STOP, block_start, text_delta
 
@@ -52,6 +53,7 @@ class Heard:
         self.ended_at = 0.0
         self.then: Callable[[], object] = int
         """What `receive` does, when it has the events."""
+        self.at_end: Callable[[], object] = int
         self.push = EventPush(client.messages.events(ASK, **options), self._receive, self._ended)
         self._over = asyncio.Event()
 
@@ -65,6 +67,7 @@ class Heard:
         self.ends.append(error)
         self.ended_at = now()
         self._over.set()
+        self.at_end()
 
     async def end(self) -> Exception | None:
         """What the push ended with."""
@@ -521,6 +524,25 @@ def test_the_connection_is_used_again(pause: float, wire: tuple[Any, ...], cut: 
         await client.aclose()
 
     run(story())
+
+
+@each_loop
+def test_the_next_push_may_be_opened_inside_the_end_of_the_last_one(on: Loop) -> None:
+    async def story() -> None:
+        cut = len(OPEN)
+        network = Network(Peer(WHOLE[:cut], 0.01, WHOLE[cut:], None, WHOLE[:cut], WHOLE[cut:], end=None))
+        client = client_of(connect=network)
+        first, second = Heard(client), Heard(client)
+        tasks: list[asyncio.Task[None]] = []
+        first.at_end = lambda: tasks.append(asyncio.get_running_loop().create_task(second.push.open()))
+        await first.push.open()
+        assert await first.end() is None
+        assert await second.end() is None
+        assert (len(second.events), network.attempts) == (7, 1)
+        await asyncio.gather(*tasks)
+        await client.aclose()
+
+    on(story())
 
 
 def test_a_connection_whose_peer_closes_after_the_end_is_not() -> None:
