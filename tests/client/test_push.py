@@ -328,6 +328,32 @@ def test_a_clock_that_is_shorter_after_a_longer_one_is_short() -> None:
     run(story())
 
 
+def test_a_resume_without_a_pause_puts_no_clock_off() -> None:
+    async def story() -> None:
+        before = now()
+        heard, _ = await opened(Peer(OPEN, end=None), timeouts=STILL)
+        await asyncio.sleep(6)
+        heard.push.resume()
+        assert isinstance(await heard.end(), SilenceTimeoutError)
+        assert heard.ended_at - before == pytest.approx(10)
+
+    run(story())
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["closed", "ended"])
+def test_a_push_that_is_over_leaves_no_timer(*, ends: bool) -> None:
+    async def story() -> list[str]:
+        heard, _ = await opened(Peer(OPEN, 1.0, chunk(BLOCK_STOP, END, STOP), end=None))
+        if ends:
+            await heard.end()
+        else:
+            heard.push.close()
+        timers: Any = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        return [repr(timer) for timer in timers if not timer.cancelled() and "EventPush" in repr(timer)]
+
+    assert run(story()) == []
+
+
 # --- Pauses --------------------------------------------------------------------------------------------------------
 
 
@@ -354,8 +380,8 @@ def test_a_push_may_be_paused_inside_receive(count: int) -> None:
         heard = Heard(client_of(FakeStream([OPEN, chunk(LO), chunk(BLOCK_STOP, END, STOP)])))
         heard.then = lambda: heard.push.pause() if len(heard.calls) == count else None
         await heard.push.open()
-        await asyncio.sleep(50)
-        assert len(heard.calls) == count
+        await asyncio.sleep(1000)
+        assert (len(heard.calls), heard.ends) == (count, [])
         heard.push.resume()
         assert await heard.end() is None
         assert len(heard.events) == 7
@@ -622,6 +648,22 @@ def test_all_may_have_come_before_the_hand_over(end: Any, *, closes: bool, tls: 
                 await again.push.open()
                 await again.end()
                 assert again.raws == heard.raws
+                assert again.push.stream.timing.is_reused == (end is not None)
+
+    run(story())
+
+
+@both
+def test_a_link_that_is_full_at_the_hand_over_reads_on(*, tls: bool) -> None:
+    async def story() -> None:
+        rest = says(BEGIN, BLOCK, *[text_delta(0, "x" * 1000)] * 300, BLOCK_STOP, END, STOP)[len(SSE_HEAD) :]
+        async with saying(SSE_HEAD, 0.1, rest + LAST_CHUNK, tls=tls) as client:
+            heard = Heard(client)
+            await heard.push.stream._open()
+            await asyncio.sleep(1)
+            await heard.push.open()
+            assert await heard.end() is None
+            assert len(heard.events) == 305
 
     run(story())
 
