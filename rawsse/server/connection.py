@@ -365,7 +365,7 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self.is_write_paused = False
         self.wake()
-        # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11).
+        # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
         self._loop.call_soon(self._drained)
 
     def _drained(self) -> None:
