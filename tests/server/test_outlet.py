@@ -279,6 +279,28 @@ def test_a_server_that_stops_closes_what_is_open_after_its_grace() -> None:
     run(story())
 
 
+def test_closed_returns_in_the_moment_in_which_something_else_ends_the_body() -> None:
+    ended: list[float] = []
+
+    def play(stream: Stream) -> None:
+        def end() -> None:
+            ended.append(now())
+            stream.outlet.end()
+
+        stream.start()
+        asyncio.get_running_loop().call_later(10, end)
+
+    app, streams = streaming(play)
+
+    async def story(peer: Peer) -> None:
+        await peer.send(GET)
+        await peer.until(b"0\r\n\r\n")
+        await ticks(5)
+        assert [stream.returned for stream in streams] == ended
+
+    talk(app, story)
+
+
 # --- One response after the other ----------------------------------------------------------------------------------
 
 
