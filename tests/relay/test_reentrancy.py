@@ -77,6 +77,7 @@ def test_all_clients_may_go_during_one_write(dialect: Any) -> None:
             api = await home.call()
             await say(api, *ANSWER[:4])
             assert begun.is_finished is not begun.dialect.is_resumable
+            assert sorted(len(outlet.body) > 0 for outlet in outlets) == [False, False, True]
             await asyncio.sleep(10.1)
             assert (begun.is_finished, api.is_closed) == (True, True)
 
