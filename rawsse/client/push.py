@@ -129,9 +129,9 @@ class EventPush:
     def _finish(self) -> None:
         self._is_over = True
         self._cancel_timer()
-        self._ended(self.stream._finished())
         if self._link is not None:
-            self._link.pull()
+            self._link.pull()  # first: the next call may use it from inside `_ended`
+        self._ended(self.stream._finished())
 
     def _wait(self, now: float) -> None:
         """A wait for bytes begins, unless we make the server wait."""

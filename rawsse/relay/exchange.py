@@ -191,7 +191,9 @@ class Pump:
                 pump.add_done_callback(lambda _: _wake(parked, loop.time()))
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
-        except TimeoutError:  # the pump has ended
+        except TimeoutError:
+            if not parked.expired():  # it is what `receive` raised
+                raise
             pump.result()
         finally:
             pump.cancel()

@@ -308,7 +308,8 @@ class Run:
                     reader.push(self.dialect.heartbeat, reader.position)
             else:
                 self._begin_readers()
-        self._heartbeat = self._loop.call_at(due, self._beat)
+        if not self.is_finished:  # a write may have stopped the run
+            self._heartbeat = self._loop.call_at(due, self._beat)
 
     def _fail(self, failure: Failure, words: str | None = None) -> None:
         """`words` are for the log; they may say more than a browser is told."""

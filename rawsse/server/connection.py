@@ -368,10 +368,15 @@ class Connection(asyncio.Protocol):
         """It has caught up."""
         self.is_write_paused = False
         self.wake()
-        if self._call is not None and self._call.sink is not None and self._call.stage is not Stage.COMPLETE:
-            self._call.sink.on_drain()
-        # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11).
-        self._loop.call_soon(self.end_call)
+        # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
+        self._loop.call_soon(self._drained)
+
+    def _drained(self) -> None:
+        call = self._call
+        if call is not None and call.stage is Stage.COMPLETE:
+            self.end_call()
+        elif call is not None and call.sink is not None and not self.is_gone and not self.is_write_paused:
+            call.sink.on_drain()
 
     # --- Reading
 

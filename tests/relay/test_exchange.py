@@ -1,17 +1,20 @@
-"""rawsse.relay.exchange: bodies that are taken and refused, errors in JSON, and what pages of other origins are told."""
+"""rawsse.relay.exchange: bodies that are taken and refused, errors in JSON, where a stream is written, and what pages of other
+origins are told."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
-from support.clock import run
+from support.clock import run, ticks
 
 from rawsse.relay import Guard
 from rawsse.relay.dialects import InvalidRequest
-from rawsse.relay.exchange import MAX_NESTING, Answer, Exchange
+from rawsse.relay.exchange import MAX_NESTING, Answer, Exchange, Pump
 
 JSON = {"content-type": "application/json"}
 T = TypeVar("T")
@@ -207,11 +210,91 @@ def test_an_answer_without_content_has_no_length() -> None:
     assert [message.get("headers", message.get("body")) for message in told.sent] == [[], b""]
 
 
-def test_the_pieces_of_a_body_follow_its_head() -> None:
+# --- Where a stream is written ---------------------------------------------------------------------------------------
+
+
+class Push:
+    """What a server has as `extensions["rawsse.push"]`, as far as it is looked at before it is used."""
+
+    def __init__(self, told: Told) -> None:
+        self.send = told._send
+
+
+def test_a_stream_is_written_straight_to_the_connection_of_a_server_that_can_do_that() -> None:
+    told = Told()
+    push: Any = Push(told)
+    told.exchange._extensions = {"rawsse.push": push}
+    assert told.exchange.outlet() is push
+
+
+def test_it_is_not_where_middleware_looks_at_what_is_sent() -> None:
+    told = Told(extensions={"rawsse.push": Push(Told())})
+    assert isinstance(told.exchange.outlet(), Pump)
+
+
+@pytest.mark.parametrize("extensions", [None, {}, {"rawsse.wire": {}}])
+def test_other_servers_are_sent_messages(extensions: Any) -> None:
+    assert isinstance(Told(extensions=extensions).exchange.outlet(), Pump)
+
+
+class Host:
+    """A server that is sent messages by a pump, and the sink of that. `happened` has what happened, in its order."""
+
+    def __init__(self) -> None:
+        self.happened: list[Any] = []
+        self.error: Exception | None = None
+        """What `send` raises."""
+        self.answer: Callable[[], object] = int
+        """What the app does when the client takes more."""
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.gone = asyncio.Event()
+        self.pump = Pump(self._send, self._receive)
+        self.pump.sink = self
+
+    async def _send(self, message: Any) -> None:
+        try:
+            await self.takes.wait()
+        except asyncio.CancelledError:
+            await ticks(3)  # as a server may have to
+            self.happened.append("cut off")
+            raise
+        if self.error is not None:
+            raise self.error
+        self.happened.append(message.get("body", message.get("status")))
+        if message.get("more_body") is False:
+            self.happened.append("end")
+
+    async def _receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    def on_drain(self) -> None:
+        self.happened.append("drain")
+        self.answer()
+
+    def on_closed(self) -> None:
+        self.happened.append("closed")
+
+    @asynccontextmanager
+    async def closing(self) -> AsyncIterator[asyncio.Future[None]]:
+        """`closed()` waits; at the end it must be over."""
+        closing = asyncio.ensure_future(self.pump.closed())
+        await ticks(3)
+        yield closing
+        await ticks(10)
+        assert closing.done()
+
+
+def test_a_pump_sends_asgi_s_messages() -> None:
     async def story(told: Told) -> None:
-        await told.exchange.start(200, [("x", "y")])
-        await told.exchange.send_piece(b"a")
-        await told.exchange.end()
+        told._receive = asyncio.Event().wait  # type: ignore[assignment,method-assign]  # the client stays
+        pump = Pump(told._send, told._receive)
+        pump.sink = Host()
+        pump.start(200, [(b"x", b"y")])
+        assert not pump.write(b"a")
+        pump.end()
+        await pump.closed()
 
     told = Told()
     tell(story(told))
@@ -220,6 +303,147 @@ def test_the_pieces_of_a_body_follow_its_head() -> None:
         {"type": "http.response.body", "body": b"a", "more_body": True},
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
+
+
+def test_a_pump_sends_in_order_and_drains_when_all_is_sent() -> None:
+    async def story() -> None:
+        host = Host()
+        async with host.closing():
+            host.pump.start(200, [])
+            host.pump.write(b"a")
+            await ticks(3)
+            host.takes.clear()
+            host.pump.write(b"b")
+            await asyncio.sleep(60)
+            host.pump.write(b"c")
+            assert host.happened == [200, b"a", "drain"]
+            host.takes.set()
+            await ticks(5)
+            assert host.happened[3:] == [b"b", "drain", b"c", "drain"]
+            host.pump.end()
+        assert host.happened[7:] == [b"", "end", "drain", "closed"]
+
+    tell(story())
+
+
+def test_what_is_written_on_a_drain_is_sent_and_so_is_the_end() -> None:
+    async def story() -> None:
+        host, pieces = Host(), [b"b", b"c"]
+        host.answer = lambda: host.pump.write(pieces.pop(0)) if pieces else host.pump.end()
+        async with host.closing():
+            host.pump.start(200, [])
+        assert host.happened[:6] == [200, "drain", b"b", "drain", b"c", "drain"]
+        assert host.happened[6:8] == [b"", "end"]
+
+    tell(story())
+
+
+@pytest.mark.parametrize("is_stalled", [False, True], ids=["while nothing is sent", "while a message waits"])
+def test_a_client_that_goes_ends_the_pump(*, is_stalled: bool) -> None:
+    async def story() -> None:
+        host = Host()
+        async with host.closing() as closing:
+            host.pump.start(200, [])
+            await ticks(3)
+            if is_stalled:
+                host.takes.clear()
+                host.pump.write(b"a")
+                await ticks(3)
+            host.gone.set()
+        assert closing.result() is None
+        assert host.happened == [200, "drain", *(["cut off"] if is_stalled else []), "closed"]
+
+    tell(story())
+
+
+@pytest.mark.parametrize("pause", range(5))
+def test_a_client_that_goes_in_the_moment_of_the_end_is_gone(pause: int) -> None:
+    async def story() -> None:
+        host = Host()
+        async with host.closing() as closing:
+            host.pump.start(200, [])
+            host.pump.end()
+            await ticks(pause)
+            host.gone.set()
+        assert closing.result() is None
+        assert host.happened.count("closed") == 1
+
+    tell(story())
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("gone"), TimeoutError("slow"), ZeroDivisionError("a bug")])
+def test_what_send_raises_comes_out_of_closed(error: Exception) -> None:
+    async def story() -> None:
+        host = Host()
+        host.error = error
+        async with host.closing() as closing:
+            host.pump.start(200, [])
+        assert closing.exception() is error
+        assert host.happened == ["closed"]
+
+    tell(story())
+
+
+@pytest.mark.parametrize("pause", range(4))
+def test_send_may_raise_in_the_moment_in_which_the_client_goes(pause: int) -> None:
+    async def story() -> None:
+        host = Host()
+        async with host.closing() as closing:
+            host.takes.clear()
+            host.pump.start(200, [])
+            await ticks(3)
+            host.error = ConnectionResetError("gone")
+            host.takes.set()
+            await ticks(pause)
+            host.gone.set()
+        assert closing.exception() in (host.error, None)
+        assert host.happened == ["closed"]
+
+    tell(story())
+
+
+@pytest.mark.parametrize("error", [TimeoutError("a server's own"), ZeroDivisionError("a bug")])
+def test_what_receive_raises_comes_out_of_closed_too(error: Exception) -> None:
+    async def receive() -> Message:
+        raise error
+
+    async def story() -> None:
+        host = Host()
+        host.pump._receive = receive
+        async with host.closing() as closing:
+            pass
+        assert closing.exception() is error
+        assert host.happened == ["closed"]
+
+    tell(story())
+
+
+@pytest.mark.parametrize("pause", range(4))
+def test_an_app_that_is_cancelled_leaves_no_task(pause: int) -> None:
+    async def story() -> None:
+        host = Host()
+        async with host.closing() as closing:
+            host.pump.start(200, [])
+            host.pump.end() if pause else host.pump.write(b"a")
+            await ticks(pause)
+            was_done = closing.done()
+            closing.cancel()
+        assert closing.cancelled() is not was_done
+        assert host.happened[-1] == "closed"
+
+    tell(story())
+
+
+def test_a_pump_whose_body_is_whole_does_not_wait_for_the_client_to_go() -> None:
+    async def story() -> None:
+        host = Host()
+        host.pump.start(200, [])
+        host.pump.end()
+        async with asyncio.timeout(1):
+            await host.pump.closed()
+        assert not host.gone.is_set()
+
+    tell(story())
 
 
 # --- Pages of other origins ------------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,68 +13,29 @@ from support.streams import ANSWER, PING, STOP, block_start, end, start, text_de
 from rawsse.errors import ConfigurationError
 from rawsse.messages.events import StreamEvent
 from rawsse.relay import RunLimits
-from rawsse.relay.dialects import EventsDialect, Failure, Frame, MessagesDialect, TextDialect
-from rawsse.relay.runs import PIECE_BYTES, Closed, Gone, Reader, Run, Runs, TooManyRuns
+from rawsse.relay.dialects import (
+    COMMENT_HEARTBEAT,
+    PING_HEARTBEAT,
+    EventsDialect,
+    Failure,
+    Frame,
+    MessagesDialect,
+    TextDialect,
+)
+from rawsse.relay.runs import HEARTBEAT_SECONDS, PIECE_BYTES, Closed, Gone, Run, TooManyRuns
 
-from .stage import HEAD, WHOLE, Api, Stage, frames
-
-STOPPED = Failure(200, "cancelled", "stopped")
-REQUEST = {"model": "m", "max_tokens": 1, "messages": []}
-TEXT_BLOCK = {"type": "text", "text": ""}
-
-
-class House(Stage):
-    """Runs without HTTP: `begin` one, and `call` for what it says to the API."""
-
-    def __init__(self, *script: bytes, **limits: Any) -> None:
-        super().__init__(*script)
-        self.runs = Runs(RunLimits(**limits))
-
-    def begin(self, dialect: Any = None, **names: str) -> Run:
-        return self.runs.begin(dialect or TextDialect(), lambda: self.client.messages.events(REQUEST), **names)
-
-    async def started(self, dialect: Any = None) -> tuple[Run, Api]:
-        """A run whose call to the API has come, and whose message has begun."""
-        begun = self.begin(dialect)
-        api = await self.call()
-        api.send(start(), block_start(0, TEXT_BLOCK))
-        await ticks(5)
-        return begun, api
-
-    async def finished(self, dialect: Any = None, **names: str) -> Run:
-        begun = self.begin(dialect, **names)
-        await all_of(begun.reader())
-        await ticks(2)
-        return begun
+from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
+from .stage import HEAD, WHOLE, frames
 
 
-@asynccontextmanager
-async def house(*script: bytes, **limits: Any) -> AsyncIterator[House]:
-    opened = House(*script, **limits)
-    try:
-        yield opened
-    finally:
-        await opened.runs.aclose(Failure(503, "shutdown", "bye", retry=2000))
+def lonely() -> Run:
+    """A run that is in no house."""
+    return Run("some-id", TextDialect(), RunLimits(), lambda _: None)
 
 
-async def all_of(reader: Reader) -> bytes:
-    """Everything up to the run's end."""
-    pieces: list[bytes] = []
-    while (piece := await reader.read(1)) is not None:
-        pieces.append(piece)
-    reader.close()
-    return b"".join(pieces)
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
-
-def data(wire: bytes) -> list[str]:
-    return [frame.data for frame in frames(wire)]
-
-
-def texts(count: int, size: int = 1) -> list[Any]:
-    return [text_delta(0, f"{number:0{size}}") for number in range(count)]
-
-
-LAST_WORD = ['{"error":"stopped","type":"cancelled"}', "[DONE]"]
 
 # --- Frames and their ids ------------------------------------------------------------------------------------------
 
@@ -85,7 +44,7 @@ def test_frames_are_numbered_from_1() -> None:
     async def story() -> None:
         async with house(WHOLE) as home:
             begun = home.begin()
-            ids = [frame.id for frame in frames(await all_of(begun.reader()))]
+            ids = [frame.id for frame in frames(await join(begun).done())]
             assert [begun.number_of(id) for id in ids] == [1, 2, 3]
 
     run(story())
@@ -94,7 +53,7 @@ def test_frames_are_numbered_from_1() -> None:
 def test_a_run_of_the_api_itself_has_no_ids() -> None:
     async def story() -> None:
         async with house(WHOLE) as home:
-            assert await all_of(home.begin(MessagesDialect()).reader()) == to_bytes(ANSWER)
+            assert await join(home.begin(MessagesDialect())).done() == to_bytes(ANSWER)
 
     run(story())
 
@@ -103,7 +62,7 @@ def test_frames_of_two_runs_are_told_apart_even_if_the_runs_have_the_same_id() -
     async def story() -> None:
         async with house(WHOLE, WHOLE, keep_seconds=1) as home:
             first = await home.finished(id="the-chosen-id-of-a-client")
-            (frame, *_) = frames(await all_of(first.reader()))
+            (frame, *_) = frames(await join(first).done())
             await asyncio.sleep(2)
             again = await home.finished(id="the-chosen-id-of-a-client")
             assert first.number_of(frame.id) == 1
@@ -114,12 +73,12 @@ def test_frames_of_two_runs_are_told_apart_even_if_the_runs_have_the_same_id() -
 
 @pytest.mark.parametrize("wrong", ["", "x", "-5", "1.5", "0x1", "³", "1" * 16, "other-1", "1 2", "-"])
 def test_what_is_no_id_of_a_frame_has_no_number(wrong: str) -> None:
-    assert Run("some-id", TextDialect(), limits=RunLimits()).number_of(wrong) is None
+    assert lonely().number_of(wrong) is None
 
 
 @pytest.mark.parametrize("number", ["0", "7", " 7 ", "007"])
 def test_a_bare_number_is_taken_too(number: str) -> None:
-    assert Run("some-id", TextDialect(), limits=RunLimits()).number_of(number) == int(number)
+    assert lonely().number_of(number) == int(number)
 
 
 # --- Reading -------------------------------------------------------------------------------------------------------
@@ -129,10 +88,10 @@ def test_a_run_is_the_same_from_every_frame_on() -> None:
     async def story() -> None:
         async with house(WHOLE) as home:
             begun = await home.finished(EventsDialect())
-            whole = await all_of(begun.reader())
+            whole = await join(begun).done()
             pieces = [piece + b"\n\n" for piece in whole.split(b"\n\n")[:-1]]
             for after in range(len(pieces) + 1):
-                assert await all_of(begun.reader(after)) == b"".join(pieces[after:])
+                assert await join(begun, after).done() == b"".join(pieces[after:])
 
     run(story())
 
@@ -141,7 +100,7 @@ def test_every_reader_gets_everything() -> None:
     async def story() -> None:
         async with house(WHOLE) as home:
             begun = home.begin(EventsDialect())
-            got = await asyncio.gather(*(all_of(begun.reader()) for _ in range(20)))
+            got = await asyncio.gather(*(join(begun).done() for _ in range(20)))
             assert len(set(got)) == 1
             assert data(got[0])[-1] == "[DONE]"
 
@@ -152,75 +111,26 @@ def test_a_reader_that_is_ahead_of_the_run_begins_at_its_tip() -> None:
     async def story() -> None:
         async with house() as home:
             begun, api = await home.started()
-            reader = begun.reader(after=1000)
+            outlet = join(begun, after=1000)
             api.send(text_delta(0, "Hi"))
-            assert data(await reader.read(1) or b"") == ['{"text":"Hi"}']
-            reader.close()
+            await ticks(5)
+            assert data(outlet.body) == ['{"text":"Hi"}']
 
     run(story())
 
 
-def test_a_read_without_anything_to_read_takes_its_time() -> None:
-    async def story() -> None:
-        async with house() as home:
-            begun, _ = await home.started()
-            reader, before = begun.reader(), asyncio.get_running_loop().time()
-            assert await reader.read(15) == b""
-            assert asyncio.get_running_loop().time() - before == pytest.approx(15)
-            reader.close()
-
-    run(story())
-
-
-def test_an_event_without_a_frame_wakes_no_reader_but_the_first_one_does() -> None:
-    async def story() -> None:
-        async with house() as home:
-            begun = home.begin()
-            reader, api = begun.reader(), await home.call()
-            now = asyncio.get_running_loop().time
-            waiting, before = asyncio.ensure_future(reader.read(15)), now()
-            await asyncio.sleep(1)
-            api.send(start())
-            assert await waiting == b""
-            assert now() - before == pytest.approx(1)
-            assert begun.has_begun
-            api.send(PING, block_start(0, TEXT_BLOCK))
-            assert await reader.read(15) == b""
-            assert now() - before == pytest.approx(16)
-            reader.close()
-
-    run(story())
-
-
-def test_a_short_wait_after_a_long_one_is_short() -> None:
+def test_a_reader_that_has_left_is_sent_no_more() -> None:
     async def story() -> None:
         async with house() as home:
             begun, api = await home.started()
-            reader, now = begun.reader(), asyncio.get_running_loop().time
-            waiting = asyncio.ensure_future(reader.read(60))
+            outlet, other = join(begun), join(begun)
             await ticks()
+            outlet.leave()
+            outlet.leave()
             api.send(text_delta(0, "Hi"))
-            assert await waiting
-            before = now()
-            assert await reader.read(1) == b""
-            assert await reader.read(15) == b""
-            assert now() - before == pytest.approx(16)
-            reader.close()
-
-    run(story())
-
-
-def test_a_read_under_way_ends_when_the_reader_is_closed() -> None:
-    async def story() -> None:
-        async with house() as home:
-            begun, _ = await home.started()
-            reader = begun.reader()
-            waiting = asyncio.ensure_future(reader.read(1000))
-            await ticks()
-            reader.close()
-            reader.close()
-            assert await waiting is None
-            assert await reader.read(1000) is None
+            await asyncio.sleep(20)
+            assert len(outlet.sent) == 1
+            assert data(other.body) == ['{"text":"Hi"}']
 
     run(story())
 
@@ -229,14 +139,184 @@ def test_a_reader_takes_whole_frames_in_pieces_of_bounded_size() -> None:
     async def story() -> None:
         body = [start(), block_start(0, TEXT_BLOCK), *texts(400, size=1000), end(), STOP]
         async with house(HEAD + to_bytes(body)) as home:
-            reader = (await home.finished()).reader()
-            pieces = []
-            while (piece := await reader.read(1)) is not None:
-                pieces.append(piece)
-            reader.close()
-            assert max(map(len, pieces)) < PIECE_BYTES + 2000
-            assert all(piece.endswith(b"\n\n") for piece in pieces)
-            assert len(data(b"".join(pieces))) == 401
+            outlet = join(await home.finished())
+            assert len(data(await outlet.done())) == 401
+            assert max(len(piece) for _, piece in outlet.sent) <= PIECE_BYTES
+            assert all(piece.endswith(b"\n\n") for _, piece in outlet.sent)
+
+    run(story())
+
+
+def test_a_frame_that_is_larger_than_a_piece_is_a_piece() -> None:
+    async def story() -> None:
+        body = [start(), block_start(0, TEXT_BLOCK), *texts(3, size=3 * PIECE_BYTES), end(), STOP]
+        async with house(HEAD + to_bytes(body)) as home:
+            outlet = join(await home.finished())
+            assert data(await outlet.done())[-1] == "[DONE]"
+            assert [len(frames(piece)) for _, piece in outlet.sent] == [1, 1, 1, 1]
+
+    run(story())
+
+
+def test_what_the_api_sends_at_once_comes_in_such_pieces_too() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            outlet = join(begun)
+            api.send(*texts(40, size=1000))
+            await ticks(5)
+            assert len(data(outlet.body)) == 40
+            assert PIECE_BYTES / 2 < max(len(piece) for _, piece in outlet.sent) <= PIECE_BYTES
+
+    run(story())
+
+
+def test_what_comes_is_sent_in_the_same_moment() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            outlet, before = join(begun), now()
+            for word in ("one", "two", "three"):
+                await asyncio.sleep(1)
+                api.send(text_delta(0, word))
+            await ticks(5)
+            assert [time - before for time in outlet.times] == [0, 1, 2, 3]
+
+    run(story())
+
+
+def test_a_reader_that_takes_no_more_is_sent_no_more_until_it_does() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            outlet = join(begun)
+            await ticks()
+            outlet.stall()
+            for raw in texts(5):
+                api.send(raw)
+            await asyncio.sleep(20)
+            assert data(outlet.body) == ['{"text":"0"}']
+            outlet.go_on()
+            assert data(outlet.body) == [f'{{"text":"{n}"}}' for n in range(5)]
+            api.send(text_delta(0, "5"))
+            await ticks(5)
+            assert len(data(outlet.body)) == 6
+
+    run(story())
+
+
+# --- Heads and heartbeats ------------------------------------------------------------------------------------------
+
+
+def test_a_head_waits_for_the_first_event() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, before = home.begin(), now()
+            outlet, api = join(begun), await home.call()
+            await asyncio.sleep(1)
+            assert (outlet.heads, begun.has_begun) == ([], False)
+            api.send(start())
+            assert await outlet.read() == COMMENT_HEARTBEAT  # that event has no frame
+            assert (outlet.heads, begun.has_begun) == ([before + 1], True)
+            assert await outlet.read() == COMMENT_HEARTBEAT
+            assert now() == before + 1 + HEARTBEAT_SECONDS
+
+    run(story())
+
+
+def test_a_head_waits_for_no_longer_than_a_heartbeat() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, before = home.begin(), now()
+            outlet = join(begun)
+            assert await outlet.read() == COMMENT_HEARTBEAT
+            assert outlet.heads == [before + HEARTBEAT_SECONDS]
+            assert begun.has_begun
+
+    run(story())
+
+
+def test_a_reader_that_does_not_hold_its_head_gets_it_and_a_heartbeat_at_once() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, before = home.begin(), now()
+            outlet = join(begun, holds=False)
+            assert (outlet.heads, outlet.sent) == ([before], [(before, COMMENT_HEARTBEAT)])
+            (await home.call()).send(start())
+            await ticks(5)
+            assert len(outlet.sent) == 1
+
+    run(story())
+
+
+def test_a_reader_that_has_something_to_read_gets_that_and_no_heartbeat() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, _ = await home.started(EventsDialect())
+            outlet = join(begun)
+            assert b"keep-alive" not in await outlet.read()
+            assert len(outlet.sent) == 1
+
+    run(story())
+
+
+def test_a_heartbeat_comes_when_nothing_else_was_sent_for_so_long() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            outlet, before = join(begun), now()
+            await asyncio.sleep(10)
+            api.send(text_delta(0, "Hi"))
+            await asyncio.sleep(45)
+            assert [time - before for time in outlet.times] == [0, 10, 25, 40, 55]
+            assert {piece for _, piece in outlet.sent[2:]} == {COMMENT_HEARTBEAT}
+
+    run(story())
+
+
+def test_an_event_without_a_frame_is_not_sent_and_puts_no_heartbeat_off() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started()
+            outlet, before = join(begun), now()
+            await asyncio.sleep(10)
+            api.send(PING)
+            await asyncio.sleep(6)
+            assert [time - before for time in outlet.times] == [0, 15]
+
+    run(story())
+
+
+def test_heartbeats_go_to_those_alone_who_have_read_everything() -> None:
+    async def story() -> None:
+        async with house() as home:
+            begun, _ = await home.started(EventsDialect())
+            outlet, slow = join(begun), join(begun, outlet=FakeOutlet(is_stalled=True))
+            await asyncio.sleep(46)
+            assert (len(outlet.sent), len(slow.sent)) == (4, 1)
+            slow.take()
+            await asyncio.sleep(15)
+            assert (len(outlet.sent), len(slow.sent)) == (5, 2)
+
+    run(story())
+
+
+def test_the_clients_of_the_api_get_its_own_pings() -> None:
+    async def story() -> None:
+        async with house() as home:
+            outlet = join(home.begin(MessagesDialect()))
+            assert await outlet.read() == PING_HEARTBEAT
+
+    run(story())
+
+
+def test_nothing_is_sent_after_the_end() -> None:
+    async def story() -> None:
+        async with house(WHOLE) as home:
+            outlet = join(home.begin())
+            whole = await outlet.done()
+            await asyncio.sleep(100)
+            assert outlet.body == whole
 
     run(story())
 
@@ -271,7 +351,7 @@ def test_a_run_that_fails_later_is_none() -> None:
 def test_wherever_the_api_breaks_off_the_run_has_just_one_end(count: int) -> None:
     async def story() -> None:
         async with house(HEAD + to_bytes(ANSWER[:count])) as home:
-            got = await all_of(home.begin(EventsDialect()).reader())
+            got = await join(home.begin(EventsDialect())).done()
             kinds = [frame.event for frame in frames(got)]
             is_whole = count >= len(ANSWER) - 1  # only the tail was missing
             assert (kinds.count("error"), kinds.count("message_stop")) == ((0, 1) if is_whole else (1, 0))
@@ -287,7 +367,7 @@ def test_a_bug_in_a_dialect_is_logged_with_its_trace_and_not_told(caplog: pytest
 
     async def story() -> None:
         async with house(WHOLE) as home:
-            assert data(await all_of(home.begin(Broken()).reader())) == [
+            assert data(await join(home.begin(Broken())).done()) == [
                 '{"error":"the relay failed: see its log","type":"api_error"}',
                 "[DONE]",
             ]
@@ -307,10 +387,11 @@ def test_a_run_stops_between_two_events() -> None:
         async with house() as home:
             begun, api = await home.started()
             api.send(text_delta(0, "Hi"))
-            reader = begun.reader()
-            assert await reader.read(1)
+            outlet = join(begun)
+            await ticks(5)
+            assert data(outlet.body) == ['{"text":"Hi"}']
             begun.stop(STOPPED)
-            assert data(await all_of(reader)) == LAST_WORD
+            assert data(outlet.body)[1:] == LAST_WORD
             assert api.is_closed
 
     run(story())
@@ -320,9 +401,9 @@ def test_a_run_stops_before_the_api_has_answered() -> None:
     async def story() -> None:
         async with house() as home:
             begun = home.begin()
-            reader, api = begun.reader(), await home.call()
+            outlet, api = join(begun), await home.call()
             begun.stop(STOPPED)
-            assert data(await all_of(reader)) == LAST_WORD
+            assert data(await outlet.done()) == LAST_WORD
             assert api.is_closed
 
     run(story())
@@ -333,19 +414,20 @@ def test_a_run_stops_before_its_first_step_and_the_api_is_not_called() -> None:
         async with house() as home:
             begun = home.begin()
             begun.stop(STOPPED)
-            assert data(await all_of(begun.reader())) == LAST_WORD
+            assert data(await join(begun).done()) == LAST_WORD
             assert home.calls == []
 
     run(story())
 
 
-def test_the_first_word_of_a_stop_counts() -> None:
+@pytest.mark.parametrize("is_started", [False, True])
+def test_the_first_word_of_a_stop_counts(*, is_started: bool) -> None:
     async def story() -> None:
         async with house() as home:
-            begun, _ = await home.started()
+            begun = (await home.started())[0] if is_started else home.begin()
             begun.stop(STOPPED)
             begun.stop(Failure(200, "cancelled", "again"))
-            assert data(await all_of(begun.reader())) == LAST_WORD
+            assert data(await join(begun).done()) == LAST_WORD
 
     run(story())
 
@@ -357,7 +439,7 @@ def test_a_run_that_is_over_cannot_be_stopped() -> None:
             begun.stop(STOPPED)
             await ticks(3)
             assert begun.failure is None
-            assert data(await all_of(begun.reader()))[-1] == "[DONE]"
+            assert data(await join(begun).done())[-1] == "[DONE]"
 
     run(story())
 
@@ -370,7 +452,7 @@ def test_stop_and_the_end_in_the_same_moment_make_one_end(pause: int) -> None:
             api.send(end(), STOP)
             await ticks(pause)
             begun.stop(STOPPED)
-            got = frames(await all_of(begun.reader()))
+            got = frames(await join(begun).done())
             ends = [frame for frame in got if frame.event in ("message_stop", "error")]
             assert len(ends) == 1
             assert [frame.data for frame in got].count("[DONE]") == 1
@@ -382,12 +464,13 @@ def test_a_run_stops_while_it_waits_for_a_slow_reader() -> None:
     async def story() -> None:
         async with house(max_log_bytes=500) as home:
             begun, api = await home.started()
-            reader = begun.reader()
+            outlet = join(begun, outlet=FakeOutlet(is_stalled=True))
             api.send(*texts(100))
             await ticks(5)
             begun.stop(STOPPED)
-            assert data(await all_of(reader))[-2:] == LAST_WORD
             assert api.is_closed
+            outlet.go_on()
+            assert data(await outlet.done())[-2:] == LAST_WORD
 
     run(story())
 
@@ -395,13 +478,13 @@ def test_a_run_stops_while_it_waits_for_a_slow_reader() -> None:
 def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancelled() -> None:
     async def story() -> None:
         async with house() as home:
-            begun = Run("some-id", TextDialect(), limits=RunLimits())
+            begun = lonely()
             task = begun.begin(lambda: home.client.messages.events(REQUEST))
             await home.call()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert data(await all_of(begun.reader()))[0] == '{"error":"the relay was stopped","type":"cancelled"}'
+            assert data(await join(begun).done())[0] == '{"error":"the relay was stopped","type":"cancelled"}'
 
     run(story())
 
@@ -413,14 +496,13 @@ def test_a_run_that_nobody_reads_goes_on_for_its_grace_time_and_no_longer() -> N
     async def story() -> None:
         async with house(grace_seconds=10) as home:
             begun, api = await home.started()
-            begun.reader().close()
+            join(begun).leave()
             await asyncio.sleep(9.9)
             assert (begun.is_finished, api.is_closed) == (False, False)
             await asyncio.sleep(0.2)
             assert (begun.is_finished, api.is_closed) == (True, True)
             assert (
-                data(await all_of(begun.reader()))[0]
-                == '{"error":"nobody read the answer for 10 s","type":"cancelled"}'
+                data(await join(begun).done())[0] == '{"error":"no client read the answer for 10 s","type":"cancelled"}'
             )
 
     run(story())
@@ -430,12 +512,12 @@ def test_a_reader_that_comes_back_stops_the_clock() -> None:
     async def story() -> None:
         async with house(grace_seconds=10) as home:
             begun, _ = await home.started()
-            begun.reader().close()
+            join(begun).leave()
             await asyncio.sleep(9.9)
-            reader = begun.reader()
+            outlet = join(begun)
             await asyncio.sleep(60)
             assert not begun.is_finished
-            reader.close()
+            outlet.leave()
             await asyncio.sleep(9.9)
             assert not begun.is_finished
 
@@ -446,13 +528,28 @@ def test_the_clock_runs_only_when_the_last_reader_has_left() -> None:
     async def story() -> None:
         async with house(grace_seconds=10) as home:
             begun, _ = await home.started()
-            first, second = begun.reader(), begun.reader()
-            first.close()
+            first, second = join(begun), join(begun)
+            first.leave()
             await asyncio.sleep(60)
             assert not begun.is_finished
-            second.close()
+            second.leave()
             await asyncio.sleep(10.1)
             assert begun.is_finished
+
+    run(story())
+
+
+def test_a_reader_that_is_closed_twice_has_left_once() -> None:
+    async def story() -> None:
+        async with house(grace_seconds=10) as home:
+            begun, _ = await home.started()
+            outlet = join(begun)
+            outlet.leave()
+            outlet.sink.close()
+            await asyncio.sleep(5)
+            join(begun)
+            await asyncio.sleep(30)
+            assert not begun.is_finished
 
     run(story())
 
@@ -461,7 +558,7 @@ def test_a_run_that_ends_within_its_grace_time_is_whole() -> None:
     async def story() -> None:
         async with house(grace_seconds=10) as home:
             begun, api = await home.started()
-            begun.reader().close()
+            join(begun).leave()
             api.send(end(), STOP)
             await asyncio.sleep(100)
             assert begun.ending is not None
@@ -474,7 +571,7 @@ def test_a_run_whose_client_cannot_come_back_has_no_grace() -> None:
     async def story() -> None:
         async with house(grace_seconds=10) as home:
             begun, api = await home.started(MessagesDialect())
-            begun.reader().close()
+            join(begun).leave()
             await ticks(3)
             assert begun.is_finished
             assert api.is_closed
@@ -485,7 +582,7 @@ def test_a_run_whose_client_cannot_come_back_has_no_grace() -> None:
 # --- Memory --------------------------------------------------------------------------------------------------------
 
 FLOOD = to_bytes([text_delta(0, "x" * 100)])
-FRAME = 200  # more than one frame of the flood
+FRAME = len(FLOOD) + len("id: 01234567-1000\n")
 
 
 @pytest.mark.parametrize(
@@ -497,7 +594,7 @@ def test_a_reader_that_does_not_read_stops_the_api(dialect: Any, limits: dict[st
     async def story() -> None:
         async with house(**limits) as home:
             begun, api = await home.started(dialect)
-            reader = begun.reader()
+            join(begun, outlet=FakeOutlet(is_stalled=True))
             api.flood = FLOOD
             api.send(PING)
             await asyncio.sleep(10)
@@ -505,7 +602,6 @@ def test_a_reader_that_does_not_read_stops_the_api(dialect: Any, limits: dict[st
             reads = api.reads
             await asyncio.sleep(10)
             assert api.reads == reads
-            reader.close()
 
     run(story())
 
@@ -515,14 +611,13 @@ def test_it_goes_on_when_the_reader_reads_and_keeps_no_more_than_it_may(dialect:
     async def story() -> None:
         async with house(max_log_bytes=5_000, max_unread_bytes=5_000) as home:
             begun, api = await home.started(dialect)
-            reader = begun.reader()
+            outlet = join(begun, outlet=FakeOutlet(is_stalled=True))
             api.flood = FLOOD
             api.send(PING)
-            got = 0
-            while got < 50_000:
-                got += len(await reader.read(1) or b"")
+            while len(outlet.body) < 50_000:
+                outlet.take()
+                await ticks()
                 assert begun.log_bytes <= 5_000 + FRAME
-            reader.close()
 
     run(story())
 
@@ -530,12 +625,14 @@ def test_it_goes_on_when_the_reader_reads_and_keeps_no_more_than_it_may(dialect:
 def test_what_the_client_of_the_api_has_read_is_not_kept() -> None:
     async def story() -> None:
         async with house() as home:
-            begun, _ = await home.started(MessagesDialect())
-            reader = begun.reader()
+            begun, api = await home.started(MessagesDialect())
             assert begun.log_bytes > 0
-            await reader.read(1)
+            outlet = join(begun)
             assert begun.log_bytes == 0
-            reader.close()
+            api.send(text_delta(0, "Hi"))
+            await ticks(5)
+            assert len(frames(outlet.body)) == 3
+            assert begun.log_bytes == 0
 
     run(story())
 
@@ -545,18 +642,11 @@ def test_no_frame_is_lost_or_doubled_however_narrow_the_log() -> None:
         body = [start(), block_start(0, TEXT_BLOCK), *texts(100), end(), STOP]
         async with house(HEAD + to_bytes(body), max_log_bytes=1) as home:
             begun = home.begin()
-            fast, slow = begun.reader(), begun.reader()
-
-            async def dawdle() -> bytes:
-                pieces = []
-                while (piece := await slow.read(60)) is not None:
-                    pieces.append(piece)
-                    await asyncio.sleep(1)
-                slow.close()
-                return b"".join(pieces)
-
-            got = await asyncio.gather(all_of(fast), dawdle())
-            assert data(got[0]) == data(got[1]) == [f'{{"text":"{n}"}}' for n in range(100)] + ["[DONE]"]
+            fast, slow = join(begun), join(begun, outlet=FakeOutlet(is_stalled=True))
+            while not slow.is_ended:
+                await asyncio.sleep(1)
+                slow.take()
+            assert data(fast.body) == data(slow.body) == [f'{{"text":"{n}"}}' for n in range(100)] + ["[DONE]"]
 
     run(story())
 
@@ -567,9 +657,8 @@ def test_what_every_reader_has_read_is_forgotten_first() -> None:
         async with house(HEAD + to_bytes(body), max_log_bytes=1000) as home:
             begun = await home.finished()
             with pytest.raises(Gone, match=r"^frames before \d\d are no longer kept$"):
-                begun.reader(0)
-            reader = begun.reader(begun.last - 2)
-            assert data(await all_of(reader)) == ['{"text":"99"}', "[DONE]"]
+                join(begun)
+            assert data(await join(begun, begun.last - 2).done()) == ['{"text":"99"}', "[DONE]"]
 
     run(story())
 
@@ -578,13 +667,12 @@ def test_while_nobody_reads_nothing_is_forgotten() -> None:
     async def story() -> None:
         async with house(max_log_bytes=1000) as home:
             begun, api = await home.started()
-            begun.reader().close()
+            join(begun).leave()
             api.flood = FLOOD
             api.send(PING)
             await asyncio.sleep(1)
-            reader = begun.reader()
-            assert data(await reader.read(1) or b"")[0] == '{"text":"' + "x" * 100 + '"}'
-            reader.close()
+            assert begun._first == 1
+            assert data(await join(begun).read())[0] == '{"text":"' + "x" * 100 + '"}'
 
     run(story())
 
@@ -593,15 +681,14 @@ def test_a_slow_reader_that_leaves_makes_room_for_the_others() -> None:
     async def story() -> None:
         async with house(max_log_bytes=1000) as home:
             begun, api = await home.started()
-            reader, slow = begun.reader(), begun.reader()
-            api.send(*texts(100))
-            while await reader.read(1):
-                pass
-            stuck = begun.last
-            slow.close()
-            await reader.read(1)
-            assert begun.last > stuck
-            reader.close()
+            outlet, slow = join(begun), join(begun, outlet=FakeOutlet(is_stalled=True))
+            for raw in texts(100):
+                api.send(raw)
+            await asyncio.sleep(60)
+            assert 0 < len(data(outlet.body)) < 100
+            slow.leave()
+            await ticks(200)
+            assert len(data(outlet.body)) == 100
 
     run(story())
 
@@ -626,10 +713,9 @@ def test_a_run_that_goes_on_is_not_forgotten() -> None:
     async def story() -> None:
         async with house(keep_seconds=1, grace_seconds=1) as home:
             begun, _ = await home.started()
-            reader = begun.reader()
+            join(begun)
             await asyncio.sleep(60)
             assert home.runs.get(begun.id) is begun
-            reader.close()
 
     run(story())
 
@@ -676,7 +762,7 @@ def test_the_oldest_finished_run_makes_room_for_a_new_one() -> None:
             third = home.begin()
             kept = [home.runs.get(begun.id) for begun in (first, second, third)]
             assert kept == [None, second, third]
-            await all_of(third.reader())
+            await join(third).done()
 
     run(story())
 
@@ -705,11 +791,11 @@ def test_aclose_gives_every_run_its_last_word_and_leaves_nothing() -> None:
         async with house(WHOLE) as home:
             await home.finished()
             (busy, api), unstarted = await home.started(), home.begin()
-            readers = [busy.reader(), unstarted.reader()]
+            outlets = [join(busy), join(unstarted)]
             await home.runs.aclose(Failure(503, "shutdown", "bye", retry=2000))
             assert (home.runs._runs, api.is_closed) == ({}, True)
-            for reader in readers:
-                last = await all_of(reader)
+            for outlet in outlets:
+                last = await outlet.done()
                 assert data(last) == ['{"error":"bye","type":"shutdown"}', "[DONE]"]
                 assert b"retry: 2000\n" in last
 
@@ -729,7 +815,8 @@ def test_nothing_begins_after_aclose() -> None:
 def test_nothing_begins_while_the_last_ones_end() -> None:
     async def story() -> None:
         async with house() as home:
-            await home.started()
+            home.begin()
+            await home.call()
             closing = asyncio.ensure_future(home.runs.aclose(STOPPED))
             await ticks()
             with pytest.raises(Closed):
@@ -775,7 +862,7 @@ def test_a_run_that_was_stopped_makes_one_line_too(*, is_started: bool, caplog: 
         async with house() as home:
             begun = (await home.started())[0] if is_started else home.begin()
             begun.stop(STOPPED)
-            await all_of(begun.reader())
+            await join(begun).done()
 
     caplog.set_level(logging.INFO)
     run(story())
@@ -791,7 +878,7 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
     async def story() -> None:
         async with house() as home:
             begun = home.runs.begin(TextDialect(), fail)
-            got = await all_of(begun.reader())
+            got = await join(begun).done()
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 
     run(story())

@@ -265,12 +265,13 @@ class AsyncioLink(asyncio.BufferedProtocol):
         self.resume()  # before `receive` may pause
         if data and not self._is_aborted:
             self._push(data)
-        if self._is_over:
+        if self._is_over and self._closed is not None:
             self._push_end()
 
     def pull(self) -> None:
-        """Push no more: what comes from now on waits for `read`."""
+        """Push no more: what comes from now on waits for `read`. A pause ends."""
         self._receive = self._closed = None
+        self.resume()
 
     def pause(self) -> None:
         """Let TCP slow the peer down."""

@@ -81,8 +81,9 @@ class FakeStream:
         self._push_soon()
 
     def pull(self) -> None:
-        """Push no more."""
+        """Push no more. A pause ends."""
         self._receive = self._closed = None
+        self._is_paused = False
 
     def pause(self) -> None:
         """Push nothing until `resume`."""
