@@ -16,12 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from datetime import datetime
+from typing import Self
 
 from rawsse.client.retry import parse_retry_after
-
-if TYPE_CHECKING:  # the module takes milliseconds to load, and is needed only by whoever looks at limits
-    from datetime import datetime
 
 _UNIFIED = "anthropic-ratelimit-unified-"
 
@@ -70,8 +68,7 @@ class RateLimits:
 
         `now` is POSIX time: without it a `retry-after` that is a date is not read.
         """
-        fields = {name.lower(): headers[name] for name in headers}
-        raw = {name: value for name, value in fields.items() if _ABOUT_LIMITS.fullmatch(name)}
+        raw = {name.lower(): headers[name] for name in headers if _ABOUT_LIMITS.fullmatch(name.lower())}
         return cls(
             **{name: _limit(raw, name) for name in _FAMILIES},
             retry_after=parse_retry_after(raw, now),
@@ -96,14 +93,11 @@ def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
 
 
 def _count(text: str) -> int | None:
-    text = text.strip()
-    return int(text) if _COUNT.fullmatch(text) else None
+    return int(text) if _COUNT.fullmatch(text.strip()) else None
 
 
 def _moment(text: str) -> datetime | None:
     """RFC 3339, 5.6: a date, "T", a time and an offset, the letters in any case."""
-    from datetime import datetime
-
     try:
         moment = datetime.fromisoformat(text.strip().upper())
     except ValueError:
