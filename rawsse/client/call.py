@@ -244,7 +244,7 @@ class Call(Generic[E]):
         except OSError as exc:
             exchange.lose(exc)
         except APIError as exc:
-            exchange.fail(exc)
+            exchange.end(exc)
         except BaseException:
             self.close()
             raise

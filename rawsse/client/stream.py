@@ -204,7 +204,7 @@ class BaseStream:
         except APIError as exc:
             if exc is not error or answer.is_committed:
                 raise
-            answer.commit()  # what was held back is given out, and then the error is raised
+            answer.is_committed = True  # what was held back is given out, and then the error is raised
         else:
             self._response = (await self._call.open()).response
 
