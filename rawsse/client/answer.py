@@ -68,9 +68,8 @@ class Answer(Exchange):
                 self._hold(event)
         except APIError as exc:
             self._stop(exc)
-        else:
-            if self._has_ended:
-                self._stop(self._cause)
+        if self._has_ended:
+            self._stop(self._cause)
         return None
 
     def failure(self) -> APIError:
@@ -159,14 +158,12 @@ class Answer(Exchange):
             self._other_kind, self._is_refusal = kind, True
 
     def _gather(self, data: bytes) -> None:
-        is_beginning = self._other_kind and not self._gathered
-        if is_beginning and data.lstrip()[:1] not in (b"", b"{", b"[", b'"', b"<"):
-            # It is called JSON or HTML, but begins as neither does.
-            self._other_kind, self._is_refusal = "", False
-            self._take(data)
-        else:
+        if not self._other_kind or self._gathered or data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
             self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
             super()._gather(data)
+        else:  # it is called JSON or HTML, but begins as neither does
+            self._other_kind, self._is_refusal = "", False
+            self._take(data)
 
     def _refusal(self) -> APIError:
         if not self._other_kind:
@@ -194,7 +191,6 @@ class Answer(Exchange):
         if self.builder.is_complete:  # it is, if no more than its tail was cut
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error
         if error is None:
-            cut_off = self._decoder.close()
-            inside = f", inside an event ({quote(cut_off)})" if cut_off else ""
+            inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""
             error = StreamTruncatedError(f"the body ended before message_stop{inside}")
         return error

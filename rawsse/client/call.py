@@ -238,13 +238,13 @@ class Call(Generic[E]):
             result = await wait
         except Expired:
             if clock is not None:
-                exchange.expire(clock, self.timing.clock(), self.settings.route.through.strip())
+                exchange.expire(clock, self.timing.clock())
         except Aborted:
             exchange.cancel()
         except OSError as exc:
             exchange.lose(exc)
         except APIError as exc:
-            exchange.end(exc)
+            exchange.end(exc.with_traceback(None))
         except BaseException:
             self.close()
             raise

@@ -7,7 +7,7 @@
     exchange.sent(now)
     while not exchange.is_over:
         at, clock = exchange.deadline(now)          # a wait begins
-        exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), cancel()
+        exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), end(error), cancel()
     exchange.error or exchange.value
 
 Nothing raises for what the peer did: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
@@ -65,11 +65,11 @@ Clock = type[APITimeoutError]
 
 # Each clock: its name in `Timeouts`, and the message of its error.
 _CLOCKS: Mapping[Clock, tuple[str, str]] = {
-    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}{why}"),
-    HeadTimeoutError: ("head", "no response head within {seconds} of the request{through}"),
-    SilenceTimeoutError: ("silence", "not a single byte came for {seconds}, not even a ping"),
-    ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds}"),
-    TotalTimeoutError: ("total", "the whole call took longer than {seconds}"),
+    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds:g} s"),
+    HeadTimeoutError: ("head", "no response head within {seconds:g} s of the request{through}"),
+    SilenceTimeoutError: ("silence", "not a single byte came for {seconds:g} s, not even a ping"),
+    ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds:g} s"),
+    TotalTimeoutError: ("total", "the whole call took longer than {seconds:g} s"),
 }
 
 
@@ -241,8 +241,7 @@ class Exchange:
         """The request is sent, or (not `is_whole`) the peer takes no more of it: it may have answered (413)."""
         if self.is_over or self._sent_at < math.inf:
             return
-        if self.phase == "send" and is_whole:
-            self.phase = "head"
+        self.phase = "head" if is_whole else "send"
         self._sent_at, self._is_sent = now, is_whole
         if self._watch is not None:
             self._watch.sent()
@@ -274,10 +273,9 @@ class Exchange:
             self._received_at = now
         if self.response is not None:
             self._note_wait(now)
-        http = self.http
         try:
-            http.receive_data(data)
-            while (event := http.next_event()) is not None:
+            self.http.receive_data(data)
+            while (event := self.http.next_event()) is not None:
                 if type(event) is Data:
                     self._receive_body(event.data)
                 elif type(event) is Response:
@@ -288,16 +286,16 @@ class Exchange:
             self.end(exc if data else self._loss("closed", f"{self._peer} closed the connection without an answer"))
 
     def expire(self, clock: Clock, now: float, why: str = "") -> None:
-        """The clock has run out. `why` explains, if the driver can, why a connection did not come."""
+        """The clock has run out. `why`, if it is known: why no connection was free."""
         if self.response is not None:
             self._note_wait(now)
         name, text = _CLOCKS[clock]
         if self.is_queued and clock is ConnectTimeoutError:
-            name, text = "head", "no connection was free within {seconds}{why}"
+            name, text = "head", "no connection was free within {seconds:g} s{why}"
         # Every clock may be off, but the body of a refusal is not waited for longer.
         seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
-        words = {"host": self._peer, "why": f" ({why})" if why else "", "through": self.settings.route.through}
-        self.end(clock(text.format(seconds=f"{seconds:g} s", **words), seconds=seconds))
+        words = {"host": self._peer, "through": self.settings.route.through, "why": why and f" ({why})"}
+        self.end(clock(text.format(seconds=seconds, **words), seconds=seconds))
 
     def lose(self, exc: OSError) -> None:
         """The connection is lost."""
@@ -341,8 +339,6 @@ class Exchange:
             self._coding = ContentDecoder(coding)
 
     def _receive_body(self, data: bytes) -> None:
-        if self.is_over:
-            return
         self.bytes_received += len(data)
         if self._watch is not None:
             self._watch.read(data)
@@ -351,8 +347,7 @@ class Exchange:
 
     def _gather(self, data: bytes) -> None:
         self._gathered += data
-        limit = self.settings.max_json_bytes
-        if len(self._gathered) > limit:
+        if len(self._gathered) > (limit := self.settings.max_json_bytes):
             raise BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
 
     def _note_wait(self, now: float) -> None:
@@ -363,10 +358,11 @@ class Exchange:
 
     def _stop(self, cause: APIError | None) -> None:
         """It is over. The observer is told what ended the body; the caller gets what follows from that."""
+        error = self._verdict(cause)
         if self.is_over:
             return
-        self.is_over, self._cause = True, cause
-        self.error = self._verdict(cause)
+        # In one step: a signal handler may close the stream at any moment, and a cut answer never looks whole.
+        self.is_over, self._cause, self.error = True, cause, error
         if self.timing.has_started:
             self.timing.ended = self.timing.elapsed()
         if self.error is not None:
@@ -419,8 +415,8 @@ class JSONAnswer(Exchange):
     def _verdict(self, cause: APIError | None) -> APIError | None:
         if error := super()._verdict(cause):
             return error
-        self.value = value = _json_or_text(self._gathered)
-        if isinstance(value, dict):
+        if isinstance(value := _json_or_text(self._gathered), dict):
+            self.value = value
             return None
         return EventDataError(f"the answer is not a JSON object: {quote(bytes(self._gathered))}")
 

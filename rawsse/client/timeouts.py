@@ -17,10 +17,7 @@ ABOVE_ZERO = math.ulp(0.0)
 
 
 def check_number(value: Any, rule: str, *, least: float = 0, most: float = math.inf, kind: type[float] = float) -> None:
-    """Raises `ConfigurationError` unless `value` is a number between the bounds (a whole one, if `kind` is int).
-
-    `rule` is the message: what must be which number.
-    """
+    """Raises `ConfigurationError` with the words of `rule`, unless `value` is a number of this kind within the bounds."""
     if not isinstance(value, int | kind) or isinstance(value, bool) or not least <= value <= most:
         raise ConfigurationError(f"{rule}, not {value!r}")
 
@@ -61,8 +58,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if (value := getattr(self, name)) is not None:
-                rule = f"timeouts: {name} must be a number of seconds above 0, or None"
-                check_number(value, rule, least=ABOVE_ZERO)
+                check_number(value, f"timeouts: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
 
 
 class NotGiven:

@@ -506,6 +506,12 @@ def test_a_compressed_stream_is_read_too_and_its_bytes_are_counted_as_they_came(
     assert whole.exchange.bytes_received == len(body)
 
 
+def test_a_stream_that_is_called_json_is_known_by_its_first_byte_and_not_by_that_of_its_coding() -> None:
+    body = gzip.compress(to_bytes(ANSWER), mtime=0)
+    wire = plain(body, content_type="application/json", content_encoding="gzip")
+    assert [event.raw for event in answered(*(bytes([byte]) for byte in wire)).events] == ANSWER
+
+
 @pytest.mark.parametrize("coding", ["br", "gzip"])
 def test_a_coding_that_cannot_be_undone_is_an_error(coding: str) -> None:
     attempt = answered(plain(to_bytes(ANSWER), content_encoding=coding))
