@@ -7,8 +7,8 @@ Pure: the time and the chance are arguments, and nothing here waits.
         raise error
     await asyncio.sleep(decision.delay)
 
-Whether content has reached the caller is looked at here as far as the error says so (`phase`), but an error that comes straight
-from an exchange cannot know it: who reads the stream asks that question first. Nothing is tried again after content.
+Nothing is tried again after content has reached the caller. `decide` knows that only from the error's `phase`, which an exchange
+does not set so far: the stream checks it before it asks.
 
 The waits are those of the official SDKs, with a ceiling: theirs sleep through a `retry-after` of an hour, and the caller sees
 nothing but a call that hangs.
@@ -27,7 +27,7 @@ from rawsse.client.timeouts import check_number
 from rawsse.errors import APIError, APIStatusError, ContentTimeoutError, TotalTimeoutError
 
 JITTER = 0.25
-"""The share of a wait of our own that is left to chance: clients that failed together shall not come back together."""
+"""The share of the client's own wait that is random: clients that failed together should not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
