@@ -7,8 +7,8 @@ Pure: the time and the chance are arguments, and nothing here waits.
         raise error
     await asyncio.sleep(decision.delay)
 
-Nothing is tried again after content has reached the caller. `decide` knows that only from the error's `phase`, which an exchange
-does not set so far: the stream checks it before it asks.
+Nothing is tried again after content has reached the caller. `decide` knows that only from the error's `phase`, and an exchange
+does not set it that far: the stream checks it before it asks.
 
 The waits are those of the official SDKs, with a ceiling: theirs sleep through a `retry-after` of an hour, and the caller sees
 nothing but a call that hangs.
