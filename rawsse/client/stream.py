@@ -20,7 +20,6 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import Any, Self
 
 from rawsse.client.answer import Answer
@@ -46,6 +45,8 @@ class BaseStream:
 
     def __init__(self, call: Call[Answer]) -> None:
         self._call = call
+        self.timing: Timing = call.timing
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
         self._is_unseen = False  # no event is given out, so any failure may be retried
         self._response: Response | None = None
         self._ending: Ending | None = None
@@ -68,7 +69,7 @@ class BaseStream:
     @property
     def request_id(self) -> str | None:
         """The `request-id` of the response: what Anthropic's support asks for."""
-        return self._call.request_id
+        return self._call.exchange.request_id
 
     @property
     def workspace_id(self) -> str | None:
@@ -91,11 +92,6 @@ class BaseStream:
         return self._ending
 
     @property
-    def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
-        return self._call.timing
-
-    @property
     def error_event(self) -> ErrorEvent | None:
         """The `error` event that ended the stream, as it came."""
         return self._call.exchange.builder.error
@@ -112,32 +108,24 @@ class BaseStream:
     # Open and close ------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        if self._response is not None:
-            return
-        try:
-            self._response = (await self._call.open()).response
-        except APIError as exc:
-            raise self._failed(exc) from exc.__cause__
-        except BaseException:
-            self._close()
-            raise
+        while self._response is None:
+            await self._more()
 
     async def __aenter__(self) -> Self:
         await self._open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         self._close()
+
+    def __aiter__(self) -> Self:
+        return self
 
     async def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
         self._close()
 
-    async def aclose(self) -> None:
-        """The same as `close`, for `contextlib.aclosing`."""
-        self._close()
+    aclose = close  # for `contextlib.aclosing`
 
     def _close(self) -> None:
         if self._ending is not None:
@@ -174,39 +162,30 @@ class BaseStream:
                 self._ending = self._ending or ending
             if event is not None or self._ending is None:
                 return event
-        if (
-            self._error is not None
-        ):  # asked last: another thread, or a signal handler, may close the stream at any moment
+        # Asked last: another thread, or a signal handler, may close the stream at any moment.
+        if self._error is not None:
             raise self._error
-        if self._response is None:
-            raise RuntimeError("the stream is not open: enter its `with` block first")
+        _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
     async def _more(self) -> None:
-        """Wait for what comes next: bytes, or another attempt. Raises `APIError` if the answer failed and there is none."""
+        """Wait for what comes next: the response, bytes, or another attempt. Raises `APIError` if there is none."""
         call, answer = self._call, self._call.exchange
+        error = answer.error
         try:
-            if not answer.is_over:
+            if error is None and answer.response is not None:
                 await call.more()
-            elif answer.error is not None:
-                await self._try_again(answer, answer.error)
+            elif error is not None and answer.is_committed and not self._is_unseen:
+                raise error
+            else:
+                self._response = (await call.open(error)).response
         except APIError as exc:
-            raise self._failed(exc) from exc.__cause__
+            if exc is not error or answer.is_committed:
+                raise self._failed(exc) from exc.__cause__
+            answer.commit()  # what was held back is given out, and then the error is raised
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
-
-    async def _try_again(self, answer: Answer, error: APIError) -> None:
-        if answer.is_committed and not self._is_unseen:
-            raise error
-        try:
-            await self._call.again(error)
-        except APIError as exc:
-            if exc is not error or answer.is_committed:
-                raise
-            answer.commit()  # what was held back is given out, and then the error is raised
-        else:
-            self._response = (await self._call.open()).response
 
     async def _next(self) -> StreamEvent:
         while (event := self._take_event()) is None:
@@ -232,9 +211,6 @@ class BaseStream:
 
 class EventStream(BaseStream):
     """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
-
-    def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        return self
 
     async def __anext__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
@@ -263,9 +239,6 @@ class MessageStream(BaseStream):
     def text_stream(self) -> TextStream:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
         return TextStream(self)
-
-    def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
-        return self
 
     async def __anext__(self) -> MessageStreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""

@@ -41,6 +41,8 @@ T = TypeVar("T")
 class BlockingEventStream:
     """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
 
+    timing: Timing
+
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
     def response(self) -> Response:
@@ -71,10 +73,6 @@ class BlockingEventStream:
         """How the stream ended; None while it has not."""
 
     @property
-    def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
-
-    @property
     def error_event(self) -> ErrorEvent | None:
         """The `error` event that ended the stream, as it came."""
 
@@ -83,13 +81,11 @@ class BlockingEventStream:
         """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def __iter__(self) -> Self: ...
     def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
-    def __iter__(self) -> Iterator[StreamEvent]: ...
     def __next__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
 
@@ -97,6 +93,8 @@ class BlockingMessageStream:
     """The events of the wire with the derived ones, the text, and the message they add up to.
 
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
+
+    timing: Timing
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
@@ -128,10 +126,6 @@ class BlockingMessageStream:
         """How the stream ended; None while it has not."""
 
     @property
-    def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
-
-    @property
     def error_event(self) -> ErrorEvent | None:
         """The `error` event that ended the stream, as it came."""
 
@@ -140,9 +134,8 @@ class BlockingMessageStream:
         """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def __iter__(self) -> Self: ...
     def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
@@ -150,7 +143,6 @@ class BlockingMessageStream:
     def text_stream(self) -> Iterator[str]:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
 
-    def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
 
