@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.call import Call
@@ -26,7 +25,7 @@ from rawsse.client.network.link import Connector, Network, OnStart
 from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.pools import Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
-from rawsse.client.request import Endpoint, Query, RequestData, credential, lower_names, read_custom_headers
+from rawsse.client.request import Endpoint, Query, RequestData, credential, header_fields, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
@@ -97,7 +96,7 @@ class AsyncClient:
         chance: Callable[[], float] = random.random,
     ) -> None:
         headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        headers.update(lower_names(default_headers or {}))
+        headers.update(header_fields(default_headers or {}))
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
@@ -152,10 +151,8 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """End every stream that is open, and drop every connection. No further calls."""
@@ -191,7 +188,7 @@ class AsyncClient:
         other._endpoint = Endpoint.of(
             base_url or endpoint.base_url,
             credential(api_key, auth_token) or endpoint.credential,
-            {**endpoint.headers, **lower_names(default_headers or {})},
+            {**endpoint.headers, **header_fields(default_headers or {})},
         )
         other._settings = old._replace(
             timeouts=_timeouts(timeouts, timeout) or old.timeouts,

@@ -8,6 +8,7 @@ message = await raw.parse()
 from __future__ import annotations
 
 from inspect import isawaitable
+from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawsse.client.call import Call
@@ -62,28 +63,19 @@ class WithRawResponse:
         self._resource = resource
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(type(self._resource), name)
+        kind, client = type(self._resource), self._resource._client
+        method = getattr(kind, name)
 
         async def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
-            caller = _Remembering(self._resource._client)
-            given = method(type(self._resource)(caller), *arguments, **options)
+            calls: list[Call[Any]] = []
+
+            def remember(*arguments: Any, **options: Any) -> Call[Any]:
+                calls.append(client.call(*arguments, **options))
+                return calls[-1]
+
+            given = method(kind(SimpleNamespace(call=remember)), *arguments, **options)
             parsed = await given if isawaitable(given) else given
-            last = caller.calls[-1]
+            last = calls[-1]
             return RawResponse(last.exchange.response, parsed, last.retries_taken, last.timing)
 
         return call
-
-
-class _Remembering:
-    """A client that remembers the calls it made."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.calls: list[Call[Any]] = []
-
-    def call(self, *arguments: Any, **options: Any) -> Call[Any]:
-        self.calls.append(self._client.call(*arguments, **options))
-        return self.calls[-1]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Self
 
 from rawsse.client.answer import Answer
@@ -187,11 +188,6 @@ class BaseStream:
             self._close()
             raise
 
-    async def _next(self) -> StreamEvent:
-        while (event := self._take_event()) is None:
-            await self._more()
-        return event
-
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
         call = self._call
@@ -214,7 +210,17 @@ class EventStream(BaseStream):
 
     async def __anext__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
-        return await self._next()
+        while (event := self._take_event()) is None:
+            await self._more()
+        return event
+
+    async def _read_whole(self) -> Message:
+        """The whole message, for a caller who sees no event of it: any failure may be retried."""
+        self._is_unseen = True
+        async with self:
+            async for _ in self:
+                pass
+        return self.current_message_snapshot
 
     _take = BaseStream._take_event
 
@@ -278,22 +284,15 @@ class MessageStream(BaseStream):
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
         self._expanded.clear()
-        try:
+        with suppress(StopAsyncIteration):
             while True:
-                await self._next()
-        except StopAsyncIteration:
-            pass
+                if self._take_event() is None:
+                    await self._more()
 
     async def get_final_message(self) -> ParsedMessage[Any]:
         """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
         await self.until_done()
         return self.current_message_snapshot
-
-    async def _read_whole(self) -> Message:
-        """The whole message of a call that gives no stream, and so nothing parsed."""
-        self._is_unseen = True
-        await self.until_done()
-        return super().current_message_snapshot
 
     async def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""

@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
@@ -532,6 +531,10 @@ class Models:
     """`client.models`: which models there are."""
 
     def __init__(self, client: Any) -> None: ...
+    @property
+    def with_raw_response(self) -> WithRawResponse:
+        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+
     def list(
         self,
         *,
@@ -548,10 +551,6 @@ class Models:
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
-
-    @property
-    def with_raw_response(self) -> WithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
 class Beta:
     """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
@@ -628,9 +627,7 @@ class Client:
         """`close()` was called."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
     def close(self) -> None:
         """End every stream that is open, and drop every connection. No further calls."""
 
