@@ -24,21 +24,24 @@ from rawsse.client.network.link import Aborted, Expired, Link, Signal
 from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.retry import decide
 from rawsse.errors import APIError, StreamCancelledError
+from rawsse.http1 import Response
 
 logger = logging.getLogger("rawsse.client")
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Exchange)
+E_co = TypeVar("E_co", bound=Exchange, covariant=True)
 
 
-class Call(Generic[E]):
+class Call(Generic[E_co]):
     """A request, and its attempts. `exchange` is the attempt that goes on, or the last one."""
 
-    def __init__(self, pool: Callable[[], Pool], settings: CallSettings, kind: type[E]) -> None:
+    def __init__(self, pool: Callable[[], Pool], settings: CallSettings, kind: type[E_co]) -> None:
         """`pool` gives the pool of the loop, or process, that runs the call; `kind` is the class of the exchange."""
         self.timing = Timing()
         self.retries_taken = 0
         self.is_closed = False
+        self.response: Response | None = None
+        """Of the last exchange that was open."""
         self.settings = settings
         self._get_pool = pool
         self._kind = kind
@@ -55,7 +58,7 @@ class Call(Generic[E]):
         """No other thread drives the exchange now, and this one is not in the midst of it: a signal handler may ask."""
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
-    async def open(self, error: APIError | None = None) -> E:
+    async def open(self, error: APIError | None = None) -> E_co:
         """The exchange of an attempt that succeeded so far: it is open. With the `error` of the last one: of a next attempt.
 
         Raises `APIError`, with what is known of the attempts, when none is left; `StreamCancelledError` if the call is closed.
@@ -66,6 +69,7 @@ class Call(Generic[E]):
                 await self._await_next(error)
             while (error := await self._attempt()) is not None:
                 await self._await_next(error)
+            self.response = self.exchange.response
             if self.exchange.is_over:
                 self.release()
             return self.exchange

@@ -9,44 +9,69 @@ from __future__ import annotations
 
 from inspect import isawaitable
 from types import SimpleNamespace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rawsse.client.call import Call
-from rawsse.client.exchange import Timing
+from rawsse.client.exchange import Exchange, Timing
 from rawsse.client.ratelimits import RateLimits
 from rawsse.http1 import Headers, Response
 
 T = TypeVar("T")
 
 
-class RawResponse(NamedTuple, Generic[T]):
+class CallInfo:
+    """What is known of a call, and of the response that it got."""
+
+    def __init__(self, call: Call[Exchange]) -> None:
+        self._call = call
+        self.timing: Timing = call.timing
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before there is one."""
+        if self._call.response is None:
+            raise RuntimeError("the stream is not open: enter its `with` block first")
+        return self._call.response
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields; names are case-insensitive."""
+        return self.response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+        return self._call.exchange.request_id
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+        return self.headers.get("anthropic-workspace-id")
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+        return RateLimits.from_headers(self.headers)
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+        return self._call.retries_taken
+
+
+class RawResponse(CallInfo, Generic[T]):
     """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
     close."""
 
-    response: Response
-    parsed: T
-    retries_taken: int
-    timing: Timing
+    def __init__(self, call: Call[Exchange], parsed: T) -> None:
+        super().__init__(call)
+        self.parsed = parsed
 
     @property
     def status_code(self) -> int:
         """The status."""
         return self.response.status
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields; names are case-insensitive."""
-        return self.response.headers
-
-    @property
-    def request_id(self) -> str | None:
-        """The `request-id`: what Anthropic's support asks for."""
-        return self.headers.get("request-id")
-
-    @property
-    def rate_limits(self) -> RateLimits:
-        """The rate limits in the header."""
-        return RateLimits.from_headers(self.headers)
 
     async def parse(self) -> T:
         """What the response brought."""
@@ -75,7 +100,6 @@ class WithRawResponse:
 
             given = method(kind(SimpleNamespace(call=remember)), *arguments, **options)
             parsed = await given if isawaitable(given) else given
-            last = calls[-1]
-            return RawResponse(last.exchange.response, parsed, last.retries_taken, last.timing)
+            return RawResponse(calls[-1], parsed)
 
         return call

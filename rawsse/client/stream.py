@@ -25,11 +25,9 @@ from typing import Any, Self
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Timing
-from rawsse.client.ratelimits import RateLimits
+from rawsse.client.raw import CallInfo
 from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
-from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.events import (
     ContentBlockDelta,
@@ -41,51 +39,16 @@ from rawsse.messages.events import (
 )
 
 
-class BaseStream:
+class BaseStream(CallInfo):
     """What both kinds of stream share: opening, reading event by event, trying again, ending."""
 
+    _call: Call[Answer]
+
     def __init__(self, call: Call[Answer]) -> None:
-        self._call = call
-        self.timing: Timing = call.timing
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        super().__init__(call)
         self._is_unseen = False  # no event is given out, so any failure may be retried
-        self._response: Response | None = None
         self._ending: Ending | None = None
         self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
-
-    # What is known -------------------------------------------------------------------------------------------------
-
-    @property
-    def response(self) -> Response:
-        """The response's head. Raises `RuntimeError` before the stream is open."""
-        if self._response is None:
-            raise RuntimeError("the stream is not open: enter its `with` block first")
-        return self._response
-
-    @property
-    def headers(self) -> Headers:
-        """The response's header fields."""
-        return self.response.headers
-
-    @property
-    def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-        return self._call.exchange.request_id
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
-        return self.headers.get("anthropic-workspace-id")
-
-    @property
-    def rate_limits(self) -> RateLimits:
-        """The rate limits in the response's header."""
-        return RateLimits.from_headers(self.headers)
-
-    @property
-    def retries_taken(self) -> int:
-        """How often the request was retried."""
-        return self._call.retries_taken
 
     @property
     def ending(self) -> Ending | None:
@@ -109,7 +72,7 @@ class BaseStream:
     # Open and close ------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        while self._response is None:
+        while self._call.response is None:
             await self._more()
 
     async def __aenter__(self) -> Self:
@@ -133,18 +96,15 @@ class BaseStream:
             return
         self._call.close()
         if self._call.is_mine:  # else the thread that reads ends the stream when it wakes
-            error = self._call.exchange.error
-            if not isinstance(error, StreamCancelledError):  # an attempt had failed, and the next one has not begun
-                error = StreamCancelledError("the stream was closed before its end")
-            self._failed(error)
+            self._failed(StreamCancelledError("the stream was closed before its end"))
 
     def __del__(self) -> None:
-        if getattr(self, "_response", None) is not None and self._ending is None and not self._call.is_closed:
+        if getattr(self, "_ending", self) is None and self._call.response is not None and not self._call.is_closed:
             self._call.end()  # first: where warnings are errors, nothing comes after one
             warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
-        state = self._ending.kind if self._ending else "open" if self._response else "not open"
+        state = self._ending.kind if self._ending else "open" if self._call.response else "not open"
         return f"<{type(self).__name__} {state}, request {self.request_id}>"
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -154,7 +114,7 @@ class BaseStream:
 
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
-        if self._ending is None and self._response is not None:
+        if self._ending is None and self._call.response is not None:
             answer = self._call.exchange
             event = answer.next_event()
             if answer.is_over and answer.error is None:
@@ -179,7 +139,7 @@ class BaseStream:
             elif error is not None and answer.is_committed and not self._is_unseen:
                 raise error
             else:
-                self._response = (await call.open(error)).response
+                await call.open(error)
         except APIError as exc:
             if exc is not error or answer.is_committed:
                 raise self._failed(exc) from exc.__cause__

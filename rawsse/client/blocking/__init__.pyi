@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Observer, Timing
+from rawsse.client.exchange import Exchange, Observer, Timing
 from rawsse.client.models import Fetch, ModelInfo
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
@@ -45,11 +45,11 @@ class BlockingEventStream:
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
     def response(self) -> Response:
-        """The response's head. Raises `RuntimeError` before the stream is open."""
+        """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
     def headers(self) -> Headers:
-        """The response's header fields."""
+        """The response's header fields; names are case-insensitive."""
 
     @property
     def request_id(self) -> str | None:
@@ -98,11 +98,11 @@ class BlockingMessageStream:
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
     def response(self) -> Response:
-        """The response's head. Raises `RuntimeError` before the stream is open."""
+        """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
     def headers(self) -> Headers:
-        """The response's header fields."""
+        """The response's header fields; names are case-insensitive."""
 
     @property
     def request_id(self) -> str | None:
@@ -349,26 +349,37 @@ class BlockingRawResponse(Generic[T]):
     """A response and what it brought. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
     close."""
 
-    response: Response
-    parsed: T
-    retries_taken: int
     timing: Timing
+
+    def __init__(self, call: Call[Exchange], parsed: T) -> None: ...
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before there is one."""
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields; names are case-insensitive."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+    parsed: T
 
     @property
     def status_code(self) -> int:
         """The status."""
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields; names are case-insensitive."""
-
-    @property
-    def request_id(self) -> str | None:
-        """The `request-id`: what Anthropic's support asks for."""
-
-    @property
-    def rate_limits(self) -> RateLimits:
-        """The rate limits in the header."""
 
     def parse(self) -> T:
         """What the response brought."""
