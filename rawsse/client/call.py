@@ -140,7 +140,10 @@ class Call(Generic[E_co]):
         delay = None if self.is_closed else decision.delay
         self.release()
         if delay is None or (total is not None and self.timing.elapsed() + delay >= total):
-            raise _with_the_wait(error, settings.policy.max_retry_after) from error.__cause__
+            if (asked := error.retry_after) is not None and asked > (longest := settings.policy.max_retry_after):
+                error.message += f" (the server asks to wait {asked:g} s; max_retry_after is {longest:g} s)"
+                error.args = (error.message,)
+            raise error from error.__cause__
         logger.info("%s; request %s", decision.reason, error.request_id)
         self._signal = self._get_pool().network.signal()
         await self._wait(self._signal.wait, self.timing.clock() + delay)
@@ -241,11 +244,3 @@ async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) ->
     except OSError:
         return None
     return b"" if early is None else early or None
-
-
-def _with_the_wait(error: APIError, longest: float) -> APIError:
-    """A wait that the server asked for, and that is too long to be slept through, belongs in the message."""
-    if error.retry_after is not None and error.retry_after > longest:
-        error.message += f" (the server asks to wait {error.retry_after:g} s; max_retry_after is {longest:g} s)"
-        error.args = (error.message,)
-    return error

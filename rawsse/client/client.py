@@ -95,8 +95,9 @@ class AsyncClient:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        headers.update(header_fields(default_headers or {}))
+        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")) | header_fields(
+            default_headers or {}
+        )
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
@@ -116,10 +117,15 @@ class AsyncClient:
             now=now,
             chance=chance,
         )
-        self._proxies = _proxies(proxy, trust_env=trust_env)
+        from_environment = Proxies.from_environment(os.environ if trust_env else {})
+        self._proxies = from_environment if proxy is None else Proxies.always(proxy)
         tls = TLSContext(ssl_context, trust_env=trust_env)
-        limits = _typed("limits", limits, PoolLimits) or PoolLimits()
-        self._pools = Pools(partial(_new_pool, tls, limits, connect), self._network)
+        pool_limits = _typed("limits", limits, PoolLimits) or PoolLimits()
+
+        def new_pool(network: Network) -> Pool:
+            return Pool(network, tls, pool_limits, new_link=None if connect is None else partial(connect, network))
+
+        self._pools = Pools(new_pool, self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
         self._add_resources()
 
@@ -145,8 +151,7 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         key = "with a key" if self.has_credential else "without a key"
-        endpoint = self._endpoint
-        return f"<{type(self).__name__} for {endpoint.origin}{endpoint.prefix}, {key}>"
+        return f"<{type(self).__name__} for {self._endpoint.origin}{self._endpoint.prefix}, {key}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -245,12 +250,6 @@ class AsyncClient:
         return await self._pools.network().run(calls, on_start)
 
 
-def _new_pool(
-    tls: TLSContext, limits: PoolLimits, connect: Callable[[Network], Connector] | None, network: Network
-) -> Pool:
-    return Pool(network, tls, limits, new_link=None if connect is None else partial(connect, network))
-
-
 def _timeouts(timeouts: Timeouts | None, timeout: float | Timeouts | NotGiven | None) -> Timeouts | None:
     if timeouts is not None and not isinstance(timeout, NotGiven):
         raise ConfigurationError("give timeouts or timeout, not both")
@@ -263,12 +262,6 @@ def _typed(name: str, value: T, wanted: type) -> T:
     if value is not None and not isinstance(value, wanted):
         raise ConfigurationError(f"{name} must be {wanted.__name__}, not {quote(repr(value))}")
     return value
-
-
-def _proxies(proxy: str | Proxy | None, *, trust_env: bool) -> Proxies:
-    if proxy is not None:
-        return Proxies.always(proxy)
-    return Proxies.from_environment(os.environ) if trust_env else Proxies()
 
 
 def _policy(policy: RetryPolicy, max_retries: int | None) -> RetryPolicy:

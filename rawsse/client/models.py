@@ -57,9 +57,8 @@ class AsyncPage(Lens):
         if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
             raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
         super().__init__(raw)
-        name, cursor = (
-            ("before_id", raw.get("first_id")) if query.get("before_id") else ("after_id", raw.get("last_id"))
-        )
+        name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
+        cursor = raw.get(end)
         # A server that says nothing of `has_more` is asked for the next page, as the official SDKs do.
         if raw.get("has_more") is False or not data or not isinstance(cursor, str):
             cursor = ""

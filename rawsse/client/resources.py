@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OF_THE_CALL = ("timeouts", "timeout", "max_retries", "strict")  # arguments that `client.call` takes as they are
+
 Turns: TypeAlias = Iterable[Mapping[str, Any]]
 """The messages of a request."""
 
@@ -198,8 +200,8 @@ class AsyncMessages(_Resource):
 
         As with `stream`, the request is sent by `async with`. `strict` is that of the client if None.
         """
-        options = {"headers": headers, "timeouts": timeouts, "max_retries": max_retries, "strict": strict}
-        return EventStream(self._post(body, options))
+        options = {"timeouts": timeouts, "max_retries": max_retries, "strict": strict}
+        return EventStream(self._call(extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
@@ -210,18 +212,15 @@ class AsyncMessages(_Resource):
         return TokenCount((await call.open()).value)
 
     def _call(self, **arguments: Any) -> Call[Answer]:
-        return self._post(*_sort(**arguments))
-
-    def _post(self, body: Mapping[str, Any], options: Mapping[str, Any]) -> Call[Answer]:
-        streamed = {**body, "stream": True}
-        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=Answer, body=streamed, **options)
+        fields, options = _sort(**arguments)
+        body = {**fields, "stream": True}
+        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=Answer, body=body, **options)
         return call
 
     # For the tool loop ---------------------------------------------------------------------------------------------
 
-    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
-        results: list[Any] = await self._client.run(calls, on_start)
-        return results
+    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> Any:
+        return await self._client.run(calls, on_start)
 
     @property
     def _runs_coroutines(self) -> bool:
@@ -281,7 +280,7 @@ def _sort(
     """The fields of the body, and the options of the call."""
     ids = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
     headers = {name: value for name, value in ids.items() if value} | with_betas(extra_headers, betas)
-    given: dict[str, Any] = {name: fields.pop(name) for name in CallOptions.__annotations__ if name in fields}
+    given: dict[str, Any] = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
     options = {"headers": headers, "query": extra_query or {}, **given}
     if output_format is not None:
         wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
