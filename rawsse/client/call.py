@@ -78,12 +78,10 @@ class Call(Generic[E_co]):
 
     async def more(self) -> None:
         """Read once, and give what came to the exchange; or its clock, its loss."""
-        if self._link is None:
-            self.exchange.cancel()
-            return
+        link = self._link  # None: another thread closed the call in this moment, and released it
         before, self._thread = self._thread, threading.get_ident()
         try:
-            if (data := await self._wait(self._link.read)) is not None:
+            if link is not None and (data := await self._wait(link.read)) is not None:
                 self.exchange.receive(data, self.timing.clock())
         finally:
             self._thread = before

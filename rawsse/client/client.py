@@ -205,7 +205,7 @@ class AsyncClient:
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
         """Questions and answers in turn: a history that can be sent at any time. Arguments as for `Conversation`."""
-        from rawsse.client.tools import Conversation  # whoever has none does not pay for it
+        from rawsse.client.tools import Conversation  # a program without conversations does not load it
 
         return Conversation(self, model=model, max_tokens=max_tokens, **options)
 

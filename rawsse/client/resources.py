@@ -10,6 +10,7 @@ Beside them:
     workspace_id    what goes into `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
+    strict          whether an order of events that the API does not allow is an error; None: as the client says
     output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
 """
 
@@ -57,6 +58,7 @@ class CallOptions(TypedDict, total=False):
     timeouts: Timeouts | None
     timeout: float | Timeouts | NotGiven | None
     max_retries: int | None
+    strict: bool | None
 
 
 class CountFields(CallOptions, total=False):
@@ -183,24 +185,15 @@ class AsyncMessages(_Resource):
 
     def tool_runner(self, **arguments: Any) -> ToolRunner[Any]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
-        from rawsse.client.tools.runner import ToolRunner  # whoever has no tools does not pay for them
+        from rawsse.client.tools.runner import ToolRunner  # a program without tools does not load it
 
         return ToolRunner[Any](self, **arguments)
 
     def events(
-        self,
-        body: Mapping[str, Any],
-        *,
-        headers: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        max_retries: int | None = None,
-        strict: bool | None = None,
+        self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None, **options: Unpack[CallOptions]
     ) -> EventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
-
-        As with `stream`, the request is sent by `async with`. `strict` is that of the client if None.
-        """
-        options = {"timeouts": timeouts, "max_retries": max_retries, "strict": strict}
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
+        on. As with `stream`, the request is sent by `async with`."""
         return EventStream(self._call(extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(

@@ -690,6 +690,9 @@ def test_a_call_that_was_closed_is_not_read_on() -> None:
     call.close()
     drive(call.more())
     assert (type(call.exchange.error), call.exchange.take()) == (StreamCancelledError, [])
+    call.release()
+    drive(call.more())
+    assert call.exchange.take() == []
 
 
 # --- Ended by another thread, at the worst moment ----------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from support.answers import ASK, KEY, client_of, head, plain
@@ -43,8 +42,9 @@ def test_a_response_has_a_status_header_fields_and_a_request_id() -> None:
     assert (raw.status_code, raw.request_id, raw.headers["x-other"], raw.retries_taken) == (200, "req_1", "b", 0)
 
 
-def test_a_response_without_a_request_id_has_none() -> None:
-    assert made().request_id is None
+def test_a_response_without_ids_has_none() -> None:
+    assert (made().request_id, made().workspace_id) == (None, None)
+    assert made(anthropic_workspace_id="wrk_1").workspace_id == "wrk_1"
 
 
 def test_parsing_gives_what_it_brought() -> None:

@@ -521,17 +521,10 @@ class Messages:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
 
     def events(
-        self,
-        body: Mapping[str, Any],
-        *,
-        headers: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        max_retries: int | None = None,
-        strict: bool | None = None,
+        self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None, **options: Unpack[CallOptions]
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
-
-        As with `stream`, the request is sent by `with`. `strict` is that of the client if None."""
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
+        on. As with `stream`, the request is sent by `with`."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
