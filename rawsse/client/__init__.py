@@ -11,7 +11,7 @@ Read in this order:
     exchange.py  one HTTP request and its response. Pure.
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
     call.py      a request, tried until an answer begins: drives an exchange over a network
-    raw.py       a call's response, and what is known of it
+    raw.py       a call and its response, as the caller sees them
     stream.py    the answer as it comes: events, text, the message so far
     models.py    lists that come in pages
     tools/       answers that call functions; conversations

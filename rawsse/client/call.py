@@ -3,7 +3,7 @@
     call = Call(pools.here, CallSettings(request, route), Answer)
     await call.open()                 # an attempt, repeated as the policy says, until its exchange is open
     await call.more()                 # one read for `call.exchange`
-    await call.open(error)            # the exchange failed: the next attempt; raises `error` if there is none
+    await call.open(error)            # the exchange failed: the next attempt; or raises `error`
     call.release()                    # the exchange is over: its connection is kept, or dropped
     call.close()                      # at any phase, from any task; from any thread where the network allows it
 
@@ -59,7 +59,8 @@ class Call(Generic[E_co]):
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     async def open(self, error: APIError | None = None) -> E_co:
-        """The exchange of an attempt that succeeded so far: it is open. With the `error` of the last one: of a next attempt.
+        """The open exchange of the first attempt that succeeds so far. `error`: the last attempt failed with it, and the policy
+        says whether there is another.
 
         Raises `APIError`, with what is known of the attempts, when none is left; `StreamCancelledError` if the call is closed.
         """
@@ -89,11 +90,9 @@ class Call(Generic[E_co]):
     def release(self) -> None:
         """The exchange is over: keep its connection, or drop it."""
         lease, self._lease, self._link = self._lease, None, None
-        if lease is None:
-            return
-        if self.exchange.is_reusable:
+        if lease is not None and self.exchange.is_reusable:
             lease.give_back(self.exchange.http)
-        else:
+        elif lease is not None:
             lease.drop()
 
     def close(self) -> None:
@@ -138,8 +137,9 @@ class Call(Generic[E_co]):
         delay = None if self.is_closed else decision.delay
         self.release()
         if delay is None or (total is not None and self.timing.elapsed() + delay >= total):
-            if (asked := error.retry_after) is not None and asked > (longest := settings.policy.max_retry_after):
-                error.message += f" (the server asks to wait {asked:g} s; max_retry_after is {longest:g} s)"
+            longest = settings.policy.max_retry_after
+            if error.retry_after is not None and error.retry_after > longest:
+                error.message += f" (the server asks to wait {error.retry_after:g} s; max_retry_after is {longest:g} s)"
                 error.args = (error.message,)
             raise error from error.__cause__
         logger.info("%s; request %s", decision.reason, error.request_id)
@@ -204,8 +204,8 @@ class Call(Generic[E_co]):
         return True
 
     async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], at: float | None = None) -> T | None:
-        """What `wait` gives, which is called with the time at which it ends: `at`, or when a clock of the exchange runs out.
-        None if the exchange is over because of it."""
+        """The result of `wait(deadline)`; None if the exchange is over because of it. The deadline is `at`, or the time when a
+        clock of the exchange runs out."""
         exchange, now = self.exchange, self.timing.clock
         deadline, clock = exchange.deadline(now())
         result: T | None = None
@@ -234,8 +234,8 @@ class Call(Generic[E_co]):
 
 
 async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) -> bytes | None:
-    """Write a piece of a request. What has come before its last piece: an early answer, or nothing; None if the connection is
-    lost or closed."""
+    """Write a piece of a request. Returns the bytes that came before the last piece: those of an early answer, as a rule none.
+    None if the connection is lost or closed."""
     try:
         await link.write(piece, deadline)
         early = None if is_last else link.read_ready()

@@ -16,7 +16,7 @@ from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.lens import Lens
 
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
-"""Sends a query and gives the JSON object of the answer. What it raises comes out of whatever needed the page."""
+"""Sends a query and gives the JSON object of the answer. Its errors are those of the call that needed the page."""
 
 
 class ModelInfo(Lens):
@@ -123,7 +123,7 @@ class _Pages(AsyncIterator[AsyncPage]):
 
 
 class _Items(AsyncIterator[ModelInfo]):
-    """What is on the pages."""
+    """The models on the pages."""
 
     def __init__(self, pages: _Pages) -> None:
         self._pages = pages

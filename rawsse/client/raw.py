@@ -1,4 +1,4 @@
-"""An answer together with the response that it came in.
+"""A call and its response, as its caller sees them; an answer together with its response.
 
 raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
 raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class CallInfo:
-    """What is known of a call, and of the response that it got."""
+    """A call and its response, as its caller sees them."""
 
     def __init__(self, call: Call[Exchange]) -> None:
         self._call = call
@@ -74,7 +74,7 @@ class RawResponse(CallInfo, Generic[T]):
         return self.response.status
 
     async def parse(self) -> T:
-        """What the response brought."""
+        """The answer: a message, events, a count of tokens, a page."""
         return self.parsed
 
     def __repr__(self) -> str:

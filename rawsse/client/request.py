@@ -68,7 +68,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
-        """Raises `ConfigurationError` if the URL is none, or a header field is not allowed."""
+        """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
         origin, prefix = _split_base_url(base_url)
         return cls(base_url, origin, prefix, header_fields(headers), credential)
 
@@ -88,23 +88,14 @@ class Endpoint:
         """
         queried = query_string(query or {})
         target = f"{self.prefix}{path}?{queried}" if queried else self.prefix + path
-        return RequestData(
-            method=method,
-            target=route.target(target),
-            host_field=self.origin.host_field,
-            headers=(*self._header_fields(headers or {}, has_body=body is not None), *route.proxy_fields()),
-            body=b"" if body is None else _encode(body),
-        )
-
-    def _header_fields(self, extra: Mapping[str, str], *, has_body: bool) -> tuple[tuple[str, str], ...]:
         fields = {
-            **({"content-type": "application/json"} if has_body else {}),
+            **({} if body is None else {"content-type": "application/json"}),
             "accept": "application/json",  # as the official SDKs send it, on streaming requests too
             "accept-encoding": "identity",  # a compressed event stream comes late
             "user-agent": "rawsse",
             "anthropic-version": ANTHROPIC_VERSION,
             **self.headers,
-            **header_fields(extra),
+            **header_fields(headers or {}),
         }
         if "x-api-key" not in fields and "authorization" not in fields:
             if self.credential is None:
@@ -112,7 +103,13 @@ class Endpoint:
                     "no key: set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
                 )
             fields.update([self.credential])
-        return tuple(header_fields(fields).items())
+        return RequestData(
+            method=method,
+            target=route.target(target),
+            host_field=self.origin.host_field,
+            headers=(*header_fields(fields).items(), *route.proxy_fields()),
+            body=b"" if body is None else _encode(body),
+        )
 
 
 def credential(api_key: str | None, auth_token: str | None) -> Credential | None:

@@ -49,7 +49,7 @@ class TokenCount(Lens):
 
 
 class CallOptions(TypedDict, total=False):
-    """What every call takes beside the fields of its body."""
+    """Arguments of every call beside the fields of its body."""
 
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, Any] | None
@@ -242,7 +242,7 @@ class AsyncModels(_Resource):
         return Pages(lambda query: self._get("/v1/models", query, **options), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
         return ModelInfo(await self._get(model_path(model_id), {}, **options))
 
     async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> Any:

@@ -40,7 +40,7 @@ from rawsse.messages.events import (
 
 
 class BaseStream(CallInfo):
-    """What both kinds of stream share: opening, reading event by event, trying again, ending."""
+    """The base of both kinds of stream: opening, reading event by event, trying again, ending."""
 
     _call: Call[Answer]
 
@@ -114,11 +114,12 @@ class BaseStream(CallInfo):
 
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
-        if self._ending is None and self._call.response is not None:
-            answer = self._call.exchange
+        call = self._call
+        if self._ending is None and call.response is not None:
+            answer = call.exchange
             event = answer.next_event()
             if answer.is_over and answer.error is None:
-                self._call.release()
+                call.release()
                 ending = answer.ending()
                 self._ending = self._ending or ending
             if event is not None or self._ending is None:
@@ -150,8 +151,7 @@ class BaseStream(CallInfo):
 
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
-        call = self._call
-        answer = call.exchange
+        call, answer = self._call, self._call.exchange
         if self._ending is not None and self._error is not None:
             return self._error
         if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left

@@ -382,7 +382,7 @@ class BlockingRawResponse(Generic[T]):
         """The status."""
 
     def parse(self) -> T:
-        """What the response brought."""
+        """The answer: a message, events, a count of tokens, a page."""
 
 class WithRawResponse:
     """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
@@ -554,7 +554,7 @@ class Models:
         `limit` is the size of a page (1 to 1000). Raises `APIError`."""
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
 
 class Beta:
     """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
