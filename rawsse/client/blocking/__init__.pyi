@@ -382,7 +382,7 @@ class BlockingRawResponse(Generic[T]):
     def parse(self) -> T:
         """What the response brought."""
 
-class WithRawResponse:
+class BlockingWithRawResponse:
     """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
 
     def __init__(self, resource: Any) -> None: ...
@@ -447,7 +447,7 @@ class Messages:
 
     def __init__(self, client: Any) -> None: ...
     @property
-    def with_raw_response(self) -> WithRawResponse:
+    def with_raw_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
     def stream(
@@ -558,7 +558,7 @@ class Models:
         """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
 
     @property
-    def with_raw_response(self) -> WithRawResponse:
+    def with_raw_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
 class Beta:
