@@ -198,4 +198,5 @@ def _called(function: Any, arguments: tuple[Any, ...], options: Mapping[str, Any
         raise TypeError(in_blocking_words(str(exc))) from None  # of the arguments: it names the async method
 
 
-class BlockingIterator(Facade, of=AsyncIterator): ...
+class BlockingIterator(Facade, of=AsyncIterator):
+    """An iterator over texts, models or pages."""
