@@ -30,6 +30,7 @@ HIDDEN = frozenset({"aclose", "call", "run"})
 """Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
 
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__")
+"""Special methods that blocking classes have as well, the last three without the `a`; `__anext__` has a faster form."""
 
 _WORDS = (
     (re.compile(r"\ban (?=`?(Async|EventStream))"), "a "),
@@ -87,9 +88,9 @@ class Facade:
             inner._facade = weakref.ref(self)
 
     def _read(self, steps: Any = None) -> Any:
-        """The next item; or the result of a coroutine. Raises `RuntimeError` while another thread is in here.
+        """The next item; or the result of a coroutine (`steps`). Raises `RuntimeError` while another thread is in here.
 
-        Both are one function because each call counts, for every event. One that is here already needs no coroutine.
+        This is `__next__` too: one more call for each event would be felt. An event that has come needs no coroutine.
         """
         reading = self._reading or threading.RLock()
         if not reading.acquire(False):
@@ -137,13 +138,14 @@ def _kind_of(value: Any) -> type[Facade] | None:
 def _wrapped(value: Any, giver: Facade | type[Facade]) -> Any:
     """What an async object or class gave, as blocking code gets it: the same object as long as that exists."""
     cls = giver if isinstance(giver, type) else type(giver)
-    kind = cls if isinstance(value, cls._inner) else _kind_of(value)  # what a user's class gives is of that class
+    kind = cls if isinstance(value, cls._inner) else _kind_of(value)
     if kind is None:
         return value
     known = getattr(value, "_facade", lambda: None)()
     if known is not None and known._inner is value:  # a copy of an async object has its attributes
         return known
-    made: Any = copy.copy(giver) if kind is type(giver) else kind.__new__(kind)  # and has the attributes of the user's
+    # A copy, for `with_options`: a user's class keeps its attributes.
+    made: Any = copy.copy(giver) if kind is type(giver) else kind.__new__(kind)
     made._become(value, giver)
     return made
 
@@ -177,7 +179,7 @@ def _method(cls: type, name: str, original: Any, call: Callable[..., Any]) -> An
 
 
 def _construct(self: Facade, _: str, /, *arguments: Any, **options: Any) -> None:
-    self._become(_called(self._inner, arguments, options))
+    self._become(_called(type(self)._inner, arguments, options))
 
 
 def _call(self: Any, name: str, /, *arguments: Any, **options: Any) -> Any:
