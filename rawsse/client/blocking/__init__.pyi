@@ -384,7 +384,7 @@ class BlockingRawResponse(Generic[T]):
     def parse(self) -> T:
         """The answer: a message, events, a count of tokens, a page."""
 
-class WithRawResponse:
+class BlockingWithRawResponse:
     """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
 
     def __init__(self, resource: Any) -> None: ...
@@ -449,7 +449,7 @@ class Messages:
 
     def __init__(self, client: Any) -> None: ...
     @property
-    def with_raw_response(self) -> WithRawResponse:
+    def with_raw_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
     def stream(
@@ -536,7 +536,7 @@ class Models:
 
     def __init__(self, client: Any) -> None: ...
     @property
-    def with_raw_response(self) -> WithRawResponse:
+    def with_raw_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
     def list(

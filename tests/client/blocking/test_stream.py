@@ -22,7 +22,7 @@ from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.pool import PoolLimits
-from rawsse.client.stream import MessageStream
+from rawsse.client.stream import EventStream, MessageStream
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageDelta, TextDelta, TextEvent
 from rawsse.replay.playing.fake_links import FakeLink, FakeStream
 
@@ -336,6 +336,28 @@ def test_a_text_stream_and_its_stream_are_for_one_thread_together(make: Make) ->
                 reading()
         stream.close()
         reader.join(PATIENCE)
+    assert not reader.is_alive()
+
+
+def test_a_stream_that_two_threads_get_at_the_same_moment_is_for_one_of_them(make: Make) -> None:
+    connection = Silent(SSE_HEAD + piece(*HELLO))
+    raw = make(connection).messages.with_raw_response.create(**ASK, stream=True)
+    first = raw.parse()
+    del async_of(first, EventStream)._facade  # type: ignore[attr-defined]  # as if the other thread had not seen it yet
+    second = raw.parse()
+    assert second is not first
+
+    def read() -> None:
+        with pytest.raises(errors.StreamCancelledError):
+            list(first)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert connection.is_silent.wait(PATIENCE)
+    with pytest.raises(RuntimeError, match="another thread is reading the stream"):
+        next(second)
+    second.close()
+    reader.join(PATIENCE)
     assert not reader.is_alive()
 
 
