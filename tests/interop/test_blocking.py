@@ -363,7 +363,7 @@ def test_a_forked_child_has_connections_of_its_own_and_leaves_the_parent_s_alone
     ]
 
 
-# Another thread reads, and one holds the lock of the pool and of the connection that is read, for ever in the child.
+# Another thread reads, and one holds the lock of the pool, for ever in the child.
 FORKED_IN_USE = """
 client = Client()
 stream = client.messages.stream(**ASK).__enter__()
@@ -374,7 +374,7 @@ while stream._inner._call._thread is None:
 pool = client._inner._pools.here()
 held, done = threading.Event(), threading.Event()
 def hold():
-    with pool._lock, stream._inner._call._link._lock:
+    with pool._lock:
         held.set()
         done.wait(10)
 holder = threading.Thread(target=hold)

@@ -10,9 +10,10 @@ import contextlib
 import errno
 import itertools
 import math
+import os
 import selectors
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,9 @@ HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
 
 Address = tuple[socket.AddressFamily, Any]
+
+Wait = Callable[[Iterable[socket.socket], float], Awaitable[None]]
+"""`wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier."""
 
 
 async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) -> list[Address]:
@@ -41,20 +45,12 @@ async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) ->
     return [one for pair in itertools.zip_longest(first, others) for one in pair if one is not None]
 
 
-async def race(
-    addresses: list[Address],
-    wait: Callable[[Iterable[socket.socket], float], Awaitable[None]],
-    now: Callable[[], float],
-    deadline: float,
-) -> socket.socket:
+async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], deadline: float) -> socket.socket:
     """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
-    route costs a quarter of a second. The caller must close the socket.
-
-    `wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier. Raises `OSError`,
-    `Expired`, and what `wait` raises.
+    route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
     """
-    pending: dict[socket.socket, Any] = {}  # the addresses of those that connect
-    errors: list[OSError] = []
+    pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
+    errors: list[tuple[Any, OSError]] = []
     next_at = -math.inf  # when the next address is tried beside those that have not answered
     try:
         while addresses or pending:
@@ -65,27 +61,30 @@ async def race(
                     next_at = now() + HAPPY_EYEBALLS_SECONDS
                     family, address = addresses.pop(0)
                     sock = new_socket(family)
-                    pending[_checked(sock, sock.connect_ex(address), address)] = address
+                    pending[_checked(sock, sock.connect_ex(address))] = address
                     continue
                 await wait(pending, min(deadline, next_at if addresses else math.inf))
                 for sock, _ in ready(pending, selectors.EVENT_WRITE, 0):
-                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
+                    address = pending.pop(sock)
+                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
             except OSError as exc:
-                errors.append(exc)
+                errors.append((address, exc))
                 next_at = -math.inf
-        raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
+        if len(errors) == 1:
+            raise errors[0][1]
+        raise OSError("; ".join(f"{address}: {exc.strerror}" for address, exc in errors))
     finally:
         for sock in pending:
             sock.close()
         errors.clear()  # the traceback of an error holds this frame, which would hold the error
 
 
-def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
-    """The socket, if the error number of its connection is that of no error, or of one that is being made."""
+def _checked(sock: socket.socket, number: int) -> socket.socket:
+    """The socket, unless `number` is the number of an error: the others are of a connection that is made, or being made."""
     if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
         return sock
     sock.close()
-    raise OSError(number, f"Connect call failed {address}")  # as asyncio says it
+    raise OSError(number, os.strerror(number))
 
 
 # --- Sockets -------------------------------------------------------------------------------------------------------
@@ -116,13 +115,7 @@ class Socket(socket.socket):
 # NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
 # that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
 # By name, as each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
-_TCP_OPTIONS: Mapping[str, int] = {
-    "TCP_NODELAY": 1,
-    "TCP_KEEPIDLE": 60,
-    "TCP_KEEPALIVE": 60,
-    "TCP_KEEPINTVL": 60,
-    "TCP_KEEPCNT": 5,
-}
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
@@ -131,7 +124,8 @@ def new_socket(family: socket.AddressFamily) -> socket.socket:
     sock = Socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _TCP_OPTIONS.items():
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in _KEEPALIVE:
         with contextlib.suppress(AttributeError, OSError):  # an option that the system lacks is no reason to fail
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return sock

@@ -142,11 +142,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
 
     async def use(self, sock: socket.socket) -> None:
         """Read and write a connected socket."""
-        try:
-            await self._network.loop.create_connection(lambda: self, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        await self._network.loop.create_connection(lambda: self, sock=sock)
         if self._is_aborted:
             raise Aborted
 

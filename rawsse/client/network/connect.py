@@ -5,7 +5,6 @@ link = await tcp_link.connect(Route(Origin("https", "api.anthropic.com", 443)), 
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterable
 from typing import Protocol
@@ -87,13 +86,5 @@ async def _open_tunnel(link: Link, tunnel: Tunnel, deadline: float) -> None:
 
 
 def _failure(name: str, exc: OSError | ValueError, error: type[APIConnectionError]) -> APIConnectionError:
-    words = explain(exc) or _words(exc)
+    words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
     return (CertificateError if is_untrusted(exc) else error)(f"cannot connect to {name}: {words}")
-
-
-def _words(exc: OSError | ValueError) -> str:
-    """The system's description of an error, and not "[Errno 111] Connect call failed ('127.0.0.1', 9)"."""
-    number = exc.errno if isinstance(exc, OSError) else None
-    if number is not None and number > 0 and type(exc).__module__ == "builtins":
-        return os.strerror(number)
-    return str(exc)

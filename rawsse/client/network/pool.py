@@ -25,10 +25,9 @@ import math
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
@@ -61,16 +60,18 @@ class PoolLimits:
     def __post_init__(self) -> None:
         for name, least in (("max_connections", 1), ("max_idle", 0)):
             count = getattr(self, name)
-            if not isinstance(count, int) or count < least:
-                raise ConfigurationError(f"pool limits: {name} must be a whole number from {least} up, not {count!r}")
+            _check(name, count, isinstance(count, int) and count >= least, f"a whole number from {least} up")
         for name in ("idle_seconds", "max_age_seconds"):
             seconds = getattr(self, name)
-            if seconds is not None and not seconds > 0:
-                words = f"{name} must be a number of seconds above 0, or None, not {seconds!r}"
-                raise ConfigurationError(f"pool limits: {words}")
-        if not self.late_end_seconds >= 0:
-            words = f"late_end_seconds must be a number of seconds of 0 or more, not {self.late_end_seconds!r}"
-            raise ConfigurationError(f"pool limits: {words}")
+            _check(name, seconds, seconds is None or seconds > 0, "a number of seconds above 0, or None")
+        _check(
+            "late_end_seconds", self.late_end_seconds, self.late_end_seconds >= 0, "a number of seconds of 0 or more"
+        )
+
+
+def _check(name: str, value: object, is_right: bool, wanted: str) -> None:
+    if not is_right:
+        raise ConfigurationError(f"pool limits: {name} must be {wanted}, not {value!r}")
 
 
 class Idle(NamedTuple):
@@ -81,11 +82,6 @@ class Idle(NamedTuple):
     http: ClientConnection
     opened_at: float
     expires_at: float
-
-    @property
-    def is_ready(self) -> bool:
-        """Not a byte of the last exchange is missing."""
-        return self.http.is_reusable
 
     def take(self, data: bytes) -> bool:
         """Take what came. False if the connection is of no more use."""
@@ -128,8 +124,7 @@ class Lease:
         self.is_reused = False
         self._pool = pool
         self._idle: Idle | None = None
-        self._raw: Connector | Link | None = None  # what is aborted: it is there before there is a connection
-        self._link: Link | None = None
+        self._link: Any = None  # it is there, to be aborted, before it is connected
         self._opened_at = 0.0
         self._is_dropped = False
 
@@ -137,8 +132,7 @@ class Lease:
         """It is this one's turn: it has a connection that rested, or leave to make one."""
         self._idle, self.is_granted, self.is_reused = idle, True, idle is not None
         if idle is not None:
-            self._raw = self._link = idle.link
-            self._opened_at = idle.opened_at
+            self._link, self._opened_at = idle.link, idle.opened_at
         self.granted.set()
 
     async def connect(self, deadline: float) -> Link:
@@ -152,19 +146,19 @@ class Lease:
                 return idle.link
             idle.link.abort()
             self.is_reused = False
-        self._raw = connector = pool.new_link()
+        self._link = connector = pool.new_link()
         if self._is_dropped:  # perhaps by another thread, in this moment
             connector.abort()
             raise Aborted
         self._opened_at = pool.network.now()
-        self._link = await connector.connect(self.route, pool.tls, deadline)
-        return self._link
+        self._link = link = await connector.connect(self.route, pool.tls, deadline)
+        return link
 
     async def _is_ready(self, idle: Idle, deadline: float) -> bool:
         """Check the connection once more, and wait for the end of the last answer if only that is missing."""
         until = min(deadline, self._pool.network.now() + self._pool.limits.late_end_seconds)
         is_of_use = idle.settle()
-        while is_of_use and not idle.is_ready:
+        while is_of_use and not idle.http.is_reusable:
             try:
                 is_of_use = idle.take(await idle.link.read(until))
             except (Expired, OSError):
@@ -173,18 +167,21 @@ class Lease:
 
     def give_back(self, http: ClientConnection) -> None:
         """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
-        limits, now = self._pool.limits, self._pool.network.now()
-        idle_until = now + (math.inf if limits.idle_seconds is None else limits.idle_seconds)
-        old_at = self._opened_at + (math.inf if limits.max_age_seconds is None else limits.max_age_seconds)
-        if self._link is not None:
-            self._pool.remove(self, Idle(self.route, self._link, http, self._opened_at, min(idle_until, old_at)))
+        if self._link is None or not http.is_nearly_reusable:
+            self.drop()
+            return
+        limits = self._pool.limits
+        idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
+        old_at = self._opened_at + (limits.max_age_seconds or math.inf)
+        idle = Idle(self.route, self._link, http, self._opened_at, min(idle_until, old_at))
+        self._pool.remove(weakref.ref(self), idle)
 
     def drop(self) -> None:
         """Abort the connection and free the place, at once. From any task; from any thread where the network allows it."""
         self._is_dropped = True
-        if self._raw is not None:
-            self._raw.abort()
-        self._pool.remove(self)
+        if self._link is not None:
+            self._link.abort()
+        self._pool.remove(weakref.ref(self))
         self.granted.set()
 
 
@@ -208,8 +205,9 @@ class Pool:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._idle: list[Idle] = []  # the longest at rest first
+        # By weak references: what an interrupted caller drops is no longer there.
         self._leases: set[weakref.ref[Lease]] = set()
-        self._queue: deque[Lease] = deque()
+        self._queue: dict[weakref.ref[Lease], None] = {}  # the first is the next
         self._timer_at = math.inf  # for the next of `_idle` to expire, or earlier
         self._cancel_timer: Callable[[], object] = int
 
@@ -235,10 +233,6 @@ class Pool:
         is_short = not self._idle and self.open_connections >= limit
         return f"all {limit} connections (max_connections) are in use" if is_short else None
 
-    def __repr__(self) -> str:
-        counts = f"{self.open_connections} open, {self.idle_connections} idle, {self.waiting} waiting"
-        return f"<Pool: {'closed' if self.is_closed else counts}>"
-
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
         """A place for an exchange over `route`, granted when it is its turn: at once, if it can be. `fresh` insists on a new
         connection. Raises `RuntimeError` after `close`."""
@@ -246,66 +240,64 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            if self._queue or not self._grant(lease):
-                self._queue.append(lease)
+            self._queue[weakref.ref(lease, self._forget)] = None
+            self._serve()
             return lease
 
     def close(self) -> None:
         """Abort all connections, those in use too, and wake the calls in the queue."""
         with self._lock:
             self.is_closed = True
-            leases = [*self._queue, *(lease for reference in self._leases if (lease := reference()) is not None)]
-            self._abort(self._idle)
+            leases = [reference() for reference in (*self._queue, *self._leases)]
             self._queue.clear()
-            self._cancel_timer()
+            self._expire()
         for lease in leases:
-            lease.drop()
+            if lease is not None:
+                lease.drop()
 
-    # For leases ----------------------------------------------------------------------------------------------------
-
-    def remove(self, lease: Lease, idle: Idle | None = None) -> None:
-        """The lease is over. Its connection rests, if it can carry another exchange and there is room."""
+    def remove(self, lease: weakref.ref[Lease], idle: Idle | None = None) -> None:
+        """The lease is over. Its connection rests, if there is room."""
         if self._pid != os.getpid():  # a forked child: a thread that is not here may hold the lock for ever
             return
         with self._lock:
-            reference = weakref.ref(lease)
-            if lease in self._queue:
-                self._queue.remove(lease)
-            if reference not in self._leases:
-                return
-            self._leases.discard(reference)
-            if idle is not None:
-                self._idle.append(idle)
-                self._abort([] if idle.http.is_nearly_reusable else [idle])
-                self._expire()
-                self._abort(self._idle[: max(0, len(self._idle) - self.limits.max_idle)])
-            self._serve()
-            self._expire()
+            self._queue.pop(lease, None)
+            if lease in self._leases:
+                self._leases.discard(lease)
+                if idle is not None:
+                    self._idle.append(idle)
+                self._serve()
+
+    def _forget(self, lease: weakref.ref[Lease]) -> None:
+        """A lease was dropped without a word, by a caller that was interrupted."""
+        self.remove(lease)
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give what is free to the first in the queue, and so on."""
-        while self._queue and self._grant(self._queue[0]):
-            self._queue.popleft()
+        """Give what is free to the first in the queue, and so on. In any step a signal handler may close the pool."""
+        self._expire()
+        for reference in list(self._queue):
+            lease = reference()
+            if lease is not None and not self._grant(lease, reference):
+                break
+            self._queue.pop(reference, None)
+        self._expire()  # for its timer
 
-    def _grant(self, lease: Lease) -> bool:
+    def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
         """Give the lease what it can have now. False if it must wait.
 
         The newest idle connection is taken: it is the least likely to be closed, and the others may expire. One that lacks the
         end of its last answer is taken if none is ready. To make room for a new one, the oldest idle one goes.
         """
-        self._expire()
         idle = None if lease.fresh else self._best(lease.route)
         if idle is not None:
-            self._idle.remove(idle)
+            self._idle = [one for one in self._idle if one is not idle]
         elif self.open_connections >= self.limits.max_connections:
             if not self._idle:
                 return False
             self._abort(self._idle[:1])
-        self._leases.add(weakref.ref(lease, self._forget))
+        self._leases.add(reference)
         lease.grant(idle)
-        self._expire()  # for its timer
         return True
 
     def _best(self, route: Route) -> Idle | None:
@@ -313,29 +305,24 @@ class Pool:
         for idle in [one for one in reversed(self._idle) if one.route == route]:
             if not idle.settle():
                 self._abort([idle])
-            elif idle.is_ready:
+            elif idle.http.is_reusable:
                 return idle
             else:
                 nearly = nearly or idle
         return nearly if self.limits.late_end_seconds else None
 
-    def _forget(self, reference: weakref.ref[Lease]) -> None:
-        """A lease was dropped without a word, by a caller that was interrupted."""
-        if self._pid == os.getpid():
-            with self._lock:
-                self._leases.discard(reference)
-                self._serve()
-
-    def _abort(self, idle: Iterable[Idle]) -> None:
-        for connection in list(idle):
-            self._idle.remove(connection)
-            connection.link.abort()
+    def _abort(self, idle: list[Idle]) -> None:
+        self._idle = [one for one in self._idle if one not in idle]
+        for one in idle:
+            one.link.abort()
 
     def _expire(self) -> None:
-        """Drop what has rested for too long, and see to it that the next one is dropped in time, also if no call comes."""
+        """Drop what has rested for too long or is too much, and see to it that the next one is dropped in time, also if no call
+        comes."""
         with self._lock:
-            now = self.network.now()
+            now, most = self.network.now(), 0 if self.is_closed else self.limits.max_idle
             self._abort([one for one in self._idle if now >= one.expires_at])
+            self._abort(self._idle[: max(0, len(self._idle) - most)])
             at = min((one.expires_at for one in self._idle), default=math.inf)
             if at < self._timer_at or at == math.inf or now >= self._timer_at:
                 self._cancel_timer()

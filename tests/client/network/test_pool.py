@@ -179,9 +179,9 @@ def test_with_all_connections_open_the_one_that_rests_longest_makes_room(route: 
 def test_with_all_connections_in_use_a_call_waits(fresh: bool) -> None:
     pool = StillNetwork().pool(PoolLimits(max_connections=2))
     leases = [acquire(pool), pool.acquire(B)]  # one that is still to connect counts
-    assert not is_granted(queued(pool, fresh=fresh))
+    leases.append(queued(pool, fresh=fresh))
+    assert not is_granted(leases[-1])
     assert counts(pool) == (2, 0, 1)
-    assert all(isinstance(lease, Lease) for lease in leases)
 
 
 # --- Giving back ---------------------------------------------------------------------------------------------------
@@ -279,17 +279,6 @@ def test_one_that_is_dropped_while_its_dead_connection_is_replaced_does_not_conn
         drive(lease.connect(math.inf))
     assert network.links[1].took is None
     assert counts(pool) == (0, 0, 0)
-
-
-def test_a_repr_has_counts_and_no_secrets() -> None:
-    secret = Route(Origin("https", "x", 443), Proxy(Origin("http", "proxy", 3128), "Basic c2VjcmV0"))
-    pool = StillNetwork().pool(ONE)
-    lease = acquire(pool, secret)
-    words = [repr(pool), repr(lease)]
-    pool.close()
-    words.append(repr(pool))
-    assert words[::2] == ["<Pool: 1 open, 0 idle, 0 waiting>", "<Pool: closed>"]
-    assert "c2VjcmV0" not in "".join(words)
 
 
 # --- The queue -----------------------------------------------------------------------------------------------------
@@ -915,7 +904,7 @@ class Chaos:
             elif deed == 2:
                 lease.drop()
             else:
-                lease._raw and lease._raw.abort()  # as the interrupted caller's `finally` does, before it forgets the lease
+                lease._link and lease._link.abort()  # as the interrupted caller's `finally` does, before it forgets the lease
 
     def lose(self) -> None:
         if self.network.links:
@@ -929,7 +918,7 @@ class Chaos:
     def check(self) -> None:
         assert self.pool.open_connections <= 3
         assert self.pool.idle_connections <= 2
-        links = [lease._raw for lease in self.leases if lease._raw is not None]
+        links = [lease._link for lease in self.leases if lease._link is not None]
         assert len(links) == len(set(links)), "two calls have the same link"
         granted = sum(is_granted(ticket) for ticket in self.tickets)
         assert self.pool.open_connections == self.pool.idle_connections + len(self.leases) + granted
