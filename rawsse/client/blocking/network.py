@@ -50,7 +50,7 @@ class SocketNetwork:
 
     def link(self) -> SocketLink:
         """A link that is not connected yet."""
-        return SocketLink(self)
+        return SocketLink()
 
     def signal(self) -> SocketSignal:
         """A signal that is not set yet."""
@@ -113,9 +113,9 @@ class SocketLink(TCPLink):
     one. To close it under another thread would wake no thread, and the system may give its number to another socket.
     """
 
-    def __init__(self, network: SocketNetwork) -> None:
-        self._network = network
-        self._signal = network.signal()
+    def __init__(self) -> None:
+        self._now = time.monotonic
+        self._signal = SocketSignal()
         self._sock: socket.socket | None = None
         self._pid = os.getpid()
         self._unsent = memoryview(b"")  # of what was written, while the peer takes no more

@@ -50,7 +50,7 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
     route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
     """
     pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
-    errors: list[tuple[Any, OSError]] = []
+    errors: list[OSError] = []
     next_at = -math.inf  # when the next address is tried beside those that have not answered
     try:
         while addresses or pending:
@@ -61,30 +61,27 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                     next_at = now() + HAPPY_EYEBALLS_SECONDS
                     family, address = addresses.pop(0)
                     sock = new_socket(family)
-                    pending[_checked(sock, sock.connect_ex(address))] = address
+                    pending[_checked(sock, sock.connect_ex(address), address)] = address
                     continue
                 await wait(pending, min(deadline, next_at if addresses else math.inf))
                 for sock, _ in ready(pending, selectors.EVENT_WRITE, 0):
-                    address = pending.pop(sock)
-                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
             except OSError as exc:
-                errors.append((address, exc))
+                errors.append(exc)
                 next_at = -math.inf
-        if len(errors) == 1:
-            raise errors[0][1]
-        raise OSError("; ".join(f"{address}: {exc.strerror}" for address, exc in errors))
+        raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
     finally:
         for sock in pending:
             sock.close()
         errors.clear()  # the traceback of an error holds this frame, which would hold the error
 
 
-def _checked(sock: socket.socket, number: int) -> socket.socket:
+def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
     """The socket, unless `number` is the number of an error: the others are of a connection that is made, or being made."""
     if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
         return sock
     sock.close()
-    raise OSError(number, os.strerror(number))
+    raise OSError(number, os.strerror(number), address)
 
 
 # --- Sockets -------------------------------------------------------------------------------------------------------

@@ -126,7 +126,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
     """A `Link` over TCP in an event loop."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
-        self._network: AsyncioNetwork = network
+        self._network = network
+        self._now = network.now
         self._signal = network.signal()
         self._transport: asyncio.Transport | None = None
         self._buffer = network.buffer or memoryview(bytearray(READ_BYTES))

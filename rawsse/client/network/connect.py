@@ -6,12 +6,12 @@ link = await tcp_link.connect(Route(Origin("https", "api.anthropic.com", 443)), 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from rawsse.client.network.addresses import look_up, race
 from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain, is_untrusted
-from rawsse.client.network.link import Link, Network, Signal
+from rawsse.client.network.link import Link, Signal
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.network.tls import TLSLink, start_tls
 from rawsse.client.network.tunnel import Tunnel
@@ -21,7 +21,7 @@ from rawsse.errors import APIConnectionError, CertificateError, ConfigurationErr
 class TCPLink(Link, Protocol):
     """A network's own link. What depends on the network is how it waits for sockets, and what it does with a connected one."""
 
-    _network: Network
+    _now: Callable[[], float]
     _signal: Signal
     """Ends the look-up of a name. `abort` sets it."""
 
@@ -54,7 +54,7 @@ class TCPLink(Link, Protocol):
         """A link to the first peer on the route, which errors call `name`."""
         try:
             addresses = await look_up(self._signal, origin, deadline)
-            await self.use(await race(addresses, self.wait_for, self._network.now, deadline))
+            await self.use(await race(addresses, self.wait_for, self._now, deadline))
         except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
             raise _failure(name, exc, error) from exc
         return self if origin.scheme == "http" else await _secure(self, origin, tls, deadline, name, error)

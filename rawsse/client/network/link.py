@@ -122,11 +122,9 @@ class PushSource(Link, Protocol):
         self.watch(self._push)
 
     def _push(self) -> None:
-        if self._closed is None:
-            return
         data: bytes | None = None
         try:
-            while not (self._is_paused or self._is_aborted) and (data := self.read_ready()):
+            while self._closed and not (self._is_paused or self._is_aborted) and (data := self.read_ready()):
                 self._receive(data)
             if data == b"":
                 self._receive(data)

@@ -39,6 +39,13 @@ MAX_LEFTOVER_BYTES = 64 * 1024
 """How much of an answer may have come after its reader had enough. It is the end of a chunked body: 5 bytes, as a rule."""
 
 
+EARLY_SECONDS = 0.001
+"""How much too early a timer may be: on uvloop, which counts milliseconds."""
+
+DEAD = (OSError, APIError, Aborted)
+"""What says that a connection is of no more use: of the network, of HTTP, of this side."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
     """How many connections there may be, and how long one is kept. None turns `idle_seconds` or `max_age_seconds` off.
@@ -64,9 +71,8 @@ class PoolLimits:
         for name in ("idle_seconds", "max_age_seconds"):
             seconds = getattr(self, name)
             _check(name, seconds, seconds is None or seconds > 0, "a number of seconds above 0, or None")
-        _check(
-            "late_end_seconds", self.late_end_seconds, self.late_end_seconds >= 0, "a number of seconds of 0 or more"
-        )
+        late = self.late_end_seconds
+        _check("late_end_seconds", late, late >= 0, "a number of seconds of 0 or more")
 
 
 def _check(name: str, value: object, is_right: bool, wanted: str) -> None:
@@ -83,31 +89,26 @@ class Idle(NamedTuple):
     opened_at: float
     expires_at: float
 
-    def take(self, data: bytes) -> bool:
-        """Take what came. False if the connection is of no more use."""
-        try:
-            self.http.receive_data(data)
-            while self.http.next_event() is not None:
-                pass
-        except APIError:
-            return False
-        return bool(data) and self.http.is_nearly_reusable
+    def take(self, data: bytes) -> None:
+        """Take what came. Raises one of `DEAD` if the connection is of no more use."""
+        self.http.receive_data(data)
+        while self.http.next_event() is not None:
+            pass
+        if not data or not self.http.is_nearly_reusable:
+            raise ConnectionError
 
-    def settle(self) -> bool:
-        """Take what came while the connection rested. False if it is of no more use.
+    def settle(self) -> None:
+        """Take what came while the connection rested. Raises one of `DEAD` if it is of no more use.
 
         That is: the peer closed it (RFC 9112, 9.5: "A client, server, or proxy MAY close the transport connection at any
         time"); or sent unsolicited bytes, which would be taken for the answer to the next request; or too many.
         """
         left = MAX_LEFTOVER_BYTES
-        try:
-            while left >= 0 and (data := self.link.read_ready()) is not None:
-                left -= len(data)
-                if not self.take(data):
-                    return False
-        except (OSError, Aborted):
-            return False
-        return left >= 0 and self.http.is_nearly_reusable
+        while (data := self.link.read_ready()) is not None:
+            self.take(data)
+            left -= len(data)
+            if left < 0:
+                raise ConnectionError
 
 
 class Lease:
@@ -157,13 +158,13 @@ class Lease:
     async def _is_ready(self, idle: Idle, deadline: float) -> bool:
         """Check the connection once more, and wait for the end of the last answer if only that is missing."""
         until = min(deadline, self._pool.network.now() + self._pool.limits.late_end_seconds)
-        is_of_use = idle.settle()
-        while is_of_use and not idle.http.is_reusable:
-            try:
-                is_of_use = idle.take(await idle.link.read(until))
-            except (Expired, OSError):
-                return False
-        return is_of_use
+        try:
+            idle.settle()
+            while not idle.http.is_reusable:
+                idle.take(await idle.link.read(until))
+        except (Expired, *DEAD):
+            return False
+        return True
 
     def give_back(self, http: ClientConnection) -> None:
         """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
@@ -208,7 +209,7 @@ class Pool:
         # By weak references: what an interrupted caller drops is no longer there.
         self._leases: set[weakref.ref[Lease]] = set()
         self._queue: dict[weakref.ref[Lease], None] = {}  # the first is the next
-        self._timer_at = math.inf  # for the next of `_idle` to expire, or earlier
+        self._timer_at = math.inf  # when the next of `_idle` expires
         self._cancel_timer: Callable[[], object] = int
 
     @property
@@ -248,12 +249,12 @@ class Pool:
         """Abort all connections, those in use too, and wake the calls in the queue."""
         with self._lock:
             self.is_closed = True
-            leases = [reference() for reference in (*self._queue, *self._leases)]
+            leases = [*self._queue, *self._leases]
             self._queue.clear()
             self._expire()
-        for lease in leases:
-            if lease is not None:
-                lease.drop()
+            for reference in leases:
+                if (lease := reference()) is not None:
+                    lease.drop()
 
     def remove(self, lease: weakref.ref[Lease], idle: Idle | None = None) -> None:
         """The lease is over. Its connection rests, if there is room."""
@@ -303,12 +304,14 @@ class Pool:
     def _best(self, route: Route) -> Idle | None:
         nearly: Idle | None = None
         for idle in [one for one in reversed(self._idle) if one.route == route]:
-            if not idle.settle():
+            try:
+                idle.settle()
+            except DEAD:
                 self._abort([idle])
-            elif idle.http.is_reusable:
+                continue
+            if idle.http.is_reusable:
                 return idle
-            else:
-                nearly = nearly or idle
+            nearly = nearly or idle
         return nearly if self.limits.late_end_seconds else None
 
     def _abort(self, idle: list[Idle]) -> None:
@@ -324,8 +327,8 @@ class Pool:
             self._abort([one for one in self._idle if now >= one.expires_at])
             self._abort(self._idle[: max(0, len(self._idle) - most)])
             at = min((one.expires_at for one in self._idle), default=math.inf)
-            if at < self._timer_at or at == math.inf or now >= self._timer_at:
+            if at != self._timer_at or at - now < EARLY_SECONDS:
                 self._cancel_timer()
-                self._timer_at, self._cancel_timer = at, int
+                self._timer_at = at
                 if at < math.inf:
                     self._cancel_timer = self.network.call_at(at, self._expire)

@@ -164,7 +164,7 @@ def test_one_that_is_aborted_in_the_moment_in_which_it_is_connected_leaves_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[weakref.ref[socket.socket]] = []
-    race = connect.race
+    race = addresses.race
 
     async def win(*arguments: Any) -> socket.socket:
         sock = await race(*arguments)

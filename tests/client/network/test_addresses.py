@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import itertools
 import math
 import socket
@@ -279,6 +280,25 @@ def test_of_several_addresses_that_refuse_each_is_named(on: Drive, monkeypatch: 
         assert str(caught.value).count(f"('{host}', {port})") == 2
 
     on(story, peers())
+
+
+@every_network
+@pytest.mark.parametrize("names", ["refused", "refused unsupported"])
+def test_an_error_is_not_kept_by_its_own_traceback(on: Drive, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(network: Network, at: Peers) -> object:
+        resolve(monkeypatch, *(at[name] for name in names.split()))
+        link = network.link()
+        gc.disable()
+        try:
+            await link.connect(Route(NAME), trusting(), math.inf)
+        except APIConnectionError as exc:
+            kept = weakref.ref(exc)
+        finally:
+            gc.enable()
+            link.abort()
+        return kept()
+
+    assert on(story, peers()) is None
 
 
 # A task that is cancelled: `run` finds what it leaves.

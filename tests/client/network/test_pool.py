@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import math
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -817,6 +820,56 @@ def test_a_closed_pool_gives_nothing() -> None:
     pool.close()
     with pytest.raises(RuntimeError, match=r"^the client is closed$"):
         pool.acquire(A)
+
+
+def test_what_is_given_back_while_the_pool_is_closed_is_dropped() -> None:
+    pool = (network := StillNetwork()).pool()
+    lease = acquire(pool)
+    network.links[0].abort, abort = lambda: lease.give_back(exchanged()), network.links[0].abort  # type: ignore[method-assign]
+    other = acquire(pool)
+    pool.close()
+    abort()
+    other.drop()
+    assert (counts(pool), network.alive()) == ((0, 0, 0), 0)
+
+
+def use(pool: Pool) -> None:
+    """Some calls, one of which leaves the queue; those that come when the pool is closed fail."""
+    leases: list[Lease] = []
+    try:
+        for route in (A, A, B, A, A):
+            leases += [pool.acquire(route)]
+    except RuntimeError as exc:
+        if str(exc) != "the client is closed":
+            raise
+    if leases:
+        leases.pop().drop()
+    for lease in leases:
+        with contextlib.suppress(Aborted, StreamCancelledError):
+            drive(lease.connect(math.inf))
+            lease.give_back(exchanged())
+        lease.drop()
+
+
+def test_a_signal_handler_may_close_the_pool_before_any_line_of_it() -> None:
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename == Pool.close.__code__.co_filename and event == "line" and next(lines) == at:
+            pool.close()
+        return trace
+
+    at, is_closed = -1, True
+    while is_closed:
+        at += 1
+        pool, lines = (network := StillNetwork()).pool(PoolLimits(max_connections=2)), itertools.count()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            use(pool)
+        finally:
+            sys.settrace(before)
+        is_closed = pool.is_closed
+        assert not is_closed or (pool.waiting, network.alive()) == (0, 0)
+    assert at > 200
 
 
 def test_calls_in_the_queue_are_woken_by_the_close() -> None:
