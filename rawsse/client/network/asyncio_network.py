@@ -60,11 +60,11 @@ class AsyncioNetwork:
 
     def post(self, callback: Callable[[], object]) -> None:
         """Call `callback` in the loop: now, if this is its thread or the loop is closed."""
-        if threading.get_ident() == self._thread or self.loop.is_closed():
-            callback()
-        else:
-            with contextlib.suppress(RuntimeError):  # it was closed in this moment
+        if threading.get_ident() != self._thread:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(callback)
+                return
+        callback()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` at `when`; gives what cancels that."""

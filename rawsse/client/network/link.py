@@ -211,7 +211,7 @@ async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline:
             done.set()
 
     for index, call in enumerate(calls):
-        run: Any = contextvars.copy_context().run
+        run = contextvars.copy_context().run
         threads.append(threading.Thread(target=run, args=(work, index, call), name="rawsse call", daemon=True))
         try:
             threads[-1].start()

@@ -26,8 +26,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
@@ -41,6 +41,8 @@ MAX_LEFTOVER_BYTES = 64 * 1024
 
 EARLY_SECONDS = 0.001
 """How much too early a timer may be: on uvloop, which counts milliseconds."""
+
+NewLink = Callable[[], Connector]
 
 DEAD = (OSError, APIError, Aborted)
 """What says that a connection is of no more use: of the network, of HTTP, of this side."""
@@ -80,14 +82,15 @@ def _check(name: str, value: object, is_right: bool, wanted: str) -> None:
         raise ConfigurationError(f"pool limits: {name} must be {wanted}, not {value!r}")
 
 
-class Idle(NamedTuple):
-    """A connection between two exchanges: `http` takes what comes of the last one, and finds what is out of place."""
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A connection, in use or at rest: then `http` takes what comes of the last exchange, and finds what is out of place."""
 
     route: Route
-    link: Link
-    http: ClientConnection
+    link: Any  # a `Connector` until it is connected
     opened_at: float
-    expires_at: float
+    http: ClientConnection = field(init=False)
+    expires_at: float = math.inf
 
     def take(self, data: bytes) -> None:
         """Take what came. Raises one of `DEAD` if the connection is of no more use."""
@@ -124,38 +127,31 @@ class Lease:
         self.is_granted = False
         self.is_reused = False
         self._pool = pool
-        self._idle: Idle | None = None
-        self._link: Any = None  # it is there, to be aborted, before it is connected
-        self._opened_at = 0.0
+        self._connection: Connection | None = None
         self._is_dropped = False
 
-    def grant(self, idle: Idle | None) -> None:
+    def grant(self, idle: Connection | None) -> None:
         """It is this one's turn: it has a connection that rested, or leave to make one."""
-        self._idle, self.is_granted, self.is_reused = idle, True, idle is not None
-        if idle is not None:
-            self._link, self._opened_at = idle.link, idle.opened_at
+        self._connection, self.is_granted, self.is_reused = idle, True, idle is not None
         self.granted.set()
 
     async def connect(self, deadline: float) -> Link:
         """The connection, ready for an exchange. Raises what `Connector.connect` raises, and `StreamCancelledError` if the pool
         was closed while this one queued."""
-        pool, idle = self._pool, self._idle
         if not self.is_granted:
             raise StreamCancelledError("the client was closed while a call waited for a connection")
-        if idle is not None:
-            if await self._is_ready(idle, deadline):
-                return idle.link
-            idle.link.abort()
+        pool, connection = self._pool, self._connection
+        if connection is None or not await self._is_ready(connection, deadline):
             self.is_reused = False
-        self._link = connector = pool.new_link()
-        if self._is_dropped:  # perhaps by another thread, in this moment
-            connector.abort()
-            raise Aborted
-        self._opened_at = pool.network.now()
-        self._link = link = await connector.connect(self.route, pool.tls, deadline)
+            self._connection = connection = Connection(self.route, pool.new_link(), pool.network.now())
+            if self._is_dropped:  # perhaps by another thread, in this moment
+                connection.link.abort()
+                raise Aborted
+            connection.link = await connection.link.connect(self.route, pool.tls, deadline)
+        link: Link = connection.link
         return link
 
-    async def _is_ready(self, idle: Idle, deadline: float) -> bool:
+    async def _is_ready(self, idle: Connection, deadline: float) -> bool:
         """Check the connection once more, and wait for the end of the last answer if only that is missing."""
         until = min(deadline, self._pool.network.now() + self._pool.limits.late_end_seconds)
         try:
@@ -163,25 +159,26 @@ class Lease:
             while not idle.http.is_reusable:
                 idle.take(await idle.link.read(until))
         except (Expired, *DEAD):
+            idle.link.abort()
             return False
         return True
 
     def give_back(self, http: ClientConnection) -> None:
         """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
-        if self._link is None or not http.is_nearly_reusable:
+        connection, limits = self._connection, self._pool.limits
+        if connection is None or not http.is_nearly_reusable:
             self.drop()
             return
-        limits = self._pool.limits
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
-        old_at = self._opened_at + (limits.max_age_seconds or math.inf)
-        idle = Idle(self.route, self._link, http, self._opened_at, min(idle_until, old_at))
-        self._pool.remove(weakref.ref(self), idle)
+        old_at = connection.opened_at + (limits.max_age_seconds or math.inf)
+        connection.http, connection.expires_at = http, min(idle_until, old_at)
+        self._pool.remove(weakref.ref(self), connection)
 
     def drop(self) -> None:
         """Abort the connection and free the place, at once. From any task; from any thread where the network allows it."""
         self._is_dropped = True
-        if self._link is not None:
-            self._link.abort()
+        if self._connection is not None:
+            self._connection.link.abort()
         self._pool.remove(weakref.ref(self))
         self.granted.set()
 
@@ -190,12 +187,7 @@ class Pool:
     """The connections of one client on one network. `new_link` makes links in place of the network."""
 
     def __init__(
-        self,
-        network: Network,
-        tls: TLSContext,
-        limits: PoolLimits = PoolLimits(),
-        *,
-        new_link: Callable[[], Connector] | None = None,
+        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), *, new_link: NewLink | None = None
     ) -> None:
         self.network = network
         self.tls = tls
@@ -205,7 +197,7 @@ class Pool:
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._idle: list[Idle] = []  # the longest at rest first
+        self._idle: list[Connection] = []  # the longest at rest first
         # By weak references: what an interrupted caller drops is no longer there.
         self._leases: set[weakref.ref[Lease]] = set()
         self._queue: dict[weakref.ref[Lease], None] = {}  # the first is the next
@@ -256,7 +248,7 @@ class Pool:
                 if (lease := reference()) is not None:
                     lease.drop()
 
-    def remove(self, lease: weakref.ref[Lease], idle: Idle | None = None) -> None:
+    def remove(self, lease: weakref.ref[Lease], idle: Connection | None = None) -> None:
         """The lease is over. Its connection rests, if there is room."""
         if self._pid != os.getpid():  # a forked child: a thread that is not here may hold the lock for ever
             return
@@ -301,8 +293,8 @@ class Pool:
         lease.grant(idle)
         return True
 
-    def _best(self, route: Route) -> Idle | None:
-        nearly: Idle | None = None
+    def _best(self, route: Route) -> Connection | None:
+        nearly: Connection | None = None
         for idle in [one for one in reversed(self._idle) if one.route == route]:
             try:
                 idle.settle()
@@ -314,7 +306,7 @@ class Pool:
             nearly = nearly or idle
         return nearly if self.limits.late_end_seconds else None
 
-    def _abort(self, idle: list[Idle]) -> None:
+    def _abort(self, idle: list[Connection]) -> None:
         self._idle = [one for one in self._idle if one not in idle]
         for one in idle:
             one.link.abort()

@@ -24,17 +24,15 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
 
     Raises `OSError` (`ssl.SSLError` is one), `ValueError` for a host name that cannot be one, `Expired`, `Aborted`.
     """
-    import ssl
-
     secure = TLSLink(link, context, host)
     while True:
         try:
             secure.tls.do_handshake()
             break
-        except ssl.SSLWantReadError:
+        except secure.wants_read:
             await secure.flush(deadline)
             secure.take(await link.read(deadline))
-        except ssl.SSLError:
+        except OSError:
             # RFC 8446, 6.2: the alert that says what was wrong with the peer's handshake. It helps the peer's log, not us.
             with contextlib.suppress(OSError):
                 await secure.flush(deadline)
@@ -51,7 +49,7 @@ class TLSLink(PushSource):
 
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
+        self.wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
         self._is_over = False
         self._error: OSError | None = None  # found behind plaintext that came with it
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -109,7 +107,7 @@ class TLSLink(PushSource):
         ):
             try:
                 piece = self.tls.read(READ_BYTES)
-            except self._wants_read:
+            except self.wants_read:
                 break
             except self._saw_eof:
                 piece = b""

@@ -52,6 +52,10 @@ def redeem(pool: Pool, ticket: Lease) -> Lease:
     return ticket
 
 
+def link_of(lease: Lease) -> Any:
+    return lease._connection and lease._connection.link
+
+
 def is_granted(ticket: Lease) -> bool:
     return drive(ticket.granted.wait(0)) and ticket.is_granted
 
@@ -141,7 +145,7 @@ def test_the_connection_that_came_to_rest_last_is_used_first() -> None:
     for index in (1, 0, 2):
         held[index].give_back(exchanged())
     leases = [acquire(pool) for _ in range(4)]
-    assert [lease._link for lease in leases] == [network.links[index] for index in (2, 0, 1, 3)]
+    assert [link_of(lease) for lease in leases] == [network.links[index] for index in (2, 0, 1, 3)]
 
 
 def test_a_connection_of_another_route_is_not_used() -> None:
@@ -679,7 +683,7 @@ def test_one_that_is_whole_is_used_before_one_that_is_not() -> None:
     first, second = acquire(pool), acquire(pool)
     first.give_back(exchanged())
     second.give_back(exchanged(b""))
-    assert acquire(pool)._link is network.links[0]
+    assert link_of(acquire(pool)) is network.links[0]
     assert network.time == 1000.0
 
 
@@ -689,7 +693,7 @@ def test_with_late_end_seconds_0_an_end_is_not_waited_for_and_the_connection_is_
     assert not again(pool)
     assert network.time == 1000.0
     network.links[0].send(LAST_CHUNK)
-    assert acquire(pool)._link is network.links[0]
+    assert link_of(acquire(pool)) is network.links[0]
 
 
 @pytest.mark.parametrize("end", [Peer.close, Peer.reset])
@@ -956,8 +960,8 @@ class Chaos:
                 lease.give_back(exchanged(self.chance.choice([LAST_CHUNK, b"", LAST_CHUNK + b"HTTP/1.1"])))
             elif deed == 2:
                 lease.drop()
-            else:
-                lease._link and lease._link.abort()  # as the interrupted caller's `finally` does, before it forgets the lease
+            elif link_of(lease):
+                link_of(lease).abort()  # as the interrupted caller's `finally` does, before it forgets the lease
 
     def lose(self) -> None:
         if self.network.links:
@@ -971,7 +975,7 @@ class Chaos:
     def check(self) -> None:
         assert self.pool.open_connections <= 3
         assert self.pool.idle_connections <= 2
-        links = [lease._link for lease in self.leases if lease._link is not None]
+        links = [link_of(lease) for lease in self.leases if link_of(lease)]
         assert len(links) == len(set(links)), "two calls have the same link"
         granted = sum(is_granted(ticket) for ticket in self.tickets)
         assert self.pool.open_connections == self.pool.idle_connections + len(self.leases) + granted
