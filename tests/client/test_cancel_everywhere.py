@@ -28,6 +28,7 @@ from support.answers import ASK, KEY, answer, plain
 from support.clock import run, ticks
 from support.faults import BEGIN, BLACK_HOLE, NOW, REFUSED, Network, Peer, says
 from support.loops import HAS_EAGER_TASKS, Loop, each_loop, with_eager_tasks
+from support.pools import counts
 from support.sockets import LOCALHOST, ConnectProxy, serving, silent_listener
 from support.streams import ANSWER, PING
 
@@ -322,9 +323,9 @@ async def outcome_of(task: asyncio.Task[str]) -> str:
 
 def check_nothing_is_left(client: AsyncClient, network: Network) -> None:
     """At once, without a single tick in between."""
-    pool = client._pools
-    assert (pool.open_connections, pool.waiting) == (pool.idle_connections, 0)
-    assert sum(not stream.is_aborted for stream in network.streams) == pool.idle_connections
+    opened, idle, waiting = counts(client._pools)
+    alive = sum(not stream.is_aborted for stream in network.streams)
+    assert (opened, waiting, alive) == (idle, 0, idle)
 
 
 async def disturbed(
@@ -359,7 +360,7 @@ async def storm(story: Story, moment: Moment, disturbance: Disturbance) -> list[
         outcomes.append(outcome)
         assert asyncio.all_tasks() == {asyncio.current_task()}
     await client.aclose()
-    assert client._pools.open_connections == 0
+    assert counts(client._pools)[0] == 0
     return outcomes
 
 
@@ -473,7 +474,7 @@ async def real_storm(client: AsyncClient, moment: Moment, disturbance: Disturban
         traced = Traced(read_the_text(scene), len(outcomes) + 1, moment, functools.partial(scene.strike, disturbance))
         outcomes.append(await outcome_of(asyncio.create_task(traced.run(scene))))
         was_disturbed = traced.waits >= len(outcomes)
-        assert client._pools.open_connections == 0
+        assert counts(client._pools)[0] == 0
     return outcomes
 
 

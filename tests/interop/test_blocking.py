@@ -128,8 +128,8 @@ for line in sys.stdin:
         try:
             globals()[way](client)
         except KeyboardInterrupt:
-            pools = client._inner._pools
-            say("interrupted", pools.open_connections - pools.idle_connections, pools.waiting)
+            pool = client._inner._pools.here()
+            say("interrupted", pool.open_connections - pool.idle_connections, pool.waiting)
         say(client.messages.create(**ASK).text)
 """
 
@@ -330,7 +330,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 FORKED = """
 client = Client()
 def chars(): return len(client.messages.create(**ASK).text)
-say("parent", chars(), client._inner._pools.idle_connections)
+say("parent", chars(), client._inner._pools.here().idle_connections)
 
 with client.messages.stream(**ASK) as stream:
     next(stream)
@@ -345,7 +345,7 @@ with client.messages.stream(**ASK) as stream:
         client.close()
     say("child ended with", in_child(work))
     say("parent", len(stream.get_final_text()), stream.ending.kind)
-say("parent", chars(), client._inner._pools.idle_connections)
+say("parent", chars(), client._inner._pools.here().idle_connections)
 client.close()
 """
 

@@ -18,7 +18,7 @@ from support.answers import ASK, KEY, answer
 from support.background import PATIENCE, Background
 from support.clock import VirtualClockLoop, run, ticks
 from support.networks import SOON, Drive, every_event_loop, every_network, later, passed
-from support.pools import LAST_CHUNK, Peer, acquire, exchanged
+from support.pools import LAST_CHUNK, Peer, acquire, counts, exchanged
 from support.sockets import serving, shout, trusting
 from support.streams import ANSWER, TOOL_CALL
 
@@ -89,25 +89,10 @@ def test_the_pool_of_a_loop_that_is_closed_is_forgotten() -> None:
     async def story() -> int:
         lease = acquire(pools.here())
         assert not lease.is_reused
-        return pools.open_connections
+        return counts(pools)[0]
 
     assert [run(story()) for _ in range(3)] == [1, 1, 1]
     assert len(pools._pools) == 1
-
-
-def test_the_counts_are_those_of_all_pools() -> None:
-    pools = Made(is_blocking=True).pools
-    lease = acquire(pools.here())
-    http = ClientConnection("x")
-    http.send_request("GET", "/", [])
-    http.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    while http.next_event() is not None:
-        pass
-    other = acquire(pools.here())
-    lease.give_back(http)
-    assert (pools.open_connections, pools.idle_connections, pools.waiting) == (2, 1, 0)
-    other.drop()
-    assert pools.open_connections == 1
 
 
 def test_after_the_close_there_is_no_pool_but_a_network() -> None:
