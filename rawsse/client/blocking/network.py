@@ -109,8 +109,9 @@ class SocketSignal:
 class SocketLink(TCPLink):
     """A `Link` over TCP without an event loop.
 
-    Whoever waits for the socket holds a reference to it, and `abort` drops that of the link: the system closes it with the last
-    one. To close it under another thread would wake no thread, and the system may give its number to another socket.
+    A caller that uses the socket holds a reference to it. `abort` shuts the socket down, which wakes that caller, and drops the
+    link's reference; the socket is closed with the last one. Closing it at once would wake no thread, and the system might give
+    its number to another socket.
     """
 
     def __init__(self) -> None:

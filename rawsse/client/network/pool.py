@@ -43,6 +43,7 @@ EARLY_SECONDS = 0.001
 """How much too early a timer may be: on uvloop, which counts milliseconds."""
 
 NewLink = Callable[[], Connector]
+"""Makes a link that is not connected yet."""
 
 DEAD = (OSError, APIError, Aborted)
 """What says that a connection is of no more use: of the network, of HTTP, of this side."""
@@ -220,11 +221,9 @@ class Pool:
         return len(self._queue)
 
     @property
-    def shortage(self) -> str | None:
-        """Why a call that wants a connection now would have to wait; None if it would not."""
-        limit = self.limits.max_connections
-        is_short = not self._idle and self.open_connections >= limit
-        return f"all {limit} connections (max_connections) are in use" if is_short else None
+    def shortage(self) -> str:
+        """Why a call waits."""
+        return f"all {self.limits.max_connections} connections (max_connections) are in use"
 
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
         """A place for an exchange over `route`, granted when it is its turn: at once, if it can be. `fresh` insists on a new
@@ -243,7 +242,7 @@ class Pool:
             self.is_closed = True
             leases = [*self._queue, *self._leases]
             self._queue.clear()
-            self._expire()
+            self._expire()  # all
             for reference in leases:
                 if (lease := reference()) is not None:
                     lease.drop()
