@@ -65,24 +65,24 @@ def upstream() -> Iterator[Upstream]:
 AT_ONCE = 1.0
 """Seconds: longer than it takes on a machine with much else to do, and shorter than any wait in these tests."""
 
-# `tell` says "waiting" when the main thread waits in the client, for a socket ("select") or a signal ("wait").
+# `tell` says "waiting" when the main thread waits in the client, for a socket ("ready") or a signal ("wait").
 WAYS = """
-NETWORK = "rawsse.client.blocking.network"
+MODULES = ("rawsse.client.network.addresses", "rawsse.client.blocking.network")
 
 def tell(*waits):
     def look():
         while True:
             frame = sys._current_frames()[threading.main_thread().ident]
-            if frame.f_code.co_name in waits and frame.f_globals["__name__"] in ("selectors", NETWORK):
+            if frame.f_code.co_name in waits and frame.f_globals["__name__"] in MODULES:
                 return say("waiting")
             threading.Event().wait(0.001)
     threading.Thread(target=look, daemon=True).start()
 
-def create(client, wait="select"):
+def create(client, wait="ready"):
     tell(wait)
     client.messages.create(**ASK)
 
-def opened(client, wait="select"):
+def opened(client, wait="ready"):
     tell(wait)
     with client.messages.stream(**ASK):
         pass
@@ -92,17 +92,17 @@ def events(client):
     say("open", next(events).type)
     for event in events:
         if event.type == "content_block_start":
-            tell("select")
+            tell("ready")
 
 def middle(client):
     with client.messages.stream(**ASK) as stream:
         for text in stream.text_stream:
             say("open", text)
-            tell("select")
+            tell("ready")
 
 def final(client):
     with client.messages.stream(**ASK) as stream:
-        tell("select")
+        tell("ready")
         stream.get_final_message()
 
 def queue(client):

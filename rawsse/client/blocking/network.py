@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from rawsse.client.network.addresses import ready
@@ -129,11 +128,11 @@ class SocketLink(TCPLink):
             self.abort()
             raise Aborted
 
-    async def wait_for(self, socks: Iterable[socket.socket], until: float) -> None:
+    async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets can be written; not longer than `until`, and in slices: `abort` cannot end it."""
         if self._is_aborted:
             raise Aborted
-        ready(socks, selectors.EVENT_WRITE, max(0.0, min(until - time.monotonic(), SLICE_SECONDS)))
+        ready(socks, max(0.0, min(until - time.monotonic(), SLICE_SECONDS)), to_write=True)
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
@@ -195,16 +194,15 @@ class SocketLink(TCPLink):
 
     def _wait(self, sock: socket.socket, deadline: float, *, to_write: bool) -> bool:
         """Wait until the socket can be read, or written too. True: it can only be read. Raises `Expired`, `Aborted`."""
-        events = selectors.EVENT_READ | selectors.EVENT_WRITE if to_write else selectors.EVENT_READ
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Expired
-            found = ready([sock], events, _piece(left))
+            found = ready([sock], _piece(left), to_write=to_write)
             if self._is_aborted:
                 raise Aborted
             if found:
-                return not found[0][1] & selectors.EVENT_WRITE
+                return not found[0][1]
 
 
 def _piece(seconds: float) -> float:

@@ -11,9 +11,9 @@ import errno
 import itertools
 import math
 import os
-import selectors
+import select
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ HAPPY_EYEBALLS_SECONDS = 0.25
 
 Address = tuple[socket.AddressFamily, Any]
 
-Wait = Callable[[Iterable[socket.socket], float], Awaitable[None]]
+Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
 """`wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier."""
 
 
@@ -60,11 +60,15 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                 if addresses and now() >= next_at:
                     next_at = now() + HAPPY_EYEBALLS_SECONDS
                     family, address = addresses.pop(0)
-                    sock = new_socket(family)
-                    pending[_checked(sock, sock.connect_ex(address), address)] = address
+                    sock, number = new_socket(family), 0
+                    try:
+                        sock.connect(address)  # not `connect_ex`: what forbids tests to connect replaces this one
+                    except OSError as exc:
+                        number = exc.errno or 0
+                    pending[_checked(sock, number, address)] = address
                     continue
                 await wait(pending, min(deadline, next_at if addresses else math.inf))
-                for sock, _ in ready(pending, selectors.EVENT_WRITE, 0):
+                for sock, _ in ready(pending, 0, to_write=True):
                     return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
             except OSError as exc:
                 errors.append(exc)
@@ -86,16 +90,20 @@ def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
 
 # --- Sockets -------------------------------------------------------------------------------------------------------
 
-# Most systems have `poll`; on Windows this is `select`. Neither has a descriptor of its own, as `epoll` has.
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-
-def ready(socks: Iterable[socket.socket], events: int, seconds: float) -> list[tuple[Any, int]]:
-    """The sockets for which one of the events comes within so many seconds, and which; an error is all of them."""
-    with _Selector() as selector:
-        for sock in socks:
-            selector.register(sock, events)
-        return [(key.fileobj, found) for key, found in selector.select(seconds)]
+def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -> list[tuple[socket.socket, bool]]:
+    """The sockets that can be read, or written if that is wanted, within so many seconds; with each, whether it can be written.
+    An error is both."""
+    if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
+        readable, *others = select.select(socks, socks if to_write else [], socks, seconds)
+        writable = [sock for found in others for sock in found]
+        return [(sock, to_write and sock in writable) for sock in socks if sock in (*readable, *writable)]
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN | select.POLLOUT if to_write else select.POLLIN)
+    events = dict(poll.poll(math.ceil(seconds * 1000)))
+    found = [(sock, events[sock.fileno()]) for sock in socks if sock.fileno() in events]
+    return [(sock, to_write and event != select.POLLIN) for sock, event in found]
 
 
 class Socket(socket.socket):

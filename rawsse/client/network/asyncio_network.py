@@ -19,7 +19,7 @@ import inspect
 import math
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 from rawsse.client.network.connect import TCPLink
@@ -147,7 +147,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         if self._is_aborted:
             raise Aborted
 
-    async def wait_for(self, socks: Iterable[socket.socket], until: float) -> None:
+    async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets can be written; not longer than `until`."""
         loop = self._network.loop
         if self._network.is_proactor:

@@ -6,7 +6,7 @@ link = await tcp_link.connect(Route(Origin("https", "api.anthropic.com", 443)), 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from rawsse.client.network.addresses import look_up, race
@@ -25,7 +25,7 @@ class TCPLink(Link, Protocol):
     _signal: Signal
     """Ends the look-up of a name. `abort` sets it."""
 
-    async def wait_for(self, socks: Iterable[socket.socket], until: float) -> None:
+    async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets can be written; not longer than `until`. Raises `Aborted`."""
 
     async def use(self, sock: socket.socket) -> None:
