@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.answers import ASK, KEY, SSE_HEAD, Connections, answer, async_of, chunked, plain
 from support.background import PATIENCE
+from support.pools import counts
 from support.streams import ANSWER, PING, TOOL_CALL, block, end, start, text_delta, to_bytes
 from support.upstream import HELLO, interrupt_when_waiting, needs_signals, piece
 
@@ -452,8 +453,8 @@ def test_a_close_just_before_a_wait_begins_is_not_lost(
         with pytest.raises(errors.StreamCancelledError), stream:
             pytest.fail("it is open")
     assert ending(stream) == "cancelled"
-    pools = async_of(client, AsyncClient)._pools
-    assert (pools.open_connections, pools.waiting) == (pools.idle_connections, 0)
+    opened, idle, waiting = counts(async_of(client, AsyncClient)._pools)
+    assert (opened, waiting) == (idle, 0)
 
 
 # --- Interrupts ----------------------------------------------------------------------------------------------------
