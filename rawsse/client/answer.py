@@ -60,8 +60,18 @@ class Answer(Exchange):
 
     def next_event(self) -> StreamEvent | None:
         """The next event, applied. None: more bytes are needed, or, if `is_over`, there is no other."""
+        pending = self._pending
         try:
-            while (event := self._read()) is not None:
+            while True:
+                if self._held and self.is_committed:
+                    event = self._held.popleft()
+                elif not pending or self.is_over:
+                    break
+                elif (read := read_event(pending.popleft())) is None:
+                    continue
+                else:
+                    event = read
+                    self._note(event)
                 if self.is_committed or type(event) is Ping:
                     self._apply(event)
                     return event
@@ -102,15 +112,6 @@ class Answer(Exchange):
 
     # Events --------------------------------------------------------------------------------------------------------
 
-    def _read(self) -> StreamEvent | None:
-        if self._held and self.is_committed:
-            return self._held.popleft()
-        while self._pending and not self.is_over:
-            if (event := read_event(self._pending.popleft())) is not None:
-                self._note(event)
-                return event
-        return None
-
     def _hold(self, event: StreamEvent) -> None:
         self._held.append(event)
         if isinstance(event, ErrorEvent):
@@ -138,7 +139,9 @@ class Answer(Exchange):
         if type(event) is ContentBlockDelta:
             # A delta that brings nothing, as some gateways send them to keep a connection alive, is no more than a ping.
             delta = event.raw["delta"]
-            if delta.get("text", delta.get("partial_json", delta.get("thinking"))) != "":
+            if (text := delta.get("text")) is None:
+                text = delta.get("partial_json", delta.get("thinking"))
+            if text != "":
                 self._waited_for_content = 0.0
         elif isinstance(event, Ping):
             timing.last_ping = self._received_at - timing.started
