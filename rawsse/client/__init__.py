@@ -11,9 +11,9 @@ Read in this order:
     exchange.py  one HTTP request and its response. Pure.
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
     call.py      a request, tried until an answer begins: drives an exchange over a network
+    raw.py       a call and its response, as the caller sees them
     stream.py    the answer as it comes: events, text, the message so far
     push.py      its events, pushed to a function as they come
-    raw.py       an answer with the response that it came in
     models.py    lists that come in pages
     tools/       answers that call functions; conversations
     resources.py the calls: `client.messages`, `client.models`

@@ -19,12 +19,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, ClassVar
 
-from rawsse.client.exchange import CallSettings, Exchange, Timing
-from rawsse.client.ratelimits import RateLimits
+from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
 from rawsse.errors import (
     APIError,
-    APIStatusError,
-    APITimeoutError,
     Ending,
     EventTooLargeError,
     HTTPProtocolError,
@@ -56,110 +53,86 @@ class Answer(Exchange):
     _fold: ClassVar[Any] = MessageBuilder
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
-        super().__init__(settings, timing)
+        super().__init__(settings, timing, holds=holds)
         self.builder: MessageBuilder = self._fold(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
-        self.is_committed = not holds
-        """An event has been given out that no other attempt may repeat."""
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
         self._pending: deque[Event] = deque()  # decoded, not yet applied
         self._held: deque[StreamEvent] = deque()
-        self._cause: APIError | None = None  # found behind events that are still to be given out
-        self._has_body_ended = False
-        self._other_kind = ""  # what the response says that it is, if it says that it is no event stream
-        self._tail_missing = ""  # why `message_stop` did not come
-
-    @property
-    def is_open(self) -> bool:
-        """The response is a success, and an event stream."""
-        return super().is_open and not self._other_kind
-
-    @property
-    def is_reusable(self) -> bool:
-        """Nothing was wrong with the connection."""
-        return super().is_reusable and not self._tail_missing
-
-    def commit(self) -> None:
-        """There will be no other attempt: what is held is given out."""
-        self.is_committed = True
+        self._has_ended = False  # the body: events that came before may still have to be given out
+        self._other_kind = ""  # the content type of a response that says that it is not an event stream
 
     def next_event(self) -> StreamEvent | None:
         """The next event, applied. None: more bytes are needed, or, if `is_over`, there is no other."""
+        pending = self._pending
         try:
-            while (event := self._read()) is not None:
-                if self.is_committed:
+            while True:
+                if self._held and self.is_committed:
+                    event = self._held.popleft()
+                elif not pending or self.is_over:
+                    break
+                elif (read := read_event(pending.popleft())) is None:
+                    continue
+                else:
+                    event = read
+                    self._note(event)
+                if self.is_committed or type(event) is Ping:
                     self._apply(event)
-                    return event
-                if type(event) is Ping:
                     return event
                 self._hold(event)
         except APIError as exc:
-            self._conclude(exc)
-        else:
-            if not self.is_over and (self._cause is not None or self._has_body_ended):
-                self._conclude(self._cause or self._truncated())
+            self._stop(exc)
+        if self._has_ended:
+            self._stop(self._cause)
         return None
 
     def failure(self) -> APIError:
         """The error, with all that its reader needs. The message so far is what was given out."""
-        error = self.error
+        error, ending = self.error, self.ending()
         assert error is not None  # noqa: S101 - asked only of an answer that failed
-        # An attempt that was refused after another had begun to answer came no further than `connect`.
-        error.phase = self.builder.phase if self.phase == "open" else self.phase
-        if isinstance(error, APIStatusError) and error.rate_limits is None:  # of an error event: those of the response
-            error.rate_limits = RateLimits.from_headers(error.headers)
+        error.ending, error.phase = ending, ending.phase
         error.partial = self.builder.message
         if error.partial is not None:
             error.partial.request_id = error.request_id
         error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
-        error.ending = self.ending()
         return error
 
     def ending(self) -> Ending:
         """How the answer ended, if no attempt follows."""
         error, builder = self.error, self.builder
+        text = "the answer is whole" if error is None else error.message
+        if tail_missing := error is None and not builder.is_done:
+            text = f"message_stop never came: {self._cause.message if self._cause else 'the body ended'}"
         return Ending(
             kind="complete" if error is None else error.ending_kind,
-            text=error.message if error is not None else self._tail_missing or "the answer is whole",
-            phase=builder.phase if error is None else error.phase or self.phase,
+            text=text,
+            phase=builder.phase if self.phase == "open" else self.phase,
             stop_reason=builder.stop_reason,
             error_type=getattr(error, "type", None),
             request_id=self.request_id if error is None else error.request_id,
             bytes_received=self.bytes_received,
-            tail_missing=bool(self._tail_missing),
+            tail_missing=tail_missing,
         )
 
     # Events --------------------------------------------------------------------------------------------------------
 
-    def _read(self) -> StreamEvent | None:
-        if self._held and self.is_committed:
-            return self._held.popleft()
-        while self._pending and not self.is_over:
-            event = read_event(self._pending.popleft())
-            if event is not None:
-                self._note(event)
-                return event
-        return None
-
     def _hold(self, event: StreamEvent) -> None:
         self._held.append(event)
         if isinstance(event, ErrorEvent):
-            raise stream_error(event.raw, self._headers)
-        is_beginning = isinstance(event, MessageStart | UnknownEvent)
-        self.is_committed = not is_beginning or len(self._held) >= MAX_HELD_EVENTS
+            raise self._error_in(event)
+        self.is_committed = not isinstance(event, MessageStart | UnknownEvent) or len(self._held) >= MAX_HELD_EVENTS
 
     def _apply(self, event: StreamEvent) -> None:
-        builder = self.builder
-        had_content = builder.has_content
+        builder, timing = self.builder, self.timing
         builder.apply(event)
-        if had_content and type(event) is ContentBlockDelta:
+        if type(event) is ContentBlockDelta and timing.first_content is not None:
             return  # nearly all events
         if isinstance(event, ErrorEvent):
-            raise self.error or stream_error(event.raw, self._headers)
-        if builder.has_content and not had_content:
-            self.timing.first_content = self._received_at - self.timing.started
+            raise self._error_in(event)
+        if timing.first_content is None and builder.has_content:
+            timing.first_content = self._received_at - timing.started
         if builder.is_done:
             # The end of the body is not waited for: a server that holds the connection would delay a whole answer.
-            self.finish()
+            self._stop(None)
 
     def _note(self, event: StreamEvent) -> None:
         """What the clocks learn from an event: a ping shows that the connection lives, most others are content."""
@@ -169,82 +142,64 @@ class Answer(Exchange):
         if type(event) is ContentBlockDelta:
             # A delta that brings nothing, as some gateways send them to keep a connection alive, is no more than a ping.
             delta = event.raw["delta"]
-            if delta.get("text", delta.get("partial_json", delta.get("thinking"))) != "":
+            if (text := delta.get("text")) is None:
+                text = delta.get("partial_json", delta.get("thinking"))
+            if text != "":
                 self._waited_for_content = 0.0
         elif isinstance(event, Ping):
             timing.last_ping = self._received_at - timing.started
         elif not isinstance(event, UnknownEvent):
             self._waited_for_content = 0.0
 
-    @property
-    def _headers(self) -> Any:
-        return self.response.headers if self.response else {}
+    def _error_in(self, event: ErrorEvent) -> APIError:
+        return stream_error(event.raw, self.response.headers if self.response else {})
 
     # The body ------------------------------------------------------------------------------------------------------
 
     def _receive_head(self, response: Response, now: float) -> None:
         super()._receive_head(response, now)
-        # Read leniently: gateways call an event stream `text/plain`, or nothing. One that is called JSON or HTML is that,
-        # unless it begins as neither does.
+        # Read leniently: gateways call an event stream `text/plain`, or nothing.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind in ("application/json", "text/html") and not self._is_refused:
-            self._other_kind = kind
+        if kind in ("application/json", "text/html") and not self._is_refusal:
+            self._other_kind, self._is_refusal = kind, True
+
+    def _gather(self, data: bytes) -> None:
+        if not self._other_kind or self._gathered or data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
+            self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
+            super()._gather(data)
+        else:  # it is called JSON or HTML, but begins as neither does
+            self._other_kind, self._is_refusal = "", False
+            self._take(data)
+
+    def _refusal(self) -> APIError:
+        if not self._other_kind:
+            return super()._refusal()
+        return HTTPProtocolError(f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}")
 
     def _take(self, data: bytes) -> None:
-        if self._other_kind:
-            if data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
-                self._stop(self._no_event_stream(data))
-                return
-            self._other_kind = ""
         try:
             self._pending.extend(self._decoder.feed(data))
         except EventTooLargeError as exc:
             self._pending.extend(exc.events)
             raise
 
-    def _take_end(self) -> None:
-        if self._other_kind:
-            self._stop(self._no_event_stream(b""))
-        self._has_body_ended = True
-
-    def _no_event_stream(self, beginning: bytes) -> HTTPProtocolError:
-        return HTTPProtocolError(f"asked for an event stream, got {self._other_kind}: {quote(beginning)}")
-
     # The end -------------------------------------------------------------------------------------------------------
 
-    def _fail(self, error: APIError) -> None:
-        """The exchange failed: at once, or when the events that came before have been given out."""
-        if self.is_over:
-            return
-        if self._other_kind:
-            error = self._no_event_stream(b"")
-        if self.response is None or self._is_refused or self._other_kind:
-            super()._fail(error)
-        elif self._cause is None:
-            self._cause = error
+    def end(self, cause: APIError | None = None) -> None:
+        """The body has come to its end, or `cause` ended it: it is over when the events that came before are given out."""
+        if not (self._has_ended or self.is_over):
+            self._has_ended, self._cause = True, cause
             if not self._pending:
-                self._conclude(error)
+                self._stop(cause)
 
-    def _conclude(self, error: APIError) -> None:
-        is_cut = isinstance(error, APITimeoutError | StreamTruncatedError)
-        if is_cut and not self.is_over and self._watch is not None:
-            self._watch.end(self._cause)  # the observer is told of the body: a whole one may lack `message_stop`
-            self._watch = None
-        if is_cut and self.builder.is_complete:
-            self._tail_missing = f"message_stop never came: {error.message}"
-            self.finish()
-        elif self.is_over:
-            self.error = error  # a held event was given out after all, and is out of order
-            self._describe(error)
-        else:
-            self._stop(error)
-
-    def _truncated(self) -> StreamTruncatedError:
-        cut_off = self._decoder.close()
-        if self.builder.is_complete:
-            return StreamTruncatedError("the body ended")
-        inside = f", inside an event ({quote(cut_off)})" if cut_off else ""
-        return StreamTruncatedError(f"the body ended before message_stop{inside}")
+    def _verdict(self, cause: APIError | None) -> APIError | None:
+        error = super()._verdict(cause)
+        if self.builder.is_complete:  # it is, if no more than its tail was cut
+            return None if error is None or error.ending_kind in ("timeout", "truncated") else error
+        if error is None:
+            inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""
+            error = StreamTruncatedError(f"the body ended before message_stop{inside}")
+        return error
 
 
 class UnfoldedAnswer(Answer):

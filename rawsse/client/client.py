@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.call import Call
@@ -26,7 +25,7 @@ from rawsse.client.network.link import Connector, Network, OnStart
 from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.pools import Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
-from rawsse.client.request import Endpoint, Query, RequestData, credential, lower_names, read_custom_headers
+from rawsse.client.request import Endpoint, Query, RequestData, credential, header_fields, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
@@ -96,8 +95,9 @@ class AsyncClient:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        headers.update(lower_names(default_headers or {}))
+        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")) | header_fields(
+            default_headers or {}
+        )
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
@@ -117,10 +117,15 @@ class AsyncClient:
             now=now,
             chance=chance,
         )
-        self._proxies = _proxies(proxy, trust_env=trust_env)
+        from_environment = Proxies.from_environment(os.environ if trust_env else {})
+        self._proxies = from_environment if proxy is None else Proxies.always(proxy)
         tls = TLSContext(ssl_context, trust_env=trust_env)
-        limits = _typed("limits", limits, PoolLimits) or PoolLimits()
-        self._pools = Pools(partial(_new_pool, tls, limits, connect), self._network)
+        pool_limits = _typed("limits", limits, PoolLimits) or PoolLimits()
+
+        def new_pool(network: Network) -> Pool:
+            return Pool(network, tls, pool_limits, new_link=None if connect is None else partial(connect, network))
+
+        self._pools = Pools(new_pool, self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
         self._add_resources()
 
@@ -146,16 +151,13 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         key = "with a key" if self.has_credential else "without a key"
-        endpoint = self._endpoint
-        return f"<{type(self).__name__} for {endpoint.origin}{endpoint.prefix}, {key}>"
+        return f"<{type(self).__name__} for {self._endpoint.origin}{self._endpoint.prefix}, {key}>"
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """End every stream that is open, and drop every connection. No further calls."""
@@ -191,7 +193,7 @@ class AsyncClient:
         other._endpoint = Endpoint.of(
             base_url or endpoint.base_url,
             credential(api_key, auth_token) or endpoint.credential,
-            {**endpoint.headers, **lower_names(default_headers or {})},
+            {**endpoint.headers, **header_fields(default_headers or {})},
         )
         other._settings = old._replace(
             timeouts=_timeouts(timeouts, timeout) or old.timeouts,
@@ -203,7 +205,7 @@ class AsyncClient:
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
         """Questions and answers in turn: a history that can be sent at any time. Arguments as for `Conversation`."""
-        from rawsse.client.tools import Conversation  # whoever has none does not pay for it
+        from rawsse.client.tools import Conversation  # a program without conversations does not load it
 
         return Conversation(self, model=model, max_tokens=max_tokens, **options)
 
@@ -248,12 +250,6 @@ class AsyncClient:
         return await self._pools.network().run(calls, on_start)
 
 
-def _new_pool(
-    tls: TLSContext, limits: PoolLimits, connect: Callable[[Network], Connector] | None, network: Network
-) -> Pool:
-    return Pool(network, tls, limits, new_link=None if connect is None else partial(connect, network))
-
-
 def _timeouts(timeouts: Timeouts | None, timeout: float | Timeouts | NotGiven | None) -> Timeouts | None:
     if timeouts is not None and not isinstance(timeout, NotGiven):
         raise ConfigurationError("give timeouts or timeout, not both")
@@ -266,12 +262,6 @@ def _typed(name: str, value: T, wanted: type) -> T:
     if value is not None and not isinstance(value, wanted):
         raise ConfigurationError(f"{name} must be {wanted.__name__}, not {quote(repr(value))}")
     return value
-
-
-def _proxies(proxy: str | Proxy | None, *, trust_env: bool) -> Proxies:
-    if proxy is not None:
-        return Proxies.always(proxy)
-    return Proxies.from_environment(os.environ) if trust_env else Proxies()
 
 
 def _policy(policy: RetryPolicy, max_retries: int | None) -> RetryPolicy:

@@ -7,7 +7,7 @@
     exchange.sent(now)
     while not exchange.is_over:
         at, clock = exchange.deadline(now)          # a wait begins
-        exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), cancel()
+        exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), end(error), cancel()
     exchange.error or exchange.value
 
 Nothing raises for what the peer did: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from rawsse.client.network.route import Route
@@ -30,13 +31,13 @@ from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,
+    APIStatusError,
     APITimeoutError,
     BodyTooLargeError,
     ConnectTimeoutError,
     ContentTimeoutError,
     EventDataError,
     HeadTimeoutError,
-    HTTPProtocolError,
     Phase,
     SilenceTimeoutError,
     StreamCancelledError,
@@ -64,32 +65,31 @@ Clock = type[APITimeoutError]
 
 # Each clock: its name in `Timeouts`, and the message of its error.
 _CLOCKS: Mapping[Clock, tuple[str, str]] = {
-    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds}{why}"),
-    HeadTimeoutError: ("head", "no response head within {seconds} of the request{through}"),
-    SilenceTimeoutError: ("silence", "not a single byte came for {seconds}, not even a ping"),
-    ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds}"),
-    TotalTimeoutError: ("total", "the whole call took longer than {seconds}"),
+    ConnectTimeoutError: ("connect", "no connection to {host} within {seconds:g} s"),
+    HeadTimeoutError: ("head", "no response head within {seconds:g} s of the request{through}"),
+    SilenceTimeoutError: ("silence", "not a single byte came for {seconds:g} s, not even a ping"),
+    ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds:g} s"),
+    TotalTimeoutError: ("total", "the whole call took longer than {seconds:g} s"),
 }
 
 
+@dataclass(eq=False)
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
     `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
     """
 
+    clock: Callable[[], float] = field(default=float, repr=False)  # the network's time; 0 before the call begins
+    started: float = field(default=0.0, repr=False)
     connected: float | None = None
     head: float | None = None
     first_event: float | None = None
     first_content: float | None = None
     last_ping: float | None = None
-    longest_gap = 0.0
+    longest_gap: float = 0.0
     ended: float | None = None
-    is_reused = False
-
-    def __init__(self, clock: Callable[[], float] = float, started: float = 0.0) -> None:
-        self.clock = clock  # the network's time; 0 before the call begins
-        self.started = started
+    is_reused: bool = False
 
     @property
     def has_started(self) -> bool:
@@ -98,14 +98,11 @@ class Timing:
 
     def start(self, clock: Callable[[], float]) -> None:
         """The call begins now. `clock` gives the time in seconds."""
-        self.clock = clock
-        self.started = clock()
+        self.clock, self.started = clock, clock()
 
     def forget_attempt(self) -> None:
         """Another attempt begins: the times of the last one no longer apply."""
-        clock, started = self.clock, self.started
-        vars(self).clear()
-        self.clock, self.started = clock, started
+        vars(self).update(vars(Timing(self.clock, self.started)))
 
     def elapsed(self) -> float:
         """Seconds since the call began; 0 before."""
@@ -114,13 +111,8 @@ class Timing:
     @property
     def last_ping_age(self) -> float | None:
         """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
-        if self.last_ping is None:
-            return None
-        return (self.elapsed() if self.ended is None else self.ended) - self.last_ping
-
-    def __repr__(self) -> str:
-        times = {name: value for name, value in vars(self).items() if name not in ("clock", "started")}
-        return f"Timing({', '.join(f'{name}={value!r}' for name, value in times.items())})"
+        end = self.elapsed() if self.ended is None else self.ended
+        return None if self.last_ping is None else end - self.last_ping
 
 
 # --- Observers -----------------------------------------------------------------------------------------------------
@@ -148,7 +140,6 @@ class Observer(Protocol):
     def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
         """An exchange begins: nothing is sent yet, and there may be no connection. `clock` is the network's time in seconds.
         None: it is not watched."""
-        ...
 
     def flush(self) -> None:
         """The client is being closed: finish what there is to do about the exchanges that are over. It may block."""
@@ -175,36 +166,34 @@ class CallSettings(NamedTuple):
 
 
 class Exchange:
-    """One request and its response, over one connection. Subclasses say what becomes of the body."""
+    """One request and its response, over one connection. By default the body is gathered; subclasses read it."""
 
-    _is_raw = False
+    _is_raw = False  # every status is an answer, and content codings are not undone
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
-        """`settings.timeouts.total` counts from the beginning of `timing`. `holds` is for `Answer`."""
-        del holds
+        """`settings.timeouts.total` counts from the beginning of `timing`. `holds`: another attempt may follow."""
         self.settings = settings
-        self.request = settings.request
         self.timing = timing
-        self.http = ClientConnection(self.request.host_field, max_head_bytes=settings.max_head_bytes)
+        self.http = ClientConnection(settings.request.host_field, max_head_bytes=settings.max_head_bytes)
         self.response: Response | None = None
         self.phase: Phase = "connect"
         self.bytes_received = 0
         """Of the body, before any content decoding."""
         self.error: APIError | None = None
         self.is_over = False
-        self.is_refusal_whole = False
-        """The status is no success, and the body that says why has come to its end: the connection is as good as before."""
         self.is_queued = False
         """The call waits for a connection to be free."""
+        self.is_committed = not holds
+        """No other attempt follows, or one could not repeat what was given out."""
         self._watch: ExchangeObserver | None = None
         self._is_sent = False  # the whole request
-        self._is_heard = False
-        self._is_refused = False  # the status is no success: the body says why
+        self._is_refusal = False  # the response is not what was asked for: its body says why
+        self._cause: APIError | None = None  # what ended the body; None: it is whole
         self._gathered = bytearray()
         self._coding: ContentDecoder | None = None
         self._sent_at = math.inf
+        self._received_at = -math.inf  # the last bytes
         self._waiting_since = 0.0
-        self._received_at = 0.0
         self._waited_for_content = 0.0  # seconds; what the caller does between two reads does not count
         self._give_up_at = math.inf  # on the body of a refusal
 
@@ -215,29 +204,26 @@ class Exchange:
 
     @property
     def is_open(self) -> bool:
-        """The response's head has come, and the status is a success."""
-        return self.response is not None and not self._is_refused
+        """The response's head has come, and it is what was asked for."""
+        return self.response is not None and not self._is_refusal
 
     @property
     def is_reusable(self) -> bool:
         """The connection may carry another exchange, as far as this one knows; `http` knows whether the body has ended."""
-        return self._is_sent and (self.error is None or self.is_refusal_whole)
+        return self._is_sent and self._cause is None and (self.error is None or self._is_refusal)
 
     @property
     def died_unheard(self) -> bool:
         """A connection that had been used before was lost, and not a byte of a response had come: the peer may have dropped it
         while it was idle, and the request may never have been read."""
-        is_loss = isinstance(self.error, APIConnectionError) and not isinstance(
-            self.error, APITimeoutError | StreamCancelledError
-        )
-        return is_loss and self.timing.is_reused and not self._is_heard
+        return type(self.error) is APIConnectionError and self.timing.is_reused and self._received_at == -math.inf
 
     # What the driver does ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The attempt begins."""
         if self.settings.observer is not None:
-            self._watch = self.settings.observer.begin(self.request, self.timing.clock)
+            self._watch = self.settings.observer.begin(self.settings.request, self.timing.clock)
 
     def connected(self, now: float, *, is_reused: bool) -> None:
         """There is a connection. `is_reused`: it has carried another exchange."""
@@ -246,7 +232,7 @@ class Exchange:
 
     def send(self) -> list[bytes]:
         """The request, in pieces of at most `WRITE_BYTES`. Raises `HTTPUsageError` for one that HTTP does not allow."""
-        request = self.request
+        request = self.settings.request
         wire = self.http.send_request(request.method, request.target, request.headers, request.body)
         self.phase = "send"
         return [wire[at : at + WRITE_BYTES] for at in range(0, len(wire), WRITE_BYTES)]
@@ -255,8 +241,7 @@ class Exchange:
         """The request is sent, or (not `is_whole`) the peer takes no more of it: it may have answered (413)."""
         if self.is_over or self._sent_at < math.inf:
             return
-        if self.phase == "send" and is_whole:
-            self.phase = "head"
+        self.phase = "head" if is_whole else "send"
         self._sent_at, self._is_sent = now, is_whole
         if self._watch is not None:
             self._watch.sent()
@@ -267,9 +252,7 @@ class Exchange:
         self._waiting_since = now
         clock: Clock
         if self.response is not None:
-            at, clock = now + (clocks.silence or math.inf), SilenceTimeoutError
-            if self._give_up_at < at:
-                at = self._give_up_at
+            at, clock = min(now + (clocks.silence or math.inf), self._give_up_at), SilenceTimeoutError
             if clocks.content is not None and (content := now + clocks.content - self._waited_for_content) < at:
                 at, clock = content, ContentTimeoutError
         elif self.phase == "connect":
@@ -286,79 +269,60 @@ class Exchange:
         """Take bytes from the peer; `b""` says that it closed its side."""
         if self.is_over:
             return
-        self._received_at = now
         if data:
-            self._is_heard = True
+            self._received_at = now
         if self.response is not None:
             self._note_wait(now)
-        http = self.http
         try:
-            http.receive_data(data)
-            while (event := http.next_event()) is not None:
+            self.http.receive_data(data)
+            while (event := self.http.next_event()) is not None:
                 if type(event) is Data:
                     self._receive_body(event.data)
                 elif type(event) is Response:
                     self._receive_head(event, now)
                 else:
-                    self._end_body()
-        except HTTPProtocolError as exc:
-            self._fail(self._closed_early() if exc.by_close else exc)
-        except APIError as exc:
-            self._fail(exc)
+                    self.end()
+        except APIError as exc:  # without data: the peer closed in the middle of its message
+            self.end(exc if data else self._loss("closed", f"{self._peer} closed the connection without an answer"))
 
     def expire(self, clock: Clock, now: float, why: str = "") -> None:
-        """The clock has run out. `why` explains, if the driver can, why a connection did not come."""
+        """The clock has run out. `why`, if it is known: why no connection was free."""
         if self.response is not None:
             self._note_wait(now)
-        is_queued = self.is_queued and clock is ConnectTimeoutError
         name, text = _CLOCKS[clock]
-        seconds: float | None = getattr(self.settings.timeouts, "head" if is_queued else name)
-        if self._is_refused:  # every clock may be off, but the body of a refusal is not waited for longer
-            seconds = REFUSAL_SECONDS
-        text = "no connection was free within {seconds}{why}" if is_queued else text
-        words = {"host": self._peer, "why": f" ({why})" if why else "", "through": self.settings.route.through}
-        self._fail(clock(text.format(seconds=f"{seconds:g} s", **words), seconds=seconds))
+        if self.is_queued and clock is ConnectTimeoutError:
+            name, text = "head", "no connection was free within {seconds:g} s{why}"
+        # Every clock may be off, but the body of a refusal is not waited for longer.
+        seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
+        words = {"host": self._peer, "through": self.settings.route.through, "why": why and f" ({why})"}
+        self.end(clock(text.format(seconds=seconds, **words), seconds=seconds))
 
     def lose(self, exc: OSError) -> None:
         """The connection is lost."""
         words = exc.strerror or str(exc) or type(exc).__name__
-        error: APIConnectionError
-        if self.response is None:
-            error = APIConnectionError(f"the connection to {self._peer} was lost before an answer: {words}")
-        else:
-            error = StreamTruncatedError(f"the connection was lost in the middle of the answer: {words}")
+        error = self._loss("lost", f"the connection to {self._peer} was lost before an answer", f": {words}")
         # Without the frames through which it came: they hold this exchange, and the ring would live until it is collected.
         error.__cause__ = exc.with_traceback(None)
-        self._fail(error)
-
-    def fail(self, error: APIError) -> None:
-        """There will be no connection."""
-        self._fail(error.with_traceback(None))
+        self.end(error)
 
     def cancel(self) -> None:
         """This side closed the connection."""
         self._stop(StreamCancelledError("the stream was closed before its end"))
 
-    def finish(self) -> None:
-        """All that the caller wants has come. `http` tells whether the connection may carry another exchange."""
-        self._stop(None)
+    def end(self, cause: APIError | None = None) -> None:
+        """The body has come to its end, or what the caller wanted of it has come; or `cause` ended the exchange."""
+        self._stop(cause)
 
     # What becomes of the body --------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
         """Take a piece of the body, content coding undone."""
-        raise NotImplementedError
+        self._gather(data)
 
-    def _end_body(self) -> None:
-        if self._is_refused:
-            self.is_refusal_whole = True
-            self._stop(None, refusal=self._refusal())
-        else:
-            self._take_end()
-
-    def _take_end(self) -> None:
-        """The body has come to its end, and the response is a success."""
-        raise NotImplementedError
+    def _verdict(self, cause: APIError | None) -> APIError | None:
+        """The error for the caller when `cause`, or the end of the body, ended the exchange. Nothing that happens to the body
+        of a refusal hides its status."""
+        return self._refusal() if self._is_refusal and not isinstance(cause, StreamCancelledError) else cause
 
     # Inside --------------------------------------------------------------------------------------------------------
 
@@ -369,56 +333,42 @@ class Exchange:
         self.timing.head = now - self.timing.started
         if self._watch is not None:
             self._watch.head(response)
-        if self._is_raw:
-            return
-        self._is_refused = not 200 <= response.status < 300
-        if self._is_refused:
-            self._give_up_at = now + REFUSAL_SECONDS
-        if coding := response.headers.get("content-encoding"):
+        if not (self._is_raw or 200 <= response.status < 300):
+            self._is_refusal, self._give_up_at = True, now + REFUSAL_SECONDS
+        if not self._is_raw and (coding := response.headers.get("content-encoding")):
             self._coding = ContentDecoder(coding)
 
     def _receive_body(self, data: bytes) -> None:
-        if self.is_over:
-            return
         self.bytes_received += len(data)
         if self._watch is not None:
             self._watch.read(data)
-        if self._coding is not None:
-            data = self._coding.decode(data)
-        if self._is_refused:
-            self._gather(data)
-        else:
-            self._take(data)
+        take = self._gather if self._is_refusal else self._take
+        take(data if self._coding is None else self._coding.decode(data))
 
     def _gather(self, data: bytes) -> None:
         self._gathered += data
-        if len(self._gathered) > self.settings.max_json_bytes:
-            limit = self.settings.max_json_bytes
-            self._fail(BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit))
+        if len(self._gathered) > (limit := self.settings.max_json_bytes):
+            raise BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
 
     def _note_wait(self, now: float) -> None:
         gap = now - self._waiting_since
         self._waiting_since = now
         self._waited_for_content += gap
-        if gap > self.timing.longest_gap:
-            self.timing.longest_gap = gap
+        self.timing.longest_gap = max(gap, self.timing.longest_gap)
 
-    def _fail(self, error: APIError) -> None:
-        """The exchange failed. The body of a refusal that is cut, endless or not readable does not hide the status."""
-        self._stop(error, refusal=self._refusal() if self._is_refused else None)
-
-    def _stop(self, error: APIError | None, *, refusal: APIError | None = None) -> None:
-        """It is over. `refusal` comes in place of `error`, which only the observer gets then."""
+    def _stop(self, cause: APIError | None) -> None:
+        """It is over. The observer is told what ended the body; the caller gets what follows from that."""
+        error = self._verdict(cause)
         if self.is_over:
             return
-        self.is_over = True
-        self.error = refusal or error
+        # In one step: a signal handler may close the stream at any moment, and a cut answer never looks whole.
+        self.is_over, self._cause, self.error = True, cause, error
         if self.timing.has_started:
             self.timing.ended = self.timing.elapsed()
         if self.error is not None:
             self._describe(self.error)
         if self._watch is not None:
-            self._watch.end(error)
+            self._watch.end(cause)
 
     def _describe(self, error: APIError) -> None:
         """Give the error what its reader needs."""
@@ -427,28 +377,29 @@ class Exchange:
         error.request_id = error.request_id or self.request_id
         error.response = self.response
         error.safe_to_retry = error.may_heal if error.should_retry is None else error.should_retry
+        if isinstance(error, APIStatusError):
+            error.rate_limits = RateLimits.from_headers(error.headers)
 
     def _refusal(self) -> APIError:
         response, route = self.response, self.settings.route
         assert response is not None  # noqa: S101 - it is its status that refuses
         if response.status == 407 and route.proxy is not None:  # of a proxy that was to forward the request
             return refusal(route.proxy, route.origin, response.status, response.headers)
-        error = status_error(response.status, _json_or_text(bytes(self._gathered)), response.headers)
-        error.rate_limits = RateLimits.from_headers(response.headers)
+        error = status_error(response.status, _json_or_text(self._gathered), response.headers)
         if route.is_forwarded:  # the server may have said so, or the proxy
             error.message += f" (asked{route.through})"
             error.args = (error.message,)
         return error
 
-    def _closed_early(self) -> APIConnectionError:
+    def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:
         if self.response is None:
-            return APIConnectionError(f"{self._peer} closed the connection without an answer")
-        return StreamTruncatedError("the connection was closed in the middle of the answer")
+            return APIConnectionError(before + words)
+        return StreamTruncatedError(f"the connection was {how} in the middle of the answer{words}")
 
     @property
     def _peer(self) -> str:
         """The server, and the proxy before it: either may be to blame."""
-        return self.request.host_field + self.settings.route.through
+        return self.settings.request.host_field + self.settings.route.through
 
 
 class JSONAnswer(Exchange):
@@ -461,20 +412,16 @@ class JSONAnswer(Exchange):
         """It is whole."""
         return self.is_over and self.error is None
 
-    def _take(self, data: bytes) -> None:
-        self._gather(data)
-
-    def _take_end(self) -> None:
-        body = bytes(self._gathered)
-        value = _json_or_text(body)
-        if isinstance(value, dict):
+    def _verdict(self, cause: APIError | None) -> APIError | None:
+        if error := super()._verdict(cause):
+            return error
+        if isinstance(value := _json_or_text(self._gathered), dict):
             self.value = value
-            self.finish()
-        else:
-            self._fail(EventDataError(f"the answer is not a JSON object: {quote(body)}"))
+            return None
+        return EventDataError(f"the answer is not a JSON object: {quote(bytes(self._gathered))}")
 
 
-def _json_or_text(body: bytes) -> object:
+def _json_or_text(body: bytearray) -> Any:
     """The body of an error response: the API's is JSON; that of a proxy in between is often HTML or nothing."""
     try:
         return json.loads(body)

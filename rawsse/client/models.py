@@ -16,7 +16,7 @@ from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.lens import Lens
 
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
-"""Sends a query and gives the JSON object of the answer. What it raises comes out of whatever needed the page."""
+"""Sends a query and gives the JSON object of the answer. Its errors are those of the call that needed the page."""
 
 
 class ModelInfo(Lens):
@@ -44,7 +44,7 @@ class AsyncPage(Lens):
     It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page.
     """
 
-    __slots__ = ("_asked", "_fetch", "_query")
+    __slots__ = ("_asked", "_fetch", "_next")
     data: list[ModelInfo]
     first_id: str | None
     last_id: str | None
@@ -57,42 +57,37 @@ class AsyncPage(Lens):
         if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
             raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
         super().__init__(raw)
-        self._fetch = fetch
-        self._query = query
-        self._asked = asked  # the ids from which pages were asked for on the way here
-
-    def _cursor(self) -> tuple[str, str] | None:
-        """The parameter that asks for the next page, and its value; None if there is no such page."""
-        backwards = bool(self._query.get("before_id"))
-        name, value = ("before_id", self.get("first_id")) if backwards else ("after_id", self.get("last_id"))
+        name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
+        cursor = raw.get(end)
         # A server that says nothing of `has_more` is asked for the next page, as the official SDKs do.
-        is_last = self.get("has_more") is False or not self.data
-        return None if is_last or not isinstance(value, str) or not value else (name, value)
+        if raw.get("has_more") is False or not data or not isinstance(cursor, str):
+            cursor = ""
+        if cursor in asked:
+            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(cursor)} before")
+        self._fetch = fetch
+        self._next: Query | None = {**query, name: cursor} if cursor else None
+        self._asked = asked | {cursor}  # on the way to the next page
 
     def has_next_page(self) -> bool:
         """There is a page after this one."""
-        return self._cursor() is not None
+        return self._next is not None
 
     async def get_next_page(self) -> AsyncPage:
         """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
         leads back to one that was asked for before: the list would never end."""
-        cursor = self._cursor()
-        if cursor is None:
+        if self._next is None:
             raise RuntimeError("there is no next page: ask has_next_page() first")
-        name, value = cursor
-        query: Query = {**self._query, name: value}
-        page = AsyncPage(await self._fetch(query), self._fetch, query, asked=self._asked | {value})
-        following = page._cursor()
-        if following is not None and following[1] in page._asked:
-            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(following[1])} before")
-        return page
+        return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
+
+    async def _itself(self) -> AsyncPage:
+        return self
 
     def iter_pages(self) -> AsyncIterator[AsyncPage]:
         """This page and all after it, each fetched when it is needed."""
-        return _Pages(self)
+        return _Pages(self._itself)
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(_Pages(self))
+        return _Items(_Pages(self._itself))
 
 
 class Pages:
@@ -109,29 +104,26 @@ class Pages:
         return self._first().__await__()
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(_Pages(None, self._first))
+        return _Items(_Pages(self._first))
 
 
 class _Pages(AsyncIterator[AsyncPage]):
     """Pages; a fetch that failed is repeated by the next step. Not a generator: one that is dropped half-read would be closed
     later, by the event loop."""
 
-    def __init__(self, page: AsyncPage | None, fetch: Callable[[], Awaitable[AsyncPage]] | None = None) -> None:
-        self._page = page
-        self._fetch = fetch
+    def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
+        self._fetch: Callable[[], Awaitable[AsyncPage]] | None = fetch  # the next page
 
     async def __anext__(self) -> AsyncPage:
-        page, self._page = self._page, None
-        if page is None:
-            if self._fetch is None:
-                raise StopAsyncIteration
-            page = await self._fetch()
+        if self._fetch is None:
+            raise StopAsyncIteration
+        page = await self._fetch()
         self._fetch = page.get_next_page if page.has_next_page() else None
         return page
 
 
 class _Items(AsyncIterator[ModelInfo]):
-    """What is on the pages."""
+    """The models on the pages."""
 
     def __init__(self, pages: _Pages) -> None:
         self._pages = pages

@@ -1,14 +1,13 @@
-"""How much may still be asked, as the header fields of an answer say it.
+"""The rate limits in the header of a response (https://docs.anthropic.com/en/api/rate-limits).
 
-This file knows the fields by which the API tells its rate limits (https://docs.anthropic.com/en/api/rate-limits). It refuses to
-know what follows from them: nothing is held back here.
+They are only read: no request is held back because of them.
 
     limits = RateLimits.from_headers(stream.headers)
     if limits.output_tokens and limits.output_tokens.remaining == 0:
         print("nothing more before", limits.output_tokens.reset)
 
-Every answer of the API has some of these fields, not only a refusal; gateways often have none, and then `limits` is false.
-A field that says nothing readable is None in its place; what stood there is in `raw`.
+Every response of the API has some of these fields, not only a refusal; those of gateways often do not, and then `limits` is
+false. A field that cannot be read is None; its value is in `raw`.
 """
 
 from __future__ import annotations
@@ -16,19 +15,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from datetime import datetime
+from typing import Self
 
 from rawsse.client.retry import parse_retry_after
-
-if TYPE_CHECKING:  # the module takes milliseconds to load, and is needed only by whoever looks at limits
-    from datetime import datetime
 
 _UNIFIED = "anthropic-ratelimit-unified-"
 
 # All that is about limits, of families that are not known yet as well.
 _ABOUT_LIMITS = re.compile(r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?")
 
-# Longer ones are no counts, and Python refuses to read very long ones.
+# Longer ones are not counts, and Python refuses to read very long ones.
 _COUNT = re.compile("[0-9]{1,18}")
 
 
@@ -70,8 +67,7 @@ class RateLimits:
 
         `now` is POSIX time: without it a `retry-after` that is a date is not read.
         """
-        fields = {name.lower(): headers[name] for name in headers}
-        raw = {name: value for name, value in fields.items() if _ABOUT_LIMITS.fullmatch(name)}
+        raw = {name.lower(): headers[name] for name in headers if _ABOUT_LIMITS.fullmatch(name.lower())}
         return cls(
             **{name: _limit(raw, name) for name in _FAMILIES},
             retry_after=parse_retry_after(raw, now),
@@ -96,16 +92,13 @@ def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
 
 
 def _count(text: str) -> int | None:
-    text = text.strip()
-    return int(text) if _COUNT.fullmatch(text) else None
+    return int(text) if _COUNT.fullmatch(text.strip()) else None
 
 
 def _moment(text: str) -> datetime | None:
     """RFC 3339, 5.6: a date, "T", a time and an offset, the letters in any case."""
-    from datetime import datetime
-
     try:
         moment = datetime.fromisoformat(text.strip().upper())
     except ValueError:
         return None
-    return moment if moment.tzinfo else None  # one without an offset is no moment, and could not be compared with any
+    return moment if moment.tzinfo else None  # without an offset it could not be compared with any other time

@@ -26,8 +26,8 @@ from rawsse.messages.lens import Lens
 ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
 
-Query: TypeAlias = dict[str, str | list[str]]
-"""The parameters of a query; a list is a parameter that comes several times."""
+Query: TypeAlias = Mapping[str, Any]
+"""The parameters of a query. A list is a parameter that comes several times; None is left out."""
 
 Credential = tuple[str, str]
 """The header field that holds the key or the token."""
@@ -51,10 +51,8 @@ class RequestData(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
 
-    def __repr__(self) -> str:
-        return (
-            f"RequestData({self.method} {self.target} to {self.host_field})"  # not the header fields: they hold the key
-        )
+    def __repr__(self) -> str:  # without the header fields: they hold the key
+        return f"RequestData({self.method} {self.target} to {self.host_field})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +68,9 @@ class Endpoint:
 
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
-        """Raises `ConfigurationError` if the URL is none, or a header field is not allowed."""
+        """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
         origin, prefix = _split_base_url(base_url)
-        own = lower_names(headers)
-        for name, value in own.items():
-            check_field(name, value)
-        return cls(base_url, origin, prefix, own, credential)
+        return cls(base_url, origin, prefix, header_fields(headers), credential)
 
     def request(
         self,
@@ -91,24 +86,16 @@ class Endpoint:
 
         Raises `ConfigurationError` for what cannot be written, and if there is no key.
         """
-        target = self.prefix + path + ("?" + query_string(query) if query else "")
-        return RequestData(
-            method=method,
-            target=route.target(target),
-            host_field=self.origin.host_field,
-            headers=(*self._header_fields(headers or {}, has_body=body is not None), *route.proxy_fields()),
-            body=b"" if body is None else _encode(body),
-        )
-
-    def _header_fields(self, extra: Mapping[str, str], *, has_body: bool) -> tuple[tuple[str, str], ...]:
+        queried = query_string(query or {})
+        target = f"{self.prefix}{path}?{queried}" if queried else self.prefix + path
         fields = {
-            **({"content-type": "application/json"} if has_body else {}),
+            **({} if body is None else {"content-type": "application/json"}),
             "accept": "application/json",  # as the official SDKs send it, on streaming requests too
             "accept-encoding": "identity",  # a compressed event stream comes late
             "user-agent": "rawsse",
             "anthropic-version": ANTHROPIC_VERSION,
             **self.headers,
-            **lower_names(extra),
+            **header_fields(headers or {}),
         }
         if "x-api-key" not in fields and "authorization" not in fields:
             if self.credential is None:
@@ -116,9 +103,13 @@ class Endpoint:
                     "no key: set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
                 )
             fields.update([self.credential])
-        for name, value in fields.items():
-            check_field(name, value)
-        return tuple(fields.items())
+        return RequestData(
+            method=method,
+            target=route.target(target),
+            host_field=self.origin.host_field,
+            headers=(*header_fields(fields).items(), *route.proxy_fields()),
+            body=b"" if body is None else _encode(body),
+        )
 
 
 def credential(api_key: str | None, auth_token: str | None) -> Credential | None:
@@ -132,15 +123,28 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
     return ("authorization", f"Bearer {token}") if token else None
 
 
-def lower_names(headers: Mapping[str, str]) -> dict[str, str]:
-    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1)."""
-    return {name.lower(): value for name, value in headers.items()}
+def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
+    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1).
+
+    Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
+    """
+    fields = {name.lower(): value for name, value in headers.items()}
+    for name, value in fields.items():
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"not the name of a header field: {quote(name)}")
+        if name in _OURS:
+            raise ConfigurationError(f"the header field {quote(name)} is written by rawsse itself")
+        if not isinstance(value, str):
+            raise ConfigurationError(f"the header field {quote(name)} must be a string, not {type(value).__name__}")
+        if not value.isascii() or not value.isprintable():
+            raise ConfigurationError(f"the header field {quote(name)} has a character that HTTP does not allow")
+    return fields
 
 
 def with_betas(headers: Mapping[str, str] | None, betas: Sequence[str] | None) -> dict[str, str]:
     """`betas` as their header field; a field of the caller's own wins."""
     fields = {"anthropic-beta": ",".join(betas)} if betas else {}
-    return {**fields, **lower_names(headers or {})}
+    return {**fields, **header_fields(headers or {})}
 
 
 def read_custom_headers(text: str) -> dict[str, str]:
@@ -153,19 +157,6 @@ def read_custom_headers(text: str) -> dict[str, str]:
             raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
         fields[name.strip().lower()] = value.strip()
     return fields
-
-
-def check_field(name: str, value: object) -> None:
-    """Raises `ConfigurationError` for what may not be the value of a header field."""
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(f"not the name of a header field: {quote(name)}")
-    if name in _OURS:
-        raise ConfigurationError(f"the header field {quote(name)} is written by rawsse itself")
-    # The value is never quoted: it may be the key.
-    if not isinstance(value, str):
-        raise ConfigurationError(f"the header field {quote(name)} must be a string, not {type(value).__name__}")
-    if not value.isascii() or not value.isprintable():
-        raise ConfigurationError(f"the header field {quote(name)} has a character that HTTP does not allow")
 
 
 def _split_base_url(url: str) -> tuple[Origin, str]:
@@ -188,39 +179,27 @@ def _split_base_url(url: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, host, own_port if port is None else port), parts.path.rstrip("/")
 
 
-def read_query(values: Mapping[str, Any]) -> Query:
-    """Parameters of any type as those of a query; None is left out. Raises `ConfigurationError` for what is no value."""
-    return {name: _parameter(name, value) for name, value in values.items() if value is not None}
-
-
-def _parameter(name: str, value: object) -> str | list[str]:
-    match value:
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return str(value)
-        case list() | tuple():
-            return [str(_parameter(name, item)) for item in value]
-    raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
-
-
-def query_string(params: Mapping[str, str | list[str]]) -> str:
+def query_string(params: Query) -> str:
     """The query of a URL, without its question mark: `limit=5&lifecycle%5B%5D=active&lifecycle%5B%5D=retired`."""
-    pairs: list[tuple[str, str]] = []
+    pairs: list[tuple[str, object]] = []
     for name, value in params.items():
-        pairs += [(name, value)] if isinstance(value, str) else [(f"{name}[]", item) for item in value]
+        if isinstance(value, list | tuple):
+            pairs += [(f"{name}[]", item) for item in value]
+        elif value is not None:
+            pairs.append((name, value))
     return "&".join(f"{encoded(name, name)}={encoded(name, value)}" for name, value in pairs)
 
 
-def encoded(name: str, value: str) -> str:
-    """A name or value as it stands in a URL. Raises `ConfigurationError` for text that is not Unicode."""
+def encoded(name: str, value: object) -> str:
+    """A value as it stands in a URL. Raises `ConfigurationError` for one that has no text, or no Unicode text."""
+    if not isinstance(value, str | int | float):
+        raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     # RFC 3986, 2.3: what is unreserved stands as it is, everything else is %-encoded UTF-8.
     try:
-        return percent_encoded(value, safe="")
+        return percent_encoded(text, safe="")
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{name} is not Unicode text: {quote(value)}") from None
+        raise ConfigurationError(f"{name} is not Unicode text: {quote(text)}") from None
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:

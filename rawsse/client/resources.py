@@ -10,6 +10,7 @@ Beside them:
     workspace_id    what goes into `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
+    strict          whether an order of events that the API does not allow is an error; None: as the client says
     output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
 """
 
@@ -22,10 +23,10 @@ from rawsse.client.answer import Answer, UnfoldedAnswer
 from rawsse.client.call import Call
 from rawsse.client.models import ModelInfo, Pages, model_path
 from rawsse.client.raw import WithRawResponse
-from rawsse.client.request import Query, read_query, with_betas
+from rawsse.client.request import Query, with_betas
 from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
+from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rawsse.client.tools.runner import ToolRunner
 
 T = TypeVar("T")
+
+_OF_THE_CALL = ("timeouts", "timeout", "max_retries", "strict")  # arguments that `client.call` takes as they are
 
 Turns: TypeAlias = Iterable[Mapping[str, Any]]
 """The messages of a request."""
@@ -46,7 +49,7 @@ class TokenCount(Lens):
 
 
 class CallOptions(TypedDict, total=False):
-    """What every call takes beside the fields of its body."""
+    """Arguments of every call beside the fields of its body."""
 
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, Any] | None
@@ -55,6 +58,7 @@ class CallOptions(TypedDict, total=False):
     timeouts: Timeouts | None
     timeout: float | Timeouts | NotGiven | None
     max_retries: int | None
+    strict: bool | None
 
 
 class CountFields(CallOptions, total=False):
@@ -88,9 +92,7 @@ class MessageFields(CountFields, total=False):
     top_k: int | None
 
 
-class AsyncMessages:
-    """`client.messages`: the calls of the Messages API."""
-
+class _Resource:
     def __init__(self, client: Any) -> None:
         self._client = client
 
@@ -98,6 +100,10 @@ class AsyncMessages:
     def with_raw_response(self) -> WithRawResponse:
         """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
         return WithRawResponse(self)
+
+
+class AsyncMessages(_Resource):
+    """`client.messages`: the calls of the Messages API."""
 
     def stream(
         self,
@@ -146,12 +152,11 @@ class AsyncMessages:
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed.
         """
-        if stream:
-            events = EventStream(self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments))
-            await events._open()
-            return events
-        async with self.stream(model=model, max_tokens=max_tokens, messages=messages, **arguments) as opened:
-            return await opened._read_whole()
+        events = EventStream(self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments))
+        if not stream:
+            return await events._read_whole()
+        await events._open()
+        return events
 
     async def parse(
         self,
@@ -180,7 +185,7 @@ class AsyncMessages:
 
     def tool_runner(self, **arguments: Any) -> ToolRunner[Any]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
-        from rawsse.client.tools.runner import ToolRunner  # whoever has no tools does not pay for them
+        from rawsse.client.tools.runner import ToolRunner  # a program without tools does not load it
 
         return ToolRunner[Any](self, **arguments)
 
@@ -189,25 +194,13 @@ class AsyncMessages:
         body: Mapping[str, Any],
         *,
         headers: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        max_retries: int | None = None,
-        strict: bool | None = None,
         folds: bool = True,
+        **options: Unpack[CallOptions],
     ) -> EventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: to pass them on.
-
-        As with `stream`, the request is sent by `async with`. `strict` is that of the client if None. Without `folds` the
-        stream keeps no message.
-        """
-        options: dict[str, Any] = {
-            "headers": headers,
-            "timeouts": timeouts,
-            "max_retries": max_retries,
-            "strict": strict,
-        }
-        streamed = {**body, "stream": True}
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
+        on. As with `stream`, the request is sent by `async with`. Without `folds` the stream keeps no message."""
         kind = Answer if folds else UnfoldedAnswer
-        return EventStream(self._client.call("POST", "/v1/messages", kind=kind, body=streamed, **options))
+        return EventStream(self._call(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
@@ -217,28 +210,24 @@ class AsyncMessages:
         call = self._client.call("POST", "/v1/messages/count_tokens", body=fields, **options)
         return TokenCount((await call.open()).value)
 
-    def _call(self, **arguments: Any) -> Call[Any]:
+    def _call(self, kind: type[Answer] = Answer, /, **arguments: Any) -> Call[Answer]:
         fields, options = _sort(**arguments)
         body = {**fields, "stream": True}
-        call: Call[Any] = self._client.call("POST", "/v1/messages", kind=Answer, body=body, **options)
+        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=kind, body=body, **options)
         return call
 
     # For the tool loop ---------------------------------------------------------------------------------------------
 
-    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
-        results: list[Any] = await self._client.run(calls, on_start)
-        return results
+    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> Any:
+        return await self._client.run(calls, on_start)
 
     @property
     def _runs_coroutines(self) -> bool:
         return bool(self._client._network.runs_coroutines)
 
 
-class AsyncModels:
+class AsyncModels(_Resource):
     """`client.models`: which models there are."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
 
     def list(
         self,
@@ -255,24 +244,17 @@ class AsyncModels:
         `limit` is the size of a page (1 to 1000). Raises `APIError`.
         """
         stages = [lifecycle] if isinstance(lifecycle, str) else lifecycle
-        first = read_query({"limit": limit, "after_id": after_id, "before_id": before_id, "lifecycle": stages})
+        first = {"limit": limit, "after_id": after_id, "before_id": before_id, "lifecycle": stages}
         return Pages(lambda query: self._get("/v1/models", query, **options), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
         return ModelInfo(await self._get(model_path(model_id), {}, **options))
 
-    @property
-    def with_raw_response(self) -> WithRawResponse:
-        """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
-        return WithRawResponse(self)
-
-    async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> dict[str, Any]:
+    async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> Any:
         _, given = _sort(**options)
-        value: dict[str, Any] = (
-            await self._client.call("GET", path, **{**given, "query": given["query"] | query}).open()
-        ).value
-        return value
+        call = self._client.call("GET", path, **{**given, "query": {**given["query"], **query}})
+        return (await call.open()).value
 
 
 class AsyncBeta:
@@ -291,23 +273,16 @@ def _sort(
     betas: Sequence[str] | None = None,
     workspace_id: str | None = None,
     user_profile_id: str | None = None,
-    timeouts: Timeouts | None = None,
-    timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
-    max_retries: int | None = None,
     output_format: OutputFormat[Any] | type[Any] | None = None,
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the body, and the options of the call."""
     ids = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
-    options = {
-        "headers": {name: value for name, value in ids.items() if value} | with_betas(extra_headers, betas),
-        "query": read_query(extra_query or {}),
-        "timeouts": timeouts,
-        "timeout": timeout,
-        "max_retries": max_retries,
-    }
+    headers = {name: value for name, value in ids.items() if value} | with_betas(extra_headers, betas)
+    given: dict[str, Any] = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
+    options = {"headers": headers, "query": extra_query or {}, **given}
     if output_format is not None:
         wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
         fields = with_output_format(fields, wanted)
-    given = {name: value for name, value in fields.items() if value is not None and not isinstance(value, NotGiven)}
-    return {**given, **(extra_body or {})}, options
+    body = {name: value for name, value in fields.items() if value is not None and not isinstance(value, NotGiven)}
+    return {**body, **(extra_body or {})}, options

@@ -20,16 +20,14 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator
-from types import TracebackType
+from contextlib import suppress
 from typing import Any, Self
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Timing
-from rawsse.client.ratelimits import RateLimits
+from rawsse.client.raw import CallInfo
 from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
-from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.events import (
     ContentBlockDelta,
@@ -41,59 +39,21 @@ from rawsse.messages.events import (
 )
 
 
-class BaseStream:
-    """What both kinds of stream share: opening, reading event by event, trying again, ending."""
+class BaseStream(CallInfo):
+    """The base of both kinds of stream: opening, reading event by event, trying again, ending."""
+
+    _call: Call[Answer]
 
     def __init__(self, call: Call[Answer]) -> None:
-        self._call = call
+        super().__init__(call)
         self._is_unseen = False  # no event is given out, so any failure may be retried
-        self._response: Response | None = None
         self._ending: Ending | None = None
         self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
-
-    # What is known -------------------------------------------------------------------------------------------------
-
-    @property
-    def response(self) -> Response:
-        """The response's head. Raises `RuntimeError` before the stream is open."""
-        if self._response is None:
-            raise RuntimeError("the stream is not open: enter its `with` block first")
-        return self._response
-
-    @property
-    def headers(self) -> Headers:
-        """The response's header fields."""
-        return self.response.headers
-
-    @property
-    def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-        return self._call.request_id
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
-        return self.headers.get("anthropic-workspace-id")
-
-    @property
-    def rate_limits(self) -> RateLimits:
-        """The rate limits in the response's header."""
-        return RateLimits.from_headers(self.headers)
-
-    @property
-    def retries_taken(self) -> int:
-        """How often the request was retried."""
-        return self._call.retries_taken
 
     @property
     def ending(self) -> Ending | None:
         """How the stream ended; None while it has not."""
         return self._ending
-
-    @property
-    def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
-        return self._call.timing
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -112,50 +72,39 @@ class BaseStream:
     # Open and close ------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        if self._response is not None:
-            return
-        try:
-            self._response = (await self._call.open()).response
-        except APIError as exc:
-            raise self._failed(exc) from exc.__cause__
-        except BaseException:
-            self._close()
-            raise
+        while self._call.response is None:
+            await self._more()
 
     async def __aenter__(self) -> Self:
         await self._open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         self._close()
+
+    def __aiter__(self) -> Self:
+        return self
 
     async def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
         self._close()
 
-    async def aclose(self) -> None:
-        """The same as `close`, for `contextlib.aclosing`."""
-        self._close()
+    aclose = close  # for `contextlib.aclosing`
 
     def _close(self) -> None:
         if self._ending is not None:
             return
         self._call.close()
         if self._call.is_mine:  # else the thread that reads ends the stream when it wakes
-            error = self._call.exchange.error
-            if not isinstance(error, StreamCancelledError):  # an attempt had failed, and the next one has not begun
-                error = StreamCancelledError("the stream was closed before its end")
-            self._failed(error)
+            self._failed(StreamCancelledError("the stream was closed before its end"))
 
     def __del__(self) -> None:
-        if getattr(self, "_response", None) is not None and self._ending is None and not self._call.is_closed:
+        if getattr(self, "_ending", self) is None and self._call.response is not None and not self._call.is_closed:
             self._call.end()  # first: where warnings are errors, nothing comes after one
             warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
-        state = self._ending.kind if self._ending else "open" if self._response else "not open"
+        state = self._ending.kind if self._ending else "open" if self._call.response else "not open"
         return f"<{type(self).__name__} {state}, request {self.request_id}>"
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -165,21 +114,20 @@ class BaseStream:
 
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
-        if self._ending is None and self._response is not None:
-            answer = self._call.exchange
+        call = self._call
+        if self._ending is None and call.response is not None:
+            answer = call.exchange
             event = answer.next_event()
             if answer.is_over and answer.error is None:
-                self._call.release()
+                call.release()
                 ending = answer.ending()
                 self._ending = self._ending or ending
             if event is not None or self._ending is None:
                 return event
-        if (
-            self._error is not None
-        ):  # asked last: another thread, or a signal handler, may close the stream at any moment
+        # Asked last: another thread, or a signal handler, may close the stream at any moment.
+        if self._error is not None:
             raise self._error
-        if self._response is None:
-            raise RuntimeError("the stream is not open: enter its `with` block first")
+        _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
     def _finished(self) -> APIError | None:
@@ -192,40 +140,27 @@ class BaseStream:
         return None
 
     async def _more(self) -> None:
-        """Wait for what comes next: bytes, or another attempt. Raises `APIError` if the answer failed and there is none."""
+        """Wait for what comes next: the response, bytes, or another attempt. Raises `APIError` if there is none."""
         call, answer = self._call, self._call.exchange
+        error = answer.error
         try:
-            if not answer.is_over:
+            if error is None and answer.response is not None:
                 await call.more()
-            elif answer.error is not None:
-                await self._try_again(answer, answer.error)
+            elif error is not None and answer.is_committed and not self._is_unseen:
+                raise error
+            else:
+                await call.open(error)
         except APIError as exc:
-            raise self._failed(exc) from exc.__cause__
+            if exc is not error or answer.is_committed:
+                raise self._failed(exc) from exc.__cause__
+            answer.is_committed = True  # what was held back is given out, and then the error is raised
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
 
-    async def _try_again(self, answer: Answer, error: APIError) -> None:
-        if answer.is_committed and not self._is_unseen:
-            raise error
-        try:
-            await self._call.again(error)
-        except APIError as exc:
-            if exc is not error or answer.is_committed:
-                raise
-            answer.commit()  # what was held back is given out, and then the error is raised
-        else:
-            self._response = (await self._call.open()).response
-
-    async def _next(self) -> StreamEvent:
-        while (event := self._take_event()) is None:
-            await self._more()
-        return event
-
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
-        call = self._call
-        answer = call.exchange
+        call, answer = self._call, self._call.exchange
         if self._ending is not None and self._error is not None:
             return self._error
         if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left
@@ -242,12 +177,19 @@ class BaseStream:
 class EventStream(BaseStream):
     """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
 
-    def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        return self
-
     async def __anext__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
-        return await self._next()
+        while (event := self._take_event()) is None:
+            await self._more()
+        return event
+
+    async def _read_whole(self) -> Message:
+        """The whole message, for a caller who sees no event of it: any failure may be retried."""
+        self._is_unseen = True
+        async with self:
+            async for _ in self:
+                pass
+        return self.current_message_snapshot
 
     _take = BaseStream._take_event
 
@@ -272,9 +214,6 @@ class MessageStream(BaseStream):
     def text_stream(self) -> TextStream:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
         return TextStream(self)
-
-    def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
-        return self
 
     async def __anext__(self) -> MessageStreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
@@ -314,22 +253,15 @@ class MessageStream(BaseStream):
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
         self._expanded.clear()
-        try:
+        with suppress(StopAsyncIteration):
             while True:
-                await self._next()
-        except StopAsyncIteration:
-            pass
+                if self._take_event() is None:
+                    await self._more()
 
     async def get_final_message(self) -> ParsedMessage[Any]:
         """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
         await self.until_done()
         return self.current_message_snapshot
-
-    async def _read_whole(self) -> Message:
-        """The whole message of a call that gives no stream, and so nothing parsed."""
-        self._is_unseen = True
-        await self.until_done()
-        return super().current_message_snapshot
 
     async def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""

@@ -6,10 +6,20 @@ Timeouts.of(20)                     # one number, as the official SDK's `timeout
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
 from rawsse.errors import ConfigurationError
+
+ABOVE_ZERO = math.ulp(0.0)
+"""The smallest number above 0, as a bound for `check_number`."""
+
+
+def check_number(value: Any, rule: str, *, least: float = 0, most: float = math.inf, kind: type[float] = float) -> None:
+    """Raises `ConfigurationError` with the words of `rule`, unless `value` is a number of this kind within the bounds."""
+    if not isinstance(value, int | kind) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigurationError(f"{rule}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +42,8 @@ class Timeouts:
 
     @classmethod
     def of(cls, seconds: Any) -> Self:
-        """The clocks for whoever has one number: nothing may be silent for longer. As with the official SDK's `timeout`, an
-        answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
+        """The clocks for a caller with one number: the server may not be silent for longer. As with the official SDK's
+        `timeout`, an answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
 
         `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
         None, which turns all clocks off.
@@ -42,18 +52,13 @@ class Timeouts:
             return cls(connect=None, head=None, silence=None, content=None, total=None)
         if hasattr(seconds, "connect") and hasattr(seconds, "read"):
             return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {seconds!r}")
+        check_number(seconds, "timeout must be a number of seconds above 0", least=ABOVE_ZERO)
         return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (is_number and value > 0):
-                raise ConfigurationError(
-                    f"timeouts: {name} must be a number of seconds above 0, or None, not {value!r}"
-                )
+            if (value := getattr(self, name)) is not None:
+                check_number(value, f"timeouts: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
 
 
 class NotGiven:

@@ -172,7 +172,7 @@ def test_the_last_failure_is_raised_and_says_how_often_it_was_tried() -> None:
     setting = Setting(Peer(LATER), max_retries=2)
     error = setting.fail()
     assert isinstance(error, OverloadedError)
-    assert (error.retries_taken, setting.peers.attempts, setting.call.has_retries) == (2, 3, False)
+    assert (error.retries_taken, setting.peers.attempts, setting.call.retries_taken) == (2, 3, 2)
     assert setting.pool.open_connections == 0
 
 
@@ -183,8 +183,7 @@ def test_whether_another_attempt_may_follow_is_known_to_each() -> None:
     drive(call.more())
     assert first.next_event() is None
     assert first.error is not None
-    drive(call.again(first.error))
-    assert (first.is_committed, drive(call.open()).is_committed) == (False, True)
+    assert (first.is_committed, drive(call.open(first.error)).is_committed) == (False, True)
 
 
 def test_a_failure_to_connect_keeps_its_cause() -> None:
@@ -681,7 +680,7 @@ def test_a_call_that_was_closed_first_is_not_begun() -> None:
     setting.call.close()
     assert type(setting.fail()) is StreamCancelledError
     with pytest.raises(OverloadedError):
-        drive(setting.call.again(OverloadedError("No.", status_code=529)))
+        drive(setting.call.open(OverloadedError("No.", status_code=529)))
     assert (setting.peers.attempts, setting.call.timing.ended) == (0, None)
 
 
@@ -691,6 +690,9 @@ def test_a_call_that_was_closed_is_not_read_on() -> None:
     call.close()
     drive(call.more())
     assert (type(call.exchange.error), call.exchange.take()) == (StreamCancelledError, [])
+    call.release()
+    drive(call.more())
+    assert call.exchange.take() == []
 
 
 # --- Ended by another thread, at the worst moment ----------------------------------------------------------------------

@@ -28,11 +28,12 @@ from support.answers import ASK, KEY, answer, plain
 from support.clock import run, ticks
 from support.faults import BEGIN, BLACK_HOLE, NOW, REFUSED, Network, Peer, says
 from support.loops import HAS_EAGER_TASKS, Loop, each_loop, with_eager_tasks
-from support.sockets import LOCALHOST, ConnectProxy, serving
+from support.pools import counts
+from support.sockets import LOCALHOST, ConnectProxy, serving, silent_listener
 from support.streams import ANSWER, PING
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network import asyncio_network
+from rawsse.client.network import addresses
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.replay.playing.fake_links import FakeStream, fake_links
@@ -322,9 +323,9 @@ async def outcome_of(task: asyncio.Task[str]) -> str:
 
 def check_nothing_is_left(client: AsyncClient, network: Network) -> None:
     """At once, without a single tick in between."""
-    pool = client._pools
-    assert (pool.open_connections, pool.waiting) == (pool.idle_connections, 0)
-    assert sum(not stream.is_aborted for stream in network.streams) == pool.idle_connections
+    opened, idle, waiting = counts(client._pools)
+    alive = sum(not stream.is_aborted for stream in network.streams)
+    assert (opened, waiting, alive) == (idle, 0, idle)
 
 
 async def disturbed(
@@ -359,7 +360,7 @@ async def storm(story: Story, moment: Moment, disturbance: Disturbance) -> list[
         outcomes.append(outcome)
         assert asyncio.all_tasks() == {asyncio.current_task()}
     await client.aclose()
-    assert client._pools.open_connections == 0
+    assert counts(client._pools)[0] == 0
     return outcomes
 
 
@@ -425,7 +426,6 @@ if HAS_EAGER_TASKS:
 # --- Over real sockets -----------------------------------------------------------------------------------------------
 
 DESCRIPTORS = Path("/dev/fd")
-BLACK_HOLE_ADDRESS = ("192.0.2.1", 9)  # RFC 5737: for documentation; nothing is ever sent there, see `two_addresses`
 
 
 # The waits for the network are few and long, so they are struck in their midst as well; a TLS handshake has more of them.
@@ -457,20 +457,12 @@ class Server:
             self.present -= 1
 
 
-def two_addresses(monkeypatch: pytest.MonkeyPatch, first: tuple[str, int] | None, port: int) -> None:
-    """Let every name have two addresses that are tried side by side; the first, if there is none, is that of the second."""
-    found = [first or ("127.0.0.1", port), ("127.0.0.1", port)]
-    monkeypatch.setattr(asyncio_network, "HAPPY_EYEBALLS_SECONDS", 0)
+def two_addresses(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+    """Let every name have two addresses that are tried side by side."""
+    found = [("127.0.0.1", port) for port in ports]
+    monkeypatch.setattr(addresses, "HAPPY_EYEBALLS_SECONDS", 0)
     looked_up = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: looked_up)
-    original = asyncio.SelectorEventLoop.sock_connect
-
-    async def sock_connect(loop: asyncio.SelectorEventLoop, sock: socket.socket, address: Any) -> None:
-        if address == BLACK_HOLE_ADDRESS:
-            await asyncio.Event().wait()
-        await original(loop, sock, address)
-
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", sock_connect)
 
 
 async def real_storm(client: AsyncClient, moment: Moment, disturbance: Disturbance) -> list[str]:
@@ -482,7 +474,7 @@ async def real_storm(client: AsyncClient, moment: Moment, disturbance: Disturban
         traced = Traced(read_the_text(scene), len(outcomes) + 1, moment, functools.partial(scene.strike, disturbance))
         outcomes.append(await outcome_of(asyncio.create_task(traced.run(scene))))
         was_disturbed = traced.waits >= len(outcomes)
-        assert client._pools.open_connections == 0
+        assert counts(client._pools)[0] == 0
     return outcomes
 
 
@@ -529,14 +521,14 @@ def test_over_real_sockets_nothing_is_left_either(tls: bool, on: Loop) -> None:
 
 
 @counting_descriptors
-@pytest.mark.parametrize("first", [None, BLACK_HOLE_ADDRESS])
+@pytest.mark.parametrize("is_silent", [False, True], ids=["both answer", "the first is silent"])
 def test_of_two_addresses_that_are_tried_side_by_side_nothing_is_left(
-    first: tuple[str, int] | None, monkeypatch: pytest.MonkeyPatch
+    is_silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> int:
         server = Server()
-        async with serving(server) as origin:
-            two_addresses(monkeypatch, first, origin.port)
+        async with serving(server) as origin, silent_listener() as silent:
+            two_addresses(monkeypatch, silent.port if is_silent else origin.port, origin.port)
             return await real_storms(f"http://name.example:{origin.port}", server)
 
     assert run(story()) > 150

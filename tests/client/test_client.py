@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.answers import ASK, KEY, Connections, Sent, answer, client_of, plain
 from support.clock import run, ticks
+from support.pools import counts
 from support.streams import ANSWER, TOOL_CALL, fold
 
 from rawsse.client.client import AsyncClient
@@ -440,7 +441,8 @@ def test_count_tokens_gives_the_object() -> None:
     assert request.line == "POST /v1/messages/count_tokens HTTP/1.1"
     assert request.json == {"model": "m", "messages": ASK["messages"], "system": "s", "x": 1}
     assert (request["anthropic-beta"], request["x-a"]) == ("b", "b")
-    assert client._pools.open_connections == client._pools.idle_connections
+    opened, idle, _ = counts(client._pools)
+    assert opened == idle
 
 
 @pytest.mark.parametrize(
@@ -462,7 +464,8 @@ def test_count_tokens_raises_as_streams_do(data: bytes, cls: type[Exception], te
     error: Any = caught.value
     assert (error.safe_to_retry, error.phase) == (retry, "open")
     assert error.request_id == (None if retry else "req_5")
-    assert client._pools.open_connections == client._pools.idle_connections
+    opened, idle, _ = counts(client._pools)
+    assert opened == idle
 
 
 def test_a_refusal_tells_its_request_id() -> None:

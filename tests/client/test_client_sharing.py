@@ -16,6 +16,7 @@ import pytest
 from support.answers import ASK, KEY, Connections, Sent, answer, client_of, plain
 from support.clock import run, ticks
 from support.faults import RESET, WHOLE, Network, Peer
+from support.pools import counts
 from support.streams import ANSWER
 
 from rawsse.client.client import AsyncClient
@@ -338,7 +339,7 @@ def test_a_stream_that_is_dropped_warns_and_its_connection_is_free_at_once() -> 
         await anext(events)
         with pytest.warns(ResourceWarning, match="<EventStream open, request req_1> was dropped, neither read"):
             del events
-        assert (client._pools.open_connections, connection.is_aborted) == (0, True)
+        assert (counts(client._pools)[0], connection.is_aborted) == (0, True)
 
     run(story())
 

@@ -257,7 +257,7 @@ def test_each_status_has_its_error(
     assert (error.status_code, error.type, error.body, error.in_stream) == (status, kind, body, False)
     assert (error.request_id, error.phase, error.safe_to_retry) == ("req_9", "open", heals)
     assert (error.bytes_received, error.response) == (len(json.dumps(body)), attempt.exchange.response)
-    assert (attempt.exchange.is_open, attempt.exchange.is_refusal_whole) == (False, True)
+    assert (attempt.exchange.is_open, attempt.exchange.is_reusable) == (False, True)
 
 
 SAYS_NO = b'{"error": {"type": "api_error", "message": "No."}}'
@@ -301,7 +301,7 @@ def test_whatever_the_body_of_a_refusal_the_status_is_told(wire: bytes, message:
 def test_a_refusal_that_is_cut_is_told_and_costs_the_connection(end: bytes | OSError) -> None:
     exchange = asked(CUT_REFUSAL, end).exchange
     assert type(exchange.error) is errors.InternalServerError
-    assert (exchange.is_refusal_whole, exchange.is_reusable) == (False, False)
+    assert not exchange.is_reusable
 
 
 def test_an_endless_refusal_is_read_up_to_the_limit() -> None:
@@ -402,7 +402,7 @@ def test_a_connection_that_is_lost_while_the_request_is_sent_is_told() -> None:
 def test_a_connection_that_fails_is_told_as_it_was() -> None:
     attempt = Attempt(JSONAnswer)
     error = APIConnectionError("cannot connect to http://api.example: refused")
-    attempt.exchange.fail(error)
+    attempt.exchange.end(error)
     assert (attempt.error is error, error.phase, error.safe_to_retry) == (True, "connect", True)
 
 
@@ -417,7 +417,7 @@ def test_the_first_failure_stays() -> None:
     first = attempt.error
     attempt.exchange.receive(plain(OBJECT), attempt.now)
     attempt.exchange.cancel()
-    attempt.exchange.fail(APIConnectionError("again"))
+    attempt.exchange.end(APIConnectionError("again"))
     assert attempt.error is first
 
 
@@ -546,6 +546,10 @@ def test_bytes_are_told_as_they_came_compressed_or_not(kind: type[Exchange]) -> 
     assert told_of(plain(data, content_encoding="gzip"), kind=kind) == [BEGUN, "sent", 200, data, "NoneType"]
 
 
+def test_a_whole_body_is_told_as_that_whatever_the_caller_makes_of_it() -> None:
+    assert told_of(plain(b"[1]"), kind=JSONAnswer) == [BEGUN, "sent", 200, b"[1]", "NoneType"]
+
+
 def test_a_request_that_may_not_be_sent_ends_without_having_been() -> None:
     watch = Watch()
     exchange = Attempt(JSONAnswer, observer=watch, request=RequestData("POST", "/", "h", (("bad name", "x"),))).exchange
@@ -573,7 +577,7 @@ def test_the_end_is_told_once_at_any_phase_and_nothing_after_it(phase: str) -> N
     exchange.sent(attempt.now, is_whole=False)
     exchange.expire(ConnectTimeoutError, attempt.now)
     exchange.receive(plain(OBJECT), attempt.now)
-    exchange.finish()
+    exchange.end()
     assert watch.told == [
         BEGUN,
         *["sent"][: phase in ("head", "open")],
@@ -600,7 +604,7 @@ def test_an_exchange_that_was_closed_before_it_began_is_not_told() -> None:
 def test_what_the_caller_wanted_has_come_before_the_body_s_end() -> None:
     watch = Watch()
     attempt = Attempt(RawAnswer, observer=watch).send().play(SSE_HEAD + b"1\r\na\r\n")
-    attempt.exchange.finish()
+    attempt.exchange.end()
     assert watch.told == [BEGUN, "sent", 200, b"a", "NoneType"]
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from support.answers import head, plain
 from support.faults import chunk
-from support.reading import ALL_ON, OFF, Attempt
+from support.reading import ALL_ON, OFF, ROUTE, Attempt
 from support.streams import ANSWER, PING, text_delta, to_bytes
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
+from rawsse.client.network.route import Origin, Proxy, Route
 from rawsse.client.request import RequestData
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
@@ -21,6 +22,7 @@ from rawsse.errors import (
     ConnectTimeoutError,
     ContentTimeoutError,
     HeadTimeoutError,
+    HTTPProtocolError,
     OverloadedError,
     RateLimitError,
     SilenceTimeoutError,
@@ -207,6 +209,12 @@ def test_a_wait_in_vain_is_a_gap_too() -> None:
     assert answering(Timeouts(silence=9), None).timing.longest_gap == 9
 
 
+def test_the_proxy_that_a_connection_was_to_go_through_is_named_once() -> None:
+    route = Route(ROUTE.origin, Proxy(Origin("http", "proxy.example", 3128)))
+    error = Attempt(JSONAnswer, Timeouts(connect=5), route=route).play(None).error
+    assert error.message == "no connection to api.example through the proxy http://proxy.example:3128 within 5 s"
+
+
 # --- Queued ------------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +230,7 @@ def test_a_call_in_the_queue_does_not_connect_yet() -> None:
     ("is_queued", "text"),
     [
         (True, "no connection was free within 60 s (all 3 are in use)"),
-        (False, "no connection to api.example within 5 s (all 3 are in use)"),
+        (False, "no connection to api.example within 5 s"),
     ],
 )
 def test_the_queue_has_a_clock_and_connecting_has_another(is_queued: bool, text: str) -> None:
@@ -261,6 +269,19 @@ def test_or_earlier_if_a_clock_says_so(timeouts: Timeouts) -> None:
     assert (type(attempt.error), attempt.seconds) == (RateLimitError, 3)
     assert isinstance(attempt.error, RateLimitError)
     assert attempt.error.headers["retry-after"] == "7"
+
+
+def test_a_body_that_begins_like_json_is_not_waited_for_longer_than_a_refusal() -> None:
+    attempt = Attempt(Answer).send().play(head(content_type="application/json"), 30.0, b"{", 1.0, b'"', 60.0)
+    assert (type(attempt.error), attempt.seconds) == (HTTPProtocolError, 30 + REFUSAL_SECONDS)
+
+
+def test_a_stream_that_is_called_json_may_begin_late() -> None:
+    wire = chunk(*ANSWER)
+    attempt = (
+        Attempt(Answer).send().play(head(content_type="application/json", transfer_encoding="chunked"), 60.0, wire)
+    )
+    assert (attempt.exchange.is_over, attempt.exchange.error) == (True, None)
 
 
 # --- Closed ----------------------------------------------------------------------------------------------------------

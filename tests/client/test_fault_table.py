@@ -41,6 +41,7 @@ from support.faults import (
     watch,
 )
 from support.loops import Loop, each_loop
+from support.pools import counts
 from support.sockets import serving
 from support.streams import PING, STOP, Raw, block_start, block_stop, delta, text_delta, to_bytes
 
@@ -301,7 +302,7 @@ async def _real_outcome(cut: Cut, *, is_reset: bool) -> tuple[type[APIError] | N
         try:
             return _what_became(None, await client.messages.create(**ASK))
         except APIError as exc:
-            assert client._pools.open_connections == 0
+            assert counts(client._pools)[0] == 0
             return _what_became(exc, None)
 
 

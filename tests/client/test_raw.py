@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from support.answers import ASK, KEY, client_of, head, plain
 from support.clock import run
 from support.streams import ANSWER, to_bytes
 
-from rawsse.client.exchange import Timing
 from rawsse.client.raw import RawResponse
+from rawsse.client.resources import TokenCount
 from rawsse.client.stream import EventStream
 from rawsse.errors import BadRequestError
-from rawsse.http1 import Headers, Response
 from rawsse.messages import Message
 from rawsse.replay.playing.fake_links import FakeStream
 
@@ -30,22 +28,27 @@ def streamed(**fields: str) -> bytes:
     return head(content_type="text/event-stream", content_length=f"{len(body)}", request_id="req_9", **fields) + body
 
 
-def made(**fields: Any) -> RawResponse[str]:
-    headers = Headers([(name.replace("_", "-"), value) for name, value in fields.items()])
-    return RawResponse(Response(200, "OK", headers, "1.1"), "parsed", 1, Timing())
+def made(**fields: str) -> RawResponse[TokenCount]:
+    raw: RawResponse[TokenCount] = run(
+        client_of(plain(b'{"input_tokens": 3}', **fields)).messages.with_raw_response.count_tokens(
+            model="m", messages=[]
+        )
+    )
+    return raw
 
 
 def test_a_response_has_a_status_header_fields_and_a_request_id() -> None:
     raw = made(request_id="req_1", X_Other="b")
-    assert (raw.status_code, raw.request_id, raw.headers["x-other"], raw.retries_taken) == (200, "req_1", "b", 1)
+    assert (raw.status_code, raw.request_id, raw.headers["x-other"], raw.retries_taken) == (200, "req_1", "b", 0)
 
 
-def test_a_response_without_a_request_id_has_none() -> None:
-    assert made().request_id is None
+def test_a_response_without_ids_has_none() -> None:
+    assert (made().request_id, made().workspace_id) == (None, None)
+    assert made(anthropic_workspace_id="wrk_1").workspace_id == "wrk_1"
 
 
 def test_parsing_gives_what_it_brought() -> None:
-    assert run(made().parse()) == "parsed"
+    assert run(made().parse()).input_tokens == 3
 
 
 def test_the_rate_limits_are_read() -> None:
@@ -57,8 +60,7 @@ def test_the_rate_limits_are_read() -> None:
 
 
 def test_its_repr_tells_neither_the_answer_nor_the_time() -> None:
-    assert "parsed" not in repr(made()).replace("parsed=", "")
-    assert "Timing" not in repr(made())
+    assert repr(made(request_id="req_1")) == "<RawResponse 200, request req_1>"
 
 
 def test_a_whole_message_comes_with_its_response() -> None:

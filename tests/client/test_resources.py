@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.answers import ASK, Connections, Sent, answer, client_of, plain
 from support.clock import run
+from support.pools import counts
 from support.streams import ANSWER, STOP, block, end, start
 
 from rawsse.client.client import AsyncClient
@@ -142,7 +143,7 @@ def test_a_call_leaves_its_connection_at_rest(use: Use, wire: bytes, line: str) 
         client = client_of(connect=network)
         await use(client)
         await use(client)
-        return client._pools.open_connections, client._pools.idle_connections, len(network.origins)
+        return *counts(client._pools)[:2], len(network.origins)
 
     del line
     assert run(story()) == (1, 1, 1)

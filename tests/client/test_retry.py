@@ -62,8 +62,7 @@ def test_an_api_that_is_busy_is_asked_again(status: int) -> None:
 
 @pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 412, 413, 418, 422, 431, 499])
 def test_a_request_that_is_refused_for_what_it_is_is_not_sent_again(status: int) -> None:
-    error = refusal(status)
-    assert decided(error) == Decision(None, f"{type(error).__name__} is not retried")
+    assert decided(refusal(status)) == Decision(None)
 
 
 @pytest.mark.parametrize("cls", [APIConnectionError, HeadTimeoutError, StreamTruncatedError, APITimeoutError])
@@ -73,33 +72,31 @@ def test_a_network_that_failed_is_tried_again(cls: type[APIError]) -> None:
 
 def test_one_error_may_heal_where_another_of_its_class_does_not() -> None:
     error = errors.ProxyError("words", status_code=407, may_heal=False)
-    assert decided(error).reason == "ProxyError is not retried"
+    assert decided(error) == Decision(None)
     assert decided(errors.ProxyError("words", status_code=502)).delay == 0.5
 
 
 def test_a_rule_that_was_broken_is_broken_again() -> None:
-    assert decided(ProtocolError("words")) == Decision(None, "ProtocolError is not retried")
+    assert decided(ProtocolError("words")) == Decision(None)
 
 
 def test_a_stream_that_its_own_side_closed_stays_closed() -> None:
-    assert decided(StreamCancelledError("words")) == Decision(None, "the stream was closed by its own side")
+    assert decided(StreamCancelledError("words")) == Decision(None)
 
 
 def test_when_the_time_of_the_whole_call_is_over_there_is_none_for_another_try() -> None:
-    assert decided(TotalTimeoutError("words")) == Decision(None, "the time of the whole call is over")
+    assert decided(TotalTimeoutError("words")) == Decision(None)
 
 
 def test_a_model_that_was_silent_is_not_asked_again() -> None:
-    assert decided(ContentTimeoutError("words")) == Decision(
-        None, "a model that was silent for so long would be so again"
-    )
+    assert decided(ContentTimeoutError("words")) == Decision(None)
 
 
 @pytest.mark.parametrize("phase", ["content", "tail", "done"])
 def test_nothing_is_tried_again_after_content(phase: Phase) -> None:
     error = StreamTruncatedError("words")
     error.phase = phase
-    assert decided(error) == Decision(None, "content had reached the caller")
+    assert decided(error) == Decision(None)
 
 
 @pytest.mark.parametrize("phase", [None, "connect", "send", "head", "open"])
@@ -118,17 +115,9 @@ def test_safe_to_retry_is_not_asked_for_the_stream_sets_it_afterwards() -> None:
 # --- How often ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("taken", "most", "reason"),
-    [
-        (0, 0, "max_retries is 0"),
-        (1, 1, "1 retry was taken"),
-        (2, 2, "2 retries were taken"),
-        (3, 2, "3 retries were taken"),
-    ],
-)
-def test_after_max_retries_there_is_no_further_try(taken: int, most: int, reason: str) -> None:
-    assert decided(refusal(529), taken, max_retries=most) == Decision(None, reason)
+@pytest.mark.parametrize(("taken", "most"), [(0, 0), (1, 1), (2, 2), (3, 2)])
+def test_after_max_retries_there_is_no_further_try(taken: int, most: int) -> None:
+    assert decided(refusal(529), taken, max_retries=most) == Decision(None)
 
 
 def test_there_are_two_retries_unless_told_otherwise() -> None:
@@ -155,9 +144,7 @@ def test_the_server_may_ask_for_another_try_whatever_the_status(wish: str) -> No
 
 
 def test_the_server_may_forbid_another_try_whatever_the_status() -> None:
-    assert decided(refusal(500, x_should_retry="false")) == Decision(
-        None, "InternalServerError is not retried: the server says so (x-should-retry)"
-    )
+    assert decided(refusal(500, x_should_retry="false")) == Decision(None)
 
 
 @pytest.mark.parametrize("wish", ["", "yes", "1", "true, true"])
@@ -174,7 +161,7 @@ def test_headers_in_a_plain_dict_may_have_capitals() -> None:
 def test_an_error_event_counts_as_the_status_of_its_type() -> None:
     assert decided(overloaded_in_stream()).delay == 0.5
     refused = stream_error({"error": {"type": "invalid_request_error"}}, {})
-    assert decided(refused).reason == "BadRequestError is not retried"
+    assert decided(refused) == Decision(None)
 
 
 def test_a_head_that_forbids_another_try_forbids_it_after_an_error_event_too() -> None:
@@ -188,7 +175,7 @@ def test_a_head_that_asks_for_another_try_was_not_about_the_error_event_that_cam
 
 def test_a_wait_in_the_head_was_not_about_the_error_event_that_came_later() -> None:
     error = overloaded_in_stream(retry_after="3600")
-    assert decided(error) == Decision(0.5, "OverloadedError: retry 1 of 2, in 0.5 s")
+    assert decided(error) == Decision(0.5, None, "OverloadedError: retry 1 of 2, in 0.5 s")
 
 
 # --- When: as the server asks ---------------------------------------------------------------------------------------
@@ -212,29 +199,26 @@ def test_a_wait_that_the_server_asks_for_is_kept_to_the_second(
 
 
 @pytest.mark.parametrize(
-    ("headers", "words", "wait"),
+    ("headers", "wait"),
     [
-        ({"retry_after": "61"}, "61 s", 61.0),
-        ({"retry_after": "3600"}, "3600 s", 3600.0),
-        ({"retry_after": "62291"}, "62291 s", 62291.0),
-        ({"retry_after_ms": "60001"}, "60.001 s", 60.001),
-        ({"retry_after": "Sun, 06 Nov 1994 09:49:37 GMT"}, "3610 s", 3610.0),
+        ({"retry_after": "61"}, 61.0),
+        ({"retry_after": "3600"}, 3600.0),
+        ({"retry_after": "62291"}, 62291.0),
+        ({"retry_after_ms": "60001"}, 60.001),
+        ({"retry_after": "Sun, 06 Nov 1994 09:49:37 GMT"}, 3610.0),
     ],
 )
-def test_a_wait_above_the_ceiling_fails_at_once_and_says_how_long_it_is(
-    headers: dict[str, str], words: str, wait: float
-) -> None:
-    reason = f"the server asks to wait {words}, more than max_retry_after (60 s)"
-    assert decided(refusal(429, **headers)) == Decision(None, reason, wait)
+def test_a_wait_above_the_ceiling_fails_at_once_and_says_how_long_it_is(headers: dict[str, str], wait: float) -> None:
+    assert decided(refusal(429, **headers)) == Decision(None, wait)
 
 
 def test_the_ceiling_can_be_moved_and_taken_away() -> None:
-    assert decided(refusal(retry_after="5"), max_retry_after=4.5).reason.endswith("more than max_retry_after (4.5 s)")
+    assert decided(refusal(retry_after="5"), max_retry_after=4.5) == Decision(None, 5.0)
     assert decided(refusal(retry_after="3600"), max_retry_after=math.inf).delay == 3600.0
 
 
 def test_what_the_server_asked_is_known_where_there_is_no_further_try() -> None:
-    assert decided(refusal(429, retry_after="7"), 2) == Decision(None, "2 retries were taken", 7.0)
+    assert decided(refusal(429, retry_after="7"), 2) == Decision(None, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +253,7 @@ def test_what_the_server_asks_is_the_first_field_that_can_be_used(
 
 @pytest.mark.parametrize("text", ["0", "-5", "soon", "Sun, 06 Nov 1994 08:49:27 GMT", "Sun, 06 Nov 1994 08:49:26 GMT"])
 def test_junk_and_a_time_that_has_passed_leave_the_wait_to_the_policy(text: str) -> None:
-    assert decided(refusal(retry_after=text)) == Decision(0.5, "RateLimitError: retry 1 of 2, in 0.5 s")
+    assert decided(refusal(retry_after=text)) == Decision(0.5, None, "RateLimitError: retry 1 of 2, in 0.5 s")
 
 
 # --- Dates ---------------------------------------------------------------------------------------------------------
@@ -377,7 +361,7 @@ def test_time_and_chance_are_arguments_and_nothing_else() -> None:
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     ours = {name for name in names if name and name.startswith("rawsse")}
-    assert ours == {"rawsse.errors"}
+    assert ours == {"rawsse.client.timeouts", "rawsse.errors"}
     assert names & {"asyncio", "time", "random", "os", "socket"} == set()
 
 

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from support.answers import ASK, SSE_HEAD, answer, chunked, client_of, plain
 from support.clock import run
+from support.pools import counts
 from support.reading import Raw, body, fail, read, types
 from support.streams import (
     ANSWER,
@@ -81,7 +82,7 @@ def test_the_connection_is_kept_or_dropped_with_the_ending_not_with_the_block(
         async with client.messages.stream(**ASK) as stream:
             with contextlib.suppress(EventOrderError):
                 await stream.until_done()
-            return connection.is_aborted, client._pools.idle_connections
+            return connection.is_aborted, counts(client._pools)[1]
 
     assert run(story()) == (aborted, idle)
 

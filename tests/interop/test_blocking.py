@@ -65,22 +65,24 @@ def upstream() -> Iterator[Upstream]:
 AT_ONCE = 1.0
 """Seconds: longer than it takes on a machine with much else to do, and shorter than any wait in these tests."""
 
-# `tell` says "waiting" when the main thread waits in the client, for a socket ("_poll") or a signal ("wait").
+# `tell` says "waiting" when the main thread waits in the client, for a socket ("ready") or a signal ("wait").
 WAYS = """
+MODULES = ("rawsse.client.network.addresses", "rawsse.client.blocking.network")
+
 def tell(*waits):
     def look():
         while True:
             frame = sys._current_frames()[threading.main_thread().ident]
-            if frame.f_code.co_name in waits and frame.f_globals["__name__"].endswith(".blocking.network"):
+            if frame.f_code.co_name in waits and frame.f_globals["__name__"] in MODULES:
                 return say("waiting")
             threading.Event().wait(0.001)
     threading.Thread(target=look, daemon=True).start()
 
-def create(client, wait="_poll"):
+def create(client, wait="ready"):
     tell(wait)
     client.messages.create(**ASK)
 
-def opened(client, wait="_poll"):
+def opened(client, wait="ready"):
     tell(wait)
     with client.messages.stream(**ASK):
         pass
@@ -90,17 +92,17 @@ def events(client):
     say("open", next(events).type)
     for event in events:
         if event.type == "content_block_start":
-            tell("_poll")
+            tell("ready")
 
 def middle(client):
     with client.messages.stream(**ASK) as stream:
         for text in stream.text_stream:
             say("open", text)
-            tell("_poll")
+            tell("ready")
 
 def final(client):
     with client.messages.stream(**ASK) as stream:
-        tell("_poll")
+        tell("ready")
         stream.get_final_message()
 
 def queue(client):
@@ -126,8 +128,8 @@ for line in sys.stdin:
         try:
             globals()[way](client)
         except KeyboardInterrupt:
-            pools = client._inner._pools
-            say("interrupted", pools.open_connections - pools.idle_connections, pools.waiting)
+            pool = client._inner._pools.here()
+            say("interrupted", pool.open_connections - pool.idle_connections, pool.waiting)
         say(client.messages.create(**ASK).text)
 """
 
@@ -328,7 +330,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 FORKED = """
 client = Client()
 def chars(): return len(client.messages.create(**ASK).text)
-say("parent", chars(), client._inner._pools.idle_connections)
+say("parent", chars(), client._inner._pools.here().idle_connections)
 
 with client.messages.stream(**ASK) as stream:
     next(stream)
@@ -343,7 +345,7 @@ with client.messages.stream(**ASK) as stream:
         client.close()
     say("child ended with", in_child(work))
     say("parent", len(stream.get_final_text()), stream.ending.kind)
-say("parent", chars(), client._inner._pools.idle_connections)
+say("parent", chars(), client._inner._pools.here().idle_connections)
 client.close()
 """
 
@@ -361,7 +363,7 @@ def test_a_forked_child_has_connections_of_its_own_and_leaves_the_parent_s_alone
     ]
 
 
-# Another thread reads, and one holds the lock of the pool and of the connection that is read, for ever in the child.
+# Another thread reads, and one holds the lock of the pool, for ever in the child.
 FORKED_IN_USE = """
 client = Client()
 stream = client.messages.stream(**ASK).__enter__()
@@ -372,7 +374,7 @@ while stream._inner._call._thread is None:
 pool = client._inner._pools.here()
 held, done = threading.Event(), threading.Event()
 def hold():
-    with pool._lock, stream._inner._call._link._lock:
+    with pool._lock:
         held.set()
         done.wait(10)
 holder = threading.Thread(target=hold)

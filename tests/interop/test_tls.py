@@ -126,7 +126,7 @@ def test_an_authority_that_nobody_knows_is_named_with_its_remedy(serve: Serve, c
     del ca_file  # the environment says nothing of it
     base_url = f"https://localhost:{serve('localhost')}"
     said = refusal(base_url)
-    words = "its certificate is not trusted: unable to get local issuer certificate; if it is from a certificate authority of"
+    words = "its certificate is not trusted: unable to get local issuer certificate; if its authority is your own"
     assert said.startswith(f"cannot connect to {base_url}: {words}")
     assert "SSL_CERT_FILE" in said
 

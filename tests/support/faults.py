@@ -28,6 +28,7 @@ from rawsse.errors import APIError, PartialMessage
 from rawsse.messages import Message
 from rawsse.replay.playing.fake_links import FakeStream, fake_links
 from support.answers import ASK, KEY, SSE_HEAD, Sent
+from support.pools import counts
 from support.streams import STOP, Raw, block_start, block_stop, end, start, text_delta, to_bytes
 
 __all__ = [
@@ -366,10 +367,9 @@ def _outcome(error: APIError | None, message: Message | None, attempts: int, sec
 
 
 def _check_nothing_is_left(client: AsyncClient, network: Network) -> None:
-    pool = client._pools
-    assert (pool.open_connections, pool.waiting) == (pool.idle_connections, 0)
+    opened, idle, waiting = counts(client._pools)
     alive = [stream for stream in network.streams if not stream.is_aborted]
-    assert len(alive) == pool.idle_connections
+    assert (opened, waiting, len(alive)) == (idle, 0, idle)
 
 
 def _check_nothing_came_twice(events: list[Any], message: PartialMessage | None) -> None:

@@ -125,7 +125,7 @@ def calling(call: Callable[[], Any], deadline: float) -> Any:
     async def story() -> Any:
         network = AsyncioNetwork()
         timer = asyncio.get_running_loop().call_later(5, int)
-        ((result, _),) = await in_threads(network.signal, [call], network.now() + deadline)
+        (result,) = await in_threads(network.signal(), [call], network.now() + deadline)
         timer.cancel()
         return result
 
@@ -148,7 +148,7 @@ def test_it_jumps_at_once_where_such_a_thread_is_not_waited_for_any_more() -> No
     may_end = threading.Event()
 
     async def story() -> float:
-        task = asyncio.create_task(in_threads(AsyncioNetwork().signal, [may_end.wait]))
+        task = asyncio.create_task(in_threads(AsyncioNetwork().signal(), [may_end.wait]))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])

@@ -24,6 +24,7 @@ import pytest
 
 from support.answers import chunked
 from support.background import PATIENCE
+from support.pools import counts
 from support.sockets import LOCALHOST
 from support.streams import Raw, block_start, start, text_delta, to_bytes
 
@@ -111,8 +112,8 @@ def core(blocking: Any) -> Any:
 
 def places(client: Any) -> tuple[int, int]:
     """Of a blocking client: connections in use, and calls that wait for one."""
-    pools = core(client)._pools
-    return pools.open_connections - pools.idle_connections, pools.waiting
+    opened, idle, waiting = counts(core(client)._pools)
+    return opened - idle, waiting
 
 
 def is_closed(peer: socket.socket) -> bool:
@@ -130,7 +131,7 @@ def is_waiting(thread: threading.Thread | None = None) -> bool:
     return frame is not None and (frame.f_code.co_name, frame.f_globals["__name__"].rpartition(".")[2]) in _WAITS
 
 
-_WAITS = {("_poll", "network"), ("wait", "network")}
+_WAITS = {("ready", "addresses"), ("wait", "network")}
 
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")

@@ -23,12 +23,10 @@ from rawsse.client.blocking.facade import Facade
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.client import AsyncClient
 from rawsse.client.models import AsyncPage
-from rawsse.client.raw import RawResponse
-from rawsse.client.raw import WithRawResponse as AsyncWithRawResponse
+from rawsse.client.raw import RawResponse, WithRawResponse
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.client.tools.conversation import Conversation, Reply
-from rawsse.client.tools.runner import ToolRunner
+from rawsse.client.tools import Conversation, Reply, ToolRunner
 
 __all__ = [
     "BlockingConversation",
@@ -41,28 +39,26 @@ __all__ = [
     "Page",
 ]
 
-# Those that others give first: their names go into the docstrings of those that give them.
+
+class BlockingEventStream(Facade, of=EventStream): ...
 
 
-class BlockingEventStream(Facade, of=EventStream, is_exclusive=True): ...
+class BlockingMessageStream(Facade, of=MessageStream): ...
 
 
-class BlockingMessageStream(Facade, of=MessageStream, is_exclusive=True): ...
+class BlockingToolRunner(Facade, of=ToolRunner): ...
 
 
-class BlockingToolRunner(Facade, of=ToolRunner, is_exclusive=True): ...
-
-
-class BlockingReply(Facade, of=Reply, is_exclusive=True): ...
+class BlockingReply(Facade, of=Reply): ...
 
 
 class BlockingConversation(Facade, of=Conversation): ...
 
 
-class BlockingRawResponse(Facade, of=RawResponse, is_exclusive=True): ...
+class BlockingRawResponse(Facade, of=RawResponse): ...
 
 
-class WithRawResponse(Facade, of=AsyncWithRawResponse): ...
+class BlockingWithRawResponse(Facade, of=WithRawResponse): ...
 
 
 class Page(Facade, of=AsyncPage): ...

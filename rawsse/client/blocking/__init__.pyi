@@ -2,12 +2,11 @@
 
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Observer, Timing
+from rawsse.client.exchange import Exchange, Observer, Timing
 from rawsse.client.models import Fetch, ModelInfo
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
@@ -41,14 +40,16 @@ T = TypeVar("T")
 class BlockingEventStream:
     """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
 
+    timing: Timing
+
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
     def response(self) -> Response:
-        """The response's head. Raises `RuntimeError` before the stream is open."""
+        """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
     def headers(self) -> Headers:
-        """The response's header fields."""
+        """The response's header fields; names are case-insensitive."""
 
     @property
     def request_id(self) -> str | None:
@@ -69,10 +70,6 @@ class BlockingEventStream:
     @property
     def ending(self) -> Ending | None:
         """How the stream ended; None while it has not."""
-
-    @property
-    def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -83,13 +80,11 @@ class BlockingEventStream:
         """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def __iter__(self) -> Self: ...
     def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
-    def __iter__(self) -> Iterator[StreamEvent]: ...
     def __next__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
 
@@ -98,14 +93,16 @@ class BlockingMessageStream:
 
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
 
+    timing: Timing
+
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
     def response(self) -> Response:
-        """The response's head. Raises `RuntimeError` before the stream is open."""
+        """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
     def headers(self) -> Headers:
-        """The response's header fields."""
+        """The response's header fields; names are case-insensitive."""
 
     @property
     def request_id(self) -> str | None:
@@ -128,10 +125,6 @@ class BlockingMessageStream:
         """How the stream ended; None while it has not."""
 
     @property
-    def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
-
-    @property
     def error_event(self) -> ErrorEvent | None:
         """The `error` event that ended the stream, as it came."""
 
@@ -140,9 +133,8 @@ class BlockingMessageStream:
         """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def __iter__(self) -> Self: ...
     def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
@@ -150,7 +142,6 @@ class BlockingMessageStream:
     def text_stream(self) -> Iterator[str]:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
 
-    def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
 
@@ -358,31 +349,42 @@ class BlockingRawResponse(Generic[T]):
     """A response and what it brought. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
     close."""
 
-    response: Response
-    parsed: T
-    retries_taken: int
     timing: Timing
+
+    def __init__(self, call: Call[Exchange], parsed: T) -> None: ...
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before there is one."""
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields; names are case-insensitive."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+    parsed: T
 
     @property
     def status_code(self) -> int:
         """The status."""
 
-    @property
-    def headers(self) -> Headers:
-        """The header fields; names are case-insensitive."""
-
-    @property
-    def request_id(self) -> str | None:
-        """The `request-id`: what Anthropic's support asks for."""
-
-    @property
-    def rate_limits(self) -> RateLimits:
-        """The rate limits in the header."""
-
     def parse(self) -> T:
-        """What the response brought."""
+        """The answer: a message, events, a count of tokens, a page."""
 
-class WithRawResponse:
+class BlockingWithRawResponse:
     """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
 
     def __init__(self, resource: Any) -> None: ...
@@ -447,7 +449,7 @@ class Messages:
 
     def __init__(self, client: Any) -> None: ...
     @property
-    def with_raw_response(self) -> WithRawResponse:
+    def with_raw_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
     def stream(
@@ -523,13 +525,11 @@ class Messages:
         body: Mapping[str, Any],
         *,
         headers: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        max_retries: int | None = None,
-        strict: bool | None = None,
+        folds: bool = True,
+        **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for whoever passes it on.
-
-        As with `stream`, the request is sent by `with`. `strict` is that of the client if None."""
+        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
+        on. As with `stream`, the request is sent by `with`. Without `folds` the stream keeps no message."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
@@ -540,6 +540,10 @@ class Models:
     """`client.models`: which models there are."""
 
     def __init__(self, client: Any) -> None: ...
+    @property
+    def with_raw_response(self) -> BlockingWithRawResponse:
+        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+
     def list(
         self,
         *,
@@ -555,11 +559,7 @@ class Models:
         `limit` is the size of a page (1 to 1000). Raises `APIError`."""
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """What is known of one model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
-
-    @property
-    def with_raw_response(self) -> WithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
 
 class Beta:
     """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
@@ -636,9 +636,7 @@ class Client:
         """`close()` was called."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
     def close(self) -> None:
         """End every stream that is open, and drop every connection. No further calls."""
 

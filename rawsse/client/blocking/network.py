@@ -13,22 +13,17 @@ raised where the caller waits. Sockets do not block; each wait is a `poll`, whic
 from __future__ import annotations
 
 import contextlib
-import errno
-import math
 import os
-import select
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from rawsse.client.network.addresses import HAPPY_EYEBALLS_SECONDS, Address, joined, look_up, new_socket
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.connect import take_route
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, OnStart, in_threads
-from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.addresses import ready
+from rawsse.client.network.connect import TCPLink
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, in_threads
 
 SLICE_SECONDS = 0.1
 """The longest wait in one piece, where nothing can be relied on to end it: for a connection, which `abort` cannot wake on every
@@ -39,9 +34,6 @@ LONGEST_SECONDS = 24 * 3600.0
 """The longest wait in one piece elsewhere: `poll` takes milliseconds, and no more than fit into an `int` of C."""
 
 _WINDOWS = sys.platform == "win32"
-
-_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
-"""What a connection says that is being made. Every other number is an error."""
 
 
 class SocketNetwork:
@@ -86,12 +78,7 @@ class SocketNetwork:
 
         if on_start is not None:
             on_start(stop)
-        results = []
-        for result, error in await in_threads(lambda: done, calls):
-            if error is not None:
-                raise error
-            results.append(result)
-        return results
+        return await in_threads(done, calls)
 
 
 class SocketSignal:
@@ -118,109 +105,74 @@ class SocketSignal:
         return True
 
 
-class SocketLink:
-    """A `Link` over TCP without an event loop."""
+class SocketLink(TCPLink):
+    """A `Link` over TCP without an event loop.
+
+    A caller that uses the socket holds a reference to it. `abort` shuts the socket down, which wakes that caller, and drops the
+    link's reference; the socket is closed with the last one. Closing it at once would wake no thread, and the system might give
+    its number to another socket.
+    """
 
     def __init__(self) -> None:
+        self._now = time.monotonic
+        self._signal = SocketSignal()
         self._sock: socket.socket | None = None
-        self._signal: SocketSignal | None = None
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # a signal handler may abort the link in the thread that holds it
         self._unsent = memoryview(b"")  # of what was written, while the peer takes no more
-        self._is_busy = False  # a thread reads or writes
         self._is_aborted = False
 
-    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route: see `Connector.connect`."""
-        return await take_route(self, route, tls, deadline)
+    async def use(self, sock: socket.socket) -> None:
+        """Read and write a connected socket."""
+        self._sock = sock
+        if self._is_aborted:  # perhaps by another thread, in this moment
+            self.abort()
+            raise Aborted
 
-    async def open(self, origin: Origin, deadline: float) -> None:
-        """Connect to a host and port by TCP. Raises `OSError`, and `ValueError` for a host name that cannot be one."""
-        sock = self._race(await look_up(self._new_signal, origin, deadline), deadline)
-        with self._lock:
-            self._sock = sock
-            if self._is_aborted:
-                sock.close()
-                raise Aborted
-
-    def _new_signal(self) -> SocketSignal:
-        """For the look-up of a name: `abort` sets it."""
-        self._signal = SocketSignal()
+    async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
+        """Wait until one of the sockets can be written; not longer than `until`, and in slices: `abort` cannot end it."""
         if self._is_aborted:
             raise Aborted
-        return self._signal
+        ready(socks, max(0.0, min(until - time.monotonic(), SLICE_SECONDS)), to_write=True)
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
-        try:
-            sock = self._enter()
-            while True:
-                self._wait(sock, deadline, to_write=bool(self._unsent))
-                if (data := self._receive(sock)) is not None:
-                    return data
-                with contextlib.suppress(OSError):  # the next `recv` says what is wrong
-                    self._send(sock)
-        finally:
-            self._leave()
+        sock = self._open_socket()
+        while True:
+            self._wait(sock, deadline, to_write=bool(self._unsent))
+            if (data := self._receive(sock)) is not None:
+                return data
+            with contextlib.suppress(OSError):  # the next `recv` says what is wrong
+                self._send(sock)
 
     def read_ready(self) -> bytes | None:
         """What has come, without waiting; None if nothing has."""
-        try:
-            return self._receive(self._enter())
-        finally:
-            self._leave()
+        return self._receive(self._open_socket())
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Send `data`. Returns early if the peer sends while it takes no more; later reads and writes send the rest."""
         self._unsent = memoryview(bytes(self._unsent) + data if self._unsent else data)
-        try:
-            sock = self._enter()
-            while not self._send(sock) and not self._wait(sock, deadline, to_write=True):
-                pass
-        finally:
-            self._leave()
+        sock = self._open_socket()
+        while not self._send(sock) and not self._wait(sock, deadline, to_write=True):
+            pass
 
     def abort(self) -> None:
-        """Drop the connection at once, from any thread. A caller that waits gets `Aborted`.
+        """Drop the connection at once, from any thread. A caller that waits gets `Aborted`."""
+        self._is_aborted = True
+        self._signal.set()
+        sock, self._sock = self._sock, None
+        if sock is not None and self._pid == os.getpid():  # a forked child would end the connection of its parent
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
-        A socket that another thread uses is not closed here: that wakes no thread, and the system may give its number to
-        another socket. It is shut down, and closed by the thread that uses it.
-        """
-        self._is_in_its_process()
-        with self._lock:
-            self._is_aborted = True
-            if self._signal is not None:
-                self._signal.set()
-            if self._sock is not None and self._is_busy:
-                with contextlib.suppress(OSError):
-                    self._sock.shutdown(socket.SHUT_RDWR)
-            elif self._sock is not None:
-                self._sock.close()
-
-    def _is_in_its_process(self) -> bool:
-        """False in a forked child. There `shutdown` would end the connection of the parent, and a thread that is not here may
-        have held the lock."""
-        is_here = self._pid == os.getpid()
-        if not is_here:
-            self._lock, self._is_busy = threading.RLock(), False
-        return is_here
-
-    def _enter(self) -> socket.socket:
-        if not self._is_in_its_process():
+    def _open_socket(self) -> socket.socket:
+        sock = self._sock
+        if self._pid != os.getpid():
             raise RuntimeError("the process has forked: what was opened in the parent cannot be used in the child")
-        with self._lock:
-            if self._is_aborted:
-                raise Aborted
-            if self._sock is None:
-                raise ConnectionResetError("not connected")
-            self._is_busy = True
-            return self._sock
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._is_busy = False
-            if self._is_aborted and self._sock is not None:
-                self._sock.close()
+        if self._is_aborted:
+            raise Aborted
+        if sock is None:
+            raise ConnectionResetError("not connected")
+        return sock
 
     def _send(self, sock: socket.socket) -> bool:
         """Send as much as the system takes now. True: nothing is left."""
@@ -246,92 +198,14 @@ class SocketLink:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Expired
-            readable, writable = _poll([sock], _piece(left), to_write=to_write)
+            found = ready([sock], _piece(left), to_write=to_write)
             if self._is_aborted:
                 raise Aborted
-            if readable or writable:
-                return not writable
-
-    def _race(self, addresses: list[Address], deadline: float) -> socket.socket:
-        """A socket connected to one of the addresses, which are tried side by side ("happy eyeballs", RFC 8305)."""
-        attempts: dict[socket.socket, Any] = {}  # their addresses
-        errors: list[BaseException] = []
-        next_at = -math.inf  # when the next address is tried beside those that have not answered
-        try:
-            while addresses or attempts:
-                now = time.monotonic()
-                if self._is_aborted:
-                    raise Aborted
-                if now >= deadline:
-                    raise Expired
-                if addresses and now >= next_at:
-                    try:
-                        family, address = addresses.pop(0)
-                        attempts[_begin_connect(family, address)] = address
-                        next_at = now + HAPPY_EYEBALLS_SECONDS
-                    except OSError as exc:
-                        errors.append(exc)
-                    continue
-                until = min(deadline, next_at if addresses else math.inf, now + SLICE_SECONDS)
-                for sock in _poll(attempts, until - now, to_write=True)[1]:
-                    address = attempts.pop(sock)
-                    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    if number == 0:
-                        return sock
-                    sock.close()
-                    errors.append(_failed(number, address))
-                    next_at = now
-            raise joined(errors)
-        finally:
-            for sock in attempts:
-                sock.close()
-
-
-class _Socket(socket.socket):
-    """A socket that is closed without a warning when its client is dropped or never closed, or its call interrupted.
-
-    A `__del__` of the link would not do: the garbage collector may finalize the socket before it.
-    """
-
-    def __del__(self) -> None:
-        if self.fileno() >= 0:  # else it could not even be made
-            self.close()
-
-
-def _begin_connect(family: socket.AddressFamily, address: Any) -> socket.socket:
-    """A socket that connects. Raises `OSError`: the address refuses at once, or the system has no such family."""
-    sock = new_socket(family, _Socket)
-    number = sock.connect_ex(address)
-    if number not in _IN_PROGRESS:
-        sock.close()
-        raise _failed(number, address)
-    return sock
-
-
-def _failed(number: int, address: Any) -> OSError:
-    return OSError(number, f"Connect call failed {address}")  # as asyncio says it
+            if found:
+                return not found[0][1]
 
 
 def _piece(seconds: float) -> float:
     """How much of a wait to do in one piece."""
     is_main = threading.get_ident() == threading.main_thread().ident
     return min(seconds, SLICE_SECONDS if is_main or _WINDOWS else LONGEST_SECONDS)
-
-
-def _poll(
-    socks: Iterable[socket.socket], seconds: float, *, to_write: bool
-) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Those of the sockets that can be read, and that can be written (if that is wanted), within so many seconds."""
-    socks = list(socks)
-    if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
-        readable, writable, failed = select.select(socks, socks if to_write else [], socks, seconds)
-        return readable, [*writable, *(sock for sock in failed if sock not in writable)]
-    poll = select.poll()
-    by_number = {sock.fileno(): sock for sock in socks}
-    for number in by_number:
-        poll.register(number, select.POLLIN | (select.POLLOUT if to_write else 0))
-    events = poll.poll(math.ceil(seconds * 1000))
-    ended = select.POLLHUP | select.POLLERR
-    readable = [by_number[number] for number, event in events if event & (select.POLLIN | ended)]
-    writable = [by_number[number] for number, event in events if to_write and event & (select.POLLOUT | ended)]
-    return readable, writable

@@ -1,79 +1,136 @@
-"""From a name to addresses, and from an address to a socket, for every network.
+"""From a name to addresses, and from addresses to a connected socket, for every network.
 
-for family, address in await look_up(network.signal, Origin("https", "api.anthropic.com", 443)):
-    sock = new_socket(family)                 # non-blocking; the caller must close it
+addresses = await look_up(network.signal(), Origin("https", "api.anthropic.com", 443))
+sock = await race(addresses, wait, network.now, deadline)                   # non-blocking; the caller must close it
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import math
+import os
+import select
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
-from rawsse.client.network.link import Signal, in_threads
+from rawsse.client.network.link import Expired, Signal, in_threads
 from rawsse.client.network.route import Origin
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
 
-KEEPALIVE_IDLE_SECONDS = 60
-"""How long a connection is silent before the system probes the peer. NAT gateways and load balancers that drop silent
-connections without notice wait for several minutes; the five clocks notice a dead peer in any case."""
-
-KEEPALIVE_INTERVAL_SECONDS = 60
-"""The time between two probes."""
-
-KEEPALIVE_COUNT = 5
-"""How many unanswered probes end the connection."""
-
 Address = tuple[socket.AddressFamily, Any]
 
+Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
+"""`wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier."""
 
-async def look_up(new_signal: Callable[[], Signal], origin: Origin, deadline: float = math.inf) -> list[Address]:
+
+async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) -> list[Address]:
     """The addresses of the host, families in turn (RFC 8305, 4: "interleave address families"). Raises `OSError`, and as
     `in_threads` does."""
     where = (origin.host, origin.port)
     try:
         found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:  # a name, not an address: resolvers can hang, and heed neither deadlines nor Ctrl-C
-        ((found, error),) = await in_threads(
-            new_signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline
-        )
-        if error is not None:
-            raise error from None
-    first: list[Address] = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
-    others: list[Address] = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
-    alternating = [one for pair in zip(first, others, strict=False) for one in pair]
-    return alternating + first[len(others) :] + others[len(first) :]
+    except socket.gaierror:
+        found = []
+    if not found:  # a name, not an address: resolvers can hang, and heed neither deadlines nor Ctrl-C
+        (found,) = await in_threads(signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline)
+    addresses: list[Address] = [(family, address) for family, _, _, _, address in found]
+    first = [one for one in addresses if one[0] == addresses[0][0]]
+    others = [one for one in addresses if one[0] != addresses[0][0]]
+    return [one for pair in itertools.zip_longest(first, others) for one in pair if one is not None]
 
 
-# By name, as each system has those it has: Linux and Windows have the first, macOS the second.
-_KEEPALIVE_OPTIONS: Mapping[str, int] = {
-    "TCP_KEEPIDLE": KEEPALIVE_IDLE_SECONDS,
-    "TCP_KEEPALIVE": KEEPALIVE_IDLE_SECONDS,
-    "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_SECONDS,
-    "TCP_KEEPCNT": KEEPALIVE_COUNT,
-}
+async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], deadline: float) -> socket.socket:
+    """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
+    route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
+    """
+    pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
+    errors: list[OSError] = []
+    next_at = -math.inf  # when the next address is tried beside those that have not answered
+    try:
+        while addresses or pending:
+            if now() >= deadline:
+                raise Expired
+            try:
+                if addresses and now() >= next_at:
+                    next_at = now() + HAPPY_EYEBALLS_SECONDS
+                    family, address = addresses.pop(0)
+                    sock, number = new_socket(family), 0
+                    try:
+                        sock.connect(address)  # not `connect_ex`: what forbids tests to connect replaces this one
+                    except OSError as exc:
+                        number = exc.errno or 0
+                    pending[_checked(sock, number, address)] = address
+                    continue
+                await wait(pending, min(deadline, next_at if addresses else math.inf))
+                for sock, _ in ready(pending, 0, to_write=True):
+                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
+            except OSError as exc:
+                errors.append(exc)
+                next_at = -math.inf
+        raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
+    finally:
+        for sock in pending:
+            sock.close()
+        errors.clear()  # the traceback of an error holds this frame, which would hold the error
 
 
-def new_socket(family: socket.AddressFamily, kind: type[socket.socket] = socket.socket) -> socket.socket:
+def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
+    """The socket, unless `number` is the number of an error: the others are of a connection that is made, or being made."""
+    if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
+        return sock
+    sock.close()
+    raise OSError(number, os.strerror(number), address)
+
+
+# --- Sockets -------------------------------------------------------------------------------------------------------
+
+
+def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -> list[tuple[socket.socket, bool]]:
+    """The sockets that can be read, or written if that is wanted, within so many seconds; with each, whether it can be written.
+    An error is both."""
+    if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
+        readable, *others = select.select(socks, socks if to_write else [], socks, seconds)
+        writable = [sock for found in others for sock in found]
+        return [(sock, to_write and sock in writable) for sock in socks if sock in (*readable, *writable)]
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN | select.POLLOUT if to_write else select.POLLIN)
+    events = dict(poll.poll(math.ceil(seconds * 1000)))
+    found = [(sock, events[sock.fileno()]) for sock in socks if sock.fileno() in events]
+    return [(sock, to_write and event != select.POLLIN) for sock, event in found]
+
+
+class Socket(socket.socket):
+    """A socket that is closed without a warning when its client is dropped or never closed, or its call interrupted.
+
+    A `__del__` of the link would not do: the garbage collector may finalize the socket before it.
+    """
+
+    def __del__(self) -> None:
+        if self.fileno() >= 0:  # else it could not even be made
+            self.close()
+
+
+# NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
+# that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
+# By name, as each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+
+
+def new_socket(family: socket.AddressFamily) -> socket.socket:
     """A non-blocking TCP socket that sends what is written at once, and that notices when its peer is gone: without a packet
     from either side, a connection that was cut in between lives for ever."""
-    sock = kind(family, socket.SOCK_STREAM)
+    sock = Socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
-    options = [(socket.IPPROTO_TCP, getattr(socket, name, None), value) for name, value in _KEEPALIVE_OPTIONS.items()]
-    options += [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for level, option, value in options:
-        if option is not None:
-            with contextlib.suppress(OSError):  # an option that the system lacks is no reason to fail
-                sock.setsockopt(level, option, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in _KEEPALIVE:
+        with contextlib.suppress(AttributeError, OSError):  # an option that the system lacks is no reason to fail
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return sock
-
-
-def joined(errors: Sequence[BaseException | None]) -> BaseException:
-    """One error for those of all attempts."""
-    only = errors[0] if len(errors) == 1 else None
-    return only or OSError("; ".join(str(error) for error in errors))

@@ -19,14 +19,14 @@ import inspect
 import math
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
-from rawsse.client.network.addresses import HAPPY_EYEBALLS_SECONDS, Address, joined, look_up, new_socket
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.connect import take_route
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, OnStart, in_threads
-from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.connect import TCPLink
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, PushSource, in_threads
+
+PROACTOR_SECONDS = 0.01
+"""How often the proactor's links look whether they are connected: it does not tell."""
 
 # --- The network ---------------------------------------------------------------------------------------------------
 
@@ -40,10 +40,10 @@ class AsyncioNetwork:
         self.loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self.now = self.loop.time
         self._thread = threading.get_ident()
-        # A selector loop, and uvloop, read and deliver in one step: all links of the loop read into one buffer. On Windows the
-        # proactor holds a link's buffer while it waits.
-        proactor = getattr(asyncio, "ProactorEventLoop", None)
-        self._buffer = None if proactor and isinstance(self.loop, proactor) else memoryview(bytearray(READ_BYTES))
+        self.is_proactor = isinstance(self.loop, getattr(asyncio, "ProactorEventLoop", ()))  # that of Windows
+        # A selector loop, and uvloop, read and deliver in one step: all links of the loop read into one buffer. The proactor
+        # holds a link's buffer while it waits.
+        self.buffer = None if self.is_proactor else memoryview(bytearray(READ_BYTES))
 
     @staticmethod
     def owner() -> asyncio.AbstractEventLoop:
@@ -60,11 +60,11 @@ class AsyncioNetwork:
 
     def post(self, callback: Callable[[], object]) -> None:
         """Call `callback` in the loop: now, if this is its thread or the loop is closed."""
-        if threading.get_ident() == self._thread or self.loop.is_closed():
-            callback()
-        else:
-            with contextlib.suppress(RuntimeError):  # it was closed in this moment
+        if threading.get_ident() != self._thread:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(callback)
+                return
+        callback()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` at `when`; gives what cancels that."""
@@ -81,37 +81,23 @@ class AsyncioNetwork:
         async def stop() -> None:
             nonlocal is_stopped
             is_stopped = True
-            others = [
-                task for task in tasks if task is not asyncio.current_task()
-            ]  # it may be one of them that stops all
+            others = [task for task in tasks if task is not asyncio.current_task()]  # one of them may stop all
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
         if on_start is not None:
             on_start(stop)
-        try:
-            if tasks:
-                await asyncio.wait(tasks)
-        except BaseException:
-            await stop()
-            raise
+        await asyncio.gather(*tasks, return_exceptions=True)
         if is_stopped:
             raise Aborted
-        failed = [task for task in tasks if task.cancelled() or task.exception() is not None]  # each is retrieved
-        return [task.result() for task in failed or tasks]
+        return [task.result() for task in tasks]
 
     async def _run(self, call: Callable[[], Any]) -> Any:
         if inspect.iscoroutinefunction(call):
             return await call()
-        ((result, error),) = await in_threads(self.signal, [call])
-        if error is not None:
-            raise error
+        (result,) = await in_threads(self.signal(), [call])
         return result
-
-    def lend_buffer(self) -> memoryview:
-        """What a link reads into, until its `buffer_updated` returns."""
-        return memoryview(bytearray(READ_BYTES)) if self._buffer is None else self._buffer
 
 
 class AsyncioSignal:
@@ -119,92 +105,61 @@ class AsyncioSignal:
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
-        self._is_set = False
-        self._waiting: asyncio.Future[None] | None = None
+        self._event = asyncio.Event()
 
     def set(self) -> None:
         """Let it happen; seen at once in the loop's own thread."""
-        self._network.post(self._set)
-
-    def _set(self) -> None:
-        self._is_set = True
-        _wake(self._waiting)
+        self._network.post(self._event.set)
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`. False: the deadline has passed."""
-        if self._is_set:
-            return True
-        loop = self._network.loop
-        self._waiting = loop.create_future()
-        timer = loop.call_at(deadline, _wake, self._waiting) if deadline < math.inf else None
-        try:
-            await self._waiting
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return self._is_set
-
-
-def _wake(waiting: asyncio.Future[None] | None) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline if deadline < math.inf else None):
+                await self._event.wait()
+        return self._event.is_set()
 
 
 # --- A link --------------------------------------------------------------------------------------------------------
 
 
-class AsyncioLink(asyncio.BufferedProtocol):
+class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
     """A `Link` over TCP in an event loop."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
+        self._now = network.now
+        self._signal = network.signal()
         self._transport: asyncio.Transport | None = None
-        self._buffer: memoryview | None = None
-        self._unread: list[bytes] = []
-        self._unread_bytes = 0
+        self._buffer = network.buffer or memoryview(bytearray(READ_BYTES))
+        self._unread = bytearray()
         self._is_over = False  # the peer closed its side, or the connection is lost
         self._error: Exception | None = None  # why it is lost, if neither side closed it
-        self._is_aborted = False
-        self._is_paused = False  # reading
         self._is_full = False  # writing: the peer is slow
-        self._opening: asyncio.Task[None] | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._deadline = math.inf  # of the wait
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf  # `_deadline`, or earlier. `_timer.when()` is rounded in uvloop, or missing
-        self._receive: Callable[[bytes], None] | None = None
-        self._closed: Callable[[Exception | None], None] | None = None
+        self._timer_at = math.inf  # `_deadline`, or earlier. A timer's `when()` is rounded in uvloop, or missing
+        self._cancel_timer: Callable[[], object] = int
+        self._watcher: Callable[[], None] | None = None
 
-    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route: see `Connector.connect`."""
-        return await take_route(self, route, tls, deadline)
-
-    async def open(self, origin: Origin, deadline: float) -> None:
-        """Connect to a host and port by TCP. Raises `OSError`, and `ValueError` for a host name that cannot be one."""
-        self._opening = self._network.loop.create_task(self._open(origin))
-        self._opening.add_done_callback(self._opened)
-        try:
-            while not self._opening.done():
-                await self._wait(deadline)
-        except BaseException:
-            self._opening.cancel()
-            raise
-        self._opening.result()
+    async def use(self, sock: socket.socket) -> None:
+        """Read and write a connected socket."""
+        await self._network.loop.create_connection(lambda: self, sock=sock)
         if self._is_aborted:
             raise Aborted
 
-    def _opened(self, opening: asyncio.Task[None]) -> None:
-        if not opening.cancelled():
-            opening.exception()  # retrieved, also if `open` has given up
-        _wake(self._waiting)
-
-    async def _open(self, origin: Origin) -> None:
-        sock = await _race(self._network.loop, await look_up(self._network.signal, origin))
+    async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
+        """Wait until one of the sockets can be written; not longer than `until`."""
+        loop = self._network.loop
+        if self._network.is_proactor:
+            socks, until = (), min(until, loop.time() + PROACTOR_SECONDS)
+        for sock in socks:
+            loop.add_writer(sock, self._wake)
         try:
-            await self._network.loop.create_connection(lambda: self, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+            with contextlib.suppress(Expired):
+                await self._wait(until)
+        finally:
+            for sock in socks:
+                loop.remove_writer(sock)
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
@@ -217,11 +172,10 @@ class AsyncioLink(asyncio.BufferedProtocol):
         if self._is_aborted:
             raise Aborted
         if self._unread:
-            data = b"".join(self._unread)
+            data = bytes(self._unread)
             self._unread.clear()
-            self._unread_bytes = 0
-            if self._is_paused:
-                self.resume()
+            if len(data) >= READ_BYTES and self._transport is not None:
+                self._transport.resume_reading()
             return data
         if self._error is not None:
             raise self._error
@@ -240,70 +194,16 @@ class AsyncioLink(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Drop the connection at once, at any phase. A caller that waits gets `Aborted`."""
         self._is_aborted = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._set_timer(math.inf)
         with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
-            if self._opening is not None:
-                self._opening.cancel()
+            self._signal.set()
             if self._transport is not None:
                 self._transport.abort()
-            _wake(self._waiting)
+            self._wake()
 
-    # Pushing -------------------------------------------------------------------------------------------------------
-
-    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` may be called after `pull`.
-
-        `receive(b"")` says that the peer has closed its side. `closed` is called once, when nothing more will come: with None
-        after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
-        link is aborted then: without this guard asyncio would close the connection, and a bug would read as a cut.
-        """
-        self._receive, self._closed = receive, closed
-        data = b"".join(self._unread)
-        self._unread.clear()
-        self.resume()  # before `receive` may pause
-        if data and not self._is_aborted:
-            self._push(data)
-        if self._is_over and self._closed is not None:
-            self._push_end()
-
-    def pull(self) -> None:
-        """Push no more: what comes from now on waits for `read`. A pause ends."""
-        self._receive = self._closed = None
-        self.resume()
-
-    def pause(self) -> None:
-        """Let TCP slow the peer down."""
-        if not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read on."""
-        if self._is_paused:
-            self._is_paused = False
-            if self._transport is not None and not self._is_aborted:
-                self._transport.resume_reading()
-
-    def _push(self, data: bytes) -> None:
-        assert self._receive is not None  # noqa: S101 - `push_to` sets it
-        try:
-            self._receive(data)
-        except Exception as exc:
-            self._error = exc
-            self.abort()
-            self._push_closed()
-
-    def _push_end(self) -> None:
-        if self._error is None and not self._is_aborted:
-            self._push(b"")
-        self._push_closed()
-
-    def _push_closed(self) -> None:
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed(self._error)
+    def watch(self, callback: Callable[[], None]) -> None:
+        self._watcher = callback
+        self._network.loop.call_soon(callback)
 
     # What asyncio calls --------------------------------------------------------------------------------------------
 
@@ -314,44 +214,43 @@ class AsyncioLink(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
-        self._buffer = self._network.lend_buffer()
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        assert self._buffer is not None  # noqa: S101 - `get_buffer` was called before
-        data = bytes(self._buffer[:nbytes])  # copied: the buffer is every link's
-        if self._receive is not None:
-            self._push(data)
-            return
-        self._unread.append(data)
-        self._unread_bytes += nbytes
-        if self._unread_bytes >= READ_BYTES:
-            self.pause()
-        _wake(self._waiting)
+        self._unread += self._buffer[:nbytes]  # copied: the buffer is every link's
+        self._tell()
+        if len(self._unread) >= READ_BYTES and self._transport is not None:
+            self._transport.pause_reading()
 
     def eof_received(self) -> None:
         self._is_over = True
-        _wake(self._waiting)
-        if self._closed is not None:
-            self._push_end()
+        self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_over = True
         self._transport = None
         if not self._is_aborted:
             self._error = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else None
-        _wake(self._waiting)
-        if self._closed is not None:
-            self._push_end()
+        self._tell()
 
     def pause_writing(self) -> None:
         self._is_full = True
 
     def resume_writing(self) -> None:
         self._is_full = False
-        _wake(self._waiting)
+        self._wake()
 
     # Waiting -------------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """There may be more for `read_ready`."""
+        self._wake()
+        if self._watcher is not None:
+            self._watcher()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def _wait(self, deadline: float) -> None:
         """Wait until something happens. Raises `Expired`, `Aborted`.
@@ -362,79 +261,24 @@ class AsyncioLink(asyncio.BufferedProtocol):
         if self._is_aborted:
             raise Aborted
         self._deadline = deadline
-        if deadline < math.inf and (self._timer is None or self._timer_at > deadline):
-            self._set_timer()
+        if deadline < self._timer_at:
+            self._set_timer(deadline)
         self._waiting = self._network.loop.create_future()
         try:
             await self._waiting
         finally:
-            self._waiting, self._deadline = None, math.inf
+            self._waiting = None
         if self._is_aborted:
             raise Aborted
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = self._deadline
-        self._timer = self._network.loop.call_at(self._deadline, self._look_at_deadline)
+    def _set_timer(self, at: float) -> None:
+        self._cancel_timer()
+        self._timer_at = at
+        if at < math.inf:
+            self._cancel_timer = self._network.call_at(at, self._look_at_deadline)
 
     def _look_at_deadline(self) -> None:
-        self._timer = None
-        if self._waiting is None or self._deadline == math.inf:
-            return
-        if self._timer_at < self._deadline:
-            self._set_timer()
-        elif not self._waiting.done():
-            self._waiting.set_exception(Expired())
-
-
-# --- Sockets -------------------------------------------------------------------------------------------------------
-
-
-async def _race(loop: asyncio.AbstractEventLoop, addresses: list[Address]) -> socket.socket:
-    """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
-    route costs a quarter of a second. The caller must close the socket.
-
-    asyncio has this too (`happy_eyeballs_delay`), but loses a socket that connects while the call is being cancelled, and fails
-    where tasks start eagerly.
-    """
-    attempts: list[asyncio.Task[socket.socket]] = []
-    winner: asyncio.Task[socket.socket] | None = None
-    try:
-        while True:
-            if addresses:
-                attempts.append(loop.create_task(_connect_socket(loop, *addresses.pop(0))))
-            pending = [attempt for attempt in attempts if not attempt.done()]
-            if pending and not any(map(_has_won, attempts)):
-                patience = HAPPY_EYEBALLS_SECONDS if addresses else None
-                await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            winner = next(filter(_has_won, attempts), None)
-            if winner is not None:
-                return winner.result()
-            if not addresses and all(attempt.done() for attempt in attempts):
-                raise joined([attempt.exception() for attempt in attempts])
-    finally:
-        for attempt in attempts:
-            if attempt is not winner:
-                attempt.cancel()
-                attempt.add_done_callback(_discard)
-
-
-def _has_won(attempt: asyncio.Task[socket.socket]) -> bool:
-    return attempt.done() and not attempt.cancelled() and attempt.exception() is None
-
-
-def _discard(attempt: asyncio.Task[socket.socket]) -> None:
-    """Close what an attempt that lost connected after all."""
-    if _has_won(attempt):
-        attempt.result().close()
-
-
-async def _connect_socket(loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, address: Any) -> socket.socket:
-    sock = new_socket(family)
-    try:
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        waiting, is_over = self._waiting, self._deadline <= self._timer_at
+        self._set_timer(math.inf if waiting is None or is_over else self._deadline)
+        if is_over and waiting is not None and not waiting.done():
+            waiting.set_exception(Expired())

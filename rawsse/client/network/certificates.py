@@ -6,20 +6,17 @@ This file knows `ssl`'s contexts, their environment variables and their errors. 
     tls = TLSContext(my_own_context)
     context = tls.get()                 # made now, and kept
 
-`ssl` and `certifi` are loaded when a context is asked for: plain http needs neither.
+`certifi` is loaded when a context is asked for: plain http does not need it.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from rawsse.errors import ConfigurationError, quote
-
-if TYPE_CHECKING:
-    import ssl
 
 ALPN_PROTOCOL = "http/1.1"
 """What we speak (RFC 7301): without it a server may choose HTTP/2."""
@@ -46,8 +43,8 @@ class TLSContext:
 
 def _make(environ: Mapping[str, str]) -> ssl.SSLContext:
     file, folders = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
-    if folders and not any(os.path.isdir(folder) for folder in folders.split(os.pathsep)):
-        # OpenSSL would not mind, and trust nobody.
+    if folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
+        # OpenSSL would accept that, and trust no certificate.
         raise ConfigurationError(f"SSL_CERT_DIR names no directory: {quote(folders)}")
     source = "in SSL_CERT_FILE" if file else "of certifi"
     if not file and not folders:
@@ -60,12 +57,10 @@ def _make(environ: Mapping[str, str]) -> ssl.SSLContext:
         raise ConfigurationError(f"cannot read the certificates {source}, {quote(file or '')}: {exc}") from exc
 
 
-# Nobody who gets it changes it, and loading takes longer than a whole request: once for all clients with these certificates.
+# Loading takes longer than a whole request: once for all clients with these certificates, which do not change the context.
 @functools.lru_cache(maxsize=8)
 def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext:
-    """`changed` is when the file was: a new one is read anew."""
-    import ssl
-
+    """`changed` is when the file was: a new one is read again."""
     context = ssl.create_default_context(cafile=file, capath=folders)
     context.set_alpn_protocols([ALPN_PROTOCOL])
     return context
@@ -73,32 +68,20 @@ def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext
 
 def is_untrusted(error: BaseException) -> bool:
     """The handshake failed because of the other side's certificate: trying again will not help."""
-    import ssl
-
     return isinstance(error, ssl.SSLCertVerificationError)
 
 
-# X509_V_ERR_…, https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
-_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
-
-
 def explain(error: BaseException) -> str | None:
-    """What went wrong in a handshake, and what to do; None if it was something else."""
-    import ssl
-
+    """The reason why a handshake failed, and what to do; None if it was something else."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}; {_remedy(error.verify_code)}"
+        match error.verify_code:  # X509_V_ERR_…, https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
+            case 9 | 10:  # not yet valid, expired
+                remedy = "its owner must renew it, unless the clock of this machine is wrong"
+            case 62 | 64:  # another host name, another address
+                remedy = "use a name that it is for"
+            case _:
+                remedy = "if its authority is your own or a proxy's, name that in SSL_CERT_FILE, or give ssl_context"
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}; {remedy}"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return "it does not speak TLS there: is it http:// and not https://, or another port?"
     return None
-
-
-def _remedy(code: int) -> str:
-    if code in (_EXPIRED, _NOT_YET_VALID):
-        return "its owner must renew it, unless the clock of this machine is wrong"
-    if code in (_OTHER_NAME, _OTHER_ADDRESS):
-        return "use a name that it is for"
-    return (
-        "if it is from a certificate authority of your own, as that of a proxy that looks into TLS, put the authority's"
-        " certificate into a file and name that in SSL_CERT_FILE, or give ssl_context"
-    )

@@ -1,15 +1,17 @@
-"""Taking a route over a link that has nothing but TCP: TLS to a proxy, a tunnel through it, TLS to the origin.
+"""Taking a route: to a host by TCP, TLS to a proxy, a tunnel through it, TLS to the origin.
 
-link = await take_route(tcp_link, Route(Origin("https", "api.anthropic.com", 443)), TLSContext(), deadline)
+link = await tcp_link.connect(Route(Origin("https", "api.anthropic.com", 443)), TLSContext(), deadline)
 """
 
 from __future__ import annotations
 
-import os
+import socket
+from collections.abc import Callable, Collection
 from typing import Protocol
 
+from rawsse.client.network.addresses import look_up, race
 from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain, is_untrusted
-from rawsse.client.network.link import Link
+from rawsse.client.network.link import Link, Signal
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.network.tls import TLSLink, start_tls
 from rawsse.client.network.tunnel import Tunnel
@@ -17,39 +19,45 @@ from rawsse.errors import APIConnectionError, CertificateError, ConfigurationErr
 
 
 class TCPLink(Link, Protocol):
-    """What a network's own link does beside `Link`."""
+    """A network's own link. What depends on the network is how it waits for sockets, and what it does with a connected one."""
 
-    async def open(self, origin: Origin, deadline: float) -> None:
-        """Connect to a host and port by TCP. Raises `OSError`, `ValueError` for a host name that cannot be one."""
+    _now: Callable[[], float]
+    _signal: Signal
+    """Ends the look-up of a name. `abort` sets it."""
 
+    async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
+        """Wait until one of the sockets can be written; not longer than `until`. Raises `Aborted`."""
 
-async def take_route(link: TCPLink, route: Route, tls: TLSContext, deadline: float) -> Link:
-    """Take the route to its origin. The caller aborts the link, also if this fails.
+    async def use(self, sock: socket.socket) -> None:
+        """Read and write a connected socket, and close it in the end, also if this fails. Raises `OSError`, `Aborted`."""
 
-    Raises `APIConnectionError` naming the origin, with the operating system's error as its cause; it is a `ProxyError` if the
-    proxy is to blame, `CertificateError` if a certificate is. Raises `Expired` and `Aborted`.
-    """
-    proxy = route.proxy
-    if "https" in (route.origin.scheme, proxy and proxy.origin.scheme):
-        tls.get()  # if that fails, it fails before anything is sent
-    if proxy is None:
-        return await _reach(link, route.origin, tls, deadline, f"{route.origin}", APIConnectionError)
-    reached = await _reach(link, proxy.origin, tls, deadline, f"the proxy {proxy}", ProxyError)
-    if route.is_forwarded:
-        return reached
-    await _open_tunnel(reached, Tunnel(proxy, route.origin), deadline)
-    return await _secure(reached, route.origin, tls, deadline, f"{route.origin}{route.through}", APIConnectionError)
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        """Take the route to its origin. The caller aborts the link, also if this fails.
 
+        Raises `APIConnectionError` naming the origin, with the operating system's error as its cause; it is a `ProxyError` if
+        the proxy is to blame, `CertificateError` if a certificate is. Raises `Expired` and `Aborted`.
+        """
+        proxy = route.proxy
+        if "https" in (route.origin.scheme, proxy and proxy.origin.scheme):
+            tls.get()  # if that fails, it fails before anything is sent
+        if proxy is None:
+            return await self._reach(route.origin, tls, deadline, f"{route.origin}", APIConnectionError)
+        reached = await self._reach(proxy.origin, tls, deadline, f"the proxy {proxy}", ProxyError)
+        if route.is_forwarded:
+            return reached
+        await _open_tunnel(reached, Tunnel(proxy, route.origin), deadline)
+        return await _secure(reached, route.origin, tls, deadline, f"{route.origin}{route.through}", APIConnectionError)
 
-async def _reach(
-    link: TCPLink, origin: Origin, tls: TLSContext, deadline: float, name: str, error: type[APIConnectionError]
-) -> Link:
-    """A link to the first peer on the route, which errors call `name`."""
-    try:
-        await link.open(origin, deadline)
-    except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
-        raise _failure(name, exc, error) from exc
-    return link if origin.scheme == "http" else await _secure(link, origin, tls, deadline, name, error)
+    async def _reach(
+        self, origin: Origin, tls: TLSContext, deadline: float, name: str, error: type[APIConnectionError]
+    ) -> Link:
+        """A link to the first peer on the route, which errors call `name`."""
+        try:
+            addresses = await look_up(self._signal, origin, deadline)
+            await self.use(await race(addresses, self.wait_for, self._now, deadline))
+        except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
+            raise _failure(name, exc, error) from exc
+        return self if origin.scheme == "http" else await _secure(self, origin, tls, deadline, name, error)
 
 
 async def _secure(
@@ -78,13 +86,5 @@ async def _open_tunnel(link: Link, tunnel: Tunnel, deadline: float) -> None:
 
 
 def _failure(name: str, exc: OSError | ValueError, error: type[APIConnectionError]) -> APIConnectionError:
-    words = explain(exc) or _words(exc)
+    words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
     return (CertificateError if is_untrusted(exc) else error)(f"cannot connect to {name}: {words}")
-
-
-def _words(exc: OSError | ValueError) -> str:
-    """The system's description of an error, and not "[Errno 111] Connect call failed ('127.0.0.1', 9)"."""
-    number = exc.errno if isinstance(exc, OSError) else None
-    if number is not None and number > 0 and type(exc).__module__ == "builtins":
-        return os.strerror(number)
-    return str(exc)

@@ -14,7 +14,6 @@ import contextvars
 import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from rawsse.client.network.certificates import TLSContext
@@ -25,10 +24,6 @@ READ_BYTES = 64 * 1024
 read gives less than twice as much."""
 
 T = TypeVar("T")
-
-Outcome = tuple[Any, BaseException | None]
-"""What a call gave, or what it raised."""
-
 
 Stop = Callable[[], Awaitable[None]]
 """Stops functions that run at once, and waits for those that can be stopped."""
@@ -95,6 +90,62 @@ class Link(Protocol):
         """See `Connector.abort`."""
 
 
+class PushSource(Link, Protocol):
+    """A link of an event loop, which can push what comes."""
+
+    _is_aborted: bool = False
+    _is_paused: bool = False
+    _receive: Callable[[bytes], None]
+    _closed: Callable[[Exception | None], None] | None = None
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the loop soon, and from then on as soon as there may be more for `read_ready`."""
+
+    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
+        """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` may be called after `pull`.
+
+        `receive(b"")` says that the peer has closed its side. `closed` is called once, when nothing more will come: with None
+        after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
+        link is aborted then: without this guard asyncio would close the connection, and a bug would read as a cut.
+        """
+        self._receive, self._closed, self._is_paused = receive, closed, False
+        self.watch(self._push)
+        self._push()
+
+    def pull(self) -> None:
+        """Push no more: what comes from now on waits for `read`, and nothing is said of the end."""
+        self._closed = None
+
+    def pause(self) -> None:
+        """Push no more until `resume`. What comes is left to the link, which lets TCP slow the peer down."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Push on, soon."""
+        self._is_paused = False
+        self.watch(self._push)
+
+    def _push(self) -> None:
+        data: bytes | None = None
+        try:
+            while self._closed and not (self._is_paused or self._is_aborted) and (data := self.read_ready()):
+                self._receive(data)
+            if data == b"":
+                self._receive(data)
+        except Exception as exc:
+            self.abort()
+            if self._closed is None:  # pulled: nothing else would tell of it
+                raise
+            self._end(None if isinstance(exc, Aborted) else exc)
+        if self._is_aborted or data == b"":
+            self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(error)
+
+
 class Network(Protocol):
     """Where links come from."""
 
@@ -143,44 +194,44 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("async code cannot wait here: a blocking client has no event loop; use AsyncClient")
 
 
-async def in_threads(
-    new_signal: Callable[[], Signal], calls: Sequence[Callable[[], Any]], deadline: float = math.inf
-) -> list[Outcome]:
-    """What each call gave or raised. Each runs in a daemon thread, in a copy of the caller's context.
+async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline: float = math.inf) -> list[Any]:
+    """The results of the calls. Each runs in a daemon thread, in a copy of the caller's context.
 
-    The wait is for a signal of `new_signal`. Raises `Expired`; `Aborted` if something else sets that signal before the end.
+    What one of them raises is raised when all are over: of several errors the first, in the order of the calls. `done` is set
+    then. Raises `Expired`; `Aborted` if something else sets `done` before that.
 
     Not asyncio's executor: its threads are few, shared with the program, and waited for when it ends. A call that hangs in one
     would hold up other calls, `asyncio.run` and the interpreter's exit. Where the system gives no thread (too many, or the
     interpreter ends), the call runs in the caller's.
     """
-    outcomes: list[Outcome | None] = [None] * len(calls)
+    results: dict[int, Any] = {}
+    errors: dict[int, BaseException] = {}
     threads: list[threading.Thread] = []
-    done = new_signal()
 
-    def settle(index: int, call: Callable[[], Any], outcomes: list[Outcome | None]) -> None:
+    def work(index: int, call: Callable[[], Any]) -> None:
         try:
-            outcomes[index] = call(), None
+            results[index] = call()
         except BaseException as exc:
-            outcomes[index] = None, exc
-        if None not in outcomes:
+            errors[index] = exc
+        if len(results) + len(errors) == len(calls):
             done.set()
-        del outcomes  # the error's traceback would keep it, and it the error
 
     for index, call in enumerate(calls):
-        context: Any = contextvars.copy_context()  # untyped: mypy takes no `partial` of its `run`
-        work = partial(context.run, settle, index, call, outcomes)
-        threads.append(threading.Thread(target=work, name="rawsse call", daemon=True))
+        run = contextvars.copy_context().run
+        threads.append(threading.Thread(target=run, args=(work, index, call), name="rawsse call", daemon=True))
         try:
             threads[-1].start()
         except RuntimeError:
-            work()
+            threads[-1].run()
     try:
         if calls and not await done.wait(deadline):
             raise Expired
+        if len(results) + len(errors) < len(calls):
+            raise Aborted
+        if errors:
+            raise errors[min(errors)]
+        return [results[index] for index in range(len(calls))]
     finally:
         for thread in threads:
             thread.name = "rawsse call, not waited for"  # a test's clock goes by that, too
-    if None in outcomes:
-        raise Aborted
-    return [outcome for outcome in outcomes if outcome is not None]
+        errors.clear()  # the traceback of an error holds this frame, which would hold the error

@@ -25,10 +25,9 @@ import math
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
@@ -38,6 +37,16 @@ from rawsse.http1 import ClientConnection
 
 MAX_LEFTOVER_BYTES = 64 * 1024
 """How much of an answer may have come after its reader had enough. It is the end of a chunked body: 5 bytes, as a rule."""
+
+
+EARLY_SECONDS = 0.001
+"""How much too early a timer may be: on uvloop, which counts milliseconds."""
+
+NewLink = Callable[[], Connector]
+"""Makes a link that is not connected yet."""
+
+DEAD = (OSError, APIError, Aborted)
+"""What says that a connection is of no more use: of the network, of HTTP, of this side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,57 +70,49 @@ class PoolLimits:
     def __post_init__(self) -> None:
         for name, least in (("max_connections", 1), ("max_idle", 0)):
             count = getattr(self, name)
-            if not isinstance(count, int) or count < least:
-                raise ConfigurationError(f"pool limits: {name} must be a whole number from {least} up, not {count!r}")
+            _check(name, count, isinstance(count, int) and count >= least, f"a whole number from {least} up")
         for name in ("idle_seconds", "max_age_seconds"):
             seconds = getattr(self, name)
-            if seconds is not None and not seconds > 0:
-                words = f"{name} must be a number of seconds above 0, or None, not {seconds!r}"
-                raise ConfigurationError(f"pool limits: {words}")
-        if not self.late_end_seconds >= 0:
-            words = f"late_end_seconds must be a number of seconds of 0 or more, not {self.late_end_seconds!r}"
-            raise ConfigurationError(f"pool limits: {words}")
+            _check(name, seconds, seconds is None or seconds > 0, "a number of seconds above 0, or None")
+        late = self.late_end_seconds
+        _check("late_end_seconds", late, late >= 0, "a number of seconds of 0 or more")
 
 
-class Idle(NamedTuple):
-    """A connection between two exchanges: `http` takes what comes of the last one, and finds what is out of place."""
+def _check(name: str, value: object, is_right: bool, wanted: str) -> None:
+    if not is_right:
+        raise ConfigurationError(f"pool limits: {name} must be {wanted}, not {value!r}")
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A connection, in use or at rest: then `http` takes what comes of the last exchange, and finds what is out of place."""
 
     route: Route
-    link: Link
-    http: ClientConnection
+    link: Any  # a `Connector` until it is connected
     opened_at: float
-    expires_at: float
+    http: ClientConnection = field(init=False)
+    expires_at: float = math.inf
 
-    @property
-    def is_ready(self) -> bool:
-        """Not a byte of the last exchange is missing."""
-        return self.http.is_reusable
+    def take(self, data: bytes) -> None:
+        """Take what came. Raises one of `DEAD` if the connection is of no more use."""
+        self.http.receive_data(data)
+        while self.http.next_event() is not None:
+            pass
+        if not data or not self.http.is_nearly_reusable:
+            raise ConnectionError
 
-    def take(self, data: bytes) -> bool:
-        """Take what came. False if the connection is of no more use."""
-        try:
-            self.http.receive_data(data)
-            while self.http.next_event() is not None:
-                pass
-        except APIError:
-            return False
-        return bool(data) and self.http.is_nearly_reusable
-
-    def settle(self) -> bool:
-        """Take what came while the connection rested. False if it is of no more use.
+    def settle(self) -> None:
+        """Take what came while the connection rested. Raises one of `DEAD` if it is of no more use.
 
         That is: the peer closed it (RFC 9112, 9.5: "A client, server, or proxy MAY close the transport connection at any
         time"); or sent unsolicited bytes, which would be taken for the answer to the next request; or too many.
         """
         left = MAX_LEFTOVER_BYTES
-        try:
-            while left >= 0 and (data := self.link.read_ready()) is not None:
-                left -= len(data)
-                if not self.take(data):
-                    return False
-        except (OSError, Aborted):
-            return False
-        return left >= 0 and self.http.is_nearly_reusable
+        while (data := self.link.read_ready()) is not None:
+            self.take(data)
+            left -= len(data)
+            if left < 0:
+                raise ConnectionError
 
 
 class Lease:
@@ -127,64 +128,59 @@ class Lease:
         self.is_granted = False
         self.is_reused = False
         self._pool = pool
-        self._idle: Idle | None = None
-        self._raw: Connector | Link | None = None  # what is aborted: it is there before there is a connection
-        self._link: Link | None = None
-        self._opened_at = 0.0
+        self._connection: Connection | None = None
         self._is_dropped = False
 
-    def grant(self, idle: Idle | None) -> None:
+    def grant(self, idle: Connection | None) -> None:
         """It is this one's turn: it has a connection that rested, or leave to make one."""
-        self._idle, self.is_granted, self.is_reused = idle, True, idle is not None
-        if idle is not None:
-            self._raw = self._link = idle.link
-            self._opened_at = idle.opened_at
+        self._connection, self.is_granted, self.is_reused = idle, True, idle is not None
         self.granted.set()
 
     async def connect(self, deadline: float) -> Link:
         """The connection, ready for an exchange. Raises what `Connector.connect` raises, and `StreamCancelledError` if the pool
         was closed while this one queued."""
-        pool, idle = self._pool, self._idle
         if not self.is_granted:
             raise StreamCancelledError("the client was closed while a call waited for a connection")
-        if idle is not None:
-            if await self._is_ready(idle, deadline):
-                return idle.link
-            idle.link.abort()
+        pool, connection = self._pool, self._connection
+        if connection is None or not await self._is_ready(connection, deadline):
             self.is_reused = False
-        self._raw = connector = pool.new_link()
-        if self._is_dropped:  # perhaps by another thread, in this moment
-            connector.abort()
-            raise Aborted
-        self._opened_at = pool.network.now()
-        self._link = await connector.connect(self.route, pool.tls, deadline)
-        return self._link
+            self._connection = connection = Connection(self.route, pool.new_link(), pool.network.now())
+            if self._is_dropped:  # perhaps by another thread, in this moment
+                connection.link.abort()
+                raise Aborted
+            connection.link = await connection.link.connect(self.route, pool.tls, deadline)
+        link: Link = connection.link
+        return link
 
-    async def _is_ready(self, idle: Idle, deadline: float) -> bool:
+    async def _is_ready(self, idle: Connection, deadline: float) -> bool:
         """Check the connection once more, and wait for the end of the last answer if only that is missing."""
         until = min(deadline, self._pool.network.now() + self._pool.limits.late_end_seconds)
-        is_of_use = idle.settle()
-        while is_of_use and not idle.is_ready:
-            try:
-                is_of_use = idle.take(await idle.link.read(until))
-            except (Expired, OSError):
-                return False
-        return is_of_use
+        try:
+            idle.settle()
+            while not idle.http.is_reusable:
+                idle.take(await idle.link.read(until))
+        except (Expired, *DEAD):
+            idle.link.abort()
+            return False
+        return True
 
     def give_back(self, http: ClientConnection) -> None:
         """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
-        limits, now = self._pool.limits, self._pool.network.now()
-        idle_until = now + (math.inf if limits.idle_seconds is None else limits.idle_seconds)
-        old_at = self._opened_at + (math.inf if limits.max_age_seconds is None else limits.max_age_seconds)
-        if self._link is not None:
-            self._pool.remove(self, Idle(self.route, self._link, http, self._opened_at, min(idle_until, old_at)))
+        connection, limits = self._connection, self._pool.limits
+        if connection is None or not http.is_nearly_reusable:
+            self.drop()
+            return
+        idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
+        old_at = connection.opened_at + (limits.max_age_seconds or math.inf)
+        connection.http, connection.expires_at = http, min(idle_until, old_at)
+        self._pool.remove(weakref.ref(self), connection)
 
     def drop(self) -> None:
         """Abort the connection and free the place, at once. From any task; from any thread where the network allows it."""
         self._is_dropped = True
-        if self._raw is not None:
-            self._raw.abort()
-        self._pool.remove(self)
+        if self._connection is not None:
+            self._connection.link.abort()
+        self._pool.remove(weakref.ref(self))
         self.granted.set()
 
 
@@ -192,12 +188,7 @@ class Pool:
     """The connections of one client on one network. `new_link` makes links in place of the network."""
 
     def __init__(
-        self,
-        network: Network,
-        tls: TLSContext,
-        limits: PoolLimits = PoolLimits(),
-        *,
-        new_link: Callable[[], Connector] | None = None,
+        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), *, new_link: NewLink | None = None
     ) -> None:
         self.network = network
         self.tls = tls
@@ -207,10 +198,11 @@ class Pool:
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._idle: list[Idle] = []  # the longest at rest first
+        self._idle: list[Connection] = []  # the longest at rest first
+        # By weak references: what an interrupted caller drops is no longer there.
         self._leases: set[weakref.ref[Lease]] = set()
-        self._queue: deque[Lease] = deque()
-        self._timer_at = math.inf  # for the next of `_idle` to expire, or earlier
+        self._queue: dict[weakref.ref[Lease], None] = {}  # the first is the next
+        self._timer_at = math.inf  # when the next of `_idle` expires
         self._cancel_timer: Callable[[], object] = int
 
     @property
@@ -229,15 +221,9 @@ class Pool:
         return len(self._queue)
 
     @property
-    def shortage(self) -> str | None:
-        """Why a call that wants a connection now would have to wait; None if it would not."""
-        limit = self.limits.max_connections
-        is_short = not self._idle and self.open_connections >= limit
-        return f"all {limit} connections (max_connections) are in use" if is_short else None
-
-    def __repr__(self) -> str:
-        counts = f"{self.open_connections} open, {self.idle_connections} idle, {self.waiting} waiting"
-        return f"<Pool: {'closed' if self.is_closed else counts}>"
+    def shortage(self) -> str:
+        """Why a call waits."""
+        return f"all {self.limits.max_connections} connections (max_connections) are in use"
 
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
         """A place for an exchange over `route`, granted when it is its turn: at once, if it can be. `fresh` insists on a new
@@ -246,99 +232,94 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            if self._queue or not self._grant(lease):
-                self._queue.append(lease)
+            self._queue[weakref.ref(lease, self._forget)] = None
+            self._serve()
             return lease
 
     def close(self) -> None:
         """Abort all connections, those in use too, and wake the calls in the queue."""
         with self._lock:
             self.is_closed = True
-            leases = [*self._queue, *(lease for reference in self._leases if (lease := reference()) is not None)]
-            self._abort(self._idle)
+            leases = [*self._queue, *self._leases]
             self._queue.clear()
-            self._cancel_timer()
-        for lease in leases:
-            lease.drop()
+            self._expire()  # all
+            for reference in leases:
+                if (lease := reference()) is not None:
+                    lease.drop()
 
-    # For leases ----------------------------------------------------------------------------------------------------
-
-    def remove(self, lease: Lease, idle: Idle | None = None) -> None:
-        """The lease is over. Its connection rests, if it can carry another exchange and there is room."""
+    def remove(self, lease: weakref.ref[Lease], idle: Connection | None = None) -> None:
+        """The lease is over. Its connection rests, if there is room."""
         if self._pid != os.getpid():  # a forked child: a thread that is not here may hold the lock for ever
             return
         with self._lock:
-            reference = weakref.ref(lease)
-            if lease in self._queue:
-                self._queue.remove(lease)
-            if reference not in self._leases:
-                return
-            self._leases.discard(reference)
-            if idle is not None:
-                self._idle.append(idle)
-                self._abort([] if idle.http.is_nearly_reusable else [idle])
-                self._expire()
-                self._abort(self._idle[: max(0, len(self._idle) - self.limits.max_idle)])
-            self._serve()
-            self._expire()
+            self._queue.pop(lease, None)
+            if lease in self._leases:
+                self._leases.discard(lease)
+                if idle is not None:
+                    self._idle.append(idle)
+                self._serve()
+
+    def _forget(self, lease: weakref.ref[Lease]) -> None:
+        """A lease was dropped without a word, by a caller that was interrupted."""
+        self.remove(lease)
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give what is free to the first in the queue, and so on."""
-        while self._queue and self._grant(self._queue[0]):
-            self._queue.popleft()
+        """Give what is free to the first in the queue, and so on. In any step a signal handler may close the pool."""
+        self._expire()
+        for reference in list(self._queue):
+            lease = reference()
+            if lease is not None and not self._grant(lease, reference):
+                break
+            self._queue.pop(reference, None)
+        self._expire()  # for its timer
 
-    def _grant(self, lease: Lease) -> bool:
+    def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
         """Give the lease what it can have now. False if it must wait.
 
         The newest idle connection is taken: it is the least likely to be closed, and the others may expire. One that lacks the
         end of its last answer is taken if none is ready. To make room for a new one, the oldest idle one goes.
         """
-        self._expire()
         idle = None if lease.fresh else self._best(lease.route)
         if idle is not None:
-            self._idle.remove(idle)
+            self._idle = [one for one in self._idle if one is not idle]
         elif self.open_connections >= self.limits.max_connections:
             if not self._idle:
                 return False
             self._abort(self._idle[:1])
-        self._leases.add(weakref.ref(lease, self._forget))
+        self._leases.add(reference)
         lease.grant(idle)
-        self._expire()  # for its timer
         return True
 
-    def _best(self, route: Route) -> Idle | None:
-        nearly: Idle | None = None
+    def _best(self, route: Route) -> Connection | None:
+        nearly: Connection | None = None
         for idle in [one for one in reversed(self._idle) if one.route == route]:
-            if not idle.settle():
+            try:
+                idle.settle()
+            except DEAD:
                 self._abort([idle])
-            elif idle.is_ready:
+                continue
+            if idle.http.is_reusable:
                 return idle
-            else:
-                nearly = nearly or idle
+            nearly = nearly or idle
         return nearly if self.limits.late_end_seconds else None
 
-    def _forget(self, reference: weakref.ref[Lease]) -> None:
-        """A lease was dropped without a word, by a caller that was interrupted."""
-        if self._pid == os.getpid():
-            with self._lock:
-                self._leases.discard(reference)
-                self._serve()
-
-    def _abort(self, idle: Iterable[Idle]) -> None:
-        for connection in list(idle):
-            self._idle.remove(connection)
-            connection.link.abort()
+    def _abort(self, idle: list[Connection]) -> None:
+        self._idle = [one for one in self._idle if one not in idle]
+        for one in idle:
+            one.link.abort()
 
     def _expire(self) -> None:
-        """Drop what has rested for too long, and see to it that the next one is dropped in time, also if no call comes."""
+        """Drop what has rested for too long or is too much, and see to it that the next one is dropped in time, also if no call
+        comes."""
         with self._lock:
-            now = self.network.now()
+            now, most = self.network.now(), 0 if self.is_closed else self.limits.max_idle
             self._abort([one for one in self._idle if now >= one.expires_at])
+            self._abort(self._idle[: max(0, len(self._idle) - most)])
             at = min((one.expires_at for one in self._idle), default=math.inf)
-            if at < self._timer_at or at == math.inf or now >= self._timer_at:
+            if at != self._timer_at or at - now < EARLY_SECONDS:
                 self._cancel_timer()
-                self._timer_at, self._cancel_timer = at, int
+                self._timer_at = at
                 if at < math.inf:
                     self._cancel_timer = self.network.call_at(at, self._expire)

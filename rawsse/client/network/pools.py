@@ -27,21 +27,6 @@ class Pools:
         self._new_network = new_network
         self._pools: dict[Any, Pool] = {}
 
-    @property
-    def open_connections(self) -> int:
-        """Of all pools: at rest, in use, and being made."""
-        return sum(pool.open_connections for pool in list(self._pools.values()))
-
-    @property
-    def idle_connections(self) -> int:
-        """Of all pools: at rest."""
-        return sum(pool.idle_connections for pool in list(self._pools.values()))
-
-    @property
-    def waiting(self) -> int:
-        """Of all pools: calls that wait for a connection to be free."""
-        return sum(pool.waiting for pool in list(self._pools.values()))
-
     def here(self) -> Pool:
         """The pool of the loop, or of the process, that this is called in. Raises `RuntimeError` after `close`."""
         if self.is_closed:

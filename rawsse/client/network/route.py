@@ -25,11 +25,14 @@ import base64
 import ipaddress
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from rawsse.errors import ConfigurationError
+
+_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -41,15 +44,13 @@ class Origin(NamedTuple):
 
     @property
     def host_field(self) -> str:
-        """The value of the `Host` field: with the port, unless it is the scheme's own (RFC 9110, 7.2)."""
-        own = {"http": 80, "https": 443}[self.scheme]
-        return self.authority.rpartition(":")[0] if self.port == own else self.authority
+        """The value of the `Host` field: with the port, unless it is the scheme's default (RFC 9110, 7.2)."""
+        return self.authority.rpartition(":")[0] if self.port == _PORTS[self.scheme] else self.authority
 
     @property
     def authority(self) -> str:
         """Host and port, as CONNECT wants them (RFC 9112, 3.2.3)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host_field}"
@@ -60,9 +61,9 @@ class Origin(NamedTuple):
 # Read by hand: `urllib.parse` ends a password at its first "#" or "/", and then quotes a piece of it in its error. Patterns are
 # compiled when they are needed: most programs have no proxy, and start a millisecond sooner.
 _PROXY_URL = (
-    r"(?is)(?:(?P<scheme>[a-z][a-z0-9+.-]*)://|(?![^@]*/[^@]*@))"  # `http:/user@host` has no user "http"
+    r"(?is)(?:(?P<scheme>https?)://|(?![^@]*/[^@]*@))"  # `http:/user@host` has no user "http"
     r"(?:(?P<user>.*)@)?"
-    r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<host>[^\s\x00-\x20:/?#@\[\]%]+))"
+    r"(?P<host>\[[0-9a-f:.]+\]|[^\s\x00-\x20:/?#@\[\]%]+)"
     r"(?::(?P<port>[0-9]{0,5}))?/?"
 )
 
@@ -80,43 +81,36 @@ class Proxy:
 
         `source` is what errors call the URL: an argument or a variable. Raises `ConfigurationError`.
         """
-        match = re.fullmatch(_PROXY_URL, url.strip())
-        scheme = (match["scheme"] or "http").lower() if match else ""
-        if match and scheme not in ("http", "https"):
-            raise ConfigurationError(f"{source}: {scheme}:// proxies cannot be used, only http:// and https:// ones")
-        host = _host(match["address"], match["host"]) if match else None
-        port = int(match["port"] or {"http": 80, "https": 443}[scheme]) if match else 0
-        if match is None or host is None or not 0 < port < 65536:
-            # It is not quoted: what stands there may be a password.
-            raise ConfigurationError(f"{source} must be like http://host:port or http://user:password@host:port")
-        return cls(Origin(scheme, host, port), _basic(match["user"], source) if match["user"] else None)
+        if match := re.fullmatch(_PROXY_URL, url.strip()):
+            scheme = (match["scheme"] or "http").lower()
+            host, port = _host(match["host"]), int(match["port"] or _PORTS[scheme])
+            if host and 0 < port < 65536:
+                return cls(Origin(scheme, host, port), _basic(match["user"], source) if match["user"] else None)
+        # It is not quoted: what stands there may be a password.
+        example = "http://host:port or http://user:password@host:port"
+        raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")
 
     def __str__(self) -> str:
         return str(self.origin)
 
 
-def _host(address: str | None, name: str | None) -> str | None:
-    """The host as it is looked up; None if it is none."""
+def _host(text: str) -> str:
+    """The host as it is looked up; "" if it cannot be one."""
     try:
-        if address is not None:
-            return str(ipaddress.IPv6Address(address))
-        host = (name or "").encode("idna").decode() if not (name or "").isascii() else name or ""
+        host = str(ipaddress.IPv6Address(text[1:-1])) if text[0] == "[" else text.encode("idna").decode().lower()
     except ValueError:  # UnicodeError is one too
-        return None
-    return host.lower() if re.fullmatch(r"[A-Za-z0-9._~-]+", host) else None
+        return ""
+    return host if re.fullmatch(r"[a-z0-9:._~-]+", host) else ""
 
 
 def _basic(user: str, source: str) -> str:
     """The credentials of RFC 7617, in UTF-8."""
-    name, _, password = user.partition(":")
-    pair = (unquote_to_bytes(name), unquote_to_bytes(password))
+    name, _, password = map(unquote_to_bytes, user.partition(":"))
     # "a user-id containing a colon character is invalid, as the first colon in a user-pass string separates user-id and
     # password"; "The user-id and password MUST NOT contain any control characters".
-    if b":" in pair[0] or any(byte < 0x20 or byte == 0x7F for byte in b"".join(pair)):
-        raise ConfigurationError(
-            f"{source}: the user name may not have a colon, and neither it nor the password a control character"
-        )
-    return f"Basic {base64.b64encode(b':'.join(pair)).decode()}"
+    if b":" in name or re.search(rb"[\x00-\x1f\x7f]", name + password):
+        raise ConfigurationError(f"{source}: a user name may have no colon, and like a password no control character")
+    return f"Basic {base64.b64encode(name + b':' + password).decode()}"
 
 
 class Route(NamedTuple):
@@ -144,24 +138,28 @@ class Route(NamedTuple):
 
     def proxy_fields(self) -> tuple[tuple[str, str], ...]:
         """What a request needs beside its own header fields. Those for a tunnel went with the CONNECT that opened it."""
-        if self.proxy is None or self.proxy.authorization is None or not self.is_forwarded:
-            return ()
-        return (("proxy-authorization", self.proxy.authorization),)
+        value = self.proxy.authorization if self.proxy and self.is_forwarded else None
+        return (("proxy-authorization", value),) if value else ()
 
 
 # --- Which proxy ---------------------------------------------------------------------------------------------------
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_THIS_MACHINE = "localhost,127.0.0.0/8,::1"
+"""RFC 6761, 6.3: names within "localhost." are loopback addresses too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
     """Which origin is reached through which proxy. `Proxies()` is none at all.
 
-    `proxy` is one for every origin. Else `variables` hold the URLs, and are looked at when they are needed: one that nobody
-    needs may be broken.
+    `proxy` is one for every origin. Else `variables` hold the URLs, and are looked at when they are needed: one that is not
+    needed may be broken. By the name in lower case, they are the name as it is set, and the value.
     """
 
     proxy: Proxy | None = None
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def always(cls, proxy: str | Proxy) -> Proxies:
@@ -171,86 +169,50 @@ class Proxies:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Proxies:
         """What HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say, in either case."""
-        known = {"https_proxy", "http_proxy", "all_proxy", "no_proxy"}
-        is_cgi = "REQUEST_METHOD" in environ
-        found = {name: value.strip() for name, value in dict(environ).items() if name.lower() in known}
-        return cls(variables={n: v for n, v in found.items() if v and not (is_cgi and n == "HTTP_PROXY")})
+        forged = "HTTP_PROXY" if "REQUEST_METHOD" in environ else None  # in a CGI program
+        found: dict[str, tuple[str, str]] = {}
+        for name, value in sorted(environ.items()):  # lower case comes last, and wins
+            if name.lower().endswith("_proxy") and name != forged and value.strip():
+                found[name.lower()] = name, value.strip()
+        return cls(variables=found)
 
     def route_to(self, origin: Origin) -> Route:
         """The way to `origin`. Raises `ConfigurationError` for a variable that names no proxy we can use."""
         if self.proxy is not None:
             return Route(origin, self.proxy)
-        source = self._variable(f"{origin.scheme}_proxy") or self._variable("all_proxy")
-        if source is None or _is_this_machine(origin.host) or is_excluded(origin, self._exclusions):
+        source, url = self.variables.get(f"{origin.scheme}_proxy") or self.variables.get("all_proxy") or ("", "")
+        _, exclusions = self.variables.get("no_proxy", ("", ""))
+        if not url or is_excluded(origin, f"{exclusions},{_THIS_MACHINE}"):
             return Route(origin)
-        return Route(origin, Proxy.from_url(self.variables[source], source=source))
-
-    def _variable(self, name: str) -> str | None:
-        """The name under which the variable is set, if it is."""
-        names = [candidate for candidate in self.variables if candidate.lower() == name]
-        return max(names, default=None)  # lower case sorts last, and wins
-
-    @property
-    def _exclusions(self) -> str:
-        source = self._variable("no_proxy")
-        return self.variables[source] if source else ""
+        return Route(origin, Proxy.from_url(url, source=source))
 
 
 # --- NO_PROXY ------------------------------------------------------------------------------------------------------
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_ENTRY = r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]+))?"
-
 
 def is_excluded(origin: Origin, no_proxy: str) -> bool:
-    """NO_PROXY names the origin: its host, a domain above it, its address, or a block of addresses (CIDR), each but the last
-    with a port if need be. Entries stand between commas or blanks, `*` is everything. Names are not looked up."""
+    """NO_PROXY names the origin: its host, a domain above it, its address, or a block of addresses (CIDR), with a port if need
+    be. Entries stand between commas or blanks, `*` is everything. Names are not looked up."""
     host = origin.host.rstrip(".").lower()
     address = _address(host)
-    entries = re.split(r"[\s,]+", no_proxy.lower())
-    if address is not None:
-        return any(_has_address(entry, address, origin.port) for entry in entries)
-    return any(_has_name(entry, host, origin.port) for entry in entries)
+    domains = [host[at + 1 :] for at, char in enumerate(host) if char == "." and address is None]
+    names = {"*", host, *domains, *(f".{domain}" for domain in domains), *(f"*.{domain}" for domain in domains)}
+    for entry in re.split(r"[\s,]+", no_proxy.lower()):
+        may_have_port = entry.count(":") == 1 or "]:" in entry  # not an IPv6 address without brackets
+        name = entry.removesuffix(f":{origin.port}") if may_have_port else entry
+        if name.rstrip(".") in names or (address is not None and _has_address(name.strip("[]"), address)):
+            return True
+    return False
 
 
-def _has_address(entry: str, address: _Address, port: int) -> bool:
-    if "/" in entry:
-        try:
-            return address in ipaddress.ip_network(entry, strict=False)
-        except ValueError:
-            return False
-    alone = _address(entry)  # an IPv6 address may stand there without brackets
-    name, at = (entry, None) if alone else _split(entry)
-    return entry == "*" or (_address(name) == address and at in (None, port))
-
-
-def _has_name(entry: str, host: str, port: int) -> bool:
-    name, at = _split(entry)
-    if at not in (None, port):
-        return False
-    name = name.rstrip(".")
-    if name.startswith(("*.", ".")):
-        return host.endswith(name.removeprefix("*"))
-    return name == "*" or (name != "" and f".{host}".endswith(f".{name}"))
-
-
-def _split(entry: str) -> tuple[str, int | None]:
-    match = re.fullmatch(_ENTRY, entry)
-    if match is None:
-        return entry, None
-    return match["address"] or match["name"] or "", int(match["port"]) if match["port"] else None
+def _has_address(block: str, address: _Address) -> bool:
+    with suppress(ValueError):
+        return address in ipaddress.ip_network(_address(block) or block, strict=False)
+    return False
 
 
 def _address(host: str) -> _Address | None:
-    try:
+    with suppress(ValueError):
         address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_this_machine(host: str) -> bool:
-    # RFC 6761, 6.3: "localhost." and names within it "always resolve to the respective IP loopback address".
-    address = _address(host)
-    return f".{host.rstrip('.').lower()}".endswith(".localhost") if address is None else address.is_loopback
+        return getattr(address, "ipv4_mapped", None) or address
+    return None

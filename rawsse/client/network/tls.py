@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rawsse.client.network.link import READ_BYTES
+from rawsse.client.network.link import READ_BYTES, PushSource
 
 if TYPE_CHECKING:
     import ssl
@@ -24,17 +24,15 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
 
     Raises `OSError` (`ssl.SSLError` is one), `ValueError` for a host name that cannot be one, `Expired`, `Aborted`.
     """
-    import ssl
-
     secure = TLSLink(link, context, host)
     while True:
         try:
             secure.tls.do_handshake()
             break
-        except ssl.SSLWantReadError:
+        except secure.wants_read:
             await secure.flush(deadline)
             secure.take(await link.read(deadline))
-        except ssl.SSLError:
+        except OSError:
             # RFC 8446, 6.2: the alert that says what was wrong with the peer's handshake. It helps the peer's log, not us.
             with contextlib.suppress(OSError):
                 await secure.flush(deadline)
@@ -43,7 +41,7 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
     return secure
 
 
-class TLSLink:
+class TLSLink(PushSource):
     """A `Link` in TLS over `link`. `tls` is the `ssl.SSLObject`."""
 
     def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
@@ -51,11 +49,9 @@ class TLSLink:
 
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
+        self.wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
         self._is_over = False
         self._error: OSError | None = None  # found behind plaintext that came with it
-        self._receive: Callable[[bytes], None] | None = None
-        self._closed: Callable[[Exception | None], None] | None = None
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def read(self, deadline: float) -> bytes:
@@ -82,52 +78,12 @@ class TLSLink:
 
     def abort(self) -> None:
         """Drop the connection at once, without `close_notify`."""
-        self._receive = None
+        self._is_aborted = True
         self._link.abort()
 
-    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """See `AsyncioLink.push_to`."""
-        self._receive, self._closed = receive, closed
-        try:
-            self._deliver()
-        except Exception as exc:
-            self.abort()
-            self._push_closed(exc)
-        else:
-            self._link.push_to(self._push, self._push_closed)
-
-    def pull(self) -> None:
-        """See `AsyncioLink.pull`."""
-        self._receive = self._closed = None
-        self._link.pull()
-
-    def pause(self) -> None:
-        """See `AsyncioLink.pause`."""
-        self._link.pause()
-
-    def resume(self) -> None:
-        """See `AsyncioLink.resume`."""
-        self._link.resume()
-
-    def _push(self, data: bytes) -> None:
-        self.take(data)
-        self._deliver()
-
-    def _deliver(self) -> None:
-        """Push the plaintext that has come, and its end: `close_notify` ends TLS before TCP, which a peer may keep open."""
-        if (plain := self._decrypt()) and self._receive is not None:
-            self._receive(plain)
-        if self._error is not None:
-            raise self._error
-        if self._is_over and self._receive is not None:
-            receive, self._receive = self._receive, None
-            receive(b"")
-            self._push_closed(None)
-
-    def _push_closed(self, error: Exception | None) -> None:
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed(error)
+    def watch(self, callback: Callable[[], None]) -> None:
+        """See `PushSource.watch`."""
+        self._link.watch(callback)
 
     def take(self, data: bytes) -> None:
         """Take bytes from the link below."""
@@ -144,25 +100,24 @@ class TLSLink:
 
     def _decrypt(self) -> bytes | None:
         """All plaintext that has come; `b""` at the end, None if more is needed."""
-        if self._error is not None:
-            raise self._error
         pieces: list[bytes] = []
-        while not self._is_over:
+        # Asking when there is nothing would only raise SSLWantReadError, at the price of a read.
+        while not (self._is_over or self._error) and (
+            self._incoming.pending or self._incoming.eof or self.tls.pending()
+        ):
             try:
                 piece = self.tls.read(READ_BYTES)
-            except self._wants_read:
+            except self.wants_read:
                 break
             except self._saw_eof:
                 piece = b""
             except OSError as exc:
                 self._error = exc
-                if not pieces:
-                    raise
                 break
             self._is_over = not piece
             pieces.append(piece)
-            if not self._incoming.pending and not self.tls.pending():
-                break  # asking again would only raise SSLWantReadError, at the price of a read
         if pieces:
-            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+            return b"".join(pieces)
+        if self._error is not None:
+            raise self._error
         return b"" if self._is_over else None

@@ -29,16 +29,20 @@ class Tunnel:
 
     def request(self) -> bytes:
         """The bytes of the request."""
-        fields = [("user-agent", "rawsse")]
-        if self._proxy.authorization is not None:
-            fields.append(("proxy-authorization", self._proxy.authorization))
+        value = self._proxy.authorization
+        fields = [("user-agent", "rawsse"), *([("proxy-authorization", value)] if value else [])]
         return self._http.send_request("CONNECT", self._origin.authority, fields)
 
     def receive_data(self, data: bytes) -> bool:
         """Take bytes from the proxy; True when the tunnel is open. Raises `ProxyError`."""
         self._http.receive_data(data)
-        answer = self._answer()
-        if answer is None:
+        try:
+            answer = self._http.next_event()
+        except (HTTPProtocolError, HeadTooLargeError) as exc:
+            if getattr(exc, "by_close", False):
+                raise self._error("closed the connection without an answer") from None
+            raise self._error(f"does not answer as an HTTP proxy does ({exc}): is it one?", may_heal=False) from None
+        if not isinstance(answer, Response):
             return False
         if not 200 <= answer.status < 300:
             raise refusal(self._proxy, self._origin, answer.status, answer.headers)
@@ -48,19 +52,8 @@ class Tunnel:
         return True
 
     def lost(self, error: OSError) -> ProxyError:
-        """What is to be said when the connection to the proxy broke."""
+        """The error for a connection to the proxy that broke."""
         return self._error(f"did not answer: {error.strerror or error}")
-
-    def _answer(self) -> Response | None:
-        try:
-            event = self._http.next_event()
-        except HTTPProtocolError as exc:
-            if exc.by_close:
-                raise self._error("closed the connection without an answer") from None
-            raise self._error(f"does not answer as an HTTP proxy does ({exc}): is it one?", may_heal=False) from None
-        except HeadTooLargeError as exc:
-            raise self._error(f"does not come to the end of its answer: {exc}", may_heal=False) from None
-        return event if isinstance(event, Response) else None
 
     def _error(self, words: str, *, may_heal: bool = True) -> ProxyError:
         return ProxyError(f"{_asked(self._proxy, self._origin)} {words}", may_heal=may_heal)
@@ -71,27 +64,20 @@ def _asked(proxy: Proxy, origin: Origin) -> str:
 
 
 def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> ProxyError:
-    """The error for a proxy that answered `status`, and no 2xx."""
+    """The error for a proxy that answered `status`, and not 2xx."""
+    wanted = ", ".join(headers.get_all("proxy-authenticate"))
+    match status:
+        case 401 | 407 if wanted and "basic" not in wanted.lower():  # tinyproxy says 401 to credentials that are wrong
+            remedy = f"it wants credentials that rawsse cannot give (only Basic is supported): {quote(wanted)}"
+        case 401 | 407 if proxy.authorization is None:
+            remedy = "it wants a user name and a password (Basic), as in http://user:password@host:port"
+        case 401 | 407:
+            remedy = "it does not accept the user name and the password that were given for it"
+        case 403:
+            remedy = "it does not allow that; its operator can, or NO_PROXY takes this host past it"
+        case 502 | 503 | 504:
+            remedy = "it did not reach that host"
+        case _:
+            remedy = "no tunnel was opened"
     may_heal = status in (408, 429) or status >= 500
-    said = f"{_asked(proxy, origin)} answered {status}"
-    return ProxyError(f"{said}: {_remedy(proxy, status, headers)}", status_code=status, may_heal=may_heal)
-
-
-def _remedy(proxy: Proxy, status: int, headers: Headers) -> str:
-    if status in (401, 407):  # tinyproxy says 401 to credentials that are wrong
-        return _credentials_wanted(proxy, headers)
-    if status == 403:
-        return "it does not allow that; its operator can, or NO_PROXY takes this host past it"
-    if status in (502, 503, 504):
-        return "it did not reach that host"
-    return "no tunnel was opened"
-
-
-def _credentials_wanted(proxy: Proxy, headers: Headers) -> str:
-    # RFC 9110, 11.7.1: Proxy-Authenticate = #challenge; challenge = auth-scheme [ 1*SP ( token68 / #auth-param ) ]
-    schemes = [quote(value.split()[0].rstrip(",")) for value in headers.get_all("proxy-authenticate") if value.split()]
-    if schemes and "basic" not in " ".join(headers.get_all("proxy-authenticate")).lower():
-        return f"it wants to know the user by {', '.join(schemes)}, and only Basic is spoken here"
-    if proxy.authorization is None:
-        return "it wants a user name and a password (Basic), as in http://user:password@host:port"
-    return "it does not accept the user name and the password that were given for it"
+    return ProxyError(f"{_asked(proxy, origin)} answered {status}: {remedy}", status_code=status, may_heal=may_heal)

@@ -78,9 +78,6 @@ class BodyAnswer(Exchange):
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)
 
-    def _take_end(self) -> None:
-        self.finish()
-
 
 class RawAnswer(BodyAnswer):
     """A response that is passed on: every status is an answer, and content codings are not undone."""

@@ -128,10 +128,11 @@ class _Blocking(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if isinstance(node.ctx, ast.Store):
             return node
-        return ast.parse(str(in_blocking_words(node.id)), mode="eval").body
+        name = "Iterator[str]" if node.id == "TextStream" else in_blocking_words(node.id)
+        return ast.parse(name, mode="eval").body
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        return ast.Constant(in_blocking_words(node.value))
+        return ast.Constant(in_blocking_words(node.value)) if isinstance(node.value, str) else node
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
         return self.visit_FunctionDef(ast.FunctionDef(**dict(ast.iter_fields(node))))

@@ -27,7 +27,7 @@ from rawsse.client.blocking import (
 from rawsse.client.blocking.facade import Facade
 from rawsse.client.client import AsyncClient
 from rawsse.client.models import AsyncPage
-from rawsse.client.raw import RawResponse, WithRawResponse
+from rawsse.client.raw import RawResponse
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.client.tools.conversation import Conversation, Reply
@@ -39,7 +39,7 @@ FACADES = [made for made in Facade._blocking.values() if made.__module__ == "raw
 
 SPECIAL = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 
-HIDDEN = {"aclose", "call", "run", "runs_coroutines"}
+HIDDEN = {"aclose", "call", "run"}
 
 
 def client_of(*streams: FakeStream | bytes, **options: Any) -> Client:
@@ -87,7 +87,7 @@ def test_a_blocking_class_has_what_the_async_one_has_with_the_same_arguments(
 def test_no_text_speaks_of_async_code(facade: type) -> None:
     shown = pydoc.plain(pydoc.render_doc(facade)).partition("Methods inherited")[0]
     assert not re.findall(r"\b(async \w+|await|Async\w+|aclose|__a(?:enter|exit|iter|next)__)\b", shown)
-    others = {of.__name__ for of in Facade._blocking if of is not WithRawResponse} | {"Pages", "TextStream"}
+    others = {of.__name__ for of in Facade._blocking} | {"Pages", "TextStream"}
     assert not re.findall(rf"\b({'|'.join(others)})\b", shown)
 
 
@@ -203,6 +203,7 @@ class Mine(Client):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(api_key=KEY, **options)
         self.name = name
+        self.talk = self.conversation(model="m", max_tokens=9)
 
     def ask(self) -> str:
         text: str = self.messages.create(**ASK).text
@@ -221,6 +222,7 @@ def test_with_options_keeps_the_class_and_its_attributes() -> None:
     second = first.with_options(base_url="http://two.example")
     assert (type(second), second.name, second.base_url) == (Mine, "tea", "http://two.example")
     assert (first.base_url, second.with_options().name) == ("http://one.example", "tea")
+    assert second.talk is first.talk
 
 
 def test_a_client_can_make_another_of_its_class() -> None:

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,11 +25,14 @@ import pytest
 from support.background import PATIENCE, Background
 from support.networks import LONG, SOON
 from support.sockets import serving, shout, trusting
+from support.upstream import is_waiting
 
 from rawsse.client.blocking import network as socket_network
 from rawsse.client.blocking.network import SocketLink, SocketNetwork, SocketSignal
+from rawsse.client.network import addresses, connect
 from rawsse.client.network.link import Aborted, Expired, Link, drive
 from rawsse.client.network.route import Origin, Route
+from rawsse.errors import APIConnectionError
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 
@@ -48,9 +52,10 @@ def accepted() -> Iterator[tuple[SocketLink, socket.socket]]:
         link.abort()
 
 
-def fileno(link: SocketLink) -> int:
+def socket_of(link: SocketLink) -> weakref.ref[socket.socket]:
+    """The link's socket, as long as it exists: when it does no more, the system has closed it."""
     assert link._sock is not None
-    return link._sock.fileno()
+    return weakref.ref(link._sock)
 
 
 def read(link: Link, seconds: float = PATIENCE) -> bytes:
@@ -73,20 +78,21 @@ def test_a_descriptor_is_not_closed_under_a_thread_that_waits_for_it(
     link, _peer = accepted
     waits, was_aborted = threading.Event(), threading.Event()
     seen: list[int] = []
-    poll = socket_network._poll
+    sock = socket_of(link)
+    ready = addresses.ready
 
-    def watched(*arguments: Any, **options: Any) -> Any:
+    def watched(socks: list[socket.socket], *arguments: Any, **options: Any) -> Any:
         waits.set()
         assert was_aborted.wait(PATIENCE)
-        seen.append(fileno(link))  # after the abort: another socket would have this number, had it been closed
-        return poll(*arguments, **options)
+        seen.append(socks[0].fileno())  # after the abort: another socket would have this number, had it been closed
+        return ready(socks, *arguments, **options)
 
     def abort() -> None:
         assert waits.wait(PATIENCE)
         link.abort()
         was_aborted.set()
 
-    monkeypatch.setattr(socket_network, "_poll", watched)
+    monkeypatch.setattr(socket_network, "ready", watched)
     aborter = threading.Thread(target=abort)
     aborter.start()
     with pytest.raises(Aborted):
@@ -94,13 +100,14 @@ def test_a_descriptor_is_not_closed_under_a_thread_that_waits_for_it(
     aborter.join(PATIENCE)
     assert len(seen) == 1
     assert seen != [-1]
-    assert fileno(link) == -1  # the thread that waited has closed it
+    assert sock() is None  # it is closed when the thread that waited is through with it
 
 
 def test_a_link_that_no_thread_uses_is_closed_by_the_abort(accepted: Accepted) -> None:
     link, peer = accepted
+    sock = socket_of(link)
     link.abort()
-    assert fileno(link) == -1
+    assert sock() is None
     assert peer.recv(1) == b""
 
 
@@ -113,16 +120,19 @@ def test_a_thread_that_is_asleep_in_a_read_wakes_within_a_second(*, tls: bool) -
         origin = background.enter(serving(listen, tls=tls))
         link = SocketNetwork().link()
         secure = drive(link.connect(Route(origin), trusting(), now() + PATIENCE))
-        threading.Timer(0.2, secure.abort).start()
+        sock = socket_of(link)
+        (timer := threading.Timer(0.2, secure.abort)).start()
         before = time.monotonic()
         with pytest.raises(Aborted):
             drive(secure.read(math.inf))
         assert 0.1 < time.monotonic() - before < 0.2 + LONG
-        assert fileno(link) == -1
+        timer.join(PATIENCE)
+        assert sock() is None
 
 
 def test_many_threads_may_abort_a_link_at_once(accepted: Accepted) -> None:
     link, _peer = accepted
+    sock = socket_of(link)
     threads = [threading.Thread(target=link.abort) for _ in range(16)]
     for thread in threads:
         thread.start()
@@ -130,58 +140,60 @@ def test_many_threads_may_abort_a_link_at_once(accepted: Accepted) -> None:
         read(link)
     for thread in threads:
         thread.join(PATIENCE)
-    assert fileno(link) == -1
+    assert sock() is None
 
 
 def test_a_link_that_is_aborted_while_it_connects_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[socket.socket] = []
-    begin_connect = socket_network._begin_connect
+    new_socket = addresses.new_socket
 
     def begin(*arguments: Any) -> socket.socket:
-        made.append(begin_connect(*arguments))
+        made.append(new_socket(*arguments))
         link.abort()
         return made[-1]
 
-    monkeypatch.setattr(socket_network, "_begin_connect", begin)
+    monkeypatch.setattr(addresses, "new_socket", begin)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         link = SocketNetwork().link()
         with pytest.raises(Aborted):
-            drive(link.open(Origin("http", *listener.getsockname()), now() + PATIENCE))
+            drive(link.connect(Route(Origin("http", *listener.getsockname())), trusting(), now() + PATIENCE))
     assert [sock.fileno() for sock in made] == [-1]
 
 
 def test_one_that_is_aborted_in_the_moment_in_which_it_is_connected_leaves_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[socket.socket] = []
-    race = SocketLink._race
+    made: list[weakref.ref[socket.socket]] = []
+    race = addresses.race
 
-    def win(link: SocketLink, addresses: Any, deadline: float) -> socket.socket:
-        made.append(race(link, addresses, deadline))
+    async def win(*arguments: Any) -> socket.socket:
+        sock = await race(*arguments)
+        made.append(weakref.ref(sock))
         link.abort()
-        return made[-1]
+        return sock
 
-    monkeypatch.setattr(SocketLink, "_race", win)
+    monkeypatch.setattr(connect, "race", win)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         link = SocketNetwork().link()
         with pytest.raises(Aborted):
-            drive(link.open(Origin("http", *listener.getsockname()), now() + PATIENCE))
-    assert [sock.fileno() for sock in made] == [-1]
+            drive(link.connect(Route(Origin("http", *listener.getsockname())), trusting(), now() + PATIENCE))
+    assert [sock() for sock in made] == [None]
 
 
 def test_the_end_that_an_abort_makes_is_not_taken_for_the_peer_s(accepted: Accepted) -> None:
     link, _peer = accepted
     assert link._sock is not None
 
-    class ShutDown(socket.socket):
+    class ShutDown(addresses.Socket):
         def recv(self, size: int, flags: int = 0) -> bytes:
             link.abort()  # by another thread, in this moment
             return super().recv(size, flags)
 
     link._sock = ShutDown(fileno=link._sock.detach())
+    sock = socket_of(link)
     with pytest.raises(Aborted):
         link.read_ready()
-    assert fileno(link) == -1
+    assert sock() is None
 
 
 def test_a_link_that_is_not_connected_can_be_neither_read_nor_written() -> None:
@@ -217,8 +229,9 @@ def test_ctrl_c_ends_a_read_and_the_link_can_be_aborted_or_read_on(accepted: Acc
     assert time.monotonic() - before < LONG
     peer.send(b"x")
     assert read(link) == b"x"
+    sock = socket_of(link)
     link.abort()
-    assert fileno(link) == -1
+    assert sock() is None
 
 
 def test_ctrl_c_ends_the_wait_for_a_signal() -> None:
@@ -239,9 +252,10 @@ def test_ctrl_c_ends_the_wait_for_functions_in_threads() -> None:
 
 def test_a_signal_handler_may_abort_the_link_that_its_own_thread_reads(accepted: Accepted) -> None:
     link, _peer = accepted
+    sock = socket_of(link)
     with interrupted(lambda *_: link.abort()), pytest.raises(Aborted):
         drive(link.read(math.inf))
-    assert fileno(link) == -1
+    assert sock() is None
 
 
 def test_a_signal_handler_may_set_the_signal_that_its_own_thread_waits_for() -> None:
@@ -284,7 +298,7 @@ def test_an_abort_in_a_forked_child_leaves_the_connection_of_the_parent(is_busy:
     reader = threading.Thread(target=lambda: heard.append(read(link)))
     if is_busy:
         reader.start()
-        while not link._is_busy:
+        while not is_waiting(reader):
             pass
     assert in_child(link.abort) == 0
     peer.send(b"still here")
@@ -370,7 +384,7 @@ def test_a_link_that_is_forgotten_closes_its_socket(accepted: Accepted) -> None:
     _link, peer = accepted
     with socket.create_server(("127.0.0.1", 0)) as listener:
         forgotten = SocketNetwork().link()
-        drive(forgotten.open(Origin("http", *listener.getsockname()), now() + PATIENCE))
+        drive(forgotten.connect(Route(Origin("http", *listener.getsockname())), trusting(), now() + PATIENCE))
         peer = listener.accept()[0]
         with peer, warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
@@ -428,5 +442,6 @@ def test_without_poll_an_address_that_refuses_is_seen(windows: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         origin = Origin("http", *sock.getsockname())
     link = SocketNetwork().link()
-    with pytest.raises(ConnectionRefusedError):
-        drive(link.open(origin, now() + PATIENCE))
+    with pytest.raises(APIConnectionError) as caught:
+        drive(link.connect(Route(origin), trusting(), now() + PATIENCE))
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.answers import ASK, KEY, SSE_HEAD, Connections, answer, async_of, chunked, plain
 from support.background import PATIENCE
+from support.pools import counts
 from support.streams import ANSWER, PING, TOOL_CALL, block, end, start, text_delta, to_bytes
 from support.upstream import HELLO, interrupt_when_waiting, needs_signals, piece
 
@@ -22,7 +23,7 @@ from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.pool import PoolLimits
-from rawsse.client.stream import MessageStream
+from rawsse.client.stream import EventStream, MessageStream
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageDelta, TextDelta, TextEvent
 from rawsse.replay.playing.fake_links import FakeLink, FakeStream
 
@@ -339,6 +340,28 @@ def test_a_text_stream_and_its_stream_are_for_one_thread_together(make: Make) ->
     assert not reader.is_alive()
 
 
+def test_a_stream_that_two_threads_get_at_the_same_moment_is_for_one_of_them(make: Make) -> None:
+    connection = Silent(SSE_HEAD + piece(*HELLO))
+    raw = make(connection).messages.with_raw_response.create(**ASK, stream=True)
+    first = raw.parse()
+    del async_of(first, EventStream)._facade  # type: ignore[attr-defined]  # as if the other thread had not seen it yet
+    second = raw.parse()
+    assert second is not first
+
+    def read() -> None:
+        with pytest.raises(errors.StreamCancelledError):
+            list(first)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert connection.is_silent.wait(PATIENCE)
+    with pytest.raises(RuntimeError, match="another thread is reading the stream"):
+        next(second)
+    second.close()
+    reader.join(PATIENCE)
+    assert not reader.is_alive()
+
+
 def test_two_threads_cannot_fold_one_event(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, outside = threading.Event(), threading.Event()
 
@@ -430,8 +453,8 @@ def test_a_close_just_before_a_wait_begins_is_not_lost(
         with pytest.raises(errors.StreamCancelledError), stream:
             pytest.fail("it is open")
     assert ending(stream) == "cancelled"
-    pools = async_of(client, AsyncClient)._pools
-    assert (pools.open_connections, pools.waiting) == (pools.idle_connections, 0)
+    opened, idle, waiting = counts(async_of(client, AsyncClient)._pools)
+    assert (opened, waiting) == (idle, 0)
 
 
 # --- Interrupts ----------------------------------------------------------------------------------------------------

@@ -316,9 +316,10 @@ def test_threads_that_close_streams_at_any_moment_lose_no_place(upstream: Upstre
                 seen.append(stream.ending.kind if stream.ending else "none")
             return seen
 
-        callers = [Caller(lambda: ask([chance.uniform(0, 0.008) for _ in range(20)])) for _ in range(6)]
+        callers = [Caller(lambda: ask([chance.uniform(0, 0.008) for _ in range(20)] + [PATIENCE])) for _ in range(6)]
         endings = [kind for caller in callers for kind in caller.end()]
-        assert set(endings) == {"complete", "cancelled"}
+        # On a busy machine every one that is closed soon is closed before its end.
+        assert {"complete"} <= set(endings) <= {"complete", "cancelled"}
         assert places(client) == (0, 0)
         assert client.messages.create(**ASK).text == "Hello ☺"
 

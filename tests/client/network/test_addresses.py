@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import itertools
 import math
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from support.clock import run, ticks
 from support.networks import SOON, Drive, connected, every_network, every_network_in_real_time, passed
-from support.sockets import serving, shout, silent_listener
+from support.sockets import serving, shout, silent_listener, trusting
 
-from rawsse.client.blocking import network as socket_network
 from rawsse.client.blocking.network import SocketNetwork
-from rawsse.client.network import asyncio_network
+from rawsse.client.network import addresses
 from rawsse.client.network.addresses import look_up, new_socket
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.link import Expired, Network, drive
@@ -43,15 +44,15 @@ def resolve(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, Any]) -> None:
 def test_the_families_of_addresses_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     six, four = socket.AF_INET6, socket.AF_INET
     resolve(monkeypatch, (six, "a"), (six, "b"), (four, "c"), (six, "d"))
-    assert [name for _, name in drive(look_up(signal, NAME))] == ["a", "c", "b", "d"]
+    assert [name for _, name in drive(look_up(signal(), NAME))] == ["a", "c", "b", "d"]
     resolve(monkeypatch, (four, "a"), (six, "b"), (six, "c"))
-    assert [name for _, name in drive(look_up(signal, NAME))] == ["a", "b", "c"]
+    assert [name for _, name in drive(look_up(signal(), NAME))] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
 def test_an_address_is_not_looked_up(host: str, family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", None)
-    ((found, address),) = drive(look_up(signal, Origin("http", host, 80)))
+    ((found, address),) = drive(look_up(signal(), Origin("http", host, 80)))
     assert (found, address[:2]) == (family, (host, 80))
 
 
@@ -63,7 +64,7 @@ def test_a_name_is_looked_up_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> Non
         return original(*arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", note)
-    assert drive(look_up(signal, Origin("http", "localhost", 80)))
+    assert drive(look_up(signal(), Origin("http", "localhost", 80)))
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
@@ -90,8 +91,8 @@ def test_an_unknown_name_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(OSError, match="not known") as caught:
-        drive(look_up(signal, NAME))
-    assert caught.value.__suppress_context__
+        drive(look_up(signal(), NAME))
+    assert caught.value.__context__ is None
 
 
 def test_a_look_up_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_a_look_up_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     with pytest.raises(Expired):
-        drive(look_up(signal, NAME, SocketNetwork.now() + SOON))
+        drive(look_up(signal(), NAME, SocketNetwork.now() + SOON))
     may_end.set()
 
 
@@ -126,7 +127,7 @@ from rawsse.client.network.route import Origin
 from rawsse.client.blocking.network import SocketNetwork
 async def main(network):
     try:
-        await look_up(network.signal, Origin("http", "slow.example", 80), network.now() + 0.1)
+        await look_up(network.signal(), Origin("http", "slow.example", 80), network.now() + 0.1)
     except Expired:
         print(asked.wait(20))
 async def on_asyncio():
@@ -158,22 +159,25 @@ async def peers() -> AsyncIterator[Peers]:
         }
 
 
+Made = list[weakref.ref[socket.socket]]
+
+
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     """The sockets that were made."""
-    socks: list[socket.socket] = []
+    socks: Made = []
 
     def note(*arguments: Any) -> socket.socket:
-        socks.append(new_socket(*arguments))
-        return socks[-1]
+        sock = new_socket(*arguments)
+        socks.append(weakref.ref(sock))
+        return sock
 
-    for module in (asyncio_network, socket_network):
-        monkeypatch.setattr(module, "new_socket", note)
+    monkeypatch.setattr(addresses, "new_socket", note)
     return socks
 
 
-def still_open(socks: list[socket.socket]) -> int:
-    return sum(sock.fileno() != -1 for sock in socks)
+def still_open(socks: Made) -> int:
+    return sum((sock := made()) is not None and sock.fileno() != -1 for made in socks)
 
 
 @every_network
@@ -192,7 +196,7 @@ def still_open(socks: list[socket.socket]) -> int:
     ],
 )
 def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second_and_one_that_refuses_nothing(
-    on: Drive, names: str, seconds: float, made: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+    on: Drive, names: str, seconds: float, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(network: Network, at: Peers) -> bytes:
         resolve(monkeypatch, *(at[name] for name in names.split()))
@@ -209,9 +213,7 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second_and_one_tha
 
 
 @every_network
-def test_of_two_addresses_that_answer_one_is_left(
-    on: Drive, made: list[socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_addresses_that_answer_one_is_left(on: Drive, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(network: Network, at: Peers) -> int:
         resolve(monkeypatch, at["silent"], at["good"], at["good"])
         async with connected(network, Route(NAME)):
@@ -223,7 +225,7 @@ def test_of_two_addresses_that_answer_one_is_left(
 
 @every_network
 def test_where_every_address_refuses_one_error_names_each_reason(
-    on: Drive, made: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+    on: Drive, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(network: Network, at: Peers) -> None:
         resolve(monkeypatch, at["refused"], at["unsupported"])
@@ -239,7 +241,7 @@ def test_where_every_address_refuses_one_error_names_each_reason(
 
 @every_network
 def test_an_address_that_may_still_answer_is_waited_for_while_others_refuse(
-    on: Drive, made: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+    on: Drive, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(network: Network, at: Peers) -> bool:
         resolve(monkeypatch, at["silent"], at["refused"])
@@ -280,18 +282,37 @@ def test_of_several_addresses_that_refuse_each_is_named(on: Drive, monkeypatch: 
     on(story, peers())
 
 
+@every_network
+@pytest.mark.parametrize("names", ["refused", "refused unsupported"])
+def test_an_error_is_not_kept_by_its_own_traceback(on: Drive, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(network: Network, at: Peers) -> object:
+        resolve(monkeypatch, *(at[name] for name in names.split()))
+        link = network.link()
+        gc.disable()
+        try:
+            await link.connect(Route(NAME), trusting(), math.inf)
+        except APIConnectionError as exc:
+            kept = weakref.ref(exc)
+        finally:
+            gc.enable()
+            link.abort()
+        return kept()
+
+    assert on(story, peers()) is None
+
+
 # A task that is cancelled: `run` finds what it leaves.
 
 
 @pytest.mark.parametrize("names", ["good", "refused good good", "silent good"])
 def test_a_race_that_is_cancelled_at_any_step_leaves_nothing(
-    names: str, made: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+    names: str, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(steps: int) -> bool:
         async with peers() as at:
             resolve(monkeypatch, *(at[name] for name in names.split()))
             link = AsyncioNetwork().link()
-            task = asyncio.create_task(link.open(NAME, math.inf))
+            task = asyncio.create_task(link.connect(Route(NAME), trusting(), math.inf))
             for _ in range(steps):
                 await (ticks() if names != "silent good" else asyncio.sleep(0.1))
             finished = task.done()

@@ -511,8 +511,8 @@ def test_a_signal_may_be_set_by_another_thread(on: Drive) -> None:
 # --- Functions in threads ------------------------------------------------------------------------------------------
 
 
-async def outcome(network: Network, call: Callable[[], object]) -> tuple[object, BaseException | None]:
-    (found,) = await in_threads(network.signal, [call])
+async def in_thread(network: Network, call: Callable[[], object]) -> object:
+    (found,) = await in_threads(network.signal(), [call])
     return found
 
 
@@ -527,33 +527,51 @@ def test_a_function_runs_in_a_daemon_thread_with_a_copy_of_the_caller_s_context(
 
     async def story(network: Network, _: object) -> tuple[object, str]:
         user.set("mine")
-        result, _error = await outcome(network, look)
-        return result, user.get()
+        return await in_thread(network, look), user.get()
 
     main = threading.current_thread()
     assert on(story, nowhere) == (("mine", True, False), "mine")
 
 
 @every_network_in_real_time
-def test_results_and_errors_come_in_the_order_of_the_calls(on: Drive) -> None:
+def test_results_come_in_the_order_of_the_calls(on: Drive) -> None:
+    is_second = threading.Event()
+
+    def first() -> int:
+        return 1 if is_second.wait(PATIENCE) else 0
+
+    assert on(lambda network, _: in_threads(network.signal(), [first, is_second.set]), nowhere) == [1, None]
+    assert on(lambda network, _: in_threads(network.signal(), []), nowhere) == []
+
+
+@every_network_in_real_time
+def test_the_first_error_in_the_order_of_the_calls_is_raised_when_all_are_over(on: Drive) -> None:
+    has_failed, over = threading.Event(), threading.Event()
+
+    def fail_late() -> None:
+        assert has_failed.wait(PATIENCE)
+        raise KeyError("the first")
+
     def fail() -> None:
-        raise KeyError("no such")
+        has_failed.set()
+        raise ValueError("the second")
 
-    async def story(network: Network, _: object) -> list[tuple[object, str]]:
-        return [(result, repr(error)) for result, error in await in_threads(network.signal, [int, fail, str])]
+    def work() -> None:
+        assert has_failed.wait(PATIENCE)
+        threading.Event().wait(SOON)
+        over.set()
 
-    assert on(story, nowhere) == [(0, "None"), (None, "KeyError('no such')"), ("", "None")]
-    assert on(lambda network, _: in_threads(network.signal, []), nowhere) == []
+    with pytest.raises(KeyError, match="the first"):
+        on(lambda network, _: in_threads(network.signal(), [fail_late, fail, work]), nowhere)
+    assert over.is_set()
 
 
 @every_network_in_real_time
 def test_more_functions_run_at_once_than_asyncio_has_threads(on: Drive) -> None:
     barrier = threading.Barrier(64, timeout=PATIENCE)
 
-    async def story(network: Network, _: object) -> set[object]:
-        return {error for _, error in await in_threads(network.signal, [barrier.wait] * 64)}
-
-    assert on(story, nowhere) == {None}
+    places = on(lambda network, _: in_threads(network.signal(), [barrier.wait] * 64), nowhere)
+    assert sorted(places) == list(range(64))
 
 
 @every_network_in_real_time
@@ -566,7 +584,7 @@ def test_functions_are_waited_for_until_a_deadline_and_what_comes_later_is_dropp
 
     async def story(network: Network, _: object) -> None:
         with pytest.raises(Expired):
-            await in_threads(network.signal, [hang], network.now() + SOON)
+            await in_threads(network.signal(), [hang], network.now() + SOON)
 
     on(story, nowhere)
     assert threads[0].is_alive()
@@ -580,7 +598,7 @@ def test_a_task_that_is_cancelled_while_a_function_runs_is_free_at_once() -> Non
 
     async def story() -> None:
         network = AsyncioNetwork()
-        task = asyncio.create_task(in_threads(network.signal, [partial(may_end.wait, PATIENCE)]))
+        task = asyncio.create_task(in_threads(network.signal(), [partial(may_end.wait, PATIENCE)]))
         await ticks(3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -602,8 +620,7 @@ def test_where_the_system_gives_no_thread_a_function_runs_in_the_caller_s(
     start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     caller = threading.current_thread()
-    result, error = on(lambda network, _: outcome(network, threading.current_thread), nowhere)
-    assert (result, error) == (caller, None)
+    assert on(lambda network, _: in_thread(network, threading.current_thread), nowhere) is caller
 
 
 def test_an_error_is_not_kept_by_its_own_traceback() -> None:
@@ -613,15 +630,15 @@ def test_an_error_is_not_kept_by_its_own_traceback() -> None:
     def fail() -> None:
         raise FailedError
 
-    _, error = drive(outcome(SocketNetwork(), fail))
-    assert error is not None
-    kept = weakref.ref(error)
+    try:
+        drive(in_thread(SocketNetwork(), fail))
+    except FailedError as error:
+        kept = weakref.ref(error)
     for thread in threading.enumerate():
         if thread.name == "rawsse call":
             thread.join(PATIENCE)
     gc.disable()
     try:
-        del error, _
         assert kept() is None
     finally:
         gc.enable()

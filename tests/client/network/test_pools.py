@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import socket
@@ -17,7 +18,7 @@ from support.answers import ASK, KEY, answer
 from support.background import PATIENCE, Background
 from support.clock import VirtualClockLoop, run, ticks
 from support.networks import SOON, Drive, every_event_loop, every_network, later, passed
-from support.pools import LAST_CHUNK, Peer, acquire
+from support.pools import LAST_CHUNK, Peer, acquire, counts, exchanged
 from support.sockets import serving, shout, trusting
 from support.streams import ANSWER, TOOL_CALL
 
@@ -88,25 +89,10 @@ def test_the_pool_of_a_loop_that_is_closed_is_forgotten() -> None:
     async def story() -> int:
         lease = acquire(pools.here())
         assert not lease.is_reused
-        return pools.open_connections
+        return counts(pools)[0]
 
     assert [run(story()) for _ in range(3)] == [1, 1, 1]
     assert len(pools._pools) == 1
-
-
-def test_the_counts_are_those_of_all_pools() -> None:
-    pools = Made(is_blocking=True).pools
-    lease = acquire(pools.here())
-    http = ClientConnection("x")
-    http.send_request("GET", "/", [])
-    http.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    while http.next_event() is not None:
-        pass
-    other = acquire(pools.here())
-    lease.give_back(http)
-    assert (pools.open_connections, pools.idle_connections, pools.waiting) == (2, 1, 0)
-    other.drop()
-    assert pools.open_connections == 1
 
 
 def test_after_the_close_there_is_no_pool_but_a_network() -> None:
@@ -127,10 +113,10 @@ def test_the_close_reaches_calls_in_other_loops() -> None:
 
     async def read() -> None:
         lease = acquire(made.pools.here())
-        assert lease._link is not None
+        assert lease._connection is not None
         waits.set()
         with pytest.raises(Aborted):
-            await lease._link.read(math.inf)
+            await lease._connection.link.read(math.inf)
 
     thread = threading.Thread(target=lambda: asyncio.run(read()))
     thread.start()
@@ -269,6 +255,20 @@ def test_a_call_in_the_queue_is_woken_by_a_close_from_elsewhere(on: Drive) -> No
         return passed(network, before, SOON)
 
     assert on(story, serving(shout))
+
+
+@every_event_loop
+def test_a_connection_is_dropped_in_time_also_if_no_call_comes(on: Drive) -> None:
+    async def story(network: Network, _: object) -> list[int]:
+        pools: list[Pool] = []
+        for number in range(40):  # uvloop rounds the time of a timer, up or down
+            limits = PoolLimits(idle_seconds=SOON + number / 8000)
+            pools.append(Pool(network, TLSContext(), limits, new_link=Peer))
+            acquire(pools[-1]).give_back(exchanged())
+        await network.signal().wait(network.now() + 2 * SOON)
+        return [pool.open_connections for pool in pools]
+
+    assert on(story, contextlib.nullcontext()) == [0] * 40
 
 
 class Keeping:

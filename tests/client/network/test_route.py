@@ -107,10 +107,12 @@ def test_without_a_user_nothing_is_sent(url: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks", "SOCKS5", "ftp"])
-def test_a_proxy_of_another_kind_is_named(scheme: str) -> None:
-    words = f"^ALL_PROXY: {scheme.lower()}:// proxies cannot be used, only http:// and https:// ones$"
-    with pytest.raises(ConfigurationError, match=words):
-        Proxy.from_url(f"{scheme}://user:secret@proxy.example:1080", source="ALL_PROXY")
+@pytest.mark.parametrize("user", ["", "user:secret@"])
+def test_a_proxy_of_another_kind_is_refused_with_the_kinds_that_can_be_used(scheme: str, user: str) -> None:
+    words = "^ALL_PROXY must be like http://host:port or .*; https:// can be used too, SOCKS cannot$"
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Proxy.from_url(f"{scheme}://{user}proxy.example:1080", source="ALL_PROXY")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,8 @@ def test_a_proxy_of_another_kind_is_named(scheme: str) -> None:
         "http://user:secret@::1:3128",
         "http://user:secret@" + "ü" * 80,
         "http://user:secret@proxy.example!",
+        "http://user:secret@proxy..example",
+        "http://user:secret@proxy.example\uff0fsecret",  # IDNA makes a slash of it
         "http:/user:secret@proxy.example",
         "://user:secret@proxy.example:x",
     ],
@@ -149,7 +153,7 @@ def test_a_url_that_names_no_proxy_is_refused_without_being_shown(url: str) -> N
 
 @pytest.mark.parametrize("user", ["us%3Aer:secret", "user:sec%0Aret", "user:sec%7Fret", "us\0er:secret"])
 def test_credentials_that_basic_cannot_carry_are_refused_without_being_shown(user: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^proxy: the user name may not have a colon, and neither") as caught:
+    with pytest.raises(ConfigurationError, match=r"^proxy: a user name may have no colon, and") as caught:
         Proxy.from_url(f"http://{user}@proxy.example")
     assert "sec" not in str(caught.value)
 
@@ -209,7 +213,7 @@ def test_a_proxy_that_is_given_is_always_used(origin: Origin) -> None:
 
 
 def test_a_proxy_that_is_given_is_looked_at_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"^proxy: socks5://"):
+    with pytest.raises(ConfigurationError, match=r"^proxy must be like http://host:port or "):
         Proxies.always("socks5://proxy.example")
 
 
@@ -264,7 +268,7 @@ def test_a_broken_variable_is_named_when_it_is_needed_and_only_then() -> None:
     assert proxies.route_to(PLAIN).proxy
     assert proxies.route_to(Origin("https", "localhost", 443)).proxy is None
     assert proxies.route_to(Origin("https", "a.b", 443)).proxy is None
-    with pytest.raises(ConfigurationError, match=r"^all_proxy: socks5:// proxies cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"^all_proxy must be like http://host:port or "):
         proxies.route_to(API)
 
 
@@ -328,6 +332,16 @@ NO_PROXY = [
     ("[2001:db8::1]:80", "2001:db8::1", 443, False),
     ("2001:db8::2", "2001:db8::1", 443, False),
     ("10.0.0.0/8", "::ffff:10.0.0.1", 443, True),
+    ("::ffff:10.0.0.1", "10.0.0.1", 443, True),
+    ("[::ffff:10.0.0.1]:443", "10.0.0.1", 443, True),
+    ("::/0", "10.0.0.1", 443, False),
+    ("fd00::443", "fd00::443", 443, True),  # an address, and not a port
+    ("fd00::443", "fd00::", 443, False),
+    ("10.0.0.0/8:443", "10.0.0.1", 443, True),  # Go takes no port after a block
+    ("10.0.0.0/8:443", "10.0.0.1", 80, False),
+    ("*:443", "a.example", 443, True),  # nor after everything
+    ("*:443", "10.0.0.1", 443, True),
+    ("*:443", "10.0.0.1", 80, False),
     ("::1", "a.example", 443, False),
     (".", "a.example", 443, False),
     ("[", "a.example", 443, False),

@@ -27,11 +27,12 @@ class Peer:
         self.tls = context.wrap_bio(self._incoming, self.outgoing, server_side=True)
         self.step = step
         self.is_ready = False
-        self.is_aborted = self.is_paused = False
+        self.is_aborted = False
         self.end: bytes | None = None
         self.alert = ""  # what the client said of the handshake
-        self.receive: Callable[[bytes], None] | None = None
-        self.closed: Callable[[Exception | None], None] | None = None
+        self.error: Exception | None = None
+        self.push: Callable[[], None] = lambda: None
+        """Tell the client that there is something to read."""
 
     async def write(self, data: bytes, deadline: float) -> None:
         del deadline
@@ -50,6 +51,8 @@ class Peer:
     def read_ready(self) -> bytes | None:
         if self.is_aborted:
             raise Aborted
+        if self.error is not None:
+            raise self.error
         return self.outgoing.read(self.step) or self.end
 
     async def read(self, deadline: float) -> bytes:
@@ -61,23 +64,8 @@ class Peer:
     def abort(self) -> None:
         self.is_aborted = True
 
-    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        self.receive, self.closed = receive, closed
-        self.push()
-
-    def push(self) -> None:
-        """Push what the server has to say."""
-        assert self.receive is not None
-        while (data := self.read_ready()) is not None:
-            self.receive(data)
-            if not data:
-                break
-
-    def pause(self) -> None:
-        self.is_paused = True
-
-    def resume(self) -> None:
-        self.is_paused = False
+    def watch(self, callback: Callable[[], None]) -> None:
+        self.push = callback
 
     def close(self, *, politely: bool) -> None:
         if politely:
@@ -322,17 +310,17 @@ def test_after_the_end_the_link_below_has_nothing_to_say() -> None:
     sink = pushed(peer, link)
     peer.close(politely=True)
     peer.push()
-    assert peer.closed is not None
-    peer.closed(ConnectionResetError())
+    peer.error = ConnectionResetError()
+    peer.push()
     assert sink.ended == [None]
 
 
 def test_the_link_below_reports_a_connection_that_is_lost() -> None:
     peer = Peer()
     sink = pushed(peer, opened(peer))
-    assert peer.closed is not None
-    peer.closed(error := ConnectionResetError())
-    assert (sink.heard, sink.ended) == ([], [error])
+    peer.error = ConnectionResetError()
+    peer.push()
+    assert (sink.heard, sink.ended) == ([], [peer.error])
 
 
 def test_bytes_that_were_changed_raise_after_what_came_before_them() -> None:
@@ -341,9 +329,10 @@ def test_bytes_that_were_changed_raise_after_what_came_before_them() -> None:
     sink = pushed(peer, link)
     peer.tls.write(b"hello")
     peer.outgoing.write(BROKEN)
-    with pytest.raises(OSError, match=r"(?i)bad.record.mac"):  # the guard is that of the link below
-        peer.push()
+    peer.push()
     assert sink.heard == [b"hello"]
+    assert [type(error) for error in sink.ended] == [ssl.SSLError]
+    assert peer.is_aborted
 
 
 def test_what_is_wrong_already_when_pushing_begins_is_given_to_the_sink() -> None:
@@ -377,19 +366,36 @@ def test_nothing_is_pushed_after_an_abort() -> None:
         heard.append(data)
         link.abort()
 
-    link.push_to(leave, lambda _: None)
+    ended: list[Exception | None] = []
+    link.push_to(leave, ended.append)
     peer.tls.write(b"hello")
     with contextlib.suppress(ssl.SSLWantReadError):
         peer.tls.unwrap()
-    with contextlib.suppress(Aborted):
-        peer.push()
-    assert heard == [b"hello"]
+    peer.push()
+    assert (heard, ended) == ([b"hello"], [None])
 
 
-def test_pausing_is_passed_on() -> None:
+def test_while_it_is_paused_nothing_is_pushed_but_the_news_of_an_abort() -> None:
     peer = Peer()
     link = opened(peer)
+    sink = pushed(peer, link)
     link.pause()
-    assert peer.is_paused
+    peer.tls.write(b"one ")
+    peer.push()
+    assert sink.heard == []
     link.resume()
-    assert not peer.is_paused
+    peer.push()
+    assert sink.heard == [b"one "]
+    link.pause()
+    peer.tls.write(b"two")
+    link.abort()
+    peer.push()
+    assert (sink.heard, sink.ended) == ([b"one "], [None])
+
+
+def test_an_abort_of_the_link_below_is_one_of_the_link() -> None:
+    peer = Peer()
+    sink = pushed(peer, opened(peer))
+    peer.abort()
+    peer.push()
+    assert (sink.heard, sink.ended) == ([], [None])

@@ -117,14 +117,14 @@ def test_credentials_that_are_refused_are_not_asked_for(status: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (b"Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n", "'Negotiate', 'NTLM'"),
-        (b'Proxy-Authenticate: Digest realm="a", nonce="b"\r\n', "'Digest'"),
+        (b"Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n", "'Negotiate, NTLM'"),
+        (b'Proxy-Authenticate: Digest realm="a", nonce="b"\r\n', '\'Digest realm="a", nonce="b"\''),
     ],
 )
 @pytest.mark.parametrize("proxy", [PROXY, WITH_USER])
 def test_a_proxy_that_wants_more_than_a_password_is_told(proxy: Proxy, fields: bytes, words: str) -> None:
     error = failure(b"HTTP/1.1 407 x\r\n" + fields + b"\r\n", proxy=proxy)
-    assert str(error).endswith(f"it wants to know the user by {words}, and only Basic is spoken here")
+    assert str(error).endswith(f"it wants credentials that rawsse cannot give (only Basic is supported): {words}")
 
 
 @pytest.mark.parametrize("value", ["Negotiate, Basic realm=a", "basic", "Basic,"])
@@ -158,8 +158,9 @@ def test_an_answer_that_is_no_http_is_told_as_such(wire: bytes) -> None:
 def test_an_answer_without_an_end_is_bounded() -> None:
     error = failure(b"HTTP/1.1 200 OK\r\n", *[b"A: b\r\n"] * 20, max_head_bytes=100)
     assert str(error).startswith(
-        f"{ASKED} does not come to the end of its answer: the head is larger than max_head_bytes"
+        f"{ASKED} does not answer as an HTTP proxy does (the head is larger than max_head_bytes"
     )
+    assert not error.may_heal
 
 
 @pytest.mark.parametrize(
