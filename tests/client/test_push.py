@@ -13,6 +13,7 @@ from support.answers import ASK, KEY, SSE_HEAD, client_of, head, plain
 from support.clock import run, ticks
 from support.faults import BEGIN, BLOCK, BLOCK_STOP, END, HEL, LO, RESET, WHOLE, Network, Peer, chunk, says
 from support.loops import Loop, each_loop
+from support.pools import counts
 from support.sockets import serving, trusting
 from support.streams import PING, STOP, block_start, text_delta
 
@@ -546,7 +547,7 @@ def test_the_connection_is_used_again(pause: float, wire: tuple[Any, ...], cut: 
             heard = Heard(client)
             await heard.push.open()
             assert await heard.end() is None
-            assert client._pools.idle_connections == 1
+            assert counts(client._pools)[1] == 1
             await asyncio.sleep(pause)
         assert (network.attempts, len(network.requests)) == (1, 2)
         await client.aclose()
@@ -623,7 +624,7 @@ def test_over_a_socket_events_are_pushed_and_the_connection_is_used_again(*, tls
                 await heard.push.open()
                 assert await heard.end() is None
                 assert heard.raws == [BEGIN, BLOCK, HEL, LO, BLOCK_STOP, END, STOP]
-                assert (client._pools.open_connections, client._pools.idle_connections) == (1, 1)
+                assert counts(client._pools)[:2] == (1, 1)
             assert heard.push.stream.timing.is_reused
 
     run(story())
@@ -715,6 +716,6 @@ def test_a_push_that_is_closed_closes_its_socket(*, tls: bool) -> None:
             await heard.push.open()
             heard.push.close()
             await asyncio.sleep(10)
-            assert (len(heard.events), heard.ends, client._pools.open_connections) == (3, [], 0)
+            assert (len(heard.events), heard.ends, counts(client._pools)[0]) == (3, [], 0)
 
     run(story())

@@ -129,9 +129,11 @@ class FakeOutlet:
             self._on_write()
         return not self._is_owed
 
-    def end(self) -> None:
+    def end(self, data: bytes = b"") -> None:
         self._must(bool(self.heads), "the end came before the head")
         self._must(not self._is_over, "the end came twice")
+        if data:
+            self.write(data)
         self.is_ended = True
         self._changed.set()
 
