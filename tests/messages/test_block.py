@@ -148,7 +148,7 @@ def test_a_whole_object_is_complete(fragments: list[str], value: Raw) -> None:
         ('{"city": "Oslo", "days": 1', {"city": "Oslo", "days": 1}),
         (r'{"a": 1, "b": "\x"}', {"a": 1}),
         ('{"a": 1} {"b": 2}', {"a": 1}),
-        ('{"big": ' + "9" * 5000 + "}", {"big": int("9" * 4300)}),
+        ('{"big": ' + "9" * 5000 + "}", {}),
         ("no JSON", {}),
         ("  ", {}),
         ("[" * 100_000, None),

@@ -315,7 +315,7 @@ def test_text_that_is_json_can_be_read_before_its_end(text: str, value: Any) -> 
 
 
 def test_text_that_is_not_json_raises_when_it_is_read() -> None:
-    with pytest.raises(PartialJSONError, match="expected a value, found 'H'"):
+    with pytest.raises(PartialJSONError, match="expected a value, found 'Hi'"):
         TextEvent(0, "Hi", lambda: "Hi").parsed_snapshot()
 
 
