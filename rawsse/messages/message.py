@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase, quote
+from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase
 from rawsse.messages.block import BlockBuilder
 from rawsse.messages.content import KNOWN_BLOCK_TYPES, Citation, Message, look_at_block
 from rawsse.messages.events import (
@@ -49,6 +49,8 @@ from rawsse.sse import Event
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message of a `MessageBuilder` by default. The longest answers today (hundreds of thousands of tokens) have a few
 MB; a peer that never stops sending deltas must not fill the memory."""
+
+Value = TypeVar("Value")
 
 FRAGMENT_BYTES = 8
 """The memory that a fragment takes in addition to its text: its place in a list."""
@@ -411,7 +413,7 @@ def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:
     field, name = _GROWS.get(str(delta.get("type")), (None, ""))
     if field is None or field != block.field:
         return False
-    block.grow(_string(delta, name))
+    block.grow(_required(delta, name, str, "a string"))
     return True
 
 
@@ -420,11 +422,12 @@ def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
     raw = block.raw
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
-            citation = _citation(delta)
-            raw["citations"] = _citations(raw)
-            raw["citations"].append(citation)
+            citation = _required(delta, "citation", dict, "an object")
+            if raw.get("citations") is None:
+                raw["citations"] = []
+            _required(raw, "citations", list, "a list").append(citation)
         case "signature_delta", "thinking":
-            raw["signature"] = _string(delta, "signature")
+            raw["signature"] = _required(delta, "signature", str, "a string")
         case "compaction_delta", "compaction":
             raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
         case _:
@@ -461,24 +464,9 @@ def _own(block: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def _string(delta: dict[str, Any], name: str) -> str:
-    value = delta.get(name)
-    if not isinstance(value, str):
-        raise EventDataError(f"a {delta.get('type')} has no {name!r} that is a string")
+def _required(raw: dict[str, Any], name: str, kind: type[Value], words: str) -> Value:
+    """The field of a delta or a block."""
+    value = raw.get(name)
+    if not isinstance(value, kind):
+        raise EventDataError(f"a {raw.get('type')} has no {name!r} that is {words}")
     return value
-
-
-def _citation(delta: dict[str, Any]) -> dict[str, Any]:
-    value = delta.get("citation")
-    if not isinstance(value, dict):
-        raise EventDataError("a citations_delta has no 'citation' that is an object")
-    return value
-
-
-def _citations(block: dict[str, Any]) -> list[Any]:
-    value = block.get("citations")
-    if not isinstance(value, list | None):
-        raise EventDataError(
-            f"a citations_delta came for a block whose 'citations' are not a list: {quote(repr(value))}"
-        )
-    return value or []

@@ -390,7 +390,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_count() -> None:
 
 def test_a_citation_for_a_block_whose_citations_are_no_list_is_refused() -> None:
     builder = fold([start(), block_start(0, {"type": "text", "text": "", "citations": "x"})])
-    with pytest.raises(EventDataError, match="a block whose 'citations' are not a list: \"'x'\""):
+    with pytest.raises(EventDataError, match="a text has no 'citations' that is a list"):
         builder.feed(to_sse(delta(0, "citations_delta", citation={"type": "char_location"})))
     assert builder.message is not None
     assert builder.message.content[0].raw["citations"] == "x"
