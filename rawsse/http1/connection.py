@@ -108,19 +108,11 @@ class _Connection(Generic[Head]):
             if self._saw_eof:
                 raise _closed_early()
             return None
-        except h11.RemoteProtocolError as exc:
-            self._break()
-            # h11 quotes the whole line that it rejects, which may hold a key: `illegal header line: bytearray(b'...')`.
-            text = f"not HTTP/1.1: {str(exc).partition(': b')[0]}"
-            raise HTTPProtocolError(text, status_hint=exc.error_status_hint) from None
         except APIError:
-            self._break()
+            self._is_broken = self._must_close = True
+            self._chunks = None
+            self._unread = b""
             raise
-
-    def _break(self) -> None:
-        self._is_broken = self._must_close = True
-        self._chunks = None
-        self._unread = b""
 
     def _next_event(self) -> Head | Data | EndOfMessage | None:
         if self._is_broken:
@@ -329,11 +321,6 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._unsent: int | None = None  # bytes to come of a response's body with a length
 
     @property
-    def is_waiting_for_100_continue(self) -> bool:
-        """The client sent `Expect: 100-continue` and waits with its body for an interim response (RFC 9110, 10.1.1)."""
-        return self._expects_continue and self._receiving is _BODY and self._sending is _HEAD
-
-    @property
     def is_full(self) -> bool:
         """More than `max_pipelined_bytes` came before their turn: stop reading until the next cycle."""
         return self._receiving is _END and len(self._unread) > self._max_pipelined_bytes
@@ -374,11 +361,10 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         return Request(method, event.target.decode("latin-1"), headers, version)
 
     def send_continue(self) -> bytes:
-        """The bytes of `100 Continue` if the client waits for it, else nothing."""
-        if not self.is_waiting_for_100_continue:
-            return b""
+        """The bytes of `100 Continue` if the client waits with its body for it (RFC 9110, 10.1.1), else nothing."""
+        is_waiting = self._expects_continue and self._receiving is _BODY and self._sending is _HEAD
         self._expects_continue = False
-        return b"HTTP/1.1 100 Continue\r\n\r\n"
+        return b"HTTP/1.1 100 Continue\r\n\r\n" if is_waiting else b""
 
     def send_response(self, status: int, headers: RawHeaders, *, close: bool = False) -> bytes:
         """The bytes of a response's head. `close` ends the connection after this response.
@@ -444,8 +430,13 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
 
 def _parse(parser: h11.Connection, head: bytes) -> Any:
-    parser.receive_data(head)
-    return parser.next_event()
+    try:
+        parser.receive_data(head)
+        return parser.next_event()
+    except h11.RemoteProtocolError as exc:
+        # h11 quotes the whole line that it rejects, which may hold a key: `illegal header line: bytearray(b'...')`.
+        text = f"not HTTP/1.1: {str(exc).partition(': b')[0]}"
+        raise HTTPProtocolError(text, status_hint=exc.error_status_hint) from None
 
 
 def _may_have_body(method: str, status: int) -> bool:

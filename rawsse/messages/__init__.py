@@ -22,7 +22,6 @@ from rawsse.messages.content import (
     Message,
     OutputTokensDetails,
     ParsedMessage,
-    ParsedTextBlock,
     RedactedThinkingBlock,
     RefusalStopDetails,
     ServerToolUsage,

@@ -200,8 +200,6 @@ _EVENTS: Mapping[str, type[StreamEvent]] = {
     "error": ErrorEvent,
 }
 
-KNOWN_EVENT_TYPES = frozenset(_EVENTS)
-
 # Required fields: (name, type, the type in an error message).
 _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
     "message_start": (("message", dict, "an object"),),

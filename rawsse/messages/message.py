@@ -344,7 +344,7 @@ class MessageBuilder(EventWatcher):
         if block is None:
             return
         delta: dict[str, Any] = event.raw["delta"]
-        if _grow(block, delta) or _apply_whole(block, delta):
+        if _change(block, delta):
             self._changed = block
             self.has_content = True
         elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # an unknown type may accept any delta
@@ -408,18 +408,13 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:
-    """Apply a delta with a fragment; False if it has none, or does not fit the block."""
-    field, name = _GROWS.get(str(delta.get("type")), (None, ""))
-    if field is None or field != block.field:
-        return False
-    block.grow(_required(delta, name, str, "a string"))
-    return True
-
-
-def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
-    """Apply a delta with a whole value; False if it does not fit the block. Unknown deltas fit every block."""
+def _change(block: BlockBuilder, delta: dict[str, Any]) -> bool:
+    """Apply a delta, with a fragment or a whole value; False if it does not fit the block. Unknown deltas fit every block."""
     raw = block.raw
+    field, name = _GROWS.get(str(delta.get("type")), (None, ""))
+    if field is not None and field == block.field:
+        block.grow(_required(delta, name, str, "a string"))
+        return True
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
             citation = _required(delta, "citation", dict, "an object")

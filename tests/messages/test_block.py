@@ -107,7 +107,7 @@ def test_a_text_can_be_seen_as_it_was() -> None:
 def test_a_block_that_does_not_grow_is_complete_when_it_is_closed() -> None:
     builder = BlockBuilder({"type": "redacted_thinking", "data": "x"})
     builder.settle()
-    assert (builder.complete, builder.input_text, builder.takes_input) == (False, "", False)
+    assert (builder.complete, builder.input_text, builder.field) == (False, "", None)
     builder.close()
     assert builder.complete
 
