@@ -224,19 +224,16 @@ class Decoder:
                 self.retry = int(digits)
 
     def _read_near_limit(self, lines: list[bytes]) -> list[Event]:
-        """Like `_read`, but check before each line that it fits into what is left of the limit."""
+        """Like `_read`, but check before each line, the unfinished one too, that it fits into what is left of the limit."""
         events: list[Event] = []
-        for line in lines:
-            self._check_room(line, events)
-            events += self._read([line])
-        self._check_room(self._line, events)
+        for line in [*lines, self._line]:
+            if len(line) > self._room:
+                limit = self._max_event_bytes
+                message = f"a server-sent event is larger than max_event_bytes ({limit})"
+                raise EventTooLargeError(message, limit=limit, events=events)
+            if isinstance(line, bytes):  # a finished one
+                events += self._read([line])
         return events
-
-    def _check_room(self, line: bytes | bytearray, events: list[Event]) -> None:
-        if len(line) > self._room:
-            limit = self._max_event_bytes
-            message = f"a server-sent event is larger than max_event_bytes ({limit})"
-            raise EventTooLargeError(message, limit=limit, events=events)
 
 
 def encode(

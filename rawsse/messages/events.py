@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
+from rawsse.messages.block import BlockBuilder
 from rawsse.messages.content import Block, Citation, Message, RefusalStopDetails, Usage, look_at_block
 from rawsse.messages.lens import Lens, read_json
 from rawsse.messages.partial_json import read_partial
@@ -414,3 +415,24 @@ DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationE
 
 MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
 """What a `MessageStream` iterates over: each event as received, followed by its derived event, if any."""
+
+
+def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEvent | None:
+    """The derived event of a delta that was applied to the block."""
+    length = block.length
+    match delta.get("type"), block.raw.get("type"):
+        case "text_delta", "text":
+            return TextEvent(index, delta["text"], lambda: block.text_up_to(length))
+        case "thinking_delta", "thinking":
+            return ThinkingEvent(index, delta["thinking"], lambda: block.text_up_to(length))
+        case "input_json_delta", _:
+            return InputJSONEvent(index, delta["partial_json"], block.best_input)
+        case "citations_delta", "text":
+            citations: list[dict[str, Any]] = block.raw["citations"]
+            count = len(citations)
+            return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
+        case "signature_delta", "thinking":
+            return SignatureEvent(index, delta["signature"])
+        case "compaction_delta", "compaction":
+            return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
+    return None

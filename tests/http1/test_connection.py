@@ -12,6 +12,7 @@ import pytest
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError
 from rawsse.http1 import (
     MAX_BODY_BYTES,
+    MAX_CHUNK_HEAD_BYTES,
     MAX_HEAD_BYTES,
     MAX_PIPELINED_BYTES,
     ClientConnection,
@@ -639,9 +640,9 @@ def test_the_bound_of_a_head_is_for_each_head_and_not_for_the_body() -> None:
 
 
 def test_the_head_of_a_chunk_is_bounded() -> None:
-    error = failure(lambda: client(max_chunk_head_bytes=10), [CHUNKED[:47] + b"1;" + b"a" * 20])
+    error = failure(client, [CHUNKED[:47] + b"1;" + b"a" * MAX_CHUNK_HEAD_BYTES])
     assert isinstance(error, HeadTooLargeError)
-    assert error.limit == 10
+    assert error.limit == MAX_CHUNK_HEAD_BYTES
 
 
 # --- Server: the request -------------------------------------------------------------------------------------------
@@ -853,7 +854,7 @@ def test_the_body_of_each_request_is_counted_for_itself() -> None:
 
 
 def test_the_head_of_a_chunk_in_a_request_is_bounded() -> None:
-    error = refusal(UPLOAD[: UPLOAD.index(b"3\r\n")] + b"3;" + b"a" * 9, max_chunk_head_bytes=10)
+    error = refusal(UPLOAD[: UPLOAD.index(b"3\r\n")] + b"3;" + b"a" * MAX_CHUNK_HEAD_BYTES)
     assert isinstance(error, HeadTooLargeError)
 
 
