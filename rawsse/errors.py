@@ -194,8 +194,19 @@ class APIStatusError(APIError):
 
     ending_kind = "error"
 
+    _class_by_status: ClassVar[dict[int, type[APIStatusError]]] = {}
+    _status_by_type: ClassVar[dict[str, int]] = {}
+
     rate_limits: Any | None = None
     """The rate limits of the response's header, a `rawsse.RateLimits`; None before a stream filled it in."""
+
+    def __init_subclass__(cls, *, status: int = 0, type: str = "") -> None:
+        """A subclass says which status leads to it, and which `error.type` comes with that status."""
+        super().__init_subclass__()
+        if status:
+            cls._class_by_status[status] = cls
+        if type:
+            cls._status_by_type[type] = status
 
     def __init__(
         self,
@@ -242,83 +253,83 @@ class APIStatusError(APIError):
         return _text_at(self.details, "error_code")
 
 
-class BadRequestError(APIStatusError):
+class BadRequestError(APIStatusError, status=400, type="invalid_request_error"):
     """400: the request is wrong; sending it again will not help."""
 
 
-class AuthenticationError(APIStatusError):
+class AuthenticationError(APIStatusError, status=401, type="authentication_error"):
     """401: no key, or a wrong one."""
 
 
-class PaymentRequiredError(APIStatusError):
+class PaymentRequiredError(APIStatusError, status=402, type="billing_error"):
     """402: billing."""
 
 
-class PermissionDeniedError(APIStatusError):
+class PermissionDeniedError(APIStatusError, status=403, type="permission_error"):
     """403: the key may not do this."""
 
 
-class NotFoundError(APIStatusError):
+class NotFoundError(APIStatusError, status=404, type="not_found_error"):
     """404: no such model or path."""
 
 
-class RequestTimeoutError(APIStatusError):
+class RequestTimeoutError(APIStatusError, status=408):
     """408: the server waited too long for the request."""
 
     may_heal = True
 
 
-class ConflictError(APIStatusError):
+class ConflictError(APIStatusError, status=409, type="conflict_error"):
     """409."""
 
     may_heal = True
 
 
-class PreconditionFailedError(APIStatusError):
+class PreconditionFailedError(APIStatusError, status=412):
     """412."""
 
 
-class ContentTooLargeError(APIStatusError):
+class ContentTooLargeError(APIStatusError, status=413, type="request_too_large"):
     """413: the request body is too large (32 MB at the API)."""
 
 
-class UnprocessableEntityError(APIStatusError):
+class UnprocessableEntityError(APIStatusError, status=422):
     """422."""
 
 
-class RateLimitError(APIStatusError):
+class RateLimitError(APIStatusError, status=429, type="rate_limit_error"):
     """429: `headers` may say when to come back (`retry-after`, `anthropic-ratelimit-*`)."""
 
     may_heal = True
 
 
-class RequestHeaderFieldsTooLargeError(APIStatusError):
+class RequestHeaderFieldsTooLargeError(APIStatusError, status=431):
     """431."""
 
 
-class ClientClosedRequestError(APIStatusError):
+class ClientClosedRequestError(APIStatusError, status=499):
     """499."""
 
 
-class InternalServerError(APIStatusError):
+class InternalServerError(APIStatusError, status=500, type="api_error"):
     """500, and every other 5xx without a subclass."""
 
     may_heal = True
 
 
-class HTTPNotImplementedError(InternalServerError):
+class HTTPNotImplementedError(InternalServerError, status=501):
     """501."""
 
 
-class ServiceUnavailableError(InternalServerError):
+class ServiceUnavailableError(InternalServerError, status=503):
     """503."""
 
 
-class GatewayTimeoutError(InternalServerError):
+class GatewayTimeoutError(InternalServerError, status=504, type="timeout_error"):
     """504."""
 
 
-class OverloadedError(InternalServerError):
+class OverloadedError(InternalServerError, status=529, type="overloaded_error"):
     """529: the API is overloaded."""
 
 
@@ -503,40 +514,6 @@ class SecretRemainsError(UsageError):
 
 # --- From the wire to the class ------------------------------------------------------------------------------------
 
-_CLASS_BY_STATUS: Mapping[int, type[APIStatusError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: PaymentRequiredError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: RequestTimeoutError,
-    409: ConflictError,
-    412: PreconditionFailedError,
-    413: ContentTooLargeError,
-    422: UnprocessableEntityError,
-    429: RateLimitError,
-    431: RequestHeaderFieldsTooLargeError,
-    499: ClientClosedRequestError,
-    501: HTTPNotImplementedError,
-    503: ServiceUnavailableError,
-    504: GatewayTimeoutError,
-    529: OverloadedError,
-}
-
-_STATUS_BY_TYPE: Mapping[str, int] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-
 
 def status_error(status: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
     """The error for an HTTP response without success.
@@ -559,12 +536,12 @@ def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStat
     body = dict(body)
     kind, message = _text_at(body, "error", "type"), _text_at(body, "error", "message")
     said = f"error event, {kind or 'of no type'}: {message or 'no message'}"
-    return _error(said, _STATUS_BY_TYPE.get(kind or "", 500), body, headers, in_stream=True)
+    return _error(said, APIStatusError._status_by_type.get(kind or "", 500), body, headers, in_stream=True)
 
 
 def _error(message: str, status: int, body: object, headers: Mapping[str, str], *, in_stream: bool) -> APIStatusError:
     other = InternalServerError if status >= 500 else APIStatusError
-    return _CLASS_BY_STATUS.get(status, other)(
+    return APIStatusError._class_by_status.get(status, other)(
         message,
         status_code=status,
         type=_text_at(body, "error", "type"),

@@ -89,7 +89,8 @@ class Decoder:
         if self._skippable:
             chunk = self._skip(chunk)
         if 0x0D in chunk:
-            chunk = self._only_line_feeds(chunk)
+            self._skippable = b"\n" if chunk[-1] == 0x0D else b""
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         is_near_limit = len(self._line) + len(chunk) > self._room
         start = self._frame_start
         if start and not is_near_limit:
@@ -146,11 +147,6 @@ class Decoder:
         chunk = head.removeprefix(self._skippable)
         self._head = self._skippable = b""
         return chunk
-
-    def _only_line_feeds(self, chunk: bytes) -> bytes:
-        if chunk[-1] == 0x0D:
-            self._skippable = b"\n"
-        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _read(self, lines: list[bytes]) -> list[Event]:
         """Return the events that these complete lines make. For speed, common fields are read without a call.

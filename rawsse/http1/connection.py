@@ -374,16 +374,11 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         is_chunked = has_no_length and self._version == "1.1"
         must_close = close or self._must_close or _has_option(given, "connection", "close")
         must_close = must_close or (has_no_length and not is_chunked)  # the body ends with the connection
-        dropped = ["transfer-encoding"]
-        if length is None:
-            dropped.append("content-length")
-        if must_close:
-            dropped.append("connection")
+        dropped = ["connection"] if must_close else []
+        dropped += ["transfer-encoding", "content-length"] if length is None else []
         fields = [(name, value) for name, value in headers if name.lower() not in dropped]
-        if must_close:
-            fields.append(("connection", "close"))
-        if is_chunked:
-            fields.append(("Transfer-Encoding", "chunked"))
+        fields += [("connection", "close")] if must_close else []
+        fields += [("Transfer-Encoding", "chunked")] if is_chunked else []
         wire = _head(f"HTTP/1.1 {status} {_reason(status)}", fields)
         self._must_close = must_close
         self._sending = _BODY
