@@ -22,6 +22,7 @@ from rawsse.messages.content import (
     Message,
     OutputTokensDetails,
     ParsedMessage,
+    ParsedTextBlock,
     RedactedThinkingBlock,
     RefusalStopDetails,
     ServerToolUsage,
