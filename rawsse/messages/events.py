@@ -303,7 +303,7 @@ class _Growing(_Derived[Added], Generic[Added, Snapshot]):
 
     @property
     def snapshot(self) -> Snapshot:
-        """What the field has up to and with this event; made when it is read."""
+        """The field up to and with this event; made when it is read."""
         return self._snapshot()
 
 

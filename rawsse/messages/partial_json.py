@@ -34,7 +34,7 @@ Python stops at 1000 frames."""
 MAX_NUMBER_CHARS = 4300
 """Characters of one number: what `int` itself takes by default, since its time grows with the square of the digits."""
 
-# What may come next, in the words of an error.
+# The tokens that may come next, in the words of an error.
 _VALUE: Final = "a value"
 _KEY: Final = "a key in quotation marks"
 _COLON: Final = "a colon"
@@ -171,7 +171,7 @@ class PartialJSON:
             self._fail(text, end, "an escape" if text[end] == "\\" else "control characters in a string to be escaped")
         return len(text)
 
-    # --- What they have in common ---
+    # --- Shared by them ---
 
     def _may_end(self, char: str) -> bool:
         """The character ends the innermost container: after a member, or at once."""
