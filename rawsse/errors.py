@@ -61,68 +61,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
-__all__ = [
-    "APIConnectionError",
-    "APIError",
-    "APIResponseValidationError",
-    "APIStatusError",
-    "APITimeoutError",
-    "AnthropicError",
-    "AuthenticationError",
-    "BadRequestError",
-    "BodyTooLargeError",
-    "CertificateError",
-    "ClientClosedRequestError",
-    "ConfigurationError",
-    "ConflictError",
-    "ConnectTimeoutError",
-    "ContentTimeoutError",
-    "ContentTooLargeError",
-    "Ending",
-    "EndingKind",
-    "EventDataError",
-    "EventOrderError",
-    "EventTooLargeError",
-    "GatewayTimeoutError",
-    "HTTPNotImplementedError",
-    "HTTPProtocolError",
-    "HTTPUsageError",
-    "HeadTimeoutError",
-    "HeadTooLargeError",
-    "InternalServerError",
-    "InvalidFieldError",
-    "LimitExceededError",
-    "MessageTooLargeError",
-    "NotFoundError",
-    "OutputFormatError",
-    "OverloadedError",
-    "PartialJSONError",
-    "PartialMessage",
-    "PaymentRequiredError",
-    "PermissionDeniedError",
-    "Phase",
-    "PreconditionFailedError",
-    "ProtocolError",
-    "ProxyError",
-    "RateLimitError",
-    "RawsseError",
-    "RecordingError",
-    "RequestHeaderFieldsTooLargeError",
-    "RequestTimeoutError",
-    "ResponseHead",
-    "SecretRemainsError",
-    "ServiceUnavailableError",
-    "SilenceTimeoutError",
-    "StreamCancelledError",
-    "StreamTruncatedError",
-    "TotalTimeoutError",
-    "UnprocessableEntityError",
-    "UsageError",
-    "quote",
-    "status_error",
-    "stream_error",
-]
-
 MAX_QUOTED_CHARS = 80
 """How much of an invalid value a message quotes: enough to find it, too little to flood a log."""
 
@@ -157,18 +95,14 @@ class PartialMessage(Protocol):
     """The attributes of `APIError.partial` for type checkers. The object is a `rawsse.Message`."""
 
     request_id: str | None
+    stop_reason: str | None
+    """Why the model stopped; None if that had not come."""
+    usage: Any
+    """The token counts so far, a `rawsse.messages.Usage`."""
 
     @property
     def content(self) -> Sequence[Any]:
         """The content blocks so far; `block.complete` tells whether the block was closed."""
-
-    @property
-    def stop_reason(self) -> str | None:
-        """Why the model stopped; None if that had not come."""
-
-    @property
-    def usage(self) -> Any:
-        """The token counts so far, a `rawsse.messages.Usage`."""
 
     @property
     def text(self) -> str:
@@ -260,8 +194,19 @@ class APIStatusError(APIError):
 
     ending_kind = "error"
 
+    _class_by_status: ClassVar[dict[int, type[APIStatusError]]] = {}
+    _status_by_type: ClassVar[dict[str, int]] = {}
+
     rate_limits: Any | None = None
     """The rate limits of the response's header, a `rawsse.RateLimits`; None before a stream filled it in."""
+
+    def __init_subclass__(cls, *, status: int = 0, type: str = "") -> None:
+        """A subclass says which status leads to it, and which `error.type` comes with that status."""
+        super().__init_subclass__()
+        if status:
+            cls._class_by_status[status] = cls
+        if type:
+            cls._status_by_type[type] = status
 
     def __init__(
         self,
@@ -294,104 +239,97 @@ class APIStatusError(APIError):
     @property
     def api_message(self) -> str | None:
         """`error.message` of the body: the API's own words."""
-        message = self._error_object.get("message")
-        return message if isinstance(message, str) else None
+        return _text_at(self.body, "error", "message")
 
     @property
     def details(self) -> Mapping[str, Any]:
         """`error.details` of the body; empty if there are none."""
-        details = self._error_object.get("details")
+        details = _value_at(self.body, "error", "details")
         return details if isinstance(details, dict) else {}
-
-    @property
-    def _error_object(self) -> dict[str, Any]:
-        error = self.body.get("error") if isinstance(self.body, dict) else None
-        return error if isinstance(error, dict) else {}
 
     @property
     def error_code(self) -> str | None:
         """`error.details.error_code` of the body."""
-        code = self.details.get("error_code")
-        return code if isinstance(code, str) else None
+        return _text_at(self.details, "error_code")
 
 
-class BadRequestError(APIStatusError):
+class BadRequestError(APIStatusError, status=400, type="invalid_request_error"):
     """400: the request is wrong; sending it again will not help."""
 
 
-class AuthenticationError(APIStatusError):
+class AuthenticationError(APIStatusError, status=401, type="authentication_error"):
     """401: no key, or a wrong one."""
 
 
-class PaymentRequiredError(APIStatusError):
+class PaymentRequiredError(APIStatusError, status=402, type="billing_error"):
     """402: billing."""
 
 
-class PermissionDeniedError(APIStatusError):
+class PermissionDeniedError(APIStatusError, status=403, type="permission_error"):
     """403: the key may not do this."""
 
 
-class NotFoundError(APIStatusError):
+class NotFoundError(APIStatusError, status=404, type="not_found_error"):
     """404: no such model or path."""
 
 
-class RequestTimeoutError(APIStatusError):
+class RequestTimeoutError(APIStatusError, status=408):
     """408: the server waited too long for the request."""
 
     may_heal = True
 
 
-class ConflictError(APIStatusError):
+class ConflictError(APIStatusError, status=409, type="conflict_error"):
     """409."""
 
     may_heal = True
 
 
-class PreconditionFailedError(APIStatusError):
+class PreconditionFailedError(APIStatusError, status=412):
     """412."""
 
 
-class ContentTooLargeError(APIStatusError):
+class ContentTooLargeError(APIStatusError, status=413, type="request_too_large"):
     """413: the request body is too large (32 MB at the API)."""
 
 
-class UnprocessableEntityError(APIStatusError):
+class UnprocessableEntityError(APIStatusError, status=422):
     """422."""
 
 
-class RateLimitError(APIStatusError):
+class RateLimitError(APIStatusError, status=429, type="rate_limit_error"):
     """429: `headers` may say when to come back (`retry-after`, `anthropic-ratelimit-*`)."""
 
     may_heal = True
 
 
-class RequestHeaderFieldsTooLargeError(APIStatusError):
+class RequestHeaderFieldsTooLargeError(APIStatusError, status=431):
     """431."""
 
 
-class ClientClosedRequestError(APIStatusError):
+class ClientClosedRequestError(APIStatusError, status=499):
     """499."""
 
 
-class InternalServerError(APIStatusError):
+class InternalServerError(APIStatusError, status=500, type="api_error"):
     """500, and every other 5xx without a subclass."""
 
     may_heal = True
 
 
-class HTTPNotImplementedError(InternalServerError):
+class HTTPNotImplementedError(InternalServerError, status=501):
     """501."""
 
 
-class ServiceUnavailableError(InternalServerError):
+class ServiceUnavailableError(InternalServerError, status=503):
     """503."""
 
 
-class GatewayTimeoutError(InternalServerError):
+class GatewayTimeoutError(InternalServerError, status=504, type="timeout_error"):
     """504."""
 
 
-class OverloadedError(InternalServerError):
+class OverloadedError(InternalServerError, status=529, type="overloaded_error"):
     """529: the API is overloaded."""
 
 
@@ -576,55 +514,6 @@ class SecretRemainsError(UsageError):
 
 # --- From the wire to the class ------------------------------------------------------------------------------------
 
-_CLASS_BY_STATUS: Mapping[int, type[APIStatusError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: PaymentRequiredError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: RequestTimeoutError,
-    409: ConflictError,
-    412: PreconditionFailedError,
-    413: ContentTooLargeError,
-    422: UnprocessableEntityError,
-    429: RateLimitError,
-    431: RequestHeaderFieldsTooLargeError,
-    499: ClientClosedRequestError,
-    501: HTTPNotImplementedError,
-    503: ServiceUnavailableError,
-    504: GatewayTimeoutError,
-    529: OverloadedError,
-}
-
-_STATUS_BY_TYPE: Mapping[str, int] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-
-
-def _class_for(status: int) -> type[APIStatusError]:
-    return _CLASS_BY_STATUS.get(status) or (InternalServerError if status >= 500 else APIStatusError)
-
-
-def _read_body(body: object) -> tuple[str | None, str | None, str | None]:
-    """(type, message, request id) of an error body, each None where the body does not say."""
-    if not isinstance(body, dict):
-        return None, None, None
-    error = body.get("error")
-    fields = error if isinstance(error, dict) else {}
-    found = (fields.get("type"), fields.get("message"), body.get("request_id"))
-    kind, message, request_id = (value if isinstance(value, str) else None for value in found)
-    return kind, message, request_id
-
 
 def status_error(status: int, body: object, headers: Mapping[str, str]) -> APIStatusError:
     """The error for an HTTP response without success.
@@ -632,33 +521,44 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
     `body` is the parsed JSON, or the text of a body that was not JSON; `headers` have lower-case names.
     The class goes by the status: https://docs.anthropic.com/en/api/errors
     """
-    kind, message, request_id = _read_body(body)
+    kind, message = _text_at(body, "error", "type"), _text_at(body, "error", "message")
     if message is None and isinstance(body, str) and body.strip():
         message = f"the body is no JSON: {quote(body.strip())}"
     if message is None and 300 <= status < 400 and (location := headers.get("location")):
         place = quote(location.partition("?")[0])
         message = f"it redirects to {place}; the key is not sent there by itself, base_url must say so"
     said = f"{status} {kind}" if kind else f"status {status}"
-    return _class_for(status)(
-        f"{said}: {message or 'no message in the body'}",
-        status_code=status,
-        type=kind,
-        body=body,
-        headers=headers,
-        request_id=headers.get("request-id") or request_id,
-    )
+    return _error(f"{said}: {message or 'no message in the body'}", status, body, headers, in_stream=False)
 
 
 def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStatusError:
     """The error for an `error` event in a stream that had begun with 200. The class goes by `error.type`."""
-    kind, message, request_id = _read_body(dict(body))
-    status = _STATUS_BY_TYPE.get(kind or "", 500)
-    return _class_for(status)(
-        f"error event, {kind or 'of no type'}: {message or 'no message'}",
+    body = dict(body)
+    kind, message = _text_at(body, "error", "type"), _text_at(body, "error", "message")
+    said = f"error event, {kind or 'of no type'}: {message or 'no message'}"
+    return _error(said, APIStatusError._status_by_type.get(kind or "", 500), body, headers, in_stream=True)
+
+
+def _error(message: str, status: int, body: object, headers: Mapping[str, str], *, in_stream: bool) -> APIStatusError:
+    other = InternalServerError if status >= 500 else APIStatusError
+    return APIStatusError._class_by_status.get(status, other)(
+        message,
         status_code=status,
-        type=kind,
-        body=dict(body),
+        type=_text_at(body, "error", "type"),
+        body=body,
         headers=headers,
-        request_id=headers.get("request-id") or request_id,
-        in_stream=True,
+        request_id=headers.get("request-id") or _text_at(body, "request_id"),
+        in_stream=in_stream,
     )
+
+
+def _value_at(value: object, *path: str) -> object:
+    """The JSON value at this path of names; None if there is none."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _text_at(value: object, *path: str) -> str | None:
+    found = _value_at(value, *path)
+    return found if isinstance(found, str) else None

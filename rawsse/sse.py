@@ -89,7 +89,8 @@ class Decoder:
         if self._skippable:
             chunk = self._skip(chunk)
         if 0x0D in chunk:
-            chunk = self._only_line_feeds(chunk)
+            self._skippable = b"\n" if chunk[-1] == 0x0D else b""
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         is_near_limit = len(self._line) + len(chunk) > self._room
         start = self._frame_start
         if start and not is_near_limit:
@@ -146,11 +147,6 @@ class Decoder:
         chunk = head.removeprefix(self._skippable)
         self._head = self._skippable = b""
         return chunk
-
-    def _only_line_feeds(self, chunk: bytes) -> bytes:
-        if chunk[-1] == 0x0D:
-            self._skippable = b"\n"
-        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _read(self, lines: list[bytes]) -> list[Event]:
         """Return the events that these complete lines make. For speed, common fields are read without a call.
@@ -224,19 +220,16 @@ class Decoder:
                 self.retry = int(digits)
 
     def _read_near_limit(self, lines: list[bytes]) -> list[Event]:
-        """Like `_read`, but check before each line that it fits into what is left of the limit."""
+        """Like `_read`, but check before each line, the unfinished one too, that it fits into what is left of the limit."""
         events: list[Event] = []
-        for line in lines:
-            self._check_room(line, events)
-            events += self._read([line])
-        self._check_room(self._line, events)
+        for line in [*lines, self._line]:
+            if len(line) > self._room:
+                limit = self._max_event_bytes
+                message = f"a server-sent event is larger than max_event_bytes ({limit})"
+                raise EventTooLargeError(message, limit=limit, events=events)
+            if isinstance(line, bytes):  # a finished one
+                events += self._read([line])
         return events
-
-    def _check_room(self, line: bytes | bytearray, events: list[Event]) -> None:
-        if len(line) > self._room:
-            limit = self._max_event_bytes
-            message = f"a server-sent event is larger than max_event_bytes ({limit})"
-            raise EventTooLargeError(message, limit=limit, events=events)
 
 
 def encode(

@@ -94,12 +94,6 @@ def test_the_drawing_tells_the_status_and_type_that_lead_to_a_class(name: str, t
     assert kind is None or stream_error({"error": {"type": kind}}, {}).__class__.__name__ == name
 
 
-def test_all_names_are_exported() -> None:
-    functions = {"quote", "status_error", "stream_error"}
-    values = {"Ending", "EndingKind", "PartialMessage", "Phase", "ResponseHead"}
-    assert set(errors.__all__) == set(CLASSES) | functions | values
-
-
 def test_misuse_is_also_a_value_error_and_nothing_else_is() -> None:
     misuse = {name for name, cls in CLASSES.items() if issubclass(cls, ValueError)}
     assert misuse == {name for name, cls in CLASSES.items() if issubclass(cls, UsageError)}

@@ -129,8 +129,11 @@ class ContentDecoder:
         while data:
             if self._inflate is None:
                 self._inflate = self._new_inflate(data[0])
-            # One byte more than the limit leaves, because 0 would mean no limit.
-            decoded += self._decompress(self._inflate, data, self._max_decoded_bytes - len(decoded) + 1)
+            try:
+                # One byte more than the limit leaves, because 0 would mean no limit.
+                decoded += self._inflate.decompress(data, self._max_decoded_bytes - len(decoded) + 1)
+            except zlib.error as exc:
+                raise HTTPProtocolError(f"the body is not {self._name} as its content-encoding says: {exc}") from None
             if len(decoded) > self._max_decoded_bytes:
                 limit = self._max_decoded_bytes
                 raise BodyTooLargeError(f"a piece of the body expands to more than {limit} bytes", limit=limit)
@@ -148,9 +151,3 @@ class ContentDecoder:
         # RFC 9110, 8.4.1.2: "deflate" is the zlib format; "some non-conformant implementations send the "deflate"
         # compressed data without the zlib wrapper." The first byte tells: 8 in the low four bits is zlib's.
         return zlib.decompressobj(zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS)
-
-    def _decompress(self, inflate: zlib._Decompress, data: bytes, max_length: int) -> bytes:
-        try:
-            return inflate.decompress(data, max_length)
-        except zlib.error as exc:
-            raise HTTPProtocolError(f"the body is not {self._name} as its content-encoding says: {exc}") from None

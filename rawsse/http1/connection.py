@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import h11
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
-from rawsse.http1.codings import MAX_CHUNK_HEAD_BYTES, ChunkedReader
+from rawsse.http1.codings import ChunkedReader
 from rawsse.http1.message import ConnectionClosed, Data, EndOfMessage, Headers, Request, Response
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -46,9 +46,8 @@ _ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("host", "h11")])
 class _Connection(Generic[Head]):
     """What the two roles have in common: receiving a message, and reuse. `Head` is the kind of event that begins a message."""
 
-    def __init__(self, max_head_bytes: int, max_chunk_head_bytes: int, max_body_bytes: int | None) -> None:
+    def __init__(self, max_head_bytes: int, max_body_bytes: int | None) -> None:
         self._max_head_bytes = max_head_bytes
-        self._max_chunk_head_bytes = max_chunk_head_bytes
         self._max_body_bytes = max_body_bytes
         self._unread = b""  # received, and not returned in an event yet
         self._searched = 0  # bytes of `_unread` that are known to hold no end of a head
@@ -108,19 +107,11 @@ class _Connection(Generic[Head]):
             if self._saw_eof:
                 raise _closed_early()
             return None
-        except h11.RemoteProtocolError as exc:
-            self._break()
-            # h11 quotes the whole line that it rejects, which may hold a key: `illegal header line: bytearray(b'...')`.
-            text = f"not HTTP/1.1: {str(exc).partition(': b')[0]}"
-            raise HTTPProtocolError(text, status_hint=exc.error_status_hint) from None
         except APIError:
-            self._break()
+            self._is_broken = self._must_close = True
+            self._chunks = None
+            self._unread = b""
             raise
-
-    def _break(self) -> None:
-        self._is_broken = self._must_close = True
-        self._chunks = None
-        self._unread = b""
 
     def _next_event(self) -> Head | Data | EndOfMessage | None:
         if self._is_broken:
@@ -157,9 +148,7 @@ class _Connection(Generic[Head]):
 
     def _read_fields(self, event: h11.Request | h11.Response) -> tuple[Headers, str]:
         """The header fields and the HTTP version."""
-        headers = Headers(
-            [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()]
-        )
+        headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers])
         version = event.http_version.decode("ascii")
         if version not in ("1.0", "1.1"):
             raise HTTPProtocolError(f"unsupported HTTP version: {version}", status_hint=505)
@@ -173,26 +162,24 @@ class _Connection(Generic[Head]):
         """What the header fields say about the end of the body; `default` is its length if they say nothing."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
-            self._chunks = ChunkedReader(max_chunk_head_bytes=self._max_chunk_head_bytes)
+            self._chunks = ChunkedReader()
         else:
             self._left = int(headers["content-length"]) if "content-length" in headers else default
 
     def _read_body(self) -> Data | EndOfMessage | None:
         """The next piece of a body that is not chunked, or its end."""
-        if self._left == 0:
-            return self._end_of_message()
-        if self._unread:
+        if self._unread and self._left != 0:
             data = self._unread[: self._left]
             self._unread = self._unread[len(data) :]
             self._expects_continue = False
             if self._left is not None:
                 self._left -= len(data)
             return Data(data)
-        if not self._saw_eof:
-            return None
-        if self._left is not None:
+        if self._left == 0 or (self._left is None and self._saw_eof):
+            return self._end_of_message()
+        if self._saw_eof:
             raise _closed_early()
-        return self._end_of_message()
+        return None
 
     def _end_of_message(self) -> EndOfMessage:
         self._receiving = _END
@@ -214,14 +201,8 @@ class ClientConnection(_Connection[Response]):
     `Response`, `Data`, `EndOfMessage`, or None.
     """
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        max_head_bytes: int = MAX_HEAD_BYTES,
-        max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES,
-    ) -> None:
-        super().__init__(max_head_bytes, max_chunk_head_bytes, None)
+    def __init__(self, host: str, *, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        super().__init__(max_head_bytes, None)
         self._host = host
 
     @property
@@ -305,9 +286,9 @@ class ClientConnection(_Connection[Response]):
 class ServerConnection(_Connection[Request | ConnectionClosed]):
     """One connection from a client: one exchange after another, while `is_reusable`.
 
-    `max_head_bytes` bounds a request's head, `max_chunk_head_bytes` that of one chunk, `max_body_bytes` its body; above
-    `max_pipelined_bytes`, `is_full` is true and the caller stops reading. After any error the next response says
-    `Connection: close`. `next_event` returns `Request`, `Data`, `EndOfMessage`, `ConnectionClosed`, or None.
+    `max_head_bytes` bounds a request's head, `max_body_bytes` its body; above `max_pipelined_bytes`, `is_full` is true and
+    the caller stops reading. After any error the next response says `Connection: close`. `next_event` returns `Request`,
+    `Data`, `EndOfMessage`, `ConnectionClosed`, or None.
     """
 
     def __init__(
@@ -316,9 +297,8 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         max_head_bytes: int = MAX_HEAD_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_pipelined_bytes: int = MAX_PIPELINED_BYTES,
-        max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES,
     ) -> None:
-        super().__init__(max_head_bytes, max_chunk_head_bytes, max_body_bytes)
+        super().__init__(max_head_bytes, max_body_bytes)
         self._max_pipelined_bytes = max_pipelined_bytes
 
     def _start(self) -> None:
@@ -327,11 +307,6 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._is_chunked = False  # the response, while its body is sent
         self._has_no_body = False  # the response
         self._unsent: int | None = None  # bytes to come of a response's body with a length
-
-    @property
-    def is_waiting_for_100_continue(self) -> bool:
-        """The client sent `Expect: 100-continue` and waits with its body for an interim response (RFC 9110, 10.1.1)."""
-        return self._expects_continue and self._receiving is _BODY and self._sending is _HEAD
 
     @property
     def is_full(self) -> bool:
@@ -374,11 +349,10 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         return Request(method, event.target.decode("latin-1"), headers, version)
 
     def send_continue(self) -> bytes:
-        """The bytes of `100 Continue` if the client waits for it, else nothing."""
-        if not self.is_waiting_for_100_continue:
-            return b""
+        """The bytes of `100 Continue` if the client waits with its body for it (RFC 9110, 10.1.1), else nothing."""
+        is_waiting = self._expects_continue and self._receiving is _BODY and self._sending is _HEAD
         self._expects_continue = False
-        return b"HTTP/1.1 100 Continue\r\n\r\n"
+        return b"HTTP/1.1 100 Continue\r\n\r\n" if is_waiting else b""
 
     def send_response(self, status: int, headers: RawHeaders, *, close: bool = False) -> bytes:
         """The bytes of a response's head. `close` ends the connection after this response.
@@ -400,16 +374,11 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         is_chunked = has_no_length and self._version == "1.1"
         must_close = close or self._must_close or _has_option(given, "connection", "close")
         must_close = must_close or (has_no_length and not is_chunked)  # the body ends with the connection
-        dropped = ["transfer-encoding"]
-        if length is None:
-            dropped.append("content-length")
-        if must_close:
-            dropped.append("connection")
+        dropped = ["connection"] if must_close else []
+        dropped += ["transfer-encoding", "content-length"] if length is None else []
         fields = [(name, value) for name, value in headers if name.lower() not in dropped]
-        if must_close:
-            fields.append(("connection", "close"))
-        if is_chunked:
-            fields.append(("Transfer-Encoding", "chunked"))
+        fields += [("connection", "close")] if must_close else []
+        fields += [("Transfer-Encoding", "chunked")] if is_chunked else []
         wire = _head(f"HTTP/1.1 {status} {_reason(status)}", fields)
         self._must_close = must_close
         self._sending = _BODY
@@ -444,8 +413,13 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
 
 def _parse(parser: h11.Connection, head: bytes) -> Any:
-    parser.receive_data(head)
-    return parser.next_event()
+    try:
+        parser.receive_data(head)
+        return parser.next_event()
+    except h11.RemoteProtocolError as exc:
+        # h11 quotes the whole line that it rejects, which may hold a key: `illegal header line: bytearray(b'...')`.
+        text = f"not HTTP/1.1: {str(exc).partition(': b')[0]}"
+        raise HTTPProtocolError(text, status_hint=exc.error_status_hint) from None
 
 
 def _may_have_body(method: str, status: int) -> bool:

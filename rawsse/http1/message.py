@@ -7,6 +7,7 @@ headers["content-type"], headers["vary"], headers.get_all("vary")      # "text/e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -79,28 +80,12 @@ class Data(NamedTuple):
     data: bytes
 
 
-class _Sign:
-    """An event without fields. Not an empty tuple: two different ones would be equal."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-
-class EndOfMessage(_Sign):
+# Not empty tuples: two different ones would be equal.
+@dataclass(frozen=True)
+class EndOfMessage:
     """The body is complete."""
 
-    __slots__ = ()
 
-
-class ConnectionClosed(_Sign):
+@dataclass(frozen=True)
+class ConnectionClosed:
     """The peer closed the connection between two messages."""
-
-    __slots__ = ()

@@ -3,10 +3,10 @@
 Read in this order:
 
     lens.py          attribute access to a JSON object, without copying it
-    content.py       content blocks, citations, usage, the message; the form that may be sent back
     partial_json.py  the best reading of an unfinished JSON text, in linear time
-    events.py        one server-sent event -> one typed event
     block.py         one content block under construction
+    content.py       content blocks, citations, usage, the message; the form that may be sent back
+    events.py        one server-sent event -> one typed event
     message.py       events -> the message so far; the order that they must keep
 """
 

@@ -12,20 +12,13 @@ linear time. A tool's input is parsed once, strictly, when its block ends, and b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rawsse.errors import EventDataError, PartialJSONError, quote
 from rawsse.messages.lens import parse_json
 from rawsse.messages.partial_json import PartialJSON
 
-_GROWING_FIELDS: Mapping[str, str] = {
-    "text": "text",
-    "thinking": "thinking",
-    "tool_use": "input",
-    "server_tool_use": "input",
-    "mcp_tool_use": "input",
-}
+_TOOL_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 class BlockBuilder:
@@ -54,14 +47,9 @@ class BlockBuilder:
         self.length += len(text)
 
     @property
-    def takes_input(self) -> bool:
-        """The block is a tool call: its fragments are JSON text."""
-        return self.field == "input"
-
-    @property
     def input_text(self) -> str:
         """The JSON text of the tool's input as received; joined when it is read."""
-        return "".join(self.fragments) if self.takes_input else ""
+        return "".join(self.fragments) if self.field == "input" else ""
 
     def text_up_to(self, length: int) -> str:
         """The first `length` characters of the text or thinking."""
@@ -77,7 +65,7 @@ class BlockBuilder:
 
     def settle(self) -> None:
         """Bring `raw` up to date."""
-        if self.takes_input:
+        if self.field == "input":
             self.best_input()
         elif self.fragments and self.field:
             self.raw[self.field] += "".join(self.fragments)
@@ -85,7 +73,7 @@ class BlockBuilder:
 
     def close(self) -> None:
         """The block is over: its input is parsed, strictly and once. It is complete if that input is a JSON object."""
-        if not self.takes_input:
+        if self.field != "input":
             self.complete = True
             return
         if any(self.fragments):  # a tool without arguments may stream nothing, or only empty strings
@@ -99,7 +87,7 @@ class BlockBuilder:
     def close_if_whole(self) -> None:
         """The block ends without a `content_block_stop`. A tool's input that parses as an object is complete all the same: a
         part of an object never parses. Without a single character nothing is known."""
-        if self.takes_input and any(self.fragments):
+        if self.field == "input" and any(self.fragments):
             self.close()
 
     def _read_ahead(self) -> None:
@@ -118,16 +106,15 @@ class BlockBuilder:
 
 def _growing_field(raw: dict[str, Any]) -> str | None:
     """The field that grows, made ready for it: gateways leave it out, or send null, or (for an input) an empty string."""
-    known = _GROWING_FIELDS.get(str(raw.get("type")))
-    if known == "input":
+    kind = str(raw.get("type"))
+    if kind in _TOOL_CALLS:
         raw["input"] = raw.get("input") or {}
-    elif known is not None:
-        raw[known] = "" if raw.get(known) is None else raw[known]
-        if not isinstance(raw[known], str):
-            raise EventDataError(
-                f"a block of type {known} has a {known!r} that is not a string: {quote(repr(raw[known]))}"
-            )
-    else:  # a type that this version does not know: a field that looks as if it could grow may do so
-        fields = (("input", dict), ("text", str), ("thinking", str))
-        return next((name for name, kind in fields if isinstance(raw.get(name), kind)), None)
-    return known
+        return "input"
+    if kind in ("text", "thinking"):
+        value = raw[kind] = "" if raw.get(kind) is None else raw[kind]
+        if not isinstance(value, str):
+            raise EventDataError(f"a block of type {kind} has a {kind!r} that is not a string: {quote(repr(value))}")
+        return kind
+    # A type that this version does not know: a field that looks as if it could grow may do so.
+    fields = (("input", dict), ("text", str), ("thinking", str))
+    return next((name for name, wanted in fields if isinstance(raw.get(name), wanted)), None)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rawsse.errors import OutputFormatError
+from rawsse.messages.block import BlockBuilder
 from rawsse.messages.lens import Lens
 
 T = TypeVar("T")
@@ -244,17 +245,6 @@ def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str
     return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, complete=complete, input_text=input_text)
 
 
-class BlockFacts(Protocol):
-    """What the fold knows of a streamed block beside its JSON, which `settle` brings up to date."""
-
-    complete: bool
-
-    @property
-    def input_text(self) -> str: ...
-
-    def settle(self) -> None: ...
-
-
 class Message(Lens):
     """An answer: what the API returns without `stream`, and what its events add up to. A lens over that JSON."""
 
@@ -278,7 +268,9 @@ class Message(Lens):
         "usage": Usage,
     }
 
-    def __init__(self, raw: dict[str, Any], *, facts: Sequence[BlockFacts] = (), request_id: str | None = None) -> None:
+    def __init__(
+        self, raw: dict[str, Any], *, facts: Sequence[BlockBuilder] = (), request_id: str | None = None
+    ) -> None:
         super().__init__(raw)
         # The fold's own list, not a copy: a message that is looked at later shows what is true then.
         self._facts = facts

@@ -15,9 +15,10 @@ The second half defines the derived events, such as `TextEvent`, which carry a s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
+from rawsse.messages.block import BlockBuilder
 from rawsse.messages.content import Block, Citation, Message, RefusalStopDetails, Usage, look_at_block
 from rawsse.messages.lens import Lens, read_json
 from rawsse.messages.partial_json import read_partial
@@ -200,8 +201,6 @@ _EVENTS: Mapping[str, type[StreamEvent]] = {
     "error": ErrorEvent,
 }
 
-KNOWN_EVENT_TYPES = frozenset(_EVENTS)
-
 # Required fields: (name, type, the type in an error message).
 _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
     "message_start": (("message", dict, "an object"),),
@@ -258,14 +257,20 @@ def _without_object(sse: Event, problem: str) -> StreamEvent:
 # --- Derived events ------------------------------------------------------------------------------------------------
 
 
-class _Derived:
-    """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set. Its snapshot is not one
-    of them; it is made when it is read."""
+Added = TypeVar("Added")
+Snapshot = TypeVar("Snapshot")
+
+
+class _Derived(Generic[Added]):
+    """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set."""
 
     # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
-    __slots__ = ("_index",)
+    __slots__ = ("_added", "_index")
     __match_args__: ClassVar[tuple[str, ...]]
-    _index: int
+
+    def __init__(self, index: int, added: Added) -> None:
+        self._index = index
+        self._added = added
 
     @property
     def index(self) -> int:
@@ -286,10 +291,26 @@ class _Derived:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
-class TextEvent(_Derived):
-    """More text."""
+class _Growing(_Derived[Added], Generic[Added, Snapshot]):
+    """A derived event of a field that grows. Its snapshot is not one of its fields."""
 
-    __slots__ = ("_parsed", "_snapshot", "_text")
+    __slots__ = ("_snapshot",)
+
+    def __init__(self, index: int, added: Added, _snapshot: Callable[[], Snapshot]) -> None:
+        self._index = index  # not by `super`: these are made once per delta
+        self._added = added
+        self._snapshot = _snapshot
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The field up to and with this event; made when it is read."""
+        return self._snapshot()
+
+
+class TextEvent(_Growing[str, str]):
+    """More text. `snapshot` is the block's text so far."""
+
+    __slots__ = ("_parsed",)
     __match_args__ = ("index", "text", "type")
     type: Literal["text"] = "text"
 
@@ -297,19 +318,14 @@ class TextEvent(_Derived):
         self, index: int, text: str, _snapshot: Callable[[], str], _parsed: Callable[[], Any] | None = None
     ) -> None:
         self._index = index
-        self._text = text
+        self._added = text
         self._snapshot = _snapshot
         self._parsed = _parsed
 
     @property
     def text(self) -> str:
         """The text that this event adds."""
-        return self._text
-
-    @property
-    def snapshot(self) -> str:
-        """The block's text up to and with this event; joined when it is read."""
-        return self._snapshot()
+        return self._added
 
     def parsed_snapshot(self) -> Any:
         """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
@@ -320,108 +336,74 @@ class TextEvent(_Derived):
         return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
 
-class ThinkingEvent(_Derived):
-    """More thinking."""
+class ThinkingEvent(_Growing[str, str]):
+    """More thinking. `snapshot` is the block's thinking so far."""
 
-    __slots__ = ("_snapshot", "_thinking")
+    __slots__ = ()
     __match_args__ = ("index", "thinking", "type")
     type: Literal["thinking"] = "thinking"
-
-    def __init__(self, index: int, thinking: str, _snapshot: Callable[[], str]) -> None:
-        self._index = index
-        self._thinking = thinking
-        self._snapshot = _snapshot
 
     @property
     def thinking(self) -> str:
         """The thinking that this event adds."""
-        return self._thinking
-
-    @property
-    def snapshot(self) -> str:
-        """The block's thinking up to and with this event; joined when it is read."""
-        return self._snapshot()
+        return self._added
 
 
-class InputJSONEvent(_Derived):
-    """More of a tool's input."""
+class InputJSONEvent(_Growing[str, Any]):
+    """More of a tool's input. `snapshot` is the best reading of the input so far, at the moment when it is read. It must not be
+    changed or run."""
 
-    __slots__ = ("_partial_json", "_snapshot")
+    __slots__ = ()
     __match_args__ = ("index", "partial_json", "type")
     type: Literal["input_json"] = "input_json"
-
-    def __init__(self, index: int, partial_json: str, _snapshot: Callable[[], Any]) -> None:
-        self._index = index
-        self._partial_json = partial_json
-        self._snapshot = _snapshot
 
     @property
     def partial_json(self) -> str:
         """The JSON text that this event adds: a fragment."""
-        return self._partial_json
-
-    @property
-    def snapshot(self) -> Any:
-        """The best reading of the input so far, at the moment when it is read. It must not be changed or run."""
-        return self._snapshot()
+        return self._added
 
 
-class CitationEvent(_Derived):
-    """One more citation."""
+class CitationEvent(_Growing[Citation, list[Citation]]):
+    """One more citation. `snapshot` has the block's citations so far."""
 
-    __slots__ = ("_citation", "_snapshot")
+    __slots__ = ()
     __match_args__ = ("index", "citation", "type")
     type: Literal["citation"] = "citation"
-
-    def __init__(self, index: int, citation: Citation, _snapshot: Callable[[], list[Citation]]) -> None:
-        self._index = index
-        self._citation = citation
-        self._snapshot = _snapshot
 
     @property
     def citation(self) -> Citation:
         """The citation that this event adds."""
-        return self._citation
-
-    @property
-    def snapshot(self) -> list[Citation]:
-        """The block's citations up to and with this event; collected when it is read."""
-        return self._snapshot()
+        return self._added
 
 
-class SignatureEvent(_Derived):
+class SignatureEvent(_Derived[str]):
     """The signature of the thinking block."""
 
-    __slots__ = ("_signature",)
+    __slots__ = ()
     __match_args__ = ("index", "signature", "type")
     type: Literal["signature"] = "signature"
-
-    def __init__(self, index: int, signature: str) -> None:
-        self._index = index
-        self._signature = signature
 
     @property
     def signature(self) -> str:
         """The whole signature."""
-        return self._signature
+        return self._added
 
 
-class CompactionEvent(_Derived):
+class CompactionEvent(_Derived[str | None]):
     """The content of the compaction block."""
 
-    __slots__ = ("_content", "_encrypted_content")
+    __slots__ = ("_encrypted_content",)
     __match_args__ = ("index", "content", "encrypted_content", "type")
     type: Literal["compaction"] = "compaction"
 
     def __init__(self, index: int, content: str | None, encrypted_content: str | None) -> None:
-        self._index = index
-        self._content = content
+        super().__init__(index, content)
         self._encrypted_content = encrypted_content
 
     @property
     def content(self) -> str | None:
         """The summary."""
-        return self._content
+        return self._added
 
     @property
     def encrypted_content(self) -> str | None:
@@ -433,3 +415,24 @@ DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationE
 
 MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
 """What a `MessageStream` iterates over: each event as received, followed by its derived event, if any."""
+
+
+def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEvent | None:
+    """The derived event of a delta that was applied to the block."""
+    length = block.length
+    match delta.get("type"), block.raw.get("type"):
+        case "text_delta", "text":
+            return TextEvent(index, delta["text"], lambda: block.text_up_to(length))
+        case "thinking_delta", "thinking":
+            return ThinkingEvent(index, delta["thinking"], lambda: block.text_up_to(length))
+        case "input_json_delta", _:
+            return InputJSONEvent(index, delta["partial_json"], block.best_input)
+        case "citations_delta", "text":
+            citations: list[dict[str, Any]] = block.raw["citations"]
+            count = len(citations)
+            return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
+        case "signature_delta", "thinking":
+            return SignatureEvent(index, delta["signature"])
+        case "compaction_delta", "compaction":
+            return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
+    return None

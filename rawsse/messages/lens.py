@@ -156,7 +156,7 @@ class Lens:
         `include` and `exclude` name fields of this object; `exclude_unset` and `exclude_none` also apply to nested objects of
         known classes. `mode` has no effect: every value is JSON.
         """
-        given = self._arranged(is_full=not exclude_unset, has_none=not exclude_none)
+        given = _arranged(self, is_full=not exclude_unset, has_none=not exclude_none)
         return copied({n: v for n, v in given.items() if n not in exclude and (include is None or n in include)})
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
@@ -173,16 +173,6 @@ class Lens:
         """The value of a field: lenses where the class names one, the JSON itself elsewhere."""
         value = self.raw.get(name)
         return self._look(name, value) if name in self.FIELDS else value
-
-    def _arranged(self, *, is_full: bool, has_none: bool) -> dict[str, Any]:
-        try:
-            return {
-                name: _arranged(self._known(name), is_full=is_full, has_none=has_none)
-                for name in self._names(is_full=is_full)
-                if has_none or self.raw.get(name) is not None
-            }
-        except RecursionError:  # nested deeper than any real answer: as received
-            return self.raw
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Lens) and self.raw == other.raw
@@ -203,8 +193,15 @@ class Lens:
 
 
 def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
-    if isinstance(value, Lens):
-        return value._arranged(is_full=is_full, has_none=has_none)
     if isinstance(value, list):
         return [_arranged(item, is_full=is_full, has_none=has_none) for item in value]
-    return value
+    if not isinstance(value, Lens):
+        return value
+    try:
+        return {
+            name: _arranged(value._known(name), is_full=is_full, has_none=has_none)
+            for name in value._names(is_full=is_full)
+            if has_none or value.raw.get(name) is not None
+        }
+    except RecursionError:  # nested deeper than any real answer: as received
+        return value.raw

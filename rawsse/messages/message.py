@@ -16,31 +16,25 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase, quote
+from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase
 from rawsse.messages.block import BlockBuilder
-from rawsse.messages.content import KNOWN_BLOCK_TYPES, Citation, Message, look_at_block
+from rawsse.messages.content import KNOWN_BLOCK_TYPES, Message, look_at_block
 from rawsse.messages.events import (
     KNOWN_DELTA_TYPES,
-    CitationEvent,
-    CompactionEvent,
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
-    DerivedEvent,
     ErrorEvent,
-    InputJSONEvent,
     MessageDelta,
     MessageStart,
     MessageStop,
     MessageStreamEvent,
     Ping,
-    SignatureEvent,
     StreamEvent,
-    TextEvent,
-    ThinkingEvent,
     UnknownEvent,
+    derive,
     read_event,
 )
 from rawsse.messages.lens import object_at
@@ -49,6 +43,8 @@ from rawsse.sse import Event
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message of a `MessageBuilder` by default. The longest answers today (hundreds of thousands of tokens) have a few
 MB; a peer that never stops sending deltas must not fill the memory."""
+
+Value = TypeVar("Value")
 
 FRAGMENT_BYTES = 8
 """The memory that a fragment takes in addition to its text: its place in a list."""
@@ -119,14 +115,12 @@ _GROWS: Mapping[str, tuple[str, str]] = {
 }
 
 
-class EventWatcher:
-    """Checks the order of the events of one stream, and knows how far the answer is; it keeps no content.
+class MessageBuilder:
+    """Folds the events of one stream into its message, checks their order, and knows how far the answer is.
 
     `strict`: an event that is not allowed raises `EventOrderError`; otherwise it is repaired and recorded. After an error the
-    watcher keeps what it had.
+    builder keeps what it had: `message` can always be read.
     """
-
-    message: Message | None = None
 
     def __init__(self, *, strict: bool = True, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.strict = strict
@@ -138,6 +132,20 @@ class EventWatcher:
         self._event_number = 0
         self._stop_reason: object = None
         self._changed: BlockBuilder | None = None  # by the event that was applied last
+        self._message_bytes = 0
+        self._raw: dict[str, Any] | None = None
+        self._blocks: list[BlockBuilder] = []
+        self._positions: dict[int, int] = {}  # the index of a block in its events -> its place in the content
+        self._open: int | None = None  # the index of the open block in its events
+
+    @property
+    def message(self) -> Message | None:
+        """The message so far; None before `message_start`. It is live: later events change its JSON."""
+        if self._raw is None:
+            return None
+        for block in self._blocks:
+            block.settle()
+        return Message(self._raw, facts=self._blocks)
 
     @property
     def stop_reason(self) -> str | None:
@@ -190,18 +198,11 @@ class EventWatcher:
             self._deviate(f"{kind} may not come {self.state.value}", repair)
             if following is None:
                 return
-        self._apply(event)
+        self._fold(event)
+        self._note(event)
         self.state = following
 
-    def _append(self, raw: dict[str, Any]) -> bool:
-        """Take a delta of the open block, the most frequent event. False: it is not one that the fast path can take."""
-        del raw
-        return True
-
-    def _count(self, event: StreamEvent) -> None:
-        """Raise `MessageTooLargeError` if the event is more than is kept."""
-
-    def _apply(self, event: StreamEvent) -> None:
+    def _note(self, event: StreamEvent) -> None:
         if isinstance(event, ContentBlockStart):
             self.has_content = True
         elif isinstance(event, MessageStart):
@@ -216,29 +217,6 @@ class EventWatcher:
             allowed = ", ".join(TRANSITIONS[self.state]) or "nothing"
             raise EventOrderError(f"{rule} (allowed {self.state.value}: {allowed}, ping)", rule=rule)
         self.deviations.append(Deviation(rule, repair, self._event_number))
-
-
-class MessageBuilder(EventWatcher):
-    """Folds the events of one stream into its message. After an error it keeps what it had: `message` can always be read."""
-
-    def __init__(self, *, strict: bool = True, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
-        super().__init__(strict=strict, max_message_bytes=max_message_bytes)
-        self._message_bytes = 0
-        self._raw: dict[str, Any] | None = None
-        self._blocks: list[BlockBuilder] = []
-        self._positions: dict[int, int] = {}  # the index of a block in its events -> its place in the content
-        self._open: int | None = None  # the index of the open block in its events
-
-    @property
-    def message(self) -> Message | None:  # type: ignore[override]
-        """The message so far; None before `message_start`. It is live: later events change its JSON."""
-        if self._raw is None:
-            return None
-        for block in self._blocks:
-            block.settle()
-        return Message(self._raw, facts=self._blocks)
-
-    # Events in -----------------------------------------------------------------------------------------------------
 
     def _append(self, raw: dict[str, Any]) -> bool:
         """The fast path of the most frequent event: a delta with the next fragment of the open block, within the limit.
@@ -269,7 +247,7 @@ class MessageBuilder(EventWatcher):
         """
         block = self._changed
         if isinstance(event, ContentBlockDelta):
-            derived = None if block is None else _derive(event.raw["index"], event.raw["delta"], block)
+            derived = None if block is None else derive(event.raw["index"], event.raw["delta"], block)
             return [event] if derived is None else [event, derived]
         if isinstance(event, ContentBlockStop) and block is not None:
             block.settle()
@@ -286,14 +264,19 @@ class MessageBuilder(EventWatcher):
         return delta["text"] if delta.get("type") == "text_delta" else None
 
     def _count(self, event: StreamEvent) -> None:
-        self._message_bytes += _size(event)
+        """Add the memory that the event takes in the message: a fragment its own size, other events that of their JSON."""
+        size = _bytes(event.sse.data)
+        if isinstance(event, ContentBlockDelta) and (grows := _GROWS.get(str(event.raw["delta"].get("type")))):
+            fragment = event.raw["delta"].get(grows[1])
+            size = _bytes(fragment) + FRAGMENT_BYTES if isinstance(fragment, str) else size
+        self._message_bytes += size
         if self._message_bytes > self._max_message_bytes:
             limit = self._max_message_bytes
             raise MessageTooLargeError(f"the message is larger than max_message_bytes ({limit})", limit=limit)
 
     # One method per event ------------------------------------------------------------------------------------------
 
-    def _apply(self, event: StreamEvent) -> None:
+    def _fold(self, event: StreamEvent) -> None:
         if isinstance(event, ContentBlockDelta):
             self._apply_delta(event)
         elif isinstance(event, ContentBlockStart):
@@ -306,7 +289,6 @@ class MessageBuilder(EventWatcher):
             self._apply_message_delta(event)
         elif isinstance(event, MessageStop):
             self._leave_block()
-        super()._apply(event)
 
     def _apply_start(self, event: MessageStart) -> None:
         raw = dict(event.raw["message"])
@@ -342,7 +324,7 @@ class MessageBuilder(EventWatcher):
         if block is None:
             return
         delta: dict[str, Any] = event.raw["delta"]
-        if _grow(block, delta) or _apply_whole(block, delta):
+        if _change(block, delta):
             self._changed = block
             self.has_content = True
         elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # an unknown type may accept any delta
@@ -388,69 +370,47 @@ class MessageBuilder(EventWatcher):
         return None if position is None else self._blocks[position]
 
 
+class EventWatcher(MessageBuilder):
+    """Checks the order of the events of one stream, and knows how far the answer is; it keeps no content."""
+
+    def _append(self, raw: dict[str, Any]) -> bool:
+        return True
+
+    def _count(self, event: StreamEvent) -> None:
+        """Nothing is kept."""
+
+    def _fold(self, event: StreamEvent) -> None:
+        """Nothing is kept."""
+
+
 _FOLDED = ("type", "content", "usage")
 """Fields of the message that `message_delta` does not replace."""
-
-
-def _size(event: StreamEvent) -> int:
-    """The bytes of memory that the event adds to the message: for a fragment its own size, otherwise the size of its JSON."""
-    if isinstance(event, ContentBlockDelta):
-        delta = event.raw["delta"]
-        fragment = delta.get(_GROWS.get(str(delta.get("type")), ("", ""))[1])
-        if isinstance(fragment, str):
-            return _bytes(fragment) + FRAGMENT_BYTES
-    return _bytes(event.sse.data)
 
 
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _grow(block: BlockBuilder, delta: dict[str, Any]) -> bool:
-    """Apply a delta with a fragment; False if it has none, or does not fit the block."""
-    field, name = _GROWS.get(str(delta.get("type")), (None, ""))
-    if field is None or field != block.field:
-        return False
-    block.grow(_string(delta, name))
-    return True
-
-
-def _apply_whole(block: BlockBuilder, delta: dict[str, Any]) -> bool:
-    """Apply a delta with a whole value; False if it does not fit the block. Unknown deltas fit every block."""
+def _change(block: BlockBuilder, delta: dict[str, Any]) -> bool:
+    """Apply a delta, with a fragment or a whole value; False if it does not fit the block. Unknown deltas fit every block."""
     raw = block.raw
+    field, name = _GROWS.get(str(delta.get("type")), (None, ""))
+    if field is not None and field == block.field:
+        block.grow(_required(delta, name, str, "a string"))
+        return True
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
-            citation = _citation(delta)
-            raw["citations"] = _citations(raw)
-            raw["citations"].append(citation)
+            citation = _required(delta, "citation", dict, "an object")
+            if raw.get("citations") is None:
+                raw["citations"] = []
+            _required(raw, "citations", list, "a list").append(citation)
         case "signature_delta", "thinking":
-            raw["signature"] = _string(delta, "signature")
+            raw["signature"] = _required(delta, "signature", str, "a string")
         case "compaction_delta", "compaction":
             raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
         case _:
             return str(delta.get("type")) not in KNOWN_DELTA_TYPES
     return True
-
-
-def _derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEvent | None:
-    """The derived event of a delta that was applied to the block."""
-    length = block.length
-    match delta.get("type"), block.raw.get("type"):
-        case "text_delta", "text":
-            return TextEvent(index, delta["text"], lambda: block.text_up_to(length))
-        case "thinking_delta", "thinking":
-            return ThinkingEvent(index, delta["thinking"], lambda: block.text_up_to(length))
-        case "input_json_delta", _:
-            return InputJSONEvent(index, delta["partial_json"], block.best_input)
-        case "citations_delta", "text":
-            citations: list[dict[str, Any]] = block.raw["citations"]
-            count = len(citations)
-            return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
-        case "signature_delta", "thinking":
-            return SignatureEvent(index, delta["signature"])
-        case "compaction_delta", "compaction":
-            return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
-    return None
 
 
 def _own(block: dict[str, Any]) -> dict[str, Any]:
@@ -461,24 +421,9 @@ def _own(block: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def _string(delta: dict[str, Any], name: str) -> str:
-    value = delta.get(name)
-    if not isinstance(value, str):
-        raise EventDataError(f"a {delta.get('type')} has no {name!r} that is a string")
+def _required(raw: dict[str, Any], name: str, kind: type[Value], words: str) -> Value:
+    """The field of a delta or a block."""
+    value = raw.get(name)
+    if not isinstance(value, kind):
+        raise EventDataError(f"a {raw.get('type')} has no {name!r} that is {words}")
     return value
-
-
-def _citation(delta: dict[str, Any]) -> dict[str, Any]:
-    value = delta.get("citation")
-    if not isinstance(value, dict):
-        raise EventDataError("a citations_delta has no 'citation' that is an object")
-    return value
-
-
-def _citations(block: dict[str, Any]) -> list[Any]:
-    value = block.get("citations")
-    if not isinstance(value, list | None):
-        raise EventDataError(
-            f"a citations_delta came for a block whose 'citations' are not a list: {quote(repr(value))}"
-        )
-    return value or []

@@ -7,22 +7,22 @@ streams as fragments cut anywhere (`input_json_delta`).
     reading.feed('lo", "days": 1')
     reading.value                           # {"city": "Oslo", "days": 1}: a number may still grow
     reading.feed("4}")
-    reading.close()                         # {"city": "Oslo", "days": 14}, or PartialJSONError if the text is unfinished
+    reading.value                           # {"city": "Oslo", "days": 14}
 
 What counts. Containers count from their first character, members once key and value are there. Of a value that is cut, a
 number counts if it is one as it stands (`1`, not `1.`), a literal once it is whole (`true`, not `tru`). A cut string is
 dropped, unless `keep_strings` is set; a cut key always is. jiter, the parser of the official SDK, reads alike.
 
-How it works. The state is the method that reads the next characters: `_in_string`, `_after_value` … Each takes what it
-understands from the fragment and says where the next one goes on. Nothing is read twice and nothing is joined before it is
-whole, so that a text fed character by character costs linear time: parsing the whole text again at each fragment, the
-obvious way, takes seconds for an input of 100 kB.
+How it works. The reader takes one token after another and builds the containers as it goes. A token at the end of a fragment
+may go on in the next one: a number or literal is kept and read again with it (their length is limited), a string is a list
+of pieces. So a text that comes character by character costs linear time. Parsing the whole text again at each fragment takes
+seconds for an input of 100 kB.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from rawsse.errors import PartialJSONError, quote
@@ -34,45 +34,24 @@ Python stops at 1000 frames."""
 MAX_NUMBER_CHARS = 4300
 """Characters of one number: what `int` itself takes by default, since its time grows with the square of the digits."""
 
-_BLANKS: Final = (
-    " \t\n\r"  # RFC 8259, 2: "Space", "Horizontal tab", "Line feed or New line", "Carriage return"; no others
-)
-_END_OF_PLAIN = re.compile(r'["\\\x00-\x1f]')  # what may not stand for itself in a string (RFC 8259, 7)
-_SHORT_ESCAPES: Mapping[str, str] = {
-    '"': '"',
-    "\\": "\\",
-    "/": "/",
-    "b": "\b",
-    "f": "\f",
-    "n": "\n",
-    "r": "\r",
-    "t": "\t",
-}
-_UNICODE_ESCAPE: Final = r"\uhhhh\uhhhh"  # h: a hexadecimal digit. The second half only after a high surrogate.
-_HEX = frozenset("0123456789abcdefABCDEF")
+# The tokens that may come next, in the words of an error.
+_VALUE: Final = "a value"
+_KEY: Final = "a key in quotation marks"
+_COLON: Final = "a colon"
+_COMMA: Final = "a comma or the end of the array or object"
+_END: Final = "nothing after the value"
+
+_BLANKS: Final = " \t\n\r"  # RFC 8259, 2; no others
+_SCALAR = re.compile(r"[-+.0-9A-Za-z]*")
 # The three last are no JSON, but Python writes and reads them, and jiter reads them.
-_LITERALS: Mapping[str, Any] = {
-    "true": True,
-    "false": False,
-    "null": None,
-    "NaN": float("nan"),
-    "Infinity": float("inf"),
-    "-Infinity": float("-inf"),
-}
-_DIGITS: Final = "0123456789"
-# RFC 8259, 6: number = [ minus ] int [ frac ] [ exp ]. A state is named after what was read last.
-_NUMBER: Mapping[str, Mapping[str, str]] = {
-    "minus": {"0": "zero", "123456789": "int"},
-    "zero": {".": "point", "eE": "exp"},  # "Leading zeros are not allowed."
-    "int": {_DIGITS: "int", ".": "point", "eE": "exp"},
-    "point": {_DIGITS: "frac"},
-    "frac": {_DIGITS: "frac", "eE": "exp"},
-    "exp": {"+-": "sign", _DIGITS: "exp digits"},
-    "sign": {_DIGITS: "exp digits"},
-    "exp digits": {_DIGITS: "exp digits"},
-}
-_WHOLE_NUMBER = ("zero", "int", "frac", "exp digits")
-_NOTHING: Final = object()
+_LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+# RFC 8259, 7: "To escape an extended character that is not in the Basic Multilingual Plane, the character is represented as a
+# 12-character sequence, encoding the UTF-16 surrogate pair." One half alone is no character: it could not be sent on as UTF-8,
+# and jiter refuses it, too.
+_ESCAPE = (
+    r'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})'
+)
+_IN_STRING = re.compile(rf'(?:[^"\\\x00-\x1f]+|{_ESCAPE})*')
 
 
 def read_partial(text: str, *, keep_strings: bool = False, max_depth: int = MAX_DEPTH) -> Any:
@@ -91,286 +70,165 @@ class PartialJSON:
     def __init__(self, *, keep_strings: bool = False, max_depth: int = MAX_DEPTH) -> None:
         self._keep_strings = keep_strings
         self._max_depth = max_depth
-        self._fragments: list[str] = []
-        self._fed = 0  # characters in the fragments before the one at hand
-        self._read: Callable[[str, int], int] = self._before_value
-        self._root: Any = None
-        self._open: list[list[Any] | dict[str, Any]] = []  # the containers around the next character
-        self._is_empty = False  # nothing has come since the innermost container opened: it may close at once
+        self._fed = 0  # characters
+        self._cut = ""  # the last of them: a number, literal or escape that may go on in the next fragment
+        self._string: list[str] | None = None  # the pieces of the string that is being read
+        self._wanted = _VALUE
+        self._root: list[Any] = []  # the value, once there is one
+        self._open: list[list[Any] | dict[str, Any]] = [self._root]  # the containers around the next character
         self._key = ""  # where the next value goes, if it goes into an object
-        self._token: list[str] = []  # the pieces of the string, number or literal at hand
-        self._escape = ""
-        self._number = ""  # a state of _NUMBER
-        self._is_key = False  # the string at hand
-        self._is_lent = False  # `value` has put what is there of the token into its container
-        self._shadowed: Any = _NOTHING  # the member of the same name that it hides there
+        self._is_lent = False  # `value` has put what is there of a cut value into its container
+        self._hidden: dict[str, Any] = {}  # the member of the same name that it hides there
         self._error: PartialJSONError | None = None
-
-    @property
-    def text(self) -> str:
-        """Everything that was fed. Joined when looked at."""
-        if len(self._fragments) > 1:
-            self._fragments = ["".join(self._fragments)]
-        return self._fragments[0] if self._fragments else ""
 
     @property
     def value(self) -> Any:
         """The best reading so far; None before anything. It is live: `feed` goes on filling it. Do not change it.
 
-        Looking costs nothing but the cut string or number at the end, if there is one.
+        Reading it costs nothing but the cut string or number at the end, if there is one.
         """
-        self._lend()
-        return self._root
-
-    @property
-    def is_complete(self) -> bool:
-        """The text is a whole JSON text as it stands."""
-        return self._error is None and not self._open and (self._read == self._at_end or self._is_whole_number())
+        if not self._is_lent and (cut := self._cut_value()):
+            top = self._open[-1]
+            self._hidden = {self._key: top[self._key]} if isinstance(top, dict) and self._key in top else {}
+            self._place(cut[0])
+            self._is_lent = True
+        return self._root[0] if self._root else None
 
     def feed(self, fragment: str) -> None:
         """Take the next characters, cut anywhere.
 
-        Raises `PartialJSONError` at the first character that no JSON text could have there; then the reading ends before
-        it, and every further call raises the same error.
+        Raises `PartialJSONError` as soon as no JSON text could go on like this. The reading then ends before the token that
+        is wrong, and every further call raises the same error.
         """
         if self._error is not None:
             raise self._error
-        self._take_back()
-        self._fragments.append(fragment)
-        at, end = 0, len(fragment)
-        while at < end:
-            at = self._read(fragment, at)
-        self._fed += end
+        if self._is_lent:
+            self._take_back()
+        text, at = self._cut + fragment, 0
+        self._cut = ""
+        self._fed += len(fragment)
+        while at < len(text):
+            if self._string is not None:
+                at = self._read_string(self._string, text, at)
+            elif text[at] in _BLANKS:
+                at += 1
+            else:
+                at = self._read_token(text, at)
 
-    def close(self) -> Any:
-        """The text is over: return its value, the same as `json.loads(text)`.
+    # --- Each of these reads one token, and returns where the next one begins ---
 
-        Raises `PartialJSONError` if the text is unfinished.
-        """
-        if self._error is not None:
-            raise self._error
-        if not self.is_complete:
-            raise PartialJSONError(f"the JSON text is unfinished after {self._fed} characters", position=self._fed)
-        return self.value
-
-    # --- Between tokens: each reads one character ---
-
-    def _before_value(self, text: str, at: int) -> int:
-        char = text[at]
-        if char in "[{":
-            self._begin_container(text, at)
-        elif char == '"':
-            self._begin_string(is_key=False)
-        elif char in "-" + _DIGITS:
-            self._begin_token(char, self._in_number)
-            self._number = "minus" if char == "-" else "zero" if char == "0" else "int"
-        elif char in "tfnNI":
-            self._begin_token(char, self._in_literal)
-        elif char == "]" and self._is_empty:
-            self._end_container()
-        elif char not in _BLANKS:
-            self._fail(at, char, "a value")
-        return at + 1
-
-    def _before_key(self, text: str, at: int) -> int:
-        char = text[at]
-        if char == '"':
-            self._begin_string(is_key=True)
-        elif char == "}" and self._is_empty:
-            self._end_container()
-        elif char not in _BLANKS:
-            self._fail(at, char, "a key in quotation marks")
-        return at + 1
-
-    def _after_key(self, text: str, at: int) -> int:
-        char = text[at]
-        if char == ":":
-            self._read = self._before_value
-        elif char not in _BLANKS:
-            self._fail(at, char, "a colon")
-        return at + 1
-
-    def _after_value(self, text: str, at: int) -> int:
-        char = text[at]
-        in_array = isinstance(self._open[-1], list)
-        if char == ",":
-            self._read = self._before_value if in_array else self._before_key
-        elif char == ("]" if in_array else "}"):
-            self._end_container()
-        elif char not in _BLANKS:
-            self._fail(at, char, "a comma or the end of the array" if in_array else "a comma or the end of the object")
-        return at + 1
-
-    def _at_end(self, text: str, at: int) -> int:
-        if text[at] not in _BLANKS:
-            self._fail(at, text[at], "nothing after the value")
-        return at + 1
-
-    # --- Within tokens ---
-
-    def _in_string(self, text: str, at: int) -> int:
-        found = _END_OF_PLAIN.search(text, at)
-        end = found.start() if found else len(text)
-        if end > at:
-            self._token.append(text[at:end])
-            return end
-        if text[at] == '"':
-            self._end_string()
-        elif text[at] == "\\":
-            self._escape = "\\"
-            self._read = self._in_escape
+    def _read_token(self, text: str, at: int) -> int:
+        char, wanted = text[at], self._wanted
+        if self._may_end(char):
+            self._open.pop()
+            self._wanted = _COMMA if len(self._open) > 1 else _END
+        elif char == '"' and wanted in (_VALUE, _KEY):
+            self._string = []
+        elif char in "[{" and wanted is _VALUE:
+            if len(self._open) > self._max_depth:
+                self._fail(text, at, f"no more than max_depth ({self._max_depth}) levels")
+            container: list[Any] | dict[str, Any] = [] if char == "[" else {}
+            self._place(container)
+            self._open.append(container)
+            self._wanted = _VALUE if char == "[" else _KEY
+        elif wanted is _VALUE:
+            return self._read_scalar(text, at)
+        elif char == ":" and wanted is _COLON:
+            self._wanted = _VALUE
+        elif char == "," and wanted is _COMMA:
+            self._wanted = _VALUE if isinstance(self._open[-1], list) else _KEY
         else:
-            self._fail(at, text[at], "control characters in a string to be escaped")
+            self._fail(text, at, wanted)
         return at + 1
 
-    def _in_escape(self, text: str, at: int) -> int:
-        char = text[at]
-        if self._escape == "\\" and char in _SHORT_ESCAPES:
-            self._end_escape(_SHORT_ESCAPES[char])
-            return at + 1
-        wanted = _UNICODE_ESCAPE[len(self._escape)]
-        if char not in _HEX if wanted == "h" else char != wanted:
-            self._fail(at, char, "an escape")
-        self._escape += char
-        if len(self._escape) in (6, 12):
-            self._end_unicode_escape(at)
-        return at + 1
-
-    def _in_number(self, text: str, at: int) -> int:
-        char = text[at]
-        for characters, state in _NUMBER[self._number].items():
-            if char in characters:
-                self._number = state
-                self._token.append(char)
-                if len(self._token) > MAX_NUMBER_CHARS:
-                    self._token.pop()
-                    self._fail(at, char, f"no number longer than {MAX_NUMBER_CHARS} characters")
-                return at + 1
-        if self._number == "minus" and char == "I":
-            self._read = self._in_literal
-            return at
-        if self._number not in _WHOLE_NUMBER or char in _DIGITS:
-            self._fail(at, char, "a number")
-        self._end_value(self._to_number())
-        return at  # the character belongs to what comes after
-
-    def _in_literal(self, text: str, at: int) -> int:
-        self._token.append(text[at])
-        word = "".join(self._token)
-        if word in _LITERALS:
-            self._end_value(_LITERALS[word])
-        elif not any(literal.startswith(word) for literal in _LITERALS):
-            self._token.pop()
-            self._fail(at, text[at], "true, false or null")
-        return at + 1
-
-    # --- Where tokens and containers begin and end ---
-
-    def _begin_container(self, text: str, at: int) -> None:
-        if len(self._open) >= self._max_depth:
-            self._fail(at, text[at], f"no more than max_depth ({self._max_depth}) levels")
-        container: list[Any] | dict[str, Any] = [] if text[at] == "[" else {}
-        self._place(container)
-        self._open.append(container)
-        self._is_empty = True
-        self._read = self._before_value if isinstance(container, list) else self._before_key
-
-    def _end_container(self) -> None:
-        self._open.pop()
-        self._is_empty = False
-        self._read = self._after_value if self._open else self._at_end
-
-    def _begin_string(self, *, is_key: bool) -> None:
-        self._is_key = is_key
-        self._begin_token("", self._in_string)
-
-    def _begin_token(self, first: str, read: Callable[[str, int], int]) -> None:
-        self._token = [first]
-        self._is_empty = False
-        self._read = read
-
-    def _end_string(self) -> None:
-        string = "".join(self._token)
-        if self._is_key:
-            self._key = string
-            self._read = self._after_key
+    def _read_scalar(self, text: str, at: int) -> int:
+        """Read a number or a literal."""
+        token = _SCALAR.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
+        if len(token) > MAX_NUMBER_CHARS:
+            self._fail(text, at, f"no number longer than {MAX_NUMBER_CHARS} characters")
+        if at + len(token) == len(text) and _may_go_on(token):
+            self._cut = token
+        elif _is_scalar(token):
+            self._place(json.loads(token))
         else:
-            self._end_value(string)
+            self._fail(text, at, _VALUE)
+        return at + len(token)
 
-    def _end_escape(self, char: str) -> None:
-        self._token.append(char)
-        self._escape = ""
-        self._read = self._in_string
+    def _read_string(self, pieces: list[str], text: str, at: int) -> int:
+        """Read the rest of a string, or as much as has come of it."""
+        piece = _IN_STRING.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
+        pieces.append(json.loads(f'"{piece}"') if "\\" in piece else piece)
+        end = at + len(piece)
+        if text[end : end + 1] == '"':
+            self._string = None
+            if self._wanted is _KEY:
+                self._key, self._wanted = "".join(pieces), _COLON
+            else:
+                self._place("".join(pieces))
+            return end + 1
+        self._cut = text[end:]
+        if self._cut and not _is_cut_escape(self._cut):
+            self._fail(text, end, "an escape" if text[end] == "\\" else "control characters in a string to be escaped")
+        return len(text)
 
-    def _end_unicode_escape(self, at: int) -> None:
-        # RFC 8259, 7: "To escape an extended character that is not in the Basic Multilingual Plane, the character is
-        # represented as a 12-character sequence, encoding the UTF-16 surrogate pair." One half alone is no character: it
-        # could not be sent on as UTF-8, and jiter refuses it, too.
-        first = int(self._escape[2:6], 16)
-        if len(self._escape) == 12:
-            second = int(self._escape[8:], 16)
-            if not 0xDC00 <= second <= 0xDFFF:
-                self._fail(at, self._escape, "the second half of a surrogate pair")
-            self._end_escape(chr(0x10000 + (first - 0xD800 << 10) + (second - 0xDC00)))
-        elif 0xDC00 <= first <= 0xDFFF:
-            self._fail(at, self._escape, "the first half of a surrogate pair before the second")
-        elif not 0xD800 <= first <= 0xDBFF:
-            self._end_escape(chr(first))
+    # --- Shared by them ---
 
-    def _end_value(self, value: Any) -> None:
-        self._place(value)
-        self._read = self._after_value if self._open else self._at_end
+    def _may_end(self, char: str) -> bool:
+        """The character ends the innermost container: after a member, or at once."""
+        top = self._open[-1]
+        end, first = ("]", _VALUE) if isinstance(top, list) else ("}", _KEY)
+        is_before_first = self._wanted is first and not top and len(self._open) > 1
+        return char == end and (self._wanted is _COMMA or is_before_first)
 
     def _place(self, value: Any) -> None:
-        if not self._open:
-            self._root = value
-        elif isinstance(top := self._open[-1], list):
+        top = self._open[-1]
+        if isinstance(top, list):
             top.append(value)
         else:
             top[self._key] = value
+        self._wanted = _COMMA if len(self._open) > 1 else _END
 
-    def _fail(self, at: int, found: str, expected: str) -> NoReturn:
-        position = self._fed + at
-        self._error = PartialJSONError(
-            f"no JSON at character {position}: expected {expected}, found {quote(found)}", position=position
-        )
-        raise self._error
-
-    # --- The token at hand, as far as it counts: lent to its container while somebody looks ---
-
-    def _lend(self) -> None:
-        if self._is_lent or (value := self._value_so_far()) is _NOTHING:
-            return
-        top = self._open[-1] if self._open else None
-        self._shadowed = top.get(self._key, _NOTHING) if isinstance(top, dict) else _NOTHING
-        self._is_lent = True
-        self._place(value)
+    def _cut_value(self) -> list[Any]:
+        """The cut value at the end, if it counts."""
+        if self._string is None:
+            return [json.loads(self._cut)] if self._cut and _is_scalar(self._cut) else []
+        if not self._keep_strings or self._wanted is _KEY:
+            return []
+        self._string = ["".join(self._string)]  # joined once, however often it is read
+        return self._string
 
     def _take_back(self) -> None:
-        if not self._is_lent:
-            return
-        self._is_lent = False
-        top = self._open[-1] if self._open else None
-        if top is None:
-            self._root = None
-        elif isinstance(top, list):
+        top = self._open[-1]
+        if isinstance(top, list):
             top.pop()
-        elif self._shadowed is _NOTHING:
-            del top[self._key]
+        elif self._hidden:
+            top.update(self._hidden)
         else:
-            top[self._key] = self._shadowed
+            del top[self._key]
+        self._wanted = _VALUE
+        self._is_lent = False
 
-    def _value_so_far(self) -> Any:
-        if self._is_whole_number():
-            return self._to_number()
-        if not self._keep_strings or self._is_key or self._read not in (self._in_string, self._in_escape):
-            return _NOTHING
-        self._token = ["".join(self._token)]  # joined once, however often somebody looks
-        return self._token[0]
+    def _fail(self, text: str, at: int, expected: str) -> NoReturn:
+        self._string, self._cut = None, ""
+        position = self._fed - len(text) + at
+        message = f"no JSON at character {position}: expected {expected}, found {quote(text[at : at + 12])}"
+        self._error = PartialJSONError(message, position=position)
+        raise self._error
 
-    def _is_whole_number(self) -> bool:
-        return self._read == self._in_number and self._number in _WHOLE_NUMBER
 
-    def _to_number(self) -> int | float:
-        digits = "".join(self._token)
-        return int(digits) if self._number in ("zero", "int") else float(digits)
+def _is_scalar(token: str) -> bool:
+    try:
+        json.loads(token)
+    except ValueError:
+        return False
+    return True
+
+
+def _may_go_on(token: str) -> bool:
+    """It is a number or a literal, or more characters can make it one."""
+    return _is_scalar(token) or _is_scalar(token + "0") or any(literal.startswith(token) for literal in _LITERALS)
+
+
+def _is_cut_escape(text: str) -> bool:
+    """The text is the beginning of an escape: one of these ends makes it whole."""
+    return any(re.fullmatch(_ESCAPE, text + whole[len(text) :]) for whole in (r"\u0000", r"\ud800\udc00"))

@@ -66,7 +66,8 @@ def test_events_are_values(name: str) -> None:
 
 def test_two_events_without_fields_are_equal_only_to_their_like() -> None:
     assert EndOfMessage() == EndOfMessage()
-    assert EndOfMessage() not in (ConnectionClosed(), None, Data(b""), ())
+    end: object = EndOfMessage()
+    assert end not in (ConnectionClosed(), None, Data(b""), ())
     assert {EndOfMessage(), EndOfMessage(), ConnectionClosed(), ConnectionClosed()} == {
         EndOfMessage(),
         ConnectionClosed(),

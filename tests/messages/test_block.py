@@ -107,7 +107,7 @@ def test_a_text_can_be_seen_as_it_was() -> None:
 def test_a_block_that_does_not_grow_is_complete_when_it_is_closed() -> None:
     builder = BlockBuilder({"type": "redacted_thinking", "data": "x"})
     builder.settle()
-    assert (builder.complete, builder.input_text, builder.takes_input) == (False, "", False)
+    assert (builder.complete, builder.input_text, builder.field) == (False, "", None)
     builder.close()
     assert builder.complete
 
@@ -148,7 +148,7 @@ def test_a_whole_object_is_complete(fragments: list[str], value: Raw) -> None:
         ('{"city": "Oslo", "days": 1', {"city": "Oslo", "days": 1}),
         (r'{"a": 1, "b": "\x"}', {"a": 1}),
         ('{"a": 1} {"b": 2}', {"a": 1}),
-        ('{"big": ' + "9" * 5000 + "}", {"big": int("9" * 4300)}),
+        ('{"big": ' + "9" * 5000 + "}", {}),
         ("no JSON", {}),
         ("  ", {}),
         ("[" * 100_000, None),

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 import pytest
 
 from rawsse.errors import OutputFormatError
+from rawsse.messages.block import BlockBuilder
 from rawsse.messages.content import (
     KNOWN_BLOCK_TYPES,
     Block,
@@ -231,13 +232,12 @@ def test_optional_fields_of_a_message_are_none_where_they_are_absent() -> None:
     assert (answer.stop_reason, answer.stop_details, answer.container, answer.request_id) == (None, None, None, None)
 
 
-class Facts:
-    """What the fold says of an open block."""
-
-    complete = False
-    input_text = '{"a'
+class Facts(BlockBuilder):
+    """A tool call that is not complete; counts how often it is brought up to date."""
 
     def __init__(self) -> None:
+        super().__init__({"type": "tool_use", "input": {}})
+        self.grow('{"a')
         self.settled = 0
 
     def settle(self) -> None:

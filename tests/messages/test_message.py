@@ -381,6 +381,13 @@ def test_the_limit_is_in_bytes_not_in_characters() -> None:
                 builder.feed(Event("message", data))
 
 
+def test_a_citation_counts_with_all_its_json_whatever_else_the_delta_has() -> None:
+    builder = fold([start(), block_start(0, {"type": "text", "text": ""})], max_message_bytes=1000)
+    citation = {"type": "char_location", "cited_text": "x" * 1000}
+    with pytest.raises(MessageTooLargeError):
+        builder.feed(to_sse(delta(0, "citations_delta", citation=citation, **{"": "x"})))
+
+
 def test_half_a_surrogate_pair_does_not_stop_the_count() -> None:
     sse = Event("message", '{"type": "message_start", "message": {"id": "\ud800"}}')
     builder = MessageBuilder()
@@ -390,7 +397,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_count() -> None:
 
 def test_a_citation_for_a_block_whose_citations_are_no_list_is_refused() -> None:
     builder = fold([start(), block_start(0, {"type": "text", "text": "", "citations": "x"})])
-    with pytest.raises(EventDataError, match="a block whose 'citations' are not a list: \"'x'\""):
+    with pytest.raises(EventDataError, match="a text has no 'citations' that is a list"):
         builder.feed(to_sse(delta(0, "citations_delta", citation={"type": "char_location"})))
     assert builder.message is not None
     assert builder.message.content[0].raw["citations"] == "x"
