@@ -13,7 +13,6 @@ Read in this order:
     call.py      a request, tried until an answer begins: drives an exchange over a network
     raw.py       a call and its response, as the caller sees them
     stream.py    the answer as it comes: events, text, the message so far
-    push.py      its events, pushed to a function as they come
     models.py    lists that come in pages
     tools/       answers that call functions; conversations
     resources.py the calls: `client.messages`, `client.models`

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rawsse.client.exchange import CallSettings, Exchange, Timing
-from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
+from rawsse.client.network.link import Aborted, Expired, Link, Signal
 from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.retry import decide
 from rawsse.errors import APIError, StreamCancelledError
@@ -52,16 +52,6 @@ class Call(Generic[E_co]):
         self._thread: int | None = None  # the one that drives the exchange now
         self._waits = False  # it waits for the network
         self._renew()
-
-    @property
-    def link(self) -> Any:
-        """The connection of an exchange that is open, for `EventPush`."""
-        return self._link
-
-    @property
-    def network(self) -> Network:
-        """The network that the call runs on."""
-        return self._get_pool().network
 
     @property
     def is_mine(self) -> bool:
@@ -182,7 +172,7 @@ class Call(Generic[E_co]):
             exchange.is_queued = True
             at, clock = exchange.deadline(now())
             if not await self._wait(lease.granted.wait, at):
-                exchange.expire(clock, now(), pool.shortage or "")
+                exchange.expire(clock, now(), pool.shortage)
                 return
             exchange.is_queued = False
         self._link = await self._wait(lease.connect)

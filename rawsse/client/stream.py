@@ -130,15 +130,6 @@ class BaseStream(CallInfo):
         _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
-    def _finished(self) -> APIError | None:
-        """The attempt is over, and none follows: the stream ends as it did. Its error, if it has one."""
-        answer = self._call.exchange
-        if answer.error is not None:
-            return self._failed(answer.error)
-        self._call.release()
-        self._ending = answer.ending()
-        return None
-
     async def _more(self) -> None:
         """Wait for what comes next: the response, bytes, or another attempt. Raises `APIError` if there is none."""
         call, answer = self._call, self._call.exchange

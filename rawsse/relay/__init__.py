@@ -4,6 +4,7 @@ Read in this order:
 
     dialects.py  what a browser is sent for each event, and what it may send
     ui.py        the dialect of the Vercel AI SDK
+    push.py      the events of an answer, pushed to a function as they come
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
     page.py      the files of the page, and the header fields that keep them safe

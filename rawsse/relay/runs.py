@@ -27,11 +27,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from rawsse.client.push import EventPush
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, RawsseError
 from rawsse.messages.events import StreamEvent
 from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
+from rawsse.relay.push import EventPush
 from rawsse.server import Outlet
 from rawsse.sse import encode
 

@@ -1,4 +1,4 @@
-"""rawsse.client.push: the events that reading gives, clocks, pauses, every way to end; on made-up and on real connections."""
+"""rawsse.relay.push: the events that reading gives, clocks, pauses, every way to end; on made-up and on real connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from support.sockets import serving, trusting
 from support.streams import PING, STOP, block_start, text_delta
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.push import EventPush
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
@@ -34,6 +33,7 @@ from rawsse.errors import (
     TotalTimeoutError,
 )
 from rawsse.messages.events import StreamEvent
+from rawsse.relay.push import EventPush
 from rawsse.replay import shipped_fixtures
 from rawsse.replay.playing.fake_links import FakeStream
 

@@ -5,11 +5,13 @@
     push.pause(), push.resume()          # let TCP slow the server down
     push.close()                         # drop the connection; nothing is called after it
 
-For programs that pass events on to many clients. It needs an event loop: blocking code reads the stream.
+A stream that is read costs a task, a future and a turn of the event loop for each of its reads.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,11 +61,11 @@ class EventPush:
                 self._receive([event])
             elif not self._is_over:
                 await stream._more()
-        self._answer, self._network = call.exchange, call.network
+        self._answer, self._loop = call.exchange, asyncio.get_running_loop()
         self._give()
         if not self._is_over:
-            self._link = call.link
-            self._wait(self._network.now())
+            self._link = call._link
+            self._wait(self._loop.time())
             self._link.push_to(self._received, self._lost)
             if self._is_paused:
                 self._link.pause()
@@ -81,7 +83,7 @@ class EventPush:
         if self._is_paused and not self._is_over:
             self._is_paused = False
             if self._link is not None:
-                self._wait(self._network.now())
+                self._wait(self._loop.time())
                 self._link.resume()
 
     def close(self) -> Ending | None:
@@ -94,7 +96,7 @@ class EventPush:
     # What the network calls ----------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
-        now = self._network.now()
+        now = self._loop.time()
         self._answer.receive(data, now)
         self._give()
         if not self._is_over:
@@ -129,9 +131,15 @@ class EventPush:
     def _finish(self) -> None:
         self._is_over = True
         self._cancel_timer()
+        error = self._answer.error
+        if error is not None:
+            self.stream._failed(error)
+        else:
+            with contextlib.suppress(StopAsyncIteration):  # this is how a stream learns that it is whole
+                self.stream._take_event()
         if self._link is not None:
-            self._link.pull()  # first: the next call may use it from inside `_ended`
-        self._ended(self.stream._finished())
+            self._link.pull()
+        self._ended(error)
 
     def _wait(self, now: float) -> None:
         """A wait for bytes begins, unless we make the server wait."""
@@ -144,11 +152,11 @@ class EventPush:
     def _set_timer(self) -> None:
         self._cancel_timer()
         self._timer_at = self._deadline
-        self._cancel_timer = self._network.call_at(self._deadline, self._look_at_deadline)
+        self._cancel_timer = self._loop.call_at(self._deadline, self._look_at_deadline).cancel
 
     def _look_at_deadline(self) -> None:
         self._timer_at = math.inf
-        now = self._network.now()
+        now = self._loop.time()
         if self._deadline <= now:
             self._answer.expire(self._clock, now)
             self._give()
