@@ -27,8 +27,8 @@ from rawsse.server import Receive, Scope, Send, Server
 KEY = "sk-ant-the-owner's-key"
 BEGINNING = to_bytes([start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "Hello")])
 PIECE = to_bytes([text_delta(0, "x" * 1000)]) * 64
-FULL = 5 * 1024 * 1024
-"""More than a run keeps of its frames (4 MiB): a reader that has read nothing is far behind."""
+FULL = 4 * 1024 * 1024
+"""What a run keeps of its frames: a reader that has read nothing is far behind. The buffers on the way hold little more."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be handled")
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rawsse.client.exchange import Clock
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, TotalTimeoutError
-from rawsse.messages.events import StreamEvent
+from rawsse.messages.events import Ping, StreamEvent
 
 
 class EventPush:
@@ -56,13 +56,16 @@ class EventPush:
         """
         stream, call = self.stream, self.stream._call
         await stream._open()
+        first: list[StreamEvent] = []
         while not call.exchange.is_committed:
-            if (event := stream._take_event()) is not None:
-                self._receive([event])
-            elif not self._is_over:
+            event = stream._take_event()
+            first = [] if event is None else [event]
+            if event is None:
                 await stream._more()
+            elif type(event) is Ping:  # all else is held back until there is content
+                self._receive(first)
         self._answer, self._loop = call.exchange, asyncio.get_running_loop()
-        self._give()
+        self._give(first)
         if not self._is_over:
             self._link = call._link
             self._wait(self._loop.time())
@@ -116,9 +119,9 @@ class EventPush:
             return
         self._give()
 
-    def _give(self) -> None:
+    def _give(self, first: Sequence[StreamEvent] = ()) -> None:
         """Give out what has come, and the end."""
-        answer, events = self._answer, []
+        answer, events = self._answer, list(first)
         if self._is_over:
             return
         while (event := answer.next_event()) is not None:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, fields, replace
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, RawsseError
-from rawsse.messages.events import StreamEvent
+from rawsse.messages.events import Ping, StreamEvent
 from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
 from rawsse.relay.push import EventPush
 from rawsse.server import Outlet
@@ -246,7 +246,8 @@ class Run:
             frames: list[Frame] = []
             for event in events:
                 frames += event_frames(event)
-            self._append(frames)
+            if frames or self.has_begun or type(events[-1]) is not Ping:  # a ping alone is not a beginning
+                self._append(frames)
         except Exception as exc:
             push.close()
             self._ended(exc)
