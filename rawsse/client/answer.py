@@ -39,7 +39,7 @@ from rawsse.messages.events import (
     UnknownEvent,
     read_event,
 )
-from rawsse.messages.message import EventWatcher, MessageBuilder
+from rawsse.messages.message import EventWatcher, MessageBuilder, State
 from rawsse.sse import Decoder, Event
 
 MAX_HELD_EVENTS = 100
@@ -206,3 +206,12 @@ class UnfoldedAnswer(Answer):
     """An answer whose events are passed on: their order is checked, and no message is kept."""
 
     _fold = EventWatcher
+
+    def _apply(self, event: StreamEvent) -> None:
+        if (
+            type(event) is ContentBlockDelta
+            and self.timing.first_content is not None
+            and self.builder.state is State.BLOCK
+        ):
+            return  # nearly all events
+        super()._apply(event)

@@ -274,6 +274,9 @@ class Exchange:
         if self.response is not None:
             self._note_wait(now)
         try:
+            if (body := self.http.take_chunk(data)) is not None:  # nearly all reads of a paced stream
+                self._receive_body(body)
+                return
             self.http.receive_data(data)
             while (event := self.http.next_event()) is not None:
                 if type(event) is Data:
@@ -354,7 +357,8 @@ class Exchange:
         gap = now - self._waiting_since
         self._waiting_since = now
         self._waited_for_content += gap
-        self.timing.longest_gap = max(gap, self.timing.longest_gap)
+        if gap > self.timing.longest_gap:
+            self.timing.longest_gap = gap
 
     def _stop(self, cause: APIError | None) -> None:
         """It is over. The observer is told what ended the body; the caller gets what follows from that."""

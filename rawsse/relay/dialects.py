@@ -204,7 +204,8 @@ class TextDialect:
             text = raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
         else:
             return []
-        return [Frame(f'{{"text":{json_string(text)}}}')] if isinstance(text, str) else []
+        # Frame(...), without the Python function of a NamedTuple.
+        return [tuple.__new__(Frame, (f'{{"text":{json_string(text)}}}', None))] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:
         return [Frame(compact({"error": failure.message, "type": failure.type})), DONE]

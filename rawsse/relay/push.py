@@ -102,8 +102,10 @@ class EventPush:
         now = self._loop.time()
         self._answer.receive(data, now)
         self._give()
-        if not self._is_over:
-            self._wait(now)
+        if not (self._is_over or self._is_paused):
+            self._deadline, self._clock = self._answer.deadline(now)
+            if self._deadline < self._timer_at:
+                self._set_timer()
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection is lost, or a bug came to light while it was read."""

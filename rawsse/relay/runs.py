@@ -246,7 +246,9 @@ class Run:
             frames: list[Frame] = []
             for event in events:
                 frames += event_frames(event)
-            if frames or self.has_begun or type(events[-1]) is not Ping:  # a ping alone is not a beginning
+            if (
+                frames or self.has_begun or any(type(event) is not Ping for event in events)
+            ):  # a ping is not a beginning
                 self._append(frames)
         except Exception as exc:
             push.close()
@@ -279,24 +281,21 @@ class Run:
         if not self.has_begun:
             self._begin_readers()
         elif frames:
-            self._push_out(bytes(log[start:]), before, number)
+            self._spoke_at = self._loop.time()
+            wire = bytes(log[start:])
+            for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
+                if reader.position == before and len(wire) <= PIECE_BYTES:
+                    reader.push(wire, number)
+                else:
+                    reader.catch_up()
+            if not self._is_resumable:
+                self._forget_oldest(0)
 
     def _begin_readers(self) -> None:
         self.has_begun = True
         self._spoke_at = self._loop.time()
         for reader in list(self._readers):
             reader.begin()
-
-    def _push_out(self, wire: bytes, before: int, last: int) -> None:
-        """Give the readers that have read all frames up to `before` those after it: all of `wire`."""
-        self._spoke_at = self._loop.time()
-        for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
-            if reader.position == before and len(wire) <= PIECE_BYTES:
-                reader.push(wire, last)
-            else:
-                reader.catch_up()
-        if not self._is_resumable:
-            self._forget_oldest(0)
 
     def _beat(self) -> None:
         """Say that the connection lives, if nothing else has been said for so long."""

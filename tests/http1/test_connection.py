@@ -234,7 +234,7 @@ def test_data_in_front_of_a_broken_chunk_are_returned_before_the_error() -> None
         connection.next_event()
 
 
-def test_a_read_that_is_one_chunk_takes_seven_calls() -> None:
+def test_a_read_that_is_one_chunk_takes_six_calls() -> None:
     connection, calls = client(), 0
     events_of(connection, [CHUNKED[:47]])
 
@@ -243,11 +243,33 @@ def test_a_read_that_is_one_chunk_takes_seven_calls() -> None:
         calls += event in ("call", "c_call")
 
     sys.setprofile(count)
-    connection.receive_data(b"5\r\nhello\r\n")
-    events = [connection.next_event(), connection.next_event()]
+    data = connection.take_chunk(b"5\r\nhello\r\n")
     sys.setprofile(None)
-    assert events == [Data(b"hello"), None]
-    assert calls - 1 <= 7  # and that of `setprofile`
+    assert data == b"hello"
+    assert calls - 1 <= 6  # and that of `setprofile`
+
+
+def test_a_chunk_that_is_taken_is_read_as_any_other() -> None:
+    connection = client()
+    assert connection.take_chunk(CHUNKED) is None  # the head has not come
+    head = CHUNKED[: CHUNKED.index(b"\r\n\r\n") + 4]
+    assert len(events_of(connection, [head])) == 1
+    assert connection.take_chunk(b"2;x=1\r\nhe\r\n") == b"he"
+    assert events_of(connection, [b"1\r\nl\r\n", b"2\r\nl"]) == [Data(b"l"), Data(b"l")]
+    assert connection.take_chunk(b"2\r\nhe\r\n") is None  # inside a chunk
+    assert events_of(connection, [b"o\r\n0\r\n\r\n"]) == [Data(b"o"), EndOfMessage()]
+    assert connection.is_reusable
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"0\r\n\r\n", b"5\r\nhell", b"5\r\nhello", b"5\r\nhello\r", b"5\r\nhelloX\r\n", b"5\r\nhello\r\n0", b"x\r\n"],
+)
+def test_what_is_not_one_whole_chunk_is_not_taken_and_changes_nothing(data: bytes) -> None:
+    connection = client()
+    events_of(connection, [CHUNKED[: CHUNKED.index(b"\r\n\r\n") + 4]])
+    assert connection.take_chunk(data) is None
+    assert events_of(connection, [b"5\r\nhello\r\n0\r\n\r\n"]) == [Data(b"hello"), EndOfMessage()]
 
 
 def test_data_are_handed_on_as_soon_as_they_are_there() -> None:

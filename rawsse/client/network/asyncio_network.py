@@ -217,7 +217,11 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._unread += self._buffer[:nbytes]  # copied: the buffer is every link's
+        data = self._buffer[:nbytes]  # to be copied: the buffer is every link's
+        if self._closed is not None and not (self._unread or self._is_paused):
+            self._push(bytes(data))
+            return
+        self._unread += data
         self._tell()
         if len(self._unread) >= READ_BYTES and self._transport is not None:
             self._transport.pause_reading()

@@ -125,19 +125,24 @@ class PushSource(Link, Protocol):
         self._is_paused = False
         self.watch(self._push)
 
-    def _push(self) -> None:
-        data: bytes | None = None
+    def _push(self, data: bytes = b"") -> None:
+        """Push `data`, which the link has at hand, or what `read_ready` gives."""
         try:
-            while self._closed and not (self._is_paused or self._is_aborted) and (data := self.read_ready()):
+            if data:
                 self._receive(data)
-            if data == b"":
-                self._receive(data)
+            else:
+                while self._closed and not (self._is_paused or self._is_aborted):
+                    if (came := self.read_ready()) is None:
+                        break
+                    self._receive(came)
+                    if not came:
+                        self._end(None)
         except Exception as exc:
             self.abort()
             if self._closed is None:  # pulled: nothing else would tell of it
                 raise
             self._end(None if isinstance(exc, Aborted) else exc)
-        if self._is_aborted or data == b"":
+        if self._is_aborted:
             self._end(None)
 
     def _end(self, error: Exception | None) -> None:
