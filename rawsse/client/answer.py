@@ -17,7 +17,6 @@ beginnings. Pings are not held.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar
 
 from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
 from rawsse.errors import (
@@ -39,7 +38,7 @@ from rawsse.messages.events import (
     UnknownEvent,
     read_event,
 )
-from rawsse.messages.message import EventWatcher, MessageBuilder, State
+from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
 MAX_HELD_EVENTS = 100
@@ -50,11 +49,9 @@ After that many there is no other attempt: they must not fill the memory."""
 class Answer(Exchange):
     """An event stream of the Messages API. `builder` folds its events. `holds`: another attempt may follow."""
 
-    _fold: ClassVar[Any] = MessageBuilder
-
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing, holds=holds)
-        self.builder: MessageBuilder = self._fold(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
+        self.builder = MessageBuilder(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
         self._pending: deque[Event] = deque()  # decoded, not yet applied
         self._held: deque[StreamEvent] = deque()
@@ -200,18 +197,3 @@ class Answer(Exchange):
             inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""
             error = StreamTruncatedError(f"the body ended before message_stop{inside}")
         return error
-
-
-class UnfoldedAnswer(Answer):
-    """An answer whose events are passed on: their order is checked, and no message is kept."""
-
-    _fold = EventWatcher
-
-    def _apply(self, event: StreamEvent) -> None:
-        if (
-            type(event) is ContentBlockDelta
-            and self.timing.first_content is not None
-            and self.builder.state is State.BLOCK
-        ):
-            return  # nearly all events
-        super()._apply(event)

@@ -95,9 +95,8 @@ class AsyncClient:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")) | header_fields(
-            default_headers or {}
-        )
+        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", ""))
+        headers |= header_fields(default_headers or {})
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
@@ -117,8 +116,9 @@ class AsyncClient:
             now=now,
             chance=chance,
         )
-        from_environment = Proxies.from_environment(os.environ if trust_env else {})
-        self._proxies = from_environment if proxy is None else Proxies.always(proxy)
+        if isinstance(proxy, str):
+            proxy = Proxy.from_url(proxy)
+        self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
         tls = TLSContext(ssl_context, trust_env=trust_env)
         pool_limits = _typed("limits", limits, PoolLimits) or PoolLimits()
 
@@ -168,9 +168,7 @@ class AsyncClient:
         if self._settings.observer is not None:
             await self.run([self._settings.observer.flush])
 
-    async def aclose(self) -> None:
-        """The same as `close`, for `contextlib.aclosing`."""
-        await self.close()
+    aclose = close  # for `contextlib.aclosing`
 
     def with_options(
         self,

@@ -99,9 +99,8 @@ class Endpoint:
         }
         if "x-api-key" not in fields and "authorization" not in fields:
             if self.credential is None:
-                raise ConfigurationError(
-                    "no key: set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
-                )
+                words = "set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
+                raise ConfigurationError(f"no key: {words}")
             fields.update([self.credential])
         return RequestData(
             method=method,

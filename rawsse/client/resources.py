@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
-from rawsse.client.answer import Answer, UnfoldedAnswer
+from rawsse.client.answer import Answer
 from rawsse.client.call import Call
 from rawsse.client.models import ModelInfo, Pages, model_path
 from rawsse.client.raw import WithRawResponse
@@ -194,12 +194,11 @@ class AsyncMessages(_Resource):
         body: Mapping[str, Any],
         *,
         headers: Mapping[str, str] | None = None,
-        folds: bool = True,
+        kind: type[Answer] = Answer,
         **options: Unpack[CallOptions],
     ) -> EventStream:
         """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `async with`. Without `folds` the stream keeps no message."""
-        kind = Answer if folds else UnfoldedAnswer
+        on. As with `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
         return EventStream(self._call(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(

@@ -42,6 +42,7 @@ from rawsse.relay.dialects import (
 from rawsse.relay.exchange import JSON, Answer, Exchange
 from rawsse.relay.guard import Guard
 from rawsse.relay.page import NoSuchPage, Page
+from rawsse.relay.push import UnfoldedAnswer
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Outlet, Receive, Scope, Send
@@ -233,7 +234,7 @@ class _Call:
         body, headers = self._relay._defaults | request, self._api_headers()
         events = self._relay._client.messages.events
         # Whoever speaks `/v1/messages` tries again by themselves, as the official SDKs do: two that try again multiply.
-        options: dict[str, Any] = {"headers": headers, "strict": False, "folds": False}
+        options: dict[str, Any] = {"headers": headers, "strict": False, "kind": UnfoldedAnswer}
         options["max_retries"] = None if dialect.is_resumable else 0
         try:
             run = self._runs.begin(dialect, lambda: events(body, **options), id=wanted, alias=alias)

@@ -1,6 +1,6 @@
 """The events of an answer, pushed: from the connection's bytes to the caller's function in one call, without a task.
 
-    push = EventPush(client.messages.events(body), receive, ended)
+    push = EventPush(client.messages.events(body, kind=UnfoldedAnswer), receive, ended)
     await push.open()                    # sends the request; returns when the answer has content, and events are pushed
     push.pause(), push.resume()          # let TCP slow the server down
     push.close()                         # drop the connection; nothing is called after it
@@ -16,10 +16,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rawsse.client.exchange import Clock
+from rawsse.client.answer import Answer
+from rawsse.client.exchange import CallSettings, Clock, Timing
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, TotalTimeoutError
-from rawsse.messages.events import Ping, StreamEvent
+from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent
+from rawsse.messages.message import EventWatcher, State
 
 
 class EventPush:
@@ -167,3 +169,20 @@ class EventPush:
             self._give()
         elif self._deadline < math.inf:
             self._set_timer()
+
+
+class UnfoldedAnswer(Answer):
+    """An answer whose events are passed on: their order is checked, and no message is kept."""
+
+    def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
+        super().__init__(settings, timing, holds=holds)
+        self.builder = EventWatcher(strict=settings.strict)
+
+    def _apply(self, event: StreamEvent) -> None:
+        if (
+            type(event) is ContentBlockDelta
+            and self.timing.first_content is not None
+            and self.builder.state is State.BLOCK
+        ):
+            return  # nearly all events
+        super()._apply(event)

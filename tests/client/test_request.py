@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.client.network.route import Origin, Proxies, Route
+from rawsse.client.network.route import Origin, Proxies, Proxy, Route
 from rawsse.client.request import (
     ANTHROPIC_VERSION,
     Endpoint,
@@ -73,7 +73,7 @@ def test_an_empty_query_is_none(query: Query) -> None:
 
 
 def test_a_proxy_that_forwards_gets_the_whole_url_and_its_own_password() -> None:
-    route = Proxies.always("http://user:pass@proxy:3128").route_to(ORIGIN)
+    route = Proxies(Proxy.from_url("http://user:pass@proxy:3128")).route_to(ORIGIN)
     request = endpoint().request("POST", "/v1/messages", route=route, body={})
     assert request.target == "http://h/pre/v1/messages"
     assert dict(request.headers)["proxy-authorization"] == "Basic dXNlcjpwYXNz"  # RFC 7617: base64 of user:pass

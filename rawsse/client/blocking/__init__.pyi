@@ -525,11 +525,11 @@ class Messages:
         body: Mapping[str, Any],
         *,
         headers: Mapping[str, str] | None = None,
-        folds: bool = True,
+        kind: type[Answer] = ...,
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
         """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `with`. Without `folds` the stream keeps no message."""
+        on. As with `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]

@@ -126,17 +126,14 @@ class PushSource(Link, Protocol):
         self.watch(self._push)
 
     def _push(self, data: bytes = b"") -> None:
-        """Push `data`, which the link has at hand, or what `read_ready` gives."""
+        """Push `data`, which the link has just read, or what `read_ready` gives."""
         try:
             if data:
                 self._receive(data)
-            else:
-                while self._closed and not (self._is_paused or self._is_aborted):
-                    if (came := self.read_ready()) is None:
-                        break
-                    self._receive(came)
-                    if not came:
-                        self._end(None)
+            while not data and self._closed and not self._is_paused and (came := self.read_ready()) is not None:
+                self._receive(came)
+                if not came:
+                    self._end(None)
         except Exception as exc:
             self.abort()
             if self._closed is None:  # pulled: nothing else would tell of it

@@ -3,7 +3,7 @@
 This file knows origins, proxies and the environment variables that name them. It refuses to know sockets, and reads no
 environment by itself. Pure.
 
-    proxies = Proxies.from_environment(os.environ)          # or Proxies.always("http://user:password@proxy:3128")
+    proxies = Proxies.from_environment(os.environ)          # or Proxies(Proxy.from_url("http://user:password@proxy:3128"))
     route = proxies.route_to(Origin("https", "api.anthropic.com", 443))
     route.target("/v1/messages"), route.proxy_fields()      # what the proxy makes different in a request
 
@@ -160,11 +160,6 @@ class Proxies:
 
     proxy: Proxy | None = None
     variables: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def always(cls, proxy: str | Proxy) -> Proxies:
-        """This proxy, whatever the origin and the environment. Raises `ConfigurationError`."""
-        return cls(proxy if isinstance(proxy, Proxy) else Proxy.from_url(proxy))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Proxies:

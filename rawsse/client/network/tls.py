@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rawsse.client.network.link import READ_BYTES, PushSource
+from rawsse.client.network.link import READ_BYTES, Aborted, PushSource
 
 if TYPE_CHECKING:
     import ssl
@@ -63,6 +63,8 @@ class TLSLink(PushSource):
 
     def read_ready(self) -> bytes | None:
         """What has come, without waiting; None if nothing has."""
+        if self._is_aborted:
+            raise Aborted
         while (data := self._decrypt()) is None:
             if (came := self._link.read_ready()) is None:
                 return None

@@ -162,7 +162,7 @@ def test_no_repr_and_no_text_shows_a_password() -> None:
     proxy = Proxy.from_url("http://user:secret@proxy.example:3128")
     proxies = Proxies.from_environment({"HTTPS_PROXY": "http://user:secret@proxy.example:3128"})
     shown = [repr(proxy), str(proxy), repr(Route(API, proxy)), str(Route(API, proxy)), repr(proxies)]
-    shown += [repr(Proxies.always(proxy)), Route(API, proxy).through]
+    shown += [repr(Proxies(proxy)), Route(API, proxy).through]
     value = (proxy.authorization or "").removeprefix("Basic ")
     assert not any(secret in text for text in shown for secret in ("secret", "user", value))
 
@@ -208,13 +208,13 @@ def test_by_default_there_is_none() -> None:
 
 @pytest.mark.parametrize("origin", [API, PLAIN, Origin("https", "localhost", 443), Origin("http", "127.0.0.1", 1)])
 def test_a_proxy_that_is_given_is_always_used(origin: Origin) -> None:
-    assert Proxies.always("http://proxy.example:3128").route_to(origin) == Route(origin, PROXY)
-    assert Proxies.always(PROXY).route_to(origin) == Route(origin, PROXY)
+    assert Proxies(Proxy.from_url("http://proxy.example:3128")).route_to(origin) == Route(origin, PROXY)
+    assert Proxies(PROXY).route_to(origin) == Route(origin, PROXY)
 
 
 def test_a_proxy_that_is_given_is_looked_at_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"^proxy must be like http://host:port or "):
-        Proxies.always("socks5://proxy.example")
+        Proxies(Proxy.from_url("socks5://proxy.example"))
 
 
 @pytest.mark.parametrize(
