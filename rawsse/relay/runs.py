@@ -24,6 +24,7 @@ import logging
 import secrets
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -44,6 +45,12 @@ MAX_UNREAD_BYTES = 256 * 1024
 PIECE_BYTES = 8 * 1024
 """How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
 takes up to 64 KiB, and what comes in pieces that end with a frame seldom fills it."""
+
+MAX_PUSH_BYTES = 256 * 1024
+"""How much is written for all readers of a run in one step of the event loop; above that, `READERS_AT_ONCE` have their turn
+in each."""
+
+READERS_AT_ONCE = 16
 
 HEARTBEAT_SECONDS = 15.0
 """How long a stream may say nothing. Proxies and load balancers cut idle connections after 29 s and more."""
@@ -118,6 +125,7 @@ class Run:
         self.headers: Mapping[str, str] = {}
         self.live: set[Reader] = set()
         """Readers that have read everything, and are pushed what comes."""
+        self._lagging: deque[Reader] = deque()  # those that have their turn soon
         self._is_resumable = dialect.is_resumable
         self._max_bytes = limits.max_log_bytes if dialect.is_resumable else limits.max_unread_bytes
         self._grace_seconds = limits.grace_seconds
@@ -283,6 +291,8 @@ class Run:
         elif frames:
             self._spoke_at = self._loop.time()
             wire = bytes(log[start:])
+            if len(wire) * len(self.live) > MAX_PUSH_BYTES:
+                self._catch_up_later()
             for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
                 if reader.position == before and len(wire) <= PIECE_BYTES:
                     reader.push(wire, number)
@@ -290,6 +300,19 @@ class Run:
                     reader.catch_up()
             if not self._is_resumable:
                 self._forget_oldest(0)
+
+    def _catch_up_later(self) -> None:
+        """Let the readers have what is in the log a few at a time, so that other connections have their turn."""
+        if not self._lagging:
+            self._loop.call_soon(self._catch_up_some)
+        self._lagging.extend(self.live)
+        self.live.clear()
+
+    def _catch_up_some(self) -> None:
+        for _ in range(min(READERS_AT_ONCE, len(self._lagging))):
+            self._lagging.popleft().catch_up()
+        if self._lagging:
+            self._loop.call_soon(self._catch_up_some)
 
     def _begin_readers(self) -> None:
         self.has_begun = True

@@ -19,6 +19,10 @@ from rawsse.server.connection import Connection, Limits, ServerState
 
 logger = logging.getLogger("rawsse.server")
 
+ACCEPTS_AT_ONCE = 64
+"""How many connections asyncio accepts in one step of the event loop, which is what its `backlog` also means: after an outage
+all clients come back at once, and those that are connected must not wait for them."""
+
 
 class Server:
     """Serves `app` on `host` and `port` (0: any free one) from `start` to `shutdown`, or in `async with`.
@@ -67,7 +71,7 @@ class Server:
             if not 0 <= self.port < 65536:  # uvloop would listen on another
                 raise OverflowError("port must be 0-65535")
             self._listener = await loop.create_server(
-                lambda: Connection(self._state), self.host, self.port, backlog=backlog
+                lambda: Connection(self._state), self.host, self.port, backlog=ACCEPTS_AT_ONCE
             )
         except BaseException as exc:
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
@@ -76,8 +80,12 @@ class Server:
                 reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2].rpartition("] ")[2]
                 raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc
             raise
-        for sock in self._listener.sockets:  # connections inherit it
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
+        for listening in self._listener.sockets:
+            with listening.dup() as sock:
+                sock.listen(backlog)
+                sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes
+                )  # connections inherit it
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def shutdown(self, grace_seconds: float | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,7 +23,16 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
 )
-from rawsse.relay.runs import HEARTBEAT_SECONDS, PIECE_BYTES, Closed, Gone, Run, TooManyRuns
+from rawsse.relay.runs import (
+    HEARTBEAT_SECONDS,
+    MAX_PUSH_BYTES,
+    PIECE_BYTES,
+    READERS_AT_ONCE,
+    Closed,
+    Gone,
+    Run,
+    TooManyRuns,
+)
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
 from .stage import HEAD, WHOLE, frames
@@ -103,6 +113,37 @@ def test_every_reader_gets_everything() -> None:
             got = await asyncio.gather(*(join(begun).done() for _ in range(20)))
             assert len(set(got)) == 1
             assert data(got[0])[-1] == "[DONE]"
+
+    run(story())
+
+
+def test_many_readers_of_much_text_have_their_turn_a_few_at_a_time() -> None:
+    readers = 3 * READERS_AT_ONCE
+
+    async def story() -> None:
+        async with house() as home:
+            begun, api = await home.started(EventsDialect())
+            outlets = [join(begun) for _ in range(readers)]
+            written: list[int] = []  # how many have the text when another connection has its turn
+
+            def look() -> None:
+                written.append(sum(len(outlet.body) > 2000 for outlet in outlets))
+                if written[-1] < readers - 1:
+                    asyncio.get_running_loop().call_soon(look)
+
+            size = 2 * MAX_PUSH_BYTES // readers
+            api.send(*[text_delta(0, "x" * 1000)] * (size // 1000))
+            look()
+            outlets[5].leave()  # while it waits for its turn
+            await ticks(20)
+            assert written[-1] == readers - 1
+            assert max(after - before for before, after in pairwise(written)) <= READERS_AT_ONCE
+            api.send(text_delta(0, "the last"), STOP, end=True)
+            rest = [outlet for number, outlet in enumerate(outlets) if number != 5]
+            bodies = {await outlet.done() for outlet in rest}
+            assert len(bodies) == 1
+            (body,) = bodies
+            assert [frame.id and begun.number_of(frame.id) for frame in frames(body)] == list(range(1, begun.last + 1))
 
     run(story())
 
