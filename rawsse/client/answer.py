@@ -54,7 +54,7 @@ class Answer(Exchange):
         self.builder = MessageBuilder(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
         self._pending: deque[Event] = deque()  # decoded, not yet applied
-        self._held: deque[StreamEvent] = deque()
+        self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
         self._other_kind = ""  # the content type of a response that says that it is not an event stream
 
@@ -64,7 +64,7 @@ class Answer(Exchange):
         try:
             while True:
                 if self._held and self.is_committed:
-                    event = self._held.popleft()
+                    event = self._held.pop(0)
                 elif not pending or self.is_over:
                     break
                 elif (read := read_event(pending.popleft())) is None:

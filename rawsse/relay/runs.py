@@ -24,7 +24,6 @@ import logging
 import secrets
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -125,7 +124,7 @@ class Run:
         self.headers: Mapping[str, str] = {}
         self.live: set[Reader] = set()
         """Readers that have read everything, and are pushed what comes."""
-        self._lagging: deque[Reader] = deque()  # those that have their turn soon
+        self._lagging: list[Reader] = []  # those that have their turn soon
         self._is_resumable = dialect.is_resumable
         self._max_bytes = limits.max_log_bytes if dialect.is_resumable else limits.max_unread_bytes
         self._grace_seconds = limits.grace_seconds
@@ -309,8 +308,9 @@ class Run:
         self.live.clear()
 
     def _catch_up_some(self) -> None:
-        for _ in range(min(READERS_AT_ONCE, len(self._lagging))):
-            self._lagging.popleft().catch_up()
+        now, self._lagging = self._lagging[:READERS_AT_ONCE], self._lagging[READERS_AT_ONCE:]
+        for reader in now:
+            reader.catch_up()
         if self._lagging:
             self._loop.call_soon(self._catch_up_some)
 
