@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,12 @@ class Host:
 
 
 @contextmanager
-def hosting(server: str, app: str, upstream_url: str, folder: Path) -> Iterator[Host]:
+def hosting(server: str, app: str, upstream_url: str, folder: Path, command: Sequence[str] = ()) -> Iterator[Host]:
     pytest.importorskip(server, reason=f"{server} hosts the relay: the extra `interop`")
     (folder / "hosted.py").write_text(app)
     env = environment({"ANTHROPIC_API_KEY": "any", "ANTHROPIC_BASE_URL": upstream_url})
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = [part.format(fd=listener.fileno()) for part in COMMANDS[server]]
+        command = [part.format(fd=listener.fileno()) for part in command or COMMANDS[server]]
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=folder,
