@@ -152,6 +152,8 @@ class _Call:
                 await self._route()
             except InvalidRequest as exc:
                 raise Answer.of(exc) from None
+            except Gone as exc:
+                raise Answer(410, "not_found_error", str(exc)) from None
             except NoSuchPage:
                 raise Answer(404, "not_found_error", f"there is no {exchange.path}") from None
         except Answer as answer:
@@ -271,10 +273,7 @@ class _Call:
         after = run.number_of(wanted) if wanted else 0
         if after is None:
             raise InvalidRequest("Last-Event-ID", "is no id of this run")
-        try:
-            await self._follow(run, after)
-        except Gone as exc:
-            raise Answer(410, "not_found_error", str(exc)) from None
+        await self._follow(run, after)
 
     async def _resume_chat(self) -> None:
         found = _CHAT_STREAM.fullmatch(self._exchange.path)

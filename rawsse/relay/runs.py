@@ -483,7 +483,8 @@ class Runs:
         self._aliases: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
-        self._kept_bytes = 0  # of finished runs
+        self._kept: dict[str, int] = {}  # their bytes; of a run whose client cannot come back some may go before
+        self._kept_bytes = 0  # all of them
         self._is_closed = False
 
     def get(self, id: str) -> Run | None:
@@ -529,6 +530,7 @@ class Runs:
             self._forget(self._runs[id])
 
     def _ended(self, run: Run) -> None:
+        self._kept[run.id] = run.log_bytes
         self._kept_bytes += run.log_bytes
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self._limits.keep_seconds if run.dialect.is_resumable else 0
@@ -540,7 +542,7 @@ class Runs:
         del self._runs[run.id]
         if run.alias is not None and self._aliases.get(run.alias) is run:
             del self._aliases[run.alias]
-        self._kept_bytes -= run.log_bytes
+        self._kept_bytes -= self._kept.pop(run.id)
 
     def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""

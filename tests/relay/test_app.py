@@ -3,6 +3,7 @@ real servers in `test_app_hosts.py`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -582,6 +583,22 @@ def test_frames_that_are_no_longer_kept_are_gone() -> None:
         assert browser.json["error"]["message"].startswith("frames before ")
 
     in_one_relay(story, WHOLE, limits=RunLimits(max_log_bytes=100))
+
+
+def test_a_request_that_is_repeated_when_the_beginning_of_its_run_is_forgotten_is_refused() -> None:
+    async def story() -> None:
+        async with relay(limits=RunLimits(max_log_bytes=100)) as stage:
+            named = {"x-run-id": "a-name-of-the-clients"}
+            first = stage.ask("POST", "/stream", CHAT, headers=named)
+            (await stage.call()).send(
+                start(), block_start(0, {"type": "text", "text": ""}), *[text_delta(0, "x" * 50)] * 9
+            )
+            await asyncio.sleep(1)
+            again = await stage.ask("POST", "/stream", CHAT, headers=named).done()
+            assert error_json(again) == (410, "not_found_error", None)
+            first.leave()
+
+    run(story())
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -818,6 +818,20 @@ def test_finished_runs_together_keep_no_more_than_they_may() -> None:
     run(story())
 
 
+def test_what_a_reader_takes_of_a_finished_run_is_not_counted_twice() -> None:
+    async def story() -> None:
+        async with house(WHOLE) as home:
+            begun = home.begin(MessagesDialect())
+            outlet = join(begun, outlet=FakeOutlet(is_stalled=True))
+            await asyncio.sleep(1)
+            assert begun.is_finished
+            outlet.go_on()
+            await asyncio.sleep(1)
+            assert (home.runs.get(begun.id), home.runs._kept_bytes) == (None, 0)
+
+    run(story())
+
+
 @pytest.mark.parametrize("limit", ["grace_seconds", "keep_seconds", "max_log_bytes", "max_runs"])
 def test_a_limit_may_not_be_negative(limit: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{limit} must be 0 or more, not -1$"):
