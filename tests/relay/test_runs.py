@@ -823,7 +823,7 @@ def test_what_a_reader_takes_of_a_run_in_the_moment_of_its_end_is_not_counted() 
         async with house() as home:
             begun = home.begin(MessagesDialect())
             outlet = join(begun, outlet=FakeOutlet(is_stalled=True))
-            (await home.call()).send(start(), block_start(0, TEXT_BLOCK), *texts(20))
+            (await home.call()).send(start(), block_start(0, TEXT_BLOCK), *texts(300))
             await asyncio.sleep(1)
             begun.stop(STOPPED)
             outlet.go_on()  # before the run is forgotten
