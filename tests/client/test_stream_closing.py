@@ -350,4 +350,4 @@ def test_a_stream_over_tls_that_is_closed_at_any_step_leaves_nothing(on: Loop) -
 
     *closed, _ = on(story())
     assert set(closed) == {"StreamCancelledError"}
-    assert len(closed) > 10
+    assert len(closed) > 5  # steps; with eager tasks there are the fewest
