@@ -106,20 +106,20 @@ class Endpoint:
             method=method,
             target=route.target(target),
             host_field=self.origin.host_field,
-            headers=(*fields.items(), *route.proxy_fields()),
+            headers=(*header_fields(fields).items(), *route.proxy_fields()),
             body=b"" if body is None else _encode(body),
         )
 
 
 def credential(api_key: str | None, auth_token: str | None) -> Credential | None:
-    """The header field for a key or a token; None for neither. Raises `ConfigurationError` for both, and for one that cannot be
-    a header field."""
+    """The header field for a key or a token; None for neither. Raises `ConfigurationError` for both."""
     if api_key is not None and auth_token is not None:
         raise ConfigurationError("give api_key or auth_token, not both")
     # A key that was read from a file often has the end of its line with it. One that is blank is none.
     key, token = (api_key or "").strip(), (auth_token or "").strip()
-    fields = {"x-api-key": key} if key else {"authorization": f"Bearer {token}"} if token else {}
-    return next(iter(header_fields(fields).items()), None)
+    if key:
+        return ("x-api-key", key)
+    return ("authorization", f"Bearer {token}") if token else None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
