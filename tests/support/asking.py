@@ -52,7 +52,8 @@ class Script:
     _runs_coroutines = True
 
     async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
-        return await client_of().messages._run(calls, on_start)
+        results: list[Any] = await client_of().messages._run(calls, on_start)
+        return results
 
     @property
     def messages(self) -> Script:
