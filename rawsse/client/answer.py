@@ -161,7 +161,7 @@ class Answer(Exchange):
             self._other_kind, self._is_refusal = kind, True
 
     def _gather(self, data: bytes) -> None:
-        if not self._other_kind or self._gathered or data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
+        if not self._other_kind or self._gathered[:64].strip() or data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
             self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
             super()._gather(data)
         else:  # it is called JSON or HTML, but begins as neither does

@@ -116,8 +116,7 @@ class AsyncClient:
             now=now,
             chance=chance,
         )
-        if isinstance(proxy, str):
-            proxy = Proxy.from_url(proxy)
+        proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
         self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
         tls = TLSContext(ssl_context, trust_env=trust_env)
         pool_limits = _typed("limits", limits, PoolLimits) or PoolLimits()

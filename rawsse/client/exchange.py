@@ -38,6 +38,7 @@ from rawsse.errors import (
     ContentTimeoutError,
     EventDataError,
     HeadTimeoutError,
+    HTTPProtocolError,
     Phase,
     SilenceTimeoutError,
     StreamCancelledError,
@@ -371,8 +372,8 @@ class Exchange:
             self.timing.ended = self.timing.elapsed()
         if self.error is not None:
             self._describe(self.error)
-        if self._watch is not None:
-            self._watch.end(cause)
+        if self._watch is not None:  # a status is in the head, but a body that is not what was asked for is told here
+            self._watch.end(cause or (error if isinstance(error, HTTPProtocolError | EventDataError) else None))
 
     def _describe(self, error: APIError) -> None:
         """Give the error what its reader needs."""

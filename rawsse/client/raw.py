@@ -88,6 +88,8 @@ class WithRawResponse:
         self._resource = resource
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by `copy`, before there is a resource
+            raise AttributeError(name)
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
 

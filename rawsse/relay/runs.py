@@ -24,7 +24,7 @@ import logging
 import secrets
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from rawsse.client.stream import EventStream
@@ -50,6 +50,9 @@ MAX_PUSH_BYTES = 256 * 1024
 in each."""
 
 READERS_AT_ONCE = 16
+
+PIECES_AT_ONCE = 8
+"""How much of a log one reader is written in one step."""
 
 HEARTBEAT_SECONDS = 15.0
 """How long a stream may say nothing. Proxies and load balancers cut idle connections after 29 s and more."""
@@ -291,7 +294,7 @@ class Run:
             self._spoke_at = self._loop.time()
             wire = bytes(log[start:])
             if len(wire) * len(self.live) > MAX_PUSH_BYTES:
-                self._catch_up_later()
+                self.catch_up_later(self.live)
             for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
                 if reader.position == before and len(wire) <= PIECE_BYTES:
                     reader.push(wire, number)
@@ -300,12 +303,12 @@ class Run:
             if not self._is_resumable:
                 self._forget_oldest(0)
 
-    def _catch_up_later(self) -> None:
+    def catch_up_later(self, readers: Collection[Reader]) -> None:
         """Let the readers have what is in the log a few at a time, so that other connections have their turn."""
         if not self._lagging:
             self._loop.call_soon(self._catch_up_some)
-        self._lagging.extend(self.live)
-        self.live.clear()
+        self._lagging.extend(readers)
+        self.live.difference_update(list(readers))
 
     def _catch_up_some(self) -> None:
         now, self._lagging = self._lagging[:READERS_AT_ONCE], self._lagging[READERS_AT_ONCE:]
@@ -461,8 +464,12 @@ class Reader:
 
     def catch_up(self) -> None:
         """Write what has not been read yet, as far as the client takes it; and the end, if that was all."""
-        run = self._run
+        run, pieces = self._run, 0
         while self._has_begun and not self._is_closed and not self._is_behind:
+            if pieces == PIECES_AT_ONCE:
+                run.catch_up_later([self])
+                return
+            pieces += 1
             if self.position < run.last:
                 self.push(*run.take(self.position))
                 run.has_read()

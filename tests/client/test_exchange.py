@@ -546,8 +546,10 @@ def test_bytes_are_told_as_they_came_compressed_or_not(kind: type[Exchange]) -> 
     assert told_of(plain(data, content_encoding="gzip"), kind=kind) == [BEGUN, "sent", 200, data, "NoneType"]
 
 
-def test_a_whole_body_is_told_as_that_whatever_the_caller_makes_of_it() -> None:
-    assert told_of(plain(b"[1]"), kind=JSONAnswer) == [BEGUN, "sent", 200, b"[1]", "NoneType"]
+def test_a_body_that_is_not_what_was_asked_for_is_told_as_the_failure_that_it_is() -> None:
+    assert told_of(plain(b"[1]"), kind=JSONAnswer) == [BEGUN, "sent", 200, b"[1]", "EventDataError"]
+    page = plain(b"<p>busy", content_type="text/html")
+    assert told_of(page, kind=Answer) == [BEGUN, "sent", 200, b"<p>busy", "HTTPProtocolError"]
 
 
 def test_a_request_that_may_not_be_sent_ends_without_having_been() -> None:

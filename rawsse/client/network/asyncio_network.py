@@ -199,6 +199,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
             self._signal.set()
             if self._transport is not None:
                 self._transport.abort()
+            else:  # nothing else would tell the watcher
+                self._network.loop.call_soon(self._tell)
             self._wake()
 
     def watch(self, callback: Callable[[], None]) -> None:

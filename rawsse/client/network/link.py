@@ -48,7 +48,6 @@ class Signal(Protocol):
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`, in the network's time. False: the deadline has passed."""
-        ...
 
 
 class Connector(Protocol):
@@ -59,7 +58,6 @@ class Connector(Protocol):
 
         Raises `APIConnectionError` (`ProxyError`, `CertificateError`), `Expired`, `Aborted`.
         """
-        ...
 
     def abort(self) -> None:
         """Drop the connection at once: nothing is flushed. At any phase, any number of times. A caller that waits gets
@@ -75,16 +73,13 @@ class Link(Protocol):
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes, at least one; `b""` when the peer has closed its side."""
-        ...
 
     def read_ready(self) -> bytes | None:
         """What has come, without waiting; None if nothing has. Raises `OSError`, `Aborted`."""
-        ...
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Send `data`. Returns early if the peer sends while it takes no more: it may have answered. What is unsent then is
         sent first by later writes, and while a read waits."""
-        ...
 
     def abort(self) -> None:
         """See `Connector.abort`."""
@@ -163,18 +158,15 @@ class Network(Protocol):
 
     def link(self) -> Connector:
         """A link that is not connected yet."""
-        ...
 
     def signal(self) -> Signal:
         """A signal that is not set yet."""
-        ...
 
     def post(self, callback: Callable[[], object]) -> None:
         """Call `callback` where the network's links may be used: at once if that is here, else soon. From any thread."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` at `when`, where something runs that can; gives what cancels that."""
-        ...
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions that run at once, each in a thread with a copy of the caller's context.
@@ -182,7 +174,6 @@ class Network(Protocol):
         What one of them raises is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
         `on_start` gets a function that stops it, with which another task or thread makes it raise `Aborted`.
         """
-        ...
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -128,12 +128,12 @@ class Lease:
         self.is_granted = False
         self.is_reused = False
         self._pool = pool
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
         self._is_dropped = False
 
     def grant(self, idle: Connection | None) -> None:
         """It is this one's turn: it has a connection that rested, or leave to make one."""
-        self._connection, self.is_granted, self.is_reused = idle, True, idle is not None
+        self.connection, self.is_granted, self.is_reused = idle, True, idle is not None
         self.granted.set()
 
     async def connect(self, deadline: float) -> Link:
@@ -141,10 +141,10 @@ class Lease:
         was closed while this one queued."""
         if not self.is_granted:
             raise StreamCancelledError("the client was closed while a call waited for a connection")
-        pool, connection = self._pool, self._connection
+        pool, connection = self._pool, self.connection
         if connection is None or not await self._is_ready(connection, deadline):
             self.is_reused = False
-            self._connection = connection = Connection(self.route, pool.new_link(), pool.network.now())
+            self.connection = connection = Connection(self.route, pool.new_link(), pool.network.now())
             if self._is_dropped:  # perhaps by another thread, in this moment
                 connection.link.abort()
                 raise Aborted
@@ -166,22 +166,25 @@ class Lease:
 
     def give_back(self, http: ClientConnection) -> None:
         """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
-        connection, limits = self._connection, self._pool.limits
+        connection, limits = self.connection, self._pool.limits
         if connection is None or not http.is_nearly_reusable:
             self.drop()
             return
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
         old_at = connection.opened_at + (limits.max_age_seconds or math.inf)
         connection.http, connection.expires_at = http, min(idle_until, old_at)
-        self._pool.remove(weakref.ref(self), connection)
+        self._pool.remove(weakref.ref(self), self, keeps=True)
 
     def drop(self) -> None:
         """Abort the connection and free the place, at once. From any task; from any thread where the network allows it."""
         self._is_dropped = True
-        if self._connection is not None:
-            self._connection.link.abort()
-        self._pool.remove(weakref.ref(self))
+        self._pool.remove(weakref.ref(self), self)
         self.granted.set()
+
+    def abort(self) -> None:
+        """Abort the connection, if it has not been given back."""
+        if self.connection is not None:
+            self.connection.link.abort()
 
 
 class Pool:
@@ -232,7 +235,7 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            self._queue[weakref.ref(lease, self._forget)] = None
+            self._queue[weakref.ref(lease, self.remove)] = None
             self._serve()
             return lease
 
@@ -247,21 +250,23 @@ class Pool:
                 if (lease := reference()) is not None:
                     lease.drop()
 
-    def remove(self, lease: weakref.ref[Lease], idle: Connection | None = None) -> None:
-        """The lease is over. Its connection rests, if there is room."""
+    def remove(self, reference: weakref.ref[Lease], lease: Lease | None = None, *, keeps: bool = False) -> None:
+        """The lease is over, or was dropped without a word, by a caller that was interrupted. Its connection is aborted, or
+        (`keeps`) rests, if there is room."""
         if self._pid != os.getpid():  # a forked child: a thread that is not here may hold the lock for ever
+            if lease is not None:
+                lease.abort()
             return
         with self._lock:
-            self._queue.pop(lease, None)
-            if lease in self._leases:
-                self._leases.discard(lease)
-                if idle is not None:
-                    self._idle.append(idle)
+            self._queue.pop(reference, None)
+            if lease is not None and not keeps:
+                lease.abort()
+            if reference in self._leases:
+                self._leases.discard(reference)
+                if lease is not None and keeps and lease.connection is not None:
+                    self._idle.append(lease.connection)
+                    lease.connection = None  # one who drops the lease later must not cut what is another's by then
                 self._serve()
-
-    def _forget(self, lease: weakref.ref[Lease]) -> None:
-        """A lease was dropped without a word, by a caller that was interrupted."""
-        self.remove(lease)
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 

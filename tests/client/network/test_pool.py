@@ -53,7 +53,7 @@ def redeem(pool: Pool, ticket: Lease) -> Lease:
 
 
 def link_of(lease: Lease) -> Any:
-    return lease._connection and lease._connection.link
+    return lease.connection and lease.connection.link
 
 
 def is_granted(ticket: Lease) -> bool:
@@ -823,6 +823,18 @@ def test_what_is_given_back_while_the_pool_is_closed_is_dropped() -> None:
     abort()
     other.drop()
     assert (counts(pool), network.alive()) == ((0, 0, 0), 0)
+
+
+def test_a_lease_that_is_dropped_after_it_was_given_back_leaves_the_next_call_its_connection() -> None:
+    pool = (network := StillNetwork()).pool()
+    first = acquire(pool)
+    first.give_back(exchanged())
+    second = pool.acquire(A)
+    assert second.is_reused
+    first.drop()  # by another thread, which saw it before it was given back
+    assert (network.alive(), counts(pool)) == (1, (1, 0, 0))
+    second.drop()
+    assert network.alive() == 0
 
 
 def use(pool: Pool) -> None:

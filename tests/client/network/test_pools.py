@@ -113,10 +113,10 @@ def test_the_close_reaches_calls_in_other_loops() -> None:
 
     async def read() -> None:
         lease = acquire(made.pools.here())
-        assert lease._connection is not None
+        assert lease.connection is not None
         waits.set()
         with pytest.raises(Aborted):
-            await lease._connection.link.read(math.inf)
+            await lease.connection.link.read(math.inf)
 
     thread = threading.Thread(target=lambda: asyncio.run(read()))
     thread.start()
