@@ -459,6 +459,13 @@ def test_a_body_that_is_called_json_or_html_and_begins_like_it_is_not_read_as_ev
     assert (error.phase, error.request_id, error.partial, error.safe_to_retry) == ("open", "req_1", None, False)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_stream_that_is_called_json_may_begin_with_blank_lines_in_reads_of_their_own(cut: int) -> None:
+    wire = plain(b"\n\n\n" + to_bytes(ANSWER), content_type="application/json")
+    begins = wire.index(b"\r\n\r\n") + 4 + cut
+    assert [event.raw for event in answered(wire[:begins], wire[begins:]).events] == ANSWER
+
+
 @pytest.mark.parametrize("kind", ["application/json", "text/html", "text/plain", "application/octet-stream", ""])
 @pytest.mark.parametrize("cut", [0, 1, 7])
 def test_an_event_stream_may_be_called_something_else(kind: str, cut: int) -> None:

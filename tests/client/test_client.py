@@ -579,3 +579,8 @@ def test_an_observer_sees_that_the_caller_has_left() -> None:
 
     run(story())
     assert watch.told == [(PATH, 1000.0), "sent", 200, "StreamCancelledError"]
+
+
+def test_a_proxy_of_another_type_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="^proxy must be Proxy, not '5'$"):
+        AsyncClient(api_key="x", proxy=5)  # type: ignore[arg-type]

@@ -525,6 +525,24 @@ def test_what_came_before_is_pushed_first_and_then_all_in_order_and_the_end(on: 
 
 @every_event_loop
 @both
+def test_an_abort_is_told_also_when_the_peer_went_while_the_link_was_paused(on: Drive, *, tls: bool) -> None:
+    async def story(network: Network, origin: Origin) -> list[Exception | None]:
+        sink = Sink(network)
+        async with connected(network, Route(origin)) as link:
+            pushing(link).push_to(sink.receive, sink.closed)
+            pushing(link).pause()
+            await link.write(b".", math.inf)
+            await network.signal().wait(network.now() + SOON)
+            assert sink.ended == []
+            link.abort()
+            assert await sink.is_over.wait(network.now() + PATIENCE)
+            return sink.ended
+
+    assert on(story, serving(count_and_close, tls=tls)) == [None]
+
+
+@every_event_loop
+@both
 def test_what_a_read_left_is_pushed_first(on: Drive, *, tls: bool) -> None:
     async def story(network: Network, origin: Origin) -> bytes:
         sink = Sink(network)
