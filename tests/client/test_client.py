@@ -582,5 +582,5 @@ def test_an_observer_sees_that_the_caller_has_left() -> None:
 
 
 def test_a_proxy_of_another_type_is_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="^proxy must be Proxy, not '5'$"):
+    with pytest.raises(ConfigurationError, match=r"^proxy must be Proxy, not '5'$"):
         AsyncClient(api_key="x", proxy=5)  # type: ignore[arg-type]
