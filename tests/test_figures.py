@@ -39,10 +39,10 @@ class Budget(NamedTuple):
 _CLIENT = r"client/(?!tools/|blocking/|schema/).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 6698, 49),
-    "the package": Budget(r".*", 17076, 132),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 6694, 49),
+    "the package": Budget(r".*", 17073, 132),
     "the client without tools, schema and blocking": Budget(_CLIENT, 2599, 24),
-    "the blocking client": Budget(r"client/blocking/.*", 298, 3),
+    "the blocking client": Budget(r"client/blocking/.*", 299, 3),
 }
 
 MAX_FILE_LINES = 450

@@ -52,9 +52,9 @@ class EventPush:
         self._cancel_timer: Callable[[], object] = int
 
     async def open(self) -> None:
-        """Send the request, as often as the policy says, until an attempt has content; from then on push.
+        """Send the request, as often as the policy says, until an attempt has content or is the last one; from then on push.
 
-        Until then `receive` gets the pings. Raises `APIError` if no attempt has content, and then `ended` is not called.
+        Until then `receive` gets the pings. Raises `APIError` if no response can be used, and then `ended` is not called.
         """
         stream, call = self.stream, self.stream._call
         await stream._open()
@@ -104,10 +104,8 @@ class EventPush:
         now = self._loop.time()
         self._answer.receive(data, now)
         self._give()
-        if not (self._is_over or self._is_paused):
-            self._deadline, self._clock = self._answer.deadline(now)
-            if self._deadline < self._timer_at:
-                self._set_timer()
+        if not self._is_over:
+            self._wait(now)
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection is lost, or a bug came to light while it was read."""

@@ -50,6 +50,7 @@ MAX_PUSH_BYTES = 256 * 1024
 in each."""
 
 READERS_AT_ONCE = 16
+"""How many readers of a run have their turn in one step, when they do not all have it at once."""
 
 PIECES_AT_ONCE = 8
 """How much of a log one reader is written in one step."""
@@ -256,9 +257,8 @@ class Run:
             frames: list[Frame] = []
             for event in events:
                 frames += event_frames(event)
-            if (
-                frames or self.has_begun or any(type(event) is not Ping for event in events)
-            ):  # a ping is not a beginning
+            # A ping that makes no frame is not a beginning.
+            if frames or self.has_begun or any(type(event) is not Ping for event in events):
                 self._append(frames)
         except Exception as exc:
             push.close()

@@ -1,7 +1,8 @@
 """One TCP connection of a client, and the calls of the app that answer its requests.
 
-`Call` is what ASGI's `receive` and `send` mean (https://asgi.readthedocs.io, HTTP 2.4). `Connection` has the bytes, the
-deadlines, the back-pressure, and the ways to end; it is an `asyncio.Protocol`, which costs less per event than streams do.
+`Call` is what ASGI's `receive` and `send` mean (https://asgi.readthedocs.io, HTTP 2.4), and the `Outlet` of an app that writes
+without waiting. `Connection` has the bytes, the deadlines, the back-pressure, and the ways to end; it is an `asyncio.Protocol`,
+which costs less per event than streams do.
 
 The life of a connection: idle, a head comes, the app is called, its response is complete; then idle again, or the end. There
 is one `Call` at a time; requests that come meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` in the

@@ -120,8 +120,9 @@ class Facade:
 
     def __repr__(self) -> str:
         kind: Any = type(self._inner)
-        shown = super().__repr__() if kind.__repr__ is object.__repr__ else repr(self._inner)
-        return shown.replace(kind.__name__, type(self).__name__, 1)
+        if kind.__repr__ is object.__repr__:
+            return super().__repr__()
+        return repr(self._inner).replace(kind.__name__, type(self).__name__, 1)
 
     def __dir__(self) -> set[str]:
         return {*super().__dir__(), *filter(_is_public, dir(self._inner))}

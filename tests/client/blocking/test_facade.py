@@ -230,6 +230,12 @@ def test_a_client_can_make_another_of_its_class() -> None:
     assert type(type(client)(api_key=KEY)) is Client
 
 
+def test_the_calls_with_their_responses_can_be_shown_and_copied() -> None:
+    calls = client_of(answer(ANSWER)).messages.with_raw_response
+    assert repr(calls).startswith("<rawsse.client.blocking.BlockingWithRawResponse object at ")
+    assert copy.copy(calls).create(**ASK).status_code == 200
+
+
 def test_a_copy_is_the_same_client() -> None:
     client = client_of(answer(ANSWER))
     assert copy.copy(client).messages.create(**ASK).text == "Hello ☺"
