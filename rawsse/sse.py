@@ -79,6 +79,7 @@ class Decoder:
         self._known_line: bytes | None = None  # an `event` line already read, and its type; see `_read`
         self._known_event = ""
         self._frame_start = b""  # the known line and `data: `; see `_read_frames`
+        self._expects_frame = False  # a frame that starts so may be next: nothing is pending
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes of the stream, split anywhere; return the events that they complete, in order.
@@ -86,6 +87,17 @@ class Decoder:
         Raises `EventTooLargeError` when an event exceeds `max_event_bytes`; its `events` are those that this chunk
         completed before. The decoder cannot be used after that.
         """
+        start = self._frame_start
+        if self._expects_frame and chunk.startswith(start) and chunk.endswith(b"\n\n") and 0x0D not in chunk:
+            data = chunk[len(start) : -2]
+            if 0x0A not in data and len(chunk) <= self._max_event_bytes:
+                return [_new_tuple(Event, (self._known_event, data.decode("utf-8", "replace"), self._id))]
+        events = self._feed(chunk)
+        is_pending = self._skippable or self._line or self._data or self._event or self._id != self.last_event_id
+        self._expects_frame = bool(self._known_event) and not is_pending
+        return events
+
+    def _feed(self, chunk: bytes) -> list[Event]:
         if self._skippable:
             chunk = self._skip(chunk)
         if 0x0D in chunk:
@@ -93,22 +105,14 @@ class Decoder:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         is_near_limit = len(self._line) + len(chunk) > self._room
         start = self._frame_start
-        if start and not is_near_limit:
-            # The fast path, see `_read_frames`: the chunk is one frame, or only frames, or has frames in the middle.
-            if not (self._line or self._data or self._event) and self._id == self.last_event_id:
-                data = chunk.removeprefix(start).removesuffix(b"\n\n")
-                if len(start) + len(data) + 2 == len(chunk):
-                    if 0x0A in data:
-                        return self._read_frames([], data)
-                    text = data.decode("utf-8", "replace")
-                    return [_new_tuple(Event, (self._known_event or "message", text, self._id))]
-            if len(chunk) > 16 * len(start):  # in a smaller chunk the search costs more than it saves
-                first, _, others = chunk.partition(b"\n\n" + start)
-                frames, _, last = others.rpartition(b"\n\n")
-                if frames:
-                    events = self._read_frames(b"".join((self._line, first, b"\n")).split(b"\n"), frames)
-                    *lines, self._line[:] = last.split(b"\n")
-                    return events + self._read(lines)
+        if start and not is_near_limit and len(chunk) > 16 * len(start):
+            # The fast path, see `_read_frames`. In a smaller chunk the search costs more than it saves.
+            first, _, others = chunk.partition(b"\n\n" + start)
+            frames, _, last = others.rpartition(b"\n\n")
+            if frames:
+                events = self._read_frames(b"".join((self._line, first, b"\n")).split(b"\n"), frames)
+                *lines, self._line[:] = last.split(b"\n")
+                return events + self._read(lines)
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._line:

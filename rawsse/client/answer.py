@@ -71,7 +71,6 @@ class Answer(Exchange):
                     continue
                 else:
                     event = read
-                    self._note(event)
                 if self.is_committed or type(event) is Ping:
                     self._apply(event)
                     return event
@@ -81,6 +80,15 @@ class Answer(Exchange):
         if self._has_ended:
             self._stop(self._cause)
         return None
+
+    def take_events(self) -> list[StreamEvent]:
+        """All events that have come: for a caller that passes them on."""
+        events = []
+        while self._pending or self._held or self._has_ended:
+            if (event := self.next_event()) is None:
+                break
+            events.append(event)
+        return events
 
     def failure(self) -> APIError:
         """The error, with all that its reader needs. The message so far is what was given out."""
@@ -113,6 +121,7 @@ class Answer(Exchange):
     # Events --------------------------------------------------------------------------------------------------------
 
     def _hold(self, event: StreamEvent) -> None:
+        self._note(event)
         self._held.append(event)
         if isinstance(event, ErrorEvent):
             raise self._error_in(event)
@@ -120,6 +129,7 @@ class Answer(Exchange):
 
     def _apply(self, event: StreamEvent) -> None:
         builder, timing = self.builder, self.timing
+        self._note(event)
         builder.apply(event)
         if type(event) is ContentBlockDelta and timing.first_content is not None:
             return  # nearly all events

@@ -194,7 +194,8 @@ class Exchange:
         self._coding: ContentDecoder | None = None
         self._sent_at = math.inf
         self._received_at = -math.inf  # the last bytes
-        self._waiting_since = 0.0
+        self.waiting_since = 0.0
+        """When the last wait for the peer began, or ended with a read."""
         self._waited_for_content = 0.0  # seconds; what the caller does between two reads does not count
         self._give_up_at = math.inf  # on the body of a refusal
 
@@ -250,7 +251,7 @@ class Exchange:
     def deadline(self, now: float) -> tuple[float, Clock]:
         """When the wait that begins `now` must end, and the clock that ends it. Plain arithmetic: it is done for every read."""
         clocks = self.settings.timeouts
-        self._waiting_since = now
+        self.waiting_since = now
         clock: Clock
         if self.response is not None:
             at, clock = min(now + (clocks.silence or math.inf), self._give_up_at), SilenceTimeoutError
@@ -273,7 +274,11 @@ class Exchange:
         if data:
             self._received_at = now
         if self.response is not None:
-            self._note_wait(now)
+            gap = now - self.waiting_since
+            self.waiting_since = now
+            self._waited_for_content += gap
+            if gap > self.timing.longest_gap:
+                self.timing.longest_gap = gap
         try:
             if (body := self.http.take_chunk(data)) is not None:  # nearly all reads of a paced stream
                 self._receive_body(body)
@@ -292,7 +297,7 @@ class Exchange:
     def expire(self, clock: Clock, now: float, why: str = "") -> None:
         """The clock has run out. `why`, if it is known: why no connection was free."""
         if self.response is not None:
-            self._note_wait(now)
+            self.timing.longest_gap = max(self.timing.longest_gap, now - self.waiting_since)
         name, text = _CLOCKS[clock]
         if self.is_queued and clock is ConnectTimeoutError:
             name, text = "head", "no connection was free within {seconds:g} s{why}"
@@ -346,20 +351,17 @@ class Exchange:
         self.bytes_received += len(data)
         if self._watch is not None:
             self._watch.read(data)
-        take = self._gather if self._is_refusal else self._take
-        take(data if self._coding is None else self._coding.decode(data))
+        if self._coding is not None:
+            data = self._coding.decode(data)
+        if self._is_refusal:
+            self._gather(data)
+        else:
+            self._take(data)
 
     def _gather(self, data: bytes) -> None:
         self._gathered += data
         if len(self._gathered) > (limit := self.settings.max_json_bytes):
             raise BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
-
-    def _note_wait(self, now: float) -> None:
-        gap = now - self._waiting_since
-        self._waiting_since = now
-        self._waited_for_content += gap
-        if gap > self.timing.longest_gap:
-            self.timing.longest_gap = gap
 
     def _stop(self, cause: APIError | None) -> None:
         """It is over. The observer is told what ended the body; the caller gets what follows from that."""

@@ -30,21 +30,12 @@ _TRAILERS = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*")
 class ChunkedReader:
     """Reads one chunked body. h11 could, but takes five times as long, and quadratic time over some extensions."""
 
-    __slots__ = ("_left", "_max_chunk_head_bytes")
+    __slots__ = ("_max_chunk_head_bytes", "left")
 
     def __init__(self, *, max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES) -> None:
         self._max_chunk_head_bytes = max_chunk_head_bytes
-        self._left = 0  # bytes of the current chunk still to come, with the CRLF after its data; 0: a head comes next
-
-    def whole(self, data: bytes) -> bytes | None:
-        """The data of a chunk if `data` is one whole chunk and nothing else, and else None. `read` gives the same, in twice the
-        time; a paced stream is nearly always read so."""
-        if not self._left and (match := _HEAD.match(data)):
-            start = match.end()
-            end = start + int(match[1], 16)
-            if start < end and start <= self._max_chunk_head_bytes and data[end : end + 3] == b"\r\n":
-                return data[start:end]
-        return None
+        self.left = 0
+        """Bytes of the current chunk still to come, with the CRLF after its data; 0: a chunk's head comes next."""
 
     def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
         """The data of all chunks in `unread` in one piece, and the bytes after it, which are still unread.
@@ -53,7 +44,7 @@ class ChunkedReader:
         returned first. Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
         """
         pieces = []
-        at, left = 0, self._left
+        at, left = 0, self.left
         while True:
             if left > 2:
                 end = at + left - 2
@@ -70,13 +61,13 @@ class ChunkedReader:
             if match is None or not (size := int(match[1], 16)) or match.end() - at > self._max_chunk_head_bytes:
                 break
             at, left = match.end(), size + 2
-        self._left = left
+        self.left = left
         data = b"".join(pieces)
         return (data, unread[at:]) if data else self._read_end(unread[at:])
 
     def _read_end(self, unread: bytes) -> tuple[bytes | None, bytes]:
         """The same where no data come next: the end of the body, an error, or too few bytes to tell."""
-        if self._left:  # of what ends the chunk's data
+        if self.left:  # of what ends the chunk's data
             if not b"\r\n".startswith(unread):
                 raise _not_a_head(unread)
             return None, unread

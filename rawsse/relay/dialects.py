@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from rawsse.errors import (
     APIConnectionError,
@@ -36,14 +36,19 @@ MAX_LOGGED_CHARS = 500
 """How much of the words of others a log's line has."""
 
 
-class Frame(NamedTuple):
-    """One server-sent event to be: its data and, if it has one, its name."""
-
-    data: str
-    event: str | None = None
+Frame = str
+"""One server-sent event, encoded, without an id."""
 
 
-DONE = Frame("[DONE]")
+def frame(data: str, event: str | None = None) -> Frame:
+    """A frame with these data and this name. Raises `InvalidFieldError`."""
+    if "\n" not in data and "\r" not in data and (event is None or event.isidentifier()):
+        # Nearly all frames. `encode` gives the same, in three times the time.
+        return f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n"
+    return encode(data, event=event).decode()
+
+
+DONE = frame("[DONE]")
 
 compact = json.JSONEncoder(separators=(",", ":")).encode
 """The shortest JSON text of a value. One encoder for all: `json.dumps` would make a new one each time, for half of the cost."""
@@ -162,15 +167,15 @@ class MessagesDialect:
 
     def event(self, event: StreamEvent) -> list[Frame]:
         # The event's own data, not our JSON of it. A missing name is added: official clients drop events without one.
-        return [Frame(event.sse.data, event.raw["type"])]
+        return [frame(event.sse.data, event.raw["type"])]
 
     def fail(self, failure: Failure) -> list[Frame]:
         data = failure.to_json() if failure.event is None else failure.event.sse.data
-        return [Frame(data, "error")]
+        return [frame(data, "error")]
 
     def end(self, ending: Ending) -> list[Frame]:
         # The stop reason has come, and the tail was lost: the answer is whole, and its reader waits for the last event.
-        return [Frame('{"type":"message_stop"}', "message_stop")] if ending.tail_missing else []
+        return [frame('{"type":"message_stop"}', "message_stop")] if ending.tail_missing else []
 
 
 class EventsDialect(MessagesDialect):
@@ -204,11 +209,10 @@ class TextDialect:
             text = raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
         else:
             return []
-        # Frame(...), without the Python function of a NamedTuple.
-        return [tuple.__new__(Frame, (f'{{"text":{json_string(text)}}}', None))] if isinstance(text, str) else []
+        return [f'data: {{"text":{json_string(text)}}}\n\n'] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:
-        return [Frame(compact({"error": failure.message, "type": failure.type})), DONE]
+        return [frame(compact({"error": failure.message, "type": failure.type})), DONE]
 
     def end(self, ending: Ending) -> list[Frame]:
         del ending

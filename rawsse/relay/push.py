@@ -27,17 +27,18 @@ from rawsse.messages.message import EventWatcher, State
 class EventPush:
     """Pushes the events of `stream`.
 
-    `receive` is called with the events of each read, at least one. `ended` is called once after the last of them, unless
+    `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last of them, unless
     `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception that `receive`
     itself raised. Neither may wait.
 
-    One timer serves all clocks: each read only moves their deadline, and the timer looks at that when it fires.
+    One timer serves all clocks. It is set when a wait begins that is not a read's, and looks at the deadline when it fires:
+    a read can only have moved that to later.
     """
 
     def __init__(
         self,
         stream: EventStream,
-        receive: Callable[[list[StreamEvent]], None],
+        receive: Callable[[list[StreamEvent], float], None],
         ended: Callable[[Exception | None], None],
     ) -> None:
         self.stream = stream
@@ -46,9 +47,6 @@ class EventPush:
         self._link: Any = None
         self._is_over = False
         self._is_paused = False
-        self._deadline = math.inf
-        self._clock: Clock = TotalTimeoutError
-        self._timer_at = math.inf
         self._cancel_timer: Callable[[], object] = int
 
     async def open(self) -> None:
@@ -57,29 +55,30 @@ class EventPush:
         Until then `receive` gets the pings. Raises `APIError` if no response can be used, and then `ended` is not called.
         """
         stream, call = self.stream, self.stream._call
+        self._loop = asyncio.get_running_loop()
         await stream._open()
-        first: list[StreamEvent] = []
+        event: StreamEvent | None = None
         while not call.exchange.is_committed:
-            event = stream._take_event()
-            first = [] if event is None else [event]
-            if event is None:
+            if (event := stream._take_event()) is None:
                 await stream._more()
             elif type(event) is Ping:  # all else is held back until there is content
-                self._receive(first)
-        self._answer, self._loop = call.exchange, asyncio.get_running_loop()
-        self._give(first)
+                self._receive([event], self._loop.time())
+                event = None
+        self._answer = call.exchange
+        self._give(self._loop.time(), event)
         if not self._is_over:
             self._link = call._link
-            self._wait(self._loop.time())
             self._link.push_to(self._received, self._lost)
             if self._is_paused:
                 self._link.pause()
+            else:
+                self._wait(self._loop.time())
 
     def pause(self) -> None:
         """Read no further. The clocks stop: the server is not to blame."""
         if not self._is_paused and not self._is_over:
             self._is_paused = True
-            self._deadline = math.inf
+            self._cancel_timer()
             if self._link is not None:
                 self._link.pause()
 
@@ -103,9 +102,7 @@ class EventPush:
     def _received(self, data: bytes) -> None:
         now = self._loop.time()
         self._answer.receive(data, now)
-        self._give()
-        if not self._is_over:
-            self._wait(now)
+        self._give(now)
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection is lost, or a bug came to light while it was read."""
@@ -119,18 +116,16 @@ class EventPush:
             self.close()
             self._ended(exc)
             return
-        self._give()
+        self._give(self._loop.time())
 
-    def _give(self, first: Sequence[StreamEvent] = ()) -> None:
+    def _give(self, now: float, first: StreamEvent | None = None) -> None:
         """Give out what has come, and the end."""
-        answer, events = self._answer, list(first)
-        if self._is_over:
-            return
-        while (event := answer.next_event()) is not None:
-            events.append(event)
-        if events:
-            self._receive(events)
-        if answer.is_over and not self._is_over:
+        events = self._answer.take_events()
+        if first is not None:
+            events.insert(0, first)
+        if events and not self._is_over:
+            self._receive(events, now)
+        if self._answer.is_over and not self._is_over:
             self._finish()
 
     def _finish(self) -> None:
@@ -146,27 +141,18 @@ class EventPush:
             self._link.pull()
         self._ended(error)
 
-    def _wait(self, now: float) -> None:
-        """A wait for bytes begins, unless we make the server wait."""
-        if self._is_paused:
-            return
-        self._deadline, self._clock = self._answer.deadline(now)
-        if self._deadline < self._timer_at:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        self._cancel_timer()
-        self._timer_at = self._deadline
-        self._cancel_timer = self._loop.call_at(self._deadline, self._look_at_deadline).cancel
+    def _wait(self, since: float) -> None:
+        """A wait for bytes began at `since`."""
+        now = self._loop.time()
+        deadline, clock = self._answer.deadline(since)
+        if deadline <= now:
+            self._answer.expire(clock, now)
+            self._give(now)
+        elif deadline < math.inf:
+            self._cancel_timer = self._loop.call_at(deadline, self._look_at_deadline).cancel
 
     def _look_at_deadline(self) -> None:
-        self._timer_at = math.inf
-        now = self._loop.time()
-        if self._deadline <= now:
-            self._answer.expire(self._clock, now)
-            self._give()
-        elif self._deadline < math.inf:
-            self._set_timer()
+        self._wait(self._answer.waiting_since)
 
 
 class UnfoldedAnswer(Answer):
@@ -177,10 +163,8 @@ class UnfoldedAnswer(Answer):
         self.builder = EventWatcher(strict=settings.strict)
 
     def _apply(self, event: StreamEvent) -> None:
-        if (
-            type(event) is ContentBlockDelta
-            and self.timing.first_content is not None
-            and self.builder.state is State.BLOCK
-        ):
-            return  # nearly all events
-        super()._apply(event)
+        is_delta = type(event) is ContentBlockDelta and self.builder.state is State.BLOCK
+        if is_delta and self.timing.first_content is not None and event.raw["delta"].get("text"):
+            self._waited_for_content = 0.0  # nearly all events
+        else:
+            super()._apply(event)

@@ -30,6 +30,7 @@ from rawsse.relay.dialects import (
     Frame,
     InvalidRequest,
     compact,
+    frame,
     read_options,
     read_text,
 )
@@ -242,7 +243,7 @@ def _data(block: Chunk) -> Chunk:
 
 
 def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
-    return [Frame(compact(chunk)) for chunk in chunks]
+    return [frame(compact(chunk)) for chunk in chunks]
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------

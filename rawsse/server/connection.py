@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import socket
 import struct
 import sys
@@ -259,7 +260,7 @@ class Call:
         if connection.is_gone:
             return False
         if self.stage is Stage.BODY:  # nearly always
-            connection.write(connection.http.send_data(data))
+            connection.transport.write(connection.http.send_data(data))
         else:
             self._write(data)
         return not connection.is_write_paused
@@ -301,13 +302,12 @@ class Connection(asyncio.Protocol):
         "_server",
         "_stall_timer",
         "_timer",
-        "_transport",
         "_waiters",
-        "_written",
         "http",
         "is_gone",
         "is_write_paused",
         "limits",
+        "transport",
     )
 
     def __init__(self, server: ServerState) -> None:
@@ -326,14 +326,13 @@ class Connection(asyncio.Protocol):
         self._waiters: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, linger
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._written = 0
 
     # --- Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected. TCP_NODELAY is set: asyncio and uvloop do that for every TCP connection."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
         if not self._server.admit(self):
             self.refuse(503, "too many connections")
         else:
@@ -356,8 +355,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by either side."""
         self._hang_up()
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
+        self._stop_watching_writes()
         self._server.forget(self)
 
     def pause_writing(self) -> None:
@@ -368,6 +366,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self.is_write_paused = False
+        self._stop_watching_writes()
         self.wake()
         # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
         self._loop.call_soon(self._drained)
@@ -410,7 +409,7 @@ class Connection(asyncio.Protocol):
         if "websocket" in request.headers.get("upgrade", "").lower():
             self.refuse(400, "this server does not speak WebSocket")
             return
-        client, server = ((self._transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
+        client, server = ((self.transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
         self._call = Call(self)
         scope = http_scope(request, client, server, self._server.lifespan_state)
         scope["extensions"]["rawsse.push"] = self._call
@@ -422,9 +421,9 @@ class Connection(asyncio.Protocol):
         if self.is_gone:
             return
         if self.http.is_full or (self._call is not None and self._call.is_full):
-            self._transport.pause_reading()
+            self.transport.pause_reading()
         else:
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     # --- Writing
 
@@ -440,19 +439,18 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, or keep those that the client does not take now."""
-        self._written += len(data)
-        self._transport.write(data)
+        self.transport.write(data)
 
     def write_through(self) -> None:
         """From now on the client counts as behind until the system has taken every byte: no reset can overtake one in our
         own buffer."""
-        self._transport.set_write_buffer_limits(high=0)
+        self.transport.set_write_buffer_limits(high=0)
 
     async def all_sent(self) -> None:
         """Wait until the system has sent what it took, for `linger_seconds` at most: a reset throws away what is not."""
         loop, seconds = self._loop, _UNSENT_SECONDS
         deadline = loop.time() + self.limits.linger_seconds
-        while not self.is_gone and _unsent_bytes(self._transport) and (left := deadline - loop.time()) > 0:
+        while not self.is_gone and _unsent_bytes(self.transport) and (left := deadline - loop.time()) > 0:
             await asyncio.sleep(min(seconds, left))
             seconds *= 2
 
@@ -465,16 +463,21 @@ class Connection(asyncio.Protocol):
 
     def _watch_writes(self) -> None:
         if self._stall_timer is None:
-            self._check_writes(-1)
+            self._check_writes(math.inf)
 
-    def _check_writes(self, taken_before: int) -> None:
-        """While bytes wait in the buffer, look every `write_seconds` whether the client took any."""
+    def _stop_watching_writes(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _check_writes(self, left_before: float) -> None:
+        """While bytes wait in the buffer, look every `write_seconds` whether the client took any; nothing is added to them."""
         self._stall_timer = None
-        taken = self._written - self._transport.get_write_buffer_size()
-        if taken == taken_before:
+        left = self.transport.get_write_buffer_size()
+        if left >= left_before:
             self.abort()
-        elif taken < self._written:
-            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._check_writes, taken)
+        elif left:
+            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._check_writes, left)
 
     # --- Waiting
 
@@ -555,8 +558,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._hang_up()
-        self._transport.write_eof()
-        self._transport.resume_reading()
+        self.transport.write_eof()
+        self.transport.resume_reading()
         self._arm(self.limits.linger_seconds, self._close)
 
     def finish(self) -> None:
@@ -566,24 +569,24 @@ class Connection(asyncio.Protocol):
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
-        self._transport.write_eof()
+        self.transport.write_eof()
 
     def reset(self) -> None:
         """Abort with RST. Bytes that were written and not yet sent are lost (see `all_sent`)."""
         # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
         linger = struct.pack("ii", 1, 0)
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.abort()
 
     def abort(self) -> None:
         """Close at once; what is in the buffer is lost."""
         self._hang_up()
-        self._transport.abort()
+        self.transport.abort()
 
     def _close(self) -> None:
         """Close when all that was written is sent."""
         self._hang_up()
-        self._transport.close()
+        self.transport.close()
         self._watch_writes()
 
     def _hang_up(self) -> None:

@@ -72,7 +72,7 @@ def texts(*raws: Raw) -> list[str]:
 
 
 def test_a_text_delta_is_one_frame_of_text() -> None:
-    assert TextDialect().event(look(text_delta(0, "Hi"))) == [Frame('{"text":"Hi"}')]
+    assert TextDialect().event(look(text_delta(0, "Hi"))) == [frame('{"text":"Hi"}')]
 
 
 def test_text_keeps_every_character() -> None:
@@ -112,7 +112,7 @@ def test_what_is_no_text_makes_no_frame(raw: Raw) -> None:
 
 
 def test_the_text_dialect_says_a_failure_and_then_its_end_mark() -> None:
-    assert TextDialect().fail(FAILED) == [Frame('{"error":"it broke","type":"api_error"}'), DONE]
+    assert TextDialect().fail(FAILED) == [frame('{"error":"it broke","type":"api_error"}'), DONE]
 
 
 def test_the_text_dialect_ends_with_its_mark() -> None:
@@ -125,22 +125,22 @@ def test_the_text_dialect_ends_with_its_mark() -> None:
 @pytest.mark.parametrize("dialect", [MessagesDialect(), EventsDialect()], ids=lambda dialect: dialect.name)
 def test_an_event_keeps_its_own_bytes(dialect: Dialect) -> None:
     data = '{"type": "content_block_delta", "index":0,"delta":{"type":"text_delta","text":"\\u00fc"}, "new": 1e2}      '
-    assert dialect.event(event_of(Event("content_block_delta", data))) == [Frame(data, "content_block_delta")]
+    assert dialect.event(event_of(Event("content_block_delta", data))) == [frame(data, "content_block_delta")]
 
 
 def test_an_event_without_a_name_gets_that_of_its_type() -> None:
-    assert MessagesDialect().event(event_of(Event("message", '{"type":"ping"}'))) == [Frame('{"type":"ping"}', "ping")]
+    assert MessagesDialect().event(event_of(Event("message", '{"type":"ping"}'))) == [frame('{"type":"ping"}', "ping")]
 
 
 def test_an_event_of_a_type_that_nobody_knows_is_passed_on() -> None:
-    assert MessagesDialect().event(event_of(Event("news", "no JSON"))) == [Frame("no JSON", "news")]
+    assert MessagesDialect().event(event_of(Event("news", "no JSON"))) == [frame("no JSON", "news")]
 
 
 def test_an_error_event_of_the_api_is_passed_on_as_it_came() -> None:
     event = look(OVERLOADED)
     assert isinstance(event, ErrorEvent)
     failure = failure_of(stream_error(OVERLOADED, {}), event)
-    assert MessagesDialect().fail(failure) == [Frame(event.sse.data, "error")]
+    assert MessagesDialect().fail(failure) == [frame(event.sse.data, "error")]
 
 
 def test_another_failure_is_said_as_the_api_would_with_the_ending_beside_it() -> None:
@@ -164,8 +164,8 @@ def test_a_whole_answer_needs_no_further_frame() -> None:
 
 def test_a_lost_tail_is_replaced() -> None:
     ending = Ending("complete", "message_stop never came", "tail", "end_turn", tail_missing=True)
-    assert MessagesDialect().end(ending) == [Frame('{"type":"message_stop"}', "message_stop")]
-    assert EventsDialect().end(ending) == [Frame('{"type":"message_stop"}', "message_stop"), DONE]
+    assert MessagesDialect().end(ending) == [frame('{"type":"message_stop"}', "message_stop")]
+    assert EventsDialect().end(ending) == [frame('{"type":"message_stop"}', "message_stop"), DONE]
 
 
 def test_the_events_dialect_ends_with_the_mark_of_other_vendors() -> None:
