@@ -81,15 +81,6 @@ class Answer(Exchange):
             self._stop(self._cause)
         return None
 
-    def take_events(self) -> list[StreamEvent]:
-        """All events that have come: for a caller that passes them on."""
-        events = []
-        while self._pending or self._held or self._has_ended:
-            if (event := self.next_event()) is None:
-                break
-            events.append(event)
-        return events
-
     def failure(self) -> APIError:
         """The error, with all that its reader needs. The message so far is what was given out."""
         error, ending = self.error, self.ending()

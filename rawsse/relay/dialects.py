@@ -202,13 +202,13 @@ class TextDialect:
     headers: tuple[tuple[str, str], ...] = ()
 
     def event(self, event: StreamEvent) -> list[Frame]:
-        raw = event.raw
-        if isinstance(event, ContentBlockDelta) and raw["delta"].get("type") == "text_delta":
-            text = raw["delta"].get("text")
-        elif isinstance(event, ContentBlockStart) and raw["content_block"].get("type") == "text":
-            text = raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
-        else:
-            return []
+        text = None
+        if type(event) is ContentBlockDelta:
+            delta = event.raw["delta"]
+            if delta.get("type") == "text_delta":
+                text = delta.get("text")
+        elif isinstance(event, ContentBlockStart) and event.raw["content_block"].get("type") == "text":
+            text = event.raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
         return [f'data: {{"text":{json_string(text)}}}\n\n'] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:

@@ -13,22 +13,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rawsse.client.answer import Answer
-from rawsse.client.exchange import CallSettings, Clock, Timing
+from rawsse.client.exchange import CallSettings, Timing
 from rawsse.client.stream import EventStream
-from rawsse.errors import Ending, TotalTimeoutError
-from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent
+from rawsse.errors import APIError, Ending
+from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent, read_event
 from rawsse.messages.message import EventWatcher, State
+
+_BLOCK = State.BLOCK
 
 
 class EventPush:
     """Pushes the events of `stream`.
 
-    `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last of them, unless
-    `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception that `receive`
+    `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last
+    of them, unless `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception that `receive`
     itself raised. Neither may wait.
 
     One timer serves all clocks. It is set when a wait begins that is not a read's, and looks at the deadline when it fires:
@@ -57,15 +59,18 @@ class EventPush:
         stream, call = self.stream, self.stream._call
         self._loop = asyncio.get_running_loop()
         await stream._open()
-        event: StreamEvent | None = None
+        events: list[StreamEvent] = []
         while not call.exchange.is_committed:
-            if (event := stream._take_event()) is None:
+            event = stream._take_event()
+            events = [] if event is None else [event]
+            if event is None:
                 await stream._more()
             elif type(event) is Ping:  # all else is held back until there is content
-                self._receive([event], self._loop.time())
-                event = None
+                self._receive(events, self._loop.time())
         self._answer = call.exchange
-        self._give(self._loop.time(), event)
+        while (event := self._answer.next_event()) is not None:
+            events.append(event)
+        self._give(events, self._loop.time())
         if not self._is_over:
             self._link = call._link
             self._link.push_to(self._received, self._lost)
@@ -102,7 +107,7 @@ class EventPush:
     def _received(self, data: bytes) -> None:
         now = self._loop.time()
         self._answer.receive(data, now)
-        self._give(now)
+        self._give(self._answer.take_events(), now)
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection is lost, or a bug came to light while it was read."""
@@ -116,13 +121,10 @@ class EventPush:
             self.close()
             self._ended(exc)
             return
-        self._give(self._loop.time())
+        self._finish()
 
-    def _give(self, now: float, first: StreamEvent | None = None) -> None:
+    def _give(self, events: list[StreamEvent], now: float) -> None:
         """Give out what has come, and the end."""
-        events = self._answer.take_events()
-        if first is not None:
-            events.insert(0, first)
         if events and not self._is_over:
             self._receive(events, now)
         if self._answer.is_over and not self._is_over:
@@ -147,7 +149,7 @@ class EventPush:
         deadline, clock = self._answer.deadline(since)
         if deadline <= now:
             self._answer.expire(clock, now)
-            self._give(now)
+            self._finish()
         elif deadline < math.inf:
             self._cancel_timer = self._loop.call_at(deadline, self._look_at_deadline).cancel
 
@@ -162,9 +164,24 @@ class UnfoldedAnswer(Answer):
         super().__init__(settings, timing, holds=holds)
         self.builder = EventWatcher(strict=settings.strict)
 
-    def _apply(self, event: StreamEvent) -> None:
-        is_delta = type(event) is ContentBlockDelta and self.builder.state is State.BLOCK
-        if is_delta and self.timing.first_content is not None and event.raw["delta"].get("text"):
-            self._waited_for_content = 0.0  # nearly all events
-        else:
-            super()._apply(event)
+    def take_events(self) -> list[StreamEvent]:
+        """All events that have come, once `next_event` has given None."""
+        events: list[StreamEvent] = []
+        is_inside = self.builder.state is _BLOCK and self.timing.first_content is not None
+        try:
+            for sse in self._pending:
+                event = read_event(sse)
+                if is_inside and type(event) is ContentBlockDelta and event.raw["delta"].get("text"):
+                    self._waited_for_content = 0.0  # nearly all events
+                elif event is not None and not self.is_over:
+                    self._apply(event)
+                    is_inside = False
+                else:
+                    continue
+                events.append(event)
+        except APIError as exc:
+            self._stop(exc)
+        self._pending.clear()
+        if self._has_ended:
+            self._stop(self._cause)
+        return events

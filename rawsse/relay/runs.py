@@ -24,7 +24,8 @@ import logging
 import secrets
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from rawsse.client.stream import EventStream
@@ -45,14 +46,10 @@ PIECE_BYTES = 8 * 1024
 takes up to 64 KiB, and what comes in pieces that end with a frame seldom fills it."""
 
 MAX_PUSH_BYTES = 256 * 1024
-"""How much is written for all readers of a run in one step of the event loop; above that, `READERS_AT_ONCE` have their turn
-in each."""
+"""How much is written at once for all readers of a run; above that, each has its turn."""
 
-READERS_AT_ONCE = 16
-"""How many readers of a run have their turn in one step, when they do not all have it at once."""
-
-PIECES_AT_ONCE = 8
-"""How much of a log one reader is written in one step."""
+PIECES_AT_ONCE = 16
+"""How many pieces are written, in one step of the event loop, for readers that have their turn."""
 
 HEARTBEAT_SECONDS = 15.0
 """How long a stream may say nothing. Proxies and load balancers cut idle connections after 29 s and more."""
@@ -113,6 +110,7 @@ class Run:
         dialect: Dialect,
         limits: RunLimits,
         on_finished: Callable[[Run], None],
+        turns: Turns,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.id = id
@@ -129,7 +127,7 @@ class Run:
         """The number of the newest frame; 0 if there is none."""
         self.live: set[Reader] = set()
         """Readers that have read everything, and are pushed what comes."""
-        self._lagging: list[Reader] = []  # those that have their turn soon
+        self.turns = turns
         self._is_resumable = dialect.is_resumable
         self._max_bytes = limits.max_log_bytes if dialect.is_resumable else limits.max_unread_bytes
         self._grace_seconds = limits.grace_seconds
@@ -249,22 +247,23 @@ class Run:
             self._fail(replace(failure, ending=self._push.close()))
 
     def _receive(self, events: list[StreamEvent], now: float) -> None:
-        push, frames_of = self._push, self.dialect.event
-        assert push is not None  # noqa: S101 - it is what calls this
-        if not self.has_begun:
-            self.headers = push.stream.headers
+        frames: list[Frame] = []
         try:
-            frames: list[Frame] = []
             for event in events:
-                frames += frames_of(event)
-            # A ping that makes no frame is not a beginning.
-            if frames or self.has_begun or any(type(event) is not Ping for event in events):
+                frames += self.dialect.event(event)
+            if self.has_begun:
                 self._append(frames, now)
+            elif frames or any(
+                type(event) is not Ping for event in events
+            ):  # a ping without a frame is not a beginning
+                self.headers = self._push.stream.headers
+                self._append(frames, now)
+                self._begin_readers(now)
         except Exception as exc:
-            push.close()
+            self._push.close()
             self._ended(exc)
         if len(self._log) > self._max_bytes and not self._can_grow():
-            push.pause()
+            self._push.pause()
 
     def _ended(self, error: Exception | None) -> None:
         stream = self._push.stream if self._push is not None else None
@@ -282,39 +281,24 @@ class Run:
             self._fail(Failure(500, "api_error", "the relay failed: see its log"))
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
-        log, start, before = self._log, len(self._log), self.last
+        if not frames:
+            return
+        log, ends, number = self._log, self._ends, self.last
+        start, before = len(log), number
         for frame in frames:
-            self.last += 1
-            log += f"id: {self._tag}-{self.last}\n{frame}".encode() if self._is_resumable else frame.encode()
-            self._ends.append(self._forgotten_bytes + len(log))
-        if not self.has_begun:
-            self._begin_readers(now)
-        elif frames:
-            self._spoke_at = now
-            wire, last = bytes(log[start:]), self.last
-            if len(wire) * len(self.live) > MAX_PUSH_BYTES:
-                self.catch_up_later(self.live)
-            for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
-                if reader.position == before and len(wire) <= PIECE_BYTES:
-                    reader.push(wire, last)
-                else:
-                    reader.catch_up()
-            if not self._is_resumable:
-                self._forget_oldest(0)
-
-    def catch_up_later(self, readers: Collection[Reader]) -> None:
-        """Let the readers have what is in the log a few at a time, so that other connections have their turn."""
-        if not self._lagging:
-            self._loop.call_soon(self._catch_up_some)
-        self._lagging.extend(readers)
-        self.live.difference_update(list(readers))
-
-    def _catch_up_some(self) -> None:
-        now, self._lagging = self._lagging[:READERS_AT_ONCE], self._lagging[READERS_AT_ONCE:]
-        for reader in now:
-            reader.catch_up()
-        if self._lagging:
-            self._loop.call_soon(self._catch_up_some)
+            number += 1
+            log += f"id: {self._tag}-{number}\n{frame}".encode() if self._is_resumable else frame.encode()
+            ends.append(self._forgotten_bytes + len(log))
+        wire, self.last, self._spoke_at = bytes(log[start:]), number, now
+        is_small = len(wire) <= PIECE_BYTES and len(wire) * len(self.live) <= MAX_PUSH_BYTES
+        for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
+            if is_small and reader.position == before:
+                reader.push(wire, number)
+            else:
+                self.live.discard(reader)
+                self.turns.add(reader)
+        if not self._is_resumable:
+            self._forget_oldest(0)
 
     def _begin_readers(self, now: float) -> None:
         self.has_begun, self._spoke_at = True, now
@@ -352,7 +336,10 @@ class Run:
                 timer.cancel()
         self.ending = ending
         self.is_finished = True
-        self._append(frames, self._loop.time())
+        now = self._loop.time()
+        self._append(frames, now)
+        if not self.has_begun:
+            self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
         self._write_line(words)
@@ -420,7 +407,8 @@ class Reader:
             return
         if self.position == self._run.last and not self._run.is_finished:
             self.push(self._run.dialect.heartbeat, self.position)
-        self.catch_up()
+        if self.catch_up():
+            self._run.turns.add(self)
 
     def push(self, wire: bytes, position: int) -> None:
         """Write what comes next in the run, up to `position`; with the end of the run, that of the answer."""
@@ -441,7 +429,7 @@ class Reader:
     def on_drain(self) -> None:
         """The client takes more."""
         self._is_behind = False
-        self.catch_up()
+        self._run.turns.add(self)
 
     def on_closed(self) -> None:
         """The client has gone."""
@@ -453,22 +441,44 @@ class Reader:
             self._is_closed = True
             self._run.leave(self)
 
-    def catch_up(self) -> None:
-        """Write what has not been read yet, as far as the client takes it; and the end, if that was all."""
-        run, pieces = self._run, 0
-        while self._has_begun and not self._is_closed and not self._is_behind:
-            if pieces == PIECES_AT_ONCE:
-                run.catch_up_later([self])
-                return
-            pieces += 1
-            if self.position < run.last:
-                self.push(*run.take(self.position))
-                run.has_read()
-            elif run.is_finished:
-                self.push(b"", self.position)
-            else:
-                run.live.add(self)
-                return
+    def catch_up(self) -> bool:
+        """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""
+        run = self._run
+        if self._can_write and self.position < run.last:
+            self.push(*run.take(self.position))
+            run.has_read()
+        elif self._can_write and run.is_finished:
+            self.push(b"", self.position)
+        if self._can_write and self.position == run.last:
+            run.live.add(self)
+        return self._can_write and self.position < run.last
+
+    @property
+    def _can_write(self) -> bool:
+        return self._has_begun and not (self._is_closed or self._is_behind)
+
+
+class Turns:
+    """Readers that have more to read than a piece. Each writes one piece in its turn, and `PIECES_AT_ONCE` are written in one
+    step of the event loop, so that other connections do not wait for long."""
+
+    def __init__(self) -> None:
+        self._readers: deque[Reader] = deque()
+
+    def add(self, reader: Reader) -> None:
+        """Let the reader catch up, soon."""
+        if not self._readers:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._readers.append(reader)
+
+    def _take(self) -> None:
+        for _ in range(min(PIECES_AT_ONCE, len(self._readers))):
+            reader = self._readers[0]  # it stays there, so that no other step is called for
+            if reader.catch_up():
+                self._readers.append(reader)
+            self._readers.popleft()
+        if self._readers:
+            asyncio.get_running_loop().call_soon(self._take)
 
 
 class Runs:
@@ -477,6 +487,7 @@ class Runs:
     def __init__(self, limits: RunLimits, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._limits = limits
         self._heartbeat_seconds = heartbeat_seconds
+        self._turns = Turns()
         self._runs: dict[str, Run] = {}
         self._aliases: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -507,7 +518,9 @@ class Runs:
         self._forget_early(room_for=1)
         if len(self._runs) >= self._limits.max_runs:
             raise TooManyRuns(f"{self._limits.max_runs} runs are under way")
-        run = Run(id or secrets.token_urlsafe(18), dialect, self._limits, self._ended, self._heartbeat_seconds)
+        run = Run(
+            id or secrets.token_urlsafe(18), dialect, self._limits, self._ended, self._turns, self._heartbeat_seconds
+        )
         run.alias = alias
         self._runs[run.id] = run
         if alias is not None:

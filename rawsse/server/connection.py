@@ -259,10 +259,10 @@ class Call:
         connection = self._connection
         if connection.is_gone:
             return False
-        if self.stage is Stage.BODY:  # nearly always
-            connection.transport.write(connection.http.send_data(data))
-        else:
+        if self._start:  # the head is sent with the first piece
             self._write(data)
+        else:
+            connection.transport.write(connection.http.send_data(data))
         return not connection.is_write_paused
 
     def end(self, data: bytes = b"") -> None:

@@ -19,7 +19,7 @@ from rawsse.server.connection import Connection, Limits, ServerState
 
 logger = logging.getLogger("rawsse.server")
 
-ACCEPTS_AT_ONCE = 16
+ACCEPTS_AT_ONCE = 4
 """How many connections asyncio accepts in one step of the event loop, which is what its `backlog` also means: after an outage
 all clients come back at once, and those that are connected must not wait for them."""
 

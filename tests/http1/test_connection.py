@@ -254,7 +254,7 @@ def test_a_chunk_that_is_taken_is_read_as_any_other() -> None:
     assert connection.take_chunk(CHUNKED) is None  # the head has not come
     head = CHUNKED[: CHUNKED.index(b"\r\n\r\n") + 4]
     assert len(events_of(connection, [head])) == 1
-    assert connection.take_chunk(b"2;x=1\r\nhe\r\n") == b"he"
+    assert connection.take_chunk(b"2\r\nhe\r\n") == b"he"
     assert events_of(connection, [b"1\r\nl\r\n", b"2\r\nl"]) == [Data(b"l"), Data(b"l")]
     assert connection.take_chunk(b"2\r\nhe\r\n") is None  # inside a chunk
     assert events_of(connection, [b"o\r\n0\r\n\r\n"]) == [Data(b"o"), EndOfMessage()]
@@ -263,7 +263,21 @@ def test_a_chunk_that_is_taken_is_read_as_any_other() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"0\r\n\r\n", b"5\r\nhell", b"5\r\nhello", b"5\r\nhello\r", b"5\r\nhelloX\r\n", b"5\r\nhello\r\n0", b"x\r\n"],
+    [
+        b"",
+        b"0\r\n\r\n",
+        b"-2\r\n",
+        b"-1\r\nx",
+        b"05\r\nhello\r\n",
+        b"5;x=1\r\nhello\r\n",
+        b"5 \r\nhello\r\n",
+        b"5\r\nhell",
+        b"5\r\nhello",
+        b"5\r\nhello\r",
+        b"5\r\nhelloX\r\n",
+        b"5\r\nhello\r\n0",
+        b"x\r\n",
+    ],
 )
 def test_what_is_not_one_whole_chunk_is_not_taken_and_changes_nothing(data: bytes) -> None:
     connection = client()

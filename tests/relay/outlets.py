@@ -18,8 +18,10 @@ from typing import Any
 from support.clock import ticks
 from support.streams import block_start, start, text_delta
 
+from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
 from rawsse.relay.dialects import Failure, TextDialect
+from rawsse.relay.push import UnfoldedAnswer
 from rawsse.relay.runs import Reader, Run, Runs
 from rawsse.server import Message
 
@@ -166,7 +168,10 @@ class House(Stage):
         self.runs = Runs(RunLimits(**limits))
 
     def begin(self, dialect: Any = None, **names: str) -> Run:
-        return self.runs.begin(dialect or TextDialect(), lambda: self.client.messages.events(REQUEST), **names)
+        def open_stream() -> EventStream:
+            return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
+
+        return self.runs.begin(dialect or TextDialect(), open_stream, **names)
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""

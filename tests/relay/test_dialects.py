@@ -41,8 +41,9 @@ from rawsse.relay.dialects import (
     read_chat,
     read_messages,
 )
-from rawsse.sse import Event
+from rawsse.sse import Decoder, Event
 
+END_MARK = Event("message", "[DONE]")
 WHOLE = Ending("complete", "the answer is whole", "done", "end_turn")
 CUT = Ending("truncated", "the body ended", "content", request_id="req_1", bytes_received=7)
 OVERLOADED: Raw = {
@@ -65,14 +66,19 @@ def event_of(sse: Event) -> StreamEvent:
 
 def texts(*raws: Raw) -> list[str]:
     dialect = TextDialect()
-    return [json.loads(frame.data)["text"] for raw in raws for frame in dialect.event(look(raw))]
+    return [json.loads(event.data)["text"] for raw in raws for event in sse(dialect.event(look(raw)))]
+
+
+def sse(frames: list[Frame]) -> list[Event]:
+    """The events that a browser reads from the frames."""
+    return Decoder().feed("".join(frames).encode())
 
 
 # --- The text dialect ----------------------------------------------------------------------------------------------
 
 
 def test_a_text_delta_is_one_frame_of_text() -> None:
-    assert TextDialect().event(look(text_delta(0, "Hi"))) == [frame('{"text":"Hi"}')]
+    assert sse(TextDialect().event(look(text_delta(0, "Hi")))) == [Event("message", '{"text":"Hi"}')]
 
 
 def test_text_keeps_every_character() -> None:
@@ -112,11 +118,11 @@ def test_what_is_no_text_makes_no_frame(raw: Raw) -> None:
 
 
 def test_the_text_dialect_says_a_failure_and_then_its_end_mark() -> None:
-    assert TextDialect().fail(FAILED) == [frame('{"error":"it broke","type":"api_error"}'), DONE]
+    assert sse(TextDialect().fail(FAILED)) == [Event("message", '{"error":"it broke","type":"api_error"}'), END_MARK]
 
 
 def test_the_text_dialect_ends_with_its_mark() -> None:
-    assert TextDialect().end(WHOLE) == [DONE]
+    assert sse(TextDialect().end(WHOLE)) == [END_MARK]
 
 
 # --- The API's own events ------------------------------------------------------------------------------------------
@@ -125,28 +131,30 @@ def test_the_text_dialect_ends_with_its_mark() -> None:
 @pytest.mark.parametrize("dialect", [MessagesDialect(), EventsDialect()], ids=lambda dialect: dialect.name)
 def test_an_event_keeps_its_own_bytes(dialect: Dialect) -> None:
     data = '{"type": "content_block_delta", "index":0,"delta":{"type":"text_delta","text":"\\u00fc"}, "new": 1e2}      '
-    assert dialect.event(event_of(Event("content_block_delta", data))) == [frame(data, "content_block_delta")]
+    assert sse(dialect.event(event_of(Event("content_block_delta", data)))) == [Event("content_block_delta", data)]
 
 
 def test_an_event_without_a_name_gets_that_of_its_type() -> None:
-    assert MessagesDialect().event(event_of(Event("message", '{"type":"ping"}'))) == [frame('{"type":"ping"}', "ping")]
+    assert sse(MessagesDialect().event(event_of(Event("message", '{"type":"ping"}')))) == [
+        Event("ping", '{"type":"ping"}')
+    ]
 
 
 def test_an_event_of_a_type_that_nobody_knows_is_passed_on() -> None:
-    assert MessagesDialect().event(event_of(Event("news", "no JSON"))) == [frame("no JSON", "news")]
+    assert sse(MessagesDialect().event(event_of(Event("news", "no JSON")))) == [Event("news", "no JSON")]
 
 
 def test_an_error_event_of_the_api_is_passed_on_as_it_came() -> None:
     event = look(OVERLOADED)
     assert isinstance(event, ErrorEvent)
     failure = failure_of(stream_error(OVERLOADED, {}), event)
-    assert MessagesDialect().fail(failure) == [frame(event.sse.data, "error")]
+    assert sse(MessagesDialect().fail(failure)) == [Event("error", event.sse.data)]
 
 
 def test_another_failure_is_said_as_the_api_would_with_the_ending_beside_it() -> None:
-    (frame,) = MessagesDialect().fail(FAILED)
-    assert frame.event == "error"
-    assert json.loads(frame.data) == {
+    (event,) = sse(MessagesDialect().fail(FAILED))
+    assert event.event == "error"
+    assert json.loads(event.data) == {
         "type": "error",
         "error": {"type": "api_error", "message": "it broke"},
         "request_id": "req_1",
@@ -164,12 +172,12 @@ def test_a_whole_answer_needs_no_further_frame() -> None:
 
 def test_a_lost_tail_is_replaced() -> None:
     ending = Ending("complete", "message_stop never came", "tail", "end_turn", tail_missing=True)
-    assert MessagesDialect().end(ending) == [frame('{"type":"message_stop"}', "message_stop")]
-    assert EventsDialect().end(ending) == [frame('{"type":"message_stop"}', "message_stop"), DONE]
+    assert sse(MessagesDialect().end(ending)) == [Event("message_stop", '{"type":"message_stop"}')]
+    assert sse(EventsDialect().end(ending)) == [Event("message_stop", '{"type":"message_stop"}'), END_MARK]
 
 
 def test_the_events_dialect_ends_with_the_mark_of_other_vendors() -> None:
-    assert EventsDialect().end(WHOLE) == [DONE]
+    assert sse(EventsDialect().end(WHOLE)) == [END_MARK]
     assert EventsDialect().fail(FAILED)[1:] == [DONE]
 
 

@@ -33,7 +33,7 @@ from rawsse.errors import (
     TotalTimeoutError,
 )
 from rawsse.messages.events import StreamEvent
-from rawsse.relay.push import EventPush
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.replay import shipped_fixtures
 from rawsse.replay.playing.fake_links import FakeStream
 
@@ -55,11 +55,12 @@ class Heard:
         self.then: Callable[[], object] = int
         """What `receive` does, when it has the events."""
         self.at_end: Callable[[], object] = int
-        self.push = EventPush(client.messages.events(ASK, **options), self._receive, self._ended)
+        self.push = EventPush(client.messages.events(ASK, kind=UnfoldedAnswer, **options), self._receive, self._ended)
         self._over = asyncio.Event()
 
-    def _receive(self, events: list[StreamEvent]) -> None:
+    def _receive(self, events: list[StreamEvent], at: float) -> None:
         assert not self.ends, "events came after the end"
+        assert at <= now()
         self.events += events
         self.calls.append(len(events))
         self.then()

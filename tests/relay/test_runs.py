@@ -23,15 +23,17 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
 )
+from rawsse.relay.push import UnfoldedAnswer
 from rawsse.relay.runs import (
     HEARTBEAT_SECONDS,
     MAX_PUSH_BYTES,
     PIECE_BYTES,
-    READERS_AT_ONCE,
+    PIECES_AT_ONCE,
     Closed,
     Gone,
     Run,
     TooManyRuns,
+    Turns,
 )
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
@@ -40,7 +42,7 @@ from .stage import HEAD, WHOLE, frames
 
 def lonely() -> Run:
     """A run that is in no house."""
-    return Run("some-id", TextDialect(), RunLimits(), lambda _: None)
+    return Run("some-id", TextDialect(), RunLimits(), lambda _: None, Turns())
 
 
 def now() -> float:
@@ -118,7 +120,7 @@ def test_every_reader_gets_everything() -> None:
 
 
 def test_many_readers_of_much_text_have_their_turn_a_few_at_a_time() -> None:
-    readers = 3 * READERS_AT_ONCE
+    readers = 3 * PIECES_AT_ONCE
 
     async def story() -> None:
         async with house() as home:
@@ -137,13 +139,36 @@ def test_many_readers_of_much_text_have_their_turn_a_few_at_a_time() -> None:
             outlets[5].leave()  # while it waits for its turn
             await ticks(20)
             assert written[-1] == readers - 1
-            assert max(after - before for before, after in pairwise(written)) <= READERS_AT_ONCE
+            assert max(after - before for before, after in pairwise(written)) <= PIECES_AT_ONCE
             api.send(text_delta(0, "the last"), STOP, end=True)
             rest = [outlet for number, outlet in enumerate(outlets) if number != 5]
             bodies = {await outlet.done() for outlet in rest}
             assert len(bodies) == 1
             (body,) = bodies
             assert [frame.id and begun.number_of(frame.id) for frame in frames(body)] == list(range(1, begun.last + 1))
+
+    run(story())
+
+
+def test_clients_of_many_runs_that_take_more_in_the_same_moment_have_their_turn_a_few_at_a_time() -> None:
+    async def story() -> None:
+        async with house() as home:
+            outlets = []
+            for _ in range(3 * PIECES_AT_ONCE):
+                begun, api = await home.started()
+                outlets.append(join(begun, outlet=FakeOutlet(is_stalled=True)))
+                await ticks()
+                api.send(*[text_delta(0, "x" * 1000)] * (4 * PIECE_BYTES // 1000))
+            await ticks(5)
+            before = sum(len(outlet.sent) for outlet in outlets)
+            written = [0]
+            for outlet in outlets:
+                outlet.go_on()
+            while written[-1] < len(outlets) * 4 and len(written) < 100:
+                await ticks(1)
+                written.append(sum(len(outlet.sent) for outlet in outlets) - before)
+            assert written[-1] >= len(outlets) * 4
+            assert max(after - before for before, after in pairwise(written)) <= PIECES_AT_ONCE
 
     run(story())
 
@@ -205,7 +230,7 @@ def test_what_the_api_sends_at_once_comes_in_such_pieces_too() -> None:
             begun, api = await home.started()
             outlet = join(begun)
             api.send(*texts(40, size=1000))
-            await ticks(5)
+            await ticks(10)
             assert len(data(outlet.body)) == 40
             assert PIECE_BYTES / 2 < max(len(piece) for _, piece in outlet.sent) <= PIECE_BYTES
 
@@ -238,6 +263,7 @@ def test_a_reader_that_takes_no_more_is_sent_no_more_until_it_does() -> None:
             await asyncio.sleep(20)
             assert data(outlet.body) == ['{"text":"0"}']
             outlet.go_on()
+            await ticks()
             assert data(outlet.body) == [f'{{"text":"{n}"}}' for n in range(5)]
             api.send(text_delta(0, "5"))
             await ticks(5)
@@ -520,7 +546,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
     async def story() -> None:
         async with house() as home:
             begun = lonely()
-            task = begun.begin(lambda: home.client.messages.events(REQUEST))
+            task = begun.begin(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer))
             await home.call()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -487,7 +487,7 @@ def test_the_socket_sends_small_pieces_at_once() -> None:
         await peer.send(GET)
         await peer.until(b"\r\n\r\n")
         (connection,) = peer.server._state.connections
-        sock = connection._transport.get_extra_info("socket")
+        sock = connection.transport.get_extra_info("socket")
         options.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     talk(answering(start(), body()), story)
