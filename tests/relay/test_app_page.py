@@ -1,4 +1,4 @@
-"""rawsse.relay.page: which files are served, as what, and that nothing else is."""
+"""rawsse.relay.app, the page: which files are served, as what, and that nothing else is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rawsse.relay.page import CONTENT_SECURITY_POLICY, NoSuchPage, Page
+from rawsse.relay.app import CONTENT_SECURITY_POLICY, Page
+from rawsse.relay.exchange import Answer
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_the_built_in_page_may_load_nothing_from_elsewhere() -> None:
 
 @pytest.mark.parametrize("path", ["/__init__.py", "/../cli.py", "/..", "/nothing.js"])
 def test_of_the_package_nothing_but_the_page_is_served(path: str) -> None:
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page().find(path)
 
 
@@ -101,7 +102,7 @@ TRAVERSALS = [
 
 @pytest.mark.parametrize("path", TRAVERSALS)
 def test_what_is_no_file_of_the_folder_is_not_there(folder: Path, path: str) -> None:
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find(path)
 
 
@@ -109,7 +110,7 @@ def test_what_is_no_file_of_the_folder_is_not_there(folder: Path, path: str) -> 
 def test_a_link_out_of_the_folder_leads_nowhere(folder: Path, *, is_folder: bool) -> None:
     target = folder.parent if is_folder else folder.parent / "secret.txt"
     (folder / "link").symlink_to(target)
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/link/secret.txt" if is_folder else "/link")
 
 
@@ -122,14 +123,14 @@ def test_a_folder_beside_it_whose_name_begins_alike_is_not_inside(folder: Path) 
     (folder.parent / "site2").mkdir()
     (folder.parent / "site2" / "a.txt").write_text("secret")
     (folder / "link").symlink_to(folder.parent / "site2")
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/link/a.txt")
 
 
 def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
     (folder / "a").symlink_to(folder / "b")
     (folder / "b").symlink_to(folder / "a")
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/a")
 
 
@@ -138,7 +139,7 @@ def test_a_file_that_may_not_be_read_is_not_there(folder: Path, monkeypatch: pyt
         raise PermissionError(f"may not read {path}")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # chmod would not keep root out
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/")
 
 
