@@ -170,9 +170,8 @@ class Page:
     def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
         self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
         self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
-        self._headers = (
-            PAGE_HEADERS if folder else (("content-security-policy", CONTENT_SECURITY_POLICY), *PAGE_HEADERS)
-        )
+        policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
+        self._headers = (*policy, *PAGE_HEADERS)
         # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
         self._types = mimetypes.MimeTypes()
         for suffix, kind in _TYPES.items():
