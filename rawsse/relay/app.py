@@ -1,7 +1,7 @@
 """The relay: an ASGI 3 application that answers browsers with the Messages API's events.
 
-This file knows the routes, and how a run and an HTTP exchange meet. It refuses to know how a run lives (`runs.py`), what a
-frame looks like (`dialects.py`, `ui.py`), and who may come in (`guard.py`).
+Here are the routes, the files of the page, and the place where a run and an HTTP exchange meet. How a run lives is in `runs.py`,
+what a frame looks like in `dialects.py` and `ui.py`, and who may come in in `guard.py`.
 
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
@@ -82,7 +82,7 @@ were taken for markup."""
 
 NOTICE_MARK = b"<!-- notice -->"
 
-# Types of files that Python's own table lacks, or has otherwise before 3.12.
+# Types of files that Python's own table lacks, or has differently before 3.12.
 _TYPES: Mapping[str, str] = {
     ".js": "text/javascript",
     ".map": "application/json",
@@ -399,8 +399,7 @@ class _Call:
     async def _count_tokens(self) -> None:
         body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
         request, headers = {"model": self._relay._defaults["model"], **body}, self._api_headers()
-        path = self._exchange.path
-        call = self._relay._client.call("POST", path, body=request, headers=headers, max_retries=0)
+        call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await self._unless_gone(call.open())
         await self._exchange.send_json(compact(answer.value).encode())
 

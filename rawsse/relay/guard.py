@@ -1,7 +1,5 @@
 """Who may use the relay: hosts, origins, tokens.
 
-This file knows why a request is turned away. It refuses to know what the request wants.
-
 The relay spends its owner's key, so a stranger must not reach it. Two strangers are easily forgotten: a web page elsewhere,
 whose script sends requests to `http://localhost:8000` from the owner's own browser (the `Origin` field tells), and a page
 whose domain was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": the `Host` field tells).
