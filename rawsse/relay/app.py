@@ -1,7 +1,7 @@
 """The relay: an ASGI 3 application that answers browsers with the Messages API's events.
 
-Here are the routes, the files of the page, and the place where a run and an HTTP exchange meet. How a run lives is in `runs.py`,
-what a frame looks like in `dialects.py` and `ui.py`, and who may come in in `guard.py`.
+Here are the routes, the files of the page, and the place where a run and an HTTP exchange meet. How a run lives is told in
+`runs.py`, the form of a frame in `dialects.py` and `ui.py`, and who may use the relay in `guard.py`.
 
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)

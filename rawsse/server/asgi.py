@@ -35,6 +35,7 @@ class Outlet(Protocol):
     @property
     def send(self) -> Send:
         """ASGI's `send` of the request."""
+        ...
 
     sink: Any
     """The app's object: `on_drain()` is called when the client takes more after a `write` that said False, `on_closed()` when
@@ -45,6 +46,7 @@ class Outlet(Protocol):
 
     def write(self, data: bytes) -> bool:
         """Send a piece of the body. It is always taken; False: wait for `on_drain` before the next one."""
+        ...
 
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
