@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import zipfile
 from pathlib import Path
 
@@ -176,6 +177,15 @@ def test_a_page_in_a_zip_file_is_served(tmp_path: Path) -> None:
 def test_a_file_says_what_it_is(folder: Path, name: str, kind: str) -> None:
     (folder / name).write_bytes(b"")
     assert header(Page(folder), f"/{name}", "content-type") == kind
+
+
+def test_what_a_file_is_does_not_depend_on_the_machines_table_of_types(folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"")
+    mimetypes.add_type("text/plain", ".png")
+    try:
+        assert header(Page(folder), "/a.png", "content-type") == "image/png"
+    finally:
+        mimetypes.init()
 
 
 def test_a_browser_may_not_guess_what_a_file_is(folder: Path) -> None:
