@@ -205,6 +205,7 @@ class APIStatusError(APIError):
         super().__init_subclass__()
         if status:
             cls._class_by_status[status] = cls
+            cls.may_heal = status in (408, 409, 429) or status >= 500
         if type:
             cls._status_by_type[type] = status
 
@@ -213,19 +214,17 @@ class APIStatusError(APIError):
         message: str,
         *,
         status_code: int,
-        type: str | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-        request_id: str | None = None,
         in_stream: bool = False,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
-        self.type = type
         self.body = body
         self.headers: Mapping[str, str] = headers or {}
-        self.request_id = request_id
         self.in_stream = in_stream
+        self.type = _text_at(body, "error", "type")
+        self.request_id = self.headers.get("request-id") or _text_at(body, "request_id")
         wish = {name.lower(): value.strip().lower() for name, value in self.headers.items()}.get("x-should-retry")
         # The header was written before the stream failed, so its `true` does not mean that failure.
         if wish == "false" or (wish == "true" and not in_stream):
@@ -276,13 +275,9 @@ class NotFoundError(APIStatusError, status=404, type="not_found_error"):
 class RequestTimeoutError(APIStatusError, status=408):
     """408: the server waited too long for the request."""
 
-    may_heal = True
-
 
 class ConflictError(APIStatusError, status=409, type="conflict_error"):
     """409."""
-
-    may_heal = True
 
 
 class PreconditionFailedError(APIStatusError, status=412):
@@ -300,8 +295,6 @@ class UnprocessableEntityError(APIStatusError, status=422):
 class RateLimitError(APIStatusError, status=429, type="rate_limit_error"):
     """429: `headers` may say when to come back (`retry-after`, `anthropic-ratelimit-*`)."""
 
-    may_heal = True
-
 
 class RequestHeaderFieldsTooLargeError(APIStatusError, status=431):
     """431."""
@@ -313,8 +306,6 @@ class ClientClosedRequestError(APIStatusError, status=499):
 
 class InternalServerError(APIStatusError, status=500, type="api_error"):
     """500, and every other 5xx without a subclass."""
-
-    may_heal = True
 
 
 class HTTPNotImplementedError(InternalServerError, status=501):
@@ -541,15 +532,8 @@ def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStat
 
 def _error(message: str, status: int, body: object, headers: Mapping[str, str], *, in_stream: bool) -> APIStatusError:
     other = InternalServerError if status >= 500 else APIStatusError
-    return APIStatusError._class_by_status.get(status, other)(
-        message,
-        status_code=status,
-        type=_text_at(body, "error", "type"),
-        body=body,
-        headers=headers,
-        request_id=headers.get("request-id") or _text_at(body, "request_id"),
-        in_stream=in_stream,
-    )
+    kind = APIStatusError._class_by_status.get(status, other)
+    return kind(message, status_code=status, body=body, headers=headers, in_stream=in_stream)
 
 
 def _value_at(value: object, *path: str) -> object:

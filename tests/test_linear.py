@@ -25,7 +25,7 @@ from support.clock import run
 from support.streams import STOP, block_start, block_stop, end, input_delta, start, to_bytes, tool_block
 
 from rawsse.client.stream import MessageStream
-from rawsse.messages.block import BlockBuilder
+from rawsse.messages.content import BlockBuilder
 from rawsse.replay.playing.fake_links import FakeStream
 
 KB = 1024

@@ -27,37 +27,11 @@ is one `Data`, whatever its chunks. Header names are lower-case `str`, header va
 error quotes a header's value.
 """
 
-from rawsse.http1.codings import (
-    MAX_CHUNK_HEAD_BYTES,
-    MAX_DECODED_BYTES,
-    ChunkedReader,
-    ContentDecoder,
-)
-from rawsse.http1.connection import (
-    MAX_BODY_BYTES,
-    MAX_HEAD_BYTES,
-    MAX_PIPELINED_BYTES,
-    ClientConnection,
-    RawHeaders,
-    ServerConnection,
-)
-from rawsse.http1.message import ConnectionClosed, Data, EndOfMessage, Headers, Request, Response
+from rawsse.http1.codings import *
+from rawsse.http1.connection import *
+from rawsse.http1.message import *
 
-__all__ = [
-    "MAX_BODY_BYTES",
-    "MAX_CHUNK_HEAD_BYTES",
-    "MAX_DECODED_BYTES",
-    "MAX_HEAD_BYTES",
-    "MAX_PIPELINED_BYTES",
-    "ChunkedReader",
-    "ClientConnection",
-    "ConnectionClosed",
-    "ContentDecoder",
-    "Data",
-    "EndOfMessage",
-    "Headers",
-    "RawHeaders",
-    "Request",
-    "Response",
-    "ServerConnection",
-]
+__all__ = ["ClientConnection", "RawHeaders", "ServerConnection"]
+__all__ += ["ConnectionClosed", "Data", "EndOfMessage", "Headers", "Request", "Response"]
+__all__ += ["ChunkedReader", "ContentDecoder"]
+__all__ += ["MAX_BODY_BYTES", "MAX_CHUNK_HEAD_BYTES", "MAX_DECODED_BYTES", "MAX_HEAD_BYTES", "MAX_PIPELINED_BYTES"]

@@ -4,119 +4,28 @@ Read in this order:
 
     lens.py          attribute access to a JSON object, without copying it
     partial_json.py  the best reading of an unfinished JSON text, in linear time
-    block.py         one content block under construction
-    content.py       content blocks, citations, usage, the message; the form that may be sent back
+    content.py       content blocks, also under construction; citations, usage, the message; the form that may be sent back
     events.py        one server-sent event -> one typed event
     message.py       events -> the message so far; the order that they must keep
 """
 
 from rawsse.errors import Ending
-from rawsse.messages.content import (
-    Block,
-    CacheCreation,
-    Citation,
-    CompactionBlock,
-    ContainerUploadBlock,
-    FallbackBlock,
-    MCPToolUseBlock,
-    Message,
-    OutputTokensDetails,
-    ParsedMessage,
-    ParsedTextBlock,
-    RedactedThinkingBlock,
-    RefusalStopDetails,
-    ServerToolUsage,
-    ServerToolUseBlock,
-    TextBlock,
-    ThinkingBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    UnknownBlock,
-    Usage,
-)
-from rawsse.messages.events import (
-    CitationEvent,
-    CitationsDelta,
-    CompactionDelta,
-    CompactionEvent,
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
-    Delta,
-    ErrorEvent,
-    InputJSONDelta,
-    InputJSONEvent,
-    MessageDelta,
-    MessageStart,
-    MessageStop,
-    MessageStreamEvent,
-    Ping,
-    SignatureDelta,
-    SignatureEvent,
-    StreamEvent,
-    TextDelta,
-    TextEvent,
-    ThinkingDelta,
-    ThinkingEvent,
-    UnknownDelta,
-    UnknownEvent,
-    read_event,
-)
-from rawsse.messages.message import MAX_MESSAGE_BYTES, Deviation, MessageBuilder
-from rawsse.messages.partial_json import PartialJSON, read_partial
+from rawsse.messages.content import *
+from rawsse.messages.events import *
+from rawsse.messages.message import *
+from rawsse.messages.partial_json import *
 
-__all__ = [
-    "MAX_MESSAGE_BYTES",
-    "Block",
-    "CacheCreation",
-    "Citation",
-    "CitationEvent",
-    "CitationsDelta",
-    "CompactionBlock",
-    "CompactionDelta",
-    "CompactionEvent",
-    "ContainerUploadBlock",
-    "ContentBlockDelta",
-    "ContentBlockStart",
-    "ContentBlockStop",
-    "Delta",
-    "Deviation",
-    "Ending",
-    "ErrorEvent",
-    "FallbackBlock",
-    "InputJSONDelta",
-    "InputJSONEvent",
-    "MCPToolUseBlock",
-    "Message",
-    "MessageBuilder",
-    "MessageDelta",
-    "MessageStart",
-    "MessageStop",
-    "MessageStreamEvent",
-    "OutputTokensDetails",
-    "ParsedMessage",
-    "ParsedTextBlock",
-    "PartialJSON",
-    "Ping",
-    "RedactedThinkingBlock",
-    "RefusalStopDetails",
-    "ServerToolUsage",
-    "ServerToolUseBlock",
-    "SignatureDelta",
-    "SignatureEvent",
-    "StreamEvent",
-    "TextBlock",
-    "TextDelta",
-    "TextEvent",
-    "ThinkingBlock",
-    "ThinkingDelta",
-    "ThinkingEvent",
-    "ToolResultBlock",
-    "ToolUseBlock",
-    "UnknownBlock",
-    "UnknownDelta",
-    "UnknownEvent",
-    "Usage",
-    "read_event",
-    "read_partial",
-]
+# The message, and its content blocks.
+__all__ = ["Citation", "Ending", "Message", "ParsedMessage", "RefusalStopDetails"]
+__all__ += ["CacheCreation", "OutputTokensDetails", "ServerToolUsage", "Usage"]
+__all__ += ["Block", "CompactionBlock", "ContainerUploadBlock", "FallbackBlock", "ParsedTextBlock", "TextBlock"]
+__all__ += ["MCPToolUseBlock", "ServerToolUseBlock", "ToolResultBlock", "ToolUseBlock", "UnknownBlock"]
+__all__ += ["RedactedThinkingBlock", "ThinkingBlock"]
+# Events, as they come; the changes in them; derived events.
+__all__ += ["ContentBlockDelta", "ContentBlockStart", "ContentBlockStop", "MessageDelta", "MessageStart", "MessageStop"]
+__all__ += ["ErrorEvent", "MessageStreamEvent", "Ping", "StreamEvent", "UnknownEvent"]
+__all__ += ["CitationsDelta", "CompactionDelta", "Delta", "InputJSONDelta", "SignatureDelta", "TextDelta"]
+__all__ += ["ThinkingDelta", "UnknownDelta"]
+__all__ += ["CitationEvent", "CompactionEvent", "InputJSONEvent", "SignatureEvent", "TextEvent", "ThinkingEvent"]
+# What reads them.
+__all__ += ["MAX_MESSAGE_BYTES", "Deviation", "MessageBuilder", "PartialJSON", "read_event", "read_partial"]

@@ -18,8 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
-from rawsse.messages.block import BlockBuilder
-from rawsse.messages.content import Block, Citation, Message, RefusalStopDetails, Usage, look_at_block
+from rawsse.messages.content import Block, BlockBuilder, Citation, Message, RefusalStopDetails, Usage, look_at_block
 from rawsse.messages.lens import Lens, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event

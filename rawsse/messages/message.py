@@ -19,8 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from rawsse.errors import EventDataError, EventOrderError, MessageTooLargeError, Phase
-from rawsse.messages.block import BlockBuilder
-from rawsse.messages.content import KNOWN_BLOCK_TYPES, Message, look_at_block
+from rawsse.messages.content import KNOWN_BLOCK_TYPES, BlockBuilder, Message, look_at_block
 from rawsse.messages.events import (
     KNOWN_DELTA_TYPES,
     ContentBlockDelta,

@@ -7,9 +7,8 @@ Read in this order:
     push.py      the events of an answer, pushed to a function as they come
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
-    page.py      the files of the page, and the header fields that keep them safe
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
-    app.py       the routes; how a run and an HTTP exchange meet
+    app.py       the routes, the files of the page; how a run and an HTTP exchange meet
 """
 
 from rawsse.relay.app import Relay

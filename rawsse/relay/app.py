@@ -1,7 +1,7 @@
 """The relay: an ASGI 3 application that answers browsers with the Messages API's events.
 
-This file knows the routes, and how a run and an HTTP exchange meet. It refuses to know how a run lives (`runs.py`), what a
-frame looks like (`dialects.py`, `ui.py`), and who may come in (`guard.py`).
+Here are the routes, the files of the page, and the place where a run and an HTTP exchange meet. How a run lives is told in
+`runs.py`, the form of a frame in `dialects.py` and `ui.py`, and who may use the relay in `guard.py`.
 
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
@@ -17,10 +17,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import html
 import json
 import logging
+import mimetypes
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +39,7 @@ from rawsse.relay.dialects import (
     InvalidRequest,
     MessagesDialect,
     TextDialect,
+    compact,
     failure_of,
     one_line,
     read_chat,
@@ -41,7 +47,6 @@ from rawsse.relay.dialects import (
 )
 from rawsse.relay.exchange import JSON, Answer, Exchange
 from rawsse.relay.guard import Guard
-from rawsse.relay.page import NoSuchPage, Page
 from rawsse.relay.push import UnfoldedAnswer
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
@@ -62,12 +67,36 @@ SSE_HEADERS = (
     ("x-accel-buffering", "no"),  # nginx would gather the whole answer
 )
 
+PAGE_HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-cache"),
+)
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
+were taken for markup."""
+
+NOTICE_MARK = b"<!-- notice -->"
+
+# Types of files that Python's own table lacks, or has differently before 3.12.
+_TYPES: Mapping[str, str] = {
+    ".js": "text/javascript",
+    ".map": "application/json",
+    ".mjs": "text/javascript",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+
 # What the API says about limits and for support; everything else of its head is between it and us.
 _FORWARDED = re.compile(r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(ratelimit|priority|fast)-.*")
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_CHAT_STREAM = re.compile(r"/api/chat/(.+)/stream")
+_CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 
 T = TypeVar("T")
 Handler = Callable[[], Awaitable[None]]
@@ -125,14 +154,58 @@ class Relay:
             raise ValueError(f"the relay has no answer to ASGI scope {scope['type']!r}")
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.aclose()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        await receive()  # lifespan.startup
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+        await self.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Page:
+    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy.
+
+    `notice` is a text that the built-in page shows below its greeting.
+    """
+
+    def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
+        self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
+        self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
+        policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
+        self._headers = (*policy, *PAGE_HEADERS)
+        # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
+        self._types = mimetypes.MimeTypes()
+        for suffix, kind in _TYPES.items():
+            self._types.add_type(kind, suffix)
+
+    def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
+        """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
+
+        Names with a leading dot are not served, and nothing outside the folder is.
+        """
+        missing = Answer(404, "not_found_error", f"there is no {path}")
+        name = path.lstrip("/") or "index.html"
+        file = folder = self._folder
+        for part in name.split("/"):
+            if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
+                raise missing
+            file = file / part
+        try:
+            # Symbolic links may lead out of the folder. In a zip file there are none.
+            if isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents:
+                raise missing
+            content = file.read_bytes()
+        except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
+            raise missing from None
+        if self._notice and name == "index.html":
+            content = content.replace(NOTICE_MARK, self._notice)
+        return (("content-type", self._content_type(name)), *self._headers), content
+
+    def _content_type(self, name: str) -> str:
+        kind, encoding = self._types.guess_type(name)
+        if kind is None or encoding is not None:  # a compressed file is sent as it is
+            return "application/octet-stream"
+        is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
+        return f"{kind}; charset=utf-8" if is_text else kind
 
 
 class _Call:
@@ -146,18 +219,18 @@ class _Call:
 
     async def answer(self) -> None:
         """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
-        exchange = self._exchange
+        send = self._exchange.send_answer
         try:
-            try:
-                await self._route()
-            except InvalidRequest as exc:
-                raise Answer.of(exc) from None
-            except Gone as exc:
-                raise Answer(410, "not_found_error", str(exc)) from None
-            except NoSuchPage:
-                raise Answer(404, "not_found_error", f"there is no {exchange.path}") from None
+            await self._route()
         except Answer as answer:
-            await exchange.send_answer(answer)
+            await send(answer)
+        except InvalidRequest as exc:
+            await send(Answer.of(exc))
+        except Gone as exc:
+            await send(Answer(410, "not_found_error", str(exc)))
+        except RawsseError as exc:
+            log.warning("a call without stream failed: %s", one_line(str(exc)))
+            await send(_refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
         """What the path takes, by method."""
@@ -183,7 +256,10 @@ class _Call:
             return
         handlers = self._handlers()
         is_page = "HEAD" in handlers
-        self._check_guard(needs_token=not is_page and exchange.method != "OPTIONS")
+        needs_token = not is_page and exchange.method != "OPTIONS"
+        refusal = self._relay._guard.refuse(exchange.headers, needs_token=needs_token)
+        if refusal is not None:
+            raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
         if exchange.method == "OPTIONS":
             await exchange.send_preflight(", ".join(handlers))
         elif (handler := handlers.get(exchange.method)) is not None:
@@ -195,56 +271,53 @@ class _Call:
             text = f"{exchange.path} does not take {exchange.method}"
             raise Answer(405, "invalid_request_error", text, headers=headers)
 
-    def _check_guard(self, *, needs_token: bool) -> None:
-        refusal = self._relay._guard.refuse(self._exchange.headers, needs_token=needs_token)
-        if refusal is not None:
-            raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
-
     # Routes that begin a run -----------------------------------------------------------------------------------------
 
     async def _messages(self) -> None:
-        # What the API takes it shall get: only the body as a whole has a limit here.
+        # Only the body as a whole has a limit here: the API has its own for the texts in it.
         request = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
         if request.get("stream"):
-            await self._follow(self._begin(MessagesDialect(), request), keeps_status=True)
+            await self._generate(MessagesDialect(), request)
         else:
             await self._whole_message(request)
 
     async def _text(self) -> None:
-        request = read_chat(await self._exchange.read_json(), max_prompt_chars=self._limit)
-        await self._follow(self._begin(TextDialect(), request), keeps_status=True)
+        await self._generate(TextDialect(), read_chat(await self._exchange.read_json(), max_prompt_chars=self._limit))
 
     async def _chat(self) -> None:
         body = await self._exchange.read_json()
         if is_ui_request(body):
             chat, request = read_ui(body, max_prompt_chars=self._limit)
-            run = self._begin(UIDialect(), request, alias=chat)
+            await self._generate(UIDialect(), request, alias=chat)
         else:
-            run = self._begin(EventsDialect(), read_chat(body, max_prompt_chars=self._limit))
-        await self._follow(run, keeps_status=True)
+            await self._generate(EventsDialect(), read_chat(body, max_prompt_chars=self._limit))
 
-    def _begin(self, dialect: Dialect, request: dict[str, Any], alias: str | None = None) -> Run:
+    async def _generate(self, dialect: Dialect, request: dict[str, Any], alias: str | None = None) -> None:
+        await self._follow(self._run_of(dialect, request, alias), keeps_status=True)
+
+    def _run_of(self, dialect: Dialect, request: dict[str, Any], alias: str | None) -> Run:
         """A new run, or the one that this request began before: a client that names its run may repeat its request."""
         wanted = self._exchange.headers.get("x-run-id") if dialect.is_resumable else None
+        fingerprint = None if wanted is None else _fingerprint(dialect, request)
         if wanted is not None:
             if not _RUN_ID.fullmatch(wanted):
                 raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
             if (run := self._runs.get(wanted)) is not None:
-                if run.dialect.name != dialect.name or run.fingerprint != _fingerprint(request):
+                if run.fingerprint != fingerprint:
                     raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
                 return run
-        body, headers = self._relay._defaults | request, self._api_headers()
-        events = self._relay._client.messages.events
-        # Whoever speaks `/v1/messages` tries again by themselves, as the official SDKs do: two that try again multiply.
-        options: dict[str, Any] = {"headers": headers, "strict": False, "kind": UnfoldedAnswer}
-        options["max_retries"] = None if dialect.is_resumable else 0
+        # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
+        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
         try:
-            run = self._runs.begin(dialect, lambda: events(body, **options), id=wanted, alias=alias)
+            run = self._runs.begin(dialect, events, id=wanted, alias=alias)
         except (TooManyRuns, Closed) as exc:
             raise Answer(503, "overloaded_error", str(exc), headers={"retry-after": "5"}) from None
-        if wanted is not None:
-            run.fingerprint = _fingerprint(request)
+        run.fingerprint = fingerprint
         return run
+
+    def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
+        body, headers = self._relay._defaults | request, self._api_headers()
+        return partial(self._relay._client.messages.events, body, headers=headers, strict=False, **options)
 
     def _api_headers(self) -> dict[str, str]:
         """What of the client's header is the API's business. Never its credentials: the key is the relay's own."""
@@ -276,14 +349,11 @@ class _Call:
         await self._follow(run, after)
 
     async def _resume_chat(self) -> None:
-        found = _CHAT_STREAM.fullmatch(self._exchange.path)
-        run = self._runs.by_alias(found[1]) if found else None
-        try:
+        run = self._runs.by_alias(self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream"))
+        with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` can use nothing else
             if run is not None and not run.is_finished:
                 await self._follow(run)
                 return
-        except Gone:
-            pass  # its beginning is no longer kept, and `useChat` can use nothing else
         await self._exchange.send_whole(204)
 
     async def _follow(self, run: Run, after: int = 0, *, keeps_status: bool = False) -> None:
@@ -322,32 +392,19 @@ class _Call:
 
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
-        body, headers = self._relay._defaults | request, self._api_headers()
-
-        async def read() -> EventStream:
-            events = self._relay._client.messages.events
-            async with events(body, headers=headers, strict=False, max_retries=0) as stream:
-                async for _ in stream:
-                    pass
-                return stream
-
-        stream = await self._unless_gone(read())
-        message = stream.current_message_snapshot.to_json(indent=None)
-        await self._exchange.send_json(message.encode(), _forwarded(stream.headers))
+        stream = self._events(request, max_retries=0)()
+        message = await self._unless_gone(stream._read_whole())
+        await self._exchange.send_json(message.to_json(indent=None).encode(), _forwarded(stream.headers))
 
     async def _count_tokens(self) -> None:
         body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
-        request = {"model": self._relay._defaults["model"], **body}
-        messages = self._relay._client.messages
-        model, conversation = request.pop("model"), request.pop("messages")
-        headers = self._api_headers()
-        options: dict[str, Any] = {"extra_headers": headers, "extra_body": request, "max_retries": 0}
-        counting = messages.count_tokens(model=model, messages=conversation, **options)
-        count = await self._unless_gone(counting)
-        await self._exchange.send_json(count.to_json(indent=None).encode())
+        request, headers = {"model": self._relay._defaults["model"], **body}, self._api_headers()
+        call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
+        answer = await self._unless_gone(call.open())
+        await self._exchange.send_json(compact(answer.value).encode())
 
     async def _unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is cancelled if the client goes. Raises `Answer` for what the API refuses."""
+        """The result of `work`, which is cancelled if the client goes."""
         loop = asyncio.get_running_loop()
         task, watch = loop.create_task(work), loop.create_task(self._exchange.until_gone())
         try:
@@ -355,9 +412,6 @@ class _Call:
             if not task.done():
                 raise ConnectionResetError("the client has gone")
             return task.result()
-        except RawsseError as exc:
-            log.warning("a call without stream failed: %s", one_line(str(exc)))
-            raise _refused(failure_of(exc)) from None
         finally:
             task.cancel()
             watch.cancel()
@@ -368,9 +422,9 @@ class _Call:
         await self._exchange.send_whole(200, headers, body)
 
 
-def _fingerprint(request: Mapping[str, Any]) -> bytes:
+def _fingerprint(dialect: Dialect, request: Mapping[str, Any]) -> bytes:
     """What two requests have in common only if they are the same."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps([dialect.name, request], sort_keys=True).encode()).digest()
 
 
 def _refused(failure: Failure) -> Answer:

@@ -1,7 +1,5 @@
 """Who may use the relay: hosts, origins, tokens.
 
-This file knows why a request is turned away. It refuses to know what the request wants.
-
 The relay spends its owner's key, so a stranger must not reach it. Two strangers are easily forgotten: a web page elsewhere,
 whose script sends requests to `http://localhost:8000` from the owner's own browser (the `Origin` field tells), and a page
 whose domain was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": the `Host` field tells).
@@ -12,21 +10,11 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from rawsse.errors import ConfigurationError
+from rawsse.relay.dialects import Failure
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is turned away: the HTTP status, the Messages API's error type for it, words, and header fields."""
-
-    status: int
-    type: str
-    message: str
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_loopback(host: str) -> bool:
@@ -67,22 +55,22 @@ class Guard:
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self._tokens = [_token(token) for token in tokens]
 
-    def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Refusal | None:
+    def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Failure | None:
         """Why this request is turned away; None if it is welcome."""
         host = headers.get("host", "")
         if _host_name(host) not in self._hosts:
             text = "the relay does not go by the name in the Host header; --allow-host adds one"
-            return Refusal(421, "invalid_request_error", text)
+            return Failure(421, "invalid_request_error", text)
         origin = headers.get("origin")
         if origin is not None and not self._is_welcome(origin, host):
             text = "pages of this origin may not use the relay; --allow-origin adds one"
-            return Refusal(403, "permission_error", text)
+            return Failure(403, "permission_error", text)
         if origin is None and headers.get("sec-fetch-site") == "cross-site" and needs_token:
-            return Refusal(403, "permission_error", "pages elsewhere may not use the relay")
+            return Failure(403, "permission_error", "pages elsewhere may not use the relay")
         if needs_token and self._tokens and not self._has_token(headers):
             text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
             # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
-            return Refusal(401, "authentication_error", text, {"www-authenticate": "Bearer"})
+            return Failure(401, "authentication_error", text, {"www-authenticate": "Bearer"})
         return None
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:

@@ -33,15 +33,5 @@ from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet
 from rawsse.server.connection import Limits
 from rawsse.server.server import Server, serve
 
-__all__ = [
-    "ASGIApp",
-    "ClientDisconnectedError",
-    "Limits",
-    "Message",
-    "Outlet",
-    "Receive",
-    "Scope",
-    "Send",
-    "Server",
-    "serve",
-]
+__all__ = ["ASGIApp", "ClientDisconnectedError", "Limits", "Message", "Outlet", "Receive", "Scope", "Send"]
+__all__ += ["Server", "serve"]

@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from rawsse.errors import ConfigurationError
@@ -65,12 +65,11 @@ class Server:
         """Let the app start, then listen. Raises `ConfigurationError` if either fails."""
         if self._listener is not None:
             raise ConfigurationError("this server was started before")
-        loop, backlog = asyncio.get_running_loop(), self.limits.backlog
         try:
             await self._lifespan.startup()
             if not 0 <= self.port < 65536:  # uvloop would listen on another
                 raise OverflowError("port must be 0-65535")
-            self._listener = await loop.create_server(
+            self._listener = await asyncio.get_running_loop().create_server(
                 lambda: Connection(self._state), self.host, self.port, backlog=ACCEPTS_AT_ONCE
             )
         except BaseException as exc:
@@ -82,10 +81,9 @@ class Server:
             raise
         for listening in self._listener.sockets:
             with listening.dup() as sock:
-                sock.listen(backlog)
-                sock.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes
-                )  # connections inherit it
+                sock.listen(self.limits.backlog)
+                # Connections inherit it.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def shutdown(self, grace_seconds: float | None = None) -> None:
@@ -189,17 +187,11 @@ async def serve(
 @contextmanager
 def _signal_handler(handler: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, handler)
-    except (NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
+    with ExitStack() as after:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before = signal.getsignal(number)
+                loop.add_signal_handler(number, handler)
+                after.callback(signal.signal, number, before)
+                after.callback(loop.remove_signal_handler, number)
         yield
-        return
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])

@@ -9,10 +9,10 @@ from typing import Any, assert_type
 import pytest
 
 from rawsse.errors import OutputFormatError
-from rawsse.messages.block import BlockBuilder
 from rawsse.messages.content import (
     KNOWN_BLOCK_TYPES,
     Block,
+    BlockBuilder,
     CacheCreation,
     Citation,
     CompactionBlock,

@@ -39,7 +39,7 @@ from rawsse.messages import (
     TextEvent,
     ThinkingEvent,
 )
-from rawsse.messages.block import BlockBuilder
+from rawsse.messages.content import BlockBuilder
 from rawsse.sse import Event
 
 Raw = dict[str, Any]

@@ -718,7 +718,9 @@ def test_a_call_without_stream_that_fails_makes_a_line(caplog: pytest.LogCapture
     assert record.getMessage() == "a call without stream failed: 529 overloaded_error: Overloaded"
 
 
-@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/v1/messages", MESSAGES)])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/stream", CHAT), ("/v1/messages", MESSAGES), ("/v1/messages/count_tokens", MESSAGES)]
+)
 def test_a_relay_without_a_key_says_so_in_its_log_alone(
     path: str, body: Raw, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

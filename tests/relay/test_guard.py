@@ -6,7 +6,8 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, check_bind
-from rawsse.relay.guard import Refusal, is_loopback
+from rawsse.relay.dialects import Failure
+from rawsse.relay.guard import is_loopback
 
 HOST = {"host": "localhost:8000"}
 
@@ -61,7 +62,7 @@ OTHER_NAMES = [
 def test_another_name_is_refused(host: str) -> None:
     refusal = Guard().refuse({"host": host})
     text = "the relay does not go by the name in the Host header; --allow-host adds one"
-    assert refusal == Refusal(421, "invalid_request_error", text)
+    assert refusal == Failure(421, "invalid_request_error", text)
 
 
 def test_a_request_without_a_host_is_refused() -> None:
@@ -108,7 +109,7 @@ FOREIGN = [
 def test_a_page_of_another_origin_is_refused(origin: str) -> None:
     refusal = Guard(origins=["https://friend.example"]).refuse({**HOST, "origin": origin})
     text = "pages of this origin may not use the relay; --allow-origin adds one"
-    assert refusal == Refusal(403, "permission_error", text)
+    assert refusal == Failure(403, "permission_error", text)
 
 
 @pytest.mark.parametrize("given", ["https://friend.example", "https://Friend.example/"])
@@ -127,7 +128,7 @@ def test_other_origins_are_not_named_to_browsers(origin: str | None) -> None:
 
 def test_a_page_elsewhere_that_sends_no_origin_is_told_by_its_browser() -> None:
     refusal = Guard().refuse({**HOST, "sec-fetch-site": "cross-site"})
-    assert refusal == Refusal(403, "permission_error", "pages elsewhere may not use the relay")
+    assert refusal == Failure(403, "permission_error", "pages elsewhere may not use the relay")
 
 
 def test_a_link_elsewhere_may_lead_to_the_page() -> None:
@@ -183,7 +184,7 @@ def test_each_of_the_tokens_opens_the_door(headers: dict[str, str]) -> None:
 def test_without_one_of_them_it_stays_shut(headers: dict[str, str]) -> None:
     refusal = GUARDED.refuse({**HOST, **headers})
     text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
-    assert refusal == Refusal(401, "authentication_error", text, {"www-authenticate": "Bearer"})
+    assert refusal == Failure(401, "authentication_error", text, {"www-authenticate": "Bearer"})
 
 
 def test_a_page_needs_no_token() -> None:

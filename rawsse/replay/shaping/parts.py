@@ -23,7 +23,7 @@ from typing import Any
 
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages import Message
-from rawsse.messages.block import BlockBuilder
+from rawsse.messages.content import BlockBuilder
 
 MODEL = "claude-sonnet-5"
 """The model of an answer that names none."""

@@ -1,13 +1,15 @@
-"""rawsse.relay.page: which files are served, as what, and that nothing else is."""
+"""rawsse.relay.app, the page: which files are served, as what, and that nothing else is."""
 
 from __future__ import annotations
 
+import mimetypes
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from rawsse.relay.page import CONTENT_SECURITY_POLICY, NoSuchPage, Page
+from rawsse.relay.app import CONTENT_SECURITY_POLICY, Page
+from rawsse.relay.exchange import Answer
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_the_built_in_page_may_load_nothing_from_elsewhere() -> None:
 
 @pytest.mark.parametrize("path", ["/__init__.py", "/../cli.py", "/..", "/nothing.js"])
 def test_of_the_package_nothing_but_the_page_is_served(path: str) -> None:
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page().find(path)
 
 
@@ -101,7 +103,7 @@ TRAVERSALS = [
 
 @pytest.mark.parametrize("path", TRAVERSALS)
 def test_what_is_no_file_of_the_folder_is_not_there(folder: Path, path: str) -> None:
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find(path)
 
 
@@ -109,7 +111,7 @@ def test_what_is_no_file_of_the_folder_is_not_there(folder: Path, path: str) -> 
 def test_a_link_out_of_the_folder_leads_nowhere(folder: Path, *, is_folder: bool) -> None:
     target = folder.parent if is_folder else folder.parent / "secret.txt"
     (folder / "link").symlink_to(target)
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/link/secret.txt" if is_folder else "/link")
 
 
@@ -122,14 +124,14 @@ def test_a_folder_beside_it_whose_name_begins_alike_is_not_inside(folder: Path) 
     (folder.parent / "site2").mkdir()
     (folder.parent / "site2" / "a.txt").write_text("secret")
     (folder / "link").symlink_to(folder.parent / "site2")
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/link/a.txt")
 
 
 def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
     (folder / "a").symlink_to(folder / "b")
     (folder / "b").symlink_to(folder / "a")
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/a")
 
 
@@ -138,7 +140,7 @@ def test_a_file_that_may_not_be_read_is_not_there(folder: Path, monkeypatch: pyt
         raise PermissionError(f"may not read {path}")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # chmod would not keep root out
-    with pytest.raises(NoSuchPage):
+    with pytest.raises(Answer, match="there is no /"):
         Page(folder).find("/")
 
 
@@ -175,6 +177,15 @@ def test_a_page_in_a_zip_file_is_served(tmp_path: Path) -> None:
 def test_a_file_says_what_it_is(folder: Path, name: str, kind: str) -> None:
     (folder / name).write_bytes(b"")
     assert header(Page(folder), f"/{name}", "content-type") == kind
+
+
+def test_what_a_file_is_does_not_depend_on_the_machines_table_of_types(folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"")
+    mimetypes.add_type("text/plain", ".png")
+    try:
+        assert header(Page(folder), "/a.png", "content-type") == "image/png"
+    finally:
+        mimetypes.init()
 
 
 def test_a_browser_may_not_guess_what_a_file_is(folder: Path) -> None:

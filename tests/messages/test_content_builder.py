@@ -1,4 +1,4 @@
-"""rawsse.messages.block: how fragments become a block's JSON, at linear cost."""
+"""rawsse.messages.content, the block under construction: how fragments become a block's JSON, at linear cost."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rawsse.errors import EventDataError
-from rawsse.messages import block as block_module
-from rawsse.messages.block import BlockBuilder
+from rawsse.messages import content as content_module
+from rawsse.messages.content import BlockBuilder
 
 Raw = dict[str, Any]
 
@@ -259,7 +259,7 @@ class Counted:
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
     monkeypatch.setattr(Counted, "made", 0)
     monkeypatch.setattr(Counted, "characters", 0)
-    monkeypatch.setattr(block_module, "PartialJSON", Counted)
+    monkeypatch.setattr(content_module, "PartialJSON", Counted)
     return Counted
 
 
