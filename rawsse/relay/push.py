@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import CallSettings, Timing
@@ -30,8 +30,8 @@ class EventPush:
     """Pushes the events of `stream`.
 
     `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last
-    of them, unless `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception that `receive`
-    itself raised. Neither may wait.
+    of them, unless `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception
+    that `receive` itself raised. Neither may wait. The stream's answer must be an `UnfoldedAnswer`.
 
     One timer serves all clocks. It is set when a wait begins that is not a read's, and looks at the deadline when it fires:
     a read can only have moved that to later.
@@ -67,7 +67,7 @@ class EventPush:
                 await stream._more()
             elif type(event) is Ping:  # all else is held back until there is content
                 self._receive(events, self._loop.time())
-        self._answer = call.exchange
+        self._answer = cast(UnfoldedAnswer, call.exchange)
         while (event := self._answer.next_event()) is not None:
             events.append(event)
         self._give(events, self._loop.time())

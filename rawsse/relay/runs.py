@@ -247,6 +247,8 @@ class Run:
             self._fail(replace(failure, ending=self._push.close()))
 
     def _receive(self, events: list[StreamEvent], now: float) -> None:
+        push = self._push
+        assert push is not None  # noqa: S101 - it is what calls this
         frames: list[Frame] = []
         try:
             for event in events:
@@ -256,14 +258,14 @@ class Run:
             elif frames or any(
                 type(event) is not Ping for event in events
             ):  # a ping without a frame is not a beginning
-                self.headers = self._push.stream.headers
+                self.headers = push.stream.headers
                 self._append(frames, now)
                 self._begin_readers(now)
         except Exception as exc:
-            self._push.close()
+            push.close()
             self._ended(exc)
         if len(self._log) > self._max_bytes and not self._can_grow():
-            self._push.pause()
+            push.pause()
 
     def _ended(self, error: Exception | None) -> None:
         stream = self._push.stream if self._push is not None else None

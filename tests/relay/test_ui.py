@@ -26,7 +26,7 @@ from support.streams import (
 
 from rawsse.errors import APIError
 from rawsse.messages import Ending, MessageBuilder, read_event
-from rawsse.relay.dialects import Failure, InvalidRequest
+from rawsse.relay.dialects import Failure, Frame, InvalidRequest
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.sse import Decoder, Event
 
@@ -35,6 +35,11 @@ from .ui_rules import Chunk, check
 
 TEXT: Raw = {"type": "text", "text": ""}
 THINKING: Raw = {"type": "thinking", "thinking": "", "signature": ""}
+
+
+def data_of(frames: list[Frame]) -> list[str]:
+    """The data that a browser reads from the frames."""
+    return [event.data for event in Decoder().feed("".join(frames).encode())]
 
 
 def stream(events: list[Event], *, failure: Failure | None = None) -> list[Chunk]:
@@ -48,14 +53,14 @@ def stream(events: list[Event], *, failure: Failure | None = None) -> list[Chunk
                 failure = Failure(500, "api_error", "the API failed")
             if event is None or failure is not None or builder.is_done:
                 break
-            data += [frame.data for frame in dialect.event(event)]
+            data += data_of(dialect.event(event))
     except APIError as exc:
         failure = Failure(502, "api_error", exc.message)
     if failure is None and not builder.is_complete:
         failure = Failure(502, "api_error", "the body ended")
     ending = Ending("complete", "whole", builder.phase, builder.stop_reason)
     frames = dialect.end(ending) if failure is None else dialect.fail(failure)
-    return check(data + [frame.data for frame in frames])
+    return check(data + data_of(frames))
 
 
 def chunks(*raws: Raw, reason: str | None = "end_turn") -> list[Chunk]:
@@ -91,7 +96,7 @@ def said(*raws: Raw) -> list[Chunk]:
     """The chunks for events that no fold has seen before: they may hold anything."""
     dialect = UIDialect()
     events = [event for raw in raws if (event := read_event(to_sse(raw))) is not None]
-    return [json.loads(frame.data) for event in events for frame in dialect.event(event)]
+    return [json.loads(data) for event in events for data in data_of(dialect.event(event))]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,7 @@ def test_a_text_that_a_block_begins_with_is_a_delta() -> None:
 
 
 def last(failure: Failure) -> list[str]:
-    return [frame.data for frame in UIDialect().fail(failure)]
+    return data_of(UIDialect().fail(failure))
 
 
 def test_a_failure_is_an_error_and_the_end_mark() -> None:
