@@ -58,7 +58,8 @@ class Decoder:
     """Turns the bytes of an event stream into events.
 
     `last_event_id` (str) and `retry` (int, milliseconds; None until the stream sets it) are the state of the stream. Both
-    can change without an event. One decoder reads one stream.
+    can change without an event. `is_between_events`: the last chunk ended with an event, and nothing is pending. One decoder
+    reads one stream.
 
     Raises `ValueError` if `max_event_bytes` is less than 1.
     """
@@ -68,6 +69,7 @@ class Decoder:
             raise ValueError(f"max_event_bytes must be at least 1, not {max_event_bytes}")
         self.last_event_id = ""
         self.retry: int | None = None
+        self.is_between_events = False
         self._max_event_bytes = max_event_bytes
         self._room = max_event_bytes  # what is left of the limit after the data so far
         self._skippable = _BOM  # dropped if it comes next: the BOM, or the LF of a CRLF; see `_skip`
@@ -79,7 +81,6 @@ class Decoder:
         self._known_line: bytes | None = None  # an `event` line already read, and its type; see `_read`
         self._known_event = ""
         self._frame_start = b""  # the known line and `data: `; see `_read_frames`
-        self._expects_frame = False  # a frame that starts so may be next: nothing is pending
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes of the stream, split anywhere; return the events that they complete, in order.
@@ -88,13 +89,19 @@ class Decoder:
         completed before. The decoder cannot be used after that.
         """
         start = self._frame_start
-        if self._expects_frame and chunk.startswith(start) and chunk.endswith(b"\n\n") and 0x0D not in chunk:
+        if (
+            start
+            and self.is_between_events
+            and chunk.startswith(start)
+            and chunk.endswith(b"\n\n")
+            and 0x0D not in chunk
+        ):
             data = chunk[len(start) : -2]
             if 0x0A not in data and len(chunk) <= self._max_event_bytes:
-                return [_new_tuple(Event, (self._known_event, data.decode("utf-8", "replace"), self._id))]
+                return [_new_tuple(Event, (self._known_event or "message", data.decode("utf-8", "replace"), self._id))]
         events = self._feed(chunk)
         is_pending = self._skippable or self._line or self._data or self._event or self._id != self.last_event_id
-        self._expects_frame = bool(self._known_event) and not is_pending
+        self.is_between_events = not is_pending
         return events
 
     def _feed(self, chunk: bytes) -> list[Event]:

@@ -274,11 +274,7 @@ class Exchange:
         if data:
             self._received_at = now
         if self.response is not None:
-            gap = now - self.waiting_since
-            self.waiting_since = now
-            self._waited_for_content += gap
-            if gap > self.timing.longest_gap:
-                self.timing.longest_gap = gap
+            self._note_wait(now)
         try:
             if (body := self.http.take_chunk(data)) is not None:  # nearly all reads of a paced stream
                 self._receive_body(body)
@@ -297,7 +293,7 @@ class Exchange:
     def expire(self, clock: Clock, now: float, why: str = "") -> None:
         """The clock has run out. `why`, if it is known: why no connection was free."""
         if self.response is not None:
-            self.timing.longest_gap = max(self.timing.longest_gap, now - self.waiting_since)
+            self._note_wait(now)
         name, text = _CLOCKS[clock]
         if self.is_queued and clock is ConnectTimeoutError:
             name, text = "head", "no connection was free within {seconds:g} s{why}"
@@ -362,6 +358,13 @@ class Exchange:
         self._gathered += data
         if len(self._gathered) > (limit := self.settings.max_json_bytes):
             raise BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
+
+    def _note_wait(self, now: float) -> None:
+        gap = now - self.waiting_since
+        self.waiting_since = now
+        self._waited_for_content += gap
+        if gap > self.timing.longest_gap:
+            self.timing.longest_gap = gap
 
     def _stop(self, cause: APIError | None) -> None:
         """It is over. The observer is told what ended the body; the caller gets what follows from that."""

@@ -227,12 +227,15 @@ class ClientConnection(_Connection[Response]):
     def take_chunk(self, data: bytes) -> bytes | None:
         """The data of a chunk of the response's body, if `data` is what comes next and one whole chunk: the shortest way of the
         most frequent read. None: nothing has changed; give it to `receive_data`."""
-        if self._chunks is None or self._chunks.left or self._unread or self._saw_eof:
-            return None
         size, _, rest = data.partition(b"\r\n")
-        if size != b"%x" % (len(rest) - 2) or not rest.endswith(b"\r\n"):
+        if size != b"%x" % (len(rest) - 2) or not rest.endswith(b"\r\n") or not self.is_between_chunks:
             return None
         return rest[:-2] or None  # without data it is the last chunk
+
+    @property
+    def is_between_chunks(self) -> bool:
+        """A chunk of the response's body, or its end, comes next, and not a byte of it has come."""
+        return self._chunks is not None and not (self._chunks.left or self._unread or self._saw_eof)
 
     @property
     def trailing_data(self) -> bytes:
