@@ -94,6 +94,9 @@ async def hold(url: str, dialect: str, streams: int, events: int, interval_ms: i
         unread = [socket.create_connection((host, int(port))) for _ in range(streams)]
         for each in unread:
             each.sendall(wire)
+        for each in unread:  # the answer has begun
+            each.settimeout(READ_SECONDS)
+            each.recv(4096, socket.MSG_PEEK | socket.MSG_WAITALL)
     print(flush=True)
     await loop.create_future()
 
