@@ -113,7 +113,7 @@ async def load(url: str, kind: str, readers: int) -> dict[str, float]:
 
 
 def run(checkout: Path, port: int, kind: str, readers: int) -> Sample:
-    with rawsse(checkout, "asyncio", f"http://127.0.0.1:{port}") as running:
+    with rawsse(checkout, "asyncio", port) as running:
         return asyncio.run(load(running.url, kind, readers))
 
 

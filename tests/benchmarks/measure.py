@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -65,14 +66,16 @@ def environment(checkout: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": f"{checkout}{os.pathsep}{ROOT / 'tests'}", "ANTHROPIC_API_KEY": "any"}
 
 
-def _end_with_parent() -> None:
+def _in_child() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: no child outlives a benchmark that was killed
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 5,000 streams need 10,000 sockets
 
 
 @contextmanager
 def process(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A child process, terminated at the end of the block."""
-    options |= {"stdout": subprocess.PIPE, "text": True, "preexec_fn": _end_with_parent}
+    options |= {"stdout": subprocess.PIPE, "text": True, "preexec_fn": _in_child}
     with subprocess.Popen(command, **options) as child:
         try:
             yield child

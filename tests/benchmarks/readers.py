@@ -1,4 +1,4 @@
-"""Many readers of paced answers in one cheap process: is each stream whole, and how late did each event come?
+"""Many readers of paced answers in one cheap process: is each stream whole, when did it begin, how late did each event come?
 
     python -m tests.benchmarks.readers URL text|messages STREAMS EVENTS INTERVAL_MS RAMP_SECONDS
 
@@ -26,7 +26,7 @@ class Reader(asyncio.Protocol):
     def __init__(self, request: bytes, delays: array.array[float]) -> None:
         self.request, self.delays = request, delays
         self.reads, self.events, self.rest = 0, 0, b""
-        self.first_byte = float("inf")
+        self.first_byte = self.first_text = float("inf")
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,10 +38,12 @@ class Reader(asyncio.Protocol):
         if not self.events:
             self.first_byte = min(self.first_byte, now)
         self.reads += 1
-        data, at = self.rest + data, 0
+        data, at, before = self.rest + data, 0, self.events
         for found in STAMPED.finditer(data):
             self.events, at = self.events + 1, found.end()
             self.delays.append((now - int(found[1])) / 1e6)
+        if self.events and not before:
+            self.first_text = now
         self.rest = data[at:][-len(STAMP) - 2 :]
         if data.endswith(END):
             self.transport.close()
@@ -63,22 +65,28 @@ async def read(url: str, dialect: str, streams: int, events: int, interval_ms: i
     else:
         asked = request("/v1/messages", {**ask(events, interval_ms), "stream": True})
 
-    async def one(number: int) -> tuple[bool, float, int]:
+    async def one(number: int) -> tuple[bool, float, float, int]:
         # Spread over the ramp, and over the interval too: the streams' events do not arrive together.
         await asyncio.sleep(number * 0.618034 % 1 * ramp)
         started = time.monotonic_ns()
-        _, reader = await loop.create_connection(lambda: Reader(asked, delays), host, int(port))
+        try:
+            _, reader = await loop.create_connection(lambda: Reader(asked, delays), host, int(port))
+        except OSError:
+            return False, float("inf"), float("inf"), 0
         is_whole = await reader.ended and reader.events == events
-        return is_whole, (reader.first_byte - started) / 1e6, reader.reads
+        return is_whole, (reader.first_byte - started) / 1e6, (reader.first_text - started) / 1e6, reader.reads
 
-    whole, firsts, reads = zip(*await asyncio.gather(*map(one, range(streams))), strict=True)
-    late, first = sorted(delays), sorted(firsts)
+    whole, bytes_, texts, reads = zip(*await asyncio.gather(*map(one, range(streams))), strict=True)
+    late, byte, text = sorted(delays), sorted(bytes_), sorted(texts)
     return {
-        "whole": sum(whole),
-        "(read)": len(delays) / sum(reads),
+        "(read)": len(delays) / max(sum(reads), 1),
         "latency p50 ms": late[len(late) // 2] if late else 0,
         "latency p99 ms": late[len(late) * 99 // 100] if late else 0,
-        "first byte p99 ms": first[len(first) * 99 // 100],
+        "first byte p50 ms": byte[len(byte) // 2],
+        "first byte p99 ms": byte[len(byte) * 99 // 100],
+        "first byte worst ms": byte[-1],
+        "first text worst ms": text[-1] - interval_ms,  # the upstream waits so long before it
+        "whole streams": sum(whole),
     }
 
 

@@ -1,13 +1,19 @@
-"""What `rawsse serve` costs per event, and how late it delivers, beside nginx `proxy_pass` in one run: compare the ratios.
+"""What `rawsse serve` costs per event, and how late it delivers, beside nginx `proxy_pass` and Express with the official SDK.
 
     python -m tests.benchmarks.relay [--uvloop] [--tls] [--rounds 3] [--against OTHER_CHECKOUT]
     python -m tests.benchmarks.relay --events 20 120         # two lengths: the set-up of a stream and the slope apart
+    python -m tests.benchmarks.relay --streams 5000 --ramp 0 --rate 0.5 --events 4      # all readers come at once
 
-The upstream paces each stream; rawsse answers `/chat/stream`, nginx passes on `/v1/messages`. CPU time and memory are of all
-processes of the relay. Latency is from the upstream's write to the reader's read: "direct" is what it is without a relay.
-Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps. "read" is how many
-events the readers got per read. A row with more than one is not to be trusted: the relay did not get the CPU in time, or needed
-all of it, and handled several events at once, which costs less.
+All are run side by side: compare the ratios. The upstream paces each stream; rawsse and Express answer `/chat/stream`, nginx
+passes on `/v1/messages`. Express runs if RAWSSE_NODE_MODULES names a folder with `express` and `@anthropic-ai/sdk`.
+
+CPU time and memory are of all processes of the relay. Latency is from the upstream's write to the reader's read: "direct" is
+what it is without a relay. Memory is the growth from before the run to its peak, so it includes the frames that a relay keeps.
+"read" is how many events the readers got per read. A row with more than one is not to be trusted: the relay did not get the CPU
+in time, or needed all of it, and handled several events at once, which costs less.
+
+First byte and first text are counted from when the reader begins to connect; the first text without the interval that the
+upstream waits before it. Express sends its head before it asks the upstream: compare its first text.
 """
 
 from __future__ import annotations
@@ -19,13 +25,13 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import PYTHON, Sample, checkouts, environment, measure, parser_of, print_machine, process, result_of
+from .measure import PYTHON, ROOT, Sample, checkouts, environment, measure, parser_of, print_machine, process, result_of
 from .measure import upstream as upstream_process
 from .upstream import CERTIFICATE
 
@@ -60,6 +66,10 @@ http {{
 }}
 """
 
+NODE = shutil.which("node")
+NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
+NODE_PACKAGES = ("express", "@anthropic-ai/sdk")
+
 # The loop is the benchmark's choice, whatever `serve` itself would take.
 SERVE = {
     "asyncio": "import sys; sys.modules['uvloop'] = None",
@@ -77,11 +87,12 @@ class Running(NamedTuple):
     pid: int | None
 
 
-Start = Callable[[], AbstractContextManager[Running]]
+Start = Callable[[int, str], AbstractContextManager[Running]]
+"""Start a relay in front of the upstream at this port; "http" or "https"."""
 
 
 @contextmanager
-def nginx(upstream_port: int, scheme: str) -> Iterator[Running]:
+def nginx(upstream_port: int, scheme: str = "http") -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=8192) as listener:
         port, file = listener.getsockname()[1], Path(folder, "nginx.conf")
         values = {"folder": folder, "port": port, "upstream_port": upstream_port, "scheme": scheme}
@@ -93,7 +104,17 @@ def nginx(upstream_port: int, scheme: str) -> Iterator[Running]:
 
 
 @contextmanager
-def rawsse(checkout: Path, loop: str, base_url: str) -> Iterator[Running]:
+def express(upstream_port: int, scheme: str = "http") -> Iterator[Running]:
+    command = (str(NODE), Path(__file__).with_name("express.cjs"), f"{scheme}://127.0.0.1:{upstream_port}")
+    env = {"NODE_PATH": str(NODE_MODULES), "NODE_ENV": "production", "NODE_EXTRA_CA_CERTS": str(CERTIFICATE)}
+    with process(*command, env=environment(ROOT) | env) as child:
+        assert child.stdout
+        yield Running(child.stdout.readline().strip(), "text", child.pid)
+
+
+@contextmanager
+def rawsse(checkout: Path, loop: str, upstream_port: int, scheme: str = "http") -> Iterator[Running]:
+    base_url = f"{scheme}://127.0.0.1:{upstream_port}"
     command = (*PYTHON, "-c", SERVE[loop] + RUN_COMMAND, "serve", "--port", "0", "--base-url", base_url)
     env = environment(checkout) | {"SSL_CERT_FILE": str(CERTIFICATE)}
     with (
@@ -106,6 +127,30 @@ def rawsse(checkout: Path, loop: str, base_url: str) -> Iterator[Running]:
         if found is None:
             raise SystemExit(f"rawsse serve does not listen: {Path(log.name).read_text()}")
         yield Running(found[0], "text", child.pid)
+
+
+def relays(found: Mapping[str, Path], *, with_uvloop: bool) -> dict[str, Start]:
+    """What can be run here; the reason is printed for what is left out."""
+    loops = ("asyncio", "uvloop") if with_uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
+    starts: dict[str, Start] = {
+        f"{label}, {loop}": partial(rawsse, checkout, loop) for label, checkout in found.items() for loop in loops
+    }
+    if Path(NGINX).exists():
+        starts["nginx"] = nginx
+    else:
+        print("nginx is not installed: its rows are skipped")
+    if missing := [name for name in NODE_PACKAGES if not (NODE_MODULES / name).is_dir()]:
+        print(f"no npm package {' '.join(missing)} in {NODE_MODULES}: the rows of Express are skipped")
+    elif NODE is None:
+        print("no Node on PATH: the rows of Express are skipped")
+    else:
+        starts["express"] = express
+    return starts
+
+
+@contextmanager
+def direct(upstream_port: int, scheme: str) -> Iterator[Running]:
+    yield Running(f"{scheme}://127.0.0.1:{upstream_port}", "messages", None)
 
 
 def tree(pid: int) -> list[int]:
@@ -131,11 +176,11 @@ class Usage(NamedTuple):
         return cls(user / TICKS, system / TICKS, rss, peak)
 
 
-def run(start: Start, arguments: argparse.Namespace) -> Sample:
+def run(start: Start, port: int, scheme: str, arguments: argparse.Namespace) -> Sample:
     """Start a relay, warm it up, put the load on it."""
     samples = []
     for events in arguments.events:
-        with start() as running:
+        with start(port, scheme) as running:
             read(running, arguments, arguments.warm_up, 5)
             before = Usage.of(running.pid) if running.pid else None
             sample = dict(read(running, arguments, arguments.streams, events))
@@ -154,9 +199,7 @@ def read(running: Running, arguments: argparse.Namespace, streams: int, events: 
     numbers = map(str, (streams, events, interval_ms, arguments.ramp))
     seconds = arguments.ramp + events / arguments.rate + 60
     asked = (running.url, running.dialect, *numbers)
-    sample: dict[str, float] = result_of("-m", "benchmarks.readers", *asked, seconds=seconds)
-    if (whole := sample.pop("whole")) < streams:
-        print(f"{running.url}: only {whole} of {streams} streams are whole")
+    sample: Sample = result_of("-m", "benchmarks.readers", *asked, seconds=seconds)
     return sample
 
 
@@ -182,25 +225,13 @@ def main() -> None:
     print_machine()
     with upstream_process(*(["--tls"] if arguments.tls else [])) as port:
         scheme = "https" if arguments.tls else "http"
-        measure_all(arguments, port, scheme)
-
-
-def measure_all(arguments: argparse.Namespace, port: int, scheme: str) -> None:
-    starts: dict[str, Start] = {}
-    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
-    for label, checkout in checkouts(arguments.against).items():
-        for loop in loops:
-            starts[f"{label}, {loop}"] = partial(rawsse, checkout, loop, f"{scheme}://127.0.0.1:{port}")
-    if Path(NGINX).exists():
-        starts["nginx"] = partial(nginx, port, scheme)
-    else:
-        print("nginx is not installed: its rows are skipped")
-    if not arguments.tls:
-        starts["direct"] = lambda: nullcontext(Running(f"http://127.0.0.1:{port}", "messages", None))
-    kinds = {kind: partial(run, start, arguments) for kind, start in starts.items()}
-    events = " and ".join(map(str, arguments.events))
-    title = f"relay: {arguments.streams} streams x {arguments.rate:g}/s x {events} events, {scheme} upstream"
-    measure(title, kinds, arguments.rounds, ("nginx",))
+        starts = relays(checkouts(arguments.against), with_uvloop=arguments.uvloop)
+        if not arguments.tls:
+            starts["direct"] = direct
+        kinds = {kind: partial(run, start, port, scheme, arguments) for kind, start in starts.items()}
+        events = " and ".join(map(str, arguments.events))
+        title = f"relay: {arguments.streams} streams x {arguments.rate:g}/s x {events} events, {scheme} upstream"
+        measure(title, kinds, arguments.rounds, ("nginx", "express"))
 
 
 if __name__ == "__main__":

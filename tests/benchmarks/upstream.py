@@ -27,13 +27,13 @@ END = b"0\r\n\r\n"
 STAMP = "0" * 20
 MODEL = "claude-benchmark"  # not a real one: the SDK warns of deprecated models
 
-PROMPT = re.compile(rb"(\d+) events, one every (\d+) ms")
+PROMPT = re.compile(rb"(\d+) events, one every (\d+) ms(, then silence)?")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
-def prompt(events: int, interval_ms: int) -> str:
-    """Asks for so many text deltas; interval 0: the whole answer at once."""
-    return f"{events} events, one every {interval_ms} ms"
+def prompt(events: int, interval_ms: int, *, ends: bool = True) -> str:
+    """Asks for so many text deltas; interval 0: the whole answer at once. Without `ends` the stream stays open after them."""
+    return f"{events} events, one every {interval_ms} ms" + ("" if ends else ", then silence")
 
 
 def ask(events: int, interval_ms: int) -> dict[str, Any]:
@@ -85,8 +85,8 @@ BEFORE_STAMP, AFTER_STAMP = delta(STAMP).split(STAMP.encode())
 
 
 @functools.cache
-def burst(events: int) -> bytes:
-    return OPENING + b"".join(delta(f" and this is word {at % 1000:3}") for at in range(events)) + CLOSING
+def burst(events: int, closing: bytes = CLOSING) -> bytes:
+    return OPENING + b"".join(delta(f" and this is word {at % 1000:3}") for at in range(events)) + closing
 
 
 class Answering(asyncio.Protocol):
@@ -112,8 +112,9 @@ class Answering(asyncio.Protocol):
             return
         self.received = b""
         events, interval_ms = int(asked[1]), int(asked[2])
+        self.closing = b"" if asked[3] else CLOSING
         if not interval_ms:
-            self.transport.write(burst(events))
+            self.transport.write(burst(events, self.closing))
             return
         self.transport.write(OPENING)
         self.left, self.seconds, self.due = events, interval_ms / 1000, self.loop.time()
@@ -125,7 +126,7 @@ class Answering(asyncio.Protocol):
 
     def send(self) -> None:
         if not self.left:
-            self.transport.write(CLOSING)
+            self.transport.write(self.closing)
             return
         self.left -= 1
         self.transport.write(b"%b%020d%b" % (BEFORE_STAMP, time.monotonic_ns(), AFTER_STAMP))
