@@ -183,9 +183,8 @@ class UnfoldedAnswer(Answer):
         if not (self._is_steady and is_whole) or 0x0A in (read := rest[_DELTA_AT:-4]) or 0x0D in read:
             return None
         try:
-            event = read_event(
-                Event("content_block_delta", read.decode("utf-8", "replace"), self._decoder.last_event_id)
-            )
+            text = read.decode("utf-8", "replace")
+            event = read_event(tuple.__new__(Event, ("content_block_delta", text, self._decoder.last_event_id)))
         except APIError:
             return None  # to be found again, and told
         if type(event) is not ContentBlockDelta or not event.raw["delta"].get("text"):

@@ -133,7 +133,7 @@ class Run:
         self._grace_seconds = limits.grace_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._on_finished = on_finished
-        self._loop: asyncio.AbstractEventLoop  # from `begin` on; held: asking for it is a system call on Python 3.11
+        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self._tag = secrets.token_hex(4)
         self._log = bytearray()
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
@@ -217,7 +217,6 @@ class Run:
 
     def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
-        self._loop = asyncio.get_running_loop()
         self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
         self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self._tag}")
@@ -336,8 +335,7 @@ class Run:
         for timer in (self._grace, self._heartbeat):
             if timer is not None:
                 timer.cancel()
-        self.ending = ending
-        self.is_finished = True
+        self.ending, self.is_finished = ending, True
         now = self._loop.time()
         self._append(frames, now)
         if not self.has_begun:
@@ -345,6 +343,8 @@ class Run:
         for reader in list(self.live):
             reader.catch_up()
         self._write_line(words)
+        # A finished run is kept for a while, but not its request and its connection.
+        self._push = self._opening = self._grace = self._heartbeat = None
         self._on_finished(self)
 
     # Room ----------------------------------------------------------------------------------------------------------
@@ -442,6 +442,7 @@ class Reader:
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
+            del self._outlet, self._start  # each holds this reader: nothing is left for the garbage collector
 
     def catch_up(self) -> bool:
         """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from support.clock import run, ticks
 from support.streams import ANSWER, PING, STOP, block_start, end, start, text_delta, to_bytes
 
+from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError
 from rawsse.messages.events import StreamEvent
 from rawsse.relay import RunLimits
@@ -85,12 +87,40 @@ def test_frames_of_two_runs_are_told_apart_even_if_the_runs_have_the_same_id() -
 
 @pytest.mark.parametrize("wrong", ["", "x", "-5", "1.5", "0x1", "³", "1" * 16, "other-1", "1 2", "-"])
 def test_what_is_no_id_of_a_frame_has_no_number(wrong: str) -> None:
-    assert lonely().number_of(wrong) is None
+    async def story() -> None:
+        assert lonely().number_of(wrong) is None
+
+    run(story())
 
 
 @pytest.mark.parametrize("number", ["0", "7", " 7 ", "007"])
 def test_a_bare_number_is_taken_too(number: str) -> None:
-    assert lonely().number_of(number) == int(number)
+    async def story() -> None:
+        assert lonely().number_of(number) == int(number)
+
+    run(story())
+
+
+# --- Memory --------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_keeps_its_frames_but_not_its_request_nor_its_connection() -> None:
+    async def story() -> None:
+        async with house(WHOLE) as home:
+            streams: list[weakref.ref[EventStream]] = []
+
+            def open_stream() -> EventStream:
+                stream = home.client.messages.events(REQUEST, kind=UnfoldedAnswer)
+                streams.append(weakref.ref(stream))
+                return stream
+
+            begun = home.runs.begin(TextDialect(), open_stream)
+            await join(begun).done()
+            await ticks()
+            assert begun.last > 0
+            assert [stream() for stream in streams] == [None]  # without the garbage collector
+
+    run(story())
 
 
 # --- Reading -------------------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ class PushSource(Link, Protocol):
     def pull(self) -> None:
         """Push no more: what comes from now on waits for `read`, and nothing is said of the end."""
         self._closed = None
+        del self._receive  # it may hold this link
 
     def pause(self) -> None:
         """Push no more until `resume`. What comes is left to the link, which lets TCP slow the peer down."""
