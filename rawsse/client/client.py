@@ -22,8 +22,7 @@ from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONA
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Connector, Network, OnStart
-from rawsse.client.network.pool import Pool, PoolLimits
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
 from rawsse.client.request import Endpoint, Query, RequestData, credential, header_fields, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels

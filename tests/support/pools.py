@@ -18,8 +18,7 @@ from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Link, OnStart, drive
-from rawsse.client.network.pool import Lease, Pool, PoolLimits
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
 from rawsse.http1 import ClientConnection
 from rawsse.replay.playing.fake_links import FakeStream

@@ -10,6 +10,5 @@ Read in this order:
     tls.py       TLS over any link
     connect.py   taking a route: TCP, TLS, tunnel, TLS
     asyncio_network.py the network of an event loop
-    pool.py      which connection may carry the next request
-    pools.py     the pools of one client: one for each event loop
+    pool.py      which connection may carry the next request; the pools of one client
 """

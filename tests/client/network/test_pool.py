@@ -92,6 +92,12 @@ def test_the_least_and_none_are_allowed() -> None:
         ({"max_connections": 0}, "pool limits: max_connections must be a whole number from 1 up, not 0"),
         ({"max_connections": 1.5}, "pool limits: max_connections must be a whole number from 1 up, not 1.5"),
         ({"max_connections": None}, "pool limits: max_connections must be a whole number from 1 up, not None"),
+        ({"max_connections": True}, "pool limits: max_connections must be a whole number from 1 up, not True"),
+        ({"idle_seconds": "5"}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not '5'"),
+        (
+            {"late_end_seconds": None},
+            "pool limits: late_end_seconds must be a number of seconds of 0 or more, not None",
+        ),
         ({"max_idle": -1}, "pool limits: max_idle must be a whole number from 0 up, not -1"),
         ({"idle_seconds": 0}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not 0"),
         ({"max_age_seconds": -1}, "pool limits: max_age_seconds must be a number of seconds above 0, or None, not -1"),
@@ -512,7 +518,7 @@ def test_the_age_of_a_connection_counts_from_its_making_whatever_the_number_of_i
     assert counts(pool) == (0, 0, 0)
 
 
-def test_there_is_one_timer_for_all_and_none_where_nothing_rests() -> None:
+def test_there_is_one_timer_for_all_that_is_not_moved_by_each_and_ends_where_nothing_rests() -> None:
     pool = (network := StillNetwork()).pool()
     held = [acquire(pool) for _ in range(50)]
     assert network.timers == []
@@ -521,6 +527,8 @@ def test_there_is_one_timer_for_all_and_none_where_nothing_rests() -> None:
         assert [when for when, _ in network.timers] == [1030]
         network.wait_until(network.time + 0.1)
     held += [acquire(pool) for _ in range(50)]
+    assert [when for when, _ in network.timers] == [1030]
+    network.wait_until(1030)
     assert network.timers == []
     held.pop().give_back(exchanged())
     assert len(network.timers) == 1

@@ -1,4 +1,4 @@
-"""rawsse.client.network.pools: pools by event loop and by process; and that pools and clients really use connections again."""
+"""rawsse.client.network.pool, `Pools`: by event loop and by process; that pools and clients really use connections again."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Link, Network, drive
-from rawsse.client.network.pool import Lease, Pool, PoolLimits
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import StreamCancelledError
 from rawsse.http1 import ClientConnection
