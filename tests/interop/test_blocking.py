@@ -67,7 +67,7 @@ AT_ONCE = 1.0
 
 # `tell` says "waiting" when the main thread waits in the client, for a socket ("ready") or a signal ("wait").
 WAYS = """
-MODULES = ("rawsse.client.network.addresses", "rawsse.client.blocking.network")
+MODULES = ("rawsse.client.network.connect", "rawsse.client.blocking.network")
 
 def tell(*waits):
     def look():

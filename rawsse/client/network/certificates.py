@@ -1,7 +1,5 @@
 """Certificates: which are trusted, and what is wrong with one that is not.
 
-This file knows `ssl`'s contexts, their environment variables and their errors. It refuses to know sockets and handshakes.
-
     tls = TLSContext()                  # SSL_CERT_FILE, SSL_CERT_DIR, else certifi
     tls = TLSContext(my_own_context)
     context = tls.get()                 # made now, and kept

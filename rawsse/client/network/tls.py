@@ -10,13 +10,11 @@ same way, and a deadline covers a whole handshake, however its bytes trickle in.
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rawsse.client.network.link import READ_BYTES, Aborted, PushSource
-
-if TYPE_CHECKING:
-    import ssl
 
 
 async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: float) -> TLSLink:
@@ -29,7 +27,7 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
         try:
             secure.tls.do_handshake()
             break
-        except secure.wants_read:
+        except ssl.SSLWantReadError:
             await secure.flush(deadline)
             secure.take(await link.read(deadline))
         except OSError:
@@ -45,11 +43,8 @@ class TLSLink(PushSource):
     """A `Link` in TLS over `link`. `tls` is the `ssl.SSLObject`."""
 
     def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
-        import ssl
-
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
         self._is_over = False
         self._error: OSError | None = None  # found behind plaintext that came with it
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -109,9 +104,9 @@ class TLSLink(PushSource):
         ):
             try:
                 piece = self.tls.read(READ_BYTES)
-            except self.wants_read:
+            except ssl.SSLWantReadError:
                 break
-            except self._saw_eof:
+            except ssl.SSLEOFError:
                 piece = b""
             except OSError as exc:
                 self._error = exc
