@@ -12,20 +12,28 @@ Beside them:
     max_retries     how often a failure that may heal is tried again before any content came
     strict          whether an order of events that the API does not allow is an error; None: as the client says
     output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
+
+With the response beside the answer:
+
+    raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
+    raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
+    message = await raw.parse()
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from inspect import isawaitable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
+from rawsse.client.exchange import Exchange
 from rawsse.client.models import ModelInfo, Pages, model_path
-from rawsse.client.raw import WithRawResponse
 from rawsse.client.request import Query, with_betas
 from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.stream import CallInfo, EventStream, MessageStream
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
@@ -90,6 +98,59 @@ class MessageFields(CountFields, total=False):
     temperature: float | None
     top_p: float | None
     top_k: int | None
+
+
+# --- Answers together with their responses -------------------------------------------------------------------------
+
+
+class RawResponse(CallInfo, Generic[T]):
+    """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
+    close."""
+
+    def __init__(self, call: Call[Exchange], parsed: T) -> None:
+        super().__init__(call)
+        self.parsed = parsed
+
+    @property
+    def status_code(self) -> int:
+        """The status."""
+        return self.response.status
+
+    async def parse(self) -> T:
+        """The answer: a message, events, a count of tokens, a page."""
+        return self.parsed
+
+    def __repr__(self) -> str:
+        return f"<RawResponse {self.status_code}, request {self.request_id}>"
+
+
+class WithRawResponse:
+    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `RawResponse`."""
+
+    def __init__(self, resource: Any) -> None:
+        self._resource = resource
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by `copy`, before there is a resource
+            raise AttributeError(name)
+        kind, client = type(self._resource), self._resource._client
+        method = getattr(kind, name)
+
+        async def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
+            calls: list[Call[Any]] = []
+
+            def remember(*arguments: Any, **options: Any) -> Call[Any]:
+                calls.append(client.call(*arguments, **options))
+                return calls[-1]
+
+            given = method(kind(SimpleNamespace(call=remember)), *arguments, **options)
+            parsed = await given if isawaitable(given) else given
+            return RawResponse(calls[-1], parsed)
+
+        return call
+
+
+# --- The calls -----------------------------------------------------------------------------------------------------
 
 
 class _Resource:

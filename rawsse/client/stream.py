@@ -25,9 +25,11 @@ from typing import Any, Self
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.raw import CallInfo
+from rawsse.client.exchange import Exchange, Timing
+from rawsse.client.retry import RateLimits
 from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
+from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.events import (
     ContentBlockDelta,
@@ -37,6 +39,47 @@ from rawsse.messages.events import (
     StreamEvent,
     TextEvent,
 )
+
+
+class CallInfo:
+    """A call and its response, as its caller sees them."""
+
+    def __init__(self, call: Call[Exchange]) -> None:
+        self._call = call
+        self.timing: Timing = call.timing
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before there is one."""
+        if self._call.response is None:
+            raise RuntimeError("the stream is not open: enter its `with` block first")
+        return self._call.response
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields; names are case-insensitive."""
+        return self.response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+        return self._call.exchange.request_id
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+        return self.headers.get("anthropic-workspace-id")
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+        return RateLimits.from_headers(self.headers)
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+        return self._call.retries_taken
 
 
 class BaseStream(CallInfo):

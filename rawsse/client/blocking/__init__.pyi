@@ -11,10 +11,9 @@ from rawsse.client.models import Fetch, ModelInfo
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
-from rawsse.client.ratelimits import RateLimits
 from rawsse.client.request import Query
 from rawsse.client.resources import CallOptions, CountFields, MessageFields, TokenCount, Turns
-from rawsse.client.retry import RetryPolicy
+from rawsse.client.retry import RateLimits, RetryPolicy
 from rawsse.client.schema.output import Outputs
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.client.tools.conversation import ConversationTurn, Question
