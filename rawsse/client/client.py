@@ -24,7 +24,7 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Connector, Network, OnStart
 from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
-from rawsse.client.request import Endpoint, Query, RequestData, credential, header_fields, read_custom_headers
+from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
@@ -94,8 +94,7 @@ class AsyncClient:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        headers |= header_fields(default_headers or {})
+        headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
@@ -189,7 +188,7 @@ class AsyncClient:
         other._endpoint = Endpoint.of(
             base_url or endpoint.base_url,
             credential(api_key, auth_token) or endpoint.credential,
-            {**endpoint.headers, **header_fields(default_headers or {})},
+            {**endpoint.headers, **(default_headers or {})},
         )
         other._settings = old._replace(
             timeouts=_timeouts(timeouts, timeout) or old.timeouts,

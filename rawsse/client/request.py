@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -101,12 +101,12 @@ class Endpoint:
             if self.credential is None:
                 words = "set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
                 raise ConfigurationError(f"no key: {words}")
-            fields.update([self.credential])
+            fields |= header_fields(dict([self.credential]))
         return RequestData(
             method=method,
             target=route.target(target),
             host_field=self.origin.host_field,
-            headers=(*header_fields(fields).items(), *route.proxy_fields()),
+            headers=(*fields.items(), *route.proxy_fields()),
             body=b"" if body is None else _encode(body),
         )
 
@@ -123,7 +123,7 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
-    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1).
+    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1). Of two the last one wins.
 
     Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
     """
@@ -138,12 +138,6 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
         if not value.isascii() or not value.isprintable():
             raise ConfigurationError(f"the header field {quote(name)} has a character that HTTP does not allow")
     return fields
-
-
-def with_betas(headers: Mapping[str, str] | None, betas: Sequence[str] | None) -> dict[str, str]:
-    """`betas` as their header field; a field of the caller's own wins."""
-    fields = {"anthropic-beta": ",".join(betas)} if betas else {}
-    return {**fields, **header_fields(headers or {})}
 
 
 def read_custom_headers(text: str) -> dict[str, str]:
@@ -202,11 +196,9 @@ def encoded(name: str, value: object) -> str:
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
-    """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN."""
     try:
-        text = json.dumps(dict(body), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
         # Half a surrogate pair is no text, but an answer may have it (as an escape), and must not spoil the history.
-        return text.encode("utf-8", "backslashreplace")
+        return _JSON.encode(dict(body)).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 
@@ -223,3 +215,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):  # what the file holds: the `data` of an image or a document, as with the official SDK
         return base64.b64encode(value.read_bytes()).decode()
     raise TypeError(f"{quote(repr(value))} is no JSON value")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+"""Writes the JSON of a request as the official SDK does: compact, UTF-8, without NaN."""

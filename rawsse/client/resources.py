@@ -31,7 +31,7 @@ from rawsse.client.answer import Answer
 from rawsse.client.call import Call
 from rawsse.client.exchange import Exchange
 from rawsse.client.models import ModelInfo, Pages, model_path
-from rawsse.client.request import Query, with_betas
+from rawsse.client.request import Query
 from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.stream import CallInfo, EventStream, MessageStream
 from rawsse.client.timeouts import NotGiven, Timeouts
@@ -337,8 +337,9 @@ def _sort(
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the body, and the options of the call."""
-    ids = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
-    headers = {name: value for name, value in ids.items() if value} | with_betas(extra_headers, betas)
+    named = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
+    named["anthropic-beta"] = ",".join(betas or ())
+    headers = {name: value for name, value in named.items() if value} | dict(extra_headers or {})
     given: dict[str, Any] = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
     options = {"headers": headers, "query": extra_query or {}, **given}
     if output_format is not None:
