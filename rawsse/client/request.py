@@ -69,8 +69,23 @@ class Endpoint:
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
         """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
-        origin, prefix = _split_base_url(base_url)
-        return cls(base_url, origin, prefix, header_fields(headers), credential)
+        if "@" in base_url.partition("//")[2].partition("/")[0] or "?" in base_url or "#" in base_url:
+            # Looked at first, and not quoted: what stands there may be a password.
+            raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
+        try:
+            parts = urlsplit(base_url)
+            port = parts.port
+            host = parts.hostname or ""
+            host = host if host.isascii() else host.encode("idna").decode()
+        except ValueError as exc:
+            raise ConfigurationError(f"the base URL is not valid ({exc}): {quote(base_url)}") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(base_url)}")
+        if not _URL_CHARS.fullmatch(host + parts.path):
+            raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
+        own_port = {"http": 80, "https": 443}[parts.scheme]
+        origin = Origin(parts.scheme, host, own_port if port is None else port)
+        return cls(base_url, origin, parts.path.rstrip("/"), header_fields(headers), credential)
 
     def request(
         self,
@@ -150,26 +165,6 @@ def read_custom_headers(text: str) -> dict[str, str]:
             raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
         fields[name.strip().lower()] = value.strip()
     return fields
-
-
-def _split_base_url(url: str) -> tuple[Origin, str]:
-    """The origin and the path prefix, without a slash at its end."""
-    if "@" in url.partition("//")[2].partition("/")[0] or "?" in url or "#" in url:
-        # Looked at first, and not quoted: what stands there may be a password.
-        raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        host = parts.hostname or ""
-        host = host if host.isascii() else host.encode("idna").decode()
-    except ValueError as exc:
-        raise ConfigurationError(f"the base URL is not valid ({exc}): {quote(url)}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(url)}")
-    if not _URL_CHARS.fullmatch(host + parts.path):
-        raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(url)}")
-    own_port = {"http": 80, "https": 443}[parts.scheme]
-    return Origin(parts.scheme, host, own_port if port is None else port), parts.path.rstrip("/")
 
 
 def query_string(params: Query) -> str:

@@ -90,13 +90,9 @@ class BaseStream(CallInfo):
     def __init__(self, call: Call[Answer]) -> None:
         super().__init__(call)
         self._is_unseen = False  # no event is given out, so any failure may be retried
-        self._ending: Ending | None = None
-        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
-
-    @property
-    def ending(self) -> Ending | None:
+        self.ending: Ending | None = None
         """How the stream ended; None while it has not."""
-        return self._ending
+        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -135,19 +131,19 @@ class BaseStream(CallInfo):
     aclose = close  # for `contextlib.aclosing`
 
     def _close(self) -> None:
-        if self._ending is not None:
+        if self.ending is not None:
             return
         self._call.close()
         if self._call.is_mine:  # else the thread that reads ends the stream when it wakes
             self._failed(StreamCancelledError("the stream was closed before its end"))
 
     def __del__(self) -> None:
-        if getattr(self, "_ending", self) is None and self._call.response is not None and not self._call.is_closed:
+        if getattr(self, "ending", self) is None and self._call.response is not None and not self._call.is_closed:
             self._call.end()  # first: where warnings are errors, nothing comes after one
             warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
-        state = self._ending.kind if self._ending else "open" if self._call.response else "not open"
+        state = self.ending.kind if self.ending else "open" if self._call.response else "not open"
         return f"<{type(self).__name__} {state}, request {self.request_id}>"
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -158,14 +154,14 @@ class BaseStream(CallInfo):
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
         call = self._call
-        if self._ending is None and call.response is not None:
+        if self.ending is None and call.response is not None:
             answer = call.exchange
             event = answer.next_event()
             if answer.is_over and answer.error is None:
                 call.release()
                 ending = answer.ending()
-                self._ending = self._ending or ending
-            if event is not None or self._ending is None:
+                self.ending = self.ending or ending
+            if event is not None or self.ending is None:
                 return event
         # Asked last: another thread, or a signal handler, may close the stream at any moment.
         if self._error is not None:
@@ -195,7 +191,7 @@ class BaseStream(CallInfo):
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
         call, answer = self._call, self._call.exchange
-        if self._ending is not None and self._error is not None:
+        if self.ending is not None and self._error is not None:
             return self._error
         if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left
             answer.error = error
@@ -204,7 +200,7 @@ class BaseStream(CallInfo):
         call.release()
         error.retries_taken = call.retries_taken
         self._error = answer.failure()
-        self._ending = error.ending
+        self.ending = error.ending
         return error
 
 

@@ -65,10 +65,7 @@ class BlockingEventStream:
     @property
     def retries_taken(self) -> int:
         """How often the request was retried."""
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the stream ended; None while it has not."""
+    ending: Ending | None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -118,10 +115,7 @@ class BlockingMessageStream:
     @property
     def retries_taken(self) -> int:
         """How often the request was retried."""
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the stream ended; None while it has not."""
+    ending: Ending | None
 
     @property
     def error_event(self) -> ErrorEvent | None:

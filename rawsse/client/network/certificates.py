@@ -64,11 +64,6 @@ def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext
     return context
 
 
-def is_untrusted(error: BaseException) -> bool:
-    """The handshake failed because of the other side's certificate: trying again will not help."""
-    return isinstance(error, ssl.SSLCertVerificationError)
-
-
 def explain(error: BaseException) -> str | None:
     """The reason why a handshake failed, and what to do; None if it was something else."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -12,23 +12,16 @@ import math
 import os
 import select
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Protocol
 
-from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain, is_untrusted
+from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain
 from rawsse.client.network.link import Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
 from rawsse.client.network.tls import TLSLink, start_tls
-from rawsse.errors import (
-    APIConnectionError,
-    CertificateError,
-    ConfigurationError,
-    HeadTooLargeError,
-    HTTPProtocolError,
-    ProxyError,
-    quote,
-)
+from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
 from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, Response
 
 HAPPY_EYEBALLS_SECONDS = 0.25
@@ -116,7 +109,7 @@ async def open_tunnel(
             http.receive_data(await link.read(deadline))
     except OSError as exc:
         raise ProxyError(f"{asked} did not answer: {exc.strerror or exc}") from exc
-    except (HTTPProtocolError, HeadTooLargeError) as exc:
+    except APIError as exc:
         if getattr(exc, "by_close", False):
             raise ProxyError(f"{asked} closed the connection without an answer") from None
         raise ProxyError(f"{asked} does not answer as an HTTP proxy does ({exc}): is it one?", may_heal=False) from None
@@ -129,7 +122,9 @@ async def open_tunnel(
 
 def _failure(name: str, exc: OSError | ValueError, error: type[APIConnectionError]) -> APIConnectionError:
     words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
-    return (CertificateError if is_untrusted(exc) else error)(f"cannot connect to {name}: {words}")
+    return (CertificateError if isinstance(exc, ssl.SSLCertVerificationError) else error)(
+        f"cannot connect to {name}: {words}"
+    )
 
 
 # --- Names and addresses ---------------------------------------------------------------------------------------------

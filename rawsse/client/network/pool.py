@@ -159,10 +159,13 @@ class Lease:
             return False
         return True
 
-    def give_back(self, http: ClientConnection) -> None:
-        """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
+    def give_back(self, http: ClientConnection | None) -> None:
+        """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done.
+
+        None: it cannot.
+        """
         connection, limits = self.connection, self._pool.limits
-        if connection is None or not http.is_nearly_reusable:
+        if connection is None or http is None or not http.is_nearly_reusable:
             self.drop()
             return
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
@@ -196,32 +199,19 @@ class Pool:
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._idle: dict[Connection, None] = {}  # the longest at rest first
+        self.idle: dict[Connection, None] = {}
+        """Connections at rest, the longest at rest first."""
         # By weak references: what an interrupted caller drops is no longer there.
         self._leases: set[weakref.ref[Lease]] = set()
-        self._queue: dict[weakref.ref[Lease], None] = {}  # the first is the next
-        self._timer_at = math.inf  # when the next of `_idle` expires, or earlier
+        self.queue: dict[weakref.ref[Lease], None] = {}
+        """Calls that wait for a connection to be free; the first is the next."""
+        self._timer_at = math.inf  # when the next of `idle` expires, or earlier
         self._cancel_timer: Callable[[], object] = int
 
     @property
     def open_connections(self) -> int:
         """At rest, in use, and being made."""
-        return len(self._idle) + len(self._leases)
-
-    @property
-    def idle_connections(self) -> int:
-        """At rest."""
-        return len(self._idle)
-
-    @property
-    def waiting(self) -> int:
-        """Calls that wait for a connection to be free."""
-        return len(self._queue)
-
-    @property
-    def shortage(self) -> str:
-        """Why a call waits."""
-        return f"all {self.limits.max_connections} connections (max_connections) are in use"
+        return len(self.idle) + len(self._leases)
 
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
         """A place for an exchange over `route`, granted when it is its turn: at once, if it can be. `fresh` insists on a new
@@ -230,7 +220,7 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            self._queue[weakref.ref(lease, self.remove)] = None
+            self.queue[weakref.ref(lease, self.remove)] = None
             self._serve()
             return lease
 
@@ -238,8 +228,8 @@ class Pool:
         """Abort all connections, those in use too, and wake the calls in the queue."""
         with self._lock:
             self.is_closed = True
-            leases = [*self._queue, *self._leases]
-            self._queue.clear()
+            leases = [*self.queue, *self._leases]
+            self.queue.clear()
             self._serve()
             self._set_timer(math.inf)
             for reference in leases:
@@ -254,13 +244,13 @@ class Pool:
                 lease.abort()
             return
         with self._lock:
-            self._queue.pop(reference, None)
+            self.queue.pop(reference, None)
             if lease is not None and not keeps:
                 lease.abort()
             if reference in self._leases:
                 self._leases.discard(reference)
                 if lease is not None and keeps and lease.connection is not None:
-                    self._idle[lease.connection] = None
+                    self.idle[lease.connection] = None
                     if lease.connection.expires_at < self._timer_at:
                         self._set_timer(lease.connection.expires_at)
                     lease.connection = None  # one who drops the lease later must not cut what is another's by then
@@ -276,13 +266,13 @@ class Pool:
         if self.network.now() >= self._timer_at:
             self._expire()
         most = 0 if self.is_closed else self.limits.max_idle
-        for idle in list(self._idle)[: max(0, len(self._idle) - most)]:
+        for idle in list(self.idle)[: max(0, len(self.idle) - most)]:
             self._abort(idle)
-        for reference in list(self._queue):
+        for reference in list(self.queue):
             lease = reference()
             if lease is not None and not self._grant(lease, reference):
                 break
-            self._queue.pop(reference, None)
+            self.queue.pop(reference, None)
 
     def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
         """Give the lease what it can have now. False if it must wait.
@@ -292,9 +282,9 @@ class Pool:
         """
         idle = None if lease.fresh else self._best(lease.route)
         if idle is not None:
-            self._idle.pop(idle, None)
+            self.idle.pop(idle, None)
         elif self.open_connections >= self.limits.max_connections:
-            if not (rested := list(self._idle)):
+            if not (rested := list(self.idle)):
                 return False
             self._abort(rested[0])
         self._leases.add(reference)
@@ -303,7 +293,7 @@ class Pool:
 
     def _best(self, route: Route) -> Connection | None:
         nearly: Connection | None = None
-        for idle in reversed(list(self._idle)):
+        for idle in reversed(list(self.idle)):
             if idle.route != route:
                 continue
             try:
@@ -317,7 +307,7 @@ class Pool:
         return nearly if self.limits.late_end_seconds else None
 
     def _abort(self, idle: Connection) -> None:
-        self._idle.pop(idle, None)
+        self.idle.pop(idle, None)
         idle.link.abort()
 
     # Time, also if no call comes -----------------------------------------------------------------------------------
@@ -326,10 +316,10 @@ class Pool:
         """Drop what has rested for too long."""
         with self._lock:
             now = self.network.now()
-            for idle in list(self._idle):
+            for idle in list(self.idle):
                 if now >= idle.expires_at:
                     self._abort(idle)
-            self._set_timer(min((idle.expires_at for idle in list(self._idle)), default=math.inf))
+            self._set_timer(min((idle.expires_at for idle in list(self.idle)), default=math.inf))
 
     def _set_timer(self, at: float) -> None:
         """One timer serves all that rest. It is moved only to an earlier time, or when it has fired: most connections are taken

@@ -105,7 +105,7 @@ def test_a_method_has_the_name_of_its_class() -> None:
 
 
 def test_a_property_has_its_docstring() -> None:
-    assert inspect.getdoc(BlockingMessageStream.ending) == inspect.getdoc(MessageStream.ending)
+    assert inspect.getdoc(BlockingMessageStream.headers) == inspect.getdoc(MessageStream.headers)
 
 
 def test_wrong_arguments_are_refused_in_the_names_of_the_blocking_class() -> None:

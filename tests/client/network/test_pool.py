@@ -35,7 +35,7 @@ ONE = PoolLimits(max_connections=1)
 
 def counts(pool: Pool) -> tuple[int, int, int]:
     """Open, idle, waiting."""
-    return pool.open_connections, pool.idle_connections, pool.waiting
+    return pool.open_connections, len(pool.idle), len(pool.queue)
 
 
 def queued(pool: Pool, route: Route = A, *, fresh: bool = False) -> Lease:
@@ -372,7 +372,7 @@ def test_a_call_that_leaves_the_queue_is_passed_over() -> None:
     first, second = queued(pool), queued(pool)
     first.drop()
     first.drop()
-    assert pool.waiting == 1
+    assert len(pool.queue) == 1
     lease.give_back(exchanged())
     assert (is_granted(first), is_granted(second)) == (False, True)
 
@@ -389,11 +389,6 @@ def test_a_call_that_leaves_when_it_was_granted_passes_the_grant_on(how: str) ->
     redeem(pool, second).drop()
     assert counts(pool) == (0, 0, 0)
     assert network.alive() == 0
-
-
-def test_the_pool_says_why_a_call_waits() -> None:
-    pool = StillNetwork().pool(PoolLimits(max_connections=2))
-    assert pool.shortage == "all 2 connections (max_connections) are in use"
 
 
 # --- Leases that are dropped without a word ------------------------------------------------------------------------
@@ -880,7 +875,7 @@ def test_a_signal_handler_may_close_the_pool_before_any_line_of_it() -> None:
         finally:
             sys.settrace(before)
         is_closed = pool.is_closed
-        assert not is_closed or (pool.waiting, network.alive()) == (0, 0)
+        assert not is_closed or (len(pool.queue), network.alive()) == (0, 0)
     assert at > 200
 
 
@@ -982,12 +977,12 @@ class Chaos:
 
     def check(self) -> None:
         assert self.pool.open_connections <= 3
-        assert self.pool.idle_connections <= 2
+        assert len(self.pool.idle) <= 2
         links = [link_of(lease) for lease in self.leases if link_of(lease)]
         assert len(links) == len(set(links)), "two calls have the same link"
         granted = sum(is_granted(ticket) for ticket in self.tickets)
-        assert self.pool.open_connections == self.pool.idle_connections + len(self.leases) + granted
-        if self.pool.waiting:
+        assert self.pool.open_connections == len(self.pool.idle) + len(self.leases) + granted
+        if self.pool.queue:
             assert self.pool.open_connections == 3
 
 
@@ -1002,8 +997,8 @@ def test_whatever_happens_there_are_never_too_many_and_none_is_lost(seed: int) -
         ticket.drop()
     for lease in chaos.leases:
         lease.drop()
-    assert chaos.pool.waiting == 0
-    assert chaos.pool.open_connections == chaos.pool.idle_connections == chaos.network.alive()
+    assert len(chaos.pool.queue) == 0
+    assert chaos.pool.open_connections == len(chaos.pool.idle) == chaos.network.alive()
     chaos.network.wait_until(chaos.network.time + 5)
     assert chaos.pool.open_connections == chaos.network.alive() == 0
     assert chaos.network.timers == []
@@ -1062,7 +1057,7 @@ def test_many_threads_share_no_more_than_max_connections() -> None:
     assert failures == []
     assert len(served) > 100
     assert Busy.most <= 3
-    assert pool.waiting == 0
-    assert pool.open_connections == pool.idle_connections == Busy.now
+    assert len(pool.queue) == 0
+    assert pool.open_connections == len(pool.idle) == Busy.now
     pool.close()
     assert Busy.now == 0

@@ -342,7 +342,7 @@ def test_calls_at_once_share_what_may_be_open(on: Drive, *, tls: bool) -> None:
     async def story(network: Network, origin: Origin) -> None:
         pool = Pool(network, trusting(), PoolLimits(max_connections=2, late_end_seconds=PATIENCE))
         await asyncio.gather(*(fetch(pool, Route(origin)) for _ in range(10)))
-        assert (pool.open_connections, pool.waiting) == (2, 0)
+        assert (pool.open_connections, len(pool.queue)) == (2, 0)
         pool.close()
 
     on(story, serving(server, tls=tls))
@@ -370,7 +370,7 @@ def test_threads_at_once_share_what_may_be_open(*, tls: bool) -> None:
         for thread in threads:
             thread.join(PATIENCE)
         assert failures == []
-        assert (pool.open_connections, pool.waiting) == (2, 0)
+        assert (pool.open_connections, len(pool.queue)) == (2, 0)
         pool.close()
     assert (server.accepted, server.requests) == (2, 30)
 
