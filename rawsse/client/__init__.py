@@ -11,9 +11,8 @@ Read in this order:
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
     call.py      a request, tried until an answer begins: drives an exchange over a network
     stream.py    the answer as it comes: events, text, the message so far; its response
-    models.py    lists that come in pages
     tools/       answers that call functions; conversations
-    resources.py the calls: `client.messages`, `client.models`
+    resources.py the calls: `client.messages`, `client.models`; lists that come in pages
     client.py    keys, options, connections: AsyncClient
     blocking/    Client: the same calls for code without async
 

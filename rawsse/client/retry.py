@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,7 +56,7 @@ class RetryPolicy:
         check_number(self.max_retries, "retries: max_retries must be a whole number of 0 or more", kind=int)
         for name in ("first_delay", "max_delay", "max_retry_after"):
             # A wait of the client's own has an end; how long to wait for a server that names a time is the caller's choice.
-            most = math.inf if name == "max_retry_after" else sys.float_info.max
+            most = math.inf if name == "max_retry_after" else math.nextafter(math.inf, 0)
             check_number(getattr(self, name), f"retries: {name} must be a number of seconds of 0 or more", most=most)
 
 

@@ -55,37 +55,31 @@ class TCPLink(Link, Protocol):
         Raises `APIConnectionError` naming the origin, with the operating system's error as its cause; it is a `ProxyError` if
         the proxy is to blame, `CertificateError` if a certificate is. Raises `Expired` and `Aborted`.
         """
-        proxy = route.proxy
-        if "https" in (route.origin.scheme, proxy and proxy.origin.scheme):
+        proxy, origin = route.proxy, route.origin
+        if "https" in (origin.scheme, proxy and proxy.origin.scheme):
             tls.get()  # if that fails, it fails before anything is sent
-        if proxy is None:
-            return await self._reach(route.origin, tls, deadline, f"{route.origin}", APIConnectionError)
-        reached = await self._reach(proxy.origin, tls, deadline, f"the proxy {proxy}", ProxyError)
-        if route.is_forwarded:
-            return reached
-        await open_tunnel(reached, proxy, route.origin, deadline)
-        return await _secure(reached, route.origin, tls, deadline, f"{route.origin}{route.through}", APIConnectionError)
-
-    async def _reach(
-        self, origin: Origin, tls: TLSContext, deadline: float, name: str, error: type[APIConnectionError]
-    ) -> Link:
-        """A link to the first peer on the route, which errors call `name`."""
+        first, name = (origin, f"{origin}") if proxy is None else (proxy.origin, f"the proxy {proxy}")
+        error = APIConnectionError if proxy is None else ProxyError
         try:
-            addresses = await look_up(self._signal, origin, deadline)
+            addresses = await look_up(self._signal, first, deadline)
             await self.use(await race(addresses, self.wait_for, self._now, deadline))
+            link: Link = self if first.scheme == "http" else await _secure(self, first, tls, deadline, name)
+            if proxy is not None and not route.is_forwarded:
+                await open_tunnel(link, proxy, origin, deadline)
+                name, error = f"{origin}{route.through}", APIConnectionError
+                link = await _secure(link, origin, tls, deadline, name)
+            return link
+        except ConfigurationError:  # which is a ValueError too
+            raise
         except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
-            raise _failure(name, exc, error) from exc
-        return self if origin.scheme == "http" else await _secure(self, origin, tls, deadline, name, error)
+            words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
+            kind = CertificateError if isinstance(exc, ssl.SSLCertVerificationError) else error
+            raise kind(f"cannot connect to {name}: {words}") from exc
 
 
-async def _secure(
-    link: Link, origin: Origin, tls: TLSContext, deadline: float, name: str, error: type[APIConnectionError]
-) -> TLSLink:
-    try:
-        # RFC 6066, 3: "The hostname is represented … without a trailing dot."
-        secure = await start_tls(link, tls.get(), origin.host.rstrip("."), deadline)
-    except (OSError, ValueError) as exc:
-        raise _failure(name, exc, error) from exc
+async def _secure(link: Link, origin: Origin, tls: TLSContext, deadline: float, name: str) -> TLSLink:
+    # RFC 6066, 3: "The hostname is represented … without a trailing dot."
+    secure = await start_tls(link, tls.get(), origin.host.rstrip("."), deadline)
     chosen = secure.tls.selected_alpn_protocol()
     if chosen not in (None, ALPN_PROTOCOL):
         words = f"the ssl_context offers {quote(chosen)}, which rawsse does not support, and {name} chose it"
@@ -118,13 +112,6 @@ async def open_tunnel(
     if ahead := http.trailing_data:
         # With TLS it is the client that speaks first: these bytes are not the origin's.
         raise ProxyError(f"{asked} sent something into the tunnel before TLS began: {quote(ahead)}", may_heal=False)
-
-
-def _failure(name: str, exc: OSError | ValueError, error: type[APIConnectionError]) -> APIConnectionError:
-    words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
-    return (CertificateError if isinstance(exc, ssl.SSLCertVerificationError) else error)(
-        f"cannot connect to {name}: {words}"
-    )
 
 
 # --- Names and addresses ---------------------------------------------------------------------------------------------

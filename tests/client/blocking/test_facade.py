@@ -26,8 +26,7 @@ from rawsse.client.blocking import (
 )
 from rawsse.client.blocking.facade import Facade
 from rawsse.client.client import AsyncClient
-from rawsse.client.models import AsyncPage
-from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels, RawResponse
+from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels, AsyncPage, RawResponse
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.client.tools.conversation import Conversation, Reply
 from rawsse.client.tools.runner import ToolRunner

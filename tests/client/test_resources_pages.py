@@ -1,4 +1,4 @@
-"""rawsse.client.models: lists that come in pages, from a server that is a function."""
+"""rawsse.client.resources: lists that come in pages, from a server that is a function."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.clock import run
 
-from rawsse.client.models import AsyncPage, ModelInfo, Pages, model_path
 from rawsse.client.request import Query
+from rawsse.client.resources import AsyncPage, ModelInfo, Pages, model_path
 from rawsse.errors import APIConnectionError, ConfigurationError, EventDataError
 from rawsse.messages.lens import Lens
 
