@@ -114,13 +114,9 @@ class AsyncClient:
         self._settings = _changed(settings, timeouts, timeout, max_retries, strict, retry_policy)
         proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
         self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
+        limits = _typed("limits", limits, PoolLimits) or PoolLimits()
         tls = TLSContext(ssl_context, trust_env=trust_env)
-        pool_limits = _typed("limits", limits, PoolLimits) or PoolLimits()
-
-        def new_pool(network: Network) -> Pool:
-            return Pool(network, tls, pool_limits, new_link=None if connect is None else partial(connect, network))
-
-        self._pools = Pools(new_pool, self._network)
+        self._pools = Pools(partial(Pool, tls=tls, limits=limits, connect=connect), self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
         self._add_resources()
 
@@ -230,7 +226,7 @@ class AsyncClient:
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions that run at once, each in a thread; coroutine functions run in tasks. See `Network.run`."""
-        return await self._pools.network().run(calls, on_start)
+        return await self._network().run(calls, on_start)
 
 
 def _changed(

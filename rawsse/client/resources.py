@@ -237,13 +237,6 @@ class _Items(AsyncIterator[ModelInfo]):
         return item
 
 
-def model_path(model_id: str) -> str:
-    """The path of one model. Raises `ConfigurationError` for an id that would lead elsewhere."""
-    if model_id in ("", ".", ".."):  # the list; and what RFC 3986, 5.2.4, takes out of a path
-        raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
-    return f"/v1/models/{encoded('model_id', model_id)}"
-
-
 # --- Answers together with their responses -------------------------------------------------------------------------
 
 
@@ -364,8 +357,8 @@ class AsyncMessages(_Resource):
 
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
-        request: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
-        async with self.stream(output_format=output_format, **request) as opened:
+        asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
+        async with self.stream(output_format=output_format, **asked) as opened:
             message = await opened.get_final_message()
         _ = message.parsed_output
         return message
@@ -404,8 +397,8 @@ class AsyncMessages(_Resource):
 
     def _call(self, kind: type[Answer] = Answer, /, **arguments: Any) -> Call[Answer]:
         fields, options = _sort(**arguments)
-        body = {**fields, "stream": True}
-        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=kind, body=body, **options)
+        fields["stream"] = True
+        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=kind, body=fields, **options)
         return call
 
     # For the tool loop ---------------------------------------------------------------------------------------------
@@ -440,8 +433,11 @@ class AsyncModels(_Resource):
         return Pages(lambda query: self._get("/v1/models", query, **options), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
-        return ModelInfo(await self._get(model_path(model_id), {}, **options))
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
+        would lead to another path."""
+        if model_id in ("", ".", ".."):  # the list; and what RFC 3986, 5.2.4, takes out of a path
+            raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
+        return ModelInfo(await self._get(f"/v1/models/{encoded('model_id', model_id)}", {}, **options))
 
     async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> Any:
         _, given = _sort(**options)

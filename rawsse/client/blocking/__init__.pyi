@@ -548,7 +548,8 @@ class Models:
         `limit` is the size of a page (1 to 1000). Raises `APIError`."""
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
+        would lead to another path."""
 
 class Beta:
     """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""

@@ -30,6 +30,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
@@ -42,8 +43,8 @@ from rawsse.http1 import ClientConnection
 MAX_LEFTOVER_BYTES = 64 * 1024
 """How much of an answer may have come after its reader had enough. It is the end of a chunked body: 5 bytes, as a rule."""
 
-NewLink = Callable[[], Connector]
-"""Makes a link that is not connected yet."""
+Connect = Callable[[Network], Connector]
+"""Makes a link that is not connected yet, in place of the network."""
 
 DEAD = (OSError, APIError, Aborted)
 """What says that a connection is of no more use: of the network, of HTTP, of this side."""
@@ -126,11 +127,6 @@ class Lease:
         self.connection: Connection | None = None
         self._is_dropped = False
 
-    def grant(self, idle: Connection | None) -> None:
-        """It is this one's turn: it has a connection that rested, or leave to make one."""
-        self.connection, self.is_granted, self.is_reused = idle, True, idle is not None
-        self.granted.set()
-
     async def connect(self, deadline: float) -> Link:
         """The connection, ready for an exchange. Raises what `Connector.connect` raises, and `StreamCancelledError` if the pool
         was closed while this one queued."""
@@ -186,15 +182,15 @@ class Lease:
 
 
 class Pool:
-    """The connections of one client on one network. `new_link` makes links in place of the network."""
+    """The connections of one client on one network. `connect` makes links in place of the network."""
 
     def __init__(
-        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), *, new_link: NewLink | None = None
+        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), connect: Connect | None = None
     ) -> None:
         self.network = network
         self.tls = tls
         self.limits = limits
-        self.new_link = new_link or network.link
+        self.new_link = network.link if connect is None else partial(connect, network)
         self.is_closed = False
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
         self._lock = threading.RLock()
@@ -288,7 +284,8 @@ class Pool:
                 return False
             self._abort(rested[0])
         self._leases.add(reference)
-        lease.grant(idle)
+        lease.connection, lease.is_granted, lease.is_reused = idle, True, idle is not None
+        lease.granted.set()
         return True
 
     def _best(self, route: Route) -> Connection | None:
@@ -353,11 +350,6 @@ class Pools:
             if not isinstance(loop, int) and loop.is_closed() and (closed := self._pools.pop(loop, None)) is not None:
                 closed.close()
         return self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
-
-    def network(self) -> Network:
-        """The network of the loop, or of the process, that this is called in; after `close`, too."""
-        pool = self._pools.get(self._new_network.owner())
-        return self._new_network() if pool is None else pool.network
 
     def close(self) -> None:
         """Drop all connections, those in use too; after a fork only those of this process."""

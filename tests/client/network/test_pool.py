@@ -128,7 +128,7 @@ def test_the_first_connection_is_new_and_gets_the_route_and_the_tls_context() ->
 
 def test_links_may_come_from_elsewhere_than_the_network() -> None:
     network, peer = StillNetwork(), Peer()
-    assert not acquire(network.pool(new_link=lambda: peer)).is_reused
+    assert not acquire(network.pool(connect=lambda _: peer)).is_reused
     assert peer.took is not None
     assert network.links == []
 
@@ -255,7 +255,7 @@ def test_with_max_idle_0_nothing_is_kept_even_if_a_call_waits_for_it() -> None:
 def test_what_connecting_raises_is_raised_and_its_place_is_free_when_the_lease_is_dropped() -> None:
     peer = Peer()
     peer.failure = APIConnectionError("cannot connect to http://a: no route to host")
-    pool = StillNetwork().pool(ONE, new_link=lambda: peer)
+    pool = StillNetwork().pool(ONE, connect=lambda _: peer)
     lease = pool.acquire(A)
     with pytest.raises(APIConnectionError, match="no route to host"):
         drive(lease.connect(math.inf))
@@ -277,12 +277,12 @@ def test_one_that_is_dropped_while_its_dead_connection_is_replaced_does_not_conn
     network = StillNetwork()
     leases: list[Lease] = []
 
-    def new_link() -> Peer:
+    def new_link(_: object) -> Peer:
         for lease in leases:
             lease.drop()  # by another thread, in this moment
         return network.link()
 
-    pool = network.pool(new_link=new_link)
+    pool = network.pool(connect=new_link)
     rested(pool)
     lease = pool.acquire(A)
     assert isinstance(lease, Lease)
@@ -416,12 +416,12 @@ def test_a_lease_may_be_forgotten_in_the_middle_of_a_call_of_the_pool() -> None:
     # The garbage collector runs where it likes, also in a thread that holds the pool's lock.
     held: list[Lease] = []
 
-    def forgetful_link() -> Peer:
+    def forgetful_link(_: object) -> Peer:
         held.clear()
         return network.link()
 
     network = StillNetwork()
-    pool = network.pool(PoolLimits(max_connections=2), new_link=forgetful_link)
+    pool = network.pool(PoolLimits(max_connections=2), connect=forgetful_link)
     held.append(acquire(pool))
     lease = acquire(pool)
     assert counts(pool) == (1, 0, 0)
@@ -912,7 +912,7 @@ def test_a_close_in_the_middle_of_a_connect_leaves_nothing() -> None:
             return self
 
     links = [Slow()]
-    pool = StillNetwork().pool(new_link=lambda: links[0])
+    pool = StillNetwork().pool(connect=lambda _: links[0])
     with pytest.raises(Aborted):
         acquire(pool)
     assert links[0].is_aborted
@@ -1028,7 +1028,7 @@ class Busy(Peer):
 
 def test_many_threads_share_no_more_than_max_connections() -> None:
     network = SocketNetwork()
-    pool = Pool(network, TLSContext(), PoolLimits(max_connections=3), new_link=Busy)
+    pool = Pool(network, TLSContext(), PoolLimits(max_connections=3), connect=lambda _: Busy())
     chances, failures, served = random.Random(1), [], []
 
     def work(seed: int) -> None:

@@ -46,12 +46,12 @@ class Made:
         self.pools = Pools(self.pool, SocketNetwork if is_blocking else AsyncioNetwork)
 
     def pool(self, network: Network) -> Pool:
-        def link() -> Peer:
+        def link(_: Network) -> Peer:
             self.streams.append(Peer())
             self.streams[-1].enter(network)
             return self.streams[-1]
 
-        return Pool(network, TLSContext(), new_link=link)
+        return Pool(network, TLSContext(), connect=link)
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
@@ -73,7 +73,7 @@ def test_each_event_loop_has_a_pool_of_its_own() -> None:
     pools = Made().pools
 
     async def story() -> list[Pool]:
-        assert isinstance(pools.network(), AsyncioNetwork)
+        assert isinstance(pools.here().network, AsyncioNetwork)
         return [pools.here(), pools.here()]
 
     first, second = run(story()), in_thread(lambda: run(story()))
@@ -94,7 +94,7 @@ def test_the_pool_of_a_loop_that_is_closed_is_forgotten() -> None:
     assert len(pools._pools) == 1
 
 
-def test_after_the_close_there_is_no_pool_but_a_network() -> None:
+def test_after_the_close_there_is_no_pool() -> None:
     made = Made(is_blocking=True)
     acquired = acquire(made.pools.here())
     made.pools.close()
@@ -102,7 +102,6 @@ def test_after_the_close_there_is_no_pool_but_a_network() -> None:
     assert made.streams[0].is_aborted
     with pytest.raises(RuntimeError, match=r"^the client is closed$"):
         made.pools.here()
-    assert isinstance(made.pools.network(), SocketNetwork)
     acquired.drop()
 
 
@@ -262,7 +261,7 @@ def test_a_connection_is_dropped_in_time_also_if_no_call_comes(on: Drive) -> Non
         pools: list[Pool] = []
         for number in range(40):  # uvloop rounds the time of a timer, up or down
             limits = PoolLimits(idle_seconds=SOON + number / 8000)
-            pools.append(Pool(network, TLSContext(), limits, new_link=Peer))
+            pools.append(Pool(network, TLSContext(), limits, connect=lambda _: Peer()))
             acquire(pools[-1]).give_back(exchanged())
         await network.signal().wait(network.now() + 2 * SOON)
         return [pool.open_connections for pool in pools]
