@@ -45,8 +45,9 @@ class TLSLink(PushSource):
     def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._is_over = False
-        self._error: OSError | None = None  # found behind plaintext that came with it
+        self._plain_end: bytes | OSError | None = (
+            None  # b"", or what broke TLS; plaintext that came with it is read first
+        )
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def read(self, deadline: float) -> bytes:
@@ -99,9 +100,7 @@ class TLSLink(PushSource):
         """All plaintext that has come; `b""` at the end, None if more is needed."""
         pieces: list[bytes] = []
         # Asking when there is nothing would only raise SSLWantReadError, at the price of a read.
-        while not (self._is_over or self._error) and (
-            self._incoming.pending or self._incoming.eof or self.tls.pending()
-        ):
+        while self._plain_end is None and (self._incoming.pending or self._incoming.eof or self.tls.pending()):
             try:
                 piece = self.tls.read(READ_BYTES)
             except ssl.SSLWantReadError:
@@ -109,12 +108,13 @@ class TLSLink(PushSource):
             except ssl.SSLEOFError:
                 piece = b""
             except OSError as exc:
-                self._error = exc
+                self._plain_end = exc
                 break
-            self._is_over = not piece
+            if not piece:
+                self._plain_end = piece
             pieces.append(piece)
         if pieces:
             return b"".join(pieces)
-        if self._error is not None:
-            raise self._error
-        return b"" if self._is_over else None
+        if isinstance(self._plain_end, OSError):
+            raise self._plain_end
+        return self._plain_end
