@@ -59,7 +59,6 @@ Turns: TypeAlias = Iterable[Mapping[str, Any]]
 class TokenCount(Lens):
     """How many input tokens a request would have."""
 
-    __slots__ = ()
     input_tokens: int
 
 
