@@ -5,17 +5,14 @@ Read in this order:
     timeouts.py  the five clocks, as numbers
     network/     connections: routes and proxies, TCP and TLS for asyncio and for blocking code, the pool
     request.py   from arguments to a request
-    retry.py     which failure may be retried, and when
-    ratelimits.py the rate limits in a response's header
+    retry.py     which failure may be retried, and when; the rate limits in a response's header
     schema/      Python types and functions as JSON Schema; answers as values of a type
     exchange.py  one HTTP request and its response. Pure.
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
     call.py      a request, tried until an answer begins: drives an exchange over a network
-    raw.py       a call and its response, as the caller sees them
-    stream.py    the answer as it comes: events, text, the message so far
-    models.py    lists that come in pages
+    stream.py    the answer as it comes: events, text, the message so far; its response
     tools/       answers that call functions; conversations
-    resources.py the calls: `client.messages`, `client.models`
+    resources.py the calls: `client.messages`, `client.models`; lists that come in pages
     client.py    keys, options, connections: AsyncClient
     blocking/    Client: the same calls for code without async
 

@@ -90,10 +90,8 @@ class Call(Generic[E_co]):
     def release(self) -> None:
         """The exchange is over: keep its connection, or drop it."""
         lease, self._lease, self._link = self._lease, None, None
-        if lease is not None and self.exchange.is_reusable:
-            lease.give_back(self.exchange.http)
-        elif lease is not None:
-            lease.drop()
+        if lease is not None:
+            lease.give_back(self.exchange.http if self.exchange.is_reusable else None)
 
     def close(self) -> None:
         """End the call and drop its connection. A caller that waits for it wakes.
@@ -172,7 +170,8 @@ class Call(Generic[E_co]):
             exchange.is_queued = True
             at, clock = exchange.deadline(now())
             if not await self._wait(lease.granted.wait, at):
-                exchange.expire(clock, now(), pool.shortage)
+                limit = pool.limits.max_connections
+                exchange.expire(clock, now(), f"all {limit} connections (max_connections) are in use")
                 return
             exchange.is_queued = False
         self._link = await self._wait(lease.connect)

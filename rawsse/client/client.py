@@ -22,10 +22,9 @@ from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONA
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Connector, Network, OnStart
-from rawsse.client.network.pool import Pool, PoolLimits
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
-from rawsse.client.request import Endpoint, Query, RequestData, credential, header_fields, read_custom_headers
+from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
@@ -95,19 +94,15 @@ class AsyncClient:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        headers = read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        headers |= header_fields(default_headers or {})
+        headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
         self._endpoint = Endpoint.of(base_url, credential(api_key, auth_token), headers)
-        self._settings = CallSettings(
+        settings = CallSettings(
             request=RequestData("GET", "", "", ()),  # of each call its own, as the route
             route=Route(self._endpoint.origin),
-            timeouts=_timeouts(timeouts, timeout) or Timeouts(),
-            policy=_policy(_typed("retry_policy", retry_policy, RetryPolicy) or RetryPolicy(), max_retries),
-            strict=strict,
             observer=recorder,
             max_head_bytes=max_head_bytes,
             max_event_bytes=max_event_bytes,
@@ -116,15 +111,12 @@ class AsyncClient:
             now=now,
             chance=chance,
         )
+        self._settings = _changed(settings, timeouts, timeout, max_retries, strict, retry_policy)
         proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
         self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
+        limits = _typed("limits", limits, PoolLimits) or PoolLimits()
         tls = TLSContext(ssl_context, trust_env=trust_env)
-        pool_limits = _typed("limits", limits, PoolLimits) or PoolLimits()
-
-        def new_pool(network: Network) -> Pool:
-            return Pool(network, tls, pool_limits, new_link=None if connect is None else partial(connect, network))
-
-        self._pools = Pools(new_pool, self._network)
+        self._pools = Pools(partial(Pool, tls=tls, limits=limits, connect=connect), self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
         self._add_resources()
 
@@ -186,17 +178,13 @@ class AsyncClient:
 
         Both share their connections: closing one closes the other.
         """
-        old, endpoint, other = self._settings, self._endpoint, copy.copy(self)
+        endpoint, other = self._endpoint, copy.copy(self)
         other._endpoint = Endpoint.of(
             base_url or endpoint.base_url,
             credential(api_key, auth_token) or endpoint.credential,
-            {**endpoint.headers, **header_fields(default_headers or {})},
+            {**endpoint.headers, **(default_headers or {})},
         )
-        other._settings = old._replace(
-            timeouts=_timeouts(timeouts, timeout) or old.timeouts,
-            policy=_policy(_typed("retry_policy", retry_policy, RetryPolicy) or old.policy, max_retries),
-            strict=old.strict if strict is None else strict,
-        )
+        other._settings = _changed(self._settings, timeouts, timeout, max_retries, strict, retry_policy)
         other._add_resources()
         return other
 
@@ -229,37 +217,42 @@ class AsyncClient:
         """
         if self.is_closed:
             raise RuntimeError("the client is closed")
-        endpoint, settings = self._endpoint, self._settings
-        route = self._proxies.route_to(endpoint.origin)
-        settings = settings._replace(
-            request=endpoint.request(method, path, route=route, body=body, headers=headers, query=query),
-            route=route,
-            timeouts=_timeouts(timeouts, timeout) or settings.timeouts,
-            policy=_policy(settings.policy, max_retries),
-            strict=settings.strict if strict is None else strict,
-        )
+        route = self._proxies.route_to(self._endpoint.origin)
+        request = self._endpoint.request(method, path, route=route, body=body, headers=headers, query=query)
+        settings = _changed(self._settings, timeouts, timeout, max_retries, strict, request=request, route=route)
         call: Call[Any] = Call(self._pools.here, settings, kind)
         self._calls.add(weakref.ref(call, self._calls.discard))
         return call
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions that run at once, each in a thread; coroutine functions run in tasks. See `Network.run`."""
-        return await self._pools.network().run(calls, on_start)
+        return await self._network().run(calls, on_start)
 
 
-def _timeouts(timeouts: Timeouts | None, timeout: float | Timeouts | NotGiven | None) -> Timeouts | None:
-    if timeouts is not None and not isinstance(timeout, NotGiven):
-        raise ConfigurationError("give timeouts or timeout, not both")
-    if isinstance(timeout, NotGiven):
-        return _typed("timeouts", timeouts, Timeouts)
-    return timeout if isinstance(timeout, Timeouts) else Timeouts.of(timeout)
+def _changed(
+    old: CallSettings,
+    timeouts: Timeouts | None,
+    timeout: float | Timeouts | NotGiven | None,
+    max_retries: int | None,
+    strict: bool | None,
+    policy: RetryPolicy | None = None,
+    **others: Any,
+) -> CallSettings:
+    """The settings with what the caller gave; None leaves one as it is, but for `timeout`."""
+    if not isinstance(timeout, NotGiven):
+        if timeouts is not None:
+            raise ConfigurationError("give timeouts or timeout, not both")
+        timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts.of(timeout)
+    policy = _typed("retry_policy", policy, RetryPolicy) or old.policy
+    return old._replace(
+        timeouts=_typed("timeouts", timeouts, Timeouts) or old.timeouts,
+        policy=policy if max_retries is None else replace(policy, max_retries=max_retries),
+        strict=old.strict if strict is None else strict,
+        **others,
+    )
 
 
 def _typed(name: str, value: T, wanted: type) -> T:
     if value is not None and not isinstance(value, wanted):
         raise ConfigurationError(f"{name} must be {wanted.__name__}, not {quote(repr(value))}")
     return value
-
-
-def _policy(policy: RetryPolicy, max_retries: int | None) -> RetryPolicy:
-    return policy if max_retries is None else replace(policy, max_retries=max_retries)

@@ -22,11 +22,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from rawsse.client.network.route import Route
-from rawsse.client.network.tunnel import refusal
-from rawsse.client.ratelimits import RateLimits
+from rawsse.client.network.route import Route, refusal
 from rawsse.client.request import RequestData
-from rawsse.client.retry import RetryPolicy
+from rawsse.client.retry import RateLimits, RetryPolicy
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIConnectionError,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -69,8 +69,23 @@ class Endpoint:
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
         """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
-        origin, prefix = _split_base_url(base_url)
-        return cls(base_url, origin, prefix, header_fields(headers), credential)
+        if "@" in base_url.partition("//")[2].partition("/")[0] or "?" in base_url or "#" in base_url:
+            # Looked at first, and not quoted: what stands there may be a password.
+            raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
+        try:
+            parts = urlsplit(base_url)
+            port = parts.port
+            host = parts.hostname or ""
+            host = host if host.isascii() else host.encode("idna").decode()
+        except ValueError as exc:
+            raise ConfigurationError(f"the base URL is not valid ({exc}): {quote(base_url)}") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(base_url)}")
+        if not _URL_CHARS.fullmatch(host + parts.path):
+            raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
+        own_port = {"http": 80, "https": 443}[parts.scheme]
+        origin = Origin(parts.scheme, host, own_port if port is None else port)
+        return cls(base_url, origin, parts.path.rstrip("/"), header_fields(headers), credential)
 
     def request(
         self,
@@ -101,12 +116,12 @@ class Endpoint:
             if self.credential is None:
                 words = "set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
                 raise ConfigurationError(f"no key: {words}")
-            fields.update([self.credential])
+            fields |= header_fields(dict([self.credential]))
         return RequestData(
             method=method,
             target=route.target(target),
             host_field=self.origin.host_field,
-            headers=(*header_fields(fields).items(), *route.proxy_fields()),
+            headers=(*fields.items(), *route.proxy_fields()),
             body=b"" if body is None else _encode(body),
         )
 
@@ -123,7 +138,7 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
-    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1).
+    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1). Of two the last one wins.
 
     Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
     """
@@ -140,12 +155,6 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
     return fields
 
 
-def with_betas(headers: Mapping[str, str] | None, betas: Sequence[str] | None) -> dict[str, str]:
-    """`betas` as their header field; a field of the caller's own wins."""
-    fields = {"anthropic-beta": ",".join(betas)} if betas else {}
-    return {**fields, **header_fields(headers or {})}
-
-
 def read_custom_headers(text: str) -> dict[str, str]:
     """The fields in `ANTHROPIC_CUSTOM_HEADERS`: `Name: value`, one a line. Raises `ConfigurationError`."""
     fields: dict[str, str] = {}
@@ -156,26 +165,6 @@ def read_custom_headers(text: str) -> dict[str, str]:
             raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
         fields[name.strip().lower()] = value.strip()
     return fields
-
-
-def _split_base_url(url: str) -> tuple[Origin, str]:
-    """The origin and the path prefix, without a slash at its end."""
-    if "@" in url.partition("//")[2].partition("/")[0] or "?" in url or "#" in url:
-        # Looked at first, and not quoted: what stands there may be a password.
-        raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        host = parts.hostname or ""
-        host = host if host.isascii() else host.encode("idna").decode()
-    except ValueError as exc:
-        raise ConfigurationError(f"the base URL is not valid ({exc}): {quote(url)}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(url)}")
-    if not _URL_CHARS.fullmatch(host + parts.path):
-        raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(url)}")
-    own_port = {"http": 80, "https": 443}[parts.scheme]
-    return Origin(parts.scheme, host, own_port if port is None else port), parts.path.rstrip("/")
 
 
 def query_string(params: Query) -> str:
@@ -202,11 +191,9 @@ def encoded(name: str, value: object) -> str:
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
-    """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN."""
     try:
-        text = json.dumps(dict(body), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
         # Half a surrogate pair is no text, but an answer may have it (as an escape), and must not spoil the history.
-        return text.encode("utf-8", "backslashreplace")
+        return _JSON.encode(dict(body)).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 
@@ -223,3 +210,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):  # what the file holds: the `data` of an image or a document, as with the official SDK
         return base64.b64encode(value.read_bytes()).decode()
     raise TypeError(f"{quote(repr(value))} is no JSON value")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+"""Writes the JSON of a request as the official SDK does: compact, UTF-8, without NaN."""

@@ -12,21 +12,36 @@ Beside them:
     max_retries     how often a failure that may heal is tried again before any content came
     strict          whether an order of events that the API does not allow is an error; None: as the client says
     output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
+
+With the response beside the answer:
+
+    raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
+    raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
+    message = await raw.parse()
+
+The models, from the first page to the last:
+
+    models = client.models.list(limit=100)           # `Pages`; nothing is sent yet
+    async for model in models: ...                   # all of them, page after page, each fetched when it is needed
+    page = await models                              # the first page
+    page.data, page.has_next_page(), await page.get_next_page()
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from inspect import isawaitable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.models import ModelInfo, Pages, model_path
-from rawsse.client.raw import WithRawResponse
-from rawsse.client.request import Query, with_betas
+from rawsse.client.exchange import Exchange
+from rawsse.client.request import Query, encoded
 from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
-from rawsse.client.stream import EventStream, MessageStream
+from rawsse.client.stream import CallInfo, EventStream, MessageStream
 from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
 
@@ -44,7 +59,6 @@ Turns: TypeAlias = Iterable[Mapping[str, Any]]
 class TokenCount(Lens):
     """How many input tokens a request would have."""
 
-    __slots__ = ()
     input_tokens: int
 
 
@@ -92,6 +106,189 @@ class MessageFields(CountFields, total=False):
     top_k: int | None
 
 
+class AskFields(MessageFields):
+    """All that a request for an answer has."""
+
+    model: str
+    max_tokens: int
+    messages: Turns
+
+
+# --- Lists that come in pages --------------------------------------------------------------------------------------
+
+Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
+"""Sends a query and gives the JSON object of the answer. Its errors are those of the call that needed the page."""
+
+
+class ModelInfo(Lens):
+    """A model that can be asked. Times are RFC 3339 texts, as on the wire: `datetime.fromisoformat` reads them.
+
+    `lifecycle` is "active", "deprecated" or "retired". `capabilities` has an object for each, with `supported`.
+    """
+
+    type: str
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: str | None
+    line: str | None
+    max_input_tokens: int | None
+    max_tokens: int | None
+    deprecated_at: str | None
+    retires_at: str | None
+    capabilities: Lens | None
+
+
+class AsyncPage(Lens):
+    """One page of a list. `async for model in page` goes on through all pages after it, and `data` is this page alone.
+
+    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page.
+    """
+
+    __slots__ = ("_asked", "_fetch", "_next")
+    data: list[ModelInfo]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool | None
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"data": ModelInfo}
+
+    def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = frozenset()) -> None:
+        data = raw.get("data")
+        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+            raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
+        super().__init__(raw)
+        name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
+        cursor = raw.get(end)
+        # A server that says nothing of `has_more` is asked for the next page, as the official SDKs do.
+        if raw.get("has_more") is False or not data or not isinstance(cursor, str):
+            cursor = ""
+        if cursor in asked:
+            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(cursor)} before")
+        self._fetch = fetch
+        self._next: Query | None = {**query, name: cursor} if cursor else None
+        self._asked = asked | {cursor}  # on the way to the next page
+
+    def has_next_page(self) -> bool:
+        """There is a page after this one."""
+        return self._next is not None
+
+    async def get_next_page(self) -> AsyncPage:
+        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
+        leads back to one that was asked for before: the list would never end."""
+        if self._next is None:
+            raise RuntimeError("there is no next page: ask has_next_page() first")
+        return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
+
+    async def _itself(self) -> AsyncPage:
+        return self
+
+    def iter_pages(self) -> AsyncIterator[AsyncPage]:
+        """This page and all after it, each fetched when it is needed."""
+        return _Pages(self._itself)
+
+    def __aiter__(self) -> AsyncIterator[ModelInfo]:
+        return _Items(_Pages(self._itself))
+
+
+class Pages:
+    """A list that has not been fetched yet: `await` it for its first page, or iterate over all that it holds."""
+
+    def __init__(self, fetch: Fetch, query: Query) -> None:
+        self._fetch = fetch
+        self._query = query
+
+    async def _first(self) -> AsyncPage:
+        return AsyncPage(await self._fetch(self._query), self._fetch, self._query)
+
+    def __await__(self) -> Generator[Any, None, AsyncPage]:
+        return self._first().__await__()
+
+    def __aiter__(self) -> AsyncIterator[ModelInfo]:
+        return _Items(_Pages(self._first))
+
+
+class _Pages(AsyncIterator[AsyncPage]):
+    """Pages; a fetch that failed is repeated by the next step. Not a generator: one that is dropped half-read would be closed
+    later, by the event loop."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
+        self._fetch: Callable[[], Awaitable[AsyncPage]] | None = fetch  # the next page
+
+    async def __anext__(self) -> AsyncPage:
+        if self._fetch is None:
+            raise StopAsyncIteration
+        page = await self._fetch()
+        self._fetch = page.get_next_page if page.has_next_page() else None
+        return page
+
+
+class _Items(AsyncIterator[ModelInfo]):
+    """The models on the pages."""
+
+    def __init__(self, pages: _Pages) -> None:
+        self._pages = pages
+        self._items: Iterator[ModelInfo] = iter(())
+
+    async def __anext__(self) -> ModelInfo:
+        while (item := next(self._items, None)) is None:
+            self._items = iter((await anext(self._pages)).data)
+        return item
+
+
+# --- Answers together with their responses -------------------------------------------------------------------------
+
+
+class RawResponse(CallInfo, Generic[T]):
+    """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
+    close."""
+
+    def __init__(self, call: Call[Exchange], parsed: T) -> None:
+        super().__init__(call)
+        self.parsed = parsed
+
+    @property
+    def status_code(self) -> int:
+        """The status."""
+        return self.response.status
+
+    async def parse(self) -> T:
+        """The answer: a message, events, a count of tokens, a page."""
+        return self.parsed
+
+    def __repr__(self) -> str:
+        return f"<RawResponse {self.status_code}, request {self.request_id}>"
+
+
+class WithRawResponse:
+    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `RawResponse`."""
+
+    def __init__(self, resource: Any) -> None:
+        self._resource = resource
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by `copy`, before there is a resource
+            raise AttributeError(name)
+        kind, client = type(self._resource), self._resource._client
+        method = getattr(kind, name)
+
+        async def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
+            calls: list[Call[Any]] = []
+
+            def remember(*arguments: Any, **options: Any) -> Call[Any]:
+                calls.append(client.call(*arguments, **options))
+                return calls[-1]
+
+            given = method(kind(SimpleNamespace(call=remember)), *arguments, **options)
+            parsed = await given if isawaitable(given) else given
+            return RawResponse(calls[-1], parsed)
+
+        return call
+
+
+# --- The calls -----------------------------------------------------------------------------------------------------
+
+
 class _Resource:
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -124,25 +321,13 @@ class AsyncMessages(_Resource):
         return MessageStream(call, Outputs(wanted))
 
     @overload
-    async def create(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Turns,
-        stream: Literal[False] = False,
-        **arguments: Unpack[MessageFields],
-    ) -> Message: ...
+    async def create(self, *, stream: Literal[False] = False, **arguments: Unpack[AskFields]) -> Message: ...
 
     @overload
-    async def create(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Unpack[MessageFields]
-    ) -> EventStream: ...
+    async def create(self, *, stream: Literal[True], **arguments: Unpack[AskFields]) -> EventStream: ...
 
     @overload
-    async def create(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: bool, **arguments: Unpack[MessageFields]
-    ) -> Message | EventStream: ...
+    async def create(self, *, stream: bool, **arguments: Unpack[AskFields]) -> Message | EventStream: ...
 
     async def create(
         self, *, model: str, max_tokens: int, messages: Turns, stream: bool = False, **arguments: Unpack[MessageFields]
@@ -171,8 +356,8 @@ class AsyncMessages(_Resource):
 
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
-        request: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
-        async with self.stream(output_format=output_format, **request) as opened:
+        asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
+        async with self.stream(output_format=output_format, **asked) as opened:
             message = await opened.get_final_message()
         _ = message.parsed_output
         return message
@@ -211,8 +396,8 @@ class AsyncMessages(_Resource):
 
     def _call(self, kind: type[Answer] = Answer, /, **arguments: Any) -> Call[Answer]:
         fields, options = _sort(**arguments)
-        body = {**fields, "stream": True}
-        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=kind, body=body, **options)
+        fields["stream"] = True
+        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=kind, body=fields, **options)
         return call
 
     # For the tool loop ---------------------------------------------------------------------------------------------
@@ -247,8 +432,11 @@ class AsyncModels(_Resource):
         return Pages(lambda query: self._get("/v1/models", query, **options), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
-        return ModelInfo(await self._get(model_path(model_id), {}, **options))
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
+        would lead to another path."""
+        if model_id in ("", ".", ".."):  # the list; and what RFC 3986, 5.2.4, takes out of a path
+            raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
+        return ModelInfo(await self._get(f"/v1/models/{encoded('model_id', model_id)}", {}, **options))
 
     async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> Any:
         _, given = _sort(**options)
@@ -276,8 +464,9 @@ def _sort(
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the body, and the options of the call."""
-    ids = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
-    headers = {name: value for name, value in ids.items() if value} | with_betas(extra_headers, betas)
+    named = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
+    named["anthropic-beta"] = ",".join(betas or ())
+    headers = {name: value for name, value in named.items() if value} | dict(extra_headers or {})
     given: dict[str, Any] = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
     options = {"headers": headers, "query": extra_query or {}, **given}
     if output_format is not None:

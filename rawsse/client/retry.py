@@ -1,4 +1,4 @@
-"""Which failure may be tried again, and when.
+"""When to try again: the policy, the server's `retry-after`, and the rate limits that its header tells.
 
 Pure: the time and the chance are arguments, and nothing here waits.
 
@@ -12,16 +12,25 @@ does not set it that far: the stream checks it before it asks.
 
 The waits are those of the official SDKs, with a ceiling: theirs sleep through a `retry-after` of an hour, and the caller sees
 nothing but a call that hangs.
+
+Rate limits (https://docs.anthropic.com/en/api/rate-limits) are only read: no request is held back because of them.
+
+    limits = RateLimits.from_headers(stream.headers)
+    if limits.output_tokens and limits.output_tokens.remaining == 0:
+        print("nothing more before", limits.output_tokens.reset)
+
+Every response of the API has some of these fields, not only a refusal; those of gateways often do not, and then `limits` is
+false. A field that cannot be read is None; its value is in `raw`.
 """
 
 from __future__ import annotations
 
 import math
-import sys
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple, Self
 
 from rawsse.client.timeouts import check_number
 from rawsse.errors import APIError, APIStatusError, ContentTimeoutError, TotalTimeoutError
@@ -47,7 +56,7 @@ class RetryPolicy:
         check_number(self.max_retries, "retries: max_retries must be a whole number of 0 or more", kind=int)
         for name in ("first_delay", "max_delay", "max_retry_after"):
             # A wait of the client's own has an end; how long to wait for a server that names a time is the caller's choice.
-            most = math.inf if name == "max_retry_after" else sys.float_info.max
+            most = math.inf if name == "max_retry_after" else math.nextafter(math.inf, 0)
             check_number(getattr(self, name), f"retries: {name} must be a number of seconds of 0 or more", most=most)
 
 
@@ -116,3 +125,89 @@ def _seconds(text: str, now: float | None) -> float:
     except (ValueError, OverflowError):
         return 0.0
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+
+
+# --- Rate limits ---------------------------------------------------------------------------------------------------
+
+_UNIFIED = "anthropic-ratelimit-unified-"
+
+# All that is about limits, of families that are not known yet as well.
+_ABOUT_LIMITS = re.compile(r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?")
+
+# Longer ones are not counts, and Python refuses to read very long ones.
+_COUNT = re.compile("[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """One limit: how much in all, how much is left, and when it is whole again; each None where the API does not say."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The limits that an answer tells; None for those it does not. False if it tells none at all."""
+
+    requests: RateLimit | None = None
+    tokens: RateLimit | None = None
+    """The tightest of the token limits in force; what remains is rounded to thousands."""
+    input_tokens: RateLimit | None = None
+    output_tokens: RateLimit | None = None
+    priority_input_tokens: RateLimit | None = None
+    """As its neighbour for output: for those who have bought a Priority Tier."""
+    priority_output_tokens: RateLimit | None = None
+    fast_input_tokens: RateLimit | None = None
+    """As its neighbour for output: for fast mode."""
+    fast_output_tokens: RateLimit | None = None
+    retry_after: float | None = None
+    """What the server asks to wait, in seconds."""
+    unified: Mapping[str, str] = field(default_factory=dict)
+    """Limits of subscriptions, which the API does not document: the values of `anthropic-ratelimit-unified-*` as they came,
+    under what stands for the star."""
+    raw: Mapping[str, str] = field(default_factory=dict)
+    """Every field about limits as it came, known or not, under its whole name in lower case."""
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str], *, now: float | None = None) -> Self:
+        """The limits that these header fields tell; their names may be in any case. Nothing in them makes it fail.
+
+        `now` is POSIX time: without it a `retry-after` that is a date is not read.
+        """
+        raw = {name.lower(): headers[name] for name in headers if _ABOUT_LIMITS.fullmatch(name.lower())}
+        return cls(
+            **{name: _limit(raw, name) for name in _FAMILIES},
+            retry_after=parse_retry_after(raw, now),
+            unified={name.removeprefix(_UNIFIED): raw[name] for name in raw if name.startswith(_UNIFIED)},
+            raw=raw,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.raw)
+
+
+_FAMILIES = tuple(field for field in RateLimits.__dataclass_fields__ if field.endswith(("requests", "tokens")))
+
+
+def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
+    is_bare = family.startswith(("priority_", "fast_"))
+    prefix = f"anthropic-{'' if is_bare else 'ratelimit-'}{family.replace('_', '-')}"
+    limit, remaining, reset = (raw.get(f"{prefix}-{part}") for part in ("limit", "remaining", "reset"))
+    if limit is None and remaining is None and reset is None:
+        return None
+    return RateLimit(_count(limit or ""), _count(remaining or ""), _moment(reset or ""))
+
+
+def _count(text: str) -> int | None:
+    return int(text) if _COUNT.fullmatch(text.strip()) else None
+
+
+def _moment(text: str) -> datetime | None:
+    """RFC 3339, 5.6: a date, "T", a time and an offset, the letters in any case."""
+    try:
+        moment = datetime.fromisoformat(text.strip().upper())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None  # without an offset it could not be compared with any other time

@@ -25,9 +25,11 @@ from typing import Any, Self
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.raw import CallInfo
+from rawsse.client.exchange import Exchange, Timing
+from rawsse.client.retry import RateLimits
 from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
+from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.events import (
     ContentBlockDelta,
@@ -39,6 +41,47 @@ from rawsse.messages.events import (
 )
 
 
+class CallInfo:
+    """A call and its response, as its caller sees them."""
+
+    def __init__(self, call: Call[Exchange]) -> None:
+        self._call = call
+        self.timing: Timing = call.timing
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before there is one."""
+        if self._call.response is None:
+            raise RuntimeError("the stream is not open: enter its `with` block first")
+        return self._call.response
+
+    @property
+    def headers(self) -> Headers:
+        """The response's header fields; names are case-insensitive."""
+        return self.response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The `request-id` of the response: what Anthropic's support asks for."""
+        return self._call.exchange.request_id
+
+    @property
+    def workspace_id(self) -> str | None:
+        """The `anthropic-workspace-id` of the response."""
+        return self.headers.get("anthropic-workspace-id")
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The rate limits in the response's header."""
+        return RateLimits.from_headers(self.headers)
+
+    @property
+    def retries_taken(self) -> int:
+        """How often the request was retried."""
+        return self._call.retries_taken
+
+
 class BaseStream(CallInfo):
     """The base of both kinds of stream: opening, reading event by event, trying again, ending."""
 
@@ -47,13 +90,9 @@ class BaseStream(CallInfo):
     def __init__(self, call: Call[Answer]) -> None:
         super().__init__(call)
         self._is_unseen = False  # no event is given out, so any failure may be retried
-        self._ending: Ending | None = None
-        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
-
-    @property
-    def ending(self) -> Ending | None:
+        self.ending: Ending | None = None
         """How the stream ended; None while it has not."""
-        return self._ending
+        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -92,19 +131,19 @@ class BaseStream(CallInfo):
     aclose = close  # for `contextlib.aclosing`
 
     def _close(self) -> None:
-        if self._ending is not None:
+        if self.ending is not None:
             return
         self._call.close()
         if self._call.is_mine:  # else the thread that reads ends the stream when it wakes
             self._failed(StreamCancelledError("the stream was closed before its end"))
 
     def __del__(self) -> None:
-        if getattr(self, "_ending", self) is None and self._call.response is not None and not self._call.is_closed:
+        if getattr(self, "ending", self) is None and self._call.response is not None and not self._call.is_closed:
             self._call.end()  # first: where warnings are errors, nothing comes after one
             warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
-        state = self._ending.kind if self._ending else "open" if self._call.response else "not open"
+        state = self.ending.kind if self.ending else "open" if self._call.response else "not open"
         return f"<{type(self).__name__} {state}, request {self.request_id}>"
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -115,14 +154,14 @@ class BaseStream(CallInfo):
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
         call = self._call
-        if self._ending is None and call.response is not None:
+        if self.ending is None and call.response is not None:
             answer = call.exchange
             event = answer.next_event()
             if answer.is_over and answer.error is None:
                 call.release()
                 ending = answer.ending()
-                self._ending = self._ending or ending
-            if event is not None or self._ending is None:
+                self.ending = self.ending or ending
+            if event is not None or self.ending is None:
                 return event
         # Asked last: another thread, or a signal handler, may close the stream at any moment.
         if self._error is not None:
@@ -152,7 +191,7 @@ class BaseStream(CallInfo):
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
         call, answer = self._call, self._call.exchange
-        if self._ending is not None and self._error is not None:
+        if self.ending is not None and self._error is not None:
             return self._error
         if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left
             answer.error = error
@@ -161,7 +200,7 @@ class BaseStream(CallInfo):
         call.release()
         error.retries_taken = call.retries_taken
         self._error = answer.failure()
-        self._ending = error.ending
+        self.ending = error.ending
         return error
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from rawsse.client.models import ModelInfo
+from rawsse.client.resources import ModelInfo
 from rawsse.messages.content import (
     Block,
     CacheCreation,

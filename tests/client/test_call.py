@@ -298,7 +298,7 @@ def test_the_queue_has_a_clock_and_is_left_when_it_has_run_out(
     setting = Setting(HOLDING, limits=ONE, timeouts=timeouts, max_retries=0)
     setting.hold_connections()
     error = setting.fail()
-    assert (type(error), setting.seconds, setting.pool.waiting) == (cls, seconds, 0)
+    assert (type(error), setting.seconds, len(setting.pool.queue)) == (cls, seconds, 0)
     if cls is ConnectTimeoutError:
         assert error.message == "no connection was free within 20 s (all 1 connections (max_connections) are in use)"
 
@@ -413,7 +413,7 @@ def test_what_goes_out_once_more_goes_over_a_new_connection_even_where_another_r
     setting = Setting(dying, dying, Peer(OBJECT))
     for call in setting.hold_connections(2):
         read_through(call)
-    assert setting.pool.idle_connections == 2
+    assert len(setting.pool.idle) == 2
     assert setting.open() == {"a": 1}
     assert (setting.peers.attempts, setting.call.retries_taken, setting.seconds) == (3, 0, 0)
     assert not setting.call.timing.is_reused
@@ -426,7 +426,7 @@ def test_a_connection_is_kept_after_a_whole_response(wire: bytes) -> None:
         setting.open()
     else:
         setting.fail()
-    assert (setting.pool.idle_connections, setting.pool.open_connections) == (1, 1)
+    assert (len(setting.pool.idle), setting.pool.open_connections) == (1, 1)
     assert drive(setting.new_call(JSONAnswer).open()).value == {"a": 1}
     assert setting.peers.attempts == 1
 
@@ -452,7 +452,7 @@ def test_it_is_dropped_after_anything_else(peer: Peer) -> None:
 def test_while_the_next_attempt_is_waited_for_the_connection_of_the_last_is_free() -> None:
     setting = Setting(Peer(plain(b"{}", "529 Later"), None, OBJECT, end=None), limits=ONE)
     others: list[int] = []
-    setting.after(0.25, lambda: others.append(setting.pool.idle_connections))
+    setting.after(0.25, lambda: others.append(len(setting.pool.idle)))
     assert setting.open() == {"a": 1}
     assert (others, setting.peers.attempts) == ([1], 1)
 
@@ -519,7 +519,7 @@ def test_an_interim_response_is_not_an_answer() -> None:
     setting = Setting(peer, request=LARGE)
     assert setting.open() == {"a": 1}
     assert len(setting.peers.streams[0].written) > 3 * WRITE_BYTES
-    assert setting.pool.idle_connections == 1
+    assert len(setting.pool.idle) == 1
 
 
 @pytest.mark.parametrize(
@@ -600,7 +600,7 @@ def queued(setting: Setting) -> Setting:
 def check_nothing_is_left(setting: Setting) -> None:
     """But for a connection that rests, or one that another call holds."""
     pool = setting.pool
-    assert pool.waiting == 0
+    assert len(pool.queue) == 0
     assert sum(not stream.is_aborted for stream in setting.peers.streams) == pool.open_connections <= 1
     assert setting.call.exchange.is_over
 
@@ -720,7 +720,7 @@ def test_closing_as_the_call_is_queued_ends_its_wait() -> None:
     setting.hold_connections()
     setting.call = setting.new_call(JSONAnswer)
     pool.meddle = setting.call.close
-    assert (type(setting.fail()), setting.seconds, pool.waiting) == (StreamCancelledError, 0, 0)
+    assert (type(setting.fail()), setting.seconds, len(pool.queue)) == (StreamCancelledError, 0, 0)
 
 
 def test_closing_as_the_call_gets_a_place_frees_it_and_does_not_connect() -> None:

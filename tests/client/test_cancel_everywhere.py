@@ -33,7 +33,7 @@ from support.sockets import LOCALHOST, ConnectProxy, serving, silent_listener
 from support.streams import ANSWER, PING
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network import addresses
+from rawsse.client.network import connect
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.replay.playing.fake_links import FakeStream, fake_links
@@ -460,7 +460,7 @@ class Server:
 def two_addresses(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     """Let every name have two addresses that are tried side by side."""
     found = [("127.0.0.1", port) for port in ports]
-    monkeypatch.setattr(addresses, "HAPPY_EYEBALLS_SECONDS", 0)
+    monkeypatch.setattr(connect, "HAPPY_EYEBALLS_SECONDS", 0)
     looked_up = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: looked_up)
 

@@ -20,7 +20,6 @@ from rawsse.client.request import (
     header_fields,
     query_string,
     read_custom_headers,
-    with_betas,
 )
 from rawsse.errors import ConfigurationError
 from rawsse.messages import Message
@@ -162,20 +161,8 @@ def test_names_are_lower_case_and_values_are_not() -> None:
     assert header_fields({"X-A": "Bc"}) == {"x-a": "Bc"}
 
 
-@pytest.mark.parametrize(
-    ("headers", "betas", "fields"),
-    [
-        (None, None, {}),
-        (None, [], {}),
-        (None, ["a-1", "b-2"], {"anthropic-beta": "a-1,b-2"}),
-        ({"X-A": "b"}, ("a-1",), {"anthropic-beta": "a-1", "x-a": "b"}),
-        ({"Anthropic-Beta": "mine"}, ["a-1"], {"anthropic-beta": "mine"}),
-    ],
-)
-def test_betas_are_a_field_that_the_caller_s_own_replaces(
-    headers: dict[str, str] | None, betas: list[str] | None, fields: dict[str, str]
-) -> None:
-    assert with_betas(headers, betas) == fields
+def test_of_two_fields_with_one_name_the_last_one_wins() -> None:
+    assert header_fields({"X-A": "b", "x-a": "c"}) == {"x-a": "c"}
 
 
 @pytest.mark.parametrize(

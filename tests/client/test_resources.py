@@ -14,8 +14,7 @@ from support.pools import counts
 from support.streams import ANSWER, STOP, block, end, start
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.models import ModelInfo
-from rawsse.client.resources import AsyncMessages
+from rawsse.client.resources import AsyncMessages, ModelInfo
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (

@@ -67,7 +67,7 @@ AT_ONCE = 1.0
 
 # `tell` says "waiting" when the main thread waits in the client, for a socket ("ready") or a signal ("wait").
 WAYS = """
-MODULES = ("rawsse.client.network.addresses", "rawsse.client.blocking.network")
+MODULES = ("rawsse.client.network.connect", "rawsse.client.blocking.network")
 
 def tell(*waits):
     def look():
@@ -129,7 +129,7 @@ for line in sys.stdin:
             globals()[way](client)
         except KeyboardInterrupt:
             pool = client._inner._pools.here()
-            say("interrupted", pool.open_connections - pool.idle_connections, pool.waiting)
+            say("interrupted", pool.open_connections - len(pool.idle), len(pool.queue))
         say(client.messages.create(**ASK).text)
 """
 
@@ -330,7 +330,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 FORKED = """
 client = Client()
 def chars(): return len(client.messages.create(**ASK).text)
-say("parent", chars(), client._inner._pools.here().idle_connections)
+say("parent", chars(), len(client._inner._pools.here().idle))
 
 with client.messages.stream(**ASK) as stream:
     next(stream)
@@ -345,7 +345,7 @@ with client.messages.stream(**ASK) as stream:
         client.close()
     say("child ended with", in_child(work))
     say("parent", len(stream.get_final_text()), stream.ending.kind)
-say("parent", chars(), client._inner._pools.here().idle_connections)
+say("parent", chars(), len(client._inner._pools.here().idle))
 client.close()
 """
 

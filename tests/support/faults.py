@@ -341,7 +341,7 @@ async def _seen(client: AsyncClient, network: Network, way: str, calls_before: i
     for _ in range(calls_before):
         await client.messages.create(**ASK)
     attempts_before = network.attempts
-    now = client._pools.network().now
+    now = client._pools.here().network.now
     before = now()
     try:
         await WAYS[way](call)

@@ -18,8 +18,7 @@ from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Link, OnStart, drive
-from rawsse.client.network.pool import Lease, Pool, PoolLimits
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
 from rawsse.http1 import ClientConnection
 from rawsse.replay.playing.fake_links import FakeStream
@@ -142,7 +141,7 @@ def acquire(pool: Pool, route: Route = A, *, fresh: bool = False) -> Lease:
 
 def counts(pools: Pools) -> tuple[int, int, int]:
     """Of all event loops: connections that are open, those of them at rest, and calls that wait for one."""
-    found = [(one.open_connections, one.idle_connections, one.waiting) for one in pools._pools.values()]
+    found = [(one.open_connections, len(one.idle), len(one.queue)) for one in pools._pools.values()]
     opened, idle, waiting = (sum(column) for column in zip(*found, strict=True)) if found else (0, 0, 0)
     return opened, idle, waiting
 

@@ -131,7 +131,7 @@ def is_waiting(thread: threading.Thread | None = None) -> bool:
     return frame is not None and (frame.f_code.co_name, frame.f_globals["__name__"].rpartition(".")[2]) in _WAITS
 
 
-_WAITS = {("ready", "addresses"), ("wait", "network")}
+_WAITS = {("ready", "connect"), ("wait", "network")}
 
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")

@@ -22,9 +22,7 @@ Read in this order:
 from rawsse.client.blocking.facade import Facade
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.client import AsyncClient
-from rawsse.client.models import AsyncPage
-from rawsse.client.raw import RawResponse, WithRawResponse
-from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
+from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels, AsyncPage, RawResponse, WithRawResponse
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.client.tools import Conversation, Reply, ToolRunner
 

@@ -7,14 +7,21 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
 from rawsse.client.exchange import Exchange, Observer, Timing
-from rawsse.client.models import Fetch, ModelInfo
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
-from rawsse.client.ratelimits import RateLimits
 from rawsse.client.request import Query
-from rawsse.client.resources import CallOptions, CountFields, MessageFields, TokenCount, Turns
-from rawsse.client.retry import RetryPolicy
+from rawsse.client.resources import (
+    AskFields,
+    CallOptions,
+    CountFields,
+    Fetch,
+    MessageFields,
+    ModelInfo,
+    TokenCount,
+    Turns,
+)
+from rawsse.client.retry import RateLimits, RetryPolicy
 from rawsse.client.schema.output import Outputs
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.client.tools.conversation import ConversationTurn, Question
@@ -66,10 +73,7 @@ class BlockingEventStream:
     @property
     def retries_taken(self) -> int:
         """How often the request was retried."""
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the stream ended; None while it has not."""
+    ending: Ending | None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -119,10 +123,7 @@ class BlockingMessageStream:
     @property
     def retries_taken(self) -> int:
         """How often the request was retried."""
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the stream ended; None while it has not."""
+    ending: Ending | None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -467,33 +468,21 @@ class Messages:
         or `close()` the stream."""
 
     @overload
-    def create(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Turns,
-        stream: Literal[False] = False,
-        **arguments: Unpack[MessageFields],
-    ) -> Message:
+    def create(self, *, stream: Literal[False] = False, **arguments: Unpack[AskFields]) -> Message:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed."""
 
     @overload
-    def create(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Unpack[MessageFields]
-    ) -> BlockingEventStream:
+    def create(self, *, stream: Literal[True], **arguments: Unpack[AskFields]) -> BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed."""
 
     @overload
-    def create(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: bool, **arguments: Unpack[MessageFields]
-    ) -> Message | BlockingEventStream:
+    def create(self, *, stream: bool, **arguments: Unpack[AskFields]) -> Message | BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
@@ -559,7 +548,8 @@ class Models:
         `limit` is the size of a page (1 to 1000). Raises `APIError`."""
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
-        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s."""
+        """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
+        would lead to another path."""
 
 class Beta:
     """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""

@@ -21,8 +21,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from rawsse.client.network.addresses import ready
-from rawsse.client.network.connect import TCPLink
+from rawsse.client.network.connect import TCPLink, ready
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, in_threads
 
 SLICE_SECONDS = 0.1

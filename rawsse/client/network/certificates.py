@@ -1,7 +1,5 @@
 """Certificates: which are trusted, and what is wrong with one that is not.
 
-This file knows `ssl`'s contexts, their environment variables and their errors. It refuses to know sockets and handshakes.
-
     tls = TLSContext()                  # SSL_CERT_FILE, SSL_CERT_DIR, else certifi
     tls = TLSContext(my_own_context)
     context = tls.get()                 # made now, and kept
@@ -64,11 +62,6 @@ def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext
     context = ssl.create_default_context(cafile=file, capath=folders)
     context.set_alpn_protocols([ALPN_PROTOCOL])
     return context
-
-
-def is_untrusted(error: BaseException) -> bool:
-    """The handshake failed because of the other side's certificate: trying again will not help."""
-    return isinstance(error, ssl.SSLCertVerificationError)
 
 
 def explain(error: BaseException) -> str | None:

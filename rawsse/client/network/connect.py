@@ -1,21 +1,39 @@
-"""Taking a route: to a host by TCP, TLS to a proxy, a tunnel through it, TLS to the origin.
+"""Connecting: from a name to addresses, from those to a socket, and through TLS and proxies to the origin. For every network.
 
 link = await tcp_link.connect(Route(Origin("https", "api.anthropic.com", 443)), TLSContext(), deadline)
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
+import math
+import os
+import select
 import socket
-from collections.abc import Callable, Collection
-from typing import Protocol
+import ssl
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import Any, Protocol
 
-from rawsse.client.network.addresses import look_up, race
-from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain, is_untrusted
-from rawsse.client.network.link import Link, Signal
-from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain
+from rawsse.client.network.link import Expired, Link, Signal, in_threads
+from rawsse.client.network.route import Origin, Proxy, Route, refusal
 from rawsse.client.network.tls import TLSLink, start_tls
-from rawsse.client.network.tunnel import Tunnel
-from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, ProxyError, quote
+from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
+from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, Response
+
+HAPPY_EYEBALLS_SECONDS = 0.25
+"""How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
+
+Address = tuple[socket.AddressFamily, Any]
+
+Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
+"""`wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier."""
+
+
+# --- The route -------------------------------------------------------------------------------------------------------
 
 
 class TCPLink(Link, Protocol):
@@ -37,37 +55,31 @@ class TCPLink(Link, Protocol):
         Raises `APIConnectionError` naming the origin, with the operating system's error as its cause; it is a `ProxyError` if
         the proxy is to blame, `CertificateError` if a certificate is. Raises `Expired` and `Aborted`.
         """
-        proxy = route.proxy
-        if "https" in (route.origin.scheme, proxy and proxy.origin.scheme):
+        proxy, origin = route.proxy, route.origin
+        if "https" in (origin.scheme, proxy and proxy.origin.scheme):
             tls.get()  # if that fails, it fails before anything is sent
-        if proxy is None:
-            return await self._reach(route.origin, tls, deadline, f"{route.origin}", APIConnectionError)
-        reached = await self._reach(proxy.origin, tls, deadline, f"the proxy {proxy}", ProxyError)
-        if route.is_forwarded:
-            return reached
-        await _open_tunnel(reached, Tunnel(proxy, route.origin), deadline)
-        return await _secure(reached, route.origin, tls, deadline, f"{route.origin}{route.through}", APIConnectionError)
-
-    async def _reach(
-        self, origin: Origin, tls: TLSContext, deadline: float, name: str, error: type[APIConnectionError]
-    ) -> Link:
-        """A link to the first peer on the route, which errors call `name`."""
+        first, name = (origin, f"{origin}") if proxy is None else (proxy.origin, f"the proxy {proxy}")
+        error = APIConnectionError if proxy is None else ProxyError
         try:
-            addresses = await look_up(self._signal, origin, deadline)
+            addresses = await look_up(self._signal, first, deadline)
             await self.use(await race(addresses, self.wait_for, self._now, deadline))
+            link: Link = self if first.scheme == "http" else await _secure(self, first, tls, deadline, name)
+            if proxy is not None and not route.is_forwarded:
+                await open_tunnel(link, proxy, origin, deadline)
+                name, error = f"{origin}{route.through}", APIConnectionError
+                link = await _secure(link, origin, tls, deadline, name)
+            return link
+        except ConfigurationError:  # which is a ValueError too
+            raise
         except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
-            raise _failure(name, exc, error) from exc
-        return self if origin.scheme == "http" else await _secure(self, origin, tls, deadline, name, error)
+            words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
+            kind = CertificateError if isinstance(exc, ssl.SSLCertVerificationError) else error
+            raise kind(f"cannot connect to {name}: {words}") from exc
 
 
-async def _secure(
-    link: Link, origin: Origin, tls: TLSContext, deadline: float, name: str, error: type[APIConnectionError]
-) -> TLSLink:
-    try:
-        # RFC 6066, 3: "The hostname is represented … without a trailing dot."
-        secure = await start_tls(link, tls.get(), origin.host.rstrip("."), deadline)
-    except (OSError, ValueError) as exc:
-        raise _failure(name, exc, error) from exc
+async def _secure(link: Link, origin: Origin, tls: TLSContext, deadline: float, name: str) -> TLSLink:
+    # RFC 6066, 3: "The hostname is represented … without a trailing dot."
+    secure = await start_tls(link, tls.get(), origin.host.rstrip("."), deadline)
     chosen = secure.tls.selected_alpn_protocol()
     if chosen not in (None, ALPN_PROTOCOL):
         words = f"the ssl_context offers {quote(chosen)}, which rawsse does not support, and {name} chose it"
@@ -75,16 +87,138 @@ async def _secure(
     return secure
 
 
-async def _open_tunnel(link: Link, tunnel: Tunnel, deadline: float) -> None:
-    """Have the proxy at the other end of `link` open a tunnel to the origin. Raises `ProxyError`."""
+async def open_tunnel(
+    link: Link, proxy: Proxy, origin: Origin, deadline: float, *, max_head_bytes: int = MAX_HEAD_BYTES
+) -> None:
+    """Have the proxy at the other end of `link` open a tunnel (RFC 9110, 9.3.6): from then on the bytes are the origin's.
+
+    Raises `ProxyError`. `max_head_bytes` bounds the proxy's answer.
+    """
+    http = ClientConnection(origin.authority, max_head_bytes=max_head_bytes)
+    asked = proxy.asked(origin)
     try:
-        await link.write(tunnel.request(), deadline)
-        while not tunnel.receive_data(await link.read(deadline)):
-            pass
+        request = http.send_request("CONNECT", origin.authority, [("user-agent", "rawsse"), *proxy.fields])
+        await link.write(request, deadline)
+        while not isinstance(answer := http.next_event(), Response):
+            http.receive_data(await link.read(deadline))
     except OSError as exc:
-        raise tunnel.lost(exc) from exc
+        raise ProxyError(f"{asked} did not answer: {exc.strerror or exc}") from exc
+    except APIError as exc:
+        if getattr(exc, "by_close", False):
+            raise ProxyError(f"{asked} closed the connection without an answer") from None
+        raise ProxyError(f"{asked} does not answer as an HTTP proxy does ({exc}): is it one?", may_heal=False) from None
+    if not 200 <= answer.status < 300:
+        raise refusal(proxy, origin, answer.status, answer.headers)
+    if ahead := http.trailing_data:
+        # With TLS it is the client that speaks first: these bytes are not the origin's.
+        raise ProxyError(f"{asked} sent something into the tunnel before TLS began: {quote(ahead)}", may_heal=False)
 
 
-def _failure(name: str, exc: OSError | ValueError, error: type[APIConnectionError]) -> APIConnectionError:
-    words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
-    return (CertificateError if is_untrusted(exc) else error)(f"cannot connect to {name}: {words}")
+# --- Names and addresses ---------------------------------------------------------------------------------------------
+
+
+async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) -> list[Address]:
+    """The addresses of the host, families in turn (RFC 8305, 4: "interleave address families"). Raises `OSError`, and as
+    `in_threads` does."""
+    where = (origin.host, origin.port)
+    try:
+        found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = []
+    if not found:  # a name, not an address: resolvers can hang, and heed neither deadlines nor Ctrl-C
+        (found,) = await in_threads(signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline)
+    addresses: list[Address] = [(family, address) for family, _, _, _, address in found]
+    first = [one for one in addresses if one[0] == addresses[0][0]]
+    others = [one for one in addresses if one[0] != addresses[0][0]]
+    return [one for pair in itertools.zip_longest(first, others) for one in pair if one is not None]
+
+
+async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], deadline: float) -> socket.socket:
+    """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
+    route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
+    """
+    pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
+    errors: list[OSError] = []
+    next_at = -math.inf  # when the next address is tried beside those that have not answered
+    try:
+        while addresses or pending:
+            if now() >= deadline:
+                raise Expired
+            try:
+                if addresses and now() >= next_at:
+                    next_at = now() + HAPPY_EYEBALLS_SECONDS
+                    family, address = addresses.pop(0)
+                    sock, number = new_socket(family), 0
+                    try:
+                        sock.connect(address)  # not `connect_ex`: what forbids tests to connect replaces this one
+                    except OSError as exc:
+                        number = exc.errno or 0
+                    pending[_checked(sock, number, address)] = address
+                    continue
+                await wait(pending, min(deadline, next_at if addresses else math.inf))
+                for sock, _ in ready(pending, 0, to_write=True):
+                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
+            except OSError as exc:
+                errors.append(exc)
+                next_at = -math.inf
+        raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
+    finally:
+        for sock in pending:
+            sock.close()
+        errors.clear()  # the traceback of an error holds this frame, which would hold the error
+
+
+def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
+    """The socket, unless `number` is the number of an error: the others are of a connection that is made, or being made."""
+    if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
+        return sock
+    sock.close()
+    raise OSError(number, os.strerror(number), address)
+
+
+# --- Sockets -------------------------------------------------------------------------------------------------------
+
+
+def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -> list[tuple[socket.socket, bool]]:
+    """The sockets that can be read, or written if that is wanted, within so many seconds; with each, whether it can be written.
+    An error is both."""
+    if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
+        readable, *others = select.select(socks, socks if to_write else [], socks, seconds)
+        writable = [sock for found in others for sock in found]
+        return [(sock, to_write and sock in writable) for sock in socks if sock in (*readable, *writable)]
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN | select.POLLOUT if to_write else select.POLLIN)
+    events = dict(poll.poll(math.ceil(seconds * 1000)))
+    found = [(sock, events[sock.fileno()]) for sock in socks if sock.fileno() in events]
+    return [(sock, to_write and event != select.POLLIN) for sock, event in found]
+
+
+class Socket(socket.socket):
+    """A socket that is closed without a warning when its client is dropped or never closed, or its call interrupted.
+
+    A `__del__` of the link would not do: the garbage collector may finalize the socket before it.
+    """
+
+    def __del__(self) -> None:
+        if self.fileno() >= 0:  # else it could not even be made
+            self.close()
+
+
+# NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
+# that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
+# By name, as each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+
+
+def new_socket(family: socket.AddressFamily) -> socket.socket:
+    """A non-blocking TCP socket that sends what is written at once, and that notices when its peer is gone: without a packet
+    from either side, a connection that was cut in between lives for ever."""
+    sock = Socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in _KEEPALIVE:
+        with contextlib.suppress(AttributeError, OSError):  # an option that the system lacks is no reason to fail
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return sock

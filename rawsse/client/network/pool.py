@@ -17,6 +17,9 @@ connection rests with its `ClientConnection`, which takes what comes late; the n
 
 A place is held by its `Lease`, not counted: one that an interrupted caller drops is free. Nothing waits while it holds the
 lock, and any thread may call a pool whose network allows it.
+
+A connection belongs to the event loop that made it. So a client has `Pools`: one for each loop that uses it, or for each
+process without async. Limits are those of each pool.
 """
 
 from __future__ import annotations
@@ -27,23 +30,21 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
 from rawsse.client.network.route import Route
-from rawsse.errors import APIError, ConfigurationError, StreamCancelledError
+from rawsse.client.timeouts import ABOVE_ZERO, check_number
+from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
 MAX_LEFTOVER_BYTES = 64 * 1024
 """How much of an answer may have come after its reader had enough. It is the end of a chunked body: 5 bytes, as a rule."""
 
-
-EARLY_SECONDS = 0.001
-"""How much too early a timer may be: on uvloop, which counts milliseconds."""
-
-NewLink = Callable[[], Connector]
-"""Makes a link that is not connected yet."""
+Connect = Callable[[Network], Connector]
+"""Makes a link that is not connected yet, in place of the network."""
 
 DEAD = (OSError, APIError, Aborted)
 """What says that a connection is of no more use: of the network, of HTTP, of this side."""
@@ -69,18 +70,13 @@ class PoolLimits:
 
     def __post_init__(self) -> None:
         for name, least in (("max_connections", 1), ("max_idle", 0)):
-            count = getattr(self, name)
-            _check(name, count, isinstance(count, int) and count >= least, f"a whole number from {least} up")
+            rule = f"pool limits: {name} must be a whole number from {least} up"
+            check_number(getattr(self, name), rule, least=least, kind=int)
         for name in ("idle_seconds", "max_age_seconds"):
-            seconds = getattr(self, name)
-            _check(name, seconds, seconds is None or seconds > 0, "a number of seconds above 0, or None")
-        late = self.late_end_seconds
-        _check("late_end_seconds", late, late >= 0, "a number of seconds of 0 or more")
-
-
-def _check(name: str, value: object, is_right: bool, wanted: str) -> None:
-    if not is_right:
-        raise ConfigurationError(f"pool limits: {name} must be {wanted}, not {value!r}")
+            if (seconds := getattr(self, name)) is not None:
+                rule = f"pool limits: {name} must be a number of seconds above 0, or None"
+                check_number(seconds, rule, least=ABOVE_ZERO)
+        check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
 @dataclass(slots=True, eq=False)
@@ -131,11 +127,6 @@ class Lease:
         self.connection: Connection | None = None
         self._is_dropped = False
 
-    def grant(self, idle: Connection | None) -> None:
-        """It is this one's turn: it has a connection that rested, or leave to make one."""
-        self.connection, self.is_granted, self.is_reused = idle, True, idle is not None
-        self.granted.set()
-
     async def connect(self, deadline: float) -> Link:
         """The connection, ready for an exchange. Raises what `Connector.connect` raises, and `StreamCancelledError` if the pool
         was closed while this one queued."""
@@ -164,10 +155,13 @@ class Lease:
             return False
         return True
 
-    def give_back(self, http: ClientConnection) -> None:
-        """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done."""
+    def give_back(self, http: ClientConnection | None) -> None:
+        """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done.
+
+        None: it cannot.
+        """
         connection, limits = self.connection, self._pool.limits
-        if connection is None or not http.is_nearly_reusable:
+        if connection is None or http is None or not http.is_nearly_reusable:
             self.drop()
             return
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
@@ -188,45 +182,32 @@ class Lease:
 
 
 class Pool:
-    """The connections of one client on one network. `new_link` makes links in place of the network."""
+    """The connections of one client on one network. `connect` makes links in place of the network."""
 
     def __init__(
-        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), *, new_link: NewLink | None = None
+        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), connect: Connect | None = None
     ) -> None:
         self.network = network
         self.tls = tls
         self.limits = limits
-        self.new_link = new_link or network.link
+        self.new_link = network.link if connect is None else partial(connect, network)
         self.is_closed = False
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._idle: list[Connection] = []  # the longest at rest first
+        self.idle: dict[Connection, None] = {}
+        """Connections at rest, the longest at rest first."""
         # By weak references: what an interrupted caller drops is no longer there.
         self._leases: set[weakref.ref[Lease]] = set()
-        self._queue: dict[weakref.ref[Lease], None] = {}  # the first is the next
-        self._timer_at = math.inf  # when the next of `_idle` expires
+        self.queue: dict[weakref.ref[Lease], None] = {}
+        """Calls that wait for a connection to be free; the first is the next."""
+        self._timer_at = math.inf  # when the next of `idle` expires, or earlier
         self._cancel_timer: Callable[[], object] = int
 
     @property
     def open_connections(self) -> int:
         """At rest, in use, and being made."""
-        return len(self._idle) + len(self._leases)
-
-    @property
-    def idle_connections(self) -> int:
-        """At rest."""
-        return len(self._idle)
-
-    @property
-    def waiting(self) -> int:
-        """Calls that wait for a connection to be free."""
-        return len(self._queue)
-
-    @property
-    def shortage(self) -> str:
-        """Why a call waits."""
-        return f"all {self.limits.max_connections} connections (max_connections) are in use"
+        return len(self.idle) + len(self._leases)
 
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
         """A place for an exchange over `route`, granted when it is its turn: at once, if it can be. `fresh` insists on a new
@@ -235,7 +216,7 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            self._queue[weakref.ref(lease, self.remove)] = None
+            self.queue[weakref.ref(lease, self.remove)] = None
             self._serve()
             return lease
 
@@ -243,9 +224,10 @@ class Pool:
         """Abort all connections, those in use too, and wake the calls in the queue."""
         with self._lock:
             self.is_closed = True
-            leases = [*self._queue, *self._leases]
-            self._queue.clear()
-            self._expire()  # all
+            leases = [*self.queue, *self._leases]
+            self.queue.clear()
+            self._serve()
+            self._set_timer(math.inf)
             for reference in leases:
                 if (lease := reference()) is not None:
                     lease.drop()
@@ -258,27 +240,35 @@ class Pool:
                 lease.abort()
             return
         with self._lock:
-            self._queue.pop(reference, None)
+            self.queue.pop(reference, None)
             if lease is not None and not keeps:
                 lease.abort()
             if reference in self._leases:
                 self._leases.discard(reference)
                 if lease is not None and keeps and lease.connection is not None:
-                    self._idle.append(lease.connection)
+                    self.idle[lease.connection] = None
+                    if lease.connection.expires_at < self._timer_at:
+                        self._set_timer(lease.connection.expires_at)
                     lease.connection = None  # one who drops the lease later must not cut what is another's by then
                 self._serve()
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give what is free to the first in the queue, and so on. In any step a signal handler may close the pool."""
-        self._expire()
-        for reference in list(self._queue):
+        """Drop what rests for too long or is too much; give what is free to the first in the queue, and so on.
+
+        In any step a signal handler may close the pool. So what is looped over is a copy.
+        """
+        if self.network.now() >= self._timer_at:
+            self._expire()
+        most = 0 if self.is_closed else self.limits.max_idle
+        for idle in list(self.idle)[: max(0, len(self.idle) - most)]:
+            self._abort(idle)
+        for reference in list(self.queue):
             lease = reference()
             if lease is not None and not self._grant(lease, reference):
                 break
-            self._queue.pop(reference, None)
-        self._expire()  # for its timer
+            self.queue.pop(reference, None)
 
     def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
         """Give the lease what it can have now. False if it must wait.
@@ -288,43 +278,82 @@ class Pool:
         """
         idle = None if lease.fresh else self._best(lease.route)
         if idle is not None:
-            self._idle = [one for one in self._idle if one is not idle]
+            self.idle.pop(idle, None)
         elif self.open_connections >= self.limits.max_connections:
-            if not self._idle:
+            if not (rested := list(self.idle)):
                 return False
-            self._abort(self._idle[:1])
+            self._abort(rested[0])
         self._leases.add(reference)
-        lease.grant(idle)
+        lease.connection, lease.is_granted, lease.is_reused = idle, True, idle is not None
+        lease.granted.set()
         return True
 
     def _best(self, route: Route) -> Connection | None:
         nearly: Connection | None = None
-        for idle in [one for one in reversed(self._idle) if one.route == route]:
+        for idle in reversed(list(self.idle)):
+            if idle.route != route:
+                continue
             try:
                 idle.settle()
             except DEAD:
-                self._abort([idle])
+                self._abort(idle)
                 continue
             if idle.http.is_reusable:
                 return idle
             nearly = nearly or idle
         return nearly if self.limits.late_end_seconds else None
 
-    def _abort(self, idle: list[Connection]) -> None:
-        self._idle = [one for one in self._idle if one not in idle]
-        for one in idle:
-            one.link.abort()
+    def _abort(self, idle: Connection) -> None:
+        self.idle.pop(idle, None)
+        idle.link.abort()
+
+    # Time, also if no call comes -----------------------------------------------------------------------------------
 
     def _expire(self) -> None:
-        """Drop what has rested for too long or is too much, and see to it that the next one is dropped in time, also if no call
-        comes."""
+        """Drop what has rested for too long."""
         with self._lock:
-            now, most = self.network.now(), 0 if self.is_closed else self.limits.max_idle
-            self._abort([one for one in self._idle if now >= one.expires_at])
-            self._abort(self._idle[: max(0, len(self._idle) - most)])
-            at = min((one.expires_at for one in self._idle), default=math.inf)
-            if at != self._timer_at or at - now < EARLY_SECONDS:
-                self._cancel_timer()
-                self._timer_at = at
-                if at < math.inf:
-                    self._cancel_timer = self.network.call_at(at, self._expire)
+            now = self.network.now()
+            for idle in list(self.idle):
+                if now >= idle.expires_at:
+                    self._abort(idle)
+            self._set_timer(min((idle.expires_at for idle in list(self.idle)), default=math.inf))
+
+    def _set_timer(self, at: float) -> None:
+        """One timer serves all that rest. It is moved only to an earlier time, or when it has fired: most connections are taken
+        before they expire, and then no timer is made for them."""
+        self._cancel_timer()
+        self._timer_at = at
+        if at < math.inf:
+            self._cancel_timer = self.network.call_at(at, self._expire)
+
+
+class Pools:
+    """The pools of one client, by the owner of their network: the running event loop, or the process.
+
+    After a fork the child has a pool and connections of its own: what it inherits is the parent's.
+    """
+
+    def __init__(self, new_pool: Callable[[Network], Pool], new_network: type[Network]) -> None:
+        self.is_closed = False
+        self._new_pool = new_pool
+        self._new_network = new_network
+        self._pools: dict[Any, Pool] = {}
+
+    def here(self) -> Pool:
+        """The pool of the loop, or of the process, that this is called in. Raises `RuntimeError` after `close`."""
+        if self.is_closed:
+            raise RuntimeError("the client is closed")
+        owner = self._new_network.owner()
+        if (pool := self._pools.get(owner)) is not None:
+            return pool
+        for loop in list(self._pools):
+            if not isinstance(loop, int) and loop.is_closed() and (closed := self._pools.pop(loop, None)) is not None:
+                closed.close()
+        return self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
+
+    def close(self) -> None:
+        """Drop all connections, those in use too; after a fork only those of this process."""
+        self.is_closed = True
+        for key, pool in list(self._pools.items()):
+            if key == os.getpid() or not isinstance(key, int):
+                pool.network.post(pool.close)

@@ -1,7 +1,6 @@
 """The way to an origin: directly, or through a proxy.
 
-This file knows origins, proxies and the environment variables that name them. It refuses to know sockets, and reads no
-environment by itself. Pure.
+Pure: no socket, and the environment is an argument.
 
     proxies = Proxies.from_environment(os.environ)          # or Proxies(Proxy.from_url("http://user:password@proxy:3128"))
     route = proxies.route_to(Origin("https", "api.anthropic.com", 443))
@@ -16,7 +15,7 @@ The variables have no standard. What is read is what curl, Go and the official S
 - HTTP_PROXY in capitals is not read by CGI programs, where whoever sends a request could set it (`Proxy: …` is HTTP_PROXY
   there): https://httpoxy.org
 
-Nothing here shows a proxy's user or password, in no message and no repr.
+No message and no repr shows a proxy's user or password.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, ProxyError, quote
+from rawsse.http1 import Headers
 
 _PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
@@ -90,6 +90,15 @@ class Proxy:
         example = "http://host:port or http://user:password@host:port"
         raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")
 
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """The header fields for it in a request that it reads."""
+        return (("proxy-authorization", self.authorization),) if self.authorization else ()
+
+    def asked(self, origin: Origin) -> str:
+        """How the errors of a tunnel begin."""
+        return f"the proxy {self}, asked to connect to {origin.authority},"
+
     def __str__(self) -> str:
         return str(self.origin)
 
@@ -138,8 +147,27 @@ class Route(NamedTuple):
 
     def proxy_fields(self) -> tuple[tuple[str, str], ...]:
         """What a request needs beside its own header fields. Those for a tunnel went with the CONNECT that opened it."""
-        value = self.proxy.authorization if self.proxy and self.is_forwarded else None
-        return (("proxy-authorization", value),) if value else ()
+        return self.proxy.fields if self.proxy and self.is_forwarded else ()
+
+
+def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> ProxyError:
+    """The error for a proxy that answered `status`, and not 2xx."""
+    wanted = ", ".join(headers.get_all("proxy-authenticate"))
+    match status:
+        case 401 | 407 if wanted and "basic" not in wanted.lower():  # tinyproxy says 401 to credentials that are wrong
+            remedy = f"it wants credentials that rawsse cannot give (only Basic is supported): {quote(wanted)}"
+        case 401 | 407 if proxy.authorization is None:
+            remedy = "it wants a user name and a password (Basic), as in http://user:password@host:port"
+        case 401 | 407:
+            remedy = "it does not accept the user name and the password that were given for it"
+        case 403:
+            remedy = "it does not allow that; its operator can, or NO_PROXY takes this host past it"
+        case 502 | 503 | 504:
+            remedy = "it did not reach that host"
+        case _:
+            remedy = "no tunnel was opened"
+    may_heal = status in (408, 429) or status >= 500
+    return ProxyError(f"{proxy.asked(origin)} answered {status}: {remedy}", status_code=status, may_heal=may_heal)
 
 
 # --- Which proxy ---------------------------------------------------------------------------------------------------

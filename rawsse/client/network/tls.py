@@ -10,13 +10,11 @@ same way, and a deadline covers a whole handshake, however its bytes trickle in.
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rawsse.client.network.link import READ_BYTES, Aborted, PushSource
-
-if TYPE_CHECKING:
-    import ssl
 
 
 async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: float) -> TLSLink:
@@ -29,7 +27,7 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
         try:
             secure.tls.do_handshake()
             break
-        except secure.wants_read:
+        except ssl.SSLWantReadError:
             await secure.flush(deadline)
             secure.take(await link.read(deadline))
         except OSError:
@@ -45,13 +43,11 @@ class TLSLink(PushSource):
     """A `Link` in TLS over `link`. `tls` is the `ssl.SSLObject`."""
 
     def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
-        import ssl
-
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.wants_read, self._saw_eof = ssl.SSLWantReadError, ssl.SSLEOFError
-        self._is_over = False
-        self._error: OSError | None = None  # found behind plaintext that came with it
+        self._plain_end: bytes | OSError | None = (
+            None  # b"", or what broke TLS; plaintext that came with it is read first
+        )
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def read(self, deadline: float) -> bytes:
@@ -104,22 +100,21 @@ class TLSLink(PushSource):
         """All plaintext that has come; `b""` at the end, None if more is needed."""
         pieces: list[bytes] = []
         # Asking when there is nothing would only raise SSLWantReadError, at the price of a read.
-        while not (self._is_over or self._error) and (
-            self._incoming.pending or self._incoming.eof or self.tls.pending()
-        ):
+        while self._plain_end is None and (self._incoming.pending or self._incoming.eof or self.tls.pending()):
             try:
                 piece = self.tls.read(READ_BYTES)
-            except self.wants_read:
+            except ssl.SSLWantReadError:
                 break
-            except self._saw_eof:
+            except ssl.SSLEOFError:
                 piece = b""
             except OSError as exc:
-                self._error = exc
+                self._plain_end = exc
                 break
-            self._is_over = not piece
+            if not piece:
+                self._plain_end = piece
             pieces.append(piece)
         if pieces:
             return b"".join(pieces)
-        if self._error is not None:
-            raise self._error
-        return b"" if self._is_over else None
+        if isinstance(self._plain_end, OSError):
+            raise self._plain_end
+        return self._plain_end

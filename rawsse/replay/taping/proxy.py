@@ -30,8 +30,7 @@ from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.exchange import CallSettings, Exchange, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.pool import Pool
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Pool, Pools
 from rawsse.client.network.route import Proxies
 from rawsse.client.request import Endpoint, RequestData
 from rawsse.client.retry import RetryPolicy

@@ -26,9 +26,7 @@ from rawsse.client.blocking import (
 )
 from rawsse.client.blocking.facade import Facade
 from rawsse.client.client import AsyncClient
-from rawsse.client.models import AsyncPage
-from rawsse.client.raw import RawResponse
-from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
+from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels, AsyncPage, RawResponse
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.client.tools.conversation import Conversation, Reply
 from rawsse.client.tools.runner import ToolRunner
@@ -106,7 +104,7 @@ def test_a_method_has_the_name_of_its_class() -> None:
 
 
 def test_a_property_has_its_docstring() -> None:
-    assert inspect.getdoc(BlockingMessageStream.ending) == inspect.getdoc(MessageStream.ending)
+    assert inspect.getdoc(BlockingMessageStream.headers) == inspect.getdoc(MessageStream.headers)
 
 
 def test_wrong_arguments_are_refused_in_the_names_of_the_blocking_class() -> None:

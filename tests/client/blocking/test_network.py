@@ -29,7 +29,7 @@ from support.upstream import is_waiting
 
 from rawsse.client.blocking import network as socket_network
 from rawsse.client.blocking.network import SocketLink, SocketNetwork, SocketSignal
-from rawsse.client.network import addresses, connect
+from rawsse.client.network import connect
 from rawsse.client.network.link import Aborted, Expired, Link, drive
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import APIConnectionError
@@ -79,7 +79,7 @@ def test_a_descriptor_is_not_closed_under_a_thread_that_waits_for_it(
     waits, was_aborted = threading.Event(), threading.Event()
     seen: list[int] = []
     sock = socket_of(link)
-    ready = addresses.ready
+    ready = connect.ready
 
     def watched(socks: list[socket.socket], *arguments: Any, **options: Any) -> Any:
         waits.set()
@@ -145,14 +145,14 @@ def test_many_threads_may_abort_a_link_at_once(accepted: Accepted) -> None:
 
 def test_a_link_that_is_aborted_while_it_connects_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[socket.socket] = []
-    new_socket = addresses.new_socket
+    new_socket = connect.new_socket
 
     def begin(*arguments: Any) -> socket.socket:
         made.append(new_socket(*arguments))
         link.abort()
         return made[-1]
 
-    monkeypatch.setattr(addresses, "new_socket", begin)
+    monkeypatch.setattr(connect, "new_socket", begin)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         link = SocketNetwork().link()
         with pytest.raises(Aborted):
@@ -164,7 +164,7 @@ def test_one_that_is_aborted_in_the_moment_in_which_it_is_connected_leaves_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[weakref.ref[socket.socket]] = []
-    race = addresses.race
+    race = connect.race
 
     async def win(*arguments: Any) -> socket.socket:
         sock = await race(*arguments)
@@ -184,7 +184,7 @@ def test_the_end_that_an_abort_makes_is_not_taken_for_the_peer_s(accepted: Accep
     link, _peer = accepted
     assert link._sock is not None
 
-    class ShutDown(addresses.Socket):
+    class ShutDown(connect.Socket):
         def recv(self, size: int, flags: int = 0) -> bytes:
             link.abort()  # by another thread, in this moment
             return super().recv(size, flags)

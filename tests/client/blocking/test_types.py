@@ -30,8 +30,7 @@ from rawsse.client.blocking import (
     BlockingToolRunner,
     Page,
 )
-from rawsse.client.models import ModelInfo
-from rawsse.client.resources import TokenCount
+from rawsse.client.resources import ModelInfo, TokenCount
 from rawsse.client.tools import TotalUsage
 from rawsse.errors import Ending
 from rawsse.messages import ParsedMessage, StreamEvent

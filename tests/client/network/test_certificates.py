@@ -13,7 +13,7 @@ import pytest
 from support.sockets import LOCALHOST
 
 from rawsse.client.network import certificates
-from rawsse.client.network.certificates import TLSContext, explain, is_untrusted
+from rawsse.client.network.certificates import TLSContext, explain
 from rawsse.errors import ConfigurationError
 
 
@@ -168,13 +168,10 @@ def test_a_peer_without_tls_is_told_from_other_failures(reason: str, is_known: b
     error = ssl.SSLError(1, "words")
     error.reason = reason
     assert (explain(error) is not None) == is_known
-    assert not is_untrusted(error)
 
 
 def test_other_errors_are_not_explained() -> None:
     assert explain(ConnectionResetError("x")) is None
-    assert not is_untrusted(ConnectionResetError("x"))
-    assert is_untrusted(untrusted(18, "x"))
 
 
 def test_what_is_spoken_is_http_1_1() -> None:

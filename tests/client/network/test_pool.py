@@ -35,7 +35,7 @@ ONE = PoolLimits(max_connections=1)
 
 def counts(pool: Pool) -> tuple[int, int, int]:
     """Open, idle, waiting."""
-    return pool.open_connections, pool.idle_connections, pool.waiting
+    return pool.open_connections, len(pool.idle), len(pool.queue)
 
 
 def queued(pool: Pool, route: Route = A, *, fresh: bool = False) -> Lease:
@@ -92,6 +92,12 @@ def test_the_least_and_none_are_allowed() -> None:
         ({"max_connections": 0}, "pool limits: max_connections must be a whole number from 1 up, not 0"),
         ({"max_connections": 1.5}, "pool limits: max_connections must be a whole number from 1 up, not 1.5"),
         ({"max_connections": None}, "pool limits: max_connections must be a whole number from 1 up, not None"),
+        ({"max_connections": True}, "pool limits: max_connections must be a whole number from 1 up, not True"),
+        ({"idle_seconds": "5"}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not '5'"),
+        (
+            {"late_end_seconds": None},
+            "pool limits: late_end_seconds must be a number of seconds of 0 or more, not None",
+        ),
         ({"max_idle": -1}, "pool limits: max_idle must be a whole number from 0 up, not -1"),
         ({"idle_seconds": 0}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not 0"),
         ({"max_age_seconds": -1}, "pool limits: max_age_seconds must be a number of seconds above 0, or None, not -1"),
@@ -122,7 +128,7 @@ def test_the_first_connection_is_new_and_gets_the_route_and_the_tls_context() ->
 
 def test_links_may_come_from_elsewhere_than_the_network() -> None:
     network, peer = StillNetwork(), Peer()
-    assert not acquire(network.pool(new_link=lambda: peer)).is_reused
+    assert not acquire(network.pool(connect=lambda _: peer)).is_reused
     assert peer.took is not None
     assert network.links == []
 
@@ -249,7 +255,7 @@ def test_with_max_idle_0_nothing_is_kept_even_if_a_call_waits_for_it() -> None:
 def test_what_connecting_raises_is_raised_and_its_place_is_free_when_the_lease_is_dropped() -> None:
     peer = Peer()
     peer.failure = APIConnectionError("cannot connect to http://a: no route to host")
-    pool = StillNetwork().pool(ONE, new_link=lambda: peer)
+    pool = StillNetwork().pool(ONE, connect=lambda _: peer)
     lease = pool.acquire(A)
     with pytest.raises(APIConnectionError, match="no route to host"):
         drive(lease.connect(math.inf))
@@ -271,12 +277,12 @@ def test_one_that_is_dropped_while_its_dead_connection_is_replaced_does_not_conn
     network = StillNetwork()
     leases: list[Lease] = []
 
-    def new_link() -> Peer:
+    def new_link(_: object) -> Peer:
         for lease in leases:
             lease.drop()  # by another thread, in this moment
         return network.link()
 
-    pool = network.pool(new_link=new_link)
+    pool = network.pool(connect=new_link)
     rested(pool)
     lease = pool.acquire(A)
     assert isinstance(lease, Lease)
@@ -366,7 +372,7 @@ def test_a_call_that_leaves_the_queue_is_passed_over() -> None:
     first, second = queued(pool), queued(pool)
     first.drop()
     first.drop()
-    assert pool.waiting == 1
+    assert len(pool.queue) == 1
     lease.give_back(exchanged())
     assert (is_granted(first), is_granted(second)) == (False, True)
 
@@ -383,11 +389,6 @@ def test_a_call_that_leaves_when_it_was_granted_passes_the_grant_on(how: str) ->
     redeem(pool, second).drop()
     assert counts(pool) == (0, 0, 0)
     assert network.alive() == 0
-
-
-def test_the_pool_says_why_a_call_waits() -> None:
-    pool = StillNetwork().pool(PoolLimits(max_connections=2))
-    assert pool.shortage == "all 2 connections (max_connections) are in use"
 
 
 # --- Leases that are dropped without a word ------------------------------------------------------------------------
@@ -415,12 +416,12 @@ def test_a_lease_may_be_forgotten_in_the_middle_of_a_call_of_the_pool() -> None:
     # The garbage collector runs where it likes, also in a thread that holds the pool's lock.
     held: list[Lease] = []
 
-    def forgetful_link() -> Peer:
+    def forgetful_link(_: object) -> Peer:
         held.clear()
         return network.link()
 
     network = StillNetwork()
-    pool = network.pool(PoolLimits(max_connections=2), new_link=forgetful_link)
+    pool = network.pool(PoolLimits(max_connections=2), connect=forgetful_link)
     held.append(acquire(pool))
     lease = acquire(pool)
     assert counts(pool) == (1, 0, 0)
@@ -512,7 +513,7 @@ def test_the_age_of_a_connection_counts_from_its_making_whatever_the_number_of_i
     assert counts(pool) == (0, 0, 0)
 
 
-def test_there_is_one_timer_for_all_and_none_where_nothing_rests() -> None:
+def test_there_is_one_timer_for_all_that_is_not_moved_by_each_and_ends_where_nothing_rests() -> None:
     pool = (network := StillNetwork()).pool()
     held = [acquire(pool) for _ in range(50)]
     assert network.timers == []
@@ -521,6 +522,8 @@ def test_there_is_one_timer_for_all_and_none_where_nothing_rests() -> None:
         assert [when for when, _ in network.timers] == [1030]
         network.wait_until(network.time + 0.1)
     held += [acquire(pool) for _ in range(50)]
+    assert [when for when, _ in network.timers] == [1030]
+    network.wait_until(1030)
     assert network.timers == []
     held.pop().give_back(exchanged())
     assert len(network.timers) == 1
@@ -872,7 +875,7 @@ def test_a_signal_handler_may_close_the_pool_before_any_line_of_it() -> None:
         finally:
             sys.settrace(before)
         is_closed = pool.is_closed
-        assert not is_closed or (pool.waiting, network.alive()) == (0, 0)
+        assert not is_closed or (len(pool.queue), network.alive()) == (0, 0)
     assert at > 200
 
 
@@ -909,7 +912,7 @@ def test_a_close_in_the_middle_of_a_connect_leaves_nothing() -> None:
             return self
 
     links = [Slow()]
-    pool = StillNetwork().pool(new_link=lambda: links[0])
+    pool = StillNetwork().pool(connect=lambda _: links[0])
     with pytest.raises(Aborted):
         acquire(pool)
     assert links[0].is_aborted
@@ -974,12 +977,12 @@ class Chaos:
 
     def check(self) -> None:
         assert self.pool.open_connections <= 3
-        assert self.pool.idle_connections <= 2
+        assert len(self.pool.idle) <= 2
         links = [link_of(lease) for lease in self.leases if link_of(lease)]
         assert len(links) == len(set(links)), "two calls have the same link"
         granted = sum(is_granted(ticket) for ticket in self.tickets)
-        assert self.pool.open_connections == self.pool.idle_connections + len(self.leases) + granted
-        if self.pool.waiting:
+        assert self.pool.open_connections == len(self.pool.idle) + len(self.leases) + granted
+        if self.pool.queue:
             assert self.pool.open_connections == 3
 
 
@@ -994,8 +997,8 @@ def test_whatever_happens_there_are_never_too_many_and_none_is_lost(seed: int) -
         ticket.drop()
     for lease in chaos.leases:
         lease.drop()
-    assert chaos.pool.waiting == 0
-    assert chaos.pool.open_connections == chaos.pool.idle_connections == chaos.network.alive()
+    assert len(chaos.pool.queue) == 0
+    assert chaos.pool.open_connections == len(chaos.pool.idle) == chaos.network.alive()
     chaos.network.wait_until(chaos.network.time + 5)
     assert chaos.pool.open_connections == chaos.network.alive() == 0
     assert chaos.network.timers == []
@@ -1025,7 +1028,7 @@ class Busy(Peer):
 
 def test_many_threads_share_no_more_than_max_connections() -> None:
     network = SocketNetwork()
-    pool = Pool(network, TLSContext(), PoolLimits(max_connections=3), new_link=Busy)
+    pool = Pool(network, TLSContext(), PoolLimits(max_connections=3), connect=lambda _: Busy())
     chances, failures, served = random.Random(1), [], []
 
     def work(seed: int) -> None:
@@ -1054,7 +1057,7 @@ def test_many_threads_share_no_more_than_max_connections() -> None:
     assert failures == []
     assert len(served) > 100
     assert Busy.most <= 3
-    assert pool.waiting == 0
-    assert pool.open_connections == pool.idle_connections == Busy.now
+    assert len(pool.queue) == 0
+    assert pool.open_connections == len(pool.idle) == Busy.now
     pool.close()
     assert Busy.now == 0

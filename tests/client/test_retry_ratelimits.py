@@ -1,4 +1,4 @@
-"""rawsse.client.ratelimits: what the header fields of an answer say about limits."""
+"""rawsse.client.retry, `RateLimits`: what the header fields of an answer say about limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from rawsse.client.ratelimits import RateLimit, RateLimits
+from rawsse.client.retry import RateLimit, RateLimits
 from rawsse.http1 import Headers
 
 RESET = "2026-03-01T12:00:30Z"

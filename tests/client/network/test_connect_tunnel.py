@@ -1,33 +1,51 @@
-"""rawsse.client.network.tunnel: what is said to a proxy, and what its answers mean. Real connections are in
-`test_net_proxies.py`."""
+"""rawsse.client.network.connect, tunnels: what is said to a proxy, and what its answers mean. Real connections are in
+`test_connect.py`."""
 
 from __future__ import annotations
 
-import pytest
+import math
 
-from rawsse.client.network.route import Origin, Proxy
-from rawsse.client.network.tunnel import Tunnel, refusal
+import pytest
+from support.pools import StillNetwork
+
+from rawsse.client.network.connect import open_tunnel
+from rawsse.client.network.link import drive
+from rawsse.client.network.route import Origin, Proxy, refusal
 from rawsse.errors import ProxyError
-from rawsse.http1 import Headers
+from rawsse.http1 import MAX_HEAD_BYTES, Headers
+from rawsse.replay.playing.fake_links import FakeStream
 
 API = Origin("https", "api.example", 443)
 PROXY = Proxy.from_url("http://proxy.example:3128")
 WITH_USER = Proxy.from_url("http://Aladdin:open%20sesame@proxy.example:3128")
 
+OPEN = b"HTTP/1.1 200 OK\r\n\r\n"
+
 ASKED = "the proxy http://proxy.example:3128, asked to connect to api.example:443,"
 
 
-def asked(proxy: Proxy = PROXY, **limits: int) -> Tunnel:
-    """A tunnel whose request was sent."""
-    tunnel = Tunnel(proxy, API, **limits)
-    tunnel.request()
-    return tunnel
+def tunnel(
+    *reads: bytes,
+    end: bytes | OSError = b"",
+    proxy: Proxy = PROXY,
+    origin: Origin = API,
+    max_head_bytes: int = MAX_HEAD_BYTES,
+) -> FakeStream:
+    """A link to a proxy that answers with `reads`, when the tunnel is open."""
+    link = FakeStream(reads, end=end)
+    link.enter(StillNetwork())
+    drive(open_tunnel(link, proxy, origin, math.inf, max_head_bytes=max_head_bytes))
+    return link
 
 
-def failure(*reads: bytes, proxy: Proxy = PROXY, **limits: int) -> ProxyError:
-    tunnel = asked(proxy, **limits)
+def failure(
+    *reads: bytes,
+    end: bytes | OSError = b"",
+    proxy: Proxy = PROXY,
+    max_head_bytes: int = MAX_HEAD_BYTES,
+) -> ProxyError:
     with pytest.raises(ProxyError) as caught:
-        list(map(tunnel.receive_data, reads))
+        tunnel(*reads, end=end, proxy=proxy, max_head_bytes=max_head_bytes)
     assert not any(secret in str(caught.value) for secret in ("Aladdin", "sesame", "QWxh"))
     return caught.value
 
@@ -41,12 +59,12 @@ def failure(*reads: bytes, proxy: Proxy = PROXY, **limits: int) -> ProxyError:
     ("origin", "authority"), [(API, "api.example:443"), (Origin("https", "2001:db8::1", 8443), "[2001:db8::1]:8443")]
 )
 def test_the_request_names_host_and_port_and_has_no_body(origin: Origin, authority: str) -> None:
-    wire = Tunnel(PROXY, origin).request().decode()
+    wire = tunnel(OPEN, origin=origin).written.decode()
     assert wire == f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: rawsse\r\n\r\n"
 
 
 def test_credentials_go_with_it() -> None:
-    wire = Tunnel(WITH_USER, API).request()
+    wire = tunnel(OPEN, proxy=WITH_USER).written
     assert b"\r\nproxy-authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n" in wire
 
 
@@ -67,8 +85,8 @@ def test_credentials_go_with_it() -> None:
     ],
 )
 def test_any_2xx_opens_the_tunnel_at_the_end_of_its_head(head: bytes) -> None:
-    tunnel = asked()
-    assert [tunnel.receive_data(head[at : at + 1]) for at in range(len(head))] == [False] * (len(head) - 1) + [True]
+    link = tunnel(*(head[at : at + 1] for at in range(len(head))), b"of the origin")
+    assert link.read_ready() == b"of the origin"
 
 
 def test_what_a_proxy_sends_into_the_tunnel_is_told() -> None:
@@ -140,7 +158,7 @@ def test_a_proxy_that_does_not_say_what_it_wants_wants_a_password() -> None:
 # --- No answer, or none of HTTP ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reads", [[b""], [b"HTTP/1.1 20", b""], [b"HTTP/1.1 200 OK\r\nA: b\r\n", b""]])
+@pytest.mark.parametrize("reads", [[], [b"HTTP/1.1 20"], [b"HTTP/1.1 200 OK\r\nA: b\r\n"]])
 def test_a_proxy_that_closes_is_named(reads: list[bytes]) -> None:
     error = failure(*reads)
     assert str(error) == f"{ASKED} closed the connection without an answer"
@@ -164,8 +182,9 @@ def test_an_answer_without_an_end_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("end", "words"),
     [(ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"), (OSError("x"), "x")],
 )
-def test_a_connection_that_breaks_names_the_proxy(error: OSError, words: str) -> None:
-    assert str(asked().lost(error)) == f"{ASKED} did not answer: {words}"
+def test_a_connection_that_breaks_names_the_proxy(end: OSError, words: str) -> None:
+    error = failure(b"HTTP/1.1 2", end=end)
+    assert (str(error), error.__cause__) == (f"{ASKED} did not answer: {words}", end)

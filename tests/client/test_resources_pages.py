@@ -1,4 +1,4 @@
-"""rawsse.client.models: lists that come in pages, from a server that is a function."""
+"""rawsse.client.resources: lists that come in pages, from a server that is a function."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from typing import Any
 
 import pytest
+from support.answers import Sent, client_of, plain
 from support.clock import run
 
-from rawsse.client.models import AsyncPage, ModelInfo, Pages, model_path
 from rawsse.client.request import Query
+from rawsse.client.resources import AsyncPage, ModelInfo, Pages
 from rawsse.errors import APIConnectionError, ConfigurationError, EventDataError
 from rawsse.messages.lens import Lens
+from rawsse.replay.playing.fake_links import FakeStream
 
 
 def model(id: str) -> dict[str, Any]:
@@ -264,16 +266,18 @@ def test_the_capabilities_of_a_model_can_be_looked_at() -> None:
 
 
 def test_a_model_has_a_path_of_its_own_whatever_its_id() -> None:
-    assert model_path("claude-opus-5") == "/v1/models/claude-opus-5"
-    assert model_path("../keys?x") == "/v1/models/..%2Fkeys%3Fx"
+    for id, path in (("claude-opus-5", "/v1/models/claude-opus-5"), ("../keys?x", "/v1/models/..%2Fkeys%3Fx")):
+        connection = FakeStream([plain(b"{}")])
+        run(client_of(connection).models.retrieve(id))
+        assert Sent(connection.written).line == f"GET {path} HTTP/1.1"
 
 
 @pytest.mark.parametrize("id", ["", ".", ".."])
 def test_an_id_that_would_lead_elsewhere_is_refused(id: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(f"model_id is not a model ID: '{id}'")):
-        model_path(id)
+        run(client_of().models.retrieve(id))
 
 
 def test_an_id_that_cannot_be_encoded_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"model_id is not Unicode text: 'a\\udfff'"):
-        model_path("a\udfff")
+        run(client_of().models.retrieve("a\udfff"))

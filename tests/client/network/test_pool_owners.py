@@ -1,4 +1,4 @@
-"""rawsse.client.network.pools: pools by event loop and by process; and that pools and clients really use connections again."""
+"""rawsse.client.network.pool, `Pools`: by event loop and by process; that pools and clients really use connections again."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Link, Network, drive
-from rawsse.client.network.pool import Lease, Pool, PoolLimits
-from rawsse.client.network.pools import Pools
+from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import StreamCancelledError
 from rawsse.http1 import ClientConnection
@@ -47,12 +46,12 @@ class Made:
         self.pools = Pools(self.pool, SocketNetwork if is_blocking else AsyncioNetwork)
 
     def pool(self, network: Network) -> Pool:
-        def link() -> Peer:
+        def link(_: Network) -> Peer:
             self.streams.append(Peer())
             self.streams[-1].enter(network)
             return self.streams[-1]
 
-        return Pool(network, TLSContext(), new_link=link)
+        return Pool(network, TLSContext(), connect=link)
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
@@ -74,7 +73,7 @@ def test_each_event_loop_has_a_pool_of_its_own() -> None:
     pools = Made().pools
 
     async def story() -> list[Pool]:
-        assert isinstance(pools.network(), AsyncioNetwork)
+        assert isinstance(pools.here().network, AsyncioNetwork)
         return [pools.here(), pools.here()]
 
     first, second = run(story()), in_thread(lambda: run(story()))
@@ -95,7 +94,7 @@ def test_the_pool_of_a_loop_that_is_closed_is_forgotten() -> None:
     assert len(pools._pools) == 1
 
 
-def test_after_the_close_there_is_no_pool_but_a_network() -> None:
+def test_after_the_close_there_is_no_pool() -> None:
     made = Made(is_blocking=True)
     acquired = acquire(made.pools.here())
     made.pools.close()
@@ -103,7 +102,6 @@ def test_after_the_close_there_is_no_pool_but_a_network() -> None:
     assert made.streams[0].is_aborted
     with pytest.raises(RuntimeError, match=r"^the client is closed$"):
         made.pools.here()
-    assert isinstance(made.pools.network(), SocketNetwork)
     acquired.drop()
 
 
@@ -263,7 +261,7 @@ def test_a_connection_is_dropped_in_time_also_if_no_call_comes(on: Drive) -> Non
         pools: list[Pool] = []
         for number in range(40):  # uvloop rounds the time of a timer, up or down
             limits = PoolLimits(idle_seconds=SOON + number / 8000)
-            pools.append(Pool(network, TLSContext(), limits, new_link=Peer))
+            pools.append(Pool(network, TLSContext(), limits, connect=lambda _: Peer()))
             acquire(pools[-1]).give_back(exchanged())
         await network.signal().wait(network.now() + 2 * SOON)
         return [pool.open_connections for pool in pools]
@@ -343,7 +341,7 @@ def test_calls_at_once_share_what_may_be_open(on: Drive, *, tls: bool) -> None:
     async def story(network: Network, origin: Origin) -> None:
         pool = Pool(network, trusting(), PoolLimits(max_connections=2, late_end_seconds=PATIENCE))
         await asyncio.gather(*(fetch(pool, Route(origin)) for _ in range(10)))
-        assert (pool.open_connections, pool.waiting) == (2, 0)
+        assert (pool.open_connections, len(pool.queue)) == (2, 0)
         pool.close()
 
     on(story, serving(server, tls=tls))
@@ -371,7 +369,7 @@ def test_threads_at_once_share_what_may_be_open(*, tls: bool) -> None:
         for thread in threads:
             thread.join(PATIENCE)
         assert failures == []
-        assert (pool.open_connections, pool.waiting) == (2, 0)
+        assert (pool.open_connections, len(pool.queue)) == (2, 0)
         pool.close()
     assert (server.accepted, server.requests) == (2, 30)
 

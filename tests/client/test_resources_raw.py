@@ -1,4 +1,4 @@
-"""rawsse.client.raw: an answer together with its response."""
+"""rawsse.client.resources, `with_raw_response`: an answer together with its response."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from support.answers import ASK, KEY, client_of, head, plain
 from support.clock import run
 from support.streams import ANSWER, to_bytes
 
-from rawsse.client.raw import RawResponse
-from rawsse.client.resources import TokenCount
+from rawsse.client.resources import RawResponse, TokenCount
 from rawsse.client.stream import EventStream
 from rawsse.errors import BadRequestError
 from rawsse.messages import Message

@@ -1,4 +1,4 @@
-"""rawsse.client.network.addresses: from a name to addresses, the race between them on every network, and the socket."""
+"""rawsse.client.network.connect: from a name to addresses, the race between them on every network, and the socket."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from support.networks import SOON, Drive, connected, every_network, every_networ
 from support.sockets import serving, shout, silent_listener, trusting
 
 from rawsse.client.blocking.network import SocketNetwork
-from rawsse.client.network import addresses
-from rawsse.client.network.addresses import look_up, new_socket
+from rawsse.client.network import connect
 from rawsse.client.network.asyncio_network import AsyncioNetwork
+from rawsse.client.network.connect import look_up, new_socket
 from rawsse.client.network.link import Expired, Network, drive
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import APIConnectionError
@@ -120,7 +120,7 @@ def hang(host, port, *args, flags=0, **more):
     asked.set()
     never.wait()
 socket.getaddrinfo = hang
-from rawsse.client.network.addresses import look_up
+from rawsse.client.network.connect import look_up
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.link import Expired, drive
 from rawsse.client.network.route import Origin
@@ -172,7 +172,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
         socks.append(weakref.ref(sock))
         return sock
 
-    monkeypatch.setattr(addresses, "new_socket", note)
+    monkeypatch.setattr(connect, "new_socket", note)
     return socks
 
 
