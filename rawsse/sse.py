@@ -97,7 +97,9 @@ class Decoder:
             and 0x0D not in chunk
         ):
             data = chunk[len(start) : -2]
-            if 0x0A not in data and len(chunk) <= self._max_event_bytes:
+            if len(chunk) <= self._max_event_bytes:
+                if 0x0A in data:
+                    return self._read_frames([], data)
                 return [_new_tuple(Event, (self._known_event or "message", data.decode("utf-8", "replace"), self._id))]
         events = self._feed(chunk)
         is_pending = self._skippable or self._line or self._data or self._event or self._id != self.last_event_id
