@@ -81,6 +81,7 @@ from rawsse.errors import (
     StreamCancelledError,
     StreamTruncatedError,
     TotalTimeoutError,
+    TurnLimitError,
     UnprocessableEntityError,
     UsageError,
 )
@@ -181,6 +182,7 @@ __all__ = [
     "ToolError",
     "ToolRunner",
     "TotalTimeoutError",
+    "TurnLimitError",
     "UnprocessableEntityError",
     "UsageError",
     "beta_async_tool",

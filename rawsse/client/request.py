@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import ConfigurationError, quote
-from rawsse.messages.lens import Lens
+from rawsse.messages.lens import Lens, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
@@ -205,8 +205,7 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     """The JSON of a request as the official SDK writes it: compact, UTF-8, without NaN."""
     try:
         text = json.dumps(dict(body), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
-        # Half a surrogate pair is no text, but an answer may have it (as an escape), and must not spoil the history.
-        return text.encode("utf-8", "backslashreplace")
+        return well_formed(text).encode()
     except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 

@@ -265,7 +265,9 @@ def test_an_unknown_tool_and_an_input_that_does_not_parse_reach_the_model() -> N
     answer = calling(("whether", "{}"), ("weather", '{"city": '), ("weather", '{"city": "Oslo"}'))
     found = results_of(runner_of(answer, saying("Sorry.")))
     assert [block.get("is_error", False) for block in found] == [True, True, False]
-    assert found[0]["content"].startswith("This call was not run: there is no tool 'whether' (the tools are: weather).")
+    assert found[0]["content"].startswith(
+        "This call was not run: the tool 'whether' was not found (the tools are: weather)."
+    )
     assert found[1]["content"].startswith("This call was not run: its input is not a whole JSON object: '{\"city\": '")
     assert found[2] == result("Oslo: 4 degrees", "call_2")
 
