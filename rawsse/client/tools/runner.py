@@ -160,13 +160,11 @@ def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list
     some and added others (https://docs.anthropic.com/en/docs/build-with-claude/mid-conversation-system-messages)."""
     offered = dict.fromkeys(names)
     for turn in history:
-        changes = blocks_of(turn.get("content"))
+        changes = [block for block in blocks_of(turn.get("content")) if isinstance(block, dict)]
         if turn.get("role") != "system":
-            changes = [
-                change for block in changes for change in blocks_of(object_at({"": block}, "").get("tool_changes"))
-            ]
+            changes = [change for block in changes for change in blocks_of(block.get("tool_changes"))]
         for change in changes:
-            tool = object_at(change, "tool")
+            tool = object_at(change, "tool") if isinstance(change, dict) else {}
             if tool.get("type") == "tool_definition":
                 tool = object_at(tool, "definition")
             elif tool.get("type") != "tool_reference":
@@ -245,7 +243,11 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
     answered = {""}  # the calls whose results are in later answers, and "" for no call
     is_open = not is_over
     for turn in reversed(messages):
-        blocks = [look_at_block(block) for block in blocks_of(turn.get("content"))]
+        content = turn.get("content")
+        if not all(isinstance(block, dict) for block in blocks_of(content)):
+            turns.append(turn)  # the API says what is wrong
+            continue
+        blocks = [look_at_block(block) for block in blocks_of(content)]
         if turn["role"] == "assistant":
             answered.update(map(result_of, blocks))
             if is_open:
@@ -256,10 +258,8 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
         else:
             kept = [block for block in blocks if is_sendable(block)]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
-        if len(kept) < len(blocks):
-            turn = {**turn, "content": [block.raw for block in kept]}
-        if turn.get("content"):
-            turns.append(turn)
+        if kept:
+            turns.append({**turn, "content": content if len(kept) == len(blocks) else [block.raw for block in kept]})
     history: list[dict[str, Any]] = []
     for turn in reversed(turns):
         if history and history[-1]["role"] == turn["role"] != "system":
@@ -278,11 +278,11 @@ def _drop_results(calls: Collection[str], turns: list[dict[str, Any]]) -> None:
             turns.append({**turn, "content": kept})
 
 
-def blocks_of(content: Any) -> list[dict[str, Any]]:
-    """The content of a turn as blocks. What is no block is left out."""
+def blocks_of(content: Any) -> list[Any]:
+    """The content of a turn as blocks."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    return content if isinstance(content, list) else [] if content is None else [content]
 
 
 _CLOSED = "the runner was closed while its tools ran"
