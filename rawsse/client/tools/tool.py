@@ -98,9 +98,14 @@ class Tool(Generic[P, R]):
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
-        if getattr(function, "__code__", None) in _CONTEXT_MANAGERS or inspect.isasyncgenfunction(function):
-            kind = "an async generator" if inspect.isasyncgenfunction(function) else "a context manager"
-            raise ConfigurationError(f"{function.__name__} returns {kind}, which is not the result of a tool")
+        if getattr(getattr(function, "func", function), "__code__", None) in _CONTEXT_MANAGERS:
+            raise ConfigurationError(
+                f"{quote(repr(function))} gives a context manager, which is not the result of a tool"
+            )
+        if inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                f"{quote(repr(function))} is an async generator, which has no result: return a list"
+            )
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
