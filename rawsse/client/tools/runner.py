@@ -460,7 +460,9 @@ class ToolRunner(Generic[Item]):
         if self.stopped_by is None and self._turns_taken >= (self._max_turns or MAX_TURNS):
             if self._max_turns is None:
                 raise TurnLimitError(
-                    f"the model is not done after {MAX_TURNS} answers", limit=MAX_TURNS, messages=self.messages
+                    f"the model is not done after {MAX_TURNS} answers: max_turns allows more",
+                    limit=MAX_TURNS,
+                    messages=self.messages,
                 )
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
