@@ -74,7 +74,7 @@ def history_of(
             content = [*blocks_of(cut_note), *blocks_of(content)]
         history += [{"role": "user", "content": content}, *turn.messages]
         was_cut = turn.state == "cut"
-    return as_history(history)
+    return as_history(history, is_over=True)
 
 
 # --- The conversation ----------------------------------------------------------------------------------------------

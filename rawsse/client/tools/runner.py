@@ -234,18 +234,19 @@ def closed_turn(message: Message | None) -> dict[str, Any] | None:
 
 
 def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> list[dict[str, Any]]:
-    """The messages as the API takes them: roles alternate, and nothing is left of what it refuses (`sendable`).
+    """The messages as the API takes them: nothing is left of what it refuses (`sendable`), and where a turn goes the turns
+    around it become one.
 
     A server's call without result stays while the API makes up for it: if nothing follows but the results of the caller's
-    tools. `is_over`: a question will follow.
+    tools. `is_over`: a question follows, and all neighbours of one role become one turn.
     """
-    turns: list[dict[str, Any]] = []  # from the last to the first
+    turns: list[tuple[int, dict[str, Any]]] = []  # with their numbers, from the last to the first
     answered = {""}  # the calls whose results are in later answers, and "" for no call
     is_open = not is_over
-    for turn in reversed(messages):
+    for number, turn in reversed([*enumerate(messages)]):
         content = turn.get("content")
         if not all(isinstance(block, dict) for block in blocks_of(content)):
-            turns.append(turn)  # the API says what is wrong
+            turns.append((number, turn))  # the API says what is wrong
             continue
         blocks = [look_at_block(block) for block in blocks_of(content)]
         if turn["role"] == "assistant":
@@ -259,23 +260,27 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
             kept = [block for block in blocks if is_sendable(block)]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
         if kept:
-            turns.append({**turn, "content": content if len(kept) == len(blocks) else [block.raw for block in kept]})
+            content = content if len(kept) == len(blocks) else [block.raw for block in kept]
+            turns.append((number, {**turn, "content": content}))
     history: list[dict[str, Any]] = []
-    for turn in reversed(turns):
-        if history and history[-1]["role"] == turn["role"] != "system":
+    before = 0
+    for number, turn in reversed(turns):
+        has_gap = is_over or number > before + 1
+        before = number
+        if history and has_gap and history[-1]["role"] == turn["role"] != "system":
             history[-1] = {**turn, "content": [*blocks_of(history[-1]["content"]), *blocks_of(turn["content"])]}
         else:
             history.append(turn)
     return history
 
 
-def _drop_results(calls: Collection[str], turns: list[dict[str, Any]]) -> None:
+def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]]) -> None:
     """Remove the results of these calls from the turn that stands last."""
     if calls and turns:
-        turn = turns.pop()
+        number, turn = turns.pop()
         kept = [block for block in blocks_of(turn["content"]) if block.get("tool_use_id") not in calls]
         if kept:
-            turns.append({**turn, "content": kept})
+            turns.append((number, {**turn, "content": kept}))
 
 
 def blocks_of(content: Any) -> list[Any]:
