@@ -355,12 +355,12 @@ def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collecti
     """
     kept = [block for block in without_replaced(blocks) if is_sendable(block)]
     calls = [block for block in kept if type(block) is ToolUseBlock]
-    if stop_reason != "pause_turn" and not (stop_reason == "tool_use" and calls):
-        answered = {*results, *map(result_of, kept), *map(caller_of, calls)}
-        servers = [block for block in kept if isinstance(block, ServerToolUseBlock | MCPToolUseBlock)]
-        gone = {_id_of(block) for block in servers} - answered
-        gone |= {_id_of(block) for block in servers if caller_of(block) in gone}
-        kept = [block for block in kept if gone.isdisjoint((_id_of(block), result_of(block), caller_of(block)))]
+    servers = [block for block in kept if isinstance(block, ServerToolUseBlock | MCPToolUseBlock)]
+    gone = {_id_of(block) for block in servers} - {*results, *map(result_of, kept), *map(caller_of, calls)}
+    if stop_reason == "pause_turn" or (stop_reason == "tool_use" and calls):
+        gone &= {_id_of(block) for block in blocks[: _last_fallback(blocks)]}
+    gone |= {_id_of(block) for block in servers if caller_of(block) in gone}
+    kept = [block for block in kept if gone.isdisjoint((_id_of(block), result_of(block), caller_of(block)))]
     while kept and isinstance(kept[-1], ThinkingBlock | RedactedThinkingBlock):
         kept.pop()
     return [] if all(isinstance(block, FallbackBlock) for block in kept) else kept
@@ -369,8 +369,13 @@ def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collecti
 def without_replaced(blocks: Sequence[Block]) -> list[Block]:
     """The blocks without the thinking and the calls of a model that a fallback replaced: the next model does not know them
     (https://docs.anthropic.com/en/docs/build-with-claude/refusals-and-fallback)."""
-    last = max((index for index, block in enumerate(blocks) if isinstance(block, FallbackBlock)), default=0)
-    return [block for index, block in enumerate(blocks) if index >= last or block.get("type") not in _OF_ONE_MODEL]
+    last = _last_fallback(blocks)
+    return [block for block in blocks[:last] if block.get("type") not in _OF_ONE_MODEL] + [*blocks[last:]]
+
+
+def _last_fallback(blocks: Sequence[Block]) -> int:
+    """Its index; 0 if there is none."""
+    return max((index for index, block in enumerate(blocks) if isinstance(block, FallbackBlock)), default=0)
 
 
 _OF_ONE_MODEL = ("thinking", "redacted_thinking", "connector_text", "tool_use")

@@ -27,7 +27,7 @@ _GOOGLE_ENTRY = r"\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)"
 _NUMPY_ENTRY = r"((?:\*{0,2}\w+)(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?"
 # Sphinx: ":param name: what it is" and ":param type name: what it is", but not ":class:`Name` in a text". Epydoc: "@" for ":".
 _FIELD = r"[:@](\w+)(?:\s+([^:]*))?:(?!`)\s*(.*)"
-_FIELD_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword"})
+_FIELD_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword", "kwarg", "kwparam"})
 
 
 class Docstring(NamedTuple):

@@ -141,10 +141,10 @@ class Conversation:
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
         """
         given: Any = question
-        if not (given.strip() if isinstance(given, str) else given):
-            raise ConfigurationError("the question is empty")
         if not isinstance(given, str):
             given = [block.raw if isinstance(block, Lens) else dict(block) for block in given]
+        if not as_history([{"role": "user", "content": given}]):
+            raise ConfigurationError("the question is empty")
         return Reply(self, given)
 
     async def ask(self, question: Question) -> Message:

@@ -30,6 +30,7 @@ from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
 from rawsse.messages.content import (
+    Block,
     Message,
     ToolUseBlock,
     Usage,
@@ -255,7 +256,7 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
                 answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
             kept = [block for block in blocks if not _is_call(block) or caller_of(block) in answered]
             kept = sendable(kept, "pause_turn" if is_open else None, answered)
-            _drop_results({str(block.get("id")) for block in blocks if _is_call(block) and block not in kept}, turns)
+            _drop_results({_id_of(block) for block in blocks if _is_call(block)} - set(map(_id_of, kept)), turns)
         else:
             kept = [block for block in blocks if is_sendable(block)]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
@@ -272,6 +273,10 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
         else:
             history.append(turn)
     return history
+
+
+def _id_of(block: Block) -> str:
+    return str(block.get("id"))
 
 
 def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]]) -> None:

@@ -179,6 +179,8 @@ LOOPS: dict[str, tuple[str, list[Raw], Any, list[Raw]]] = {
         [TEXT, FALLBACK, CALL],
         [RESULT],
     ),
+    "6 a server's call before a fallback, paused": ("pause_turn", [CODE, FALLBACK, SEARCH], [FALLBACK, SEARCH], []),
+    "6 a server's call before a fallback": ("tool_use", [SEARCH, FALLBACK, CALL], [FALLBACK, CALL], [RESULT]),
     "10 a compaction that pauses": ("compaction", [SUMMARY], [SUMMARY], []),
 }
 
