@@ -356,11 +356,11 @@ def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collecti
     kept = [block for block in without_replaced(blocks) if is_sendable(block)]
     calls = [block for block in kept if type(block) is ToolUseBlock]
     servers = [block for block in kept if isinstance(block, ServerToolUseBlock | MCPToolUseBlock)]
-    gone = {_id_of(block) for block in servers} - {*results, *map(result_of, kept), *map(caller_of, calls)}
+    gone = {id_of(block) for block in servers} - {*results, *map(result_of, kept), *map(caller_of, calls)}
     if stop_reason == "pause_turn" or (stop_reason == "tool_use" and calls):
-        gone &= {_id_of(block) for block in blocks[: _last_fallback(blocks)]}
-    gone |= {_id_of(block) for block in servers if caller_of(block) in gone}
-    kept = [block for block in kept if gone.isdisjoint((_id_of(block), result_of(block), caller_of(block)))]
+        gone &= {id_of(block) for block in blocks[: _last_fallback(blocks)]}
+    gone |= {id_of(block) for block in servers if caller_of(block) in gone}
+    kept = [block for block in kept if gone.isdisjoint((id_of(block), result_of(block), caller_of(block)))]
     while kept and isinstance(kept[-1], ThinkingBlock | RedactedThinkingBlock):
         kept.pop()
     return [] if all(isinstance(block, FallbackBlock) for block in kept) else kept
@@ -397,7 +397,8 @@ def is_sendable(block: Block) -> bool:
 
 
 # As text, since the wire's JSON may have anything there, also what no set can hold.
-def _id_of(block: Block) -> str:
+def id_of(block: Block) -> str:
+    """The id of a tool call; empty for other blocks."""
     return str(block.get("id")) if isinstance(block, ToolUseBlock) else ""
 
 

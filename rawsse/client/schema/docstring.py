@@ -46,7 +46,7 @@ class _Section(NamedTuple):
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """The description and the parameters. What follows none of the four ways is description."""
+    """The description and the parameters. Lines that follow none of the four ways are description."""
     plain, fields = _without_fields(inspect.cleandoc(text or "").splitlines())
     first, *sections = _sections(plain)
     parameters: dict[str, str] = {}

@@ -10,7 +10,8 @@ With `stream=True` the runner yields open `MessageStream`s and reads what the lo
 answer run when the body is done with it, all at the same time.
 
 A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
-holds the turns before it, and iterating again sends the request again. A call whose input was cut never runs, because a
+holds the turns before it, and iterating again sends the request again. Each request has the messages in the form that the
+API accepts (`as_history`). A call whose input was cut never runs, because a
 lenient reader would take it for a shorter one. To leave a loop early, use `async with runner` or `close()` it, so that
 nothing keeps running.
 
@@ -30,11 +31,11 @@ from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
 from rawsse.messages.content import (
-    Block,
     Message,
     ToolUseBlock,
     Usage,
     caller_of,
+    id_of,
     is_sendable,
     look_at_block,
     result_of,
@@ -64,7 +65,7 @@ class TotalUsage(Usage):
 
 
 def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
-    """What is billed for one answer; zeros for an answer that never began.
+    """The counts that are billed for one answer; zeros for an answer that never began.
 
     Not exact if the usage has `iterations` that are not understood, as it is for a cut answer.
     """
@@ -256,7 +257,7 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
                 answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
             kept = [block for block in blocks if not _is_call(block) or caller_of(block) in answered]
             kept = sendable(kept, "pause_turn" if is_open else None, answered)
-            _drop_results({_id_of(block) for block in blocks if _is_call(block)} - set(map(_id_of, kept)), turns)
+            _drop_results({id_of(block) for block in blocks if _is_call(block)} - set(map(id_of, kept)), turns)
         else:
             kept = [block for block in blocks if is_sendable(block)]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
@@ -273,10 +274,6 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
         else:
             history.append(turn)
     return history
-
-
-def _id_of(block: Block) -> str:
-    return str(block.get("id"))
 
 
 def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]]) -> None:

@@ -225,7 +225,7 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     coroutine that gives the result, otherwise an error result.
 
     An exception becomes a result with `is_error`, a `CancelledError` too: the function was not cancelled by its caller, who
-    waits for it. What ends programs passes through (`KeyboardInterrupt`, `SystemExit`).
+    waits for it. Those that end programs pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
         result = given._call(value)
@@ -269,8 +269,8 @@ def failed(call_id: str, error: BaseException) -> dict[str, Any]:
 
 def content_of(result: Any) -> Content:
     """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty
-    text, any other value as JSON. What no request can carry is replaced or left out: lone surrogates, numbers that are
-    not finite, blocks of blank text. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
+    text, any other value as JSON. Lone surrogates, numbers that are not finite and blocks of blank text are replaced or left
+    out: no request can carry them. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
     if result is None:
         return ""
     text = well_formed(json.dumps(result, ensure_ascii=False, default=_plain))
