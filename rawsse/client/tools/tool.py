@@ -237,9 +237,8 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except BaseException as exc:
-        if (
-            not isinstance(exc, Exception) and type(exc).__name__ != "CancelledError"
-        ):  # asyncio's: not loaded for its name
+        # By its name: a blocking program has not loaded asyncio.
+        if not isinstance(exc, Exception) and type(exc).__name__ != "CancelledError":
             raise
         return failed(call_id, exc)
 
