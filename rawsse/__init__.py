@@ -80,6 +80,7 @@ from rawsse.errors import (
     StreamCancelledError,
     StreamTruncatedError,
     TotalTimeoutError,
+    TurnLimitError,
     UnprocessableEntityError,
     UsageError,
 )
@@ -180,6 +181,7 @@ __all__ = [
     "ToolError",
     "ToolRunner",
     "TotalTimeoutError",
+    "TurnLimitError",
     "UnprocessableEntityError",
     "UsageError",
     "beta_async_tool",

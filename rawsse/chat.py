@@ -103,8 +103,7 @@ def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
 def save(conversation: Conversation, path: Path) -> None:
     """Write the conversation into a file that only its owner can read: whole, or not at all. Raises `OSError`."""
     real = os.path.realpath(path)  # what a link leads to, not the link
-    # Half a surrogate pair, which an answer may hold, stands within a string, where JSON takes its escape as well.
-    data = conversation.to_json(indent=1).encode("utf-8", "backslashreplace")
+    data = conversation.to_json(indent=1).encode()
     try:
         number, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{path.name}.")
     except OSError as exc:

@@ -43,7 +43,8 @@ Pure data: this file imports nothing else of rawsse, so that every other file ca
     │       ├── HeadTooLargeError
     │       ├── BodyTooLargeError
     │       ├── EventTooLargeError
-    │       └── MessageTooLargeError
+    │       ├── MessageTooLargeError
+    │       └── TurnLimitError           a tool loop has not come to its end
     └── UsageError                       the caller misused the library (also a ValueError)
         ├── InvalidFieldError            an SSE field that would break the frame
         ├── HTTPUsageError               an HTTP message that cannot be sent now, or not in this form
@@ -466,6 +467,14 @@ class EventTooLargeError(LimitExceededError):
 
 class MessageTooLargeError(LimitExceededError):
     """The message that the events add up to is larger than `max_message_bytes`."""
+
+
+class TurnLimitError(LimitExceededError):
+    """A tool loop has asked for `limit` answers, and the model is not done. `messages` is the history: whole turns."""
+
+    def __init__(self, message: str, *, limit: int, messages: Sequence[Any] = ()) -> None:
+        super().__init__(message, limit=limit)
+        self.messages = messages
 
 
 # --- Misuse --------------------------------------------------------------------------------------------------------

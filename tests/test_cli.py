@@ -629,7 +629,7 @@ def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> N
 def test_explain_does_not_write_several_pages_into_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.html").write_text("mine")
     assert main(["explain", str(ROOT / "fixtures"), "--html", "a.html"]) == 2
-    assert capsys.readouterr().err == "rawsse: --html: a.html is no folder, and there are 15 recordings\n"
+    assert capsys.readouterr().err == "rawsse: --html: a.html is no folder, and there are 16 recordings\n"
     assert (folder / "a.html").read_text() == "mine"
 
 

@@ -24,7 +24,7 @@ from rawsse.chat import Command as Order
 from rawsse.cli import main
 from rawsse.client.tools import CUT_NOTE
 from rawsse.errors import ConfigurationError
-from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures, text
 from rawsse.server import Server
 
 TEXT = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]["content"][0]["text"]
@@ -227,6 +227,18 @@ def test_a_cut_answer_is_told_and_kept(chat: Chat, play: Play, capsys: pytest.Ca
     assert answer == "One, two, three, four, five, six, seven, eight, nine,"
 
 
+def test_an_answer_that_always_pauses_is_not_asked_for_for_ever(
+    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = recording_of(answer(text("So."), stop_reason="pause_turn"))
+    server = play(*[paused] * 20, "plain")
+    assert chat("Search!", "And?") == 1
+    out, err = capsys.readouterr()
+    assert out == "So." * 20 + "\n" + TEXT + "\n"
+    assert err.startswith("rawsse: the model is not done after 20 answers: max_turns allows more\n")
+    assert len(server.requests) == 21
+
+
 def test_a_refusal_of_the_model_is_said_and_not_kept(
     chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -384,7 +396,7 @@ def test_half_a_character_in_an_answer_can_be_saved(chat: Chat, play: Play, fold
     play(Recording.from_sse(recorded("plain").body.replace(b"A server-sent", b"\\ud83d server-sent")))
     assert chat("Hi", "/save talk.json", "/load talk.json") == 0
     (turn,) = json.loads((folder / "talk.json").read_bytes())["turns"]
-    assert turn["messages"][0]["content"][0]["text"].startswith("\ud83d server-sent")
+    assert turn["messages"][0]["content"][0]["text"].startswith("\ufffd server-sent")
 
 
 def test_a_save_that_fails_leaves_the_old_file_and_nothing_beside_it(

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import ConfigurationError, quote
-from rawsse.messages.lens import Lens
+from rawsse.messages.lens import Lens, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
@@ -192,8 +192,7 @@ def encoded(name: str, value: object) -> str:
 
 def _encode(body: Mapping[str, Any]) -> bytes:
     try:
-        # Half a surrogate pair is no text, but an answer may have it (as an escape), and must not spoil the history.
-        return _JSON.encode(dict(body)).encode("utf-8", "backslashreplace")
+        return well_formed(_JSON.encode(dict(body))).encode()
     except (TypeError, ValueError, RecursionError, OSError) as exc:
         raise ConfigurationError(f"the request cannot be written as JSON: {exc}") from None
 

@@ -19,13 +19,13 @@ A block under construction joins its fragments into its JSON:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rawsse.errors import EventDataError, OutputFormatError, PartialJSONError, quote
-from rawsse.messages.lens import Lens, parse_json
+from rawsse.messages.lens import Lens, as_sent, is_json_object, object_at, parse_json
 from rawsse.messages.partial_json import PartialJSON
 
 T = TypeVar("T")
@@ -413,18 +413,10 @@ class Message(Lens):
     def replayable(self) -> dict[str, Any] | None:
         """The message as a turn that may be sent back to the API, also if it was cut: `{"role", "content"}`.
 
-        Left out, because the API refuses them: tool calls that are not complete, server tool calls whose result never
-        came (whole), thinking without its signature, text that is empty or blank. None if nothing is left. The blocks are
-        those of the message, unchanged. A tool call that is kept needs its `tool_result` in your next turn.
+        Left out is what the API refuses: see `sendable`. None if nothing is left. The other blocks are unchanged, but for
+        what no JSON text can carry. A tool call that is kept needs its `tool_result` in your next turn.
         """
-        blocks = self.content
-        # As text, since the wire's JSON may have anything there, also what no set can hold.
-        answered = {
-            str(block.get("tool_use_id")) for block in blocks if isinstance(block, ToolResultBlock) and block.complete
-        }
-        # With `pause_turn` the API itself goes on with the server tool call that stands last.
-        is_paused = self.stop_reason == "pause_turn"
-        content = [block.to_dict() for block in blocks if _may_be_replayed(block, answered, is_paused=is_paused)]
+        content = [as_sent(block.raw) for block in sendable(self.content, self.stop_reason)]
         return {"role": "assistant", "content": content} if content else None
 
 
@@ -462,13 +454,71 @@ class ParsedMessage(Message, Generic[T]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def _may_be_replayed(block: Block, answered: set[str], *, is_paused: bool) -> bool:
+# --- What may be sent back -----------------------------------------------------------------------------------------------
+
+
+def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collection[str] = ()) -> list[Block]:
+    """The blocks of an answer that the API takes back. `results` are the calls that later turns have results of.
+
+    Left out are: text that is blank, thinking without its signature, and thinking at the end; tool calls that are not
+    complete; what a model began that was replaced (`without_replaced`); and the calls of a server's tools that have no
+    result, with what their code called. But the API makes up for a missing result after `pause_turn`, after `tool_use`
+    beside calls of the caller's tools, and where such a call came from the server's code.
+    """
+    kept = [block for block in without_replaced(blocks) if is_sendable(block)]
+    calls = [block for block in kept if type(block) is ToolUseBlock]
+    servers = [block for block in kept if isinstance(block, ServerToolUseBlock | MCPToolUseBlock)]
+    gone = {id_of(block) for block in servers} - {*results, *map(result_of, kept), *map(caller_of, calls)}
+    if stop_reason == "pause_turn" or (stop_reason == "tool_use" and calls):
+        gone &= {id_of(block) for block in blocks[: _last_fallback(blocks)]}
+    gone |= {id_of(block) for block in servers if caller_of(block) in gone}
+    kept = [block for block in kept if gone.isdisjoint((id_of(block), result_of(block), caller_of(block)))]
+    while kept and isinstance(kept[-1], ThinkingBlock | RedactedThinkingBlock):
+        kept.pop()
+    return [] if all(isinstance(block, FallbackBlock) for block in kept) else kept
+
+
+def without_replaced(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks without the thinking and the calls of a model that a fallback replaced: the next model does not know them
+    (https://docs.anthropic.com/en/docs/build-with-claude/refusals-and-fallback)."""
+    last = _last_fallback(blocks)
+    return [block for block in blocks[:last] if block.get("type") not in _OF_ONE_MODEL] + [*blocks[last:]]
+
+
+def _last_fallback(blocks: Sequence[Block]) -> int:
+    """Its index; 0 if there is none."""
+    return max((index for index, block in enumerate(blocks) if isinstance(block, FallbackBlock)), default=0)
+
+
+_OF_ONE_MODEL = ("thinking", "redacted_thinking", "connector_text", "tool_use")
+
+
+def is_sendable(block: Block) -> bool:
+    """The API would take the block for itself. A tool call that it would not take must not be run."""
     match block:
         case TextBlock():
             # "messages: text content blocks must contain non-whitespace text", says the API, also to what it wrote itself.
-            return bool(block.text.strip())
+            return bool(str(block.get("text") or "").strip())
         case ThinkingBlock():
             return bool(block.signature)
-        case ServerToolUseBlock() | MCPToolUseBlock():
-            return block.complete and (is_paused or str(block.get("id")) in answered)
+        case ToolUseBlock():
+            return block.complete and is_json_object(block.get("input"))
+        case CompactionBlock():
+            return block.complete and block.content != ""
     return block.complete
+
+
+# As text, since the wire's JSON may have anything there, also what no set can hold.
+def id_of(block: Block) -> str:
+    """The id of a tool call; empty for other blocks."""
+    return str(block.get("id")) if isinstance(block, ToolUseBlock) else ""
+
+
+def result_of(block: Block) -> str:
+    """The id of the call whose result it is; empty for other blocks."""
+    return str(block.get("tool_use_id", ""))
+
+
+def caller_of(block: Block) -> str:
+    """The id of the call whose code made this call, or got this result; empty if the model did."""
+    return str(object_at(block.raw, "caller").get("tool_id", ""))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
@@ -42,16 +43,22 @@ def read_json(text: str) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The JSON value of `text`, without NaN and Infinity. Raises `ValueError` or `RecursionError`.
+    """The JSON value of `text`, without NaN and infinite numbers (`1e999`). Raises `ValueError` or `RecursionError`.
 
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
-    return json.loads(text, parse_constant=_refuse)
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError("a number is larger than any that a JSON text of ours could hold")
+    return number
 
 
 def object_at(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -60,11 +67,36 @@ def object_at(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def is_json_object(value: object) -> bool:
+    """It is an object that a JSON text can hold: without NaN and infinite numbers."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return isinstance(value, dict)
+
+
 def copied(raw: dict[str, Any]) -> dict[str, Any]:
     """A deep copy of a JSON object. Made through its text, since `json` can write what it could read, however deeply nested;
     `copy.deepcopy` fails at 300 levels. It takes a few times as long, which does not matter where it is used."""
     copy: dict[str, Any] = json.loads(json.dumps(raw))
     return copy
+
+
+def well_formed(text: str) -> str:
+    """The text as Unicode: two halves of a surrogate pair become their character, a half alone becomes U+FFFD. No request
+    can carry a half; answers, and the names of files, can contain one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def as_sent(value: Any) -> Any:
+    """A deep copy of a JSON value that can be sent: its texts are well formed, and null stands for numbers that are not
+    finite."""
+    return json.loads(well_formed(json.dumps(value, ensure_ascii=False)), parse_constant=lambda _: None)
 
 
 class Lens:

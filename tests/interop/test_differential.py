@@ -281,10 +281,10 @@ def test_what_json_cannot_say_is_a_value_error_in_both_and_nothing_is_sent(both:
     assert sdk.requests == ours.requests == []
 
 
-def test_half_a_character_is_sent_as_the_escape_that_an_answer_may_have_brought_where_the_sdk_refuses_it(
+def test_half_a_character_is_sent_as_a_replacement_character_where_the_sdk_refuses_it(
     both: Both,
 ) -> None:
     # Refused, it would spoil a whole conversation: the history is sent again with each question.
     sdk, ours = both(stream, sse(WHOLE), extra_body={"new": "\ud83d"})
     assert isinstance(sdk.error, ValueError)
-    assert request_of(ours)[-1]["new"] == "\ud83d"
+    assert request_of(ours)[-1]["new"] == "\ufffd"

@@ -80,6 +80,15 @@ def check_history(messages: list[Any]) -> None:
             "tool_use ids were found without tool_result blocks immediately after, or the other way round"
         )
         assert all(raw["type"] == "tool_result" for raw in following[: len(given)])
+        if message["role"] == "assistant":
+            last = blocks[-1]["type"]
+            assert last not in ("thinking", "redacted_thinking"), (
+                "the final block in an assistant message cannot be `thinking`"
+            )
+            later = [raw.get("tool_use_id") for turn in messages[number:] for raw in blocks_of(turn)]
+            pending = [raw["id"] for raw in blocks if raw["type"] == "server_tool_use" and raw["id"] not in later]
+            rest = [raw["type"] for turn in messages[number + 1 :] for raw in blocks_of(turn)]
+            assert not pending or set(rest) <= {"tool_result"}, "server_tool_use was found without a result"
 
 
 def blocks_of(message: Mapping[str, Any]) -> list[Any]:

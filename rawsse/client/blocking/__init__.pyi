@@ -159,16 +159,19 @@ class BlockingToolRunner(Generic[Item]):
     """Asks, runs tools, and asks again. An iterator over the answers: `Message`s, or with `stream` open
     `BlockingMessageStream`s.
 
-    `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. `max_turns` (or
-    `max_iterations`) limits the number of answers. `fields` are other arguments of `client.messages.stream`. `thread`
-    is an argument of the official SDK; only False is supported.
+    `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
+    `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
+    arguments of `client.messages.stream`; the `container` that an answer names is that of the next request. `thread` is an
+    argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins."""
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins. `container`
+    is the id of the container that an answer named last."""
 
     stopped_by: str | None
     partial: Message | None
+    container: str | None
 
     def __init__(
         self,
@@ -237,7 +240,7 @@ class BlockingToolRunner(Generic[Item]):
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
         function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are."""
+        stay as they are, and so does the container of an answer."""
 
     def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.

@@ -20,6 +20,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, cast
 
 from rawsse.client.network.connect import TCPLink
@@ -73,7 +74,8 @@ class AsyncioNetwork:
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions, each in a thread, and of coroutine functions, each in a task, at once.
 
-        What one of them raises is raised when all are over. Cancelled or stopped, it cancels the tasks and waits for them.
+        What one of them raises is raised when all are over; but the result of a task that something else cancelled is a
+        `concurrent.futures.CancelledError`. Cancelled or stopped, it cancels the tasks and waits for them.
         """
         tasks = [self.loop.create_task(self._run(call)) for call in calls]
         is_stopped = False
@@ -91,7 +93,7 @@ class AsyncioNetwork:
         await asyncio.gather(*tasks, return_exceptions=True)
         if is_stopped:
             raise Aborted
-        return [task.result() for task in tasks]
+        return [CancelledError("something else cancelled it") if task.cancelled() else task.result() for task in tasks]
 
     async def _run(self, call: Callable[[], Any]) -> Any:
         if inspect.iscoroutinefunction(call):

@@ -1,7 +1,7 @@
 """What a docstring says of a function and of each parameter.
 
-This file knows three ways to write that down: Google's ("Args:"), NumPy's ("Parameters" and a line below it) and Sphinx's
-(":param name:"). It refuses to know what is made of it.
+Four ways to write that down are read: Google's ("Args:"), NumPy's ("Parameters" and a line below it), Sphinx's
+(":param name:") and epydoc's ("@param name:").
 
     read_docstring(function.__doc__)      # Docstring(description='The weather, now.', parameters={'city': 'Where.'})
 """
@@ -25,9 +25,9 @@ _OTHER_SECTIONS = frozenset(
 _GOOGLE_ENTRY = r"\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)"
 # NumPy: "name : type", "name", and "a, b : type", at the margin; what they are stands below, indented.
 _NUMPY_ENTRY = r"((?:\*{0,2}\w+)(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?"
-# Sphinx: ":param name: what it is" and ":param type name: what it is".
-_SPHINX_FIELD = r":(\w+)(?:\s+([^:]*))?:\s*(.*)"
-_SPHINX_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword"})
+# Sphinx: ":param name: what it is" and ":param type name: what it is", but not ":class:`Name` in a text". Epydoc: "@" for ":".
+_FIELD = r"[:@](\w+)(?:\s+([^:]*))?:(?!`)\s*(.*)"
+_FIELD_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword", "kwarg", "kwparam"})
 
 
 class Docstring(NamedTuple):
@@ -46,8 +46,8 @@ class _Section(NamedTuple):
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """The description and the parameters. What follows none of the three ways is description."""
-    plain, fields = _without_sphinx_fields(inspect.cleandoc(text or "").splitlines())
+    """The description and the parameters. Lines that follow none of the four ways are description."""
+    plain, fields = _without_fields(inspect.cleandoc(text or "").splitlines())
     first, *sections = _sections(plain)
     parameters: dict[str, str] = {}
     for section in sections:
@@ -56,18 +56,17 @@ def read_docstring(text: str | None) -> Docstring:
     return Docstring("\n".join(first.lines).strip(), parameters | fields)
 
 
-def _without_sphinx_fields(lines: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _without_fields(lines: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The lines that belong to no field, and the parameters that the fields tell of."""
     plain: list[str] = []
     fields: dict[str, str] = {}
     name: str | None = None  # of the parameter whose field goes on; "" in a field that tells of none
     for line in lines:
-        found = re.fullmatch(_SPHINX_FIELD, line.strip()) if line.startswith(":") else None
-        if found:
+        if found := re.fullmatch(_FIELD, line.rstrip()):
             words = (found[2] or "").split()
-            name = words[-1].lstrip("*") if words and found[1] in _SPHINX_PARAMETERS else ""
+            name = words[-1].lstrip("*") if words and found[1] in _FIELD_PARAMETERS else ""
             fields[name] = found[3]
-        elif name is not None and line.startswith((" ", "\t")):
+        elif name is not None and (not line or line.startswith((" ", "\t"))):  # a blank line does not end a field
             fields[name] = f"{fields[name]} {line.strip()}".strip()
         else:
             name = None

@@ -8,11 +8,12 @@ Read in this order:
 """
 
 from rawsse.client.tools.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply
-from rawsse.client.tools.runner import ToolRunner, TotalUsage
+from rawsse.client.tools.runner import MAX_TURNS, ToolRunner, TotalUsage
 from rawsse.client.tools.tool import Tool, ToolError, beta_async_tool, beta_tool, tool
 
 __all__ = [
     "CUT_NOTE",
+    "MAX_TURNS",
     "Conversation",
     "ConversationTurn",
     "Reply",

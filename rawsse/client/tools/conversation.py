@@ -25,11 +25,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, closed_turn, step_of
+from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, as_history, blocks_of, closed_turn, step_of
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
-from rawsse.messages.lens import Lens, parse_json
+from rawsse.messages.lens import Lens, parse_json, well_formed
 
 CUT_NOTE = "[Your answer above was cut off before its end.]"
 """Stands before the question after a cut answer, so that the model does not take the answer for a complete one."""
@@ -64,33 +64,17 @@ def history_of(
     turns: Iterable[ConversationTurn], *, before: Iterable[Mapping[str, Any]] = (), cut_note: str = CUT_NOTE
 ) -> list[dict[str, Any]]:
     """The messages of these turns as a request takes them: without refused turns, and with every other question."""
-    history: list[dict[str, Any]] = []
-    for message in before:
-        _append(history, dict(message))
+    history = [dict(message) for message in before]
     was_cut = False
     for turn in turns:
         if turn.state == "refused":
             continue
         content: Any = turn.question
         if was_cut and cut_note and history[-1]["role"] == "assistant":
-            content = [*_blocks(cut_note), *_blocks(content)]
-        _append(history, {"role": "user", "content": content})
-        for message in turn.messages:
-            _append(history, message)
+            content = [*blocks_of(cut_note), *blocks_of(content)]
+        history += [{"role": "user", "content": content}, *turn.messages]
         was_cut = turn.state == "cut"
-    return history
-
-
-def _append(history: list[dict[str, Any]], message: dict[str, Any]) -> None:
-    """Add a message. Two user's turns in a row become one; results of tools still come first in it."""
-    if history and history[-1]["role"] == message["role"] == "user":
-        content = [*_blocks(history.pop()["content"]), *_blocks(message["content"])]
-        message = {"role": "user", "content": content}
-    history.append(message)
-
-
-def _blocks(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    return as_history(history, is_over=True)
 
 
 # --- The conversation ----------------------------------------------------------------------------------------------
@@ -157,10 +141,10 @@ class Conversation:
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
         """
         given: Any = question
-        if not (given.strip() if isinstance(given, str) else given):
-            raise ConfigurationError("the question is empty")
         if not isinstance(given, str):
             given = [block.raw if isinstance(block, Lens) else dict(block) for block in given]
+        if not as_history([{"role": "user", "content": given}]):
+            raise ConfigurationError("the question is empty")
         return Reply(self, given)
 
     async def ask(self, question: Question) -> Message:
@@ -223,7 +207,7 @@ class Conversation:
             "replaced": [_saved_usage(usage) for usage in self._replaced],
         }
         try:
-            return json.dumps(saved, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain)
+            return well_formed(json.dumps(saved, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain))
         except (TypeError, ValueError, RecursionError) as exc:
             raise ConfigurationError(f"the conversation cannot be written as JSON: {exc}") from None
 
@@ -362,6 +346,8 @@ class Reply:
                 await runner.until_done()  # the last answer is whole; the caller left before reading to the very end
             await runner.close()
         finally:
+            if runner.container is not None:
+                self._conversation._fields["container"] = runner._fields["container"]
             if self._conversation._reply is self:
                 self._conversation._settle(_outcome(self._question, runner, self._sent, error), self._replaced)
 
@@ -371,7 +357,8 @@ def _outcome(
 ) -> ConversationTurn | None:
     """The turn that the conversation keeps of a reply that is over; None if it could not even be asked."""
     rest = {"closed": runner.partial, "tool without function": runner.last_message}.get(str(runner.stopped_by))
-    messages = _with_rest(runner.messages[sent:], closed_turn(rest))
+    closed = closed_turn(rest)
+    messages = as_history([*runner.messages[sent:], *([closed] if closed else [])], is_over=True)
     if runner.stopped_by != "closed":
         state: TurnState = "refused" if runner.stopped_by == "refusal" else "answered"
         return ConversationTurn(question, messages, state, str(runner.stopped_by), runner.usage)
@@ -380,13 +367,3 @@ def _outcome(
     is_refused = isinstance(error, APIStatusError) and not error.may_heal and not messages
     reason = f"{type(error).__name__}: {error}" if error is not None else "closed"
     return ConversationTurn(question, messages, "refused" if is_refused else "cut", reason, runner.usage)
-
-
-def _with_rest(messages: list[dict[str, Any]], rest: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The messages with the rest of the answer. The parts of an answer that was paused and continued become one: the
-    result of a server's tool call in the first part is in the second, or the call must go."""
-    parts = [rest] if rest is not None else []
-    while messages and messages[-1]["role"] == "assistant":
-        parts.insert(0, messages.pop())
-    whole = Message({"content": [block for part in parts for block in part["content"]]}).replayable()
-    return [*messages, whole] if whole is not None else messages

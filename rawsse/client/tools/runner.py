@@ -10,7 +10,8 @@ With `stream=True` the runner yields open `MessageStream`s and reads what the lo
 answer run when the body is done with it, all at the same time.
 
 A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
-holds the turns before it, and iterating again sends the request again. A call whose input was cut never runs, because a
+holds the turns before it, and iterating again sends the request again. Each request has the messages in the form that the
+API accepts (`as_history`). A call whose input was cut never runs, because a
 lenient reader would take it for a shorter one. To leave a loop early, use `async with runner` or `close()` it, so that
 nothing keeps running.
 
@@ -19,16 +20,29 @@ Threads held by the server are not used: each request carries the whole history.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from rawsse.client.network.link import Aborted, Stop
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.tool import Tool, Toolbox, run_tool, run_tool_on_loop, tool_result
-from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, quote
-from rawsse.messages.content import Message, ToolUseBlock, Usage
-from rawsse.messages.lens import Lens, copied
+from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
+from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
+from rawsse.messages.content import (
+    Message,
+    ToolUseBlock,
+    Usage,
+    caller_of,
+    id_of,
+    is_sendable,
+    look_at_block,
+    result_of,
+    sendable,
+    without_replaced,
+)
+from rawsse.messages.lens import Lens, as_sent, copied, object_at
 
 Item = TypeVar("Item", Message, MessageStream)
 
@@ -51,9 +65,37 @@ class TotalUsage(Usage):
 
 
 def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
-    """What one answer cost; zeros for an answer that never began."""
+    """The counts that are billed for one answer; zeros for an answer that never began.
+
+    Not exact if the usage has `iterations` that are not understood, as it is for a cut answer.
+    """
     usage = message.get("usage") if message is not None else None
-    return TotalUsage(copied(usage) if isinstance(usage, dict) else {**_NOTHING}, exact=exact)
+    counts = as_sent(usage) if isinstance(usage, dict) else {**_NOTHING}
+    billed = _billed(counts)
+    return TotalUsage(counts if billed is None else billed, exact=exact and billed is not None)
+
+
+def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
+    """The counts of all iterations together. Those at the top leave out compaction, advisors, and models that were replaced
+    (https://docs.anthropic.com/en/docs/build-with-claude/compaction). None if the iterations are not understood."""
+    if not (iterations := usage.get("iterations")):
+        return usage
+    if not isinstance(iterations, list) or not all(_is_iteration(each) for each in iterations):
+        return None
+    if all(each["type"] in ("compaction", "advisor_message") for each in iterations):
+        iterations = [usage, *iterations]
+    total: dict[str, Any] = {}
+    for each in iterations:
+        _add({name: each[name] for name in _BILLED if name in each}, total)
+    return {**usage, **total}
+
+
+def _is_iteration(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("type") in ("message", "compaction", "advisor_message", "fallback_message")
+        and all(type(value.get(name)) is int for name in _NOTHING)
+    )
 
 
 def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
@@ -66,6 +108,7 @@ def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
 
 
 _NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
+_BILLED = (*_NOTHING, "cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation")
 
 
 def _add(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
@@ -104,13 +147,35 @@ class ToolCall(NamedTuple):
         return self.tool is not None or self.refusal is not None
 
 
-def plan_calls(message: Message | None, toolbox: Toolbox) -> list[ToolCall]:
-    """The tool calls of an answer, in its order."""
+def plan_calls(message: Message | None, toolbox: Toolbox, history: Iterable[Mapping[str, Any]] = ()) -> list[ToolCall]:
+    """The tool calls of an answer, in its order. `history` may have withdrawn tools."""
     calls: list[ToolCall] = []
-    for block in message.content if message is not None else ():
+    offered = _offered(toolbox.names, history)
+    for block in without_replaced(message.content) if message is not None else ():
         if _is_call(block):
-            calls.append(_plan(block, {call.id for call in calls}, toolbox))
+            calls.append(_plan(block, {call.id for call in calls}, toolbox, offered))
     return calls
+
+
+def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The tools that the model may call after these messages: a system's turn, or the compaction of one, may have withdrawn
+    some and added others (https://docs.anthropic.com/en/docs/build-with-claude/mid-conversation-system-messages)."""
+    offered = dict.fromkeys(names)
+    for turn in history:
+        changes = [block for block in blocks_of(turn.get("content")) if isinstance(block, dict)]
+        if turn.get("role") != "system":
+            changes = [change for block in changes for change in blocks_of(block.get("tool_changes"))]
+        for change in changes:
+            tool = object_at(change, "tool") if isinstance(change, dict) else {}
+            if tool.get("type") == "tool_definition":
+                tool = object_at(tool, "definition")
+            elif tool.get("type") != "tool_reference":
+                continue  # an MCP server's, which does not run here
+            if change.get("type") == "tool_removal":
+                offered.pop(str(tool.get("name")), None)
+            elif change.get("type") == "tool_addition":
+                offered[str(tool.get("name"))] = None
+    return list(offered)
 
 
 def _is_call(block: object) -> TypeGuard[ToolUseBlock]:
@@ -118,23 +183,27 @@ def _is_call(block: object) -> TypeGuard[ToolUseBlock]:
     return isinstance(block, ToolUseBlock) and block.get("type") == "tool_use"
 
 
-def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox) -> ToolCall:
+def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox, offered: list[str]) -> ToolCall:
     given, name = block.get("id"), block.get("name")
     call_id = given if isinstance(given, str) and given else "toolu_without_id"
     if call_id != given:
         problem = "no id"
     elif call_id in taken:
         problem = f"the id {quote(call_id)} has been used for another call of this answer"
-    elif not block.complete:
-        problem = f"its input is not a whole JSON object: {quote(block.input_text)}"
-    elif isinstance(name, str) and name in toolbox.names:
+    elif not is_sendable(block):
+        problem = f"its input is not a whole JSON object: {quote(_input_text(block))}"
+    elif isinstance(name, str) and name in offered:
         return ToolCall(block, call_id, toolbox.functions.get(name))
     else:
-        problem = f"there is no tool {quote(str(name))} (the tools are: {', '.join(toolbox.names) or 'none'})"
+        problem = f"the tool {quote(str(name))} was not found (the tools are: {', '.join(offered) or 'none'})"
     while call_id in taken:
         call_id += "_2"
     refusal = tool_result(call_id, f"This call was not run: {problem}. Make a new call.", is_error=True)
     return ToolCall(block, call_id, refusal=refusal)
+
+
+def _input_text(block: ToolUseBlock) -> str:
+    return block.input_text or json.dumps(block.get("input"))
 
 
 def assistant_turn(message: Message, calls: Iterable[ToolCall]) -> dict[str, Any]:
@@ -144,21 +213,83 @@ def assistant_turn(message: Message, calls: Iterable[ToolCall]) -> dict[str, Any
     fine-grained tool streaming says.
     """
     waiting = iter(calls)
-    content: list[dict[str, Any]] = []
-    for block in message.content:
-        raw = block.raw
-        if _is_call(block):
-            given = raw["input"] if block.complete else {"INVALID_JSON": block.input_text}
-            raw = {**raw, "id": next(waiting).id, "name": str(block.get("name") or "unnamed"), "input": given}
-        content.append(raw)
-    return Message({**message.raw, "content": content}).replayable() or {"role": "assistant", "content": []}
+    blocks = [
+        _repaired(block, next(waiting).id) if _is_call(block) else block for block in without_replaced(message.content)
+    ]
+    return {"role": "assistant", "content": [as_sent(block.raw) for block in sendable(blocks, "tool_use")]}
+
+
+def _repaired(call: ToolUseBlock, call_id: str) -> ToolUseBlock:
+    name = re.sub(r"[^a-zA-Z0-9_-]", "_", str(call.get("name") or "unnamed"))[:128]
+    given = call["input"] if is_sendable(call) else {"INVALID_JSON": _input_text(call)}
+    return ToolUseBlock({**call.raw, "id": call_id, "name": name, "input": given})
 
 
 def closed_turn(message: Message | None) -> dict[str, Any] | None:
     """An answer as a turn without its tool calls, which would need results. None if nothing else is in it."""
-    turn = message.replayable() if message is not None else None
-    content = [block for block in turn["content"] if block.get("type") != "tool_use"] if turn else []
+    blocks = [block for block in message.content if not _is_call(block)] if message is not None else []
+    content = [as_sent(block.raw) for block in sendable(blocks, None)]
     return {"role": "assistant", "content": content} if content else None
+
+
+# --- The history ---------------------------------------------------------------------------------------------------
+
+
+def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> list[dict[str, Any]]:
+    """The messages as the API takes them: nothing is left of what it refuses (`sendable`), and where a turn goes the turns
+    around it become one.
+
+    A server's call without result stays while the API makes up for it: if nothing follows but the results of the caller's
+    tools. `is_over`: a question follows, and all neighbours of one role become one turn.
+    """
+    turns: list[tuple[int, dict[str, Any]]] = []  # with their numbers, from the last to the first
+    answered = {""}  # the calls whose results are in later answers, and "" for no call
+    is_open = not is_over
+    for number, turn in reversed([*enumerate(messages)]):
+        content = turn.get("content")
+        if not all(isinstance(block, dict) for block in blocks_of(content)):
+            turns.append((number, turn))  # the API says what is wrong
+            continue
+        blocks = [look_at_block(block) for block in blocks_of(content)]
+        if turn["role"] == "assistant":
+            answered.update(map(result_of, blocks))
+            if is_open:
+                answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
+            kept = [block for block in blocks if not _is_call(block) or caller_of(block) in answered]
+            kept = sendable(kept, "pause_turn" if is_open else None, answered)
+            _drop_results({id_of(block) for block in blocks if _is_call(block)} - set(map(id_of, kept)), turns)
+        else:
+            kept = [block for block in blocks if is_sendable(block)]
+            is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
+        if kept:
+            content = content if len(kept) == len(blocks) else [block.raw for block in kept]
+            turns.append((number, {**turn, "content": content}))
+    history: list[dict[str, Any]] = []
+    before = 0
+    for number, turn in reversed(turns):
+        has_gap = is_over or number > before + 1
+        before = number
+        if history and has_gap and history[-1]["role"] == turn["role"] != "system":
+            history[-1] = {**turn, "content": [*blocks_of(history[-1]["content"]), *blocks_of(turn["content"])]}
+        else:
+            history.append(turn)
+    return history
+
+
+def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]]) -> None:
+    """Remove the results of these calls from the turn that stands last."""
+    if calls and turns:
+        number, turn = turns.pop()
+        kept = [block for block in blocks_of(turn["content"]) if block.get("tool_use_id") not in calls]
+        if kept:
+            turns.append((number, {**turn, "content": kept}))
+
+
+def blocks_of(content: Any) -> list[Any]:
+    """The content of a turn as blocks."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return content if isinstance(content, list) else [] if content is None else [content]
 
 
 _CLOSED = "the runner was closed while its tools ran"
@@ -167,9 +298,9 @@ _CLOSED = "the runner was closed while its tools ran"
 class _Turn:
     """An answer, and the results of its tool calls."""
 
-    def __init__(self, stream: MessageStream, toolbox: Toolbox) -> None:
+    def __init__(self, stream: MessageStream, plan: Callable[[Message | None], list[ToolCall]]) -> None:
         self.stream = stream
-        self._toolbox = toolbox
+        self._plan = plan
         self._results: list[Any] | None = None
         self._has_started = False
         self._stop: Stop | None = None  # of the tools that run
@@ -190,7 +321,7 @@ class _Turn:
     @property
     def calls(self) -> list[ToolCall]:
         """The calls so far."""
-        return plan_calls(self.message, self._toolbox)
+        return self._plan(self.message)
 
     async def results(self, api: Any) -> list[dict[str, Any]]:
         """A `tool_result` for each call that is answered here, in the order of the calls. No call runs twice: if the
@@ -206,7 +337,7 @@ class _Turn:
                 ran = iter(await api._run(jobs, self._started) if jobs else ())
             except Aborted:
                 raise StreamCancelledError(_CLOSED) from None
-            self._results = [call.refusal or next(ran) for call in calls]
+            self._results = [call.refusal or _result(call.id, next(ran)) for call in calls]
         return list(self._results)
 
     def _started(self, stop: Stop) -> None:
@@ -220,18 +351,23 @@ class _Turn:
 
 # --- The loop ------------------------------------------------------------------------------------------------------
 
+MAX_TURNS = 20
+"""How many answers a tool loop asks for by default at most. A model may call tools, or pause, for ever."""
+
 
 class ToolRunner(Generic[Item]):
     """Asks, runs tools, and asks again. An async iterator over the answers: `Message`s, or with `stream` open
     `MessageStream`s.
 
-    `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. `max_turns` (or
-    `max_iterations`) limits the number of answers. `fields` are other arguments of `client.messages.stream`. `thread`
-    is an argument of the official SDK; only False is supported.
+    `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
+    `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
+    arguments of `client.messages.stream`; the `container` that an answer names is that of the next request. `thread` is an
+    argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins.
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins. `container`
+    is the id of the container that an answer named last.
     """
 
     def __init__(
@@ -255,6 +391,7 @@ class ToolRunner(Generic[Item]):
             raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
         self.stopped_by: str | None = None
         self.partial: Message | None = None
+        self.container: str | None = None
         self._api = api
         self._history = [_as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
@@ -327,14 +464,20 @@ class ToolRunner(Generic[Item]):
         """Finish the current turn, and begin the next; None if there is none."""
         if self._turn is not None:
             await self._guarded(self._finish(self._turn))
-        if self.stopped_by is None and self._max_turns is not None and self._turns_taken >= self._max_turns:
+        if self.stopped_by is None and self._turns_taken >= (self._max_turns or MAX_TURNS):
+            if self._max_turns is None:
+                raise TurnLimitError(
+                    f"the model is not done after {MAX_TURNS} answers: max_turns allows more",
+                    limit=MAX_TURNS,
+                    messages=self.messages,
+                )
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
         self.partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
-        stream = self._api.stream(messages=list(self._history), **{**self._fields, **tools})
-        self._turn = turn = _Turn(stream, self._toolbox)
+        stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
+        self._turn = turn = _Turn(stream, partial(self._plan, self._toolbox))
         try:
             await stream.__aenter__()
         except BaseException as exc:
@@ -344,6 +487,9 @@ class ToolRunner(Generic[Item]):
             raise
         self._last = turn
         return turn
+
+    def _plan(self, toolbox: Toolbox, message: Message | None) -> list[ToolCall]:
+        return plan_calls(message, toolbox, [*self._history, *self._appended])
 
     async def _guarded(self, work: Awaitable[Any]) -> Any:
         """Do a part of the current turn; if it fails, the turn did not happen."""
@@ -376,7 +522,7 @@ class ToolRunner(Generic[Item]):
         await turn.stream.close()
         self._turn = None
         self._turns_taken += 1
-        self._usages.append(usage_of(message, exact=True))
+        self._note(message, exact=True)
         self._history += [message for message in added if message is not None] + self._appended
         self._appended = []
 
@@ -385,8 +531,17 @@ class ToolRunner(Generic[Item]):
         self._appended = []
         if turn is not None:
             self.partial = turn.message
-            self._usages.append(usage_of(self.partial, exact=turn.is_whole))
+            self._note(self.partial, exact=turn.is_whole)
             await turn.stream.close()
+
+    def _note(self, message: Message | None, *, exact: bool) -> None:
+        """Keep what the answer cost, and where its code ran: without that container the API refuses to go on."""
+        self._usages.append(usage_of(message, exact=exact))
+        container = object_at(message.raw, "container").get("id") if message is not None else None
+        if isinstance(container, str) and container:
+            given = self._fields.get("container")
+            self.container = container
+            self._fields["container"] = {**given, "id": container} if isinstance(given, Mapping) else container
 
     async def __aenter__(self) -> Self:
         return self
@@ -421,14 +576,14 @@ class ToolRunner(Generic[Item]):
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
         function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are."""
+        stay as they are, and so does the container of an answer."""
         current = {**self._fields, "messages": self.messages, "tools": list(self._toolbox.given)}
         new = dict(params(current) if callable(params) else params)
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
         self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
         self._history = [_as_turn(message) for message in new.pop("messages", self._history)]
-        self._fields = new
+        self._fields = {**({"container": self.container} if self.container else {}), **new}
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.
@@ -460,12 +615,16 @@ class _Text(AsyncIterator[str]):
         raise StopAsyncIteration
 
 
+def _result(call_id: str, ran: dict[str, Any] | Exception) -> dict[str, Any]:
+    return failed(call_id, ran) if isinstance(ran, Exception) else ran
+
+
 def _as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
     """A message as the history keeps it: plain JSON."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}
     turn = dict(message)
-    if isinstance(content := turn.get("content"), Sequence) and not isinstance(content, str):
+    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
         turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
     if "role" not in turn:
         raise ConfigurationError("a message has no role")

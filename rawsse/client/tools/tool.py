@@ -20,10 +20,12 @@ program can end before the function does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import inspect
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
@@ -31,7 +33,8 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 from rawsse.client.schema.signature import Signature
 from rawsse.client.schema.types import MismatchError, schema_of
 from rawsse.errors import ConfigurationError, quote
-from rawsse.messages.lens import Lens
+from rawsse.messages.content import is_sendable, look_at_block
+from rawsse.messages.lens import Lens, well_formed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +63,20 @@ class ToolError(Exception):
 
 # --- Tools ---------------------------------------------------------------------------------------------------------
 
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+
+_CONTEXT_MANAGERS = tuple(
+    cast(Any, make)(print).__code__ for make in (contextlib.contextmanager, contextlib.asynccontextmanager)
+)
+"""The code that `contextlib` puts in the place of a function's own."""
+
+
+def check_name(name: str) -> None:
+    """Raises `ConfigurationError` for a name that the API refuses."""
+    if not _NAME.fullmatch(name):
+        rule = "a tool's name has 1 to 128 of the letters a-z and A-Z, digits, _ and -"
+        raise ConfigurationError(f"the API takes no tool with the name {quote(name)}: {rule}")
+
 
 class Tool(Generic[P, R]):
     """A function with its tool definition. Calling the tool calls the function.
@@ -81,6 +98,14 @@ class Tool(Generic[P, R]):
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
+        if getattr(getattr(function, "func", function), "__code__", None) in _CONTEXT_MANAGERS:
+            raise ConfigurationError(
+                f"{quote(repr(function))} gives a context manager, which is not the result of a tool"
+            )
+        if inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                f"{quote(repr(function))} is an async generator, which has no result: return a list"
+            )
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
@@ -94,6 +119,7 @@ class Tool(Generic[P, R]):
         self.name = str(name or (self._signature.name if self._signature else getattr(function, "__name__", "")))
         if self.name in ("", "<lambda>"):
             raise ConfigurationError("a tool needs a name: give name, or a function that has one")
+        check_name(self.name)
         documented = self._signature.description if self._signature else inspect.getdoc(function) or ""
         self.description: str = documented if description is None else description
         self.input_schema: dict[str, Any] = self._schema(input_schema) if self._is_custom else {}
@@ -177,6 +203,7 @@ class Toolbox:
         self.functions: dict[str, Tool[..., Any]] = {entry.name: entry for entry in entries if isinstance(entry, Tool)}
         self.names = [str(each["name"]) for each in self.definitions if isinstance(each.get("name"), str)]
         for name in self.names:
+            check_name(name)
             if self.names.count(name) > 1:
                 raise ConfigurationError(f"two tools have the name {quote(name)}")
             if name in self.functions and self.functions[name].is_async and not can_await:
@@ -197,8 +224,8 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
     coroutine that gives the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`. Only exceptions that end programs and tasks pass through
-    (`KeyboardInterrupt`, `SystemExit`, `CancelledError`).
+    An exception becomes a result with `is_error`, a `CancelledError` too: the function was not cancelled by its caller, who
+    waits for it. Those that end programs pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
         result = given._call(value)
@@ -209,15 +236,18 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
         if inspect.iscoroutine(result):
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
-    except Exception as exc:
-        return _failed(call_id, exc)
+    except BaseException as exc:
+        # By its name: a blocking program has not loaded asyncio.
+        if not isinstance(exc, Exception) and type(exc).__name__ != "CancelledError":
+            raise
+        return failed(call_id, exc)
 
 
 async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]:
     try:
         return tool_result(call_id, content_of(await awaitable))
     except Exception as exc:
-        return _failed(call_id, exc)
+        return failed(call_id, exc)
 
 
 async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:
@@ -228,7 +258,8 @@ async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value:
     return cast(dict[str, Any], await result if inspect.isawaitable(result) else result)
 
 
-def _failed(call_id: str, error: Exception) -> dict[str, Any]:
+def failed(call_id: str, error: BaseException) -> dict[str, Any]:
+    """The `tool_result` of a call that raised this."""
     if isinstance(error, ToolError):
         return tool_result(call_id, error.content, is_error=True)
     text = str(error) if isinstance(error, MismatchError) else f"{type(error).__name__}: {error}"
@@ -237,16 +268,16 @@ def _failed(call_id: str, error: Exception) -> dict[str, Any]:
 
 def content_of(result: Any) -> Content:
     """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty
-    text, any other value as JSON. Lone surrogates become U+FFFD, because no request can carry them; names of files can
-    contain them. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
+    text, any other value as JSON. Lone surrogates, numbers that are not finite and blocks of blank text are replaced or left
+    out: no request can carry them. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
     if result is None:
         return ""
-    text = json.dumps(result, ensure_ascii=False, default=_plain)
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    content: Any = json.loads(text)
+    text = well_formed(json.dumps(result, ensure_ascii=False, default=_plain))
+    content: Any = json.loads(text, parse_constant=lambda _: None)
     blocks = content if isinstance(content, list) else []
-    are_blocks = blocks and all(isinstance(block, dict) and block.get("type") in _BLOCK_TYPES for block in blocks)
-    return content if are_blocks or isinstance(result, str) else text
+    if blocks and all(isinstance(block, dict) and block.get("type") in _BLOCK_TYPES for block in blocks):
+        return [block for block in blocks if is_sendable(look_at_block(block))]
+    return content if isinstance(result, str) else text
 
 
 def _plain(value: Any) -> Any:

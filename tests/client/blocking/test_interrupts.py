@@ -54,11 +54,13 @@ class Interrupting:
 
     def run(self, story: Callable[[], object]) -> None:
         before = sys.gettrace()
+        gc.disable()  # else finalizers run, and are interrupted, at another line each time
         sys.settrace(self._enter)
         try:
             story()
         finally:
             sys.settrace(before)
+            gc.enable()
 
     def _enter(self, frame: FrameType, event: str, _: object) -> Any:
         return self._trace if frame.f_code.co_filename.startswith(ROOT) else None

@@ -1,6 +1,8 @@
-"""rawsse.client.schema.docstring: the three ways to document parameters, and what is none of them."""
+"""rawsse.client.schema.docstring: the four ways to document parameters, and what is none of them."""
 
 from __future__ import annotations
+
+import pytest
 
 from rawsse.client.schema.docstring import Docstring, read_docstring
 
@@ -66,6 +68,37 @@ def test_sphinx_s_fields_are_read() -> None:
     assert read_docstring(SPHINX) == Docstring(
         "The weather at a place.", {"city": "The city, with its country.", "unit": "Celsius or Fahrenheit."}
     )
+
+
+def test_epydoc_s_fields_are_read() -> None:
+    epydoc = SPHINX.replace("    :", "    @")
+    assert "@param city" in epydoc
+    assert read_docstring(epydoc) == read_docstring(SPHINX)
+
+
+@pytest.mark.parametrize("mark", [":", "@"])
+def test_a_blank_line_inside_a_field_does_not_end_it(mark: str) -> None:
+    text = f"""The weather.
+
+    {mark}param city: The city,
+
+        with its country.
+
+        And its state.
+    {mark}returns: What it is like.
+
+        At some length.
+
+    What else is to say.
+
+    {mark}param unit: Celsius."""
+    expected = {"city": "The city, with its country. And its state.", "unit": "Celsius."}
+    assert read_docstring(text) == Docstring("The weather.\n\nWhat else is to say.", expected)
+
+
+@pytest.mark.parametrize("line", [":class:`Weather` knows.", "@someone said so.", ":) Nice.", "mail me@here: now"])
+def test_a_line_that_is_no_field_belongs_to_the_description(line: str) -> None:
+    assert read_docstring(f"{line}\n\n:param city: The city.") == Docstring(line, {"city": "The city."})
 
 
 def test_without_a_docstring_nothing_is_known() -> None:

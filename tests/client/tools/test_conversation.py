@@ -367,7 +367,7 @@ def test_what_the_model_refuses_to_answer_is_not_sent_again() -> None:
     assert [turn.state for turn in conversation.turns] == ["refused", "answered"]
 
 
-@pytest.mark.parametrize("question", [" ", []], ids=repr)
+@pytest.mark.parametrize("question", [" ", [], [{"type": "text", "text": " "}]], ids=repr)
 def test_a_question_of_nothing_is_refused_at_once(question: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^the question is empty$"):
         talk()[0].stream(question)

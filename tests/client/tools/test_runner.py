@@ -12,9 +12,9 @@ from support.clock import run
 from support.streams import TOOL_CALL
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.runner import ToolRunner
+from rawsse.client.tools.runner import MAX_TURNS, ToolRunner
 from rawsse.client.tools.tool import tool
-from rawsse.errors import ConfigurationError, StreamCancelledError
+from rawsse.errors import ConfigurationError, StreamCancelledError, TurnLimitError
 from rawsse.messages import Message
 from rawsse.replay.playing.fake_links import FakeStream
 
@@ -164,6 +164,40 @@ def test_max_turns_bounds_the_answers_and_the_last_one_s_tools_have_run() -> Non
     check_history(runner.messages)
 
 
+@pytest.mark.parametrize("answer", [ONE, saying("Searching", reason="pause_turn")], ids=["calls", "pauses"])
+def test_without_max_turns_twenty_answers_that_are_not_the_last_are_an_error_with_the_history(answer: Any) -> None:
+    async def story() -> tuple[TurnLimitError, Script, ToolRunner[Message]]:
+        script = Script(*[answer] * 20, saying("Cold."))
+        runner: ToolRunner[Message] = ToolRunner(script, **ASK, tools=[weather])
+        for _ in range(2):
+            with pytest.raises(
+                TurnLimitError, match=r"^the model is not done after 20 answers: max_turns allows more$"
+            ) as caught:
+                await runner.until_done()
+        assert len(script.requests) == 20
+        runner.append_messages({"role": "user", "content": "Go on."})
+        assert (await runner.until_done()).text == "Cold."
+        return caught.value, script, runner
+
+    error, script, runner = run(story())
+    assert error.limit == MAX_TURNS == 20
+    assert error.messages == runner.messages[: len(error.messages)]
+    assert len(error.messages) == (41 if answer is ONE else 21)
+    check_history(script.requests[-1]["messages"])
+
+
+@pytest.mark.parametrize("name", ["max_turns", "max_iterations"])
+def test_max_turns_may_allow_more_than_twenty(name: str) -> None:
+    runner = runner_of(*[ONE] * 30, saying("Cold."), **{name: 31})
+    assert run(runner.until_done()).text == "Cold."
+
+
+def test_twenty_answers_are_not_too_many() -> None:
+    runner = runner_of(*[ONE] * 19, saying("Cold."))
+    assert run(runner.until_done()).text == "Cold."
+    assert runner.stopped_by == "end_turn"
+
+
 def test_max_iterations_is_the_official_sdk_s_name_for_it() -> None:
     runner = runner_of(ONE, max_iterations=1)
     run(runner.until_done())
@@ -265,7 +299,9 @@ def test_an_unknown_tool_and_an_input_that_does_not_parse_reach_the_model() -> N
     answer = calling(("whether", "{}"), ("weather", '{"city": '), ("weather", '{"city": "Oslo"}'))
     found = results_of(runner_of(answer, saying("Sorry.")))
     assert [block.get("is_error", False) for block in found] == [True, True, False]
-    assert found[0]["content"].startswith("This call was not run: there is no tool 'whether' (the tools are: weather).")
+    assert found[0]["content"].startswith(
+        "This call was not run: the tool 'whether' was not found (the tools are: weather)."
+    )
     assert found[1]["content"].startswith("This call was not run: its input is not a whole JSON object: '{\"city\": '")
     assert found[2] == result("Oslo: 4 degrees", "call_2")
 

@@ -78,12 +78,12 @@ def test_a_call_of_a_tool_without_function_is_left_to_the_caller() -> None:
 def test_a_call_of_an_unknown_tool_is_refused_with_the_names_of_all_tools() -> None:
     (call,) = plan_calls(message_of(calling(("whether", "{}"))), BOX)
     assert call.tool is None
-    assert call.refusal == refusal("there is no tool 'whether' (the tools are: weather, map)")
+    assert call.refusal == refusal("the tool 'whether' was not found (the tools are: weather, map)")
 
 
 def test_without_tools_the_refusal_says_that_there_are_none() -> None:
     (call,) = plan_calls(message_of(calling(("weather", "{}"))), Toolbox())
-    assert call.refusal == refusal("there is no tool 'weather' (the tools are: none)")
+    assert call.refusal == refusal("the tool 'weather' was not found (the tools are: none)")
 
 
 @pytest.mark.parametrize("text", ['{"city": "Os', "[1]", "null", '{"a": NaN}', '{"a": "\\x"}', "{} {}"])

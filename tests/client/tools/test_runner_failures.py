@@ -205,3 +205,25 @@ def test_a_recorded_exchange_with_parallel_tools_goes_through_a_real_connection(
         "toolu_0163WhJabiXmNAkD5TDhhVJC",
         "toolu_01PUpeMhcDzM7v4nFJqegxG8",
     ]
+
+
+def test_the_shipped_pair_is_a_whole_tool_loop_whose_second_request_is_as_recorded() -> None:
+    recorded = shipped_fixtures()
+    result = "rain in Bergen, Norway, 11 degrees celsius"
+    get_weather = tool(lambda **given: result, name="get_weather", input_schema={"type": "object"})
+
+    async def story() -> Any:
+        async with (
+            ReplayServer([recorded["tools"], recorded["tools-answer"]], speed=0) as server,
+            AsyncClient(base_url=server.base_url, api_key="any") as client,
+        ):
+            question = {"role": "user", "content": "Do I need an umbrella in Bergen?"}
+            fields: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [question]}
+            message = await client.messages.tool_runner(tools=[get_weather], **fields).until_done()
+            return message.text, server.requests[1].body["messages"]
+
+    text, messages = run(story())
+    assert text == "Yes, take one: it rains in Bergen, at 11 degrees."
+    request = recorded["tools-answer"].request
+    assert request is not None
+    assert messages == request.body["messages"]

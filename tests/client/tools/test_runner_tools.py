@@ -326,24 +326,85 @@ def test_closing_the_runner_does_not_wait_for_a_plain_function() -> None:
     asyncio.run(story())
 
 
-def test_a_tool_that_cancels_itself_ends_the_turn_when_the_others_are_done() -> None:
-    done: list[int] = []
+async def raise_it() -> None:
+    raise asyncio.CancelledError
 
+
+async def await_a_task_that_something_else_cancels() -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    asyncio.get_running_loop().call_later(1, task.cancel)
+    await task
+
+
+async def await_a_future_that_something_else_cancels() -> None:
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(1, future.cancel)
+    await future
+
+
+async def cancel_its_own_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(1)
+
+
+async def gather_what_is_cancelled() -> None:
+    await asyncio.gather(raise_it(), asyncio.sleep(1))
+
+
+@pytest.mark.parametrize(
+    "cancel",
+    [
+        raise_it,
+        await_a_task_that_something_else_cancels,
+        await_a_future_that_something_else_cancels,
+        cancel_its_own_task,
+        gather_what_is_cancelled,
+    ],
+)
+def test_a_tool_that_is_cancelled_though_its_caller_is_not_has_failed(cancel: Any) -> None:
     @tool
-    async def meet(who: int) -> None:
-        if who == 0:
-            raise asyncio.CancelledError
-        await asyncio.sleep(1)
-        done.append(who)
+    async def meet(who: int) -> str:
+        if who == 1:
+            await cancel()
+        await asyncio.sleep(2)
+        return "met"
 
-    runner = runner_of(THREE, meet)
+    cancelled = ("CancelledError: something else cancelled it", True)
+    assert results_of(THREE, meet) == [("met", False), cancelled, ("met", False)]
 
+
+def test_an_awaitable_of_a_plain_function_that_something_else_cancels_has_failed() -> None:
+    @tool
+    def meet(who: int) -> Any:
+        return raise_it()
+
+    assert results_of(ONE, meet) == [("CancelledError: something else cancelled it", True)]
+
+
+@pytest.mark.parametrize("kind", [Script, BlockingScript])
+@pytest.mark.parametrize("answer", [ONE, THREE], ids=["one", "three"])
+def test_a_plain_function_that_raises_cancelled_error_has_failed(kind: type[Script], answer: Any) -> None:
+    @tool
+    def meet(who: int) -> None:
+        raise asyncio.CancelledError
+
+    assert set(results_of(answer, meet, kind=kind)) == {("CancelledError: ", True)}
+
+
+def test_a_caller_that_is_cancelled_while_a_tool_is_cancelled_too_is_cancelled() -> None:
     async def story() -> None:
+        @tool
+        async def meet(who: int) -> None:
+            asyncio.get_running_loop().call_later(1, caller.cancel)
+            await await_a_task_that_something_else_cancels()
+
+        caller = asyncio.create_task(runner_of(ONE, meet).until_done())
         with pytest.raises(asyncio.CancelledError):
-            await runner.until_done()
+            await caller
 
     run(story())
-    assert (done, runner.messages) == ([1, 2], [QUESTION])
 
 
 def interrupt(who: int) -> None:

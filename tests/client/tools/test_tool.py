@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import decimal
 import enum
 import functools
 import inspect
 import pathlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -150,6 +151,55 @@ def test_what_cannot_be_a_tool_is_refused(function: Any, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         tool(function)
     assert str(caught.value) == text
+
+
+def generate() -> Iterator[str]:
+    """Not a context manager yet."""
+    yield "x"
+
+
+async def generate_async() -> AsyncIterator[str]:
+    yield "x"
+
+
+class Holder:
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[str]:
+        yield "x"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        contextlib.contextmanager(generate),
+        contextlib.asynccontextmanager(generate_async),
+        functools.partial(contextlib.contextmanager(generate)),
+        Holder().hold,
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"name": "held", "input_schema": {"type": "object"}}], ids=["", "schema"])
+def test_a_context_manager_is_refused_when_it_is_decorated(function: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"gives a context manager, which is not the result of a tool$"):
+        tool(**options)(function)
+
+
+@pytest.mark.parametrize("function", [generate_async, functools.partial(generate_async)])
+def test_an_async_generator_is_refused_when_it_is_decorated(function: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is an async generator, which has no result: return a list$"):
+        tool(function, name="all")
+
+
+def test_generators_and_functions_that_a_context_manager_decorates_are_tools() -> None:
+    @contextlib.contextmanager
+    def logged() -> Iterator[None]:
+        yield
+
+    @logged()
+    def decorated() -> str:
+        return "y"
+
+    assert run(tool(generate).run({})) == '["x"]'
+    assert run(tool(decorated).run({})) == "y"
 
 
 def test_a_signature_that_json_cannot_call_needs_a_schema_of_its_own() -> None:
