@@ -16,8 +16,6 @@ beginnings. Pings are not held.
 
 from __future__ import annotations
 
-from collections import deque
-
 from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
 from rawsse.errors import (
     APIError,
@@ -53,7 +51,7 @@ class Answer(Exchange):
         super().__init__(settings, timing, holds=holds)
         self.builder = MessageBuilder(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
-        self._pending: deque[Event] = deque()  # decoded, not yet applied
+        self._pending: list[Event] = []  # decoded, not yet applied; the next one last
         self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
         self._other_kind = ""  # the content type of a response that says that it is not an event stream
@@ -67,7 +65,7 @@ class Answer(Exchange):
                     event = self._held.pop(0)
                 elif not pending or self.is_over:
                     break
-                elif (read := read_event(pending.popleft())) is None:
+                elif (read := read_event(pending.pop())) is None:
                     continue
                 else:
                     event = read
@@ -176,9 +174,9 @@ class Answer(Exchange):
 
     def _take(self, data: bytes) -> None:
         try:
-            self._pending.extend(self._decoder.feed(data))
+            self._pending[:0] = self._decoder.feed(data)[::-1]
         except EventTooLargeError as exc:
-            self._pending.extend(exc.events)
+            self._pending[:0] = exc.events[::-1]
             raise
 
     # The end -------------------------------------------------------------------------------------------------------

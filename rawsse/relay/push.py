@@ -171,7 +171,6 @@ class UnfoldedAnswer(Answer):
         super().__init__(settings, timing, holds=holds)
         self.builder = EventWatcher(strict=settings.strict)
         self._is_steady = False  # more text may be next, and nothing is pending
-        self._is_plain = settings.observer is None and settings.max_event_bytes >= 2 * READ_BYTES
 
     def take_text(self, data: bytes, now: float) -> StreamEvent | None:
         """The event, if `data` is one whole chunk with one event that brings text, and nothing else. None: nothing has changed.
@@ -199,7 +198,7 @@ class UnfoldedAnswer(Answer):
         events: list[StreamEvent] = []
         is_inside = self.builder.state is _BLOCK and self.timing.first_content is not None
         try:
-            for sse in self._pending:
+            for sse in reversed(self._pending):
                 event = read_event(sse)
                 if is_inside and type(event) is ContentBlockDelta and event.raw["delta"].get("text"):
                     self._waited_for_content = 0.0  # nearly all events
@@ -215,8 +214,9 @@ class UnfoldedAnswer(Answer):
         if self._has_ended:
             self._stop(self._cause)
         self._is_steady = (
-            self._is_plain
-            and self._coding is None
+            self._coding is None
+            and self._watch is None
+            and self.settings.max_event_bytes >= 2 * READ_BYTES
             and self.builder.state is _BLOCK
             and self.timing.first_content is not None
             and self.http.is_between_chunks

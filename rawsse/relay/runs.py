@@ -104,16 +104,9 @@ class Run:
     their run is forgotten. A reader of the one must never be given the rest of the other.
     """
 
-    def __init__(
-        self,
-        id: str,
-        dialect: Dialect,
-        limits: RunLimits,
-        on_finished: Callable[[Run], None],
-        turns: Turns,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
-    ) -> None:
+    def __init__(self, id: str, dialect: Dialect, runs: Runs) -> None:
         self.id = id
+        self.runs = runs
         self.alias: str | None = None
         self.dialect = dialect
         self.has_begun = False
@@ -122,24 +115,21 @@ class Run:
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
+        self.early_failure: Failure | None = None
+        """The failure of a run that has nothing else to say: it may keep its HTTP status."""
         self.headers: Mapping[str, str] = {}
         self.last = 0
         """The number of the newest frame; 0 if there is none."""
         self.live: set[Reader] = set()
         """Readers that have read everything, and are pushed what comes."""
-        self.turns = turns
         self._is_resumable = dialect.is_resumable
-        self._max_bytes = limits.max_log_bytes if dialect.is_resumable else limits.max_unread_bytes
-        self._grace_seconds = limits.grace_seconds
-        self._heartbeat_seconds = heartbeat_seconds
-        self._on_finished = on_finished
+        self._max_bytes = runs.limits.max_log_bytes if dialect.is_resumable else runs.limits.max_unread_bytes
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self._tag = secrets.token_hex(4)
         self._log = bytearray()
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
         self._forgotten_bytes = 0
         self._readers: set[Reader] = set()
-        self._has_only_failed = False
         self._push: EventPush | None = None
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -158,11 +148,6 @@ class Run:
     def _first(self) -> int:
         """The number of the oldest frame that is kept."""
         return self.last - len(self._ends) + 1
-
-    @property
-    def early_failure(self) -> Failure | None:
-        """The failure of a run that has nothing else to say: it may keep its HTTP status."""
-        return self.failure if self._has_only_failed else None
 
     def number_of(self, frame_id: str) -> int | None:
         """The number in a frame's id, or a bare number; None if it is no id of this run."""
@@ -207,7 +192,7 @@ class Run:
         if self._readers or self.is_finished:
             return
         if self._is_resumable:
-            seconds = self._grace_seconds
+            seconds = self.runs.limits.grace_seconds
             text = f"no client read the answer for {seconds:g} s"
             self._grace = self._loop.call_later(seconds, self.stop, Failure(200, "cancelled", text))
         else:
@@ -218,7 +203,7 @@ class Run:
     def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
         self._spoke_at = self._loop.time()
-        self._heartbeat = self._loop.call_later(self._heartbeat_seconds, self._beat)
+        self._heartbeat = self._loop.call_later(self.runs.heartbeat_seconds, self._beat)
         self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self._tag}")
         self._opening.add_done_callback(self._opened)
         return self._opening
@@ -297,7 +282,7 @@ class Run:
                 reader.push(wire, number)
             else:
                 self.live.discard(reader)
-                self.turns.add(reader)
+                self.runs.turns.add(reader)
         if not self._is_resumable:
             self._forget_oldest(0)
 
@@ -309,8 +294,8 @@ class Run:
     def _beat(self) -> None:
         """Say that the connection lives, if nothing else has been said for so long."""
         now = self._loop.time()
-        if now >= (due := self._spoke_at + self._heartbeat_seconds):
-            due = now + self._heartbeat_seconds
+        if now >= (due := self._spoke_at + self.runs.heartbeat_seconds):
+            due = now + self.runs.heartbeat_seconds
             self._spoke_at = now
             if self.has_begun:
                 for reader in list(self.live):
@@ -325,7 +310,7 @@ class Run:
         if self.is_finished:
             return
         self.failure = failure
-        self._has_only_failed = self.last == 0
+        self.early_failure = failure if self.last == 0 else None
         frames = self.dialect.fail(failure)
         if failure.retry is not None:
             frames = [f"retry: {failure.retry}\n{frame}" for frame in frames]
@@ -345,7 +330,7 @@ class Run:
         self._write_line(words)
         # A finished run is kept for a while, but not its request and its connection.
         self._push = self._opening = self._grace = self._heartbeat = None
-        self._on_finished(self)
+        self.runs.forget_later(self)
 
     # Room ----------------------------------------------------------------------------------------------------------
 
@@ -410,7 +395,7 @@ class Reader:
         if self.position == self._run.last and not self._run.is_finished:
             self.push(self._run.dialect.heartbeat, self.position)
         if self.catch_up():
-            self._run.turns.add(self)
+            self._run.runs.turns.add(self)
 
     def push(self, wire: bytes, position: int) -> None:
         """Write what comes next in the run, up to `position`; with the end of the run, that of the answer."""
@@ -431,7 +416,7 @@ class Reader:
     def on_drain(self) -> None:
         """The client takes more."""
         self._is_behind = False
-        self._run.turns.add(self)
+        self._run.runs.turns.add(self)
 
     def on_closed(self) -> None:
         """The client has gone."""
@@ -488,9 +473,9 @@ class Runs:
     """All runs of one relay, by id. It owns them and their tasks: `aclose` ends them."""
 
     def __init__(self, limits: RunLimits, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        self._limits = limits
-        self._heartbeat_seconds = heartbeat_seconds
-        self._turns = Turns()
+        self.limits = limits
+        self.heartbeat_seconds = heartbeat_seconds
+        self.turns = Turns()
         self._runs: dict[str, Run] = {}
         self._aliases: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -519,11 +504,9 @@ class Runs:
         if self._is_closed:
             raise Closed("the relay is shutting down")
         self._forget_early(room_for=1)
-        if len(self._runs) >= self._limits.max_runs:
-            raise TooManyRuns(f"{self._limits.max_runs} runs are under way")
-        run = Run(
-            id or secrets.token_urlsafe(18), dialect, self._limits, self._ended, self._turns, self._heartbeat_seconds
-        )
+        if len(self._runs) >= self.limits.max_runs:
+            raise TooManyRuns(f"{self.limits.max_runs} runs are under way")
+        run = Run(id or secrets.token_urlsafe(18), dialect, self)
         run.alias = alias
         self._runs[run.id] = run
         if alias is not None:
@@ -543,11 +526,12 @@ class Runs:
         for id in list(self._timers):
             self._forget(self._runs[id])
 
-    def _ended(self, run: Run) -> None:
+    def forget_later(self, run: Run) -> None:
+        """A run is finished: its frames are kept for a while."""
         self._kept[run.id] = run.log_bytes
         self._kept_bytes += run.log_bytes
         # A run to which no client can come back is forgotten at once; its reader still has it.
-        seconds = self._limits.keep_seconds if run.dialect.is_resumable else 0
+        seconds = self.limits.keep_seconds if run.dialect.is_resumable else 0
         self._timers[run.id] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._forget_early()
 
@@ -560,7 +544,7 @@ class Runs:
 
     def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""
-        max_runs, max_bytes = self._limits.max_runs - room_for, self._limits.max_kept_bytes
+        max_runs, max_bytes = self.limits.max_runs - room_for, self.limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
             self._forget(self._runs[next(iter(self._timers))])
 

@@ -34,8 +34,8 @@ from rawsse.relay.runs import (
     Closed,
     Gone,
     Run,
+    Runs,
     TooManyRuns,
-    Turns,
 )
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
@@ -44,7 +44,7 @@ from .stage import HEAD, WHOLE, frames
 
 def lonely() -> Run:
     """A run that is in no house."""
-    return Run("some-id", TextDialect(), RunLimits(), lambda _: None, Turns())
+    return Run("some-id", TextDialect(), Runs(RunLimits()))
 
 
 def now() -> float:
