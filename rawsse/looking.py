@@ -169,6 +169,7 @@ def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
 def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
     from rawsse.replay.looking.html import explain_html
+    from rawsse.replay.recording import write_whole
 
     recordings = [recording for path in paths for recording in _load_all(path)]
     is_folder = out.is_dir() or len(recordings) > 1
@@ -182,7 +183,7 @@ def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
                 else out
             )
             page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(explain_html(recording), encoding="utf-8")
+            write_whole(page, explain_html(recording))
             show(f"{page}")
     return None not in recordings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -619,6 +620,20 @@ def test_explain_writes_a_page(folder: Path, capsys: pytest.CaptureFixture[str])
     assert main(["explain", "--html", "plain.html", str(ROOT / "fixtures/plain.sse.jsonl")]) == 0
     assert capsys.readouterr().out == "plain.html\n"
     assert (folder / "plain.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_explain_leaves_the_old_page_where_it_cannot_write_all_of_the_new(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_half(path: Path, text: str, *_: Any, **__: Any) -> None:
+        path.write_bytes(text.encode()[:99])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    (folder / "plain.html").write_text("old")
+    monkeypatch.setattr(Path, "write_text", write_half)
+    assert main(["explain", "--html", "plain.html", str(ROOT / "fixtures/plain.sse.jsonl")]) == 1
+    assert capsys.readouterr().err == "rawsse: plain.html: No space left on device\n"
+    assert [file.read_bytes() for file in folder.iterdir()] == [b"old"]
 
 
 def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> None:

@@ -136,7 +136,7 @@ class Replay:
             split=self._split if split is None else split,
             segments=segments,
             segment_seconds=segment_seconds,
-            speed=(0.0 if pace is None else 1.0) if speed is None else speed,  # who gives a pace wants to see it
+            speed=speed,
             threads=threads,
             pace=pace,
             rewrite=rewrite,
