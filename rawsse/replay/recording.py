@@ -242,14 +242,14 @@ class _Reader:
         except (ValueError, RecursionError) as exc:
             raise self._error(f"no JSON ({exc})") from None
         if not isinstance(value, dict):
-            raise self._error(f"no JSON object")
+            raise self._error("no JSON object")
         return value
 
     def _request(self, value: Any) -> RecordedRequest | None:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise self._error(f'"request" must be an object or null')
+            raise self._error('"request" must be an object or null')
         method = self._of(value, "method", str, "a text")
         path = self._of(value, "path", str, "a text")
         return RecordedRequest(method, path, self._headers(value), value.get("body"))

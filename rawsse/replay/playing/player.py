@@ -15,7 +15,8 @@ connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No ke
 
 `faults` are what goes wrong: `[Fault.status(529).times(2), "reset@event=3 x1 after=2"]`. They are counted in the requests to
 `…/v1/messages`, and `requests` say which they had. A request that a fault left without a whole answer gets the same recording
-when it comes again, word for word. A fault that has no place in an answer is answered with an HTTP 500 that says so.
+when it comes again, word for word. A fault that has no place in any recording is refused at once; one that has none in an
+answer is answered with an HTTP 500 that says so.
 
 Two ways to cut are to be told apart. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes
 on the wire, head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by
@@ -77,11 +78,12 @@ class PlayedRequest(RecordedRequest):
 class Player:
     """The ASGI application. `requests` are the last requests that came, without their credentials.
 
-    `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait; None is 0, and 1 if there is a `pace`. `split` cuts bodies, `segments` the bytes on the
-    wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong; see the top of
-    this file, and `Split` for what the cuts may be. Segments, and the faults of framing and network, need `rawsse.server`.
-    `sleep` is how it waits. `match`: turns, sequence, request, name, or a function of the request's body (`match.py`). `pace`
-    gives the recordings other times (`pace.py`), `rewrite` the form that gateways give to streams (`rewrites.py`).
+    `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait; None is 0, and 1 if there is a `pace`. `split` cuts
+    bodies, `segments` the bytes on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are
+    what goes wrong; see the top of this file, and `Split` for what the cuts may be. Segments, and the faults of framing and
+    network, need `rawsse.server`. `sleep` is how it waits. `match`: turns, sequence, request, name, or a function of the
+    request's body (`match.py`). `pace` gives the recordings other times (`pace.py`), `rewrite` the form that gateways give to
+    streams (`rewrites.py`).
     `threads`: keep message threads instead of refusing them (`threads.py`).
     Raises `ConfigurationError` and `RecordingError`.
     """
@@ -118,7 +120,7 @@ class Player:
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
         self._segment_seconds = segment_seconds
-        self._schedule = Schedule(faults)
+        self._schedule = Schedule(faults, played)
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
