@@ -40,7 +40,7 @@ def new_client(base_url: str | None, **options: Any) -> AsyncClient:
 
 
 def read_prompt(words: Sequence[str]) -> str:
-    """The words as one prompt, with standard input in place of `-`, or else behind them if it is no terminal.
+    """The words as one prompt, with standard input in place of `-`, or else behind them unless it is a terminal.
 
     Raises `ConfigurationError` if there is nothing in it.
     """

@@ -162,7 +162,7 @@ def _add_ask(commands: Any) -> None:
         "prompt",
         nargs="*",
         metavar="PROMPT",
-        help="the prompt; standard input stands in place of -, or else behind it, if it is no terminal",
+        help="the prompt; standard input stands in place of -, or else behind it, unless it is a terminal",
     )
     _add_system(parser)
     parser.add_argument("--json", action="store_true", help="print the whole message as JSON instead of its text")
@@ -236,7 +236,7 @@ def _add_replay(commands: Any) -> None:
 
 
 class _Version(argparse.Action):
-    """Shows the version, and leaves. What knows it is loaded only then."""
+    """Shows the version, and leaves. Loads `importlib.metadata` only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import PackageNotFoundError, version

@@ -33,7 +33,7 @@ _CONTROLS: Mapping[int, str] = {
 
 
 def fill_closed_descriptors() -> None:
-    """What the shell has closed (`>&-`) no socket or file may become; uvloop aborts where one does."""
+    """No socket or file may get the number of a stream that the shell has closed (`>&-`): uvloop aborts where one does."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -73,7 +73,7 @@ def complain(problem: Exception | str, asked: Asked | None = None) -> None:
 
 
 def drop_output() -> None:
-    """What standard output does not take, since its reader has gone or the disk is full, must not be tried again at the end."""
+    """Python must not try again at its end to write to a reader that has gone, or to a disk that is full."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

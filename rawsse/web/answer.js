@@ -228,8 +228,8 @@ export class Answer {
   }
 
   /**
-   * Take one event of the Messages API. What is unknown is left out: the wire pane shows it. So is what is missing or null,
-   * as gateways send it.
+   * Take one event of the Messages API. Unknown parts are left out: the wire pane shows them. So are parts that are missing or
+   * null, as gateways send them.
    */
   take(event) {
     if (event.type === "message_start") this.#start(event.message ?? {});

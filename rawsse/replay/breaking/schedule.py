@@ -115,7 +115,7 @@ def _answer(recording: Recording, *, is_stream: bool) -> Answer:
 
 
 def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:
-    """What is said of these faults in that answer; "" if they have a place."""
+    """The error of these faults in that answer; "" if they have a place."""
     try:
         script(edited(answer, faults), faults)
     except ConfigurationError as exc:

@@ -280,7 +280,7 @@ class Checker:
         if name in (b"id", b"retry"):
             self._find("sse-field", f"the field {name.decode()} means nothing here", "note", at)
         elif name not in (b"event", b"data", b""):
-            named = f"there is no field {quote(name)}" if _NAME.fullmatch(name) else "a line that is no field"
+            named = f"there is no field {quote(name)}" if _NAME.fullmatch(name) else "a line that is not a field"
             self._find("sse-field", named, "warning", at)
         try:
             line.decode()
