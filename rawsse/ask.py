@@ -9,11 +9,12 @@ codes and how the answer comes.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rawsse.errors import ConfigurationError
-from rawsse.terminal import check_text, read_all, say, show
+from rawsse.terminal import check_text, is_typed, read_all, say, show
 
 if TYPE_CHECKING:
     from rawsse.client.client import AsyncClient
@@ -39,11 +40,25 @@ def new_client(base_url: str | None, **options: Any) -> AsyncClient:
 
 
 def read_prompt(words: Sequence[str]) -> str:
-    """The words as one prompt, `-` stands for standard input. Raises `ConfigurationError` if there is nothing in it."""
-    prompt = " ".join(read_all("the prompt") if word == "-" else word for word in words)
+    """The words as one prompt, with standard input in place of `-`, or else behind them unless it is a terminal.
+
+    Raises `ConfigurationError` if there is nothing in it.
+    """
+    prompt = " ".join(read_all("the prompt") if word == "-" else word for word in words or ["-"])
+    if words and "-" not in words and not is_typed():
+        prompt = "\n\n".join(filter(str.strip, (prompt, _piped())))
     if not prompt.strip():
         raise ConfigurationError("the prompt is empty")
     return check_text(prompt, "the prompt")
+
+
+def _piped() -> str:
+    try:
+        return read_all("the prompt")
+    except OSError as exc:
+        if exc.errno not in (None, errno.EBADF):
+            raise
+        return ""  # one that cannot be read, as `nohup` gives it: nothing was sent
 
 
 def ask(

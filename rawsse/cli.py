@@ -22,8 +22,17 @@ from typing import Any
 from rawsse.advice import Asked
 from rawsse.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, ask, new_client, read_prompt
 from rawsse.envfile import load_env_file
-from rawsse.errors import ConfigurationError, RawsseError
-from rawsse.terminal import complain, drop_output, is_typed, let_every_character_be_printed, show
+from rawsse.errors import ConfigurationError, RawsseError, quote
+from rawsse.terminal import (
+    complain,
+    drop_output,
+    fill_closed_descriptors,
+    is_typed,
+    let_every_character_be_printed,
+    say,
+    show,
+    write,
+)
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,26 +41,33 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are said in one line."""
+    fill_closed_descriptors()
     let_every_character_be_printed()
     parser = _parser()
-    arguments = parser.parse_args(argv)
-    command: Command | None = arguments.command
-    if command is None:
-        parser.print_help(sys.stderr)
-        return WRONG_USAGE
+    arguments = argparse.Namespace()
     try:
+        _, unknown = parser.parse_known_args(argv, arguments)
+        if unknown:
+            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        command: Command | None = arguments.command
+        if command is None:
+            parser.print_help(sys.stderr)
+            return WRONG_USAGE
         if hasattr(arguments, "env_file"):
             load_env_file(arguments.env_file)
+        if not hasattr(arguments, "port"):
+            write("")  # fails now, and not when an answer has been paid for that cannot be shown
         return command(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        drop_output()  # whoever read it has gone (`rawsse ask … | head`)
+        drop_output()  # the reader has gone (`rawsse ask … | head`)
         return FAILED
     except ConfigurationError as exc:
         # What the system refuses (a port that is taken) was no wrong usage.
         return _complain(exc, FAILED if isinstance(exc.__cause__, OSError) else WRONG_USAGE)
     except (RawsseError, OSError) as exc:
+        drop_output()
         return _complain(exc, FAILED, _asked(arguments))
     except Exception as exc:
         if sys.flags.dev_mode:
@@ -80,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="To begin: `rawsse demo`, and open the address that it prints; it needs no key. "
         "`rawsse COMMAND --help` has the options. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.",
     )
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, parser=parser)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_demo(commands)
     _add_serve(commands)
@@ -96,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add(commands: Any, run: Command, name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
     description = f"{summary[0].upper()}{summary[1:]}{'' if summary.endswith('?') else '.'} {more}"
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, parser=parser)
     return parser
 
 
@@ -143,9 +160,12 @@ def _add_ask(commands: Any) -> None:
     more = "The answer goes to standard output; model, tokens and stop reason to standard error. Ctrl-C stops it."
     parser = _add(commands, _ask, "ask", "stream one answer to the terminal", more)
     parser.add_argument(
-        "prompt", nargs="*", metavar="PROMPT", help="the prompt; - stands for standard input, as does no prompt at all"
+        "prompt",
+        nargs="*",
+        metavar="PROMPT",
+        help="the prompt; standard input stands in place of -, or else behind it, unless it is a terminal",
     )
-    parser.add_argument("--system", help="the system prompt")
+    _add_system(parser)
     parser.add_argument("--json", action="store_true", help="print the whole message as JSON instead of its text")
     _add_upstream(parser)
 
@@ -153,7 +173,7 @@ def _add_ask(commands: Any) -> None:
 def _add_chat(commands: Any) -> None:
     more = "From a pipe, each line is a question. Nothing is kept but by --save and /save."
     parser = _add(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
-    parser.add_argument("--system", help="the system prompt")
+    _add_system(parser)
     parser.add_argument("--load", type=Path, metavar="FILE", help="go on with a conversation that was saved")
     parser.add_argument("--save", type=Path, metavar="FILE", help="save the conversation there after each answer")
     _add_upstream(parser, "as it was saved, or else ")
@@ -216,6 +236,19 @@ def _add_replay(commands: Any) -> None:
     parser.add_argument("--list-faults", action=_List, nargs=0, const=table, help="list what --fault takes, and leave")
 
 
+class _Version(argparse.Action):
+    """Shows the version, and leaves. Loads `importlib.metadata` only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            show(f"rawsse {version('rawsse')}")
+        except PackageNotFoundError:
+            show("rawsse, not installed: a checkout")
+        parser.exit()
+
+
 class _List(argparse.Action):
     """Lists the table that `const` names, and leaves. Loaded only then."""
 
@@ -240,7 +273,7 @@ def _add_check(commands: Any) -> None:
     _add_scrub(parser, "report")
     table = "rawsse.replay.looking.check.RULES"
     parser.add_argument("--rules", action=_List, nargs=0, const=table, help="list the rules, and leave")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"of the question (default: {DEFAULT_MODEL})")
+    parser.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"of the question (default: {DEFAULT_MODEL})")
     parser.add_argument("--prompt", default="Count from one to five.", help="the question (default: %(default)s)")
 
 
@@ -280,6 +313,10 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_system(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-s", "--system", help="the system prompt")
+
+
 def _add_base_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-url", metavar="URL", help="where the API is (default: ANTHROPIC_BASE_URL, or Anthropic's)"
@@ -288,7 +325,7 @@ def _add_base_url(parser: argparse.ArgumentParser) -> None:
 
 def _add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> None:
     _add_base_url(parser)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"default: {before_default}{DEFAULT_MODEL}")
+    parser.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"default: {before_default}{DEFAULT_MODEL}")
     parser.add_argument(
         "--max-tokens",
         type=_at_least_one,
@@ -300,10 +337,9 @@ def _add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> 
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {quote(text)}")
+    return int(text)
 
 
 # --- Servers -------------------------------------------------------------------------------------------------------
@@ -360,7 +396,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     _log_to_stderr()
     notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
-    print(notice, file=sys.stderr)
+    say(notice)
     _run(run())
     return DONE
 
@@ -428,7 +464,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 def _ask(arguments: argparse.Namespace) -> int:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would take the first Ctrl-C for itself and leave the reading be.
-    prompt = read_prompt(arguments.prompt or ["-"])
+    prompt = read_prompt(arguments.prompt)
     options = {"model": arguments.model, "max_tokens": arguments.max_tokens, "system": arguments.system}
     ask(client, prompt, as_json=arguments.json, **options)
     return DONE

@@ -10,6 +10,7 @@ know arguments, exit codes, and what is right or wrong with a stream; see `rawss
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from rawsse.errors import APIConnectionError, ConfigurationError, RawsseError
-from rawsse.terminal import complain, show
+from rawsse.terminal import complain, show, write
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -109,6 +110,8 @@ def _check_stdin(report: _Report, policy: ScrubPolicy) -> bool:
     from rawsse.replay import Checker
 
     checker = Checker(policy=policy)
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
     stream = cast("BufferedReader", sys.stdin.buffer)
     while data := stream.read1(READ_BYTES):
         report.add(checker.feed(data))
@@ -161,14 +164,14 @@ def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
             is_good &= recording is not None
             if recording is not None:
                 # Whatever a terminal would obey was made visible by `explain`; what is left are our own colours.
-                sys.stdout.write(f"== {visible(recording.name)}\n{explain(recording, color=color)}\n")
-                sys.stdout.flush()
+                write(f"== {visible(recording.name)}\n{explain(recording, color=color)}\n")
     return is_good
 
 
 def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
     from rawsse.replay.looking.html import explain_html
+    from rawsse.replay.recording import write_whole
 
     recordings = [recording for path in paths for recording in _load_all(path)]
     is_folder = out.is_dir() or len(recordings) > 1
@@ -182,7 +185,7 @@ def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
                 else out
             )
             page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(explain_html(recording), encoding="utf-8")
+            write_whole(page, explain_html(recording))
             show(f"{page}")
     return None not in recordings
 

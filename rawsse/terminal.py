@@ -13,6 +13,7 @@ Answers go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -31,6 +32,15 @@ _CONTROLS: Mapping[int, str] = {
 # --- Showing -------------------------------------------------------------------------------------------------------
 
 
+def fill_closed_descriptors() -> None:
+    """No socket or file may get the number of a stream that the shell has closed (`>&-`): uvloop aborts where one does."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+
+
 def let_every_character_be_printed() -> None:
     """An answer may hold what the terminal's encoding does not: then `?` is better than no answer."""
     for stream in (sys.stdout, sys.stderr):
@@ -40,12 +50,20 @@ def let_every_character_be_printed() -> None:
 
 def show(text: str, end: str = "\n") -> None:
     """To standard output at once; as it is, unless that is a terminal."""
-    _write(sys.stdout, (text.translate(_CONTROLS) if sys.stdout.isatty() else text) + end)
+    write((text.translate(_CONTROLS) if sys.stdout is not None and sys.stdout.isatty() else text) + end)
+
+
+def write(text: str) -> None:
+    """To standard output at once, whatever a terminal would obey. Raises `OSError`."""
+    if sys.stdout is None:  # as Python has it where the shell closed it: `>&-`
+        raise OSError(errno.EBADF, "standard output is closed")
+    _write(sys.stdout, text)
 
 
 def say(text: str, *, over: bool = False) -> None:
     """A line to standard error; with `over` in place of what the terminal shows of Ctrl-C."""
-    _write(sys.stderr, ("\r" if over else "") + text.translate(_CONTROLS) + "\n")
+    if sys.stderr is not None:
+        _write(sys.stderr, ("\r" if over else "") + text.translate(_CONTROLS) + "\n")
 
 
 def complain(problem: Exception | str, asked: Asked | None = None) -> None:
@@ -55,8 +73,12 @@ def complain(problem: Exception | str, asked: Asked | None = None) -> None:
 
 
 def drop_output() -> None:
-    """Whoever read standard output has gone: what is still buffered must not be tried again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Python must not try again at its end to write to a reader that has gone, or to a disk that is full."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write(stream: TextIO, text: str) -> None:

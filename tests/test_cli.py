@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import importlib.metadata
 import json
 import os
 import re
@@ -105,6 +107,74 @@ def test_what_nobody_can_mean_is_wrong_usage(arguments: list[str], capsys: pytes
         main(arguments)
     assert left.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ask", "--colour", "Hi"], "unrecognized arguments: --colour"),
+        (["check", "a.sse", "--html"], "unrecognized arguments: --html"),
+        (["replay"], "the following arguments are required: PATH"),
+        (["serve", "--port", "x"], "argument --port: invalid int value: 'x'"),
+        (["ask", "--max-tokens", "x"], "argument --max-tokens: must be a whole number, 1 or more, not 'x'"),
+        (["chat", "--max-tokens", "0"], "argument --max-tokens: must be a whole number, 1 or more, not '0'"),
+        (["demo", "more"], "unrecognized arguments: more"),
+    ],
+)
+def test_a_wrong_usage_shows_the_usage_of_its_command(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"usage: rawsse {arguments[0]} ")
+    assert complaint.endswith(f"\nrawsse {arguments[0]}: error: {words}\n")
+
+
+def test_the_version_is_that_of_the_package(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.2.3 of {name}")
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert (left.value.code, capsys.readouterr().out) == (0, "rawsse 1.2.3 of rawsse\n")
+
+
+# --- Standard output that takes nothing ---------------------------------------------------------------------------------
+
+FIXTURE = str(ROOT / "fixtures/plain.sse.jsonl")
+SPEAKING = [["ask", "Hi"], ["chat"], ["check", FIXTURE], ["explain", FIXTURE], ["check", "--rules"], ["--version"]]
+
+
+def redirected(redirection: str, *arguments: str) -> Command:
+    """A command as a shell starts it."""
+    start = "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1], 'sh', sys.executable, '-m', 'rawsse', *sys.argv[2:]])"
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}
+    return Command(f'exec "$@" {redirection}', *arguments, program=("-c", start), env=env)
+
+
+@pytest.mark.parametrize("arguments", SPEAKING, ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize(
+    ("redirection", "words"),
+    [(">&-", "standard output is closed"), (">/dev/full", "No space left on device"), ("2>&- >&-", "")],
+)
+def test_output_that_is_closed_or_full_is_told_in_words(arguments: list[str], redirection: str, words: str) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with redirected(redirection, *arguments) as command:
+        assert (command.wait(), command.complaint()) == (1, f"rawsse: {words}\n" if words else "")
+
+
+def test_standard_input_that_is_closed_is_told_in_words() -> None:
+    with redirected("<&-", "check", "-") as command:
+        assert (command.wait(), command.complaint()) == (1, "rawsse: standard input is closed\n")
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-"])
+def test_a_server_needs_no_output(redirection: str, taken_port: str) -> None:
+    with redirected(redirection, "replay", FIXTURE, "--port", taken_port) as command:
+        assert command.wait() == 1
+        assert "address already in use" in command.complaint().lower() or "2>" in redirection
 
 
 # --- Bugs of ours -----------------------------------------------------------------------------------------------------
@@ -491,6 +561,24 @@ def test_check_names_each_broken_rule_and_fails(capsys: pytest.CaptureFixture[st
     assert sum(finding.startswith("  error at byte ") for finding in findings) == 2
 
 
+@pytest.mark.parametrize("command", ["check", "explain", "replay"])
+def test_of_a_file_that_is_no_recording_no_key_is_shown(
+    command: str, folder: Path, taken_port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "sk-ant-api03-abcdefghijklmnopqrstuvwxyz"
+    (folder / ".env").write_text(f"# keys\nANTHROPIC_API_KEY={key}\ndata: x\n")
+    (folder / "a.sse.jsonl").write_text(
+        f'{{"rawsse": 1, "request": null, "status": 200, "headers": {{}}}}\nKEY={key}\n'
+    )
+    port = ["--port", taken_port] if command == "replay" else []
+    assert main([command, ".env", "a.sse.jsonl", *port]) == 1
+    out, err = capsys.readouterr()
+    assert ("sk-ant" in out + err, err.splitlines()[0]) == (
+        False,
+        "rawsse: .env: neither a recording nor an event stream",
+    )
+
+
 def test_one_broken_rule_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.sse").write_bytes(b": nothing came\n\n")
     assert main(["check", "a.sse"]) == 1
@@ -619,6 +707,20 @@ def test_explain_writes_a_page(folder: Path, capsys: pytest.CaptureFixture[str])
     assert main(["explain", "--html", "plain.html", str(ROOT / "fixtures/plain.sse.jsonl")]) == 0
     assert capsys.readouterr().out == "plain.html\n"
     assert (folder / "plain.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_explain_leaves_the_old_page_where_it_cannot_write_all_of_the_new(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_half(path: Path, text: str, *_: Any, **__: Any) -> None:
+        path.write_bytes(text.encode()[:99])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    (folder / "plain.html").write_text("old")
+    monkeypatch.setattr(Path, "write_text", write_half)
+    assert main(["explain", "--html", "plain.html", str(ROOT / "fixtures/plain.sse.jsonl")]) == 1
+    assert capsys.readouterr().err == "rawsse: plain.html: No space left on device\n"
+    assert [file.read_bytes() for file in folder.iterdir()] == [b"old"]
 
 
 def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import signal
 import socket
 import sys
@@ -86,6 +87,60 @@ def test_options_and_words_become_the_request(play: Play) -> None:
         "system": "Be brief.",
         "stream": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "piped", "prompt"),
+    [
+        (["summarise", "this"], "a log\nof two lines\n", "summarise this\n\na log\nof two lines\n"),
+        (["summarise this"], "", "summarise this"),
+        (["summarise this"], " \n", "summarise this"),
+        ([""], "a log", "a log"),
+        (["Sum", "-", "up"], "a log", "Sum a log up"),
+        ([], "a log", "a log"),
+    ],
+)
+def test_words_and_standard_input_go_together(play: Play, words: list[str], piped: str, prompt: str) -> None:
+    upstream = play(recorded("plain"))
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    read_end, write_end = os.pipe()
+    with open(read_end), Command("ask", *words, env=env, stdin=read_end) as command:
+        with open(write_end, "w") as pipe:
+            pipe.write(piped)
+        assert command.wait() == 0
+    assert [request.body["messages"][0]["content"] for request in upstream.requests] == [prompt]
+
+
+def test_a_file_is_standard_input_too_and_what_is_no_text_of_it_is_refused(play: Play, folder: Path) -> None:
+    upstream = play(recorded("plain"))
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    for content, code in [("a log é".encode(), 0), (b"\xff", 2)]:
+        (folder / "log").write_bytes(content)
+        with open(folder / "log") as log, Command("ask", "Hi", env=env, stdin=log) as command:
+            assert command.wait() == code
+    assert upstream.requests[0].body["messages"][0]["content"] == "Hi\n\na log é"
+
+
+def test_standard_input_that_cannot_be_read_is_none(play: Play, folder: Path) -> None:
+    upstream = play(recorded("plain"))
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
+    with open(os.devnull, "w") as unreadable, Command("ask", "Hi", env=env, stdin=unreadable) as command:
+        assert command.wait() == 0
+    closing = (
+        "-c",
+        "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, '-m', 'rawsse', 'ask', 'Hi'])",
+    )
+    with Command(program=closing, env=env) as command:
+        assert command.wait() == 0
+    assert [request.body["messages"][0]["content"] for request in upstream.requests] == ["Hi", "Hi"]
+
+
+def test_model_and_system_prompt_have_short_options(play: Play) -> None:
+    upstream = play(recorded("plain"))
+    assert main(["ask", "-m", "claude-test", "-s", "Be brief.", "Hi"]) == 0
+    assert main(["check", "-m", "claude-test", upstream.base_url]) == 0
+    assert [request.body["model"] for request in upstream.requests] == ["claude-test", "claude-test"]
+    assert upstream.requests[0].body["system"] == "Be brief."
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,14 @@ import base64
 import importlib.resources
 import json
 import re
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from rawsse.errors import RecordingError, quote
+from rawsse.errors import RecordingError
 
 FORMAT_VERSION = 1
 
@@ -45,7 +47,7 @@ End: TypeAlias = Literal["clean", "cut", "client_closed"]
 
 _MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
 _SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
-# A bare event stream has a field or a comment at the beginning of some line; other files have not.
+# A bare event stream begins with a field or a comment; a file that is named as one may have it in any line.
 _FIELD = re.compile(rb"(?:^|[\r\n]|\xef\xbb\xbf)(?:data|event|id|retry)?:")
 # Characters that an editor would take for a line end, or not show; and halves of surrogate pairs, which UTF-8 cannot hold.
 _UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
@@ -71,7 +73,7 @@ class RecordedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One exchange. `duration` is the time of its end, in seconds since the request was sent.
+    """One exchange. `duration` is the time of its end, in seconds since the request was sent; at least that of the last read.
 
     `name` says where it comes from, for messages; it is no part of what was recorded.
     """
@@ -83,6 +85,10 @@ class Recording:
     end: End = "clean"
     duration: float = 0.0
     name: str = field(default="recording", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.reads and self.duration < self.reads[-1].t:
+            object.__setattr__(self, "duration", self.reads[-1].t)
 
     @property
     def body(self) -> bytes:
@@ -98,10 +104,11 @@ class Recording:
     def loads(cls, content: bytes | str, *, name: str = "recording") -> Recording:
         """The recording, or bare event stream, in `content`. Raises `RecordingError`, which names `name` and the line."""
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-        if data.removeprefix(_MARK).lstrip()[:1] == b"{" or name.endswith(".jsonl"):
+        begin = data.removeprefix(_MARK).lstrip()
+        if begin[:1] == b"{" or name.endswith(".jsonl"):
             return _Reader(data, name).recording()
-        if not _FIELD.search(data):
-            raise RecordingError(f"{name}: neither a recording nor an event stream: {quote(data)}")
+        if not (_FIELD.search(data) if name.endswith(".sse") else _FIELD.match(begin)):
+            raise RecordingError(f"{name}: neither a recording nor an event stream")
         return cls.from_sse(data, name=name)
 
     @classmethod
@@ -114,8 +121,8 @@ class Recording:
         return "".join(line + "\n" for line in self._lines())
 
     def save(self, path: str | Path) -> None:
-        """Write `dump()` to a file."""
-        Path(path).write_bytes(self.dump().encode())
+        """Write `dump()` to a file: whole, or not at all."""
+        write_whole(Path(path), self.dump())
 
     def _lines(self) -> Iterator[str]:
         request = self.request and {
@@ -158,6 +165,24 @@ def shipped_fixtures() -> dict[str, Recording]:
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old text or the new one, and never a part. Raises `OSError`."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8", newline="")  # a device or a pipe cannot be replaced
+        return
+    real = path.resolve()  # what a link leads to, not the link
+    beside = real.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        beside.write_text(text, "utf-8", newline="")
+        if real.exists():
+            shutil.copymode(real, beside)
+        beside.replace(real)
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(path)) from None  # the caller has not named the other file
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _to_text(data: bytes) -> dict[str, str]:
     try:
         return {"data": data.decode()}
@@ -174,11 +199,15 @@ def _to_json(line: dict[str, Any]) -> str:
 
 
 class _Reader:
-    """Reads one recording line by line, and knows which line is at fault."""
+    """Reads one recording line by line, and knows which line is at fault.
+
+    Its errors quote nothing: the file may be another than the caller meant, and hold a key.
+    """
 
     def __init__(self, data: bytes, name: str) -> None:
         self._name = name
         self._number = 0
+        self._last = 0.0  # of the times so far
         lines = data.removeprefix(_MARK).split(b"\n")
         if not lines[-1].strip():
             lines.pop()
@@ -188,9 +217,7 @@ class _Reader:
         head, *middle = self._objects() or [{}]
         self._number = 1
         if head.get("rawsse") != FORMAT_VERSION:
-            raise self._error(
-                f'the first line must have "rawsse": {FORMAT_VERSION}, not {quote(repr(head.get("rawsse")))}'
-            )
+            raise self._error(f'the first line must have "rawsse": {FORMAT_VERSION}')
         request = self._request(head.get("request"))
         status = self._of(head, "status", int, "a number")
         headers = self._headers(head)
@@ -213,32 +240,34 @@ class _Reader:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as exc:
-            raise self._error(f"no JSON ({exc}): {quote(line)}") from None
+            raise self._error(f"no JSON ({exc})") from None
         if not isinstance(value, dict):
-            raise self._error(f"no JSON object: {quote(line)}")
+            raise self._error("no JSON object")
         return value
 
     def _request(self, value: Any) -> RecordedRequest | None:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise self._error(f'"request" must be an object or null, not {quote(repr(value))}')
+            raise self._error('"request" must be an object or null')
         method = self._of(value, "method", str, "a text")
         path = self._of(value, "path", str, "a text")
         return RecordedRequest(method, path, self._headers(value), value.get("body"))
 
     def _headers(self, line: dict[str, Any]) -> dict[str, str]:
         headers: dict[str, str] = self._of(line, "headers", dict, "an object")
-        for name, value in headers.items():
-            if not isinstance(value, str):
-                raise self._error(f"header {quote(name)} must be a text, not {quote(repr(value))}")
+        if not all(isinstance(value, str) for value in headers.values()):
+            raise self._error("the value of a header must be a text")
         return headers
 
     def _time(self, line: dict[str, Any]) -> float:
         t = line.get("t")
         if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < 1e9:
-            raise self._error(f'"t" must be a number of seconds from 0 on, not {quote(repr(t))}')
-        return float(t)
+            raise self._error('"t" must be a number of seconds from 0 on')
+        if t < self._last:
+            raise self._error(f'"t" goes back from {self._last} to {t}')
+        self._last = float(t)
+        return self._last
 
     def _data(self, line: dict[str, Any]) -> bytes:
         if "b64" not in line:
@@ -259,12 +288,12 @@ class _Reader:
         for end in get_args(End):
             if line["end"] == end:
                 return end
-        raise self._error(f'"end" must be one of {", ".join(get_args(End))}, not {quote(repr(line["end"]))}')
+        raise self._error(f'"end" must be one of {", ".join(get_args(End))}')
 
     def _of(self, line: dict[str, Any], name: str, wanted: type, words: str) -> Any:
         value = line.get(name)
         if type(value) is not wanted:
-            raise self._error(f'"{name}" must be {words}, not {quote(repr(value))}')
+            raise self._error(f'"{name}" must be {words}')
         return value
 
     def _error(self, text: str) -> RecordingError:

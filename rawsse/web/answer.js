@@ -31,19 +31,20 @@ class TextBlock {
   pieces = [];
   sources = [];
 
-  constructor(box, { text = "" }) {
+  constructor(box, { text }) {
     this.growing = new GrowingText(box, this.element);
     this.#add(text);
   }
 
   take(delta) {
     if (delta.type === "text_delta") this.#add(delta.text);
-    if (delta.type === "citations_delta") this.sources.push(delta.citation);
+    if (delta.type === "citations_delta" && delta.citation) this.sources.push(delta.citation);
   }
 
   stop() {}
 
   #add(text) {
+    if (!text) return;
     this.pieces.push(text);
     this.growing.append(text);
   }
@@ -55,7 +56,7 @@ class ThinkingBlock {
   #begun = performance.now();
   #isEmpty = true;
 
-  constructor(box, { thinking = "" }) {
+  constructor(box, { thinking }) {
     const body = make("div", "thought");
     this.element.append(this.#summary, body);
     this.growing = new GrowingText(box, body);
@@ -73,7 +74,8 @@ class ThinkingBlock {
   }
 
   #add(text) {
-    this.#isEmpty &&= !text;
+    if (!text) return;
+    this.#isEmpty = false;
     this.growing.append(text);
   }
 }
@@ -83,17 +85,17 @@ class ToolBlock {
   #pieces = [];
   #note = make("span", "tool-note");
 
-  constructor(box, { name, input = {} }) {
-    this.input = input;
+  constructor(box, { name, input }) {
+    this.input = input ?? {};
     const line = make("div", "tool-name", "Tool call ");
-    line.append(make("code", "", name), this.#note);
+    line.append(make("code", "", name ?? ""), this.#note);
     const body = make("pre", "tool-input");
     this.element.append(line, body);
     this.growing = new GrowingText(box, body);
   }
 
   take(delta) {
-    if (delta.type !== "input_json_delta") return;
+    if (delta.type !== "input_json_delta" || !delta.partial_json) return;
     this.#pieces.push(delta.partial_json);
     this.growing.append(delta.partial_json);
   }
@@ -111,7 +113,7 @@ class OtherBlock {
   element = make("details", "other");
 
   constructor(box, block) {
-    this.element.append(make("summary", "", block.type), make("pre", "", JSON.stringify(block, null, 2)));
+    this.element.append(make("summary", "", block.type ?? ""), make("pre", "", JSON.stringify(block, null, 2)));
   }
 
   take() {}
@@ -225,11 +227,14 @@ export class Answer {
     this.element.append(this.#heading, this.#body, this.#facts);
   }
 
-  /** Take one event of the Messages API. What is unknown is left out: the wire pane shows it. */
+  /**
+   * Take one event of the Messages API. Unknown parts are left out: the wire pane shows them. So are parts that are missing or
+   * null, as gateways send them.
+   */
   take(event) {
-    if (event.type === "message_start") this.#start(event.message);
+    if (event.type === "message_start") this.#start(event.message ?? {});
     else if (event.type === "content_block_start") this.#startBlock(event.index, event.content_block);
-    else if (event.type === "content_block_delta") this.#delta(event.index, event.delta);
+    else if (event.type === "content_block_delta") this.#delta(event.index, event.delta ?? {});
     else if (event.type === "content_block_stop") this.#stopBlock(event.index, true);
     else if (event.type === "message_delta") this.#end(event);
     else if (event.type === "message_stop") this.#hasStopped = true;
@@ -269,14 +274,15 @@ export class Answer {
     this.#box.flush();
   }
 
-  #start({ model, usage, content = [] }) {
-    this.#meter.model = model;
+  #start({ model, usage, content }) {
+    this.#meter.model = model ?? null;
     this.#meter.merge(usage);
-    this.#box.later(() => this.#heading.append(make("span", "model", model)));
-    content.forEach((block, index) => this.#startBlock(index, block));
+    this.#box.later(() => this.#heading.append(make("span", "model", model ?? "")));
+    (content ?? []).forEach((block, index) => this.#startBlock(index, block));
   }
 
   #startBlock(index, data) {
+    if (!data) return;
     const block = new (BLOCKS[data.type] ?? OtherBlock)(this.#box, data);
     this.#blocks.set(index, block);
     this.#open.add(index);
@@ -296,7 +302,7 @@ export class Answer {
   }
 
   #end({ delta, usage }) {
-    this.#meter.stopReason = delta.stop_reason ?? this.#meter.stopReason;
+    this.#meter.stopReason = delta?.stop_reason ?? this.#meter.stopReason;
     this.#meter.merge(usage);
   }
 

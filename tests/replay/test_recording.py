@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.resources
 import json
 import os
@@ -58,6 +59,42 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Recording.load(tmp_path / "a.sse.jsonl").name == str(tmp_path / "a.sse.jsonl")
 
 
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.sse.jsonl"
+    Recording().save(path)
+    before = path.read_bytes()
+    path.chmod(0o640)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", write_half)
+        with pytest.raises(OSError, match=r"No space left on device: '.*a\.sse\.jsonl'"):
+            Recording(duration=9.0).save(path)
+    assert path.read_bytes() == before
+    Recording(duration=9.0).save(path)
+    assert Recording.load(path).duration == 9.0
+    assert (path.stat().st_mode & 0o777, list(tmp_path.iterdir())) == (0o640, [path])
+
+
+def write_half(path: Path, text: str, *_: Any, **__: Any) -> None:
+    path.write_bytes(text.encode()[: len(text) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_what_a_link_leads_to_is_written_and_so_is_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real.sse")
+    Recording().save(tmp_path / "link")
+    assert ((tmp_path / "link").is_symlink(), Recording.load(tmp_path / "real.sse")) == (True, Recording())
+    read_end, write_end = os.pipe()
+    Recording().save(f"/dev/fd/{write_end}")
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        assert Recording.loads(pipe.read()) == Recording()
+
+
+def test_a_recording_ends_with_its_last_read_or_later() -> None:
+    assert Recording(reads=(Read(0.5, b"x"),)).duration == 0.5
+    assert Recording(reads=(Read(0.5, b"x"),), duration=0.75).duration == 0.75
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -83,7 +120,9 @@ def test_any_recording_is_read_as_it_was_written() -> None:
     headers = st.dictionaries(st.text(), st.text(), max_size=2)
     body = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=4)
     request = st.builds(RecordedRequest, st.text(), st.text(), headers, body)
-    reads = st.lists(st.builds(Read, seconds, st.binary())).map(tuple)
+    reads = st.lists(st.builds(Read, seconds, st.binary())).map(
+        lambda found: tuple(sorted(found, key=lambda read: read.t))
+    )
     ends = st.sampled_from(["clean", "cut", "client_closed"])
     recordings = st.builds(Recording, st.none() | request, st.integers(), headers, reads, ends, seconds)
 
@@ -139,41 +178,72 @@ def test_a_request_may_be_added_to_a_bare_event_stream() -> None:
 # --- What is no recording ---
 
 
-@pytest.mark.parametrize("content", [b"", b"# A heading\n", b"\x89PNG\r\n\x1a\n", b"<html>"])
+@pytest.mark.parametrize("content", [b"", b"# A heading\n", b"\x89PNG\r\n\x1a\n", b"<html>", b"KEY=x\ndata: y\n"])
 def test_other_files_are_refused(content: bytes) -> None:
-    assert error_of(content, "notes.md").startswith("notes.md: neither a recording nor an event stream: b'")
+    assert error_of(content, "notes.md") == "notes.md: neither a recording nor an event stream"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "x.sse.jsonl, line 1: the first line must have \"rawsse\": 1, not 'None'"),
-        ('{"rawsse": 2}\n', "x.sse.jsonl, line 1: the first line must have \"rawsse\": 1, not '2'"),
-        ('{"rawsse": 1, "request": 5}\n', "line 1: \"request\" must be an object or null, not '5'"),
-        ('{"rawsse": 1, "request": {}}\n', "line 1: \"method\" must be a text, not 'None'"),
-        ('{"rawsse": 1, "status": true}\n', "line 1: \"status\" must be a number, not 'True'"),
-        ('{"rawsse": 1, "status": 200}\n', "line 1: \"headers\" must be an object, not 'None'"),
-        ('{"rawsse": 1, "status": 200, "headers": {"a": 1}}\n', "line 1: header 'a' must be a text, not '1'"),
+        ("", 'x.sse.jsonl, line 1: the first line must have "rawsse": 1'),
+        ('{"rawsse": 2}\n', 'x.sse.jsonl, line 1: the first line must have "rawsse": 1'),
+        ('{"rawsse": 1, "request": 5}\n', 'line 1: "request" must be an object or null'),
+        ('{"rawsse": 1, "request": {}}\n', 'line 1: "method" must be a text'),
+        ('{"rawsse": 1, "status": true}\n', 'line 1: "status" must be a number'),
+        ('{"rawsse": 1, "status": 200}\n', 'line 1: "headers" must be an object'),
+        ('{"rawsse": 1, "status": 200, "headers": {"a": 1}}\n', "line 1: the value of a header must be a text"),
         (HEAD, 'line 1: the last line must have "end": the file is cut'),
         (HEAD + '{"t": 0, "data": "x"}\n', 'line 2: the last line must have "end": the file is cut'),
         (HEAD + '{"t": 0, "data": "x"\n' + END, "line 2: no JSON ("),
         (HEAD + "\n" + END, "line 2: no JSON ("),
-        (HEAD + "[]\n" + END, "line 2: no JSON object: b'[]'"),
-        (HEAD + '{"data": "x"}\n' + END, "line 2: \"t\" must be a number of seconds from 0 on, not 'None'"),
-        (HEAD + '{"t": true, "data": "x"}\n' + END, "line 2: \"t\" must be a number of seconds from 0 on, not 'True'"),
+        (HEAD + "[]\n" + END, "line 2: no JSON object"),
+        (HEAD + '{"data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
+        (HEAD + '{"t": true, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
         (HEAD + '{"t": -1, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
         (HEAD + '{"t": NaN, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
         (HEAD + '{"t": 1' + "0" * 400 + ', "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
-        (HEAD + '{"t": 0}\n' + END, "line 2: \"data\" must be a text, not 'None'"),
+        (HEAD + '{"t": 1, "data": "x"}\n{"t": 0.5, "data": "y"}\n' + END, 'line 3: "t" goes back from 1.0 to 0.5'),
+        (HEAD + '{"t": 2, "data": "x"}\n' + END, 'line 3: "t" goes back from 2.0 to 1.5'),
+        (HEAD + '{"t": 0}\n' + END, 'line 2: "data" must be a text'),
         (HEAD + '{"t": 0, "data": "\\ud83d"}\n' + END, 'line 2: "data" holds half a surrogate pair at 0'),
         (HEAD + '{"t": 0, "b64": "ab"}\n' + END, 'line 2: "b64" is no base64 ('),
         (HEAD + '{"t": 0, "b64": "é"}\n' + END, 'line 2: "b64" is no base64 ('),
-        (HEAD + '{"end": "fin", "t": 0}\n', 'line 2: "end" must be one of clean, cut, client_closed, not "\'fin\'"'),
+        (HEAD + '{"end": "fin", "t": 0}\n', 'line 2: "end" must be one of clean, cut, client_closed'),
         (HEAD + END + '{"t": 0, "data": "x"}\n', "line 2: a line comes after the end"),
     ],
 )
 def test_a_broken_recording_is_refused_with_file_and_line(content: str, message: str) -> None:
     assert message in error_of(content)
+
+
+KEY = "sk-ant-api03-abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"ANTHROPIC_API_KEY={KEY}\n",
+        f"# keys\n\nexport ANTHROPIC_API_KEY={KEY}\ndata: x\n",
+        f'{{"key": "{KEY}"}}',
+        f'{{"rawsse": "{KEY}"}}',
+        f'{{"rawsse": 1, "request": "{KEY}"}}',
+        f'{{"rawsse": 1, "request": {{"method": ["{KEY}"]}}}}',
+        f'{{"rawsse": 1, "status": "{KEY}"}}',
+        f'{{"rawsse": 1, "status": 200, "headers": "{KEY}"}}',
+        f'{{"rawsse": 1, "status": 200, "headers": {{"{KEY}": ["{KEY}"]}}}}',
+        f"{HEAD}{KEY}\n{END}",
+        f'{HEAD}"{KEY}"\n{END}',
+        f'{HEAD}{{"t": "{KEY}", "data": ""}}\n{END}',
+        f'{HEAD}{{"t": 1, "data": ["{KEY}"]}}\n{END}',
+        f'{HEAD}{{"t": 1, "b64": "{KEY}"}}\n{END}',
+        f'{HEAD}{{"t": 1, "b64": ["{KEY}"]}}\n{END}',
+        f'{HEAD}{{"end": "{KEY}", "t": 1}}',
+    ],
+)
+@pytest.mark.parametrize("name", [".env", "x.sse.jsonl"])
+def test_nothing_is_quoted_of_a_file_that_is_refused(content: str, name: str) -> None:
+    assert "sk-ant" not in error_of(content, name)
 
 
 # --- Folders ---

@@ -1,5 +1,6 @@
 // Runs the parts of the page's JavaScript that need no page, for test_rawsse_js.py: one JSON task per line on stdin,
 // one JSON result per line on stdout. Its argument is the folder of the modules. It judges nothing: Python does.
+import { getEventListeners } from "node:events";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
@@ -70,7 +71,7 @@ function player(responses, requests) {
 }
 
 /** Read a run over played responses; tell everything that came out of it. */
-async function run({ responses, abortAt = null, abortOnLost = false, ...limits }) {
+async function run({ responses, abortAt = null, abortOnLost = false, abortInLost = false, ...limits }) {
   const told = { events: [], requests: [], frames: [], lost: [], opened: [], runs: [], error: null };
   const abort = new AbortController();
   const options = {
@@ -82,6 +83,7 @@ async function run({ responses, abortAt = null, abortOnLost = false, ...limits }
     onLost: (lost) => {
       told.lost.push(lost);
       if (abortOnLost) setTimeout(() => abort.abort());
+      if (abortInLost) abort.abort();
     },
     onOpen: ({ method, status }) => told.opened.push(`${method} ${status}`),
     onRun: ({ id, url }) => told.runs.push({ id, url: String(url) }),
@@ -95,6 +97,7 @@ async function run({ responses, abortAt = null, abortOnLost = false, ...limits }
     told.error = { ...error, name: error.name, message: error.message };
     delete told.error.cause;
   }
+  told.listeners = getEventListeners(abort.signal, "abort").length;
   return told;
 }
 

@@ -12,6 +12,9 @@ from .scripted_server import Exchange, answer, close_block, delta, done, error, 
 
 pytestmark = pytest.mark.real
 
+TYPES = ("text", "tool_use")
+COUNTED = (1, 2)
+
 
 # --- Streaming -------------------------------------------------------------------------------------------------------
 
@@ -76,6 +79,51 @@ def test_a_tool_call_without_arguments_shows_its_empty_input(chat: Chat) -> None
     tool = open_block(type="tool_use", id="toolu_1", name="now", input={})
     chat.ask().end(b"".join(script(start(), tool, close_block(), *finish("tool_use"))))
     chat.see(".tool-input", "{}")
+
+
+NULLS: dict[str, tuple[dict[str, Any], ...]] = {
+    "no message": ({"type": "message_start"},),
+    "a message that is null": ({"type": "message_start", "message": None},),
+    "content that is null": ({"type": "message_start", "message": {"model": None, "content": None, "usage": None}},),
+    "a block that is null in the content": ({"type": "message_start", "message": {"content": [None]}},),
+    "no block": ({"type": "content_block_start", "index": 1}, close_block(1)),
+    "a block that is null": ({"type": "content_block_start", "index": 1, "content_block": None}, close_block(1)),
+    "a block without fields": (
+        *(open_block(i, type=type) for i, type in enumerate(TYPES, 1)),
+        *map(close_block, COUNTED),
+    ),
+    "a block whose fields are null": (
+        *(open_block(i, type=type, text=None, thinking=None, name=None, input=None) for i, type in enumerate(TYPES, 1)),
+        *map(close_block, COUNTED),
+    ),
+    "no delta": ({"type": "content_block_delta", "index": 0},),
+    "a delta that is null": ({"type": "content_block_delta", "index": 0, "delta": None},),
+    "deltas without fields": tuple(
+        {"type": "content_block_delta", "index": 0, "delta": {"type": f"{kind}_delta"}}
+        for kind in ("text", "thinking", "input_json", "citations")
+    ),
+    "a citation that is null": (
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": None}},
+    ),
+    "a message_delta without delta": ({"type": "message_delta", "usage": None},),
+    "a message_delta whose delta is null": ({"type": "message_delta", "delta": None},),
+}
+
+
+@pytest.mark.parametrize("events", NULLS.values(), ids=NULLS)
+def test_what_is_missing_or_null_does_not_end_an_answer(chat: Chat, events: tuple[dict[str, Any], ...]) -> None:
+    first = [] if events[0]["type"] == "message_start" else [start()]
+    before = [*first, open_block(), *events] if first else [*events, open_block()]
+    chat.ask().end(b"".join(script(*before, delta("Fine"), delta("."), close_block(), *finish())))
+    chat.wait_for_end()
+    assert (chat.text.replace("Tool call ", "").replace("{}", ""), chat.status) == (
+        "Fine.",
+        "Answer complete, 7 tokens.",
+    )
+    assert chat.page.locator(".ending").count() == 0
+    assert "null" not in chat.page.locator(".answer").inner_text()
+    assert "undefined" not in chat.page.locator(".answer").inner_text()
+    assert chat.complaints == []
 
 
 def test_content_that_the_message_begins_with_is_shown(chat: Chat) -> None:

@@ -329,6 +329,16 @@ def test_an_aborted_run_ends_with_the_signals_reason_and_asks_nothing_more(node:
     assert (told["error"]["name"], len(told["requests"])) == ("AbortError", 1)
 
 
+def test_a_run_that_was_aborted_before_it_waits_does_not_wait(node: Node) -> None:
+    told = node("run", responses=[play(HI)], waits=[60_000], abortInLost=True)
+    assert (told["error"]["name"], len(told["requests"])) == ("AbortError", 1)
+
+
+def test_a_signal_is_left_without_listeners_however_often_a_run_waited(node: Node) -> None:
+    assert node("run", responses=[play(HI), play(), play(), play(DONE)])["listeners"] == 0
+    assert node("run", responses=[play(HI)], waits=[60_000], abortOnLost=True)["listeners"] == 0
+
+
 def test_a_run_can_be_aborted_while_it_waits_to_resume(node: Node) -> None:
     told = node("run", responses=[play(HI)], waits=[60_000], abortOnLost=True)
     assert (told["error"]["name"], len(told["requests"])) == ("AbortError", 1)

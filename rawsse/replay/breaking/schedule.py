@@ -2,7 +2,7 @@
 
 This file knows how requests are counted. It refuses to know what a fault does.
 
-    schedule = Schedule(["status=529 x1", "reset@event=3 x1"])
+    schedule = Schedule(["status=529 x1", "reset@event=3 x1"], recordings)
     schedule.next()                      # (status=529,type=overloaded_error x1,)
     schedule.next()                      # (reset@event=3 x1,)
     schedule.applied(faults)             # they had a place; else schedule.misplace(words)
@@ -14,11 +14,16 @@ does, there is none of the events and bytes that other faults are about: such a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import TypeAlias
 
-from rawsse.replay.breaking.edits import is_replacement
+from rawsse.errors import ConfigurationError
+from rawsse.replay.breaking.edits import edited, is_replacement, replacement
 from rawsse.replay.breaking.faults import Fault
+from rawsse.replay.breaking.script import script
+from rawsse.replay.matching.answers import Answer, Repertoire
+from rawsse.replay.recording import RecordedRequest, Recording
 
 MAX_KEPT_MISPLACED = 100
 """How many of the last faults without a place a `Schedule` remembers: the first one tells most."""
@@ -34,10 +39,21 @@ def read_faults(faults: Faults) -> tuple[Fault, ...]:
 
 
 class Schedule:
-    """The faults of a server, request by request. Raises `ConfigurationError`."""
+    """The faults of a server, request by request.
 
-    def __init__(self, faults: Faults = (), *, max_kept_misplaced: int = MAX_KEPT_MISPLACED) -> None:
+    Raises `ConfigurationError` for one that cannot be read, or has no place in the answer of any of the recordings.
+    """
+
+    def __init__(
+        self,
+        faults: Faults = (),
+        recordings: Sequence[Recording] = (),
+        *,
+        max_kept_misplaced: int = MAX_KEPT_MISPLACED,
+    ) -> None:
         self._faults = read_faults(faults)
+        if self._faults:
+            _require_places(self._faults, recordings)
         self._requests = 0
         self._had = [0] * len(self._faults)  # how many requests had each
         self._applied: set[Fault] = set()
@@ -79,6 +95,32 @@ class Schedule:
     def misplaced(self) -> list[str]:
         """What was said of the last ones that had no place in an answer."""
         return list(self._misplaced)
+
+
+def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) -> None:
+    streams, others = ([_answer(recording, is_stream=each) for recording in recordings] for each in (True, False))
+    others += filter(None, [replacement(faults)])  # a fault of the head has a place there, too
+    for fault in faults:
+        of_events = fault.place is not None and fault.place.unit == "event"
+        # Alone, or behind the others: those may bring the event that it is about.
+        tried = product(streams if of_events else [*streams, *others], ([fault], faults))
+        found = [_misplaced(given, answer) for answer, given in tried]
+        if recordings and all(found):
+            raise ConfigurationError(f"{found[0]}: it can never happen")
+
+
+def _answer(recording: Recording, *, is_stream: bool) -> Answer:
+    body = {"model": "any", "max_tokens": 1, "messages": [], "stream": is_stream}
+    return Repertoire([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
+
+
+def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:
+    """The error of these faults in that answer; "" if they have a place."""
+    try:
+        script(edited(answer, faults), faults)
+    except ConfigurationError as exc:
+        return str(exc)
+    return ""
 
 
 def _is_for_any_answer(fault: Fault) -> bool:

@@ -41,6 +41,10 @@ class Act(enum.Enum):
     HOLD = "nothing happens until the client leaves"
 
 
+class Stall(float):
+    """The silence of a fault, in seconds: whole, also where the answer is behind its times."""
+
+
 Step: TypeAlias = bytes | float | Act
 Script: TypeAlias = tuple[Step, ...]
 
@@ -278,7 +282,7 @@ def _steps(items: Iterable[_Item], speed: float, duration: float) -> Iterator[St
         elif isinstance(item, float):
             yield item
         elif item.kind == "stall" and item.value is not None:
-            yield float(item.value)
+            yield Stall(item.value)
         else:
             if act := _ACTS.get(item.kind):
                 yield act

@@ -51,6 +51,7 @@ Severity: TypeAlias = Literal["error", "warning", "note"]
 RULES: Mapping[str, str] = {
     "http-status": "What was asked for has the status 200; another is an error's, which has the API's form.",
     "http-type": "The content type is text/event-stream, or application/json where no stream was asked for.",
+    "http-time": "The times of the reads do not go back.",
     "http-end": "The connection ends after the last event, and the client waits for it.",
     "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
     "sse-utf8": "The stream is UTF-8; other bytes turn into U+FFFD.",
@@ -79,6 +80,9 @@ RULES: Mapping[str, str] = {
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+# Only such lines are quoted: what was given may be another file than was meant, and hold a key.
+_NAME = re.compile(rb"[A-Za-z-]{1,20}")
+_FIELD = re.compile(rb"(?:data|event|id|retry)?:")
 
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
 """How much of a stream a `Checker` keeps, to look for secrets at its end: the texts that may hold one come in many deltas."""
@@ -118,7 +122,13 @@ def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[
     body = recording.request.body if recording.request else None
     wants_stream = isinstance(body, dict) and body.get("stream") is True
     checker = Checker(recording.status, kind, wants_stream=wants_stream, max_searched_bytes=0)
-    findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording, policy)
+    findings, last = [], 0.0
+    for read in recording.reads:
+        if not read.t >= last:
+            checker._find("http-time", f"a read at {read.t} seconds comes after one at {last}")
+        last = read.t
+        findings += checker.feed(read.data)
+    findings += checker.close(recording.end) + _secrets(recording, policy)
     return sorted(findings, key=lambda finding: finding.where.byte)
 
 
@@ -270,7 +280,8 @@ class Checker:
         if name in (b"id", b"retry"):
             self._find("sse-field", f"the field {name.decode()} means nothing here", "note", at)
         elif name not in (b"event", b"data", b""):
-            self._find("sse-field", f"there is no field {quote(name)}", "warning", at)
+            named = f"there is no field {quote(name)}" if _NAME.fullmatch(name) else "a line that is not a field"
+            self._find("sse-field", named, "warning", at)
         try:
             line.decode()
         except UnicodeDecodeError as exc:
@@ -392,7 +403,8 @@ class Checker:
         self._decoder.feed(rest)
         self._byte = start + len(rest)
         if pending := self._decoder.close():
-            self._find("sse-cut", f"the stream ends inside an event: {quote(pending)}")
+            quoted = f": {quote(pending)}" if _FIELD.match(pending) else ""
+            self._find("sse-cut", f"the stream ends inside an event{quoted}")
         if self._builder.is_done or self._builder.error is not None:
             return
         if self._builder.is_complete:

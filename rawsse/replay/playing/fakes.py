@@ -93,7 +93,7 @@ class FakeNetwork:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
         self._recordings = recordings
-        self._schedule = Schedule(faults)
+        self._schedule = Schedule(faults, recordings)
         self._split, self._segments, self._speed = split, segments, speed
         self._turn = 0
 

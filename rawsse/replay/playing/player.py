@@ -15,7 +15,8 @@ connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No ke
 
 `faults` are what goes wrong: `[Fault.status(529).times(2), "reset@event=3 x1 after=2"]`. They are counted in the requests to
 `…/v1/messages`, and `requests` say which they had. A request that a fault left without a whole answer gets the same recording
-when it comes again, word for word. A fault that has no place in an answer is answered with an HTTP 500 that says so.
+when it comes again, word for word. A fault that has no place in any recording is refused at once; one that has none in an
+answer is answered with an HTTP 500 that says so.
 
 Two ways to cut are to be told apart. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes
 on the wire, head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by
@@ -38,7 +39,7 @@ from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.replay.breaking.edits import edited, replacement
 from rawsse.replay.breaking.faults import Fault
 from rawsse.replay.breaking.schedule import Faults, Schedule
-from rawsse.replay.breaking.script import Act, Script, coded, is_cutting, needs_wire, recut, script
+from rawsse.replay.breaking.script import Act, Script, Stall, coded, is_cutting, needs_wire, recut, script
 from rawsse.replay.matching.answers import Answer, Repertoire, error_answer
 from rawsse.replay.matching.match import Match, Miss
 from rawsse.replay.recording import RecordedRequest, Recording, find_recordings
@@ -77,11 +78,12 @@ class PlayedRequest(RecordedRequest):
 class Player:
     """The ASGI application. `requests` are the last requests that came, without their credentials.
 
-    `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes on the
-    wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong; see the top of
-    this file, and `Split` for what the cuts may be. Segments, and the faults of framing and network, need `rawsse.server`.
-    `sleep` is how it waits. `match`: turns, sequence, request, name, or a function of the request's body (`match.py`). `pace`
-    gives the recordings other times (`pace.py`), `rewrite` the form that gateways give to streams (`rewrites.py`).
+    `speed`: 1 plays at the recorded pace, 2 twice as fast, 0 does not wait; None is 0, and 1 if there is a `pace`. `split` cuts
+    bodies, `segments` the bytes on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are
+    what goes wrong; see the top of this file, and `Split` for what the cuts may be. Segments, and the faults of framing and
+    network, need `rawsse.server`. `sleep` is how it waits. `match`: turns, sequence, request, name, or a function of the
+    request's body (`match.py`). `pace` gives the recordings other times (`pace.py`), `rewrite` the form that gateways give to
+    streams (`rewrites.py`).
     `threads`: keep message threads instead of refusing them (`threads.py`).
     Raises `ConfigurationError` and `RecordingError`.
     """
@@ -90,7 +92,7 @@ class Player:
         self,
         recordings: Sources,
         *,
-        speed: float = 1.0,
+        speed: float | None = 1.0,
         split: Split | None = None,
         segments: Split | None = None,
         segment_seconds: float = 0.0,
@@ -103,6 +105,8 @@ class Player:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_kept_requests: int = MAX_KEPT_REQUESTS,
     ) -> None:
+        if speed is None:
+            speed = 0.0 if pace is None else 1.0
         if not 0 <= speed < float("inf"):
             raise ConfigurationError(f"speed must be 0 (no waiting) or more, not {speed}")
         if not 0 <= segment_seconds < float("inf"):
@@ -116,7 +120,7 @@ class Player:
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
         self._segment_seconds = segment_seconds
-        self._schedule = Schedule(faults)
+        self._schedule = Schedule(faults, played)
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
@@ -227,7 +231,7 @@ class Player:
         return script(answer, faults, method=method, http_version=version, segments=cut, speed=speed)
 
     async def _perform(self, steps: Script, send: Send) -> None:
-        is_after_data = False
+        is_after_data, clock = False, _Clock(self._sleep)
         for step in steps:
             if isinstance(step, bytes):
                 if self._segment_seconds and is_after_data:
@@ -235,7 +239,7 @@ class Player:
                 await send({"type": f"{_WIRE}.send", "data": step})
                 await _let_read()
             elif isinstance(step, float):
-                await self._sleep(step)
+                await clock.wait(step, is_whole=isinstance(step, Stall))
             else:
                 await _end(step, send)
             is_after_data = isinstance(step, bytes)
@@ -243,38 +247,53 @@ class Player:
             await send({"type": f"{_WIRE}.send", "data": b""})  # else the server answers in our place
 
     async def _play_chunks(self, answer: Answer, send: Send) -> None:
-        before = answer.reads[0].t if answer.reads else 0.0
-        await self._wait(before)  # the head goes out with the first bytes, as the API's does
+        clock, before = _Clock(self._sleep), answer.reads[0].t if answer.reads else 0.0
+        await self._wait(clock, before)  # the head goes out with the first bytes, as the API's does
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         for read in answer.reads:
-            await self._wait(read.t - before)
+            await self._wait(clock, read.t - before)
             before = read.t
             await send({"type": "http.response.body", "body": read.data, "more_body": True})
             await _let_read()
-        await self._wait(answer.duration - before)
+        await self._wait(clock, answer.duration - before)
         if answer.is_cut:
             # All that ASGI has for this: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, clock: _Clock, seconds: float) -> None:
         if self._speed and seconds > 0:
-            await self._sleep(seconds / self._speed)
+            await clock.wait(seconds / self._speed)
+
+
+class _Clock:
+    """Waits until points in time, counted from now: what one sleep and one write take too long, the next wait makes up for."""
+
+    def __init__(self, sleep: Sleep) -> None:
+        self._sleep = sleep
+        self._now = asyncio.get_running_loop().time
+        self._due = self._now()
+
+    async def wait(self, seconds: float, *, is_whole: bool = False) -> None:
+        self._due += seconds
+        # Not longer than `seconds`: the `sleep` of a test may take no time.
+        left = max(0.0, min(seconds, self._due - self._now()))
+        await self._sleep(seconds if is_whole else left)
 
 
 class ReplayServer:
     """A `Player` behind a server of its own, on a free port of this machine. `async with` starts and stops it.
 
-    The arguments are those of `Player`; only `speed` is 0 by default, since a test does not want to wait; to
-    see a `pace`, give 1, and a clock of your own as `sleep`.
+    The arguments are those of `Player`; only `speed` is 0 by default, since a test does not want to wait, and 1 if there is a
+    `pace`.
     """
 
     def __init__(
         self,
         recordings: Sources,
         *,
-        speed: float = 0.0,
+        speed: float | None = None,
         split: Split | None = None,
         segments: Split | None = None,
         segment_seconds: float = 0.0,

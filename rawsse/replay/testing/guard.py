@@ -28,13 +28,20 @@ def _never() -> bool:
 
 class Guard:
     """Refuses connections to other machines within `with`. `is_off` is asked each time: True lets it pass. `hint` ends the
-    error's message."""
+    error's message. `on_connect` is called with each socket that is to be connected to a port of this machine, and the port."""
 
-    def __init__(self, *, is_off: Callable[[], bool] = _never, hint: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        is_off: Callable[[], bool] = _never,
+        hint: str = "",
+        on_connect: Callable[[socket.socket, int], object] = lambda *_: None,
+    ) -> None:
         self.refused: list[str] = []
         """Where somebody wanted to go, each once."""
         self._is_off = is_off
         self._hint = hint
+        self._on_connect = on_connect
         self._patches = ExitStack()
 
     def __enter__(self) -> Self:
@@ -65,6 +72,7 @@ class Guard:
     def _check_address(self, sock: socket.socket, address: Any) -> None:
         if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
             self._check(address[0], address[1])
+            self._on_connect(sock, address[1])
 
     def _check(self, host: Any, port: Any) -> None:
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host

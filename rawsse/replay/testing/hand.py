@@ -79,6 +79,8 @@ class Replay:
     ) -> None:
         self.is_recording = False
         """Something is being recorded; what is given to `play` but names is then of no effect."""
+        self.is_served = False
+        """It answers. With `kept` there is an address before."""
         self._folder = Path(folder)
         self._split = split
         self._record = record
@@ -87,7 +89,6 @@ class Replay:
         self._on_start = on_start
         self._address: str | None = None
         self._kept: KeptAddress | None = None
-        self._is_served = False
         self._is_failed = False
         self._count = 0
         self._background: BackgroundServer | None = None
@@ -136,7 +137,7 @@ class Replay:
             split=self._split if split is None else split,
             segments=segments,
             segment_seconds=segment_seconds,
-            speed=(0.0 if pace is None else 1.0) if speed is None else speed,  # who gives a pace wants to see it
+            speed=speed,
             threads=threads,
             pace=pace,
             rewrite=rewrite,
@@ -149,7 +150,7 @@ class Replay:
     @property
     def base_url(self) -> str:
         """`http://127.0.0.1:PORT`. Raises `ConfigurationError` while nothing is served."""
-        if not self._is_served or self._address is None:
+        if not self.is_served or self._address is None:
             raise ConfigurationError(
                 "the API is not served yet: with the fixture virtual_clock, it is while the clock runs a coroutine"
             )
@@ -198,7 +199,7 @@ class Replay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_served, self._address = False, None
+        self.is_served, self._address = False, None
         self._is_failed = self._is_failed or error is not None
         if self._background is not None:
             self._background.__exit__(kind, error, trace)
@@ -226,7 +227,7 @@ class Replay:
             self._started(server.base_url)
             yield self
         finally:
-            self._is_served = False
+            self.is_served = False
             await server.shutdown(0)
             if kept is None:
                 self._address = None
@@ -234,7 +235,7 @@ class Replay:
                 kept.take_back()
 
     def _started(self, base_url: str) -> None:
-        self._is_served = True
+        self.is_served = True
         self._lead_to(base_url)
 
     def _lead_to(self, base_url: str) -> None:

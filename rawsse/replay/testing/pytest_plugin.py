@@ -14,7 +14,7 @@ For the same reason it is loaded by its path (`entry.py`), not through the packa
     @pytest.mark.splits("whole", "event", "bytes")              # the same test for each way to cut the answers
     @pytest.mark.every_split("weather", edges=True)             # a test for each cut; it takes `chunks`
     def test_…(assert_every_split)                              # assert_every_split("weather", parse): all cuts in one test
-    async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too
+    async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
 Names are looked for in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
 arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment alone. What a mark says on a function
@@ -38,13 +38,19 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
+    import socket
+    from types import FrameType
+
     from rawsse.replay.scrubbing.scrub import ScrubPolicy
     from rawsse.replay.shaping.splits import Chunks
     from rawsse.replay.testing.hand import RecordMode, Replay
@@ -133,10 +139,15 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))
     node.stash[_REPLAY] = replay
-    guard = Guard(is_off=lambda: bool(network) or replay.is_recording, hint=_HINT)
+    has_clock = "virtual_clock" in request.fixturenames  # which serves it, in its own loop
+    guard = Guard(
+        is_off=lambda: bool(network) or replay.is_recording,
+        hint=_HINT,
+        on_connect=(lambda sock, port: _require_clock(replay, sock, port)) if has_clock else lambda *_: None,
+    )
     node.stash[_REFUSED] = guard.refused
     with guard:
-        if "virtual_clock" in request.fixturenames:  # the clock serves it, in its own loop
+        if has_clock:
             with replay.kept():
                 yield replay
         else:
@@ -203,6 +214,58 @@ def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch, own: Mapping[str
 
 def _leave_alone(_: Replay) -> None:
     pass
+
+
+# --- Virtual time ----------------------------------------------------------------------------------------------------
+
+_HOW = (
+    "virtual_clock runs `async def` tests. In a `def` test it runs what it is given: virtual_clock.run(coroutine). Code that "
+    "blocks takes real time: test it without virtual_clock"
+)
+
+
+def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
+    """Fail the test whose client asks while the API is not served, or blocks the loop that serves it."""
+    if not replay.environment["ANTHROPIC_BASE_URL"].endswith(f":{port}"):
+        return
+    words = "blocks the event loop that serves the API" if replay.is_served else "asks the API outside of virtual_clock"
+    if not replay.is_served or _is_blocking(sock):
+        sock.close()  # what is raised here, clients do not expect
+        _fail(f"a client {words}. {_HOW}")
+
+
+def _is_blocking(sock: socket.socket) -> bool:
+    """The caller of `connect` runs in the clock's loop, and will wait outside of it."""
+    import asyncio
+
+    from rawsse.replay.testing.virtual_clock import VirtualClockLoop
+
+    if not isinstance(asyncio._get_running_loop(), VirtualClockLoop):
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not str(frame.f_globals.get("__name__")).startswith("rawsse.client.blocking."):
+        frame = frame.f_back
+    return frame is not None or sock.gettimeout() != 0
+
+
+@contextmanager
+def _no_other_loop() -> Iterator[None]:
+    """Fail the test that runs a loop on the system's clock: it would take real time, and not find the API."""
+    import asyncio
+
+    from rawsse.replay.testing.virtual_clock import VirtualClockLoop
+
+    run, here = asyncio.Runner.run, threading.current_thread()
+
+    def guarded(runner: asyncio.Runner, main: Coroutine[Any, Any, T], **options: Any) -> T:
+        if threading.current_thread() is here and not isinstance(runner.get_loop(), VirtualClockLoop):
+            main.close()
+            _fail(f"an event loop is run outside of virtual_clock. {_HOW}")
+        return run(runner, main, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Runner, "run", guarded)
+        yield
 
 
 # --- What the marks say ----------------------------------------------------------------------------------------------
@@ -314,35 +377,43 @@ def _id_of(way: Any) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """A test that is marked has the API, also if it does not ask for it; and before its other fixtures, which may need it."""
     names: list[str] | None = getattr(item, "fixturenames", None)
-    if names is not None and (item.get_closest_marker("replay") is not None or _asks_for_ours(item)):
+    if names is not None and (item.get_closest_marker("replay") is not None or _asks_for_ours(item, "replay")):
         if "replay" in names:
             names.remove("replay")
         names.insert(0, "replay")
     return (yield from _telling(item, "setup"))
 
 
-def _asks_for_ours(item: pytest.Item) -> bool:
-    """The test asks for `replay`, and it is no other fixture of that name."""
+def _asks_for_ours(item: pytest.Item, name: str) -> bool:
+    """The test asks for our fixture of that name, and for no other."""
     info = getattr(item, "_fixtureinfo", None)  # functions have it
-    found = () if info is None else info.name2fixturedefs.get("replay", ())
+    found = () if info is None else info.name2fixturedefs.get(name, ())
     return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run an `async def` test in virtual time if it asks for that."""
-    clock: Any = pyfuncitem.funcargs.get("virtual_clock")
-    if clock is None or not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    clock.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
+def _timed(item: pytest.Item) -> AbstractContextManager[None]:
+    """Have an `async def` test run by its clock, and by no other plugin: each of them would run it in a loop of real time."""
+    if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
+        return nullcontext()
+    if not inspect.iscoroutinefunction(item.obj) or _is_unittest(item):
+        return _no_other_loop()
+    clock: Any = item.funcargs["virtual_clock"]
+    arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+    item.runtest = lambda: clock.run(item.obj(**arguments))  # type: ignore[method-assign]
+    return nullcontext()
+
+
+def _is_unittest(item: pytest.Function) -> bool:
+    import unittest
+
+    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A test that passes may yet have asked for something that no recording answers, or have left something unasked."""
-    result = yield from _telling(item, "call")
+    with _timed(item):
+        result = yield from _telling(item, "call")
     if problems := _problems(item, is_over=True):
         item.stash[_REPLAY].fail()
         _fail("\n".join(problems))

@@ -272,11 +272,11 @@ def test_a_network_tells_which_faults_were_never_done() -> None:
 
 
 def test_a_network_tells_which_faults_had_no_place() -> None:
-    network = FakeNetwork(THREE, faults="swap@event=99")
-    with pytest.raises(ConfigurationError, match="swap@event=99 has no place"):
+    network = FakeNetwork(THREE, PLAIN, faults="swap@event=4")
+    with pytest.raises(ConfigurationError, match="swap@event=4 has no place"):
         asking(network, text, max_retries=0)
-    assert network.misplaced == ["swap@event=99 has no place in this answer, which has 2 events"]
-    assert network.unused_faults == [Fault.swap(event=99)]
+    assert network.misplaced == ["swap@event=4 has no place in this answer, which has 2 events"]
+    assert network.unused_faults == [Fault.swap(event=4)]
 
 
 def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:

@@ -16,13 +16,14 @@ import pytest
 from support.clock import run, ticks
 
 from rawsse.errors import ConfigurationError
-from rawsse.replay import Fault, Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import FakeNetwork, Fault, Player, Read, Recording, ReplayServer, shipped_fixtures
 
 FIXTURES = shipped_fixtures()
 QUESTION = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
 BODY = json.dumps({**QUESTION, "stream": True}).encode()
 A, B = b"data: a\n\n", b"data: bb\n\n"
 TWO = Recording(reads=(Read(0.0, A), Read(0.0, B)))
+LONG = Recording(reads=(Read(0.0, A * 12),))
 OTHER = Recording(reads=(Read(0.0, b"data: other\n\n"),))
 CHUNK_A, CHUNK_B, LAST = b"9\r\ndata: a\n\n\r\n", b"a\r\ndata: bb\n\n\r\n", b"0\r\n\r\n"
 
@@ -335,7 +336,7 @@ def test_a_fault_that_delays_takes_its_turn() -> None:
 def test_a_fault_without_a_place_is_an_error_that_says_so() -> None:
     words = "reset@event=9 has no place in this answer, which has 2 events"
     body = {"type": "error", "error": {"type": "api_error", "message": words}}
-    status, said_ = serve(said, faults=["reset@event=9"])
+    status, said_ = serve(said, TWO, LONG, faults=["reset@event=9"])
     assert (status, json.loads(said_)) == (500, body)
 
 
@@ -359,7 +360,7 @@ def test_faults_that_were_never_done_or_had_no_place_are_told() -> None:
 
     faults = ["reset@event=9 x1", "drop@event=0", "gzip after=2"]
     words = "reset@event=9 x1 has no place in this answer, which has 1 events"
-    assert serve(talk, faults=faults) == (["reset@event=9 x1", "gzip after=2"], [words])
+    assert serve(talk, TWO, LONG, faults=faults) == (["reset@event=9 x1", "gzip after=2"], [words])
 
 
 def test_an_error_event_in_a_json_answer_is_its_status() -> None:
@@ -367,6 +368,44 @@ def test_an_error_event_in_a_json_answer_is_its_status() -> None:
         return post(server, json.dumps(QUESTION).encode()).status
 
     assert serve(talk, FIXTURES["plain"], faults=["error=overloaded_error"]) == 529
+
+
+NOWHERE = [
+    ["reset@event=300"],
+    ["close@event=-3"],
+    ["drop@event=2"],
+    ["swap@event=1"],
+    ["garble@event=9"],
+    ["error=api_error@event=3"],
+    ["stall@byte=9999"],
+    ["bad-utf8@byte=9999"],
+    ["half-close@head=999"],
+    ["wrong-content-length=-9999"],
+    ["status=529 x1", "reset@event=300"],
+    ["duplicate@event=1", "drip=9@event=4"],
+]
+
+
+@pytest.mark.parametrize("faults", NOWHERE, ids=" ".join)
+@pytest.mark.parametrize("kind", [ReplayServer, lambda recordings, faults: FakeNetwork(*recordings, faults=faults)])
+def test_a_fault_that_can_never_happen_is_refused_before_anything_is_asked(kind: Any, faults: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=r" has no place in this answer, .*: it can never happen"):
+        kind([TWO, OTHER], faults=faults)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["reset@event=11"],
+        ["duplicate@event=1", "reset@event=3"],
+        [f"status=529,x-long={'x' * 200} x1", "reset@head=200"],
+        ["wrong-content-length=-400"],
+    ],
+    ids=["in one of them", "of an event that another brings", "in a head instead", "in what is not streamed"],
+)
+def test_a_fault_may_happen_that_one_answer_has_a_place_for(faults: list[str]) -> None:
+    recordings = {"reset@event=11": [TWO, LONG], "wrong-content-length=-400": [FIXTURES["plain"]]}
+    ReplayServer(recordings.get(faults[0], [TWO]), faults=faults)
 
 
 def test_a_wrong_spec_is_refused_before_anything_is_asked() -> None:

@@ -98,6 +98,19 @@ def test_another_pace_takes_the_place_of_the_recorded_one() -> None:
     assert play(pace="none").waits == []
 
 
+@pytest.mark.parametrize(
+    ("options", "seconds"), [({}, 0), ({"pace": "slower=2"}, 4), ({"pace": "slower=2", "speed": 0}, 0)]
+)
+def test_a_server_of_a_test_waits_only_for_a_pace_that_it_is_given(options: dict[str, Any], seconds: float) -> None:
+    async def run() -> float:
+        start = asyncio.get_running_loop().time()
+        exchange = Exchange()
+        await ReplayServer(THREE, **options).player(exchange.scope, exchange.receive, exchange.send)
+        return asyncio.get_running_loop().time() - start
+
+    assert virtual(run()) == seconds
+
+
 def test_a_rewrite_changes_the_bytes_and_not_the_reads() -> None:
     exchange = play(rewrite="crlf")
     assert b"".join(exchange.bodies) == b"data: a\r\n\r\ndata: b\r\n\r\n"
@@ -117,6 +130,52 @@ def test_the_pace_is_that_of_the_loop_clock() -> None:
         return asyncio.get_running_loop().time() - start
 
     assert virtual(run()) == pytest.approx(4.0, abs=0.01)
+
+
+async def oversleep(seconds: float) -> None:
+    """As a busy machine does: each sleep takes 1.6 ms too long."""
+    await asyncio.sleep(seconds and seconds + 0.0016)
+
+
+MANY = Recording(reads=tuple(Read(0.004 * number, b"data: a\n\n") for number in range(1, 101)), duration=0.4)
+
+
+@pytest.mark.parametrize(
+    ("recording", "options", "seconds"),
+    [
+        (MANY, {}, 0.4),
+        (MANY, {"segments": 7}, 0.4),
+        (MANY, {"pace": "slower=2"}, 0.8),
+        (MANY, {"speed": 0, "faults": "drip=1000@byte=891"}, 0.019),
+        (MANY, {"faults": "stall=60@byte=450"}, 60.4),
+    ],
+)
+def test_what_each_sleep_takes_too_long_does_not_add_up(
+    recording: Recording, options: dict[str, Any], seconds: float
+) -> None:
+    async def run() -> float:
+        start = asyncio.get_running_loop().time()
+        exchange = Exchange(extensions=WIRE)
+        await Player(recording, sleep=oversleep, **options)(exchange.scope, exchange.receive, exchange.send)
+        return asyncio.get_running_loop().time() - start
+
+    assert virtual(run()) == pytest.approx(seconds, abs=0.005)
+
+
+def test_what_writing_takes_is_part_of_the_pace_but_a_stall_is_whole() -> None:
+    async def run() -> list[float]:
+        loop, exchange, times = asyncio.get_running_loop(), Exchange(extensions=WIRE), list[float]()
+
+        async def send(message: Any) -> None:
+            await asyncio.sleep(0.5)  # the client is slow to take it
+            times.append(round(loop.time() - 1000, 3))
+
+        player = Player(THREE, faults=["stall=8@byte=8"])
+        await player(exchange.scope, exchange.receive, send)
+        return times
+
+    # The first read is due at 0.5 s and taken at 1.0; the stall takes 8 s from there, and moves what is due by as much.
+    assert virtual(run()) == [1.0, 9.5, 10.25, 10.75]
 
 
 def test_at_speed_2_it_waits_half_as_long() -> None:

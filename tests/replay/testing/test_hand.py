@@ -156,9 +156,9 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
 
 def test_a_fault_without_a_place_is_a_problem_also_of_a_lenient_test() -> None:
     with Replay() as replay:
-        replay.play(answer("one"), faults=["drop@event=999"], strict=False)
+        replay.play(answer("one"), answer("two", "three"), faults=["drop@event=8"], strict=False)
         said = ask(replay)
-        assert "999" in said
+        assert "drop@event=8 has no place in this answer" in said
         assert replay.problems(is_over=False) == [said]
 
 
@@ -188,7 +188,7 @@ def test_a_missing_recording_comes_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"no recording 'spring'.*\. Do this$"):
         replay.play("spring")
     (tmp_path / "spring.sse.jsonl").write_text("{", encoding="utf-8")
-    with pytest.raises(RecordingError, match=r"spring.sse.jsonl, line 1: no JSON \(.*\): b'\{'$"):
+    with pytest.raises(RecordingError, match=r"spring.sse.jsonl, line 1: no JSON \(.*\)$"):
         replay.play("spring")
 
 

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ ALONE = (
     "no:hypothesispytest",
     "-p",
     "no:anyio",
+    "-p",
+    "no:asyncio",
 )  # others' plugins take half a second to load
 LOADED = () if is_installed() else ("-p", "rawsse.replay.testing.pytest_plugin")
 
@@ -357,6 +360,27 @@ def test_not_playing(replay): ...
     assert "was it made before the test began (when its module was imported" in said(result)
 
 
+@pytest.mark.parametrize("fault", ["reset@event=300", "drop@event=999"])
+def test_a_fault_that_can_never_happen_is_the_tests_error_and_the_code_under_test_does_not_meet_it(
+    project: pytest.Pytester, fault: str
+) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.replay("plain", faults="FAULT")
+def test_marked():
+    print("has asked:", ask())
+
+def test_playing(replay):
+    replay.play("plain", faults="FAULT")
+    print("has asked:", ask())
+""".replace("FAULT", fault),
+    )
+    result.assert_outcomes(errors=1, failed=1)
+    assert f"{fault} has no place in this answer, which has 79 events: it can never happen" in said(result)
+    assert "has asked:" not in said(result).replace('print("has asked:"', "")
+
+
 def test_a_fault_that_never_happens_or_has_no_place_fails_the_test(project: pytest.Pytester) -> None:
     result = run(
         project,
@@ -365,14 +389,14 @@ def test_a_fault_that_never_happens_or_has_no_place_fails_the_test(project: pyte
 def test_later():
     ask()
 
-@pytest.mark.replay("plain", faults=["drop@event=999"])
+@pytest.mark.replay("refusal", "plain", faults=["drop@event=40"])
 def test_nowhere():
     ask()
 """,
     )
     result.assert_outcomes(failed=2)
     assert "x1 after=2 never happened: the test asked too little" in said(result)
-    assert "rawsse: drop@event=999 has no place in this answer" in said(result)
+    assert "rawsse: drop@event=40 has no place in this answer" in said(result)
 
 
 # --- Going astray
@@ -654,22 +678,161 @@ async def test_it(client, virtual_clock):
     result.assert_outcomes(passed=1)
 
 
-def test_a_request_outside_of_the_clock_is_refused_and_told(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+# How plugins get hold of `async def` tests: pytest-asyncio by a class of items, anyio and others by the hook.
+BY_CLASS = """
+import asyncio
+import pytest
+
+class Claimed(pytest.Function):
+    def runtest(self):
+        test = self.obj
+        self.obj = lambda **arguments: asyncio.run(test(**arguments))
+        super().runtest()
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.__class__ = Claimed
+"""
+BY_HOOK = """
+import asyncio
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.obj(**arguments))
+    return True
+"""
+
+CLAIMED = """
+import asyncio
+import rawsse
+
+async def pace(clock):
+    async with rawsse.AsyncClient() as client:
+        await client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+    await asyncio.sleep(3600)
+    assert clock.elapsed > 3600
+
+@pytest.mark.replay("refusal", speed=1)
+MARK
+async def test_function(virtual_clock):
+    await pace(virtual_clock)
+
+@pytest.mark.replay("refusal", speed=1)
+class TestIt:
+    MARK
+    @pytest.mark.parametrize("number", [1])
+    async def test_method(self, number, virtual_clock):
+        await pace(virtual_clock)
+
+MARK
+async def test_without_the_api(virtual_clock):
+    await asyncio.sleep(3600)
+    assert virtual_clock.elapsed == 3600
+"""
+
+CLAIMING: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "a class": (BY_CLASS, "", ()),
+    "a hook": (BY_HOOK, "", ()),
+}
+if find_spec("anyio"):
+    CLAIMING["anyio"] = ("", "@pytest.mark.anyio", ("-p", "anyio.pytest_plugin"))
+if find_spec("pytest_asyncio"):
+    asyncio_with = ("-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function", "-o")
+    CLAIMING["asyncio"] = ("", "@pytest.mark.asyncio", (*asyncio_with, "asyncio_mode=strict"))
+    CLAIMING["asyncio, auto"] = ("", "", (*asyncio_with, "asyncio_mode=auto"))
+
+
+@pytest.mark.parametrize(("conftest", "mark", "options"), CLAIMING.values(), ids=CLAIMING)
+def test_an_async_test_that_another_plugin_claims_runs_in_virtual_time(
+    project: pytest.Pytester, conftest: str, mark: str, options: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-real")
+    project.makeconftest(conftest)
+    run(project, CLAIMED.replace("MARK", mark), *options).assert_outcomes(passed=3)
+
+
+HOW = "virtual_clock runs `async def` tests. In a `def` test it runs what it is given: virtual_clock.run(coroutine). Code that"
+ASKS = """
+import asyncio, contextlib, unittest
+import rawsse
+
+def ask_in_blocks():
+    with rawsse.Client() as client:
+        client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+
+async def ask_in_a_loop():
+    async with rawsse.AsyncClient() as client:
+        await client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
+
+async def block(work):
+    work()
+
+def run_until_complete(main):
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(main)
+
+pytestmark = pytest.mark.replay("plain", strict=False)
+"""
+OUTSIDE, BLOCKS = "a client asks the API outside of virtual_clock", "a client blocks the event loop that serves the API"
+OTHER_LOOP = "an event loop is run outside of virtual_clock"
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ("def test_it(virtual_clock): ask()", OUTSIDE),
+        ("def test_it(virtual_clock): ask_in_blocks()", OUTSIDE),
+        ("def test_it(virtual_clock): run_until_complete(ask_in_a_loop())", OUTSIDE),
+        ("def test_it(virtual_clock): asyncio.run(ask_in_a_loop())", OTHER_LOOP),
+        ("def test_it(virtual_clock): asyncio.run(asyncio.sleep(3600))", OTHER_LOOP),
+        ("async def test_it(virtual_clock): ask()", BLOCKS),
+        ("async def test_it(virtual_clock): ask_in_blocks()", BLOCKS),
+        ("def test_it(virtual_clock): virtual_clock.run(block(ask))", BLOCKS),
+        ("def test_it(virtual_clock): virtual_clock.run(block(ask_in_blocks))", BLOCKS),
+        (
+            """
+@pytest.mark.usefixtures("virtual_clock")
+class TestIt(unittest.IsolatedAsyncioTestCase):
+    async def test_it(self): await asyncio.sleep(3600)
+""",
+            OTHER_LOOP,
+        ),
+    ],
+)
+def test_what_the_clock_cannot_run_fails_at_once_and_says_what_to_do(
+    project: pytest.Pytester, test: str, words: str
+) -> None:
+    result = run(project, ASKS + test)
+    result.assert_outcomes(failed=1)
+    assert f"rawsse: {words}. {HOW}" in said(result)
+
+
+def test_a_fixture_that_asks_before_the_clock_runs_is_told_so(project: pytest.Pytester) -> None:
+    result = run(project, ASKS + "\n@pytest.fixture\ndef poem(): ask()\nasync def test_it(poem, virtual_clock): ...")
+    result.assert_outcomes(errors=1)
+    assert f"rawsse: {OUTSIDE}. {HOW}" in said(result)
+
+
+def test_beside_the_clock_threads_may_have_loops_and_other_tests_block(project: pytest.Pytester) -> None:
     result = run(
         project,
-        """
-@pytest.mark.replay("plain")
-def test_it(virtual_clock):
-    assert os.environ["ANTHROPIC_API_KEY"] == "replay-needs-no-key"
-    with pytest.raises(urllib.error.URLError, match="refused"):
-        ask()
+        ASKS
+        + """
+import threading
+
+def test_thread(virtual_clock):
+    thread = threading.Thread(target=asyncio.run, args=[asyncio.sleep(0)])
+    thread.start()
+    thread.join()
+    virtual_clock.run(ask_in_a_loop())
+
+def test_other():
+    ask_in_blocks()
+    asyncio.run(ask_in_a_loop())
 """,
     )
-    result.assert_outcomes(failed=1)
-    assert "Or does it ask outside of what virtual_clock runs?" in said(result)
+    result.assert_outcomes(passed=2)
 
 
 def test_outside_of_the_clock_there_is_no_address(project: pytest.Pytester) -> None:
