@@ -216,6 +216,8 @@ class Run:
             self._ended(exc)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening = None
+        self.runs.tasks.discard(opening)
         if opening.cancelled():  # perhaps before its first step, or by the end of the event loop
             ending = self._push.close() if self._push is not None else None
             self._fail(replace(self._stop_with or _INTERRUPTED, ending=ending))
@@ -239,9 +241,7 @@ class Run:
                 frames += self.dialect.event(event)
             if self.has_begun:
                 self._append(frames, now)
-            elif frames or any(
-                type(event) is not Ping for event in events
-            ):  # a ping without a frame is not a beginning
+            elif frames or any(type(event) is not Ping for event in events):  # a ping alone is not a beginning
                 self.headers = push.stream.headers
                 self._append(frames, now)
                 self._begin_readers(now)
@@ -329,7 +329,7 @@ class Run:
             reader.catch_up()
         self._write_line(words)
         # A finished run is kept for a while, but not its request and its connection.
-        self._push = self._opening = self._grace = self._heartbeat = None
+        self._push = self._grace = self._heartbeat = None
         self.runs.forget_later(self)
 
     # Room ----------------------------------------------------------------------------------------------------------
@@ -478,7 +478,7 @@ class Runs:
         self.turns = Turns()
         self._runs: dict[str, Run] = {}
         self._aliases: dict[str, Run] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept: dict[str, int] = {}  # their bytes; of a run whose client cannot come back some may go before
         self._kept_bytes = 0  # all of them
@@ -511,9 +511,7 @@ class Runs:
         self._runs[run.id] = run
         if alias is not None:
             self._aliases[alias] = run
-        task = run.begin(open_stream)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(run.begin(open_stream))
         return run
 
     async def aclose(self, failure: Failure) -> None:
@@ -521,8 +519,8 @@ class Runs:
         self._is_closed = True
         for run in self._runs.values():
             run.stop(failure)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self.tasks:
+            await asyncio.wait(self.tasks)
         for id in list(self._timers):
             self._forget(self._runs[id])
 

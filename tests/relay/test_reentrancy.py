@@ -382,6 +382,6 @@ def test_a_run_may_be_over_before_its_task_is_known(on: Loop) -> None:
             begun = home.runs.begin(TextDialect(), fail)  # an eager task has ended here
             assert data(await join(begun).done())[-1] == "[DONE]"
             await ticks(2)
-            assert home.runs._tasks == set()
+            assert home.runs.tasks == set()
 
     on(story())
