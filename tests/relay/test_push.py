@@ -193,6 +193,120 @@ def test_the_events_of_one_read_come_in_one_call() -> None:
     run(story())
 
 
+# --- The shortest way ----------------------------------------------------------------------------------------------
+
+DELTA = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}'
+
+
+def frame(data: str = DELTA, name: str = "content_block_delta") -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def in_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+ODD_FRAMES: dict[str, bytes] = {
+    "escapes": frame(DELTA.replace('"x"', r'"\"\\\n\u00e9\ud83d\ude00"')),
+    "characters of many bytes": frame(DELTA.replace('"x"', '"é☺😀\u2028"')),
+    "half a pair": frame(DELTA.replace('"x"', r'"\ud83d"')),
+    "blanks in the JSON": frame(DELTA.replace(",", " , ")),
+    "a line feed in the JSON": frame(DELTA.replace(',"index"', ',\n"index"')),
+    "a CR in the JSON": frame(DELTA.replace(',"index"', ',\r"index"')),
+    "lines that end with CRLF": frame().replace(b"\n", b"\r\n"),
+    "a second data line": frame(DELTA + "\ndata: "),
+    "an id before": b"id: 7\n" + frame(),
+    "an id after": frame().removesuffix(b"\n") + b"id: 7\n\n",
+    "a retry after": frame().removesuffix(b"\n") + b"retry: 7\n\n",
+    "a comment before": b": hello\n\n" + frame(),
+    "a comment alone": b": hello\n\n",
+    "two events": frame() * 2,
+    "an event and a half": frame() + frame()[:30],
+    "no name": f"data: {DELTA}\n\n".encode(),
+    "another name": frame(name="ping"),
+    "another type": frame('{"type":"ping"}'),
+    "an error": frame('{"type":"error","error":{"type":"api_error","message":"no"}}'),
+    "no type": frame(DELTA.replace('"type":"content_block_delta",', "")),
+    "no text": frame(DELTA.replace('"x"', '""')),
+    "text that is none": frame(DELTA.replace('"x"', "5")),
+    "thinking": frame(DELTA.replace("text", "thinking")),
+    "no delta": frame('{"type":"content_block_delta","index":0}'),
+    "an index that is none": frame(DELTA.replace("0", '"0"')),
+    "another block": frame(DELTA.replace("0", "3")),
+    "broken JSON": frame(DELTA[:-1]),
+    "more after the JSON": frame(DELTA + "]"),
+    "a list": frame(f"[{DELTA}]"),
+    "the end mark": frame("[DONE]"),
+    "bytes that are no text": frame().replace(b"x", b"\xff"),
+    "a NUL": frame(DELTA.replace('"x"', '"\0"')),
+    "the end of the block": frame('{"type":"content_block_stop","index":0}', "content_block_stop"),
+}
+ODD_CHUNKS: dict[str, bytes] = {
+    "a size in capitals": b"BE\r\n%b\r\n" % frame(DELTA.replace('"x"', '"' + "x" * 75 + '"')),
+    "a size with a zero": b"0" + in_chunk(frame()),
+    "an extension": in_chunk(frame()).replace(b"\r\n", b";a=b\r\n", 1),
+    "a size too small": in_chunk(frame()).replace(b"\r\n", b"\r\nx", 1),
+    "no line end": in_chunk(frame()).removesuffix(b"\r\n") + b"xx",
+    "two chunks": in_chunk(frame()) * 2,
+    "an event in two chunks": in_chunk(frame()[:40]) + in_chunk(frame()[40:]),
+    "the last chunk after it": in_chunk(frame()) + LAST_CHUNK,
+    **{name: in_chunk(data) for name, data in ODD_FRAMES.items()},
+}
+
+
+def same(one: Told, other: Told) -> bool:
+    """They differ at most in what had come beyond the byte at which the answer failed."""
+    endings = [told[2] and told[2]._replace(bytes_received=0, text="") for told in (one, other)]
+    return one[:2] == other[:2] and endings[0] == endings[1]
+
+
+@pytest.mark.parametrize("name", ODD_CHUNKS)
+def test_whatever_comes_between_two_texts_reads_of_their_own_give_what_one_read_of_all_gives(name: str) -> None:
+    text = in_chunk(frame())
+    parts = [OPEN, text, text, ODD_CHUNKS[name], text, chunk(BLOCK_STOP, END, STOP), LAST_CHUNK]
+
+    async def story() -> None:
+        told = await pushed(FakeStream(parts))
+        assert same(told, await pushed(FakeStream([b"".join(parts)])))
+        assert len(told[0]) >= 5
+
+    run(story())
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_an_answer_of_which_each_event_has_its_own_chunk_and_read_is_that_of_one_read(name: str) -> None:
+    events = [part + b"\n\n" for part in FIXTURES[name].body.split(b"\n\n") if part]
+    parts = [SSE_HEAD, *map(in_chunk, events), LAST_CHUNK]
+
+    async def story() -> None:
+        assert same(await pushed(FakeStream(parts)), await pushed(FakeStream([b"".join(parts)])))
+
+    run(story())
+
+
+@pytest.mark.parametrize(("options", "is_short"), [({}, True), ({"max_event_bytes": 100_000}, False)])
+def test_a_text_in_its_own_chunk_takes_the_shortest_way_if_it_cannot_be_too_large(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_short: bool
+) -> None:
+    plain, reads = UnfoldedAnswer.receive, 0
+
+    def receive(answer: UnfoldedAnswer, data: bytes, now: float) -> None:
+        nonlocal reads
+        reads += 1
+        plain(answer, data, now)
+
+    monkeypatch.setattr(UnfoldedAnswer, "receive", receive)
+
+    async def story() -> None:
+        texts = [part for _ in range(60) for part in (in_chunk(frame()), 0.01)]
+        heard, _ = await opened(Peer(OPEN, 1.0, *texts, chunk(BLOCK_STOP, END, STOP)), **options)
+        assert await heard.end() is None
+        assert len(heard.events) == 66
+        assert (reads < 10) == is_short
+
+    run(story())
+
+
 # --- Before there is content ---------------------------------------------------------------------------------------
 
 BROKEN = Peer(says(BEGIN, PING), 1.0, end=RESET)
