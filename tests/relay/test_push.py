@@ -221,7 +221,7 @@ ODD_FRAMES: dict[str, bytes] = {
     "a comment before": b": hello\n\n" + frame(),
     "a comment alone": b": hello\n\n",
     "two events": frame() * 2,
-    "an event and a half": frame() + frame()[:30],
+    "an event and a half": frame() + frame()[:60],
     "no name": f"data: {DELTA}\n\n".encode(),
     "another name": frame(name="ping"),
     "another type": frame('{"type":"ping"}'),
@@ -245,8 +245,9 @@ ODD_CHUNKS: dict[str, bytes] = {
     "a size in capitals": b"BE\r\n%b\r\n" % frame(DELTA.replace('"x"', '"' + "x" * 75 + '"')),
     "a size with a zero": b"0" + in_chunk(frame()),
     "an extension": in_chunk(frame()).replace(b"\r\n", b";a=b\r\n", 1),
-    "a size too small": in_chunk(frame()).replace(b"\r\n", b"\r\nx", 1),
-    "no line end": in_chunk(frame()).removesuffix(b"\r\n") + b"xx",
+    "a size too small": b"%x\r\n%b\r\n" % (len(frame()) - 1, frame()),
+    "a size too large": b"%x\r\n%b\r\n" % (len(frame()) + 1, frame()),
+    "no line end": in_chunk(frame()).removesuffix(b"\r\n"),
     "two chunks": in_chunk(frame()) * 2,
     "an event in two chunks": in_chunk(frame()[:40]) + in_chunk(frame()[40:]),
     "the last chunk after it": in_chunk(frame()) + LAST_CHUNK,
@@ -269,6 +270,26 @@ def test_whatever_comes_between_two_texts_reads_of_their_own_give_what_one_read_
         told = await pushed(FakeStream(parts))
         assert same(told, await pushed(FakeStream([b"".join(parts)])))
         assert len(told[0]) >= 5
+
+    run(story())
+
+
+def test_texts_with_nothing_in_them_do_not_put_off_the_clock_for_content() -> None:
+    async def story() -> None:
+        nothing = [part for _ in range(60) for part in (in_chunk(frame(DELTA.replace('"x"', '""'))), 1.0)]
+        heard, _ = await opened(Peer(OPEN, in_chunk(frame()), 1.0, *nothing), timeout=Timeouts(content=30.0))
+        begun = now()
+        assert isinstance(await heard.end(), ContentTimeoutError)
+        assert heard.ended_at - begun == 30
+
+    run(story())
+
+
+def test_events_of_the_shortest_way_have_the_id_that_came_before_them() -> None:
+    async def story() -> None:
+        heard, _ = await opened(Peer(OPEN, 1.0, in_chunk(b"id: 7\n" + frame()), 1.0, in_chunk(frame()), 1.0, end=RESET))
+        await heard.end()
+        assert [event.sse.id for event in heard.events[-2:]] == ["7", "7"]
 
     run(story())
 
