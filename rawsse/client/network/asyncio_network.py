@@ -134,8 +134,9 @@ class AsyncioSignal:
 # --- A link --------------------------------------------------------------------------------------------------------
 
 
-class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
-    """A `Link` over TCP in an event loop."""
+class AsyncioLink(TCPLink, PushSource, asyncio.Protocol, asyncio.BufferedProtocol):
+    """A `Link` over TCP in an event loop. asyncio takes it for a `BufferedProtocol`, and uvloop for a `Protocol`: each costs less
+    there."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
@@ -164,14 +165,15 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         loop = self._network.loop
         if self._network.is_proactor:
             socks, until = (), min(until, loop.time() + PROACTOR_SECONDS)
-        for sock in socks:
-            loop.add_writer(sock, self._wake)
+        files = [sock.fileno() for sock in socks]  # the selector looks for a socket by its `repr`
+        for file in files:
+            loop.add_writer(file, self._wake)
         try:
             with contextlib.suppress(Expired):
                 await self._wait(until)
         finally:
-            for sock in socks:
-                loop.remove_writer(sock)
+            for file in files:
+                loop.remove_writer(file)
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
@@ -231,9 +233,11 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = self._buffer[:nbytes]  # to be copied: the buffer is every link's
+        self.data_received(bytes(self._buffer[:nbytes]))  # copied: the buffer is every link's
+
+    def data_received(self, data: bytes) -> None:
         if self._closed is not None and not (self._unread or self._is_paused):
-            self._push(bytes(data))
+            self._push(data)
             return
         self._unread += data
         self._tell()
