@@ -135,8 +135,7 @@ class AsyncioSignal:
 
 
 class AsyncioLink(TCPLink, PushSource, asyncio.Protocol, asyncio.BufferedProtocol):
-    """A `Link` over TCP in an event loop. asyncio takes it for a `BufferedProtocol`, and uvloop for a `Protocol`: each costs less
-    there."""
+    """A `Link` over TCP in an event loop. For asyncio it is a `BufferedProtocol`, for uvloop a `Protocol`: what costs less there."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
