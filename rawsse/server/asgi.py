@@ -60,7 +60,8 @@ class ClientDisconnectedError(ConnectionError):
 
 
 def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int], state: dict[str, Any]) -> Scope:
-    """The scope of one request. `state` is what the lifespan left; the app gets a shallow copy, as ASGI says."""
+    """The scope of one request, without extensions. `state` is what the lifespan left; the app gets a shallow copy, as ASGI
+    says."""
     target = request.target
     if not target.startswith(("/", "*")):
         # RFC 9112, 3.2.2: "a server MUST accept the absolute-form in requests even though most HTTP/1.1 clients will only
@@ -81,7 +82,6 @@ def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int
         "client": client,
         "server": server,
         "state": state.copy(),
-        "extensions": {"rawsse.wire": {}},
     }
 
 

@@ -37,7 +37,6 @@ def test_the_scope_has_every_key_that_asgi_asks_for() -> None:
         "client": ("192.0.2.1", 50000),
         "server": ("127.0.0.1", 80),
         "state": {},
-        "extensions": {"rawsse.wire": {}},
     }
 
 
