@@ -26,20 +26,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from rawsse.client.stream import EventStream
-from rawsse.errors import ConfigurationError, Ending, RawsseError
+from rawsse.errors import Ending, RawsseError
 from rawsse.messages.events import Ping, StreamEvent
-from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, one_line
 from rawsse.relay.push import EventPush
 from rawsse.server import Outlet
-
-MAX_LOG_BYTES = 4 * 1024 * 1024
-"""What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
-
-MAX_UNREAD_BYTES = 256 * 1024
-"""What a run whose client cannot come back holds for a reader that is slow."""
+from rawsse.server.connection import NotNegative
 
 PIECE_BYTES = 8 * 1024
 """How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
@@ -57,44 +52,29 @@ HEARTBEAT_SECONDS = 15.0
 MAX_RUNS = 10_000
 """Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
 
-MAX_KEPT_BYTES = 256 * 1024 * 1024
-"""What finished runs together keep of their frames; above it, the oldest are forgotten early. Of an unfinished one nothing
-may be forgotten before its time: those are bounded one by one."""
-
 log = logging.getLogger("rawsse.relay")
 
 
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """How long runs live (seconds) and how much they keep (bytes).
-
-    `grace_seconds`: how long an unfinished run goes on without any reader. `keep_seconds`: how long a finished one stays.
-    Raises `ConfigurationError` for a limit below 0.
-    """
+@dataclass(frozen=True)
+class RunLimits(NotNegative):
+    """How long runs live (seconds) and how much they keep (bytes). Raises `ConfigurationError` for a limit below 0."""
 
     grace_seconds: float = 10.0
+    """How long an unfinished run goes on without any reader."""
     keep_seconds: float = 300.0
-    max_log_bytes: int = MAX_LOG_BYTES
-    max_unread_bytes: int = MAX_UNREAD_BYTES
-    max_kept_bytes: int = MAX_KEPT_BYTES
+    """How long a finished one stays."""
+    max_log_bytes: int = 4 * 1024 * 1024
+    """What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
+    max_unread_bytes: int = 256 * 1024
+    """What a run whose client cannot come back holds for a reader that is slow."""
+    max_kept_bytes: int = 256 * 1024 * 1024
+    """What finished runs together keep of their frames; above it, the oldest are forgotten early. Of an unfinished one nothing
+    may be forgotten before its time: those are bounded one by one."""
     max_runs: int = MAX_RUNS
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not (value := getattr(self, field.name)) >= 0:  # NaN is not
-                raise ConfigurationError(f"{field.name} must be 0 or more, not {value}")
 
-
-class Gone(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+class Gone(Answer):
     """The frames asked for are no longer kept."""
-
-
-class TooManyRuns(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
-    """There are `max_runs` unfinished runs."""
-
-
-class Closed(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
-    """`Runs.aclose` was called: nothing begins any more."""
 
 
 class Run:
@@ -122,6 +102,8 @@ class Run:
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
+        self.early_failure: Failure | None = None
+        """The failure of a run that has nothing else to say: it may keep its HTTP status."""
         self.headers: Mapping[str, str] = {}
         self.last = 0
         """The number of the newest frame; 0 if there is none."""
@@ -139,7 +121,6 @@ class Run:
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
         self._forgotten_bytes = 0
         self._readers: set[Reader] = set()
-        self._has_only_failed = False
         self._push: EventPush | None = None
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -159,11 +140,6 @@ class Run:
         """The number of the oldest frame that is kept."""
         return self.last - len(self._ends) + 1
 
-    @property
-    def early_failure(self) -> Failure | None:
-        """The failure of a run that has nothing else to say: it may keep its HTTP status."""
-        return self.failure if self._has_only_failed else None
-
     def number_of(self, frame_id: str) -> int | None:
         """The number in a frame's id, or a bare number; None if it is no id of this run."""
         tag, dash, number = frame_id.strip().rpartition("-")
@@ -176,7 +152,7 @@ class Run:
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
         if reader.position + 1 < self._first:
-            raise Gone(f"frames before {self._first} are no longer kept")
+            raise Gone(410, "not_found_error", f"frames before {self._first} are no longer kept")
         reader.position = min(reader.position, self.last)
         if self._grace is not None:
             self._grace.cancel()
@@ -254,9 +230,8 @@ class Run:
                 frames += self.dialect.event(event)
             if self.has_begun:
                 self._append(frames, now)
-            elif frames or any(
-                type(event) is not Ping for event in events
-            ):  # a ping without a frame is not a beginning
+            elif frames or any(type(event) is not Ping for event in events):
+                # A ping without a frame is not a beginning.
                 self.headers = push.stream.headers
                 self._append(frames, now)
                 self._begin_readers(now)
@@ -325,7 +300,7 @@ class Run:
         if self.is_finished:
             return
         self.failure = failure
-        self._has_only_failed = self.last == 0
+        self.early_failure = failure if self.last == 0 else None
         frames = self.dialect.fail(failure)
         if failure.retry is not None:
             frames = [f"retry: {failure.retry}\n{frame}" for frame in frames]
@@ -350,16 +325,15 @@ class Run:
     # Room ----------------------------------------------------------------------------------------------------------
 
     def _can_grow(self) -> bool:
-        if len(self._log) > self._max_bytes:
-            self._forget_oldest(self._max_bytes)
+        self._forget_oldest(self._max_bytes)
         return len(self._log) <= self._max_bytes
 
     def _forget_oldest(self, limit: int) -> None:
         """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
+        if self.log_bytes <= limit:
+            return
         read = min((reader.position for reader in self._readers), default=self._first - 1)
-        enough = (
-            bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1 if self.log_bytes > limit else 0
-        )
+        enough = bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1
         count = min(enough, read + 1 - self._first)
         if count > 0:
             del self._log[: self._ends[count - 1] - self._forgotten_bytes]
@@ -433,16 +407,14 @@ class Reader:
         self._is_behind = False
         self._run.turns.add(self)
 
-    def on_closed(self) -> None:
-        """The client has gone."""
-        self.close()
-
     def close(self) -> None:
         """Read no more. Any number of times."""
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
             del self._outlet, self._start  # each holds this reader: nothing is left for the garbage collector
+
+    on_closed = close  # the client has gone
 
     def catch_up(self) -> bool:
         """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""
@@ -515,12 +487,13 @@ class Runs:
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
-        """A new run that reads the stream which `open_stream` gives. Raises `TooManyRuns`, and `Closed`."""
+        """A new run that reads the stream which `open_stream` gives. Raises `Answer`, 503: there are `max_runs` unfinished
+        ones, or `aclose` was called."""
         if self._is_closed:
-            raise Closed("the relay is shutting down")
+            raise _busy("the relay is shutting down")
         self._forget_early(room_for=1)
         if len(self._runs) >= self._limits.max_runs:
-            raise TooManyRuns(f"{self._limits.max_runs} runs are under way")
+            raise _busy(f"{self._limits.max_runs} runs are not finished")
         run = Run(
             id or secrets.token_urlsafe(18), dialect, self._limits, self._ended, self._turns, self._heartbeat_seconds
         )
@@ -563,6 +536,10 @@ class Runs:
         max_runs, max_bytes = self._limits.max_runs - room_for, self._limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
             self._forget(self._runs[next(iter(self._timers))])
+
+
+def _busy(text: str) -> Answer:
+    return Answer(503, "overloaded_error", text, headers={"retry-after": "5"})
 
 
 _INTERRUPTED = Failure(200, "cancelled", "the relay was stopped")
