@@ -45,12 +45,13 @@ from rawsse.relay.dialects import (
     read_chat,
     read_messages,
 )
-from rawsse.relay.exchange import JSON, Exchange, unless_gone
+from rawsse.relay.exchange import JSON, Exchange
 from rawsse.relay.guard import Guard
 from rawsse.relay.push import UnfoldedAnswer
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Outlet, Receive, Scope, Send
+from rawsse.server.asgi import unless_gone
 
 MAX_CHAT_BYTES = 32 * 1024 * 1024
 """A request's body: what the Messages API itself takes."""

@@ -12,10 +12,9 @@ and the header fields of pages of other origins. It refuses to know routes, runs
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
@@ -23,14 +22,13 @@ from rawsse.messages.lens import parse_json
 from rawsse.relay.dialects import Answer, InvalidRequest
 from rawsse.relay.guard import Guard
 from rawsse.server import Message, Outlet, Receive, Scope, Send
+from rawsse.server.asgi import unless_gone
 
 MAX_NESTING = 200
 """Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
 read a body in one place and not write it in another."""
 
 JSON = ("content-type", "application/json")
-
-T = TypeVar("T")
 
 
 class Exchange:
@@ -174,33 +172,6 @@ class Pump:
         self._messages.append(message)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-
-async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
-    """The result of `work`; None if the client goes first, and then `work` is cancelled. Raises what either raises.
-
-    What the client still sends is of no interest. It is waited for here, and not in one more task.
-    """
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
-    try:
-        async with asyncio.timeout(None) as parked:
-            task.add_done_callback(lambda _: _wake(parked, loop.time()))
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        return None
-    except TimeoutError:
-        if not parked.expired():  # it is what `receive` raised
-            raise
-        return task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _wake(parked: asyncio.Timeout, now: float) -> None:
-    with contextlib.suppress(RuntimeError):  # the client has gone in the same moment
-        parked.reschedule(now)
 
 
 def _path_within(root: str, path: str) -> str:

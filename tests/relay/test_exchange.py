@@ -14,7 +14,7 @@ from support.clock import run, ticks
 
 from rawsse.relay import Guard
 from rawsse.relay.dialects import Answer, InvalidRequest
-from rawsse.relay.exchange import MAX_NESTING, Exchange, Pump, unless_gone
+from rawsse.relay.exchange import MAX_NESTING, Exchange, Pump
 
 JSON = {"content-type": "application/json"}
 T = TypeVar("T")
@@ -144,16 +144,6 @@ def test_a_larger_body_is_refused_as_soon_as_it_is(pieces: tuple[bytes, ...]) ->
 def test_a_client_that_goes_in_the_middle_of_its_body_is_gone() -> None:
     with pytest.raises(ConnectionResetError, match=r"^the client went in the middle of its request$"):
         read(b"{", None)
-
-
-def test_work_ends_when_the_client_goes_whatever_it_still_sends() -> None:
-    told = Told(b"x", b"y", None)
-    assert tell(unless_gone(asyncio.Event().wait(), told.exchange.receive)) is None
-    assert told._incoming == []
-
-
-def test_the_result_of_work_is_given_while_the_client_waits() -> None:
-    assert tell(unless_gone(asyncio.sleep(1, "done"), Host()._receive)) == "done"
 
 
 # --- Where the request leads -----------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from rawsse.replay.shaping.pace import Pace, pace_by
 from rawsse.replay.shaping.rewrites import Rewrite, rewrite_by
 from rawsse.replay.shaping.splits import Split, split_by
 from rawsse.server import Receive, Scope, Send, Server
+from rawsse.server.asgi import unless_gone
 
 MAX_KEPT_REQUESTS = 1000
 """How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
@@ -163,7 +164,7 @@ class Player:
             request = self._remember(scope, body)
             faults = request.faults
             answer = self._answer(request, body)
-        await _unless_disconnected(self._play(answer, faults, scope, send), receive)
+        await unless_gone(self._play(answer, faults, scope, send), receive)
 
     def _remember(self, scope: Scope, body: bytes) -> PlayedRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -401,22 +402,3 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
             raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({max_bytes})", limit=max_bytes)
         has_more = message.get("more_body", False)
     return b"".join(pieces)
-
-
-async def _unless_disconnected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do `work`, but stop as soon as the client leaves: a slow recording would else be played to nobody."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, watching = asyncio.create_task(work), asyncio.create_task(watch())
-    try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        is_over = working.done()
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-    if is_over:
-        working.result()  # raises what went wrong
