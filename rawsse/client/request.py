@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
-from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.route import PORTS, Origin, Route
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.lens import Lens, well_formed
 
@@ -83,8 +83,7 @@ class Endpoint:
             raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(base_url)}")
         if not _URL_CHARS.fullmatch(host + parts.path):
             raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
-        own_port = {"http": 80, "https": 443}[parts.scheme]
-        origin = Origin(parts.scheme, host, own_port if port is None else port)
+        origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
         return cls(base_url, origin, parts.path.rstrip("/"), header_fields(headers), credential)
 
     def request(

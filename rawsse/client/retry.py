@@ -129,8 +129,6 @@ def _seconds(text: str, now: float | None) -> float:
 
 # --- Rate limits ---------------------------------------------------------------------------------------------------
 
-_UNIFIED = "anthropic-ratelimit-unified-"
-
 # All that is about limits, of families that are not known yet as well.
 _ABOUT_LIMITS = re.compile(r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?")
 
@@ -164,11 +162,9 @@ class RateLimits:
     fast_output_tokens: RateLimit | None = None
     retry_after: float | None = None
     """What the server asks to wait, in seconds."""
-    unified: Mapping[str, str] = field(default_factory=dict)
-    """Limits of subscriptions, which the API does not document: the values of `anthropic-ratelimit-unified-*` as they came,
-    under what stands for the star."""
     raw: Mapping[str, str] = field(default_factory=dict)
-    """Every field about limits as it came, known or not, under its whole name in lower case."""
+    """Every field about limits as it came, under its whole name in lower case: those of subscriptions too, which the API does
+    not document (`anthropic-ratelimit-unified-*`)."""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], *, now: float | None = None) -> Self:
@@ -180,7 +176,6 @@ class RateLimits:
         return cls(
             **{name: _limit(raw, name) for name in _FAMILIES},
             retry_after=parse_retry_after(raw, now),
-            unified={name.removeprefix(_UNIFIED): raw[name] for name in raw if name.startswith(_UNIFIED)},
             raw=raw,
         )
 

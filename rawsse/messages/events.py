@@ -15,6 +15,7 @@ The second half defines the derived events, such as `TextEvent`, which carry a s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
@@ -260,21 +261,21 @@ Added = TypeVar("Added")
 Snapshot = TypeVar("Snapshot")
 
 
+def _read_only(slot: str, doc: str) -> Any:
+    return property(attrgetter(slot), doc=doc)
+
+
 class _Derived(Generic[Added]):
     """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set."""
 
     # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
     __slots__ = ("_added", "_index")
     __match_args__: ClassVar[tuple[str, ...]]
+    index: int = _read_only("_index", "The index of the content block.")
 
     def __init__(self, index: int, added: Added) -> None:
         self._index = index
         self._added = added
-
-    @property
-    def index(self) -> int:
-        """The index of the content block."""
-        return self._index
 
     def _fields(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__match_args__)
@@ -312,6 +313,7 @@ class TextEvent(_Growing[str, str]):
     __slots__ = ("_parsed",)
     __match_args__ = ("index", "text", "type")
     type: Literal["text"] = "text"
+    text: str = _read_only("_added", "The text that this event adds.")
 
     def __init__(
         self, index: int, text: str, _snapshot: Callable[[], str], _parsed: Callable[[], Any] | None = None
@@ -320,11 +322,6 @@ class TextEvent(_Growing[str, str]):
         self._added = text
         self._snapshot = _snapshot
         self._parsed = _parsed
-
-    @property
-    def text(self) -> str:
-        """The text that this event adds."""
-        return self._added
 
     def parsed_snapshot(self) -> Any:
         """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
@@ -341,11 +338,7 @@ class ThinkingEvent(_Growing[str, str]):
     __slots__ = ()
     __match_args__ = ("index", "thinking", "type")
     type: Literal["thinking"] = "thinking"
-
-    @property
-    def thinking(self) -> str:
-        """The thinking that this event adds."""
-        return self._added
+    thinking: str = _read_only("_added", "The thinking that this event adds.")
 
 
 class InputJSONEvent(_Growing[str, Any]):
@@ -355,11 +348,7 @@ class InputJSONEvent(_Growing[str, Any]):
     __slots__ = ()
     __match_args__ = ("index", "partial_json", "type")
     type: Literal["input_json"] = "input_json"
-
-    @property
-    def partial_json(self) -> str:
-        """The JSON text that this event adds: a fragment."""
-        return self._added
+    partial_json: str = _read_only("_added", "The JSON text that this event adds: a fragment.")
 
 
 class CitationEvent(_Growing[Citation, list[Citation]]):
@@ -368,11 +357,7 @@ class CitationEvent(_Growing[Citation, list[Citation]]):
     __slots__ = ()
     __match_args__ = ("index", "citation", "type")
     type: Literal["citation"] = "citation"
-
-    @property
-    def citation(self) -> Citation:
-        """The citation that this event adds."""
-        return self._added
+    citation: Citation = _read_only("_added", "The citation that this event adds.")
 
 
 class SignatureEvent(_Derived[str]):
@@ -381,11 +366,7 @@ class SignatureEvent(_Derived[str]):
     __slots__ = ()
     __match_args__ = ("index", "signature", "type")
     type: Literal["signature"] = "signature"
-
-    @property
-    def signature(self) -> str:
-        """The whole signature."""
-        return self._added
+    signature: str = _read_only("_added", "The whole signature.")
 
 
 class CompactionEvent(_Derived[str | None]):
@@ -394,20 +375,14 @@ class CompactionEvent(_Derived[str | None]):
     __slots__ = ("_encrypted_content",)
     __match_args__ = ("index", "content", "encrypted_content", "type")
     type: Literal["compaction"] = "compaction"
+    content: str | None = _read_only("_added", "The summary.")
+    encrypted_content: str | None = _read_only(
+        "_encrypted_content", "The summary in a form that only the API can read."
+    )
 
     def __init__(self, index: int, content: str | None, encrypted_content: str | None) -> None:
         super().__init__(index, content)
         self._encrypted_content = encrypted_content
-
-    @property
-    def content(self) -> str | None:
-        """The summary."""
-        return self._added
-
-    @property
-    def encrypted_content(self) -> str | None:
-        """The summary in a form that only the API can read."""
-        return self._encrypted_content
 
 
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent

@@ -14,7 +14,6 @@ itself; but uvicorn and hypercorn speak of the end only when no stream is open a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import html
@@ -22,17 +21,18 @@ import json
 import logging
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.relay.dialects import (
+    Answer,
     Dialect,
     EventsDialect,
     Failure,
@@ -45,12 +45,13 @@ from rawsse.relay.dialects import (
     read_chat,
     read_messages,
 )
-from rawsse.relay.exchange import JSON, Answer, Exchange
+from rawsse.relay.exchange import JSON, Exchange
 from rawsse.relay.guard import Guard
 from rawsse.relay.push import UnfoldedAnswer
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Closed, Gone, Reader, Run, RunLimits, Runs, TooManyRuns
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Outlet, Receive, Scope, Send
+from rawsse.server.asgi import unless_gone
 
 MAX_CHAT_BYTES = 32 * 1024 * 1024
 """A request's body: what the Messages API itself takes."""
@@ -98,7 +99,6 @@ _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 
-T = TypeVar("T")
 Handler = Callable[[], Awaitable[None]]
 
 log = logging.getLogger("rawsse.relay")
@@ -224,10 +224,6 @@ class _Call:
             await self._route()
         except Answer as answer:
             await send(answer)
-        except InvalidRequest as exc:
-            await send(Answer.of(exc))
-        except Gone as exc:
-            await send(Answer(410, "not_found_error", str(exc)))
         except RawsseError as exc:
             log.warning("a call without stream failed: %s", one_line(str(exc)))
             await send(_refused(failure_of(exc)))
@@ -308,10 +304,7 @@ class _Call:
                 return run
         # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
         events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
-        try:
-            run = self._runs.begin(dialect, events, id=wanted, alias=alias)
-        except (TooManyRuns, Closed) as exc:
-            raise Answer(503, "overloaded_error", str(exc), headers={"retry-after": "5"}) from None
+        run = self._runs.begin(dialect, events, id=wanted, alias=alias)
         run.fingerprint = fingerprint
         return run
 
@@ -393,29 +386,18 @@ class _Call:
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
         stream = self._events(request, max_retries=0)()
-        message = await self._unless_gone(stream._read_whole())
-        await self._exchange.send_json(message.to_json(indent=None).encode(), _forwarded(stream.headers))
+        message = await unless_gone(stream._read_whole(), self._exchange.receive)
+        if message is not None:
+            headers = (JSON, *_forwarded(stream.headers))
+            await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
 
     async def _count_tokens(self) -> None:
         body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
         request, headers = {"model": self._relay._defaults["model"], **body}, self._api_headers()
         call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
-        answer = await self._unless_gone(call.open())
-        await self._exchange.send_json(compact(answer.value).encode())
-
-    async def _unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is cancelled if the client goes."""
-        loop = asyncio.get_running_loop()
-        task, watch = loop.create_task(work), loop.create_task(self._exchange.until_gone())
-        try:
-            await asyncio.wait([task, watch], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ConnectionResetError("the client has gone")
-            return task.result()
-        finally:
-            task.cancel()
-            watch.cancel()
-            await asyncio.gather(task, watch, return_exceptions=True)
+        answer = await unless_gone(call.open(), self._exchange.receive)
+        if answer is not None:
+            await self._exchange.send_whole(200, (JSON,), compact(answer.value).encode())
 
     async def _file(self) -> None:
         headers, body = self._relay._page.find(self._exchange.path)

@@ -96,7 +96,7 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
     if isinstance(error, ConfigurationError):
         return Failure(500, "api_error", "the relay is not set up: see its log")
     if isinstance(error, APIStatusError):
-        said = _said(error.body) or error.message
+        said = error.api_message or error.message
         body = error.body if isinstance(error.body, dict) else None
         # What is no error to HTTP (a redirect, say) would be none to the browser either.
         status = error.status_code if 400 <= error.status_code < 600 else 502
@@ -122,12 +122,6 @@ def _words(error: RawsseError) -> str:
 def one_line(words: str) -> str:
     """Words from elsewhere, fit for one line of a log."""
     return "".join(c if c.isprintable() else " " for c in words[:MAX_LOGGED_CHARS])
-
-
-def _said(body: object) -> str | None:
-    error = body.get("error") if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else None
 
 
 # --- Frames --------------------------------------------------------------------------------------------------------
@@ -219,17 +213,37 @@ class TextDialect:
         return [DONE]
 
 
-# --- Requests ------------------------------------------------------------------------------------------------------
+# --- Answers in place of frames --------------------------------------------------------------------------------------
 
 
-class InvalidRequest(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+class Answer(Exception):  # noqa: N818 - a way out, not a failure
+    """An answer to give instead of going on: an error in the Messages API's form. `field` names what was wrong with it."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        error = {"type": type, "message": message} | ({"field": field} if field else {})
+        self.body = json.dumps({"type": "error", "error": error}).encode()
+        self.headers = tuple((headers or {}).items())
+
+
+class InvalidRequest(Answer):
     """What the browser sent cannot be used. `field` names the part that is wrong, `status` is 400, 413 or 415."""
 
     def __init__(self, field: str, message: str, status: int = 400) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.status = status
+        kind = "request_too_large" if status == 413 else "invalid_request_error"
+        super().__init__(status, kind, f"{field}: {message}", field=field)
 
+
+# --- Requests ------------------------------------------------------------------------------------------------------
 
 ROLES = ("user", "assistant", "system")
 

@@ -12,17 +12,17 @@ and the header fields of pages of other origins. It refuses to know routes, runs
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
 from rawsse.messages.lens import parse_json
-from rawsse.relay.dialects import InvalidRequest
+from rawsse.relay.dialects import Answer, InvalidRequest
 from rawsse.relay.guard import Guard
 from rawsse.server import Message, Outlet, Receive, Scope, Send
+from rawsse.server.asgi import unless_gone
 
 MAX_NESTING = 200
 """Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
@@ -31,37 +31,12 @@ read a body in one place and not write it in another."""
 JSON = ("content-type", "application/json")
 
 
-class Answer(Exception):  # noqa: N818 - a way out, not a failure
-    """An answer to give instead of going on: an error in the Messages API's form. `field` names what was wrong with it."""
-
-    def __init__(
-        self,
-        status: int,
-        type: str,
-        message: str,
-        *,
-        field: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        error = {"type": type, "message": message} | ({"field": field} if field else {})
-        self.body = json.dumps({"type": "error", "error": error}).encode()
-        self.headers = tuple((headers or {}).items())
-
-    @classmethod
-    def of(cls, exc: InvalidRequest) -> Answer:
-        """The answer to a request that cannot be used."""
-        kind = "request_too_large" if exc.status == 413 else "invalid_request_error"
-        return cls(exc.status, kind, str(exc), field=exc.field)
-
-
 class Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, max_body_bytes: int) -> None:
         self._extensions = scope.get("extensions") or {}
-        self._receive = receive
+        self.receive = receive
         self._send = send
         self._guard = guard
         self._max_body_bytes = max_body_bytes
@@ -96,7 +71,7 @@ class Exchange:
         pieces: list[bytes] = []
         size = 0
         while True:
-            message = await self._receive()
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError("the client went in the middle of its request")
             pieces.append(message.get("body", b""))
@@ -105,11 +80,6 @@ class Exchange:
                 raise InvalidRequest("body", f"is larger than {self._max_body_bytes} bytes", 413)
             if not message.get("more_body", False):
                 return b"".join(pieces)
-
-    async def until_gone(self) -> None:
-        """Wait until the client has gone. What it still sends is of no interest."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     # The answer ----------------------------------------------------------------------------------------------------
 
@@ -121,17 +91,13 @@ class Exchange:
     def outlet(self) -> Outlet:
         """Where a stream is written: straight to the connection, where the server can do that and no middleware looks on."""
         push: Outlet | None = self._extensions.get("rawsse.push")
-        return push if push is not None and push.send == self._send else Pump(self._send, self._receive)
+        return push if push is not None and push.send == self._send else Pump(self._send, self.receive)
 
     async def send_whole(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
         """Send head and body at once. Raises `OSError` if the client has gone."""
         length = () if status == 204 else (("content-length", str(len(body))),)
         await self._send({"type": "http.response.start", "status": status, "headers": self.fields((*headers, *length))})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def send_json(self, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Send a whole JSON text, with status 200."""
-        await self.send_whole(200, (JSON, *headers), body)
 
     async def send_answer(self, answer: Answer) -> None:
         """Send an error."""
@@ -184,20 +150,9 @@ class Pump:
 
     async def closed(self) -> None:
         """Send what is put, until the end, or until the client has gone. Raises what `send` raises."""
-        loop = asyncio.get_running_loop()
-        pump = loop.create_task(self._pump(), name="rawsse pump")
         try:
-            async with asyncio.timeout(None) as parked:
-                pump.add_done_callback(lambda _: _wake(parked, loop.time()))
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-        except TimeoutError:
-            if not parked.expired():  # it is what `receive` raised
-                raise
-            pump.result()
+            await unless_gone(self._pump(), self._receive)
         finally:
-            pump.cancel()
-            await asyncio.wait([pump])
             self.sink.on_closed()
 
     async def _pump(self) -> None:
@@ -217,11 +172,6 @@ class Pump:
         self._messages.append(message)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-
-def _wake(parked: asyncio.Timeout, now: float) -> None:
-    with contextlib.suppress(RuntimeError):  # the client has gone in the same moment
-        parked.reschedule(now)
 
 
 def _path_within(root: str, path: str) -> str:

@@ -26,20 +26,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from rawsse.client.stream import EventStream
-from rawsse.errors import ConfigurationError, Ending, RawsseError
+from rawsse.errors import Ending, RawsseError
 from rawsse.messages.events import Ping, StreamEvent
-from rawsse.relay.dialects import Dialect, Failure, Frame, failure_of, one_line
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, one_line
 from rawsse.relay.push import EventPush
 from rawsse.server import Outlet
-
-MAX_LOG_BYTES = 4 * 1024 * 1024
-"""What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
-
-MAX_UNREAD_BYTES = 256 * 1024
-"""What a run whose client cannot come back holds for a reader that is slow."""
+from rawsse.server.connection import NotNegative
 
 PIECE_BYTES = 8 * 1024
 """How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
@@ -57,44 +52,29 @@ HEARTBEAT_SECONDS = 15.0
 MAX_RUNS = 10_000
 """Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
 
-MAX_KEPT_BYTES = 256 * 1024 * 1024
-"""What finished runs together keep of their frames; above it, the oldest are forgotten early. Of an unfinished one nothing
-may be forgotten before its time: those are bounded one by one."""
-
 log = logging.getLogger("rawsse.relay")
 
 
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """How long runs live (seconds) and how much they keep (bytes).
-
-    `grace_seconds`: how long an unfinished run goes on without any reader. `keep_seconds`: how long a finished one stays.
-    Raises `ConfigurationError` for a limit below 0.
-    """
+@dataclass(frozen=True)
+class RunLimits(NotNegative):
+    """How long runs live (seconds) and how much they keep (bytes). Raises `ConfigurationError` for a limit below 0."""
 
     grace_seconds: float = 10.0
+    """How long an unfinished run goes on without any reader."""
     keep_seconds: float = 300.0
-    max_log_bytes: int = MAX_LOG_BYTES
-    max_unread_bytes: int = MAX_UNREAD_BYTES
-    max_kept_bytes: int = MAX_KEPT_BYTES
+    """How long a finished one stays."""
+    max_log_bytes: int = 4 * 1024 * 1024
+    """What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
+    max_unread_bytes: int = 256 * 1024
+    """What a run whose client cannot come back holds for a reader that is slow."""
+    max_kept_bytes: int = 256 * 1024 * 1024
+    """What finished runs together keep of their frames; above it, the oldest are forgotten early. Of an unfinished one nothing
+    may be forgotten before its time: those are bounded one by one."""
     max_runs: int = MAX_RUNS
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not (value := getattr(self, field.name)) >= 0:  # NaN is not
-                raise ConfigurationError(f"{field.name} must be 0 or more, not {value}")
 
-
-class Gone(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
+class Gone(Answer):
     """The frames asked for are no longer kept."""
-
-
-class TooManyRuns(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
-    """There are `max_runs` unfinished runs."""
-
-
-class Closed(Exception):  # noqa: N818 - an answer to be given, not a failure of ours
-    """`Runs.aclose` was called: nothing begins any more."""
 
 
 class Run:
@@ -161,7 +141,7 @@ class Run:
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
         if reader.position + 1 < self._first:
-            raise Gone(f"frames before {self._first} are no longer kept")
+            raise Gone(410, "not_found_error", f"frames before {self._first} are no longer kept")
         reader.position = min(reader.position, self.last)
         if self._grace is not None:
             self._grace.cancel()
@@ -335,16 +315,15 @@ class Run:
     # Room ----------------------------------------------------------------------------------------------------------
 
     def _can_grow(self) -> bool:
-        if len(self._log) > self._max_bytes:
-            self._forget_oldest(self._max_bytes)
+        self._forget_oldest(self._max_bytes)
         return len(self._log) <= self._max_bytes
 
     def _forget_oldest(self, limit: int) -> None:
         """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
+        if self.log_bytes <= limit:
+            return
         read = min((reader.position for reader in self._readers), default=self._first - 1)
-        enough = (
-            bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1 if self.log_bytes > limit else 0
-        )
+        enough = bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1
         count = min(enough, read + 1 - self._first)
         if count > 0:
             del self._log[: self._ends[count - 1] - self._forgotten_bytes]
@@ -418,16 +397,14 @@ class Reader:
         self._is_behind = False
         self._run.runs.turns.add(self)
 
-    def on_closed(self) -> None:
-        """The client has gone."""
-        self.close()
-
     def close(self) -> None:
         """Read no more. Any number of times."""
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
             del self._outlet, self._start  # each holds this reader: nothing is left for the garbage collector
+
+    on_closed = close  # the client has gone
 
     def catch_up(self) -> bool:
         """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""
@@ -500,12 +477,13 @@ class Runs:
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
-        """A new run that reads the stream which `open_stream` gives. Raises `TooManyRuns`, and `Closed`."""
+        """A new run that reads the stream which `open_stream` gives. Raises `Answer`, 503: there are `max_runs` unfinished
+        ones, or `aclose` was called."""
         if self._is_closed:
-            raise Closed("the relay is shutting down")
+            raise _busy("the relay is shutting down")
         self._forget_early(room_for=1)
         if len(self._runs) >= self.limits.max_runs:
-            raise TooManyRuns(f"{self.limits.max_runs} runs are under way")
+            raise _busy(f"{self.limits.max_runs} runs are not finished")
         run = Run(id or secrets.token_urlsafe(18), dialect, self)
         run.alias = alias
         self._runs[run.id] = run
@@ -545,6 +523,10 @@ class Runs:
         max_runs, max_bytes = self.limits.max_runs - room_for, self.limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
             self._forget(self._runs[next(iter(self._timers))])
+
+
+def _busy(text: str) -> Answer:
+    return Answer(503, "overloaded_error", text, headers={"retry-after": "5"})
 
 
 _INTERRUPTED = Failure(200, "cancelled", "the relay was stopped")

@@ -21,12 +21,9 @@ untaken, since reading is then paused.
 An extension for apps that pass a stream on: `extensions["rawsse.push"]` is an `Outlet`, which writes to the connection in the
 caller's call, without a task that waits in `send`.
 
-An extension for programs that test HTTP clients: where the scope has `extensions["rawsse.wire"]`, the app may send
-    {"type": "rawsse.wire.send", "data": b"..."}     these bytes as they are, instead of http.response.start; one
-                                                     write, and `send` waits until the system has taken all of it
-    {"type": "rawsse.wire.half_close"}               FIN, after all that was sent
-    {"type": "rawsse.wire.reset"}                    RST, after all that was sent
-After any of these the connection is closed when the app returns.
+An extension for programs that break HTTP on purpose: `extensions["rawsse.wire"]` is the connection. `take_over()` gives its
+transport (`asyncio.Transport`), and from then on the app alone writes to it. `drain()` waits while the client takes less than
+is written. `end()` or `abort()` ends the connection, at the latest before the app returns.
 """
 
 from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet, Receive, Scope, Send

@@ -1,4 +1,4 @@
-"""ASGI without connections: the types, the scope of a request, the lifespan (https://asgi.readthedocs.io).
+"""ASGI without connections: the types, the scope of a request, work for a client, the lifespan (https://asgi.readthedocs.io).
 
 scope = http_scope(request, client=("127.0.0.1", 50000), server=("127.0.0.1", 8000), state={})
 lifespan = Lifespan(app, state)
@@ -9,9 +9,10 @@ await lifespan.shutdown(seconds)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from rawsse.errors import ConfigurationError
@@ -22,6 +23,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("rawsse.server")
 
@@ -60,7 +63,8 @@ class ClientDisconnectedError(ConnectionError):
 
 
 def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int], state: dict[str, Any]) -> Scope:
-    """The scope of one request. `state` is what the lifespan left; the app gets a shallow copy, as ASGI says."""
+    """The scope of one request, without extensions. `state` is what the lifespan left; the app gets a shallow copy, as ASGI
+    says."""
     target = request.target
     if not target.startswith(("/", "*")):
         # RFC 9112, 3.2.2: "a server MUST accept the absolute-form in requests even though most HTTP/1.1 clients will only
@@ -81,8 +85,34 @@ def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int
         "client": client,
         "server": server,
         "state": state.copy(),
-        "extensions": {"rawsse.wire": {}},
     }
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """The result of `work`; None if the client goes first, and then `work` is cancelled. Raises what either raises.
+
+    What the client still sends is of no interest. It is waited for here, and not in one more task.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    try:
+        async with asyncio.timeout(None) as parked:
+            task.add_done_callback(lambda _: _wake(parked, loop.time()))
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        return None
+    except TimeoutError:
+        if not parked.expired():  # it is what `receive` raised
+            raise
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _wake(parked: asyncio.Timeout, now: float) -> None:
+    with contextlib.suppress(RuntimeError):  # the client has gone in the same moment
+        parked.reschedule(now)
 
 
 class Lifespan:

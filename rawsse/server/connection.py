@@ -12,25 +12,14 @@ client. Every wait has a deadline: nothing that a client does, or leaves undone,
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
-import socket
-import struct
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, cast
 
-from rawsse.errors import (
-    BodyTooLargeError,
-    ConfigurationError,
-    HeadTooLargeError,
-    HTTPProtocolError,
-    HTTPUsageError,
-    quote,
-)
+from rawsse.errors import BodyTooLargeError, ConfigurationError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError
 from rawsse.http1 import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
@@ -44,13 +33,18 @@ from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Scope,
 
 logger = logging.getLogger("rawsse.server")
 
-_SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
-_UNSENT_SECONDS = 0.001
-"""When it is asked for the first time; then half as often each time. Nothing tells when it has changed."""
+
+class NotNegative:
+    """The fields of a dataclass of limits. Raises `ConfigurationError` for one below 0."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value >= 0:  # NaN is not
+                raise ConfigurationError(f"{name} must be 0 or more, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(NotNegative):
     """The limits of a server. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
 
     Raises `ConfigurationError` for a limit below 0. 0 seconds means at once, never "for ever".
@@ -75,18 +69,13 @@ class Limits:
     write_seconds: float = 60.0
     """A client that took no byte for this long, while some were waiting for it, is cut off. nginx: 60."""
     linger_seconds: float = 2.0
-    """For a client that may still be sending to read its last answer: see `Connection._end`. nginx: 5."""
+    """For a client that may still be sending to read its last answer: see `Connection.end`. nginx: 5."""
     grace_seconds: float = 5.0
     """For open responses to end at shutdown. `docker stop` kills after 10."""
     cleanup_seconds: float = 1.0
     """After the grace: for cancelled calls of the app to end, and then for its lifespan."""
     backlog: int = 2048
     """Connections that the kernel holds until they are accepted: after an outage all clients come back at once."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not (value := getattr(self, field.name)) >= 0:  # NaN is not
-                raise ConfigurationError(f"{field.name} must be 0 or more, not {value}")
 
 
 class ServerState:
@@ -127,18 +116,6 @@ class ServerState:
             self.is_empty.set()
 
 
-class Stage(enum.Enum):
-    """How far the response is."""
-
-    NONE = enum.auto()
-    HELD = enum.auto()
-    """Its head was given; it is sent with the first piece of the body."""
-    BODY = enum.auto()
-    COMPLETE = enum.auto()
-    WIRE = enum.auto()
-    """The app writes its own bytes: the `rawsse.wire` extension."""
-
-
 class Call:
     """One call of the app.
 
@@ -146,15 +123,15 @@ class Call:
     then (a background task) concerns no client.
     """
 
-    __slots__ = ("_body", "_connection", "_is_told", "_start", "is_whole", "sink", "stage")
+    __slots__ = ("_body", "_connection", "_is_told", "_start", "is_complete", "is_whole", "sink")
 
     def __init__(self, connection: Connection) -> None:
-        self.stage = Stage.NONE
+        self.is_complete = False  # the response
         self.sink: Any = None  # of an app that uses `Outlet`
         self.is_whole = False  # the request's body has come
         self._is_told = False  # and the app was told so
         self._body = bytearray()
-        self._start: Message = {}
+        self._start: Message = {}  # the response's head, until it is sent with the first piece of the body
         self._connection = connection
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
@@ -162,7 +139,7 @@ class Call:
         name = f"{scope['method']} {scope['raw_path'].decode()}"
         try:
             await app(scope, self.receive, self.send)
-            if self.stage not in (Stage.COMPLETE, Stage.WIRE) and not self._connection.is_gone:
+            if not self.is_complete and not self._connection.is_gone:
                 logger.error("%s: the app returned without a complete response", name)
         except ClientDisconnectedError:
             pass
@@ -191,7 +168,7 @@ class Call:
     async def receive(self) -> Message:
         """ASGI's `receive`."""
         connection = self._connection
-        while self.stage is not Stage.COMPLETE and not connection.is_gone:
+        while not self.is_complete and not connection.is_gone:
             if self._body or (self.is_whole and not self._is_told):
                 return self._take_body()
             await (connection.wait() if self.is_whole else connection.wait_for_body())
@@ -209,50 +186,43 @@ class Call:
     async def send(self, message: Message) -> None:
         """ASGI's `send`. Waits while the client takes less than is sent."""
         connection = self._connection
-        if self.stage is Stage.COMPLETE:
-            raise HTTPUsageError(f"{quote(message['type'])} came after the response was complete")
-        if message["type"] == "rawsse.wire.reset":
-            await connection.all_sent()
+        if self.is_complete:
+            raise HTTPUsageError(f"{message['type']!r} came after the response was complete")
         if connection.is_gone:
             raise ClientDisconnectedError("the client is gone")
-        if message["type"] == "http.response.body":
-            self._send_body(message)
-        elif message["type"] == "http.response.start" and self.stage is Stage.NONE:
+        is_before_start = connection.http.can_respond and not self._start
+        if message["type"] == "http.response.start" and is_before_start:
             # "The protocol server must not start sending the response to the client until it has received at least one
             # Response Body event." So an app that fails in between gets its 500, and both travel in one packet.
-            self.stage, self._start = Stage.HELD, message
+            self._start = message
+        elif message["type"] != "http.response.body":
+            raise HTTPUsageError(f"{message['type']!r} may not be sent now")
+        elif is_before_start:
+            raise HTTPUsageError("http.response.body came before http.response.start")
         else:
-            self._send_wire(message)
+            self._write(message.get("body", b""), is_last=not message.get("more_body", False))
         if connection.is_write_paused:
             await connection.drain()
-        if self.stage is Stage.COMPLETE:
-            connection.end_call()
-
-    def _send_body(self, message: Message) -> None:
-        if self.stage is not Stage.BODY and self.stage is not Stage.HELD:
-            raise HTTPUsageError("http.response.body came before http.response.start")
-        self._write(message.get("body", b""), is_last=not message.get("more_body", False))
+        connection.end_call()
 
     def _write(self, data: bytes, *, is_last: bool = False) -> None:
-        wire = self._head() if self.stage is Stage.HELD else b""
+        wire = self._head() if self._start else b""
         wire += self._connection.http.send_data(data)
         if is_last:
             wire += self._connection.http.send_end()
-            self.stage = Stage.COMPLETE
-        self._connection.write(wire)
+            self.is_complete = True
+        self._connection.transport.write(wire)
 
     def _head(self) -> bytes:
         start, self._start = self._start, {}
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
-        wire = self._connection.head(start["status"], fields)
-        self.stage = Stage.BODY
-        return wire
+        return self._connection.head(start["status"], fields)
 
     # --- The response, as an `Outlet`
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """See `Outlet.start`."""
-        self.stage, self._start = Stage.HELD, {"status": status, "headers": headers}
+        self._start = {"status": status, "headers": headers}
 
     def write(self, data: bytes) -> bool:
         """See `Outlet.write`."""
@@ -275,40 +245,12 @@ class Call:
 
     async def closed(self) -> None:
         """See `Outlet.closed`."""
-        while self.stage is not Stage.COMPLETE and not self._connection.is_gone:
+        while not self.is_complete and not self._connection.is_gone:
             await self._connection.wait()
-
-    def _send_wire(self, message: Message) -> None:
-        match message["type"]:
-            case "rawsse.wire.send" if self.stage in (Stage.NONE, Stage.WIRE):
-                self._connection.write_through()
-                self._connection.write(message["data"])
-            case "rawsse.wire.half_close":
-                self._connection.half_close()
-            case "rawsse.wire.reset":
-                self._connection.reset()
-            case unexpected:
-                raise HTTPUsageError(f"{quote(unexpected)} may not be sent now")
-        self.stage = Stage.WIRE
 
 
 class Connection(asyncio.Protocol):
     """One connection, from `connection_made` to `connection_lost`."""
-
-    __slots__ = (
-        "_call",
-        "_is_idle",
-        "_loop",
-        "_server",
-        "_stall_timer",
-        "_timer",
-        "_waiters",
-        "http",
-        "is_gone",
-        "is_write_paused",
-        "limits",
-        "transport",
-    )
 
     def __init__(self, server: ServerState) -> None:
         self._server = server
@@ -373,7 +315,7 @@ class Connection(asyncio.Protocol):
 
     def _drained(self) -> None:
         call = self._call
-        if call is not None and call.stage is Stage.COMPLETE:
+        if call is not None and call.is_complete:
             self.end_call()
         elif call is not None and call.sink is not None and not self.is_gone and not self.is_write_paused:
             call.sink.on_drain()
@@ -412,7 +354,7 @@ class Connection(asyncio.Protocol):
         client, server = ((self.transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
         self._call = Call(self)
         scope = http_scope(request, client, server, self._server.lifespan_state)
-        scope["extensions"]["rawsse.push"] = self._call
+        scope["extensions"] = {"rawsse.push": self._call, "rawsse.wire": self}
         # Not here: an eager task might answer at once, and end the exchange whose events are being read.
         self._loop.call_soon(self._server.run, self._call, scope)
 
@@ -437,22 +379,12 @@ class Connection(asyncio.Protocol):
         is_early = self._call is not None and not self._call.is_whole
         return self.http.send_response(status, headers, close=close or is_early or self._server.is_stopping)
 
-    def write(self, data: bytes) -> None:
-        """Send bytes, or keep those that the client does not take now."""
-        self.transport.write(data)
-
-    def write_through(self) -> None:
-        """From now on the client counts as behind until the system has taken every byte: no reset can overtake one in our
-        own buffer."""
-        self.transport.set_write_buffer_limits(high=0)
-
-    async def all_sent(self) -> None:
-        """Wait until the system has sent what it took, for `linger_seconds` at most: a reset throws away what is not."""
-        loop, seconds = self._loop, _UNSENT_SECONDS
-        deadline = loop.time() + self.limits.linger_seconds
-        while not self.is_gone and _unsent_bytes(self.transport) and (left := deadline - loop.time()) > 0:
-            await asyncio.sleep(min(seconds, left))
-            seconds *= 2
+    def take_over(self) -> asyncio.Transport:
+        """From now on the app writes to the transport: see `rawsse.wire`. It ends the connection by `end` or `abort`."""
+        if self.http.can_respond:
+            # As if a head had been sent: nothing else is then, neither a 100 Continue nor an answer in the app's place.
+            self.http.send_response(200, [], close=True)
+        return self.transport
 
     async def drain(self) -> None:
         """Wait until the client has taken enough. Raises `ClientDisconnectedError`."""
@@ -492,8 +424,7 @@ class Connection(asyncio.Protocol):
 
     async def wait_for_body(self) -> None:
         """The same, while the client owes us body: it is asked for that, if it waits to be, and given a deadline."""
-        if self._call is not None and self._call.stage is not Stage.WIRE:
-            self.write(self.http.send_continue())
+        self.transport.write(self.http.send_continue())
         text = "the request's body did not come in time"
         timer = self._loop.call_later(self.limits.body_seconds, self.refuse, 408, text)
         try:
@@ -520,35 +451,33 @@ class Connection(asyncio.Protocol):
 
     def end_call(self) -> None:
         """Go on to the next request, if the response is complete. The client has taken enough of it."""
-        if self._call is None or self._call.stage is not Stage.COMPLETE or self.is_gone or self.is_write_paused:
+        if self._call is None or not self._call.is_complete or self.is_gone or self.is_write_paused:
             return
         if self.http.is_reusable and not self._server.is_stopping:
             self.http.start_next_cycle()
             self._call = None
             self._await_request()
         else:
-            self._end()
+            self.end()
 
     def app_returned(self, call: Call) -> None:
         """The app sends nothing more for `call`: a response that is not complete never will be."""
-        if call.stage is Stage.WIRE and not self.is_gone:
-            self._end()
-        elif call.stage is not Stage.COMPLETE:
+        if not call.is_complete:
             self.refuse(500, "the server failed")
 
     def refuse(self, status: int, text: str) -> None:
         """Answer in the app's place, or abort if it has begun to answer; nothing more happens on this connection."""
         if self.is_gone:
             return
-        if not self.http.can_respond or (self._call is not None and self._call.stage is Stage.WIRE):
+        if not self.http.can_respond:
             self.abort()
             return
         body = f"{text}\n".encode()
         headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
-        self.write(self.head(status, headers, close=True) + self.http.send_data(body) + self.http.send_end())
-        self._end()
+        self.transport.write(self.head(status, headers, close=True) + self.http.send_data(body) + self.http.send_end())
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Close; but first only our side, if the client may still be sending, so that it can read its answer.
 
         RFC 9112, 9.6: "If the server receives additional data from the client on a fully closed connection […] the server's
@@ -567,17 +496,6 @@ class Connection(asyncio.Protocol):
         if self._call is None or self.is_gone:
             self._close()
 
-    def half_close(self) -> None:
-        """Say that nothing more will be sent."""
-        self.transport.write_eof()
-
-    def reset(self) -> None:
-        """Abort with RST. Bytes that were written and not yet sent are lost (see `all_sent`)."""
-        # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
-        linger = struct.pack("ii", 1, 0)
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.abort()
-
     def abort(self) -> None:
         """Close at once; what is in the buffer is lost."""
         self._hang_up()
@@ -595,13 +513,3 @@ class Connection(asyncio.Protocol):
         self.wake()
         if self._call is not None and self._call.sink is not None:
             self._call.sink.on_closed()
-
-
-def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """Bytes that the system holds back: the client's window is full, or it gathers small pieces. Known on Linux only."""
-    if sys.platform != "linux":
-        return 0
-    import fcntl
-
-    told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
-    return int.from_bytes(told, sys.byteorder)

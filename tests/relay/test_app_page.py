@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rawsse.relay.app import CONTENT_SECURITY_POLICY, Page
-from rawsse.relay.exchange import Answer
+from rawsse.relay.dialects import Answer
 
 
 @pytest.fixture

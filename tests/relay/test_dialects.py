@@ -365,7 +365,7 @@ def test_a_wrong_request_is_refused_by_the_name_of_its_field(body: Raw, words: s
     with pytest.raises(InvalidRequest) as caught:
         chat(body)
     assert (str(caught.value), caught.value.status) == (words, status)
-    assert caught.value.field == words.partition(":")[0]
+    assert json.loads(caught.value.body)["error"]["field"] == words.partition(":")[0]
 
 
 # --- Requests of clients of the API --------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import pytest
 from support.clock import run, ticks
 
 from rawsse.relay import Guard
-from rawsse.relay.dialects import InvalidRequest
-from rawsse.relay.exchange import MAX_NESTING, Answer, Exchange, Pump
+from rawsse.relay.dialects import Answer, InvalidRequest
+from rawsse.relay.exchange import MAX_NESTING, Exchange, Pump
 
 JSON = {"content-type": "application/json"}
 T = TypeVar("T")
@@ -146,12 +146,6 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_gone() -> None:
         read(b"{", None)
 
 
-def test_waiting_for_the_client_to_go_takes_whatever_it_still_sends() -> None:
-    told = Told(b"x", b"y", None)
-    tell(told.exchange.until_gone())
-    assert told._incoming == []
-
-
 # --- Where the request leads -----------------------------------------------------------------------------------------
 
 
@@ -184,7 +178,7 @@ def test_the_query_is_read() -> None:
 
 def test_an_answer_says_what_was_wrong_and_with_which_field() -> None:
     told = Told()
-    tell(told.exchange.send_answer(Answer.of(InvalidRequest("prompt", "is empty"))))
+    tell(told.exchange.send_answer(InvalidRequest("prompt", "is empty")))
     assert told.sent[0]["status"] == 400
     assert told.headers == {"content-type": "application/json", "content-length": str(len(told.sent[1]["body"]))}
     assert json.loads(told.sent[1]["body"]) == {
@@ -194,7 +188,7 @@ def test_an_answer_says_what_was_wrong_and_with_which_field() -> None:
 
 
 def test_a_request_that_is_too_large_has_its_own_type() -> None:
-    body = json.loads(Answer.of(InvalidRequest("prompt", "is longer", 413)).body)
+    body = json.loads(InvalidRequest("prompt", "is longer", 413).body)
     assert body["error"]["type"] == "request_too_large"
 
 
@@ -453,7 +447,7 @@ FRIEND = Guard(origins=["https://friend.example"])
 
 def test_an_allowed_page_may_read_the_answer_and_its_head() -> None:
     told = Told(guard=FRIEND, headers={"origin": "https://friend.example"})
-    tell(told.exchange.send_json(b"{}"))
+    tell(told.exchange.send_whole(200, (), b"{}"))
     assert told.headers["access-control-allow-origin"] == "https://friend.example"
     assert told.headers["access-control-expose-headers"] == "x-run-id, request-id, retry-after"
     assert told.headers["vary"] == "origin"
@@ -462,7 +456,7 @@ def test_an_allowed_page_may_read_the_answer_and_its_head() -> None:
 @pytest.mark.parametrize("origin", ["http://localhost", "https://evil.example"])
 def test_others_are_told_nothing(origin: str) -> None:
     told = Told(guard=FRIEND, headers={"origin": origin})
-    tell(told.exchange.send_json(b"{}"))
+    tell(told.exchange.send_whole(200, (), b"{}"))
     assert not any(name.startswith("access-control") for name in told.headers)
 
 

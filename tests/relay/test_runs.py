@@ -19,6 +19,7 @@ from rawsse.relay import RunLimits
 from rawsse.relay.dialects import (
     COMMENT_HEARTBEAT,
     PING_HEARTBEAT,
+    Answer,
     EventsDialect,
     Failure,
     Frame,
@@ -31,11 +32,9 @@ from rawsse.relay.runs import (
     MAX_PUSH_BYTES,
     PIECE_BYTES,
     PIECES_AT_ONCE,
-    Closed,
     Gone,
     Run,
     Runs,
-    TooManyRuns,
 )
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
@@ -846,8 +845,9 @@ def test_above_max_runs_a_new_one_is_refused() -> None:
         async with house(max_runs=2) as home:
             home.begin()
             home.begin()
-            with pytest.raises(TooManyRuns, match=r"^2 runs are under way$"):
+            with pytest.raises(Answer, match=r"^2 runs are not finished$") as caught:
                 home.begin()
+            assert (caught.value.status, caught.value.headers) == (503, (("retry-after", "5"),))
 
     run(story())
 
@@ -918,7 +918,7 @@ def test_nothing_begins_after_aclose() -> None:
     async def story() -> None:
         async with house() as home:
             await home.runs.aclose(STOPPED)
-            with pytest.raises(Closed, match=r"^the relay is shutting down$"):
+            with pytest.raises(Answer, match=r"^the relay is shutting down$"):
                 home.begin()
 
     run(story())
@@ -931,7 +931,7 @@ def test_nothing_begins_while_the_last_ones_end() -> None:
             await home.call()
             closing = asyncio.ensure_future(home.runs.aclose(STOPPED))
             await ticks()
-            with pytest.raises(Closed):
+            with pytest.raises(Answer, match=r"^the relay is shutting down$"):
                 home.begin()
             await closing
 

@@ -1,4 +1,4 @@
-"""rawsse.server.asgi: the scope of a request, and the lifespan."""
+"""rawsse.server.asgi: the scope of a request, work for a client, and the lifespan."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 from typing import Any
 
 import pytest
-from support.clock import run
+from support.clock import run, ticks
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import Headers, Request
-from rawsse.server.asgi import ClientDisconnectedError, Lifespan, Receive, Scope, Send, http_scope
+from rawsse.server.asgi import ClientDisconnectedError, Lifespan, Message, Receive, Scope, Send, http_scope, unless_gone
 
 
 def scope_of(target: str, method: str = "GET", *headers: tuple[str, str], state: dict[str, Any] | None = None) -> Scope:
@@ -37,7 +37,6 @@ def test_the_scope_has_every_key_that_asgi_asks_for() -> None:
         "client": ("192.0.2.1", 50000),
         "server": ("127.0.0.1", 80),
         "state": {},
-        "extensions": {"rawsse.wire": {}},
     }
 
 
@@ -81,6 +80,74 @@ def test_the_state_is_a_copy_but_what_it_holds_is_shared() -> None:
 
 def test_the_error_of_a_send_to_nobody_is_an_os_error() -> None:
     assert issubclass(ClientDisconnectedError, OSError)
+
+
+# --- Work for a client that may go
+
+
+def receiving(*kinds: str) -> Receive:
+    """Messages of these kinds, and after them nothing."""
+    left = list(kinds)
+
+    async def receive() -> Message:
+        await ticks(1)
+        if not left:
+            await asyncio.Event().wait()
+        return {"type": left.pop(0)}
+
+    return receive
+
+
+async def raising(error: Exception, after: int = 0) -> Any:
+    await ticks(after)
+    raise error
+
+
+def test_work_has_its_result_while_the_client_stays() -> None:
+    assert run(unless_gone(asyncio.sleep(1, "done"), receiving("http.request"))) == "done"
+
+
+def test_work_is_cancelled_when_the_client_goes_whatever_it_sent_before() -> None:
+    ends: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await ticks(3)
+            ends.append("cleaned up")
+
+    assert run(unless_gone(work(), receiving("http.request", "http.request", "http.disconnect"))) is None
+    assert ends == ["cleaned up"]
+
+
+@pytest.mark.parametrize("error", [TimeoutError("slow"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize("is_work", [True, False])
+def test_what_work_raises_comes_out_and_so_does_what_receive_raises(error: Exception, *, is_work: bool) -> None:
+    async def story() -> None:
+        if is_work:
+            await unless_gone(raising(error), receiving())
+        else:
+            await unless_gone(asyncio.Event().wait(), lambda: raising(error))
+
+    with pytest.raises(type(error)) as caught:
+        run(story())
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_work_may_fail_in_the_moment_in_which_the_client_goes(after: int) -> None:
+    async def story() -> None:
+        async def receive() -> Message:
+            await ticks(2)
+            return {"type": "http.disconnect"}
+
+        try:
+            assert await unless_gone(raising(ConnectionResetError("gone"), after), receive) is None
+        except ConnectionResetError:
+            assert after <= 2
+
+    run(story())  # and leaves no error that nobody asked for
 
 
 # --- The lifespan

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
-import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
 from rawsse.errors import HTTPUsageError
-from rawsse.server import ASGIApp, ClientDisconnectedError, Message, Receive, Scope, Send
+from rawsse.server import ASGIApp, Message, Receive, Scope, Send
 from server.peer import GET, LAST_GET, Answer, Peer, answering, ask, body, echo, http_only, read_answers, start, talk
 
 
@@ -63,7 +59,8 @@ def test_a_body_comes_as_it_comes() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(2):
             messages.append(await receive())
-            await send({"type": "rawsse.wire.send", "data": b"got it."})
+            scope["extensions"]["rawsse.wire"].take_over().write(b"got it.")
+        scope["extensions"]["rawsse.wire"].end()
 
     async def story(peer: Peer) -> None:
         await peer.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na")
@@ -313,182 +310,73 @@ def test_a_failure_after_the_client_left_is_still_one(caplog: pytest.LogCaptureF
     assert errors_in(caplog) == ["GET /: the app failed"]
 
 
-# --- The wire extension
+# --- The connection, taken over
 
 
-def wire(data: bytes) -> Message:
-    return {"type": "rawsse.wire.send", "data": data}
+def test_an_app_that_takes_over_writes_the_bytes_as_they_are_and_ends_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope["extensions"]["rawsse.wire"]
+        connection.take_over().write(b"HTTP/1.1 200 OK\r\n\r\nzz\r\nno chunk")
+        connection.end()
 
-
-def test_wire_bytes_go_out_as_they_are() -> None:
-    app = answering(wire(b"HTTP/1.1 200 OK\r\n"), wire(b"\r\nzz\r\nno chunk"))
     assert ask(app, GET) == b"HTTP/1.1 200 OK\r\n\r\nzz\r\nno chunk"
+    assert errors_in(caplog) == []
 
 
-def test_each_wire_message_is_one_write() -> None:
+def test_a_response_that_has_begun_can_be_taken_over() -> None:
     @http_only
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for piece in (b"a", b"b", b"c"):
-            await send(wire(piece))
-            await asyncio.sleep(1)
+        await send(start())
+        await send(body(b"hello", more=True))
+        scope["extensions"]["rawsse.wire"].take_over().write(b"no chunk")
+        scope["extensions"]["rawsse.wire"].end()
 
-    async def story(peer: Peer) -> list[bytes]:
-        await peer.send(GET)
-        return [await peer.reader.read(10) for _ in range(3)]
-
-    assert talk(app, story) == [b"a", b"b", b"c"]
+    assert ask(app, GET).endswith(b"5\r\nhello\r\nno chunk")
 
 
-def test_a_half_close_ends_what_the_client_reads_and_not_what_it_sends() -> None:
-    heard: list[str] = []
-
+def test_no_proper_response_begins_after_that() -> None:
     @http_only
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await send(wire(b"HTTP/1.1 200"))
-        await send({"type": "rawsse.wire.half_close"})
-        heard.append((await receive())["type"])
+        scope["extensions"]["rawsse.wire"].take_over()
+        with pytest.raises(HTTPUsageError, match=r"^'http\.response\.start' may not be sent now$"):
+            await send(start())
+        scope["extensions"]["rawsse.wire"].end()
+
+    assert ask(app, GET) == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(RuntimeError("boom"), "failed"), (None, "returned without a complete response")]
+)
+def test_an_app_that_took_over_and_fails_or_forgets_the_end_ends_the_connection(
+    error: Exception | None, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"]["rawsse.wire"].take_over().write(b"HTTP/1.1 200")
+        if error is not None:
+            raise error
+
+    assert ask(app, GET) == b"HTTP/1.1 200"
+    assert errors_in(caplog) == [f"GET /: the app {words}"]
+
+
+def test_the_server_says_nothing_between_the_bytes_of_an_app_that_took_over() -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        wire = scope["extensions"]["rawsse.wire"].take_over()
+        wire.write(b"a")
+        assert (await receive())["body"] == b"x"  # no 100 Continue asks for it
+        wire.write(b"b")
+        assert (await receive())["type"] == "http.disconnect"  # and no 408 says that the rest did not come in time
 
     async def story(peer: Peer) -> bytes:
-        await peer.send(GET)
-        data = await peer.rest()
-        assert heard == []
-        return data
-
-    assert talk(app, story) == b"HTTP/1.1 200"
-    assert heard == ["http.disconnect"]
-
-
-def reset_after(*messages: Message) -> bytes:
-    async def story(peer: Peer) -> bytes:
-        await peer.send(GET)
-        received = b""
-        try:
-            while data := await peer.reader.read(100):
-                received += data
-        except ConnectionResetError:
-            return received
-        raise AssertionError("the connection ended with FIN")
-
-    @http_only
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-        await asyncio.sleep(1)  # what was sent arrives first
-        await send({"type": "rawsse.wire.reset"})
-        with pytest.raises(ClientDisconnectedError, match="the client is gone"):
-            await send(wire(b"x"))
-
-    return talk(app, story)
-
-
-def test_a_reset_is_a_reset() -> None:
-    assert reset_after() == b""
-
-
-def test_a_reset_can_end_wire_bytes() -> None:
-    assert reset_after(wire(b"HTTP/1.1 200 OK\r\n")) == b"HTTP/1.1 200 OK\r\n"
-
-
-def test_a_reset_can_end_a_proper_response() -> None:
-    assert reset_after(start(), body(b"hello", more=True)).endswith(b"5\r\nhello\r\n")
-
-
-def test_wire_bytes_are_sent_when_the_system_has_taken_all_of_them() -> None:
-    has_sent: list[bool] = []
-
-    @http_only
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(wire(b"x" * 9_999_999))
-        has_sent.append(True)
-
-    async def story(peer: Peer) -> int:
-        await peer.send(GET)
-        await peer.reader.readexactly(1_000_000)
-        assert has_sent == []
-        return len(await peer.rest())
-
-    assert talk(app, story) == 8_999_999
-    assert has_sent == [True]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system says what it has not sent yet")
-def test_a_reset_waits_for_what_the_client_has_no_room_for() -> None:
-    @http_only
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(wire(b"x" * 150_000))
-        await send({"type": "rawsse.wire.reset"})
-
-    async def story(peer: Peer) -> int:
-        transport: Any = peer.writer.transport
-        transport.pause_reading()
-        await peer.send(GET)
-        await asyncio.sleep(0.1)
-        transport.resume_reading()
-        size = 0
-        with contextlib.suppress(ConnectionResetError):
-            while data := await peer.reader.read(10_000):
-                size += len(data)
-        return size
-
-    assert talk(app, story) == 150_000
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system says what it has not sent yet")
-def test_a_reset_waits_no_longer_than_the_linger_time() -> None:
-    @http_only
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(wire(b"x" * 150_000))
-        before = asyncio.get_running_loop().time()
-        await send({"type": "rawsse.wire.reset"})
-        waited.append(asyncio.get_running_loop().time() - before)
-
-    async def story(peer: Peer) -> None:
-        transport: Any = peer.writer.transport
-        transport.pause_reading()
-        await peer.send(GET)
-        await asyncio.sleep(30)
-
-    waited: list[float] = []
-    talk(app, story, linger_seconds=0.1)
-    assert waited == [pytest.approx(0.1, abs=0.01)]
-
-
-def test_wire_bytes_do_not_mix_with_a_proper_response() -> None:
-    assert refused(start(), wire(b"x")) == "'rawsse.wire.send' may not be sent now"
-    assert refused(wire(b"x"), body(b"x")) == "http.response.body came before http.response.start"
-
-
-def test_an_app_that_fails_on_the_wire_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
-    assert ask(failing(RuntimeError("boom"), wire(b"HTTP/1.1 200")), GET) == b"HTTP/1.1 200"
-    assert errors_in(caplog) == ["GET /: the app failed"]
-
-
-def test_no_100_continue_gets_between_wire_bytes() -> None:
-    @http_only
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(wire(b"a"))
-        assert (await receive())["body"] == b"x"
-        await send(wire(b"b"))
-
-    async def story(peer: Peer) -> bytes:
-        await peer.send(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n")
+        await peer.send(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
         await asyncio.sleep(1)
         await peer.send(b"x")
         return await peer.rest()
 
-    assert talk(app, story) == b"ab"
-
-
-def test_the_socket_sends_small_pieces_at_once() -> None:
-    options: list[int] = []
-
-    async def story(peer: Peer) -> None:
-        await peer.send(GET)
-        await peer.until(b"\r\n\r\n")
-        (connection,) = peer.server._state.connections
-        sock = connection.transport.get_extra_info("socket")
-        options.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    talk(answering(start(), body()), story)
-    assert options[0] != 0
+    assert talk(app, story, body_seconds=5) == b"ab"

@@ -135,7 +135,7 @@ class AsyncioSignal:
 
 
 class AsyncioLink(TCPLink, PushSource, asyncio.Protocol, asyncio.BufferedProtocol):
-    """A `Link` over TCP in an event loop. For asyncio it is a `BufferedProtocol`, for uvloop a `Protocol`: what costs less there."""
+    """A `Link` over TCP in an event loop: to asyncio a `BufferedProtocol`, to uvloop a `Protocol`, whatever costs less."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network

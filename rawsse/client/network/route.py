@@ -32,7 +32,7 @@ from urllib.parse import unquote_to_bytes
 from rawsse.errors import ConfigurationError, ProxyError, quote
 from rawsse.http1 import Headers
 
-_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
+PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -45,7 +45,7 @@ class Origin(NamedTuple):
     @property
     def host_field(self) -> str:
         """The value of the `Host` field: with the port, unless it is the scheme's default (RFC 9110, 7.2)."""
-        return self.authority.rpartition(":")[0] if self.port == _PORTS[self.scheme] else self.authority
+        return self.authority.rpartition(":")[0] if self.port == PORTS[self.scheme] else self.authority
 
     @property
     def authority(self) -> str:
@@ -83,7 +83,7 @@ class Proxy:
         """
         if match := re.fullmatch(_PROXY_URL, url.strip()):
             scheme = (match["scheme"] or "http").lower()
-            host, port = _host(match["host"]), int(match["port"] or _PORTS[scheme])
+            host, port = _host(match["host"]), int(match["port"] or PORTS[scheme])
             if host and 0 < port < 65536:
                 return cls(Origin(scheme, host, port), _basic(match["user"], source) if match["user"] else None)
         # It is not quoted: what stands there may be a password.

@@ -45,9 +45,8 @@ class TLSLink(PushSource):
     def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._plain_end: bytes | OSError | None = (
-            None  # b"", or what broke TLS; plaintext that came with it is read first
-        )
+        # b"", or what broke TLS. Plaintext that came with it is read first.
+        self._plain_end: bytes | OSError | None = None
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def read(self, deadline: float) -> bytes:

@@ -6,6 +6,7 @@ Read in this order:
     faults.py      what may go wrong with an answer, where, and in which requests
     edits.py       another answer in its place; events that are missing, twice, or spoilt
     script.py      an answer as what happens on the wire; broken framing, and a broken network
+    wire.py        the connection that is broken
     schedule.py    whose turn a fault is
 """
 

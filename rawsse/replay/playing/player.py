@@ -40,6 +40,7 @@ from rawsse.replay.breaking.edits import edited, replacement
 from rawsse.replay.breaking.faults import Fault
 from rawsse.replay.breaking.schedule import Faults, Schedule
 from rawsse.replay.breaking.script import Act, Script, Stall, coded, is_cutting, needs_wire, recut, script
+from rawsse.replay.breaking.wire import Wire
 from rawsse.replay.matching.answers import Answer, Repertoire, error_answer
 from rawsse.replay.matching.match import Match, Miss
 from rawsse.replay.recording import RecordedRequest, Recording, find_recordings
@@ -49,6 +50,7 @@ from rawsse.replay.shaping.pace import Pace, pace_by
 from rawsse.replay.shaping.rewrites import Rewrite, rewrite_by
 from rawsse.replay.shaping.splits import Split, split_by
 from rawsse.server import Receive, Scope, Send, Server
+from rawsse.server.asgi import unless_gone
 
 MAX_KEPT_REQUESTS = 1000
 """How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
@@ -61,7 +63,6 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("rawsse.replay")
 
-_WIRE = "rawsse.wire"
 # All header fields are of use to a test, but for those that carry secrets; what looks like one elsewhere is starred.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
 # A web page elsewhere may ask, too: there is nothing here to be stolen or spent.
@@ -167,7 +168,7 @@ class Player:
             request = self._remember(scope, body)
             faults = request.faults
             answer = self._answer(request, body)
-        await _unless_disconnected(self._play(answer, faults, scope, send), receive)
+        await unless_gone(self._play(answer, faults, scope, send), receive)
 
     def _remember(self, scope: Scope, body: bytes) -> PlayedRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -207,14 +208,14 @@ class Player:
     # --- Sending -----------------------------------------------------------------------------------------------------
 
     async def _play(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
-        has_wire = _WIRE in (scope.get("extensions") or {})
+        connection: Any = (scope.get("extensions") or {}).get("rawsse.wire")
         wanting = ["segments need"] if self._segments is not None else []
         wanting += [f"the fault {fault} needs" for fault in faults if needs_wire(fault)]
-        if wanting and not has_wire:
+        if wanting and connection is None:
             raise ConfigurationError(f"{wanting[0]} rawsse.server: this ASGI server has no say over TCP writes")
         try:
             answer = self._finished(answer, faults)
-            needs_script = wanting or (answer.is_cut and has_wire)
+            needs_script = wanting or (answer.is_cut and connection is not None)
             steps = self._script(answer, faults, scope) if needs_script else None
             self._schedule.applied(faults)
         except ConfigurationError as exc:  # a fault without a place
@@ -223,28 +224,31 @@ class Player:
         if steps is None:
             await self._play_chunks(coded(answer, faults), send)
         else:
-            await self._perform(steps, send)
+            await self._perform(steps, Wire(connection))
 
     def _script(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope) -> Script:
         method, version = scope["method"], scope.get("http_version", "1.1")
         cut, speed = self._segments, self._speed
         return script(answer, faults, method=method, http_version=version, segments=cut, speed=speed)
 
-    async def _perform(self, steps: Script, send: Send) -> None:
+    async def _perform(self, steps: Script, wire: Wire) -> None:
         is_after_data, clock = False, _Clock(self._sleep)
         for step in steps:
             if isinstance(step, bytes):
                 if self._segment_seconds and is_after_data:
                     await self._sleep(self._segment_seconds)
-                await send({"type": f"{_WIRE}.send", "data": step})
+                await wire.send(step)
                 await _let_read()
             elif isinstance(step, float):
                 await clock.wait(step, is_whole=isinstance(step, Stall))
+            elif step is Act.RESET:
+                await wire.reset()
             else:
-                await _end(step, send)
+                if step is Act.HALF_CLOSE:
+                    wire.half_close()
+                await asyncio.get_running_loop().create_future()  # until the client leaves
             is_after_data = isinstance(step, bytes)
-        if not any(isinstance(step, bytes | Act) for step in steps):
-            await send({"type": f"{_WIRE}.send", "data": b""})  # else the server answers in our place
+        wire.end()
 
     async def _play_chunks(self, answer: Answer, send: Send) -> None:
         clock, before = _Clock(self._sleep), answer.reads[0].t if answer.reads else 0.0
@@ -398,15 +402,6 @@ def _parsed(body: bytes) -> Any:
         return body.decode("utf-8", "replace")
 
 
-async def _end(act: Act, send: Send) -> None:
-    if act is Act.RESET:
-        await send({"type": f"{_WIRE}.reset"})
-        return
-    if act is Act.HALF_CLOSE:
-        await send({"type": f"{_WIRE}.half_close"})
-    await asyncio.get_running_loop().create_future()  # until the client leaves
-
-
 async def _let_read() -> None:
     """Let a client in the same event loop read what was just written before more is written behind it."""
     await asyncio.sleep(0)  # the loop finds the client's socket readable
@@ -426,22 +421,3 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
             raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({max_bytes})", limit=max_bytes)
         has_more = message.get("more_body", False)
     return b"".join(pieces)
-
-
-async def _unless_disconnected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do `work`, but stop as soon as the client leaves: a slow recording would else be played to nobody."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, watching = asyncio.create_task(work), asyncio.create_task(watch())
-    try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        is_over = working.done()
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-    if is_over:
-        working.result()  # raises what went wrong

@@ -235,10 +235,11 @@ class _Passage:
 
     async def _cut(self) -> None:
         """Let the client see that this is not the end of the body: after all that came of it."""
-        if "rawsse.wire" not in (self._scope.get("extensions") or {}):
+        connection = (self._scope.get("extensions") or {}).get("rawsse.wire")
+        if connection is None:
             # All that ASGI has for this: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the upstream broke off here, and so does the proxy")
-        await self._send({"type": "rawsse.wire.half_close"})
+        connection.end()
 
 
 def _target(scope: Scope) -> str:

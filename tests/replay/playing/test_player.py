@@ -24,7 +24,6 @@ FOLDER = Path(__file__).parents[3] / "fixtures"
 PLAIN = FIXTURES["plain"]
 QUESTION = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
 BODY = json.dumps({**QUESTION, "stream": True}).encode()
-WIRE: dict[str, Any] = {"rawsse.wire": {}}
 THREE = Recording(reads=(Read(0.5, b"data: a\n"), Read(0.75, b"\ndata"), Read(1.75, b": b\n\n")), duration=2.0)
 
 T = TypeVar("T")
@@ -32,9 +31,12 @@ Message = dict[str, Any]
 
 
 class Exchange:
-    """One call of an ASGI application, and what it sent. `waits` are the sleeps that it asked for."""
+    """One call of an ASGI application, and what it sent. `waits` are the sleeps that it asked for.
 
-    def __init__(self, body: bytes = BODY, *, extensions: Message | None = None, **scope: Any) -> None:
+    `on_wire`: it may take over the connection, which then is this object too. `written` is what it wrote.
+    """
+
+    def __init__(self, body: bytes = BODY, *, on_wire: bool = False, **scope: Any) -> None:
         self.scope: Message = {
             "type": "http",
             "method": "POST",
@@ -42,16 +44,17 @@ class Exchange:
             "headers": [],
             "http_version": "1.1",
         }
-        self.scope |= {"extensions": extensions, **scope}
+        self.scope |= {"extensions": {"rawsse.wire": self} if on_wire else None, **scope}
+        self.written: list[bytes] = []
         self.sent: list[Message] = []
         self.waits: list[float] = []
         self.incoming: list[Message] = [{"type": "http.request", "body": body}]
-        self.is_gone = asyncio.Event()
+        self.has_left = asyncio.Event()
 
     async def receive(self) -> Message:
         if self.incoming:
             return self.incoming.pop(0)
-        await self.is_gone.wait()
+        await self.has_left.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
@@ -59,6 +62,25 @@ class Exchange:
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.has_left.is_set()
+
+    def take_over(self) -> Exchange:
+        return self
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    async def drain(self) -> None:
+        """The client takes everything at once."""
+
+    def end(self) -> None:
+        self.has_left.set()
 
     async def play(self, recordings: Sources, **options: Any) -> Exchange:
         await Player(recordings, sleep=self.sleep, **options)(self.scope, self.receive, self.send)
@@ -155,7 +177,7 @@ def test_what_each_sleep_takes_too_long_does_not_add_up(
 ) -> None:
     async def run() -> float:
         start = asyncio.get_running_loop().time()
-        exchange = Exchange(extensions=WIRE)
+        exchange = Exchange(on_wire=True)
         await Player(recording, sleep=oversleep, **options)(exchange.scope, exchange.receive, exchange.send)
         return asyncio.get_running_loop().time() - start
 
@@ -164,14 +186,15 @@ def test_what_each_sleep_takes_too_long_does_not_add_up(
 
 def test_what_writing_takes_is_part_of_the_pace_but_a_stall_is_whole() -> None:
     async def run() -> list[float]:
-        loop, exchange, times = asyncio.get_running_loop(), Exchange(extensions=WIRE), list[float]()
+        loop, times = asyncio.get_running_loop(), list[float]()
 
-        async def send(message: Any) -> None:
-            await asyncio.sleep(0.5)  # the client is slow to take it
-            times.append(round(loop.time() - 1000, 3))
+        class Slow(Exchange):
+            async def drain(self) -> None:
+                await asyncio.sleep(0.5)  # the client is slow to take it
+                times.append(round(loop.time() - 1000, 3))
 
-        player = Player(THREE, faults=["stall=8@byte=8"])
-        await player(exchange.scope, exchange.receive, send)
+        exchange = Slow(on_wire=True)
+        await Player(THREE, faults=["stall=8@byte=8"])(exchange.scope, exchange.receive, exchange.send)
         return times
 
     # The first read is due at 0.5 s and taken at 1.0; the stall takes 8 s from there, and moves what is due by as much.
@@ -205,7 +228,7 @@ def test_the_head_goes_out_with_the_first_read() -> None:
 
 def test_what_was_cut_is_cut_when_it_was() -> None:
     cut = Recording(reads=(Read(0.5, b"data: a\n"),), end="cut", duration=30.5)
-    assert play(cut, scope={"extensions": WIRE}).waits == [0.5, 30.0]
+    assert play(cut, scope={"on_wire": True}).waits == [0.5, 30.0]
 
 
 def test_times_that_go_back_are_not_waited_for() -> None:
@@ -223,9 +246,9 @@ def test_a_split_may_be_a_function_and_may_leave_out_bytes() -> None:
 
 
 def test_segments_cut_head_and_chunk_framing_too() -> None:
-    exchange = play(segments=11, scope={"extensions": WIRE})
-    assert {message["type"] for message in exchange.sent} == {"rawsse.wire.send"}
-    pieces = [message["data"] for message in exchange.sent]
+    exchange = play(segments=11, scope={"on_wire": True})
+    assert exchange.sent == []
+    pieces = exchange.written
     assert {len(piece) for piece in pieces[:-1]} == {11}
     assert b"".join(pieces).startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"".join(pieces).endswith(b"\r\n\r\n8\r\ndata: a\n\r\n5\r\n\ndata\r\n5\r\n: b\n\n\r\n0\r\n\r\n")
@@ -233,14 +256,14 @@ def test_segments_cut_head_and_chunk_framing_too() -> None:
 
 
 def test_segments_keep_the_pace() -> None:
-    assert play(segments="whole", scope={"extensions": WIRE}).waits == [2.0]
-    assert play(segments=1, scope={"extensions": WIRE}).waits == [0.5, 0.25, 1.0, 0.25]
+    assert play(segments="whole", scope={"on_wire": True}).waits == [2.0]
+    assert play(segments=1, scope={"on_wire": True}).waits == [0.5, 0.25, 1.0, 0.25]
 
 
 def test_there_may_be_a_silence_between_two_segments_at_any_speed() -> None:
-    exchange = play(segments=100, segment_seconds=0.25, speed=0, scope={"extensions": WIRE})
-    assert len(exchange.sent) > 1
-    assert exchange.waits == [0.25] * (len(exchange.sent) - 1)
+    exchange = play(segments=100, segment_seconds=0.25, speed=0, scope={"on_wire": True})
+    assert len(exchange.written) > 1
+    assert exchange.waits == [0.25] * (len(exchange.written) - 1)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +280,8 @@ def test_a_silence_that_cannot_be_is_refused(options: dict[str, Any], words: str
 
 
 def test_segments_are_independent_of_the_split() -> None:
-    exchange = play(segments="whole", split="bytes", scope={"extensions": WIRE})
-    assert b"\r\n1\r\nd\r\n1\r\na\r\n1\r\nt\r\n" in exchange.sent[0]["data"]
+    exchange = play(segments="whole", split="bytes", scope={"on_wire": True})
+    assert b"\r\n1\r\nd\r\n1\r\na\r\n1\r\nt\r\n" in exchange.written[0]
 
 
 def test_segments_need_our_own_server() -> None:
@@ -267,15 +290,15 @@ def test_segments_need_our_own_server() -> None:
 
 
 def test_an_http_1_0_client_gets_no_chunks_in_segments() -> None:
-    exchange = play(segments="whole", scope={"extensions": WIRE, "http_version": "1.0"})
-    assert exchange.sent[0]["data"].endswith(b"\r\n\r\ndata: a\n\ndata: b\n\n")
+    exchange = play(segments="whole", scope={"on_wire": True, "http_version": "1.0"})
+    assert exchange.written[0].endswith(b"\r\n\r\ndata: a\n\ndata: b\n\n")
 
 
 def test_what_was_cut_is_cut_on_the_wire_before_the_last_chunk() -> None:
-    exchange = play(FIXTURES["cut"], scope={"extensions": WIRE})
-    wire = b"".join(message["data"] for message in exchange.sent)
+    exchange = play(FIXTURES["cut"], scope={"on_wire": True})
+    wire = b"".join(exchange.written)
     assert wire.endswith(FIXTURES["cut"].reads[-1].data + b"\r\n")
-    assert len(exchange.sent) == len(FIXTURES["cut"].reads)
+    assert len(exchange.written) == len(FIXTURES["cut"].reads)
 
 
 def test_under_another_server_what_was_cut_ends_in_an_exception() -> None:
@@ -289,7 +312,7 @@ def test_the_rest_is_not_played_to_a_client_that_left() -> None:
 
         async def sleep(seconds: float) -> None:
             if seconds == 1.0:
-                exchange.is_gone.set()
+                exchange.has_left.set()
                 await asyncio.Event().wait()
 
         await Player(THREE, sleep=sleep)(exchange.scope, exchange.receive, exchange.send)
