@@ -39,9 +39,9 @@ class Budget(NamedTuple):
 _CLIENT = r"client/(?!tools/|blocking/|schema/).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 6497, 41),
-    "the package": Budget(r".*", 17195, 124),
-    "the client without tools, schema and blocking": Budget(_CLIENT, 2521, 18),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 6379, 41),
+    "the package": Budget(r".*", 17099, 125),
+    "the client without tools, schema and blocking": Budget(_CLIENT, 2517, 18),
     "the blocking client": Budget(r"client/blocking/.*", 296, 3),
 }
 
@@ -53,9 +53,9 @@ DOORS = ("rawsse", "rawsse.sse", "rawsse.http1", "rawsse.messages", "rawsse.serv
 """What programs import from: all that these export is documented."""
 
 WORDS: Mapping[str, tuple[str, int]] = {
-    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 53),
+    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 52),
     "lest, anew, shall": (r"\b(lest|anew|shall)\b", 7),
-    "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 35),
+    "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 34),
     "a limit of yours, broke the rules": (r"\b(limits? of yours|br(oke|eaks?) (the|a) rules?)\b", 0),
     "is no X, is none": (r"(?<!here )\b(is|are|was|were) (no (?!longer\b|more\b)|none\b)", 94),
     "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 191),
