@@ -29,17 +29,7 @@ The models, from the first page to the last:
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
@@ -277,10 +267,6 @@ class RawResponse(CallInfo, Generic[T]):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Drop what has not been read."""
         self._close()
 
     def _close(self) -> None:
@@ -294,7 +280,7 @@ class RawResponse(CallInfo, Generic[T]):
 class Opening(Generic[T]):
     """A call that is `await`ed for its `RawResponse`, or entered with `async with`."""
 
-    def __init__(self, opening: Coroutine[Any, Any, RawResponse[T]]) -> None:
+    def __init__(self, opening: Awaitable[RawResponse[T]]) -> None:
         self._opening = opening
 
     def __await__(self) -> Generator[Any, Any, RawResponse[T]]:
@@ -305,7 +291,7 @@ class Opening(Generic[T]):
         return self._raw
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._raw.close()
+        self._raw._close()
 
 
 class WithRawResponse:

@@ -16,6 +16,7 @@ The second half defines the derived events, such as `TextEvent`, which carry a s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
@@ -277,6 +278,11 @@ Added = TypeVar("Added")
 Snapshot = TypeVar("Snapshot")
 
 
+def _field(slot: str) -> Any:
+    """A field of a derived event: it cannot be set."""
+    return property(attrgetter(slot))
+
+
 class _Derived(Generic[Added]):
     """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set."""
 
@@ -288,10 +294,8 @@ class _Derived(Generic[Added]):
         self._index = index
         self._added = added
 
-    @property
-    def index(self) -> int:
-        """The index of the content block."""
-        return self._index
+    index: int = _field("_index")
+    """The index of the content block."""
 
     def _fields(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__match_args__)
@@ -338,10 +342,8 @@ class TextEvent(_Growing[str, str]):
         self._snapshot = _snapshot
         self._parsed = _parsed
 
-    @property
-    def text(self) -> str:
-        """The text that this event adds."""
-        return self._added
+    text: str = _field("_added")
+    """The text that this event adds."""
 
     def parsed_snapshot(self) -> Any:
         """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
@@ -359,10 +361,8 @@ class ThinkingEvent(_Growing[str, str]):
     __match_args__ = ("index", "thinking", "type")
     type: Literal["thinking"] = "thinking"
 
-    @property
-    def thinking(self) -> str:
-        """The thinking that this event adds."""
-        return self._added
+    thinking: str = _field("_added")
+    """The thinking that this event adds."""
 
 
 class InputJSONEvent(_Growing[str, Any]):
@@ -373,10 +373,8 @@ class InputJSONEvent(_Growing[str, Any]):
     __match_args__ = ("index", "partial_json", "type")
     type: Literal["input_json"] = "input_json"
 
-    @property
-    def partial_json(self) -> str:
-        """The JSON text that this event adds: a fragment."""
-        return self._added
+    partial_json: str = _field("_added")
+    """The JSON text that this event adds: a fragment."""
 
 
 class CitationEvent(_Growing[Citation, list[Citation]]):
@@ -386,10 +384,8 @@ class CitationEvent(_Growing[Citation, list[Citation]]):
     __match_args__ = ("index", "citation", "type")
     type: Literal["citation"] = "citation"
 
-    @property
-    def citation(self) -> Citation:
-        """The citation that this event adds."""
-        return self._added
+    citation: Citation = _field("_added")
+    """The citation that this event adds."""
 
 
 class SignatureEvent(_Derived[str]):
@@ -399,10 +395,8 @@ class SignatureEvent(_Derived[str]):
     __match_args__ = ("index", "signature", "type")
     type: Literal["signature"] = "signature"
 
-    @property
-    def signature(self) -> str:
-        """The whole signature."""
-        return self._added
+    signature: str = _field("_added")
+    """The whole signature."""
 
 
 class CompactionEvent(_Derived[str | None]):
@@ -416,15 +410,11 @@ class CompactionEvent(_Derived[str | None]):
         super().__init__(index, content)
         self._encrypted_content = encrypted_content
 
-    @property
-    def content(self) -> str | None:
-        """The summary."""
-        return self._added
+    content: str | None = _field("_added")
+    """The summary."""
 
-    @property
-    def encrypted_content(self) -> str | None:
-        """The summary in a form that only the API can read."""
-        return self._encrypted_content
+    encrypted_content: str | None = _field("_encrypted_content")
+    """The summary in a form that only the API can read."""
 
 
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent

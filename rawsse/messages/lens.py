@@ -249,13 +249,12 @@ def by_type(union: Any) -> dict[str, Any]:
     return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
 
 
-def _names_in(given: Any) -> Collection[str]:
-    """What `include` or `exclude` names. pydantic's forms for parts of a field are refused, not read as the whole field."""
+def _names_in(given: Collection[str]) -> Collection[str]:
+    """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
     is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
     if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in given):
         raise ConfigurationError(f"include and exclude take names of the object's own fields, not {quote(repr(given))}")
-    names: Collection[str] = given
-    return names
+    return given
 
 
 def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
@@ -298,6 +299,25 @@ def test_a_stream_is_read_in_its_own_event_loop_or_refuses_at_once(where: str) -
 
 
 # --- Closing the client --------------------------------------------------------------------------------------------
+
+
+def test_calls_that_other_threads_begin_do_not_disturb_the_close() -> None:
+    async def story() -> int:
+        client = client_of()
+        kept = [client.messages.stream(**ASK)]
+
+        class Interrupted(set[Any]):
+            def __iter__(self) -> Iterator[Any]:
+                for item in super().__iter__():
+                    with contextlib.suppress(RuntimeError):  # it is closed
+                        kept.append(client.messages.stream(**ASK))
+                    yield item
+
+        client._calls = Interrupted(client._calls)
+        await client.aclose()
+        return sum(stream._call.is_closed for stream in kept)
+
+    assert run(story()) >= 1
 
 
 def test_no_call_begins_while_the_client_is_being_closed() -> None:

@@ -391,8 +391,6 @@ class BlockingRawResponse(Generic[T]):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
-    def close(self) -> None:
-        """Drop what has not been read."""
 
 class BlockingWithRawResponse:
     """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
