@@ -493,6 +493,17 @@ class ParsedMessage(Message, Generic[T]):
     __hash__ = None  # type: ignore[assignment]
 
 
+class MessageDeltaFields(Lens):
+    """The fields of the message that a `message_delta` sets."""
+
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    stop_details: RefusalStopDetails | None
+    container: Any | None
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
+
+
 # --- What may be sent back -----------------------------------------------------------------------------------------------
 
 

@@ -20,16 +20,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
-from rawsse.messages.content import (
-    Block,
-    BlockBuilder,
-    Citation,
-    Message,
-    RefusalStopDetails,
-    StopReason,
-    Usage,
-    look_at_block,
-)
+from rawsse.messages.content import Block, BlockBuilder, Citation, Message, MessageDeltaFields, Usage, look_at_block
 from rawsse.messages.lens import Lens, OpenLens, by_type, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
@@ -86,17 +77,6 @@ class UnknownDelta(OpenLens):
     """A delta of a type that is unknown to this version."""
 
     type: Literal[""]  # for a type checker: none of those above
-
-
-class MessageDeltaFields(Lens):
-    """The fields of the message that a `message_delta` sets."""
-
-    stop_reason: StopReason | None
-    stop_sequence: str | None
-    stop_details: RefusalStopDetails | None
-    container: Any | None
-
-    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
 
 
 _ValueDelta: TypeAlias = CitationsDelta | SignatureDelta | CompactionDelta | UnknownDelta
@@ -160,9 +140,7 @@ class ContentBlockStop(BaseEvent):
     __slots__ = ("content_block",)
     index: int
     type: Literal["content_block_stop"]
-    content_block: (
-        Block  # for a type checker as if from a `MessageStream`: the official SDK's events of the wire have none
-    )
+    content_block: Block  # never None, as far as a type checker knows: elsewhere nothing is to be read from it
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, content_block: Any = None) -> None:
         super().__init__(raw, sse)

@@ -5,7 +5,7 @@ thin object over one dict, so that an event takes one parse and one small object
 
     class Delta(Lens):
         text: str                  # for the reader and for mypy: only an annotation
-        note: str | None           # allows None: reads as None where the JSON has no such field
+        note: str | None           # allows None, as Any does: reads as None where the JSON has no such field
 
     delta = Delta({"type": "text_delta", "text": "hi", "new": 1})
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
@@ -15,7 +15,7 @@ fields only, so that it finds a misspelled name; unknown fields are read as `del
 
 `to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` have the output of the official
 SDK's models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields
-that allow None.
+whose annotation names None.
 """
 
 from __future__ import annotations
@@ -116,7 +116,10 @@ class Lens:
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
 
     _declared: ClassVar[tuple[str, ...]] = ()  # the annotated fields, in their order
-    _nullable: ClassVar[frozenset[str]] = frozenset()
+    _nullable: ClassVar[frozenset[str]] = frozenset()  # those whose absence a dump shows as None
+    _optional: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # those and the fields of betas: read as None where they are absent
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -129,6 +132,7 @@ class Lens:
         # A field that is annotated again moves to its new place.
         cls._declared = (*(name for name in cls._declared if name not in own), *own)
         cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
+        cls._optional = cls._optional | {name for name, hint in hints.items() if "None" in hint or hint == "Any"}
 
     if not TYPE_CHECKING:
 
@@ -138,7 +142,7 @@ class Lens:
             try:
                 value = self.raw[name]
             except KeyError:
-                if name in self._nullable:
+                if name in self._optional:
                     return None
                 has = ", ".join(self.raw)
                 raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}") from None

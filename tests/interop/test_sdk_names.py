@@ -111,6 +111,12 @@ def test_an_object_has_the_fields_of_the_sdks(theirs: Any, ours: type[Lens]) -> 
     assert wire - {"from"} <= fields(ours)  # which no annotation can name: `block["from"]`
 
 
+@pytest.mark.parametrize(("theirs", "ours"), PAIRS, ids=[f"{theirs.__name__}" for theirs, _ in PAIRS])
+def test_a_field_that_may_be_missing_reads_as_none_as_in_the_sdk(theirs: Any, ours: type[Lens]) -> None:
+    optional = [name for name, field in theirs.model_fields.items() if not field.is_required()]
+    assert [getattr(ours({}), name) for name in optional] == [None] * len(optional)
+
+
 def test_the_stop_reasons_are_the_sdks() -> None:
     theirs = {*get_args(types.StopReason), *get_args(beta.BetaStopReason)}
     found = {name for literal in get_args(rawsse.types.StopReason) for name in get_args(literal) or (literal,)}

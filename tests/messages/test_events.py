@@ -10,7 +10,7 @@ import pytest
 from support.streams import PING, STOP, block_start, block_stop, end, expanded, start, text_delta, to_sse
 
 from rawsse.errors import EventDataError, PartialJSONError
-from rawsse.messages.content import Block, Citation, Message, StopReason, TextBlock, Usage
+from rawsse.messages.content import Block, Citation, Message, MessageDeltaFields, StopReason, TextBlock, Usage
 from rawsse.messages.events import (
     _EVENTS,
     KNOWN_DELTA_TYPES,
@@ -26,7 +26,6 @@ from rawsse.messages.events import (
     InputJSONDelta,
     InputJSONEvent,
     MessageDelta,
-    MessageDeltaFields,
     MessageStart,
     MessageStop,
     Ping,

@@ -50,6 +50,13 @@ def test_a_field_that_admits_none_is_none_where_the_wire_left_it_out() -> None:
     assert Cat({"name": "Tom"}).owner is None
 
 
+def test_a_field_that_may_be_anything_is_none_too_but_no_dump_shows_it() -> None:
+    cat = Cat({"name": "Tom"})
+    assert cat.toys is None
+    assert "toys" not in cat.model_dump()
+    assert "toys" not in repr(cat)
+
+
 def test_what_admits_none_is_inherited() -> None:
     assert (Kitten({}).owner, Kitten({}).age) == (None, None)
 

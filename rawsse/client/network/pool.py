@@ -349,12 +349,8 @@ class Pools:
         """The pool of the loop, or of the process, that this is called in. Raises `RuntimeError` after `close`."""
         owner = self._new_network.owner()
         if (pool := self._pools.get(owner)) is None:
-            for loop in list(self._pools):
-                if (
-                    not isinstance(loop, int)
-                    and loop.is_closed()
-                    and (closed := self._pools.pop(loop, None)) is not None
-                ):
+            for loop in [each for each in self._pools.copy() if not isinstance(each, int) and each.is_closed()]:
+                if (closed := self._pools.pop(loop, None)) is not None:
                     closed.close()
             pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
         if self.is_closed:  # asked last: another thread may close, and not see a pool that is being made
