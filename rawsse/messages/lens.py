@@ -24,7 +24,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
 
 from rawsse.errors import ConfigurationError, quote
@@ -191,8 +191,8 @@ class Lens:
         self,
         *,
         mode: str = "python",
-        include: Collection[str] | None = None,
-        exclude: Collection[str] | None = None,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         exclude_unset: bool = False,
         exclude_none: bool = False,
     ) -> dict[str, Any]:
@@ -253,12 +253,13 @@ def by_type(union: Any) -> dict[str, Any]:
     return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
 
 
-def _names_in(given: Collection[str]) -> Collection[str]:
+def _names_in(given: Iterable[str]) -> Collection[str]:
     """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
     is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
-    if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in given):
+    names = [*given]
+    if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in names):
         raise ConfigurationError(f"include and exclude take names of the object's own fields, not {quote(repr(given))}")
-    return given
+    return names
 
 
 def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
