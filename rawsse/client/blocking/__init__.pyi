@@ -1,7 +1,7 @@
 # Generated from the async classes by tests/client/blocking/stub.py.
 
 import ssl
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
@@ -422,8 +422,8 @@ class Page:
         self,
         *,
         mode: str = "python",
-        include: Collection[str] | None = None,
-        exclude: Collection[str] | None = None,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         exclude_unset: bool = False,
         exclude_none: bool = False,
     ) -> dict[str, Any]:
