@@ -19,6 +19,9 @@ With the response beside the answer:
     raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
     message = await raw.parse()
 
+    async with client.messages.with_streaming_response.create(stream=True, …) as raw:     # closes what is not read
+        async for event in await raw.parse(): ...
+
 The models, from the first page to the last:
 
     models = client.models.list(limit=100)           # `Pages`; nothing is sent yet

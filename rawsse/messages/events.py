@@ -140,7 +140,7 @@ class ContentBlockStop(BaseEvent):
     __slots__ = ("content_block",)
     index: int
     type: Literal["content_block_stop"]
-    content_block: Block  # never None, as far as a type checker knows: elsewhere nothing is to be read from it
+    content_block: Block  # None only outside of a `MessageStream`, where the SDK has no such field
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, content_block: Any = None) -> None:
         super().__init__(raw, sse)
@@ -163,7 +163,7 @@ class MessageStop(BaseEvent):
 
     __slots__ = ("message",)
     type: Literal["message_stop"]
-    message: Message  # as above
+    message: Message  # likewise
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, message: Any = None) -> None:
         super().__init__(raw, sse)
