@@ -96,10 +96,12 @@ class PartialMessage(Protocol):
     """The attributes of `APIError.partial` for type checkers. The object is a `rawsse.Message`."""
 
     request_id: str | None
-    stop_reason: str | None
-    """Why the model stopped; None if that had not come."""
     usage: Any
     """The token counts so far, a `rawsse.messages.Usage`."""
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped; None if that had not come."""
 
     @property
     def content(self) -> Sequence[Any]:
@@ -202,13 +204,13 @@ class APIStatusError(APIError):
     """The rate limits of the response's header, a `rawsse.RateLimits`; None before a stream filled it in."""
 
     def __init_subclass__(cls, *, status: int = 0, type: str = "") -> None:
-        """A subclass says which status leads to it, and which `error.type` comes with that status."""
+        """A subclass says which status leads to it, and which `error.type`s come with that status."""
         super().__init_subclass__()
         if status:
             cls._class_by_status[status] = cls
             cls.may_heal = status in (408, 409, 429) or status >= 500
         if type:
-            cls._status_by_type[type] = status
+            cls._status_by_type.update(dict.fromkeys(type.split(), status))
 
     def __init__(
         self,
@@ -277,7 +279,10 @@ class RequestTimeoutError(APIStatusError, status=408):
     """408: the server waited too long for the request."""
 
 
-class ConflictError(APIStatusError, status=409, type="conflict_error"):
+_CONFLICTS = "conflict_error memory_path_conflict_error memory_precondition_failed_error"
+
+
+class ConflictError(APIStatusError, status=409, type=_CONFLICTS):
     """409."""
 
 

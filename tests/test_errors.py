@@ -314,6 +314,8 @@ def test_headers_are_kept_for_who_wants_to_come_back_later() -> None:
         ("permission_error", 403),
         ("not_found_error", 404),
         ("conflict_error", 409),
+        ("memory_path_conflict_error", 409),
+        ("memory_precondition_failed_error", 409),
         ("request_too_large", 413),
         ("rate_limit_error", 429),
         ("api_error", 500),

@@ -66,7 +66,7 @@ async def read(deltas: list[str], look: Look) -> None:
         async for event in stream:
             look(stream, event)
         whole = await stream.get_final_message()
-    assert whole.content[0].input["text"] == "".join(deltas)
+    assert whole.raw["content"][0]["input"]["text"] == "".join(deltas)
 
 
 # --- Calls ---------------------------------------------------------------------------------------------------------

@@ -135,7 +135,6 @@ class AsyncClient:
         """There is a key or a token."""
         return self._endpoint.credential is not None
 
-    @property
     def is_closed(self) -> bool:
         """`close()` was called."""
         return self._pools.is_closed
@@ -152,7 +151,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End every stream that is open, and drop every connection. No further calls."""
-        for reference in list(self._calls):
+        self._pools.is_closed = True  # first: a call that another thread begins now is refused, or among these
+        for reference in self._calls.copy():
             if (call := reference()) is not None:
                 call.end()
         self._pools.close()
@@ -188,6 +188,8 @@ class AsyncClient:
         other._add_resources()
         return other
 
+    copy = with_options
+
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
         """Questions and answers in turn: a history that can be sent at any time. Arguments as for `Conversation`."""
         from rawsse.client.tools import Conversation  # a program without conversations does not load it
@@ -215,7 +217,7 @@ class AsyncClient:
         `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it comes; the caller
         must read both to their end, or `close()` the call. `strict` is that of the client if None.
         """
-        if self.is_closed:
+        if self.is_closed():
             raise RuntimeError("the client is closed")
         route = self._proxies.route_to(self._endpoint.origin)
         request = self._endpoint.request(method, path, route=route, body=body, headers=headers, query=query)

@@ -396,7 +396,10 @@ class Exchange:
         error = status_error(response.status, _json_or_text(self._gathered), response.headers)
         if route.is_forwarded:  # the server may have said so, or the proxy
             error.message += f" (asked{route.through})"
-            error.args = (error.message,)
+        prefix = self.settings.request.target.rpartition("/v1/")[0]
+        if response.status in (404, 405) and prefix.endswith(("/v1", "/v1/messages")):
+            error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
+        error.args = (error.message,)
         return error
 
     def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:

@@ -19,6 +19,9 @@ With the response beside the answer:
     raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
     message = await raw.parse()
 
+    async with client.messages.with_streaming_response.create(stream=True, …) as raw:     # closes what is not read
+        async for event in await raw.parse(): ...
+
 The models, from the first page to the last:
 
     models = client.models.list(limit=100)           # `Pages`; nothing is sent yet
@@ -32,7 +35,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
@@ -60,6 +63,7 @@ class TokenCount(Lens):
     """How many input tokens a request would have."""
 
     input_tokens: int
+    context_management: Any
 
 
 class CallOptions(TypedDict, total=False):
@@ -69,6 +73,7 @@ class CallOptions(TypedDict, total=False):
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
     betas: Sequence[str] | None
+    workspace_id: str | None
     timeouts: Timeouts | None
     timeout: float | Timeouts | NotGiven | None
     max_retries: int | None
@@ -85,9 +90,10 @@ class CountFields(CallOptions, total=False):
     output_config: Mapping[str, Any] | None
     cache_control: Mapping[str, Any] | None
     speed: str | None
+    billing_policy: Mapping[str, Any] | None
+    compaction: Mapping[str, Any] | None
     context_management: Mapping[str, Any] | None
     mcp_servers: Iterable[Mapping[str, Any]] | None
-    workspace_id: str | None
     user_profile_id: str | None
 
 
@@ -101,6 +107,9 @@ class MessageFields(CountFields, total=False):
     inference_geo: str | None
     container: str | Mapping[str, Any] | None
     diagnostics: Mapping[str, Any] | None
+    fallbacks: Iterable[Mapping[str, Any]] | Literal["default"] | None
+    fallback_credit_token: str | Mapping[str, Any] | None
+    thread: Mapping[str, Any] | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -136,7 +145,8 @@ class ModelInfo(Lens):
     max_tokens: int | None
     deprecated_at: str | None
     retires_at: str | None
-    capabilities: Lens | None
+    capabilities: Any | None
+    allowed_fallback_models: Any
 
 
 class AsyncPage(Lens):
@@ -241,7 +251,7 @@ class _Items(AsyncIterator[ModelInfo]):
 
 class RawResponse(CallInfo, Generic[T]):
     """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
-    close."""
+    close; leaving the `with` block of the response closes it."""
 
     def __init__(self, call: Call[Exchange], parsed: T) -> None:
         super().__init__(call)
@@ -256,8 +266,35 @@ class RawResponse(CallInfo, Generic[T]):
         """The answer: a message, events, a count of tokens, a page."""
         return self.parsed
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if isinstance(self.parsed, EventStream):
+            self.parsed._close()
+
     def __repr__(self) -> str:
         return f"<RawResponse {self.status_code}, request {self.request_id}>"
+
+
+class Opening(Generic[T]):
+    """A call that is `await`ed for its `RawResponse`, or entered with `async with`."""
+
+    def __init__(self, opening: Awaitable[RawResponse[T]]) -> None:
+        self._opening = opening
+
+    def __await__(self) -> Generator[Any, Any, RawResponse[T]]:
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> RawResponse[T]:
+        self._raw = await self._opening
+        return self._raw
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._raw._close()
 
 
 class WithRawResponse:
@@ -283,7 +320,7 @@ class WithRawResponse:
             parsed = await given if isawaitable(given) else given
             return RawResponse(calls[-1], parsed)
 
-        return call
+        return lambda *arguments, **options: Opening(call(*arguments, **options))
 
 
 # --- The calls -----------------------------------------------------------------------------------------------------
@@ -297,6 +334,8 @@ class _Resource:
     def with_raw_response(self) -> WithRawResponse:
         """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
         return WithRawResponse(self)
+
+    with_streaming_response = with_raw_response
 
 
 class AsyncMessages(_Resource):
@@ -363,16 +402,20 @@ class AsyncMessages(_Resource):
         return message
 
     @overload
-    def tool_runner(self, *, stream: Literal[False] = False, **arguments: Any) -> ToolRunner[Message]: ...
+    def tool_runner(
+        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
+    ) -> ToolRunner[Message]: ...
 
     @overload
-    def tool_runner(self, *, stream: Literal[True], **arguments: Any) -> ToolRunner[MessageStream]: ...
+    def tool_runner(
+        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Any
+    ) -> ToolRunner[MessageStream]: ...
 
-    def tool_runner(self, **arguments: Any) -> ToolRunner[Any]:
+    def tool_runner(self, *, model: str, max_tokens: int, messages: Turns, **arguments: Any) -> ToolRunner[Any]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
         from rawsse.client.tools.runner import ToolRunner  # a program without tools does not load it
 
-        return ToolRunner[Any](self, **arguments)
+        return ToolRunner[Any](self, model=model, max_tokens=max_tokens, messages=messages, **arguments)
 
     def events(
         self,

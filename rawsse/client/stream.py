@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -36,9 +36,20 @@ from rawsse.messages.events import (
     ErrorEvent,
     MessageStop,
     MessageStreamEvent,
+    Ping,
     StreamEvent,
     TextEvent,
 )
+
+
+class OpenResponse(Response):
+    """The head of a response that may have more to come: `close()` is that of the stream."""
+
+    close: Callable[[], None]
+
+    async def aclose(self) -> None:
+        """The same: the name that `httpx` has for it."""
+        self.close()
 
 
 class CallInfo:
@@ -50,11 +61,13 @@ class CallInfo:
         """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
         if self._call.response is None:
             raise RuntimeError("the stream is not open: enter its `with` block first")
-        return self._call.response
+        response = OpenResponse(*self._call.response)
+        response.close = self._close
+        return response
 
     @property
     def headers(self) -> Headers:
@@ -80,6 +93,9 @@ class CallInfo:
     def retries_taken(self) -> int:
         """How often the request was retried."""
         return self._call.retries_taken
+
+    def _close(self) -> None:
+        """Drop what has not been read."""
 
 
 class BaseStream(CallInfo):
@@ -172,6 +188,8 @@ class BaseStream(CallInfo):
     async def _more(self) -> None:
         """Wait for what comes next: the response, bytes, or another attempt. Raises `APIError` if there is none."""
         call, answer = self._call, self._call.exchange
+        if call._pool is not None and call._pool.is_elsewhere:
+            raise RuntimeError("the stream belongs to another event loop: read it in the one in which it was opened")
         error = answer.error
         try:
             if error is None and answer.response is not None:
@@ -225,7 +243,7 @@ class EventStream(BaseStream):
 
 
 class MessageStream(BaseStream):
-    """The events of the wire with the derived ones, the text, and the message they add up to.
+    """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text.
     """
@@ -252,10 +270,11 @@ class MessageStream(BaseStream):
         return event
 
     def _take(self) -> MessageStreamEvent | None:
-        if not self._expanded:
+        while not self._expanded:
             if (event := self._take_event()) is None:
                 return None
-            self._expanded.extend(self._expand(event))
+            if type(event) is not Ping:
+                self._expanded.extend(self._expand(event))
         return self._expanded.popleft()
 
     def _take_text(self) -> str | None:

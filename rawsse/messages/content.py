@@ -7,6 +7,7 @@ blocks, citations, usage and the message, which also has the form that the API a
             case ToolUseBlock(name=name, input=input) if block.complete: ...
 
 A block of a type that is not listed here is an `UnknownBlock`: `block.type` and every field can be read, nothing is lost.
+For a type checker `block.type == "text"` narrows as `case TextBlock()` does.
 
 A block under construction joins its fragments into its JSON:
 
@@ -22,16 +23,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, OutputFormatError, PartialJSONError, quote
-from rawsse.messages.lens import Lens, as_sent, is_json_object, object_at, parse_json
+from rawsse.messages.lens import Lens, OpenLens, as_sent, by_type, is_json_object, object_at, parse_json
 from rawsse.messages.partial_json import PartialJSON
 
 T = TypeVar("T")
 
+_Cut: TypeAlias = Literal["max_tokens", "model_context_window_exceeded", "refusal"]
+StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_turn", "compaction"] | _Cut
+"""Why the model stopped. The API may add others."""
 
-class Citation(Lens):
+
+class Citation(OpenLens):
     """Where a piece of text comes from: `char_location`, `page_location`, `content_block_location`,
     `web_search_result_location` or `search_result_location`, each with fields of its own."""
 
@@ -44,7 +49,10 @@ class RefusalStopDetails(Lens):
 
     category: str | None
     explanation: str | None
-    type: str
+    type: Literal["refusal"]
+    fallback_credit_token: Any
+    fallback_has_prefill_claim: Any
+    recommended_model: Any
 
 
 class CacheCreation(Lens):
@@ -80,6 +88,8 @@ class Usage(Lens):
     server_tool_use: ServerToolUsage | None
     service_tier: str | None
     speed: str | None
+    fallback_credit: Any
+    iterations: Any
 
     FIELDS: ClassVar[Mapping[str, Any]] = {
         "cache_creation": CacheCreation,
@@ -95,8 +105,8 @@ class Usage(Lens):
         return sum(count for count in counts if isinstance(count, int))
 
 
-class Block(Lens):
-    """A content block. Fields stand in the order of the official SDK's models. The fold sets two facts that are not JSON:
+class BaseBlock(Lens):
+    """The base of content blocks. Fields stand in the order of the official SDK's models. The fold sets two facts:
 
     `complete`: the block was closed, and a tool's input is a JSON object. A tool call that is not complete may not be run.
     `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
@@ -121,12 +131,12 @@ class Block(Lens):
         return self._input_text if isinstance(self._input_text, str) else self._input_text()
 
 
-class TextBlock(Block):
+class TextBlock(BaseBlock):
     """Text, with citations if documents or searches gave some."""
 
     citations: list[Citation] | None
     text: str
-    type: str
+    type: Literal["text"]
 
 
 class ParsedTextBlock(TextBlock, Generic[T]):
@@ -158,94 +168,119 @@ class ParsedTextBlock(TextBlock, Generic[T]):
         yield "parsed_output", self._parsed
 
 
-class ThinkingBlock(Block):
+class ThinkingBlock(BaseBlock):
     """The model's thinking. It may be sent back only with its signature, and unchanged."""
 
     signature: str | None
     thinking: str
-    type: str
+    type: Literal["thinking"]
 
 
-class RedactedThinkingBlock(Block):
+class RedactedThinkingBlock(BaseBlock):
     """Thinking that only the API can read."""
 
     data: str
-    type: str
+    type: Literal["redacted_thinking"]
 
 
-class ToolUseBlock(Block):
-    """A call of one of your tools. `input` is the parsed JSON object; of a cut call, its best reading: look at `complete`."""
+class BaseToolUse(BaseBlock):
+    """The base of tool calls. `input` is the parsed JSON object; of a cut call, its best reading: look at `complete`."""
 
     id: str
-    caller: Lens | None
+    caller: Any | None
     input: Any
     name: str
-    type: str
+
+
+class ToolUseBlock(BaseToolUse):
+    """A call of one of your tools."""
+
+    type: Literal["tool_use"]
     toolset_name: str | None
 
 
-class ServerToolUseBlock(ToolUseBlock):
+class ServerToolUseBlock(BaseToolUse):
     """A call of a tool that runs at Anthropic (web search, code execution …)."""
 
+    type: Literal["server_tool_use"]
 
-class MCPToolUseBlock(ToolUseBlock):
+
+class MCPToolUseBlock(BaseToolUse):
     """A call of a tool at an MCP server that the API talks to."""
 
     server_name: str
+    type: Literal["mcp_tool_use"]
 
 
-class ToolResultBlock(Block):
+class ToolResultBlock(BaseBlock):
     """The result of a tool that ran at Anthropic or at an MCP server; it comes whole. `content` varies with the type."""
 
-    caller: Lens | None
+    caller: Any | None
     content: Any
+    is_error: bool
     tool_use_id: str
-    type: str
+    type: Literal[
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "tool_search_tool_result",
+        "mcp_tool_result",
+        "advisor_tool_result",
+    ]
 
 
-class ContainerUploadBlock(Block):
+class MCPToolListingBlock(BaseBlock):
+    """The tools that the API got from an MCP server."""
+
+    mcp_server_name: str
+    tools: Any
+    type: Literal["mcp_tool_listing"]
+
+
+class ContainerUploadBlock(BaseBlock):
     """A file that a tool made."""
 
     file_id: str
-    type: str
+    type: Literal["container_upload"]
 
 
-class CompactionBlock(Block):
+class CompactionBlock(BaseBlock):
     """The summary that stands for an older part of the conversation."""
 
     content: str | None
     encrypted_content: str | None
+    type: Literal["compaction"]
+    signature: Any
+    tool_changes: Any
 
 
-class FallbackBlock(Block):
+class FallbackBlock(BaseBlock):
     """From here on another model answers."""
 
+    to: Any
+    trigger: Any
+    type: Literal["fallback"]
 
-class UnknownBlock(Block):
+
+class UnknownBlock(BaseBlock, OpenLens):
     """A block of a type that this version does not know."""
 
+    type: Literal[""]  # for a type checker: none of those above
 
-_BLOCKS: Mapping[str, type[Block]] = {
-    "text": TextBlock,
-    "thinking": ThinkingBlock,
-    "redacted_thinking": RedactedThinkingBlock,
-    "tool_use": ToolUseBlock,
-    "server_tool_use": ServerToolUseBlock,
-    "mcp_tool_use": MCPToolUseBlock,
-    "web_search_tool_result": ToolResultBlock,
-    "web_fetch_tool_result": ToolResultBlock,
-    "code_execution_tool_result": ToolResultBlock,
-    "bash_code_execution_tool_result": ToolResultBlock,
-    "text_editor_code_execution_tool_result": ToolResultBlock,
-    "tool_search_tool_result": ToolResultBlock,
-    "mcp_tool_result": ToolResultBlock,
-    "advisor_tool_result": ToolResultBlock,
-    "mcp_tool_listing": UnknownBlock,
-    "container_upload": ContainerUploadBlock,
-    "compaction": CompactionBlock,
-    "fallback": FallbackBlock,
-}
 
+_ToolBlock: TypeAlias = ToolUseBlock | ServerToolUseBlock | MCPToolUseBlock | ToolResultBlock | MCPToolListingBlock
+_PassiveBlock: TypeAlias = ContainerUploadBlock | CompactionBlock | FallbackBlock | UnknownBlock
+_OtherBlock: TypeAlias = ThinkingBlock | RedactedThinkingBlock | _ToolBlock | _PassiveBlock
+
+Block: TypeAlias = TextBlock | _OtherBlock
+"""A content block."""
+
+ParsedContentBlock: TypeAlias = ParsedTextBlock[T] | _OtherBlock
+"""A content block of a `ParsedMessage`."""
+
+_BLOCKS: Mapping[str, type[Block]] = by_type(Block)
 KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
@@ -341,7 +376,7 @@ class BlockBuilder:
 def _growing_field(raw: dict[str, Any]) -> str | None:
     """The field that grows, made ready for it: gateways leave it out, or send null, or (for an input) an empty string."""
     kind = str(raw.get("type"))
-    if issubclass(_BLOCKS.get(kind, UnknownBlock), ToolUseBlock):
+    if issubclass(_BLOCKS.get(kind, UnknownBlock), BaseToolUse):
         raw["input"] = raw.get("input") or {}
         return "input"
     if kind in ("text", "thinking"):
@@ -362,16 +397,18 @@ class Message(Lens):
 
     __slots__ = ("_facts", "request_id")
     id: str
-    container: Lens | None
+    container: Any | None
     content: list[Block]
-    diagnostics: Lens | None
+    diagnostics: Any | None
     model: str
-    role: str
+    role: Literal["assistant"]
     stop_details: RefusalStopDetails | None
-    stop_reason: str | None
+    stop_reason: StopReason | None
     stop_sequence: str | None
-    type: str
+    type: Literal["message"]
     usage: Usage
+    context_management: Any
+    input_transformations: Any
     request_id: str | None
 
     FIELDS: ClassVar[Mapping[str, Any]] = {
@@ -427,6 +464,8 @@ class ParsedMessage(Message, Generic[T]):
     """
 
     __slots__ = ("_parsed",)
+    if TYPE_CHECKING:
+        content: list[ParsedContentBlock[T]]  # type: ignore[assignment]
 
     def __init__(self, message: Message, parsed: Mapping[int, T | OutputFormatError]) -> None:
         super().__init__(message.raw, facts=message._facts, request_id=message.request_id)
@@ -454,6 +493,17 @@ class ParsedMessage(Message, Generic[T]):
     __hash__ = None  # type: ignore[assignment]
 
 
+class MessageDeltaFields(Lens):
+    """The fields of the message that a `message_delta` sets."""
+
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    stop_details: RefusalStopDetails | None
+    container: Any | None
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
+
+
 # --- What may be sent back -----------------------------------------------------------------------------------------------
 
 
@@ -466,7 +516,7 @@ def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collecti
     beside calls of the caller's tools, and where such a call came from the server's code.
     """
     kept = [block for block in without_replaced(blocks) if is_sendable(block)]
-    calls = [block for block in kept if type(block) is ToolUseBlock]
+    calls = [block for block in kept if isinstance(block, ToolUseBlock)]
     servers = [block for block in kept if isinstance(block, ServerToolUseBlock | MCPToolUseBlock)]
     gone = {id_of(block) for block in servers} - {*results, *map(result_of, kept), *map(caller_of, calls)}
     if stop_reason == "pause_turn" or (stop_reason == "tool_use" and calls):
@@ -501,7 +551,7 @@ def is_sendable(block: Block) -> bool:
             return bool(str(block.get("text") or "").strip())
         case ThinkingBlock():
             return bool(block.signature)
-        case ToolUseBlock():
+        case BaseToolUse():
             return block.complete and is_json_object(block.get("input"))
         case CompactionBlock():
             return block.complete and block.content != ""
@@ -511,7 +561,7 @@ def is_sendable(block: Block) -> bool:
 # As text, since the wire's JSON may have anything there, also what no set can hold.
 def id_of(block: Block) -> str:
     """The id of a tool call; empty for other blocks."""
-    return str(block.get("id")) if isinstance(block, ToolUseBlock) else ""
+    return str(block.get("id")) if isinstance(block, BaseToolUse) else ""
 
 
 def result_of(block: Block) -> str:

@@ -7,7 +7,8 @@
         case Ping(): ...
 
 `event.raw` is the JSON as received and `event.sse` the server-sent event that contained it. Events and deltas of unknown
-types are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time.
+types are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time. For a type checker `event.type == "ping"`
+narrows as `case Ping()` does.
 
 The second half defines the derived events, such as `TextEvent`, which carry a snapshot of the message so far.
 """
@@ -19,83 +20,70 @@ from operator import attrgetter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, quote
-from rawsse.messages.content import Block, BlockBuilder, Citation, Message, RefusalStopDetails, Usage, look_at_block
-from rawsse.messages.lens import Lens, read_json
+from rawsse.messages.content import Block, BlockBuilder, Citation, Message, MessageDeltaFields, Usage, look_at_block
+from rawsse.messages.lens import Lens, OpenLens, by_type, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
 
 # --- Deltas --------------------------------------------------------------------------------------------------------
 
 
-class Delta(Lens):
-    """A change to one content block."""
-
-    type: str
-    FIELDS: ClassVar[Mapping[str, Any]] = {"citation": Citation}
-
-
-class TextDelta(Delta):
+class TextDelta(Lens):
     """More text of a `text` block."""
 
     text: str
+    type: Literal["text_delta"]
 
 
-class CitationsDelta(Delta):
+class CitationsDelta(Lens):
     """One more citation of a `text` block."""
 
     citation: Citation
+    type: Literal["citations_delta"]
+    FIELDS: ClassVar[Mapping[str, Any]] = {"citation": Citation}
 
 
-class InputJSONDelta(Delta):
+class InputJSONDelta(Lens):
     """More of the JSON text of a tool's input: a fragment, which cannot be parsed without the others."""
 
     partial_json: str
+    type: Literal["input_json_delta"]
 
 
-class ThinkingDelta(Delta):
+class ThinkingDelta(Lens):
     """More of a `thinking` block."""
 
     thinking: str
+    type: Literal["thinking_delta"]
     estimated_tokens: int | None
 
 
-class SignatureDelta(Delta):
+class SignatureDelta(Lens):
     """The signature of a `thinking` block: the whole value, in one event."""
 
     signature: str
+    type: Literal["signature_delta"]
 
 
-class CompactionDelta(Delta):
+class CompactionDelta(Lens):
     """The content of a `compaction` block: the whole value, in one event."""
 
     content: str | None
     encrypted_content: str | None
+    type: Literal["compaction_delta"]
 
 
-class UnknownDelta(Delta):
+class UnknownDelta(OpenLens):
     """A delta of a type that is unknown to this version."""
 
-
-class MessageDeltaFields(Lens):
-    """The fields of the message that a `message_delta` sets."""
-
-    stop_reason: str | None
-    stop_sequence: str | None
-    stop_details: RefusalStopDetails | None
-    container: Lens | None
-
-    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
+    type: Literal[""]  # for a type checker: none of those above
 
 
-_DELTAS: Mapping[str, type[Delta]] = {
-    "text_delta": TextDelta,
-    "citations_delta": CitationsDelta,
-    "input_json_delta": InputJSONDelta,
-    "thinking_delta": ThinkingDelta,
-    "signature_delta": SignatureDelta,
-    "compaction_delta": CompactionDelta,
-}
+_ValueDelta: TypeAlias = CitationsDelta | SignatureDelta | CompactionDelta | UnknownDelta
+Delta: TypeAlias = TextDelta | InputJSONDelta | ThinkingDelta | _ValueDelta
+"""A change to one content block."""
 
+_DELTAS: Mapping[str, type[Delta]] = by_type(Delta)
 KNOWN_DELTA_TYPES = frozenset(_DELTAS)
 
 
@@ -109,11 +97,10 @@ def _look_at_delta(raw: dict[str, Any]) -> Delta:
 _NO_EVENT = Event()
 
 
-class StreamEvent(Lens):
-    """An event of the stream. `sse` is the server-sent event that it was read from."""
+class BaseEvent(Lens):
+    """The base of events of the wire. `sse` is the server-sent event that it was read from."""
 
     __slots__ = ("sse",)
-    type: str
     sse: Event
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
@@ -121,85 +108,93 @@ class StreamEvent(Lens):
         self.sse = sse
 
 
-class MessageStart(StreamEvent):
+class MessageStart(BaseEvent):
     """The first event: the message with its id, model and first usage, and (normally) no content."""
 
     message: Message
+    type: Literal["message_start"]
     FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
 
 
-class ContentBlockStart(StreamEvent):
+class ContentBlockStart(BaseEvent):
     """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
-    index: int
     content_block: Block
+    index: int
+    type: Literal["content_block_start"]
     FIELDS: ClassVar[Mapping[str, Any]] = {"content_block": look_at_block}
 
 
-class ContentBlockDelta(StreamEvent):
+class ContentBlockDelta(BaseEvent):
     """A change to an open block."""
 
-    index: int
     delta: Delta
+    index: int
+    type: Literal["content_block_delta"]
     FIELDS: ClassVar[Mapping[str, Any]] = {"delta": _look_at_delta}
 
 
-class ContentBlockStop(StreamEvent):
+class ContentBlockStop(BaseEvent):
     """A block ends. `content_block` is the whole block if the event comes from a `MessageStream`, else None."""
 
     __slots__ = ("content_block",)
     index: int
-    content_block: Block | None
+    type: Literal["content_block_stop"]
+    content_block: Block  # None only outside of a `MessageStream`, where the SDK has no such field
 
-    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, content_block: Block | None = None) -> None:
+    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, content_block: Any = None) -> None:
         super().__init__(raw, sse)
         self.content_block = content_block
 
 
-class MessageDelta(StreamEvent):
+class MessageDelta(BaseEvent):
     """The stop reason and the usage so far. There may be more than one."""
 
     delta: MessageDeltaFields
+    type: Literal["message_delta"]
     usage: Usage
+    context_management: Any
+    input_transformations: Any
     FIELDS: ClassVar[Mapping[str, Any]] = {"delta": MessageDeltaFields, "usage": Usage}
 
 
-class MessageStop(StreamEvent):
+class MessageStop(BaseEvent):
     """The answer is complete. `message` is the message if the event comes from a `MessageStream`, else None."""
 
     __slots__ = ("message",)
-    message: Message | None
+    type: Literal["message_stop"]
+    message: Message  # likewise
 
-    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, message: Message | None = None) -> None:
+    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, message: Any = None) -> None:
         super().__init__(raw, sse)
         self.message = message
 
 
-class Ping(StreamEvent):
+class Ping(BaseEvent):
     """A sign of life while there is no content to send."""
 
+    type: Literal["ping"]
 
-class ErrorEvent(StreamEvent):
+
+class ErrorEvent(BaseEvent):
     """The API failed after it had answered 200. It is the last event."""
 
-    error: Lens
+    error: Any
+    type: Literal["error"]
     request_id: str | None
 
 
-class UnknownEvent(StreamEvent):
+class UnknownEvent(BaseEvent, OpenLens):
     """An event of a type that is unknown to this version."""
 
+    type: Literal[""]  # for a type checker: none of those above
 
-_EVENTS: Mapping[str, type[StreamEvent]] = {
-    "message_start": MessageStart,
-    "content_block_start": ContentBlockStart,
-    "content_block_delta": ContentBlockDelta,
-    "content_block_stop": ContentBlockStop,
-    "message_delta": MessageDelta,
-    "message_stop": MessageStop,
-    "ping": Ping,
-    "error": ErrorEvent,
-}
+
+_BlockEvent: TypeAlias = ContentBlockStart | ContentBlockDelta | ContentBlockStop
+StreamEvent: TypeAlias = MessageStart | _BlockEvent | MessageDelta | MessageStop | Ping | ErrorEvent | UnknownEvent
+"""An event of the stream."""
+
+_EVENTS: Mapping[str, type[StreamEvent]] = by_type(StreamEvent)
 
 # Required fields: (name, type, the type in an error message).
 _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {

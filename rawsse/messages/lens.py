@@ -5,16 +5,17 @@ thin object over one dict, so that an event takes one parse and one small object
 
     class Delta(Lens):
         text: str                  # for the reader and for mypy: only an annotation
-        note: str | None           # allows None: reads as None where the JSON has no such field
+        note: str | None           # allows None, as Any does: reads as None where the JSON has no such field
 
     delta = Delta({"type": "text_delta", "text": "hi", "new": 1})
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
 
-Nested objects are lenses too: of the class given in `FIELDS`, or plain `Lens`.
+Nested objects are lenses too: of the class given in `FIELDS`, or plain `Lens`. For a type checker a lens has the annotated
+fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`.
 
 `to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` have the output of the official
 SDK's models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields
-that allow None.
+whose annotation names None.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, ClassVar, NoReturn
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
+
+from rawsse.errors import ConfigurationError, quote
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
 
@@ -112,7 +116,10 @@ class Lens:
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
 
     _declared: ClassVar[tuple[str, ...]] = ()  # the annotated fields, in their order
-    _nullable: ClassVar[frozenset[str]] = frozenset()
+    _nullable: ClassVar[frozenset[str]] = frozenset()  # those whose absence a dump shows as None
+    _optional: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # those and the fields of betas: read as None where they are absent
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -125,18 +132,24 @@ class Lens:
         # A field that is annotated again moves to its new place.
         cls._declared = (*(name for name in cls._declared if name not in own), *own)
         cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
+        cls._optional = cls._optional | {name for name, hint in hints.items() if "None" in hint or hint == "Any"}
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "raw":  # `raw` is missing while `copy` or `pickle` build the object
-            raise AttributeError(name)
-        try:
-            value = self.raw[name]
-        except KeyError:
-            if name in self._nullable:
-                return None
-            has = ", ".join(self.raw)
-            raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}") from None
-        return self._look(name, value)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") or name == "raw":  # `raw` is missing while `copy` or `pickle` build the object
+                raise AttributeError(name)
+            try:
+                value = self.raw[name]
+            except KeyError:
+                if name in self._optional:
+                    return None
+                has = ", ".join(self.raw)
+                raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}") from None
+            return self._look(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._names(is_full=True)]
 
     def _look(self, name: str, value: Any) -> Any:
         if isinstance(value, dict) and name not in self.OPAQUE:
@@ -178,18 +191,19 @@ class Lens:
         self,
         *,
         mode: str = "python",
-        include: Collection[str] | None = None,
-        exclude: Collection[str] = (),
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         exclude_unset: bool = False,
         exclude_none: bool = False,
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `include` and `exclude` name fields of this object; `exclude_unset` and `exclude_none` also apply to nested objects of
-        known classes. `mode` has no effect: every value is JSON.
+        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
+        `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON.
         """
         given = _arranged(self, is_full=not exclude_unset, has_none=not exclude_none)
-        return copied({n: v for n, v in given.items() if n not in exclude and (include is None or n in include)})
+        kept, left_out = given if include is None else _names_in(include), _names_in(exclude or ())
+        return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
@@ -222,6 +236,30 @@ class Lens:
         except RecursionError:
             shown = "…"
         return f"{type(self).__name__}({shown})"
+
+
+class OpenLens(Lens):
+    """A lens whose fields vary: for a type checker it has every name."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def by_type(union: Any) -> dict[str, Any]:
+    """The classes of a union, by the values that the annotation of their `type` lists."""
+    # The annotation is text: `Literal['text']`.
+    return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
+
+
+def _names_in(given: Iterable[str]) -> Collection[str]:
+    """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
+    is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
+    names = [*given]
+    if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in names):
+        raise ConfigurationError(f"include and exclude take names of the object's own fields, not {quote(repr(given))}")
+    return names
 
 
 def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:

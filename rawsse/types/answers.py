@@ -10,9 +10,9 @@ Where the SDK has a class for each kind of tool result, ours is one class: look 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from rawsse.client.resources import ModelInfo
+from rawsse.client.resources import ModelInfo, TokenCount
 from rawsse.messages.content import (
     Block,
     CacheCreation,
@@ -20,12 +20,14 @@ from rawsse.messages.content import (
     ContainerUploadBlock,
     Message,
     OutputTokensDetails,
+    ParsedContentBlock,
     ParsedMessage,
     ParsedTextBlock,
     RedactedThinkingBlock,
     RefusalStopDetails,
     ServerToolUsage,
     ServerToolUseBlock,
+    StopReason,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -47,7 +49,6 @@ from rawsse.messages.events import (
     TextDelta,
     ThinkingDelta,
 )
-from rawsse.messages.lens import Lens
 
 __all__ = [
     "BashCodeExecutionToolResultBlock",
@@ -101,15 +102,10 @@ __all__ = [
 
 Model: TypeAlias = str
 
-StopReason: TypeAlias = Literal[
-    "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "model_context_window_exceeded"
-]
-
 ContentBlock = Block
-ParsedContentBlock = Block
 TextCitation = Citation
 MessageDeltaUsage = Usage
-MessageTokensCount = Lens
+MessageTokensCount = TokenCount
 
 WebSearchToolResultBlock = ToolResultBlock
 WebFetchToolResultBlock = ToolResultBlock

@@ -354,7 +354,7 @@ async def storm(story: Story, moment: Moment, disturbance: Disturbance) -> list[
     outcomes: list[str] = []
     was_disturbed = True
     while was_disturbed:
-        if client.is_closed:
+        if client.is_closed():
             client = client_of(network)
         outcome, was_disturbed = await disturbed(story, client, network, len(outcomes) + 1, (moment, disturbance))
         outcomes.append(outcome)

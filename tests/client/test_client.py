@@ -18,6 +18,7 @@ from support.clock import run, ticks
 from support.pools import counts
 from support.streams import ANSWER, TOOL_CALL, fold
 
+from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import ExchangeObserver
 from rawsse.client.network.route import Origin
@@ -365,7 +366,54 @@ def test_a_base_url_that_cannot_work_is_refused_at_once(url: str, text: str) -> 
     assert "canary" not in str(caught.value)
 
 
+def failure_of(url: str, status: str, call: Callable[[AsyncClient], Any]) -> str:
+    client = client_of(plain(b"<h1>Not here</h1>", status), base_url=url)
+    with pytest.raises(APIStatusError) as caught:
+        run(call(client))
+    return str(caught.value)
+
+
+CALLS: list[Callable[[AsyncClient], Any]] = [
+    lambda client: client.messages.create(**ASK),
+    lambda client: client.messages.create(**ASK, stream=True),
+    lambda client: client.messages.count_tokens(model="m", messages=[]),
+    lambda client: client.models.retrieve("m"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["create", "stream", "count_tokens", "models"])
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/pre/fix/v1", "/v1/messages"])
+def test_a_base_url_that_has_the_version_too_is_named_when_nothing_is_there(path: str, status: str, call: Any) -> None:
+    assert "base_url ends in /v1: leave that out" in failure_of(BASE + path, status, call)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("", "404 No"), ("/v1/account/anthropic", "404 No"), ("/v10", "404 No"), ("/v1", "401 No"), ("/v1", "500 No")],
+)
+def test_another_base_url_or_failure_is_not_blamed_on_the_version(path: str, status: str) -> None:
+    assert "base_url" not in failure_of(BASE + path, status, CALLS[0])
+
+
 # --- The calls -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["create", "stream", "parse", "tool_runner"])
+def test_an_argument_that_is_missing_is_told_with_the_method_that_was_called(name: str) -> None:
+    options: dict[str, Any] = {"output_format": dict} if name == "parse" else {}
+    with pytest.raises(TypeError, match=rf"AsyncMessages\.{name}\(\) missing .*'max_tokens'"):
+        getattr(client_of().messages, name)(model="m", messages=[], **options)
+    with (
+        pytest.raises(TypeError, match=rf"\bMessages\.{name}\(\) missing .*'max_tokens'"),
+        Client(api_key=KEY) as client,
+    ):
+        getattr(client.messages, name)(model="m", messages=[], **options)
+
+
+def test_without_asyncio_the_error_says_that_there_must_be_one() -> None:
+    with pytest.raises(RuntimeError, match=r"AsyncClient needs asyncio \(it does not run on trio\)"):
+        client_of(answer(ANSWER)).messages.create(**ASK).send(None)
 
 
 def test_create_gives_the_whole_message() -> None:
@@ -435,7 +483,7 @@ def test_count_tokens_gives_the_object() -> None:
     client = client_of(connection)
     arguments = {"model": "m", "messages": ASK["messages"], "betas": ["b"], "system": "s"}
     count = run(client.messages.count_tokens(**arguments, extra_body={"x": 1}, extra_headers={"X-A": "b"}))
-    assert (count.input_tokens, count.new) == (12, 1)
+    assert (count.input_tokens, count["new"]) == (12, 1)
     request = Sent(connection.written)
     assert request.line == "POST /v1/messages/count_tokens HTTP/1.1"
     assert request.json == {"model": "m", "messages": ASK["messages"], "system": "s", "x": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.answers import ASK, KEY, Connections, Sent, answer, client_of, plain
+from support.background import PATIENCE
 from support.clock import run, ticks
 from support.faults import RESET, WHOLE, Network, Peer
 from support.pools import counts
@@ -160,7 +162,7 @@ def test_closing_one_closes_the_other_with_its_calls(closed: int) -> None:
         await both[closed].aclose()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [StreamCancelledError] * 2
-        assert (client.is_closed, both[1].is_closed) == (True, True)
+        assert (client.is_closed(), both[1].is_closed()) == (True, True)
 
     run(story())
 
@@ -272,7 +274,70 @@ def test_closing_the_client_ends_what_runs_in_another_loop() -> None:
     assert stream.is_aborted
 
 
+@pytest.mark.parametrize("where", ["the same thread", "another thread"])
+def test_a_stream_is_read_in_its_own_event_loop_or_refuses_at_once(where: str) -> None:
+    connection = FakeStream([answer(ANSWER)[:-200], None, answer(ANSWER)[-200:]], end=None)
+    client, loop = client_of(connection), asyncio.new_event_loop()
+    events = loop.run_until_complete(client.messages.create(**ASK, stream=True))
+    first = loop.run_until_complete(anext(events))
+
+    async def elsewhere() -> None:
+        async with asyncio.timeout(PATIENCE):
+            assert (await anext(events)).type == "content_block_start"  # it has come
+            with pytest.raises(RuntimeError, match="the stream belongs to another event loop"):
+                _ = [event async for event in events]
+
+    if where == "the same thread":
+        asyncio.run(elsewhere())
+    else:
+        with ThreadPoolExecutor() as threads:
+            threads.submit(asyncio.run, elsewhere()).result()
+    assert (first.type, connection.is_aborted, events.ending) == ("message_start", False, None)
+    loop.run_until_complete(client.aclose())
+    loop.close()
+    assert connection.is_aborted
+
+
 # --- Closing the client --------------------------------------------------------------------------------------------
+
+
+def test_calls_that_other_threads_begin_do_not_disturb_the_close() -> None:
+    async def story() -> int:
+        client = client_of()
+        kept = [client.messages.stream(**ASK)]
+
+        class Interrupted(set[Any]):
+            def __iter__(self) -> Iterator[Any]:
+                for item in super().__iter__():
+                    with contextlib.suppress(RuntimeError):  # it is closed
+                        kept.append(client.messages.stream(**ASK))
+                    yield item
+
+        client._calls = Interrupted(client._calls)
+        await client.aclose()
+        return sum(stream._call.is_closed for stream in kept)
+
+    assert run(story()) >= 1
+
+
+def test_no_call_begins_while_the_client_is_being_closed() -> None:
+    async def story() -> int:
+        client = client_of(FakeStream([answer(ANSWER)[:-200]], end=None))
+        refused: list[str] = []
+        async with client.messages.stream(**ASK) as stream:
+            end = stream._call.end
+
+            def begin_another() -> None:
+                with pytest.raises(RuntimeError, match=r"^the client is closed$"):
+                    client.messages.stream(**ASK)
+                refused.append("yes")
+                end()
+
+            stream._call.end = begin_another  # type: ignore[method-assign]
+            await client.aclose()
+        return len(refused)
+
+    assert run(story()) == 1
 
 
 def test_closing_the_client_ends_a_wait_between_two_attempts() -> None:
@@ -311,7 +376,7 @@ def test_a_client_may_be_closed_twice_by_both_names() -> None:
         async with client_of() as client:
             await client.close()
             await client.aclose()
-        return client.is_closed
+        return client.is_closed()
 
     assert run(story())
 

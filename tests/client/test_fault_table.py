@@ -419,7 +419,7 @@ def test_an_error_event_before_any_content_and_then_a_whole_answer(before: tuple
     assert seen.outcome == COMPLETE._replace(attempts=3, seconds=1.5)
     if way != "create":
         wire = [event.type for event in seen.events if event.type != "text"]  # less what derives from a delta
-        pings = [raw["type"] for raw in before if raw is PING]
+        pings = [raw["type"] for raw in before if raw is PING and way == "events"]
         assert wire == [*pings * 2, *(raw["type"] for raw in ANSWER)]
 
 
@@ -431,10 +431,9 @@ def test_what_comes_after_an_error_event_is_not_read(way: str) -> None:
     assert seen.events == []
 
 
-@pytest.mark.parametrize("way", ["stream", "events"])
-def test_a_ping_is_seen_when_it_comes_and_message_start_with_what_follows_it(way: str) -> None:
+def test_a_ping_is_seen_when_it_comes_and_message_start_with_what_follows_it() -> None:
     peer = Peer(says(BEGIN), 10.0, chunk(PING), 10.0, chunk({"type": "brand_new"}), 10.0, chunk(*ANSWER[1:]))
-    seen = see(peer, way=way)
+    seen = see(peer, way="events")
     assert seen.outcome == COMPLETE._replace(seconds=30)
     types = [event.type for event in seen.events if event.type != "text"]
     assert types[:4] == ["ping", "message_start", "brand_new", "content_block_start"]
@@ -463,7 +462,7 @@ def test_a_flood_of_unknown_events_is_held_back_up_to_a_limit_and_then_there_is_
 def test_a_flood_of_pings_is_handed_on_and_changes_nothing(way: str) -> None:
     seen = see(Peer(says(BEGIN, *[PING] * 500)), way=way)
     assert seen.outcome == Outcome(StreamTruncatedError, "", 3, 1.5, True, "truncated")
-    if way != "create":
+    if way == "events":
         assert [event.type for event in seen.events] == [*["ping"] * 1000, "message_start", *["ping"] * 500]
 
 

@@ -157,7 +157,7 @@ def test_a_page_is_a_lens_over_the_answer() -> None:
     raw = answer("a", new=1)
     page = run(first_of(Server(raw)))
     assert isinstance(page, Lens)
-    assert (page.raw is raw, page.new, page.to_dict() == raw) == (True, 1, True)
+    assert (page.raw is raw, page["new"], page.to_dict() == raw) == (True, 1, True)
 
 
 @pytest.mark.parametrize(

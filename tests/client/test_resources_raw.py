@@ -104,3 +104,48 @@ def test_a_refusal_is_raised_as_it_is_without_a_raw_response() -> None:
 def test_a_call_that_does_not_exist_is_an_error_at_once() -> None:
     with pytest.raises(AttributeError, match="creat"):
         _ = client_of().messages.with_raw_response.creat
+
+
+# --- As a block ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["with_raw_response", "with_streaming_response"])
+def test_leaving_the_block_closes_what_was_not_read(name: str) -> None:
+    async def story() -> list[str]:
+        connection = FakeStream([streamed()[:-40]], end=None)
+        async with getattr(client_of(connection).messages, name).create(**ASK, stream=True) as raw:
+            assert (raw.status_code, raw.headers["request-id"]) == (200, "req_9")
+            events = await raw.parse()
+            first = await anext(events)
+        assert connection.is_aborted
+        return [first.type, events.ending.kind]
+
+    assert run(story()) == ["message_start", "cancelled"]
+
+
+def test_a_block_around_a_whole_answer_has_it() -> None:
+    async def story() -> str:
+        async with client_of(streamed()).messages.with_streaming_response.create(**ASK) as raw:
+            message = await raw.parse()
+            assert isinstance(message, Message)
+            return message.text
+
+    assert run(story()) == "Hello ☺"
+
+
+def test_a_refusal_is_raised_by_the_block() -> None:
+    async def story() -> None:
+        async with client_of(plain(b"{}", "400 No")).messages.with_streaming_response.create(**ASK):
+            pytest.fail("it was refused")
+
+    with pytest.raises(BadRequestError):
+        run(story())
+
+
+def test_the_models_too() -> None:
+    async def story() -> str:
+        client = client_of(plain(b'{"type": "model", "id": "m"}', request_id="req_4"))
+        async with client.models.with_streaming_response.retrieve("m") as raw:
+            return f"{raw.request_id} {(await raw.parse()).id}"
+
+    assert run(story()) == "req_4 m"

@@ -39,7 +39,6 @@ def test_the_events_are_those_of_the_wire_each_followed_by_what_derives_from_it(
     assert types(events) == [
         "message_start",
         "content_block_start",
-        "ping",
         *("content_block_delta", "text") * 2,
         "content_block_stop",
         "message_delta",
@@ -67,6 +66,21 @@ def test_an_event_stream_gives_the_wire_s_events_only() -> None:
     assert types(run(story())) == [raw["type"] for raw in ANSWER]
 
 
+def test_pings_are_events_of_the_wire_alone_and_the_timing_has_their_age() -> None:
+    async def story() -> tuple[list[str], list[str], float | None]:
+        wire = answer([PING, ANSWER[0], PING, *ANSWER[1:], PING])
+        async with client_of(wire).messages.stream(**ASK) as stream:
+            heard: list[str] = [event.type async for event in stream]
+        events: list[str] = [event.type async for event in await client_of(wire).messages.create(**ASK, stream=True)]
+        return heard, events, stream.timing.last_ping_age
+
+    heard, events, age = run(story())
+    assert "ping" not in heard
+    assert events.count("ping") == 3
+    assert [kind for kind in heard if kind != "text"] == [kind for kind in events if kind != "ping"]
+    assert age == 0
+
+
 def test_the_text_comes_piece_by_piece() -> None:
     async def story() -> list[str]:
         async with client_of(answer(TOOL_CALL)).messages.stream(**ASK) as stream:
@@ -81,7 +95,7 @@ def test_the_text_and_the_events_share_one_iterator() -> None:
         async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
             async for event in stream:
                 heard += [event.type]
-                if event.type == "ping":
+                if event.type == "content_block_start":
                     break
             async for text in stream.text_stream:
                 assert text == "Hel"
@@ -91,7 +105,7 @@ def test_the_text_and_the_events_share_one_iterator() -> None:
         return heard
 
     assert run(story()) == [
-        *("message_start", "content_block_start", "ping"),
+        *("message_start", "content_block_start"),
         *("content_block_delta", "text", "content_block_stop", "message_delta", "message_stop"),
     ]
 

@@ -126,8 +126,7 @@ async def stream(client: Any, outcome: Outcome, asked: dict[str, Any]) -> None:
         outcome.request_id = stream.request_id
         async for event in stream:
             said = told(event)
-            if said["type"] != "ping":  # the SDK keeps these to itself
-                outcome.events.append(said)
+            outcome.events.append(said)
             if said["type"] == "text":
                 outcome.texts.append(said["text"])
         outcome.message = json_of(await stream.get_final_message())
@@ -145,7 +144,7 @@ async def events(client: Any, outcome: Outcome, asked: dict[str, Any]) -> None:
     """`messages.create(stream=True)`."""
     async for event in await client.messages.create(stream=True, **asked):
         said = told(event)
-        if said["type"] != "ping":
+        if said["type"] != "ping":  # the SDK keeps these to itself
             outcome.events.append(said)
 
 

@@ -335,7 +335,7 @@ say("parent", chars(), len(client._inner._pools.here().idle))
 with client.messages.stream(**ASK) as stream:
     next(stream)
     def work():
-        say("child", chars(), client.with_options(max_retries=0).is_closed)
+        say("child", chars(), client.with_options(max_retries=0).is_closed())
         try:
             stream.until_done()
         except RuntimeError as exc:

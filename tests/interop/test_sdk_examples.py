@@ -173,9 +173,6 @@ def test_a_message_is_dumped_as_the_sdk_dumps_it(name: str) -> None:
     theirs, ours = types.Message.model_validate(message(name)), Message(message(name))
     assert ours.to_dict() == theirs.to_dict() == json.loads(ours.to_json())
     dump = json.loads(theirs.model_dump_json())
-    for block in dump["content"]:
-        if block["type"] == "server_tool_use":
-            block["toolset_name"] = None  # ours has it for every call of a tool
     assert ours.model_dump() == json.loads(ours.model_dump_json()) == dump
 
 

@@ -10,7 +10,7 @@ import pytest
 from support.streams import PING, STOP, block_start, block_stop, end, expanded, start, text_delta, to_sse
 
 from rawsse.errors import EventDataError, PartialJSONError
-from rawsse.messages.content import Block, Citation, Message, TextBlock, Usage
+from rawsse.messages.content import Block, Citation, Message, MessageDeltaFields, StopReason, TextBlock, Usage
 from rawsse.messages.events import (
     _EVENTS,
     KNOWN_DELTA_TYPES,
@@ -26,7 +26,6 @@ from rawsse.messages.events import (
     InputJSONDelta,
     InputJSONEvent,
     MessageDelta,
-    MessageDeltaFields,
     MessageStart,
     MessageStop,
     Ping,
@@ -41,7 +40,6 @@ from rawsse.messages.events import (
     UnknownEvent,
     read_event,
 )
-from rawsse.messages.lens import Lens
 from rawsse.sse import Event
 
 Raw = dict[str, Any]
@@ -87,9 +85,9 @@ def read(raw: Raw) -> Any:
 @pytest.mark.parametrize(("kind", "raw"), EVENTS, ids=[raw["type"] for _, raw in EVENTS])
 def test_an_event_is_of_the_class_that_its_type_names_and_keeps_every_field(kind: type[StreamEvent], raw: Raw) -> None:
     event = read({**raw, "new": {"field": [1]}})
+    assert event.new.field == [1]
     assert type(event) is kind
     assert event.to_dict() == {**raw, "new": {"field": [1]}}
-    assert event.new.field == [1]
 
 
 def test_every_type_of_event_and_delta_is_tried_here() -> None:
@@ -129,13 +127,13 @@ def test_mypy_knows_the_fields() -> None:
     assert_type(block.index, int)
     assert_type(block.content_block, Block)
     assert_type(ContentBlockDelta(text_delta(0, "t")).delta, Delta)
-    assert_type(ContentBlockStop(block_stop(0)).content_block, Block | None)
+    assert_type(ContentBlockStop(block_stop(0), content_block=TextBlock({})).content_block, Block)
     ended = MessageDelta(end())
     assert_type(ended.delta, MessageDeltaFields)
-    assert_type(ended.delta.stop_reason, str | None)
+    assert_type(ended.delta.stop_reason, StopReason | None)
     assert_type(ended.usage, Usage)
-    assert_type(MessageStop(STOP).message, Message | None)
-    assert_type(ErrorEvent({"error": {}}).error, Lens)
+    assert_type(MessageStop(STOP, message=Message({})).message, Message)
+    assert_type(ErrorEvent({"error": {}}).error, Any)
     assert_type(TextDelta({"text": "t"}).text, str)
     assert_type(CitationsDelta({"citation": {}}).citation, Citation)
     assert_type(InputJSONDelta({"partial_json": ""}).partial_json, str)

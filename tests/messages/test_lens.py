@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rawsse.messages.lens import Lens, read_json
+from rawsse.errors import ConfigurationError
+from rawsse.messages.lens import Lens, OpenLens, read_json
 
 Raw = dict[str, Any]
 
@@ -20,7 +21,7 @@ class Tail(Lens):
     length: int
 
 
-class Cat(Lens):
+class Cat(OpenLens):
     name: str
     owner: str | None
     toys: Any
@@ -49,6 +50,13 @@ def test_a_field_that_admits_none_is_none_where_the_wire_left_it_out() -> None:
     assert Cat({"name": "Tom"}).owner is None
 
 
+def test_a_field_that_may_be_anything_is_none_too_but_no_dump_shows_it() -> None:
+    cat = Cat({"name": "Tom"})
+    assert cat.toys is None
+    assert "toys" not in cat.model_dump()
+    assert "toys" not in repr(cat)
+
+
 def test_what_admits_none_is_inherited() -> None:
     assert (Kitten({}).owner, Kitten({}).age) == (None, None)
 
@@ -64,8 +72,8 @@ def test_an_object_inside_is_looked_at_through_the_class_that_fields_names() -> 
 
 def test_an_object_inside_of_which_nothing_is_known_is_a_plain_lens() -> None:
     inner = Cat({"collar": {"bell": {"tone": "c"}}}).collar
-    assert type(inner) is Lens
     assert inner.bell.tone == "c"
+    assert type(inner) is Lens
 
 
 def test_objects_in_a_list_are_looked_at_one_by_one() -> None:
@@ -270,3 +278,48 @@ def test_a_text_that_is_nested_too_deep_fails_as_json_loads_fails(opening: str) 
     given = outcome(read_json, opening * 100_000)
     assert given == outcome(json.loads, opening * 100_000)
     assert given[0] is RecursionError
+
+
+# --- What a dump leaves out, and what `dir` lists -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["include", "exclude"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tail": {"length"}},
+        {"tails": {"__all__": {"length"}}},
+        {"tails": {0: True}},
+        {"tail": {"length": True}},
+        {"tail": False},
+        {"name": True, "tail": {"length"}},
+        {"__all__"},
+        {0},
+        "name",
+    ],
+    ids=repr,
+)
+def test_a_part_of_a_field_cannot_be_named_in_a_dump(given: Any, name: str) -> None:
+    cat = Cat({"name": "Tom", "tail": {"length": 3}, "tails": []})
+    for dump in (cat.model_dump, cat.model_dump_json):
+        with pytest.raises(ConfigurationError, match="include and exclude take names of the object's own fields, not"):
+            dump(**{name: given})
+
+
+@pytest.mark.parametrize("given", [{"toys"}, ["toys"], ("toys",), {"toys": True}, {"toys": ...}, {"toys": 1}.keys()])
+def test_the_names_in_a_dump_may_come_in_any_collection(given: Any) -> None:
+    cat = Cat({"name": "Tom", "toys": 1})
+    assert cat.model_dump(include=given) == cat.model_dump(include=iter(given)) == {"toys": 1}
+    assert cat.model_dump(exclude=given) == cat.model_dump(exclude=iter(given)) == {"name": "Tom", "owner": None}
+
+
+@pytest.mark.parametrize("given", [None, (), set(), {}])
+def test_nothing_to_leave_out_leaves_nothing_out(given: Any) -> None:
+    assert Cat({"name": "Tom"}).model_dump(exclude=given) == {"name": "Tom", "owner": None}
+
+
+def test_dir_lists_the_fields_that_can_be_read() -> None:
+    cat = Cat({"name": "Tom", "new": 1})
+    assert {"name", "owner", "new", "model_dump", "raw"} <= {*dir(cat)}
+    assert "tail" not in dir(cat)
+    assert all(hasattr(cat, name) for name in dir(cat))

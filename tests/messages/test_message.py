@@ -26,7 +26,7 @@ from support.streams import (
 )
 
 from rawsse.errors import EventDataError, MessageTooLargeError
-from rawsse.messages import Message, MessageBuilder, TextBlock, read_event
+from rawsse.messages import Message, MessageBuilder, TextBlock, ToolUseBlock, read_event
 from rawsse.sse import Event
 
 Raw = dict[str, Any]
@@ -62,6 +62,7 @@ def test_a_text_answer_is_what_the_api_returns_without_streaming() -> None:
 
 def test_a_tool_call_has_its_input_parsed_and_its_text_kept() -> None:
     text, tool = message_of(*TOOL_CALL).content
+    assert isinstance(tool, ToolUseBlock)
     assert text == TextBlock({"type": "text", "text": "Let me see."})
     assert (tool.input, tool.complete) == ({"city": "Oslo", "days": 3}, True)
     assert tool.input_text == '{"city": "Oslo", "days": 3}'
@@ -94,6 +95,8 @@ def test_content_that_is_there_from_the_start_is_kept_and_counted() -> None:
     call = tool_block(input={"a": 1})
     message = message_of(start(content=[call]), *block(1, {"type": "text", "text": ""}, text_delta(1, "hi")))
     first, second = message.content
+    assert isinstance(first, ToolUseBlock)
+    assert isinstance(second, TextBlock)
     assert (first.input, first.complete, second.text) == ({"a": 1}, True, "hi")
 
 
@@ -307,7 +310,7 @@ def test_a_message_delta_without_a_stop_reason_is_not_the_tail() -> None:
 
 def test_a_message_is_live() -> None:
     builder = fold(TOOL_CALL[:1])
-    early = builder.message
+    early: Any = builder.message
     assert early is not None
     for raw in TOOL_CALL[1:7]:
         builder.feed(to_sse(raw))

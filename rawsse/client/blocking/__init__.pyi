@@ -1,7 +1,7 @@
 # Generated from the async classes by tests/client/blocking/stub.py.
 
 import ssl
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
@@ -23,11 +23,12 @@ from rawsse.client.resources import (
 )
 from rawsse.client.retry import RateLimits, RetryPolicy
 from rawsse.client.schema.output import Outputs
+from rawsse.client.stream import OpenResponse
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
-from rawsse.http1 import Headers, Response
+from rawsse.http1 import Headers
 from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
 from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
 
@@ -51,7 +52,7 @@ class BlockingEventStream:
 
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -93,7 +94,7 @@ class BlockingEventStream:
         """The next event. Raises `APIError` for every ending but a complete one."""
 
 class BlockingMessageStream:
-    """The events of the wire with the derived ones, the text, and the message they add up to.
+    """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
 
@@ -101,7 +102,7 @@ class BlockingMessageStream:
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -351,13 +352,13 @@ class BlockingConversation:
 
 class BlockingRawResponse(Generic[T]):
     """A response and what it brought. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
-    close."""
+    close; leaving the `with` block of the response closes it."""
 
     timing: Timing
 
     def __init__(self, call: Call[Exchange], parsed: T) -> None: ...
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -388,6 +389,9 @@ class BlockingRawResponse(Generic[T]):
     def parse(self) -> T:
         """The answer: a message, events, a count of tokens, a page."""
 
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
 class BlockingWithRawResponse:
     """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
 
@@ -402,7 +406,6 @@ class Page:
     raw: dict[str, Any]
 
     def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = ...) -> None: ...
-    def __getattr__(self, name: str) -> Any: ...
     def get(self, name: str, default: Any = None) -> Any:
         """The JSON value itself, or `default`."""
 
@@ -419,15 +422,15 @@ class Page:
         self,
         *,
         mode: str = "python",
-        include: Collection[str] | None = None,
-        exclude: Collection[str] = ...,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         exclude_unset: bool = False,
         exclude_none: bool = False,
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `include` and `exclude` name fields of this object; `exclude_unset` and `exclude_none` also apply to nested objects of
-        known classes. `mode` has no effect: every value is JSON."""
+        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
+        `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON."""
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
@@ -454,6 +457,10 @@ class Messages:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
+        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+
+    @property
+    def with_streaming_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
     def stream(
@@ -505,11 +512,15 @@ class Messages:
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message."""
 
     @overload
-    def tool_runner(self, *, stream: Literal[False] = False, **arguments: Any) -> BlockingToolRunner[Message]:
+    def tool_runner(
+        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
+    ) -> BlockingToolRunner[Message]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
 
     @overload
-    def tool_runner(self, *, stream: Literal[True], **arguments: Any) -> BlockingToolRunner[BlockingMessageStream]:
+    def tool_runner(
+        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Any
+    ) -> BlockingToolRunner[BlockingMessageStream]:
         """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
 
     def events(
@@ -534,6 +545,10 @@ class Models:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
+        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+
+    @property
+    def with_streaming_response(self) -> BlockingWithRawResponse:
         """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
 
     def list(
@@ -624,7 +639,6 @@ class Client:
     def has_credential(self) -> bool:
         """There is a key or a token."""
 
-    @property
     def is_closed(self) -> bool:
         """`close()` was called."""
 
@@ -634,6 +648,23 @@ class Client:
         """End every stream that is open, and drop every connection. No further calls."""
 
     def with_options(
+        self,
+        *,
+        api_key: str | None = None,
+        auth_token: str | None = None,
+        base_url: str | None = None,
+        timeouts: Timeouts | None = None,
+        timeout: float | Timeouts | NotGiven | None = ...,
+        max_retries: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        strict: bool | None = None,
+    ) -> Self:
+        """The same client with other options; `default_headers` are added to those it has.
+
+        Both share their connections: closing one closes the other."""
+
+    def copy(
         self,
         *,
         api_key: str | None = None,

@@ -49,7 +49,10 @@ class AsyncioNetwork:
     @staticmethod
     def owner() -> asyncio.AbstractEventLoop:
         """The running event loop."""
-        return asyncio.get_running_loop()
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("AsyncClient needs asyncio (it does not run on trio): no event loop runs here") from None
 
     def link(self) -> AsyncioLink:
         """A link that is not connected yet."""

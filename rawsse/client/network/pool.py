@@ -194,6 +194,7 @@ class Pool:
         self.is_closed = False
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
         self._lock = threading.RLock()
+        self._owner = network.owner()
         self._pid = os.getpid()
         self.idle: dict[Connection, None] = {}
         """Connections at rest, the longest at rest first."""
@@ -203,6 +204,11 @@ class Pool:
         """Calls that wait for a connection to be free; the first is the next."""
         self._timer_at = math.inf  # when the next of `idle` expires, or earlier
         self._cancel_timer: Callable[[], object] = int
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """It is that of an event loop, and another one runs here."""
+        return self.network.runs_coroutines and self._owner is not self.network.owner()
 
     @property
     def open_connections(self) -> int:
@@ -341,19 +347,20 @@ class Pools:
 
     def here(self) -> Pool:
         """The pool of the loop, or of the process, that this is called in. Raises `RuntimeError` after `close`."""
-        if self.is_closed:
-            raise RuntimeError("the client is closed")
         owner = self._new_network.owner()
-        if (pool := self._pools.get(owner)) is not None:
-            return pool
-        for loop in list(self._pools):
-            if not isinstance(loop, int) and loop.is_closed() and (closed := self._pools.pop(loop, None)) is not None:
-                closed.close()
-        return self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
+        if (pool := self._pools.get(owner)) is None:
+            for loop in [each for each in self._pools.copy() if not isinstance(each, int) and each.is_closed()]:
+                if (closed := self._pools.pop(loop, None)) is not None:
+                    closed.close()
+            pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
+        if self.is_closed:  # asked last: another thread may close, and not see a pool that is being made
+            pool.close()
+            raise RuntimeError("the client is closed")
+        return pool
 
     def close(self) -> None:
         """Drop all connections, those in use too; after a fork only those of this process."""
         self.is_closed = True
-        for key, pool in list(self._pools.items()):
+        for key, pool in self._pools.copy().items():  # other threads may add some
             if key == os.getpid() or not isinstance(key, int):
                 pool.network.post(pool.close)

@@ -51,7 +51,7 @@ class OutputFormat(Generic[T]):
         """The value that the text stands for. Raises `OutputFormatError`, whose `text` it is."""
         try:
             value: T = self._read(text)
-        except (ValueError, TypeError, RecursionError) as exc:  # what pydantic raises is a ValueError
+        except Exception as exc:  # of JSON, of pydantic, or of the type's own code
             error = OutputFormatError(f"the text of the answer does not fit {self.name}: {_reasons(exc)}")
             error.text = text
             raise error from exc

@@ -257,7 +257,7 @@ def _read_scalar(value: Any, origin: Any, arguments: Any, path: str) -> Any:
     if kind == name:
         return value
     if name == "number" and kind == "integer":
-        return float(value)
+        return _call(float, value, path)  # more than 308 digits do not fit
     # JSON Schema, 6.1.1: "integer" matches any number with a zero fractional part.
     if name == "integer" and kind == "number" and value.is_integer():
         return int(value)
@@ -347,10 +347,10 @@ def _object(value: Any, path: str) -> dict[str, Any]:
 
 
 def _call(make: Callable[[Any], Any], value: Any, path: str) -> Any:
-    """What a class makes of the value. Its `ValueError` or `TypeError` (pydantic's is one) says why it does not fit."""
+    """What a class makes of the value. Its error says why that does not fit."""
     try:
         return make(value)
-    except (TypeError, ValueError) as exc:
+    except Exception as exc:
         raise MismatchError(f"{path}: {exc}") from exc
 
 

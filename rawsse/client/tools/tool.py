@@ -150,16 +150,17 @@ class Tool(Generic[P, R]):
         A function that is not async blocks the event loop meanwhile. Raises `MismatchError` if the input does not fit
         the function, and whatever the function raises.
         """
-        result = self._call(input)
+        result = self.call(input)
         return content_of(await result if inspect.isawaitable(result) else result)
 
-    def _call(self, value: Any) -> Any:
+    def call(self, input: Any) -> R:  # noqa: A002 - likewise
+        """Call the function with the model's input; what it returns. Raises as `run`."""
         if self._signature is not None:
-            value = self._signature.arguments(value)
-        elif not isinstance(value, dict):
+            input = self._signature.arguments(input)  # noqa: A001
+        elif not isinstance(input, dict):
             raise MismatchError("input: expected an object")
-        function: Callable[..., Any] = self.function
-        return function(**value)
+        function: Callable[..., R] = self.function
+        return function(**input)
 
 
 @overload
@@ -228,7 +229,7 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     waits for it. Those that end programs pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
-        result = given._call(value)
+        result = given.call(value)
         if not inspect.isawaitable(result):
             return tool_result(call_id, content_of(result))
         if can_await:

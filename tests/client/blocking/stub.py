@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import inspect
 import subprocess
 import sys
@@ -87,8 +88,18 @@ def _members(written: ast.ClassDef) -> Iterator[tuple[str, ast.stmt]]:
                 yield name, ast.AnnAssign(ast.Name(name, ast.Store()), node.annotation, None, 1)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield from _attributes(node)
-                if node.name in SPECIAL or not (node.name.startswith("_") or node.name in HIDDEN):
+                if node.name in SPECIAL or _is_public(node.name):
                     yield node.name, node
+            case ast.Assign([ast.Name(alias)], ast.Name(name)) if _is_public(alias):  # another name for a method
+                for method in written.body:
+                    if isinstance(method, Function) and method.name == name:
+                        renamed = copy.deepcopy(method)
+                        renamed.name = alias
+                        yield alias, renamed
+
+
+def _is_public(name: str) -> bool:
+    return not (name.startswith("_") or name in HIDDEN)
 
 
 def _attributes(method: Function) -> Iterator[tuple[str, ast.stmt]]:

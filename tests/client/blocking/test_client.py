@@ -244,7 +244,7 @@ def test_a_closed_client_takes_no_call(make: Make) -> None:
     client.messages.create(**ASK)
     client.close()
     client.close()
-    assert client.is_closed
+    assert client.is_closed()
     for call in (client.messages.create, client.messages.stream):
         with pytest.raises(RuntimeError, match="the client is closed"):
             call(**ASK)
@@ -268,7 +268,7 @@ def test_options_can_be_changed_and_connections_are_shared(make: Make) -> None:
     assert "x-a" not in Sent(first)
     assert (second["x-a"], second["x-api-key"]) == ("1", "sk-other")
     other.close()
-    assert client.is_closed
+    assert client.is_closed()
 
 
 def test_a_client_says_what_it_is_and_not_its_key() -> None:
@@ -282,3 +282,29 @@ def test_it_works_while_a_loop_runs(make: Make) -> None:
         assert make(answer(ANSWER)).messages.create(**ASK).text == "Hello ☺"
 
     asyncio.run(notebook())
+
+
+def test_a_response_is_a_block_that_closes_what_was_not_read(make: Make) -> None:
+    connection = FakeStream([answer(ANSWER)[:-200]], end=None)
+    with make(connection).messages.with_streaming_response.create(**ASK, stream=True) as raw:
+        assert raw.status_code == 200
+        assert next(raw.parse()).type == "message_start"
+    assert connection.is_aborted
+
+
+def test_the_response_of_a_stream_closes_it(make: Make) -> None:
+    connection = FakeStream([answer(ANSWER)[:-200]], end=None)
+    with make(connection).messages.stream(**ASK) as stream:
+        next(stream)
+        stream.response.close()
+        assert connection.is_aborted
+        assert stream.ending is not None
+        assert stream.ending.kind == "cancelled"
+
+
+def test_copy_is_with_options_and_a_closed_client_says_so(make: Make) -> None:
+    client = make(answer(ANSWER))
+    other = client.copy(base_url="http://other.example")
+    assert (type(other), other.base_url, client.is_closed()) == (Client, "http://other.example", False)
+    client.close()
+    assert (client.is_closed(), other.is_closed()) == (True, True)

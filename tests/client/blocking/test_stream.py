@@ -59,7 +59,6 @@ def test_the_events_are_those_of_the_wire_each_followed_by_what_derives_from_it(
     assert [event.type for event in events] == [
         "message_start",
         "content_block_start",
-        "ping",
         *("content_block_delta", "text") * 2,
         "content_block_stop",
         "message_delta",
@@ -148,12 +147,12 @@ def test_a_stream_that_is_not_open_says_so(make: Make) -> None:
             read()
 
 
-def test_tools_and_pings_and_odd_events_come_in_their_order(make: Make) -> None:
+def test_odd_events_come_in_their_order_and_pings_do_not(make: Make) -> None:
     odd = {"type": "made_up", "x": 1}
     raws = [start(), *block(0, {"type": "text", "text": ""}, text_delta(0, "a"), odd, PING, text_delta(0, "b")), end()]
     with make(SSE_HEAD + chunked(to_bytes([*raws, {"type": "message_stop"}]))).messages.stream(**ASK) as stream:
         kinds = [event.type for event in stream]
-    assert kinds[4:8] == ["made_up", "ping", "content_block_delta", "text"]
+    assert kinds[4:7] == ["made_up", "content_block_delta", "text"]
 
 
 # --- Failures ------------------------------------------------------------------------------------------------------

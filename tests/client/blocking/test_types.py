@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.command import ROOT
+from support.type_checkers import find_wrong, marked
 
 PROGRAM = """
 from collections.abc import Iterator
@@ -57,6 +50,7 @@ def calls(client: Client) -> None:
     client.messages.create(model="m", max_tokens="1", messages=[QUESTION])  # wrong
     client.messages.stream(model="m", max_tokens=1, messages=[QUESTION], tempreature=1)  # wrong
     client.messages.count_tokens(model="m", messages=[QUESTION], top_k=1)  # wrong
+    client.messages.tool_runner(model="m", messages=[QUESTION])  # wrong
     client.mesages  # wrong
     client.aclose()  # wrong
 
@@ -126,6 +120,8 @@ class Mine(Client):
 
 def clients() -> None:
     assert_type(Client(api_key="k", retry_policy=RetryPolicy()).with_options(max_retries=1), Client)
+    assert_type(Client(api_key="k").copy(max_retries=1), Client)
+    assert_type(Client(api_key="k").is_closed(), bool)
     assert_type(Mine().with_options(timeout=3).ask(), str)
     with Mine() as mine:
         assert_type(mine, Mine)
@@ -134,45 +130,7 @@ def clients() -> None:
     Client().with_options(max_retry=1)  # wrong
 """.lstrip()
 
-WRONG = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# wrong")}
 
-
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    path = tmp_path / "program.py"
-    path.write_text(PROGRAM, encoding="utf-8")
-    return path
-
-
-def test_mypy_finds_what_is_wrong_and_nothing_else(program: Path, tmp_path: Path) -> None:
-    if importlib.util.find_spec("mypy") is None:
-        pytest.skip("mypy is not installed: the extra `dev`")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "--follow-imports", "silent"]
-    done = subprocess.run(
-        [*command, "--cache-dir", tmp_path / "cache", program],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = {int(number) for number in re.findall(r"^program\.py:(\d+): error", done.stdout, re.MULTILINE)}
-    assert found == WRONG, done.stdout + done.stderr
-
-
-def test_pyright_finds_what_is_wrong_and_nothing_else(program: Path, tmp_path: Path) -> None:
-    pyright = Path(sys.executable).with_name("pyright")
-    if not pyright.exists() or shutil.which("node") is None:
-        pytest.skip("pyright is not installed: the extra `dev`, and Node")
-    settings = {"include": [str(program)], "extraPaths": [str(ROOT)], "typeCheckingMode": "strict"}
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    done = subprocess.run(
-        [pyright, "--outputjson", "--pythonpath", sys.executable, "--project", tmp_path],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    told = json.loads(done.stdout)["generalDiagnostics"]
-    found = {each["range"]["start"]["line"] + 1 for each in told if each["severity"] == "error"}
-    assert found == WRONG, told
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_a_type_checker_finds_what_is_wrong_and_nothing_else(checker: str, tmp_path: Path) -> None:
+    assert find_wrong(checker, PROGRAM, tmp_path) == marked(PROGRAM)

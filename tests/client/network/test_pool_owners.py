@@ -163,6 +163,19 @@ def test_a_pool_is_made_while_another_thread_forgets_those_of_closed_loops() -> 
     assert loop not in made.pools._pools
 
 
+def test_a_pool_that_is_made_while_another_thread_closes_is_closed_too() -> None:
+    made = Made()
+
+    def new_pool(network: Network) -> Pool:
+        pools.close()  # the other thread comes first
+        return made.pool(network)
+
+    pools = Pools(new_pool, SocketNetwork)
+    with pytest.raises(RuntimeError, match=r"^the client is closed$"):
+        acquire(pools.here())
+    assert made.streams == []
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_child_has_a_pool_of_its_own_and_cannot_close_that_of_the_parent() -> None:
     made = Made(is_blocking=True)

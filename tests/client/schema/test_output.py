@@ -317,7 +317,9 @@ def test_a_block_that_is_still_open_is_not_parsed() -> None:
     builder = fold([start(), block_start(0, TEXT), text_delta(0, JSON)])
     assert builder.message is not None
     message = Outputs(OutputFormat(Order)).message(builder.message)
-    assert (message.text, message.parsed_output, message.content[0].parsed_output) == (JSON, None, None)
+    (block,) = message.content
+    assert isinstance(block, ParsedTextBlock)
+    assert (message.text, message.parsed_output, block.parsed_output) == (JSON, None, None)
 
 
 def test_a_block_whose_end_was_never_told_is_parsed_when_the_answer_is_over() -> None:
@@ -438,3 +440,72 @@ def test_a_type_that_cannot_be_asked_for_is_refused_before_anything_is_sent() ->
     with pytest.raises(ConfigurationError, match="output_format must be a type"):
         client_of(connection).messages.stream(**ASK, output_format={"type": "json_schema"})  # type: ignore[arg-type]
     assert connection.written == b""
+
+
+# --- Whatever goes wrong while a text is read ---------------------------------------------------------------------------
+
+
+@dataclass
+class Price:
+    amount: float
+
+
+class Broken(Exception):  # noqa: N818 - of a user's own code
+    pass
+
+
+@dataclass
+class Checked:
+    amount: int
+
+    def __post_init__(self) -> None:
+        reasons = [
+            Broken("broken"),
+            AssertionError("odd"),
+            OverflowError("large"),
+            KeyError("key"),
+            ValueError("value"),
+        ]
+        raise reasons[self.amount]
+
+
+DIGITS = "9" * 401
+
+
+@pytest.mark.parametrize(
+    ("type", "text"),
+    [
+        (float, DIGITS),
+        (float, f"-{DIGITS}"),
+        (list[float], f"[1, {DIGITS}]"),
+        (dict[str, float], f'{{"a": {DIGITS}}}'),
+        (Price, f'{{"amount": {DIGITS}}}'),
+        (float | None, DIGITS),
+        (float, "9" * 5000),
+        (int, "9" * 5000),
+        (float, "1e999"),
+        *((Checked, f'{{"amount": {number}}}') for number in range(5)),
+    ],
+    ids=str,
+)
+def test_a_text_that_no_value_can_be_made_of_does_not_fit(type: Any, text: str) -> None:
+    with pytest.raises(OutputFormatError, match="the text of the answer does not fit") as caught:
+        OutputFormat(type).read(text)
+    assert caught.value.text == text
+
+
+def test_a_number_that_is_too_large_says_where_it_is() -> None:
+    with pytest.raises(OutputFormatError, match=r"output\.amount: int too large to convert to float"):
+        OutputFormat(Price).read(f'{{"amount": {DIGITS}}}')
+
+
+def test_a_whole_number_may_have_as_many_digits_as_it_likes() -> None:
+    assert OutputFormat(int).read(DIGITS) == int(DIGITS)
+
+
+def test_parse_raises_it_with_the_message() -> None:
+    wire = response([start(), *block(0, {"type": "text", "text": DIGITS}), end(), {"type": "message_stop"}])
+    with pytest.raises(OutputFormatError) as caught:
+        run(client_of(wire).messages.parse(**ASK, output_format=float))
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == DIGITS

@@ -114,7 +114,7 @@ def test_with_tools_a_reply_goes_on_over_all_answers() -> None:
             texts = [text async for text in reply.text_stream]
             assert reply.current_message_snapshot.text == "Cold."
         async with conversation.stream("And now?") as reply:
-            events = [event.type async for event in reply]
+            events: list[str] = [event.type async for event in reply]
             assert reply.usage.output_tokens == 14
         return texts, events, conversation
 

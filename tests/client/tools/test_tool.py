@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 from support.clock import run
@@ -385,3 +385,31 @@ def test_a_toolbox_takes_tools_functions_and_definitions() -> None:
 def test_two_tools_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^two tools have the name 'weather'$"):
         Toolbox([weather, {"name": "weather"}])
+
+
+# --- Called by hand, under the official SDK's name -----------------------------------------------------------------------
+
+
+def test_a_tool_is_called_with_the_model_s_input() -> None:
+    @tool
+    def add(one: int, other: float = 1) -> float:
+        """Add."""
+        return one + other
+
+    assert_type(add.call({"one": 2}), float)
+    assert add.call({"one": 2, "other": 3}) == 5
+    with pytest.raises(MismatchError, match="missing 'one'"):
+        add.call({})
+    with pytest.raises(MismatchError, match="expected an object"):
+        add.call([2])
+    with pytest.raises(MismatchError, match=r"input\.other: int too large"):
+        add.call({"one": 2, "other": 10**400})
+
+
+def test_an_async_tool_is_awaited() -> None:
+    @tool
+    async def add(one: int) -> int:
+        """Add."""
+        return one + 1
+
+    assert run(add.call({"one": 2})) == 3

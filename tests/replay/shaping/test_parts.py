@@ -26,6 +26,11 @@ from rawsse.replay.shaping.parts import (
 )
 
 
+def blocks(message: Message) -> list[Any]:
+    """The content, as its author knows it."""
+    return list(message.content)
+
+
 def test_an_answer_is_the_message_that_the_api_would_have_returned() -> None:
     message = answer("Hi", model="m", id="msg_1", usage={"input_tokens": 3, "output_tokens": 2})
     assert message.raw == {
@@ -128,14 +133,14 @@ def test_a_call_of_the_clients_tool_stops_the_answer() -> None:
 
 
 def test_calls_have_ids_of_their_own_also_if_they_are_the_same() -> None:
-    first, second = answer(tool_use("f", {}), tool_use("f", {})).content
+    first, second = blocks(answer(tool_use("f", {}), tool_use("f", {})))
     assert first.id != second.id
     assert first.raw == {"type": "tool_use", "id": first.id, "name": "f", "input": {}}
 
 
 def test_ids_look_as_the_apis() -> None:
     message = answer(tool_use("f", {}), server_tool_use("web_search", {}), mcp_tool_use("s", "g", {}))
-    assert [block.id.rpartition("_")[0] for block in message.content] == ["toolu", "srvtoolu", "mcptoolu"]
+    assert [block.id.rpartition("_")[0] for block in blocks(message)] == ["toolu", "srvtoolu", "mcptoolu"]
     assert message.id.startswith("msg_01")
     assert len(message.id) == len("msg_01FQR9Dn369GtZESi2WYWRYd")
 
@@ -144,11 +149,11 @@ def test_the_same_answer_has_the_same_ids_and_another_seed_others() -> None:
     first, again, other = (answer("a", tool_use("f", {}), seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first.id != other.id
-    assert first.content[1].id != other.content[1].id
+    assert blocks(first)[1].id != blocks(other)[1].id
 
 
 def test_an_id_that_was_given_counts() -> None:
-    assert answer(tool_use("f", {}, id="toolu_1")).content[0].id == "toolu_1"
+    assert blocks(answer(tool_use("f", {}, id="toolu_1")))[0].id == "toolu_1"
 
 
 def test_a_result_belongs_to_the_last_call_of_a_server_tool_before_it() -> None:
@@ -161,7 +166,7 @@ def test_a_result_belongs_to_the_last_call_of_a_server_tool_before_it() -> None:
         server_tool_result("mcp_tool_result", "x", is_error=False),
         server_tool_result("mcp_tool_result", "y", tool_use_id="z"),
     )
-    search, _, result, _, answered, named = message.content
+    search, _, result, _, answered, named = blocks(message)
     assert result.raw == {"type": "web_search_tool_result", "tool_use_id": search.id, "content": found}
     assert answered.raw == {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "content": "x", "is_error": False}
     assert named.tool_use_id == "z"
@@ -175,12 +180,12 @@ def test_a_result_without_a_call_is_refused() -> None:
 
 
 def test_an_input_may_be_the_text_that_the_model_wrote() -> None:
-    (block,) = answer(tool_use("f", '{"a":  1}')).content
+    (block,) = blocks(answer(tool_use("f", '{"a":  1}')))
     assert (block.input, block.input_text, block.complete) == ({"a": 1}, '{"a":  1}', True)
 
 
 def test_an_input_that_is_no_whole_object_is_read_as_far_as_it_came() -> None:
-    (block,) = answer(tool_use("f", '{"a": 1, "b": "tw', cut=True), stop_reason="max_tokens").content
+    (block,) = blocks(answer(tool_use("f", '{"a": 1, "b": "tw', cut=True), stop_reason="max_tokens"))
     assert (block.input, block.input_text, block.complete) == ({"a": 1}, '{"a": 1, "b": "tw', False)
 
 
