@@ -181,9 +181,14 @@ def test_serve_gives_its_options_to_the_relay(play: Play) -> None:
     env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
     with Command("serve", "--port", "0", *OPTIONS, "--allow-origin", "https://page.example", env=env) as command:
         assert ask_relay(command.base_url, **HEADERS) == TEXT
-        for header, status in [("host", 421), ("origin", 403), ("authorization", 401)]:
+        others = [
+            ("host", "other.example", 421),
+            ("origin", "http://other.example", 403),
+            ("authorization", "other", 401),
+        ]
+        for header, value, status in others:
             with pytest.raises(HTTPError) as caught:
-                ask_relay(command.base_url, **{**HEADERS, header: "http://other.example"})
+                ask_relay(command.base_url, **{**HEADERS, header: value})
             assert caught.value.code == status
             caught.value.close()
     assert (upstream.requests[0].body["model"], upstream.requests[0].body["max_tokens"]) == ("m", 7)
