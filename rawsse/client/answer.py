@@ -21,6 +21,7 @@ from collections import deque
 from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
 from rawsse.errors import (
     APIError,
+    BodyTooLargeError,
     Ending,
     EventTooLargeError,
     HTTPProtocolError,
@@ -41,6 +42,9 @@ from rawsse.messages.events import (
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
+MAX_FILLER_BYTES = 4 * 1024 * 1024
+"""How much may come without an event, beyond the largest event: comments, blank lines, ids. A flood of them ends the stream."""
+
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
 After that many there is no other attempt: they must not fill the memory."""
@@ -54,6 +58,7 @@ class Answer(Exchange):
         self.builder = MessageBuilder(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
         self._pending: deque[Event] = deque()  # decoded, not yet applied
+        self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
         self._other_kind = ""  # the content type of a response that says that it is not an event stream
@@ -176,10 +181,15 @@ class Answer(Exchange):
 
     def _take(self, data: bytes) -> None:
         try:
-            self._pending.extend(self._decoder.feed(data))
+            events = self._decoder.feed(data)
         except EventTooLargeError as exc:
             self._pending.extend(exc.events)
             raise
+        self._pending.extend(events)
+        self._room = self._max_filler if events else self._room - len(data)
+        if self._room < 0:
+            limit = self._max_filler
+            raise BodyTooLargeError(f"more than {limit} bytes came without an event", limit=limit)
 
     # The end -------------------------------------------------------------------------------------------------------
 

@@ -198,6 +198,22 @@ def test_a_slow_consumer_is_not_punished() -> None:
     assert isinstance(attempt.play(2.0, chunk(PING)).error, ContentTimeoutError)
 
 
+@pytest.mark.parametrize(
+    "data", [b": c\n\n", b"\n\n\n", b"id: 7\n\n", b"retry: 1\n\n", b"data: [DONE]\n\n", to_bytes([PING])]
+)
+def test_a_flood_that_leaves_nothing_to_wait_for_does_not_stop_the_clock_of_content(data: bytes) -> None:
+    attempt = answering(Timeouts(content=20))
+    exchange, begun = attempt.exchange, attempt.now
+    while exchange.deadline(attempt.now)[0] > attempt.now:
+        exchange.receive(b"%x\r\n%b\r\n" % (len(data), data), attempt.now)  # it had come before it was waited for
+        while exchange.next_event() is not None:
+            pass
+        attempt.now += 1 / 16  # this is how long it takes to read what came
+        assert attempt.now < begun + 30
+    assert exchange.deadline(attempt.now) == (attempt.now, ContentTimeoutError)
+    assert attempt.now - begun == pytest.approx(20, abs=1 / 8)
+
+
 def test_the_longest_gap_is_the_longest_wait_for_bytes_of_the_answer() -> None:
     attempt = answering(OFF, 3.0, chunk(PING))
     attempt.now += 1000
