@@ -31,7 +31,7 @@ After any of these the connection is closed when the app returns.
 
 from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet, Receive, Scope, Send
 from rawsse.server.connection import Limits
-from rawsse.server.server import Server, serve
+from rawsse.server.server import Server, room_for_connections, serve
 
 __all__ = ["ASGIApp", "ClientDisconnectedError", "Limits", "Message", "Outlet", "Receive", "Scope", "Send"]
-__all__ += ["Server", "serve"]
+__all__ += ["Server", "room_for_connections", "serve"]
