@@ -127,6 +127,9 @@ class MessageBuilder:
         self.deviations: list[Deviation] = []
         self.has_content = False
         self.error: ErrorEvent | None = None
+        self.model: object = None
+        self.usage: dict[str, Any] = {}
+        """Of the answer so far, as the events told it."""
         self._max_message_bytes = max_message_bytes
         self._event_number = 0
         self._stop_reason: object = None
@@ -205,8 +208,11 @@ class MessageBuilder:
         if isinstance(event, ContentBlockStart):
             self.has_content = True
         elif isinstance(event, MessageStart):
-            self._stop_reason = event.raw["message"].get("stop_reason")
+            message = event.raw["message"]
+            self._stop_reason, self.model = message.get("stop_reason"), message.get("model")
+            self.usage.update(object_at(message, "usage"))
         elif isinstance(event, MessageDelta):
+            self.usage.update({k: v for k, v in object_at(event.raw, "usage").items() if v is not None})
             self._stop_reason = object_at(event.raw, "delta").get("stop_reason", self._stop_reason)
         elif isinstance(event, ErrorEvent):
             self.error = event
