@@ -143,14 +143,27 @@ def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
         Page(folder).find("/a")
 
 
-@pytest.mark.parametrize("is_linked", [False, True])
-def test_a_pipe_and_a_device_are_not_there(folder: Path, *, is_linked: bool) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were opened: a pipe would wait for a writer, and some devices have no end."""
+    files: list[Path] = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: files.append(path) or b"")
+    return files
+
+
+@pytest.mark.parametrize("path", ["/pipe", "/link"])
+def test_a_pipe_is_not_there(folder: Path, path: str, opened: list[Path]) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "link").symlink_to(folder / "pipe")
     with pytest.raises(Answer, match="there is no /"):
-        Page(folder).find("/link" if is_linked else "/pipe")
+        Page(folder).find(path)
+    assert opened == []
+
+
+def test_a_device_is_not_there(opened: list[Path]) -> None:
     with pytest.raises(Answer, match="there is no /"):
-        Page(Path("/dev")).find("/zero")  # it has no end
+        Page(Path("/dev")).find("/zero")
+    assert opened == []
 
 
 def test_a_socket_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
