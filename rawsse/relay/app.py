@@ -256,7 +256,7 @@ class _Call:
         except Gone as exc:
             await send(Answer(410, "not_found_error", str(exc)))
         except RawsseError as exc:
-            log.warning("%s failed: %s", self._exchange.path, one_line(str(exc)))
+            log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
             await send(_refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -294,10 +294,8 @@ class _Call:
         elif (handler := handlers.get(exchange.method)) is not None:
             await handler()
         else:
-            if is_page:
-                await asyncio.to_thread(
-                    self._relay._page.find, exchange.path
-                )  # what is not there is not there for any method
+            if is_page:  # what is not there is not there for any method
+                await asyncio.to_thread(self._relay._page.find, exchange.path)
             headers = {"allow": ", ".join(handlers)}
             text = f"{exchange.path} does not take {exchange.method}"
             raise Answer(405, "invalid_request_error", text, headers=headers)

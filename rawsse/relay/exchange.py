@@ -3,8 +3,8 @@
 This file knows ASGI's messages (https://asgi.readthedocs.io), bodies that are JSON, errors as the Messages API writes them,
 and the header fields of pages of other origins. It refuses to know routes, runs and dialects.
 
-    exchange = Exchange(scope, receive, send, guard, max_body_bytes=…)
-    request = await exchange.read_json(read_chat, max_bytes)     # raises InvalidRequest
+    exchange = Exchange(scope, receive, send, guard)
+    request = await exchange.read_json(read, max_bytes)      # raises InvalidRequest
     await exchange.send_whole(200, [("content-type", "text/plain")], b"ok")
     raise Answer(404, "not_found_error", "there is nothing here")       # from anywhere: whoever catches it sends it
 """

@@ -371,20 +371,17 @@ class Run:
             del self._ends[:count]
 
 
-_INPUT_TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-"""Fields of the usage. "Total input tokens in a request is the summation of" these three."""
-
-
 def log_ending(name: str, kind: str, words: str, model: str | None, stream: EventStream | None) -> None:
     """Write the one line that the log has of a run, or of a call without a run. `model` was asked for."""
     tokens: Mapping[str, int] = {}
     seconds, request_id = 0.0, None
     if stream is not None:
         builder, seconds, request_id = stream._call.exchange.builder, stream.timing.elapsed(), stream.request_id
-        tokens = {name: count for name, count in builder.usage.items() if isinstance(count, int)}
+        tokens = builder.tokens
         model = builder.model if isinstance(builder.model, str) else model
     level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
-    taken, given = sum(tokens.get(name, 0) for name in _INPUT_TOKENS), tokens.get("output_tokens", 0)
+    given = tokens.get("output_tokens", 0)
+    taken = sum(tokens.values()) - given
     text = "%s ended: %s, %s, model %s, %d tokens in, %d out, %.1f s, request %s"
     log.log(level, text, name, kind, one_line(words), one_line(str(model)), taken, given, seconds, request_id)
 

@@ -850,6 +850,24 @@ def test_a_call_without_stream_makes_a_line(api: bytes, line: str, caplog: pytes
     assert (record.levelno == logging.INFO) is (api is WHOLE)
 
 
+@pytest.mark.parametrize("body", [{**MESSAGES, "stream": True}, MESSAGES])
+def test_the_tokens_in_the_log_are_those_of_the_cache_too(body: Raw, caplog: pytest.LogCaptureFixture) -> None:
+    # https://docs.anthropic.com/en/api/messages: "Total input tokens in a request is the summation of `input_tokens`,
+    # `cache_creation_input_tokens`, and `cache_read_input_tokens`."
+    beginning = start()
+    beginning["message"]["usage"] = {
+        "input_tokens": 1,
+        "cache_read_input_tokens": 20,
+        "output_tokens": 1,
+        "service_tier": "x",
+    }
+    usage = {"cache_creation_input_tokens": 300, "cache_read_input_tokens": None, "output_tokens": 7, "more": {"a": 1}}
+    wire = to_bytes([beginning, *ANSWER[1:-2], {**ANSWER[-2], "usage": usage}, ANSWER[-1]])
+    caplog.set_level(logging.INFO, "rawsse.relay")
+    ask("POST", "/v1/messages", body, api=HEAD + wire)
+    assert ", 321 tokens in, 7 out, " in caplog.messages[0]
+
+
 def test_a_call_without_stream_whose_client_goes_makes_a_line(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         async with relay() as stage:
