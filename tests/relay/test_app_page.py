@@ -147,7 +147,12 @@ def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were opened: a pipe would wait for a writer, and some devices have no end."""
     files: list[Path] = []
-    monkeypatch.setattr(Path, "read_bytes", lambda path: files.append(path) or b"")
+
+    def read_bytes(path: Path) -> bytes:
+        files.append(path)
+        return b""
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
     return files
 
 

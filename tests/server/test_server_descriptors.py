@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.background import PATIENCE
 from support.clock import run
-from support.command import ROOT, Command
+from support.command import MODULE, ROOT, Command
 
 from rawsse.cli import raise_descriptor_limit
 from rawsse.server import Server, room_for_connections
@@ -23,6 +23,7 @@ from rawsse.server.connection import MAX_REFUSED, WARN_SECONDS
 from rawsse.server.server import ACCEPT_PAUSE_SECONDS
 from server.peer import LAST_GET, Peer, echo, read_answers
 from server.test_server import now
+from test_cli import WITHOUT_UVLOOP
 
 ENDLESS = resource.RLIM_INFINITY
 RECORDING = ROOT / "fixtures" / "plain.sse.jsonl"
@@ -80,9 +81,11 @@ def test_every_command_that_listens_raises_its_limit(command: str, tmp_path: Pat
 # --- More than that ------------------------------------------------------------------------------------------------
 
 
-def test_300_idle_connections_against_a_limit_of_128_are_served_or_answered_503() -> None:
+@pytest.mark.parametrize("program", [MODULE, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
+def test_300_idle_connections_against_a_limit_of_128_are_served_or_answered_503(program: tuple[str, ...]) -> None:
+    options: dict[str, Any] = {"program": program, "preexec_fn": limited(128, 128)}
     with (
-        Command("replay", RECORDING, "--port", "0", "--speed", "0", preexec_fn=limited(128, 128)) as process,
+        Command("replay", RECORDING, "--port", "0", "--speed", "0", **options) as process,
         ExitStack() as stack,
     ):
         address = ("127.0.0.1", int(process.base_url.rpartition(":")[2]))
