@@ -16,6 +16,7 @@ import pytest
 from support.background import PATIENCE
 from support.clock import run
 from support.command import MODULE, ROOT, Command
+from test_cli import WITHOUT_UVLOOP
 
 from rawsse.cli import raise_descriptor_limit
 from rawsse.server import Server, room_for_connections
@@ -23,7 +24,6 @@ from rawsse.server.connection import MAX_REFUSED, WARN_SECONDS
 from rawsse.server.server import ACCEPT_PAUSE_SECONDS
 from server.peer import LAST_GET, Peer, echo, read_answers
 from server.test_server import now
-from test_cli import WITHOUT_UVLOOP
 
 ENDLESS = resource.RLIM_INFINITY
 RECORDING = ROOT / "fixtures" / "plain.sse.jsonl"
