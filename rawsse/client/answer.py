@@ -145,9 +145,7 @@ class Answer(Exchange):
         if type(event) is ContentBlockDelta:
             # A delta that brings nothing, as some gateways send them to keep a connection alive, is no more than a ping.
             delta = event.raw["delta"]
-            if (text := delta.get("text")) is None:
-                text = delta.get("partial_json", delta.get("thinking"))
-            if text != "":
+            if delta.get("text") or any(value for name, value in delta.items() if name != "type"):
                 self._waited_for_content = 0.0
         elif isinstance(event, Ping):
             timing.last_ping = self._received_at - timing.started

@@ -10,7 +10,7 @@ import pytest
 from support.answers import head, plain
 from support.faults import chunk
 from support.reading import ALL_ON, OFF, ROUTE, Attempt
-from support.streams import ANSWER, PING, text_delta, to_bytes
+from support.streams import ANSWER, PING, Raw, text_delta, to_bytes
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
@@ -152,6 +152,12 @@ def test_with_every_clock_off_nothing_ends_the_wait(start: Start, chunks: list[b
 
 # --- Content -----------------------------------------------------------------------------------------------------------
 
+
+def new_delta(fields: Raw) -> Raw:
+    """A delta of a type that is not known yet."""
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", **fields}}
+
+
 PINGS: list[bytes | float] = [2.0, chunk(PING)]
 SLOW_PINGS: list[bytes | float] = [30.0, chunk(PING)]
 BEGINNING = head(transfer_encoding="chunked", content_type="text/event-stream") + chunk(*ANSWER[:2])
@@ -168,11 +174,25 @@ def answering(timeouts: Timeouts, *chunks: bytes | float | None) -> Attempt[Answ
         (to_bytes([text_delta(0, "")]), 20),
         (to_bytes([PING]), 20),
         (to_bytes([{"type": "brand_new"}]), 20),
+        (to_bytes([new_delta({"value": 1})]), 30),
+        (to_bytes([new_delta({})]), 20),
+        (to_bytes([new_delta({"value": "", "other": None})]), 20),
         (b"data: [DONE]\n\n", 20),
         (b": a comment\n\n", 20),
         (b"x", 20),
     ],
-    ids=["text", "empty text", "ping", "unknown event", "[DONE]", "comment", "half a line"],
+    ids=[
+        "text",
+        "empty text",
+        "ping",
+        "unknown event",
+        "new delta",
+        "bare delta",
+        "empty delta",
+        "[DONE]",
+        "comment",
+        "half a line",
+    ],
 )
 def test_content_restarts_its_clock_and_nothing_else_does(data: bytes, seconds: float) -> None:
     framed = b"%x\r\n%b\r\n" % (len(data), data)
