@@ -26,7 +26,7 @@ MAX_EXPANSION = 64
 at most a thousandfold: then a server that sends very little keeps the client busy."""
 
 FREE_DECODED_BYTES = 1024 * 1024
-"""What a body may expand to beyond that; for a body that repeats itself."""
+"""How much more a body may expand to: some answers repeat themselves."""
 
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
 # ends with CRLF, never with a bare LF or CR: two readers could differ on that.

@@ -100,7 +100,7 @@ _FORWARDED = re.compile(
     r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(workspace-id|(ratelimit|priority|fast)-.*)"
 )
 
-# What a client says to the API. Never its credentials: the key is the relay's own.
+# Header fields of a request that the API gets. Never credentials: the key is the relay's own.
 _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
@@ -227,7 +227,7 @@ class Page:
 
 
 class _Asked(NamedTuple):
-    """What a client asks for with a body."""
+    """A request that was read from a body."""
 
     dialect: Dialect
     request: dict[str, Any]
@@ -460,7 +460,7 @@ class _Call:
         await self._exchange.send_json(compact(answer.value).encode())
 
     async def _list_models(self) -> None:
-        """What the relay allows, in the API's form: a page of the list, or one of them."""
+        """A page of the models that the relay allows, or one of them, in the API's form."""
         models, name = self._relay._models, self._exchange.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")

@@ -84,7 +84,7 @@ class Exchange:
     # The request ---------------------------------------------------------------------------------------------------
 
     async def read_json(self, read: Callable[[dict[str, Any]], T], max_bytes: int) -> T:
-        """What `read` makes of the body, which must be a JSON object. `read` may be called in a thread.
+        """The result of `read` for the body, which must be a JSON object. `read` may be called in a thread.
 
         Raises `InvalidRequest`, as `read` may, and `ConnectionError` if the client goes.
         """
