@@ -16,6 +16,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,14 @@ def _add_serve(commands: Any) -> None:
         default=[],
         metavar="ORIGIN",
         help="an origin whose pages may use the relay, as https://example.org",
+    )
+    parser.add_argument(
+        "--allow-model",
+        action="append",
+        default=[],
+        dest="models",
+        metavar="NAME",
+        help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
     )
     parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
     parser.add_argument(
@@ -353,6 +362,10 @@ GC_THRESHOLDS = (10_000, 20, 50)
 them are freed without it. With 5,000 streams it took a third of the CPU time."""
 
 
+MAX_MACOS_DESCRIPTORS = 10_240
+"""OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
+
+
 def _say_where(base_url: str) -> None:
     print(f"listening on {base_url}", flush=True)
 
@@ -372,10 +385,27 @@ def _run(server: Coroutine[Any, Any, None]) -> None:
         gc.set_threshold(*before)
 
 
-def _log_to_stderr() -> None:
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as the system allows it (`ulimit -Hn`). Nothing happens on Windows."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for limit in (hard, MAX_MACOS_DESCRIPTORS):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            return
+
+
+def _prepare() -> None:
+    """Log to standard error, and let there be as many connections as the system allows."""
     import logging
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    raise_descriptor_limit()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -394,7 +424,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
             await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
 
-    _log_to_stderr()
+    _prepare()
     notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
     say(notice)
     _run(run())
@@ -405,8 +435,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     from rawsse.client.network.pool import PoolLimits
     from rawsse.relay import Guard, Relay, check_bind
     from rawsse.relay.runs import MAX_RUNS
-    from rawsse.server import serve
+    from rawsse.server import room_for_connections, serve
 
+    _prepare()
     tokens = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
     check_bind(arguments.host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
@@ -417,16 +448,17 @@ def _serve(arguments: argparse.Namespace) -> int:
 
         recorder = Recorder(arguments.flight_recorder, only_failed=True)
     # One for each run that there may be: a run that waits for another to end would be told as a slow API.
-    client = new_client(arguments.base_url, recorder=recorder, limits=PoolLimits(max_connections=MAX_RUNS))
+    limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
+    client = new_client(arguments.base_url, recorder=recorder, limits=limits)
     guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    relay = Relay(client, model=arguments.model, max_tokens=arguments.max_tokens, guard=guard, static=arguments.static)
+    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static")}
+    relay = Relay(client, guard=guard, **options)
 
     async def run() -> None:
-        options = {"on_shutdown": relay.aclose, "grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
+        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
         async with client:
-            await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
+            await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose, **limits)
 
-    _log_to_stderr()
     _run(run())
     return DONE
 
@@ -441,7 +473,7 @@ def _record(arguments: argparse.Namespace) -> int:
 
     policy = ScrubPolicy(patterns=tuple(arguments.scrub))
     recorder = Recorder(arguments.out, policy=policy, only_failed=arguments.only_failed)
-    _log_to_stderr()
+    _prepare()
     _run(run())
     return FAILED if recorder.lost else DONE
 
@@ -453,7 +485,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     names = ("speed", "split", "segments", "pace", "rewrite", "match", "threads")
     options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
     player = Player(arguments.paths, faults=arguments.fault, **options)
-    _log_to_stderr()
+    _prepare()
     _run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
     return DONE
 

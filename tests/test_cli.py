@@ -251,12 +251,48 @@ def test_serve_gives_its_options_to_the_relay(play: Play) -> None:
     env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url}
     with Command("serve", "--port", "0", *OPTIONS, "--allow-origin", "https://page.example", env=env) as command:
         assert ask_relay(command.base_url, **HEADERS) == TEXT
-        for header, status in [("host", 421), ("origin", 403), ("authorization", 401)]:
+        others = [
+            ("host", "other.example", 421),
+            ("origin", "http://other.example", 403),
+            ("authorization", "other", 401),
+        ]
+        for header, value, status in others:
             with pytest.raises(HTTPError) as caught:
-                ask_relay(command.base_url, **{**HEADERS, header: "http://other.example"})
+                ask_relay(command.base_url, **{**HEADERS, header: value})
             assert caught.value.code == status
             caught.value.close()
     assert (upstream.requests[0].body["model"], upstream.requests[0].body["max_tokens"]) == ("m", 7)
+
+
+def test_serve_takes_the_models_that_it_allows(play: Play) -> None:
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": play(recorded("plain")).base_url}
+    options = ["--model", "m", "--allow-model", "n", "--allow-model", "o"]
+    with Command("serve", "--port", "0", *options, env=env) as command:
+        with urlopen(f"{command.base_url}/v1/models") as response:
+            assert [model["id"] for model in json.load(response)["data"]] == ["m", "n", "o"]
+        body = json.dumps({"message": "Hello", "model": "p"}).encode()
+        other = Request(f"{command.base_url}/chat/stream", body, {"content-type": "application/json"})
+        with pytest.raises(HTTPError, match="400") as caught, urlopen(other):
+            pass
+        caught.value.close()
+
+
+def test_the_log_says_when_which_model_how_many_tokens_and_how_long(play: Play) -> None:
+    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": play(recorded("plain")).base_url}
+    usage = PLAIN["usage"]
+    with Command("serve", "--port", "0", env=env) as command:
+        assert ask_relay(command.base_url) == TEXT
+        body = json.dumps({"max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}).encode()
+        with urlopen(
+            Request(f"{command.base_url}/v1/messages", body, {"content-type": "application/json"})
+        ) as response:
+            assert json.load(response)["content"][0]["text"] == TEXT
+        command.stop()
+        lines = command.complaint().splitlines()
+    numbers = rf"{usage['input_tokens']} tokens in, {usage['output_tokens']} out, \d+\.\d s"
+    for line, name in zip(lines, [r"run \w+ \(text\)", r"call \(messages\)"], strict=True):
+        words = rf"{name} ended: complete, the answer is whole, model {PLAIN['model']}, {numbers}, request \S+"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d " + words, line)
 
 
 def test_the_token_may_come_from_the_environment() -> None:

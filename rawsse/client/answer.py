@@ -19,6 +19,7 @@ from __future__ import annotations
 from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
 from rawsse.errors import (
     APIError,
+    BodyTooLargeError,
     Ending,
     EventTooLargeError,
     HTTPProtocolError,
@@ -39,6 +40,9 @@ from rawsse.messages.events import (
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
+MAX_FILLER_BYTES = 4 * 1024 * 1024
+"""How much may come without an event, beyond the largest event: comments, blank lines, ids. A flood of them ends the stream."""
+
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
 After that many there is no other attempt: they must not fill the memory."""
@@ -52,6 +56,7 @@ class Answer(Exchange):
         self.builder = MessageBuilder(strict=settings.strict, max_message_bytes=settings.max_message_bytes)
         self._decoder = Decoder(max_event_bytes=settings.max_event_bytes)
         self._pending: list[Event] = []  # decoded, not yet applied; the next one last
+        self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
         self._other_kind = ""  # the content type of a response that says that it is not an event stream
@@ -138,9 +143,7 @@ class Answer(Exchange):
         if type(event) is ContentBlockDelta:
             # A delta that brings nothing, as some gateways send them to keep a connection alive, is no more than a ping.
             delta = event.raw["delta"]
-            if (text := delta.get("text")) is None:
-                text = delta.get("partial_json", delta.get("thinking"))
-            if text != "":
+            if delta.get("text") or any(value for name, value in delta.items() if name != "type"):
                 self._waited_for_content = 0.0
         elif isinstance(event, Ping):
             timing.last_ping = self._received_at - timing.started
@@ -174,10 +177,15 @@ class Answer(Exchange):
 
     def _take(self, data: bytes) -> None:
         try:
-            self._pending[:0] = self._decoder.feed(data)[::-1]
+            events = self._decoder.feed(data)
         except EventTooLargeError as exc:
             self._pending[:0] = exc.events[::-1]
             raise
+        self._pending[:0] = events[::-1]
+        self._room = self._max_filler if events else self._room - len(data)
+        if self._room < 0:
+            limit = self._max_filler
+            raise BodyTooLargeError(f"more than {limit} bytes came without an event", limit=limit)
 
     # The end -------------------------------------------------------------------------------------------------------
 

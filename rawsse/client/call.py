@@ -210,6 +210,8 @@ class Call(Generic[E_co]):
         result: T | None = None
         self._waits = True
         try:
+            if at is None and deadline <= now():  # a link that always has something to read does not look at it
+                raise Expired
             if not self.is_closed:  # asked here: another thread may close the call at any moment
                 result = await wait(deadline if at is None else at)
         except Expired:

@@ -59,6 +59,10 @@ on a slow line, and that is no reason to give up while they flow."""
 REFUSAL_SECONDS = 5.0
 """How long the body of an error response is waited for: one that trickles must not hide its status."""
 
+BUSY_SECONDS = 0.1
+"""How much of the time between two reads counts for the `content` clock. The caller's own work may take longer and is not the
+server's fault; but a server that floods the client with pings must not stop the clock by leaving it nothing to wait for."""
+
 Clock = type[APITimeoutError]
 """One of the five clocks, by the error that is raised when it runs out."""
 
@@ -249,9 +253,9 @@ class Exchange:
     def deadline(self, now: float) -> tuple[float, Clock]:
         """When the wait that begins `now` must end, and the clock that ends it. Plain arithmetic: it is done for every read."""
         clocks = self.settings.timeouts
-        self.waiting_since = now
         clock: Clock
         if self.response is not None:
+            self._waited_for_content += min(now - self.waiting_since, BUSY_SECONDS)
             at, clock = min(now + (clocks.silence or math.inf), self._give_up_at), SilenceTimeoutError
             if clocks.content is not None and (content := now + clocks.content - self._waited_for_content) < at:
                 at, clock = content, ContentTimeoutError
@@ -263,6 +267,7 @@ class Exchange:
             at, clock = min(now, self._sent_at) + (clocks.head or math.inf), HeadTimeoutError
         if clocks.total is not None and (total := self.timing.started + clocks.total) <= at:
             at, clock = total, TotalTimeoutError
+        self.waiting_since = now
         return at, clock
 
     def receive(self, data: bytes, now: float) -> None:
@@ -331,7 +336,7 @@ class Exchange:
 
     def _receive_head(self, response: Response, now: float) -> None:
         self.sent(now, is_whole=False)  # unless it was: the answer came while the request was being sent
-        self.response = response
+        self.response, self.waiting_since = response, now
         self.phase = "open"
         self.timing.head = now - self.timing.started
         if self._watch is not None:

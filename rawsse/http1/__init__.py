@@ -31,7 +31,7 @@ from rawsse.http1.codings import *
 from rawsse.http1.connection import *
 from rawsse.http1.message import *
 
-__all__ = ["ClientConnection", "RawHeaders", "ServerConnection"]
+__all__ = ["ClientConnection", "RawHeaders", "ServerConnection", "host_name"]
 __all__ += ["ConnectionClosed", "Data", "EndOfMessage", "Headers", "Request", "Response"]
 __all__ += ["ChunkedReader", "ContentDecoder"]
 __all__ += ["MAX_BODY_BYTES", "MAX_CHUNK_HEAD_BYTES", "MAX_DECODED_BYTES", "MAX_HEAD_BYTES", "MAX_PIPELINED_BYTES"]

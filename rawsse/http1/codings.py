@@ -21,6 +21,13 @@ MAX_DECODED_BYTES = 32 * 1024 * 1024
 """What a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB can become
 64 MiB: half of that is not text any more, but a bomb."""
 
+MAX_EXPANSION = 64
+"""How many times its size a piece of a body may expand to, beyond `FREE_DECODED_BYTES`. Event streams expand tenfold, deflate
+at most a thousandfold: then a server that sends very little keeps the client busy."""
+
+FREE_DECODED_BYTES = 1024 * 1024
+"""How much more a body may expand to: some answers repeat themselves."""
+
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
 # ends with CRLF, never with a bare LF or CR: two readers could differ on that.
 _HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -110,6 +117,7 @@ class ContentDecoder:
         self._name = encoding.strip().lower()
         self._max_decoded_bytes = max_decoded_bytes
         self._inflate: zlib._Decompress | None = None  # of the current member; None between two
+        self._room = FREE_DECODED_BYTES
         if self._name not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise HTTPProtocolError(f"the body has a content-encoding that was not asked for: {quote(encoding)}")
 
@@ -121,16 +129,17 @@ class ContentDecoder:
         if self._name in ("", "identity"):
             return data
         decoded = bytearray()
+        self._room = min(self._room, FREE_DECODED_BYTES) + MAX_EXPANSION * len(data)
+        limit = min(self._room, self._max_decoded_bytes)
         while data:
             if self._inflate is None:
                 self._inflate = self._new_inflate(data[0])
             try:
                 # One byte more than the limit leaves, because 0 would mean no limit.
-                decoded += self._inflate.decompress(data, self._max_decoded_bytes - len(decoded) + 1)
+                decoded += self._inflate.decompress(data, limit - len(decoded) + 1)
             except zlib.error as exc:
                 raise HTTPProtocolError(f"the body is not {self._name} as its content-encoding says: {exc}") from None
-            if len(decoded) > self._max_decoded_bytes:
-                limit = self._max_decoded_bytes
+            if len(decoded) > limit:
                 raise BodyTooLargeError(f"a piece of the body expands to more than {limit} bytes", limit=limit)
             data = b""
             if self._inflate.eof:
@@ -138,6 +147,7 @@ class ContentDecoder:
                 # appear one after another in the file".
                 data = self._inflate.unused_data
                 self._inflate = None
+        self._room -= len(decoded)
         return bytes(decoded)
 
     def _new_inflate(self, first: int) -> zlib._Decompress:

@@ -7,6 +7,7 @@ package's docstring shows how to use both roles.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -35,6 +36,11 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+# RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
+# The origin-form: never a fragment. Browsers send more characters than RFC 3986 has (WHATWG URL, "query percent-encode set").
+_ORIGIN_FORM = re.compile(r"/[!$-;=?-~]*")
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 
 # The part of a message that comes next.
 _HEAD, _BODY, _END = "head", "body", "end"
@@ -43,8 +49,25 @@ _HEAD, _BODY, _END = "head", "body", "end"
 _ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("host", "h11")])
 
 
+def host_name(host: str) -> str | None:
+    """The name or address in the value of a `Host` field, in lower case and without port and brackets; None: it is invalid."""
+    match = _HOST.fullmatch(host)
+    name = match[1].lower() if match else None
+    if name is None or not name.startswith("["):
+        return name
+    try:
+        return str(ipaddress.IPv6Address(name[1:-1]))
+    except ValueError:
+        return None
+
+
 class _Connection(Generic[Head]):
     """What the two roles have in common: receiving a message, and reuse. `Head` is the kind of event that begins a message."""
+
+    # RFC 9110, 5.5: "CR, LF, or NUL characters are invalid and dangerous", and of the others "recipients MAY retain such
+    # characters for the sake of robustness": those of a response are retained. h11 would find these, but in quadratic time:
+    # over a head that is 32 KiB of blanks and then a NUL it takes two seconds.
+    _refused_bytes = b"\0\v\f"
 
     def __init__(self, max_head_bytes: int, max_body_bytes: int | None) -> None:
         self._max_head_bytes = max_head_bytes
@@ -140,9 +163,8 @@ class _Connection(Generic[Head]):
             self._searched = max(size - 2, 0)
             return None
         head, self._unread, self._searched = unread[:size], unread[size:], 0
-        # RFC 9112, 2.2: "A recipient of such a bare CR MUST consider that element to be invalid". h11 would find these too,
-        # but in quadratic time: over a head that is 32 KiB of blanks and then a NUL it takes two seconds.
-        if head.count(b"\r") != head.count(b"\r\n") or len(head.translate(None, b"\0\v\f")) != size:
+        # RFC 9112, 2.2: "A recipient of such a bare CR MUST consider that element to be invalid".
+        if head.count(b"\r") != head.count(b"\r\n") or len(head.translate(None, self._refused_bytes)) != size:
             raise HTTPProtocolError("not HTTP/1.1: a control character in the head")
         return head
 
@@ -304,6 +326,8 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
     `Data`, `EndOfMessage`, `ConnectionClosed`, or None.
     """
 
+    _refused_bytes = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
+
     def __init__(
         self,
         *,
@@ -344,6 +368,8 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
             self._must_close = True
             return ConnectionClosed()
         head = self._take_head()
+        if head is not None and (b"\n " in head or b"\n\t" in head):  # RFC 9112, 5.2: obs-fold
+            raise HTTPProtocolError("not HTTP/1.1: a header line that begins with a blank")
         return None if head is None else self._request(_parse(h11.Connection(h11.SERVER), head))
 
     def _request(self, event: h11.Request) -> Request:
@@ -352,6 +378,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._version = version
         if method == "CONNECT":
             raise HTTPProtocolError("CONNECT is for proxies", status_hint=501)
+        target, headers = _located(method, event.target.decode("ascii"), headers)
         # RFC 9112, 6.3: "A server MAY reject a request that contains both Content-Length and Transfer-Encoding"; 6.1: with
         # HTTP/1.0, Transfer-Encoding makes the framing "faulty". Two servers in a row could see different requests.
         if "transfer-encoding" in headers and ("content-length" in headers or version == "1.0"):
@@ -359,7 +386,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._expect_body(headers, default=0)
         self._count(self._left or 0)
         self._expects_continue = version == "1.1" and _has_option(headers, "expect", "100-continue")
-        return Request(method, event.target.decode("latin-1"), headers, version)
+        return Request(method, target, headers, version)
 
     def send_continue(self) -> bytes:
         """The bytes of `100 Continue` if the client waits with its body for it (RFC 9110, 10.1.1), else nothing."""
@@ -433,6 +460,24 @@ def _parse(parser: h11.Connection, head: bytes) -> Any:
         # h11 quotes the whole line that it rejects, which may hold a key: `illegal header line: bytearray(b'...')`.
         text = f"not HTTP/1.1: {str(exc).partition(': b')[0]}"
         raise HTTPProtocolError(text, status_hint=exc.error_status_hint) from None
+
+
+def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
+    """The target in origin-form, or `*`, and the fields with the host that was asked for (RFC 9112, 3.2 and 3.3)."""
+    if host_name(headers.get("host", "")) is None:
+        raise HTTPProtocolError("not HTTP/1.1: invalid Host")
+    if absolute := _ABSOLUTE_FORM.fullmatch(target):
+        # "the origin server MUST ignore the received Host header field (if any) and instead use the host information of the
+        # request-target". RFC 9110, 4.2: one that is empty, or has a user name, is an error.
+        host, target = absolute.groups()
+        if not host_name(host):
+            raise HTTPProtocolError("not HTTP/1.1: invalid host in the request-target")
+        headers = Headers([("host", host), *(field for field in headers.raw if field[0] != "host")])
+        if not target.startswith("/"):
+            target = "*" if method == "OPTIONS" and not target else f"/{target}"
+    if not _ORIGIN_FORM.fullmatch(target) and (method, target) != ("OPTIONS", "*"):
+        raise HTTPProtocolError("not HTTP/1.1: invalid request-target")
+    return target, headers
 
 
 def _may_have_body(method: str, status: int) -> bool:

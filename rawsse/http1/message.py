@@ -52,7 +52,7 @@ class Headers(Mapping[str, str]):
 
 
 class Request(NamedTuple):
-    """A request's head. `target` is as it came, `http_version` is "1.0" or "1.1"."""
+    """A request's head. `target` is in origin-form, or `*`; `http_version` is "1.0" or "1.1"."""
 
     method: str
     target: str

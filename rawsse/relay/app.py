@@ -14,6 +14,7 @@ itself; but uvicorn and hypercorn speak of the end only when no stream is open a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import html
@@ -21,16 +22,17 @@ import json
 import logging
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.stream import EventStream
-from rawsse.errors import ConfigurationError, RawsseError
+from rawsse.errors import APIError, ConfigurationError, RawsseError
+from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.relay.dialects import (
     Answer,
     Dialect,
@@ -41,6 +43,8 @@ from rawsse.relay.dialects import (
     TextDialect,
     compact,
     failure_of,
+    list_models,
+    model_info,
     one_line,
     read_chat,
     read_messages,
@@ -48,13 +52,14 @@ from rawsse.relay.dialects import (
 from rawsse.relay.exchange import JSON, Exchange
 from rawsse.relay.guard import Guard
 from rawsse.relay.push import UnfoldedAnswer
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs, log_ending
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Outlet, Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
-MAX_CHAT_BYTES = 32 * 1024 * 1024
-"""A request's body: what the Messages API itself takes."""
+MAX_CHAT_BYTES = 8 * 1024 * 1024
+"""The body of a browser's request. Pictures come in it as base64: the API takes 5 MB of each. `/v1/messages` takes what the
+API itself does."""
 
 MAX_PROMPT_CHARS = 400_000
 """One text in a request: about 100,000 tokens."""
@@ -93,7 +98,12 @@ _TYPES: Mapping[str, str] = {
 }
 
 # What the API says about limits and for support; everything else of its head is between it and us.
-_FORWARDED = re.compile(r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(ratelimit|priority|fast)-.*")
+_FORWARDED = re.compile(
+    r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(workspace-id|(ratelimit|priority|fast)-.*)"
+)
+
+# Header fields of a request that the API gets. Never credentials: the key is the relay's own.
+_FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -108,9 +118,10 @@ class Relay:
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. One with a flight recorder (`AsyncClient(recorder=…)`) keeps what
-    failed upstream. `model` and `max_tokens` are for requests that name none.
-    `guard` decides who may come in. `static` is a folder that replaces the built-in page; `notice` is a text that the built-in
-    page shows below its greeting. `limits` are those of runs. Raises `ConfigurationError`.
+    failed upstream. `model` and `max_tokens` are for requests that name none. `models` are the only others that a request
+    may name; without them it may name any. `guard` decides who may come in. `static` is a folder that replaces the built-in
+    page; `notice` is a text that the built-in page shows below its greeting. `limits` are those of runs; `max_body_bytes`
+    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -118,6 +129,7 @@ class Relay:
         client: AsyncClient,
         *,
         model: str = "claude-sonnet-4-5",
+        models: Sequence[str] = (),
         max_tokens: int = 4096,
         guard: Guard | None = None,
         static: Path | None = None,
@@ -125,16 +137,20 @@ class Relay:
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
+        max_body_bytes: int = MAX_BODY_BYTES,
         max_prompt_chars: int = MAX_PROMPT_CHARS,
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
         self._client = client
-        self._defaults = {"model": model, "max_tokens": max_tokens}
+        self._defaults: Mapping[str, Any] = {"model": model, "max_tokens": max_tokens}
+        self._models = tuple(dict.fromkeys((model, *models)))
+        self._takes_any_model = not models
         self._guard = guard or Guard()
         self._page = Page(static, notice=notice)
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
         self._max_chat_bytes = max_chat_bytes
+        self._max_body_bytes = max_body_bytes
         self._max_prompt_chars = max_prompt_chars
 
     async def aclose(self) -> None:
@@ -147,7 +163,7 @@ class Relay:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            exchange = Exchange(scope, receive, send, self._guard, max_body_bytes=self._max_chat_bytes)
+            exchange = Exchange(scope, receive, send, self._guard)
             with contextlib.suppress(OSError):  # the client has gone: there is nobody to tell
                 await _Call(self, exchange).answer()
         else:
@@ -193,12 +209,15 @@ class Page:
             # Symbolic links may lead out of the folder. In a zip file there are none.
             if isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents:
                 raise missing
+            if not file.is_file():  # to open a pipe would wait for a writer, and a device may have no end
+                raise missing
             content = file.read_bytes()
         except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
             raise missing from None
         if self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
-        return (("content-type", self._content_type(name)), *self._headers), content
+        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        return (("content-type", self._content_type(name)), ("etag", etag), *self._headers), content
 
     def _content_type(self, name: str) -> str:
         kind, encoding = self._types.guess_type(name)
@@ -206,6 +225,15 @@ class Page:
             return "application/octet-stream"
         is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
         return f"{kind}; charset=utf-8" if is_text else kind
+
+
+class _Asked(NamedTuple):
+    """A request that was read from a body."""
+
+    dialect: Dialect
+    request: dict[str, Any]
+    alias: str | None = None
+    fingerprint: bytes | None = None
 
 
 class _Call:
@@ -225,7 +253,7 @@ class _Call:
         except Answer as answer:
             await send(answer)
         except RawsseError as exc:
-            log.warning("a call without stream failed: %s", one_line(str(exc)))
+            log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
             await send(_refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -235,6 +263,8 @@ class _Call:
             return {"POST": self._messages}
         if path == "/v1/messages/count_tokens":
             return {"POST": self._count_tokens}
+        if path == "/v1/models" or path.startswith("/v1/models/"):
+            return {"GET": self._list_models}
         if path == "/api/chat":
             return {"POST": self._chat}
         if path in _TEXT_PATHS:
@@ -261,8 +291,8 @@ class _Call:
         elif (handler := handlers.get(exchange.method)) is not None:
             await handler()
         else:
-            if is_page:
-                self._relay._page.find(exchange.path)  # what is not there is not there for any method
+            if is_page:  # what is not there is not there for any method
+                await asyncio.to_thread(self._relay._page.find, exchange.path)
             headers = {"allow": ", ".join(handlers)}
             text = f"{exchange.path} does not take {exchange.method}"
             raise Answer(405, "invalid_request_error", text, headers=headers)
@@ -270,52 +300,72 @@ class _Call:
     # Routes that begin a run -----------------------------------------------------------------------------------------
 
     async def _messages(self) -> None:
-        # Only the body as a whole has a limit here: the API has its own for the texts in it.
-        request = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
+        request = await self._read_messages()
         if request.get("stream"):
-            await self._generate(MessagesDialect(), request)
+            await self._generate(_Asked(MessagesDialect(), request))
         else:
             await self._whole_message(request)
 
+    async def _read_messages(self) -> dict[str, Any]:
+        # Only the body as a whole has a limit here: the API has its own for the texts in it.
+        limit = self._relay._max_body_bytes
+        return await self._exchange.read_json(partial(read_messages, max_prompt_chars=limit), limit)
+
     async def _text(self) -> None:
-        await self._generate(TextDialect(), read_chat(await self._exchange.read_json(), max_prompt_chars=self._limit))
+        await self._generate(await self._read_chat(TextDialect()))
 
     async def _chat(self) -> None:
-        body = await self._exchange.read_json()
-        if is_ui_request(body):
-            chat, request = read_ui(body, max_prompt_chars=self._limit)
-            await self._generate(UIDialect(), request, alias=chat)
-        else:
-            await self._generate(EventsDialect(), read_chat(body, max_prompt_chars=self._limit))
+        await self._generate(await self._read_chat(EventsDialect()))
 
-    async def _generate(self, dialect: Dialect, request: dict[str, Any], alias: str | None = None) -> None:
-        await self._follow(self._run_of(dialect, request, alias), keeps_status=True)
+    async def _read_chat(self, dialect: Dialect) -> _Asked:
+        """The request of a browser's body, which may be one of `useChat` where `dialect` is that of the events."""
+        is_named = "x-run-id" in self._exchange.headers
 
-    def _run_of(self, dialect: Dialect, request: dict[str, Any], alias: str | None) -> Run:
+        def read(body: dict[str, Any]) -> _Asked:
+            if dialect.name == "events" and is_ui_request(body):
+                chat, request = read_ui(body, max_prompt_chars=self._limit)
+                asked = _Asked(UIDialect(), request, chat)
+            else:
+                asked = _Asked(dialect, read_chat(body, max_prompt_chars=self._limit))
+            return asked._replace(fingerprint=_fingerprint(asked)) if is_named else asked
+
+        return await self._exchange.read_json(read, self._relay._max_chat_bytes)
+
+    async def _generate(self, asked: _Asked) -> None:
+        await self._follow(self._run_of(asked), keeps_status=True)
+
+    def _run_of(self, asked: _Asked) -> Run:
         """A new run, or the one that this request began before: a client that names its run may repeat its request."""
-        wanted = self._exchange.headers.get("x-run-id") if dialect.is_resumable else None
-        fingerprint = None if wanted is None else _fingerprint(dialect, request)
+        is_resumable = asked.dialect.is_resumable
+        wanted = self._exchange.headers.get("x-run-id") if is_resumable else None
         if wanted is not None:
             if not _RUN_ID.fullmatch(wanted):
                 raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
             if (run := self._runs.get(wanted)) is not None:
-                if run.fingerprint != fingerprint:
+                if run.fingerprint != asked.fingerprint:
                     raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
                 return run
         # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
-        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
-        run = self._runs.begin(dialect, events, id=wanted, alias=alias)
-        run.fingerprint = fingerprint
+        request = self._completed(asked.request, **self._relay._defaults)
+        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if is_resumable else 0)
+        run = self._runs.begin(asked.dialect, events, id=wanted, alias=asked.alias)
+        run.fingerprint, run.model = asked.fingerprint, request["model"]
         return run
 
+    def _completed(self, request: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+        """The request with what it leaves to the relay. Raises `InvalidRequest` for a model that is not allowed."""
+        relay, request = self._relay, {**defaults, **request}
+        if not relay._takes_any_model and request["model"] not in relay._models:
+            raise InvalidRequest("model", f"must be one of {', '.join(relay._models)}")
+        return request
+
     def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
-        body, headers = self._relay._defaults | request, self._api_headers()
-        return partial(self._relay._client.messages.events, body, headers=headers, strict=False, **options)
+        headers = self._api_headers()
+        return partial(self._relay._client.messages.events, request, headers=headers, strict=False, **options)
 
     def _api_headers(self) -> dict[str, str]:
-        """What of the client's header is the API's business. Never its credentials: the key is the relay's own."""
         headers = self._exchange.headers
-        found = {name: headers[name] for name in ("anthropic-version", "anthropic-beta") if name in headers}
+        found = {name: headers[name] for name in _FOR_THE_API if name in headers}
         for name, value in found.items():
             if not (value.isascii() and value.isprintable()):
                 raise InvalidRequest(name, "must be printable ASCII")
@@ -385,28 +435,46 @@ class _Call:
 
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
+        request = self._completed(request, **self._relay._defaults)
         stream = self._events(request, max_retries=0)()
-        message = await unless_gone(stream._read_whole(), self._exchange.receive)
+        try:
+            message = await unless_gone(stream._read_whole(), self._exchange.receive)
+        except APIError as exc:
+            raise _refused(failure_of(exc)) from None
+        finally:
+            kind, words = ("error", "") if (ending := stream.ending) is None else (ending.kind, ending.text)
+            log_ending("call (messages)", kind, words, request["model"], stream)
         if message is not None:
             headers = (JSON, *_forwarded(stream.headers))
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
 
     async def _count_tokens(self) -> None:
-        body = read_messages(await self._exchange.read_json(), max_prompt_chars=self._relay._max_chat_bytes)
-        request, headers = {"model": self._relay._defaults["model"], **body}, self._api_headers()
+        request = self._completed(await self._read_messages(), model=self._relay._defaults["model"])
+        headers = self._api_headers()
         call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await unless_gone(call.open(), self._exchange.receive)
         if answer is not None:
             await self._exchange.send_whole(200, (JSON,), compact(answer.value).encode())
 
+    async def _list_models(self) -> None:
+        """A page of the models that the relay allows, or one of them, in the API's form."""
+        models, name = self._relay._models, self._exchange.path.removeprefix("/v1/models").removeprefix("/")
+        if name and name not in models:
+            raise Answer(404, "not_found_error", f"model: {name}")
+        found = model_info(name) if name else list_models(models, self._exchange.query)
+        await self._exchange.send_whole(200, (JSON,), compact(found).encode())
+
     async def _file(self) -> None:
-        headers, body = self._relay._page.find(self._exchange.path)
-        await self._exchange.send_whole(200, headers, body)
+        headers, body = await asyncio.to_thread(self._relay._page.find, self._exchange.path)
+        known = self._exchange.headers.get("if-none-match", "").split(",")
+        # RFC 9110, 13.1.2: compared weakly.
+        is_known = not {tag.strip().removeprefix("W/") for tag in known}.isdisjoint(("*", dict(headers)["etag"]))
+        await self._exchange.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
 
 
-def _fingerprint(dialect: Dialect, request: Mapping[str, Any]) -> bytes:
+def _fingerprint(asked: _Asked) -> bytes:
     """What two requests have in common only if they are the same."""
-    return hashlib.sha256(json.dumps([dialect.name, request], sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps([asked.dialect.name, asked.request], sort_keys=True).encode()).digest()
 
 
 def _refused(failure: Failure) -> Answer:

@@ -14,7 +14,7 @@ A dialect serves one run. It turns an event, a failure or the end into frames; w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from typing import Any, Protocol
@@ -243,6 +243,37 @@ class InvalidRequest(Answer):
         super().__init__(status, kind, f"{field}: {message}", field=field)
 
 
+# --- Models --------------------------------------------------------------------------------------------------------
+
+
+def model_info(name: str) -> dict[str, Any]:
+    """A model, as the API lists it. `created_at` "may be set to an epoch value if the release date is unknown"."""
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+        "lifecycle": "active",
+    }
+
+
+def list_models(models: Sequence[str], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The page of the list that `limit`, `after_id` and `before_id` ask for. Raises `InvalidRequest`."""
+    asked = {name: values[0] for name, values in query.items()}
+    limit = asked.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= 1000):
+        raise InvalidRequest("limit", "must be a whole number from 1 to 1000")
+    for name in ("after_id", "before_id"):
+        if name in asked and asked[name] not in models:
+            raise InvalidRequest(name, "is not in the list")
+    first = models.index(asked["after_id"]) + 1 if "after_id" in asked else 0
+    last = models.index(asked["before_id"]) if "before_id" in asked else len(models)
+    found = models[first:last]
+    page = found[-int(limit) :] if "before_id" in asked else found[: int(limit)]
+    ends = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None}
+    return {"data": [model_info(name) for name in page], "has_more": len(found) > len(page), **ends}
+
+
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 ROLES = ("user", "assistant", "system")
@@ -275,17 +306,8 @@ def read_options(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str,
 
 def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
     """The request of `/v1/messages`: passed on as it is, once the parts that every request has are of the right type."""
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        raise InvalidRequest("messages", "must be a list")
-    if not messages and "thread" not in body:  # a conversation that the API keeps may go on without a word
-        raise InvalidRequest("messages", "is empty")
-    for index, message in enumerate(messages):
-        where = f"messages.{index}"
-        _check_message(where, message, max_prompt_chars)
-        content = message.get("content")
-        if not isinstance(content, list):
-            read_text(f"{where}.content", content, max_prompt_chars)
+    is_kept = "thread" in body  # a conversation that the API keeps may go on without a word
+    _read_conversation(body.get("messages"), max_prompt_chars, may_be_empty=is_kept, is_judged=True)
     if "model" in body:
         read_text("model", body["model"], max_prompt_chars)
     if "max_tokens" in body:
@@ -295,16 +317,20 @@ def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str
     return dict(body)
 
 
-def _read_conversation(messages: object, max_prompt_chars: int) -> list[dict[str, Any]]:
+def _read_conversation(
+    messages: object, max_prompt_chars: int, *, may_be_empty: bool = False, is_judged: bool = False
+) -> list[dict[str, Any]]:
+    """The messages. `is_judged`: what the blocks in them are is left to the API."""
     if not isinstance(messages, list):
         raise InvalidRequest("messages", "must be a list")
-    if not messages:
+    if not messages and not may_be_empty:
         raise InvalidRequest("messages", "is empty")
     for index, message in enumerate(messages):
         where = f"messages.{index}"
         _check_message(where, message, max_prompt_chars)
         content = message.get("content")
-        if not (isinstance(content, list) and content and all(isinstance(block, dict) for block in content)):
+        has_blocks = isinstance(content, list) and content and all(isinstance(block, dict) for block in content)
+        if not (has_blocks or (is_judged and isinstance(content, list))):
             read_text(f"{where}.content", content, max_prompt_chars)
     return messages
 

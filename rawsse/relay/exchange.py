@@ -3,8 +3,8 @@
 This file knows ASGI's messages (https://asgi.readthedocs.io), bodies that are JSON, errors as the Messages API writes them,
 and the header fields of pages of other origins. It refuses to know routes, runs and dialects.
 
-    exchange = Exchange(scope, receive, send, guard, max_body_bytes=…)
-    body = await exchange.read_json()                # raises InvalidRequest
+    exchange = Exchange(scope, receive, send, guard)
+    request = await exchange.read_json(read, max_bytes)      # raises InvalidRequest
     await exchange.send_whole(200, [("content-type", "text/plain")], b"ok")
     raise Answer(404, "not_found_error", "there is nothing here")       # from anywhere: whoever catches it sends it
 """
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
@@ -28,18 +29,28 @@ MAX_NESTING = 200
 """Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
 read a body in one place and not write it in another."""
 
+MAX_VALUES = 1_000_000
+"""Values in a body, counted as its opening brackets and commas, including those inside texts. The API's largest requests
+(100,000 messages, a million tokens) have fewer; 32 MB of `{},` would be eleven million objects and take a GiB."""
+
+THREAD_BYTES = 1024 * 1024
+"""A larger body is parsed in a thread, so that the event loop does not wait for it."""
+
+_CONTAINERS = frozenset((dict, list))
+
+T = TypeVar("T")
+
 JSON = ("content-type", "application/json")
 
 
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, max_body_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
         self._extensions = scope.get("extensions") or {}
         self.receive = receive
         self._send = send
         self._guard = guard
-        self._max_body_bytes = max_body_bytes
         self.method: str = scope["method"]
         self.path = _path_within(scope.get("root_path", ""), scope["path"])
         self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
@@ -47,37 +58,33 @@ class Exchange:
 
     # The request ---------------------------------------------------------------------------------------------------
 
-    async def read_json(self) -> dict[str, Any]:
-        """The body, which must be a JSON object. Raises `InvalidRequest`, and `ConnectionError` if the client goes."""
+    async def read_json(self, read: Callable[[dict[str, Any]], T], max_bytes: int) -> T:
+        """The result of `read` for the body, which must be a JSON object. `read` may be called in a thread.
+
+        Raises `InvalidRequest`, as `read` may, and `ConnectionError` if the client goes.
+        """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             # Also a guard: a page elsewhere may send other types without asking first (CORS, "simple requests").
             raise InvalidRequest("content-type", "must be application/json", 415)
-        data = await self._read_body()
-        try:
-            text = data.decode()
-            body = parse_json(text)
-            _check_nesting(body)
-            _check_text(text, body)
-        except RecursionError:
-            raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
-        except ValueError as exc:
-            raise InvalidRequest("body", f"is no JSON: {exc}") from None
-        if not isinstance(body, dict):
-            raise InvalidRequest("body", "must be a JSON object")
-        return body
+        data = await self._read_body(max_bytes)
+        return await asyncio.to_thread(_read, data, read) if len(data) > THREAD_BYTES else _read(data, read)
 
-    async def _read_body(self) -> bytes:
+    async def _read_body(self, max_bytes: int) -> bytes:
         pieces: list[bytes] = []
-        size = 0
+        size = values = 0
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError("the client went in the middle of its request")
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > self._max_body_bytes:
-                raise InvalidRequest("body", f"is larger than {self._max_body_bytes} bytes", 413)
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            values += piece.count(b"{") + piece.count(b"[") + piece.count(b",")
+            if size > max_bytes:
+                raise InvalidRequest("body", f"is larger than {max_bytes} bytes", 413)
+            if values > MAX_VALUES:
+                raise InvalidRequest("body", f"has more than {MAX_VALUES} values", 413)
             if not message.get("more_body", False):
                 return b"".join(pieces)
 
@@ -95,7 +102,7 @@ class Exchange:
 
     async def send_whole(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
         """Send head and body at once. Raises `OSError` if the client has gone."""
-        length = () if status == 204 else (("content-length", str(len(body))),)
+        length = () if status in (204, 304) else (("content-length", str(len(body))),)
         await self._send({"type": "http.response.start", "status": status, "headers": self.fields((*headers, *length))})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -180,12 +187,27 @@ def _path_within(root: str, path: str) -> str:
     return path.removeprefix(root) if path == root or path.startswith(root + "/") else path
 
 
+def _read(data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        text = data.decode()
+        body = parse_json(text)
+        _check_nesting(body)
+        _check_text(text, body)
+    except RecursionError:
+        raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
+    except ValueError as exc:
+        raise InvalidRequest("body", f"is no JSON: {exc}") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("body", "must be a JSON object")
+    return read(body)
+
+
 def _check_nesting(body: object) -> None:
     """Raises `RecursionError` above `MAX_NESTING`, as the parser does far above it."""
-    level = [body]
+    level: list[Any] = [[body]]
     for _ in range(MAX_NESTING + 1):
-        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
-        level = [child for children in inside for child in children]
+        children = chain.from_iterable(item.values() if type(item) is dict else item for item in level)
+        level = [child for child in children if child and type(child) in _CONTAINERS]
         if not level:
             return
     raise RecursionError
@@ -193,7 +215,7 @@ def _check_nesting(body: object) -> None:
 
 def _check_text(text: str, body: object) -> None:
     """Raises `ValueError` for half of a surrogate pair, which cannot be sent on. Only an escape can bring one in."""
-    if "\\u" in text:
+    if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:

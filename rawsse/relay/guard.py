@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 from rawsse.errors import ConfigurationError
+from rawsse.http1 import host_name
 from rawsse.relay.dialects import Failure
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -58,7 +59,7 @@ class Guard:
     def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Failure | None:
         """Why this request is turned away; None if it is welcome."""
         host = headers.get("host", "")
-        if _host_name(host) not in self._hosts:
+        if host_name(host) not in self._hosts:  # not every server looks at it before
             text = "the relay does not go by the name in the Host header; --allow-host adds one"
             return Failure(421, "invalid_request_error", text)
         origin = headers.get("origin")
@@ -99,8 +100,6 @@ def _token(token: str) -> bytes:
 
 
 def _host_name(host: str) -> str:
-    """The name in a `Host` field, without port and brackets; an IPv6 address may also come bare."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host if host.count(":") > 1 else host.partition(":")[0]
+    """The name in an argument, without port and brackets; an IPv6 address may also come bare."""
+    host = host.strip()
+    return host_name(host) or host_name(f"[{host}]") or ""

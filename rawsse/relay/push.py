@@ -189,7 +189,7 @@ class UnfoldedAnswer(Answer):
         if type(event) is not ContentBlockDelta or not event.raw["delta"].get("text"):
             return None
         self._note_wait(now)
-        self._received_at, self._waited_for_content = now, 0.0
+        self._received_at, self._waited_for_content, self._room = now, 0.0, self._max_filler
         self.bytes_received += len(rest) - 2
         return event
 

@@ -92,6 +92,7 @@ class Run:
         self.has_begun = False
         """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
+        self.model: str | None = None  # that was asked for
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
@@ -307,7 +308,10 @@ class Run:
             self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
-        self._write_line(words)
+        is_ours = self.failure is not None and self.failure.type in ("cancelled", "shutdown")
+        kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"  # before there was a stream
+        stream = self._push.stream if self._push is not None else None
+        log_ending(f"run {self._tag} ({self.dialect.name})", kind, words, self.model, stream)
         # A finished run is kept for a while, but not its request and its connection.
         self._push = self._grace = self._heartbeat = None
         self.runs.forget_later(self)
@@ -330,18 +334,20 @@ class Run:
             self._forgotten_bytes = self._ends[count - 1]
             del self._ends[:count]
 
-    # The log of the relay ------------------------------------------------------------------------------------------
 
-    def _write_line(self, words: str) -> None:
-        ending, failure = self.ending, self.failure
-        if ending is not None:
-            kind, request_id = ending.kind, ending.request_id
-        else:  # before there was a stream
-            is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
-            kind, request_id = "cancelled" if is_ours else "error", None
-        level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
-        name, words = self.dialect.name, one_line(words)
-        log.log(level, "run %s (%s) ended: %s, %s, request %s", self._tag, name, kind, words, request_id)
+def log_ending(name: str, kind: str, words: str, model: str | None, stream: EventStream | None) -> None:
+    """Write the one line that the log has of a run, or of a call without a run. `model` was asked for."""
+    tokens: Mapping[str, int] = {}
+    seconds, request_id = 0.0, None
+    if stream is not None:
+        builder, seconds, request_id = stream._call.exchange.builder, stream.timing.elapsed(), stream.request_id
+        tokens = builder.tokens
+        model = builder.model if isinstance(builder.model, str) else model
+    level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
+    given = tokens.get("output_tokens", 0)
+    taken = sum(tokens.values()) - given
+    text = "%s ended: %s, %s, model %s, %d tokens in, %d out, %.1f s, request %s"
+    log.log(level, text, name, kind, one_line(words), one_line(str(model)), taken, given, seconds, request_id)
 
 
 class Reader:

@@ -28,7 +28,7 @@ is written. `end()` or `abort()` ends the connection, at the latest before the a
 
 from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet, Receive, Scope, Send
 from rawsse.server.connection import Limits
-from rawsse.server.server import Server, serve
+from rawsse.server.server import Server, room_for_connections, serve
 
 __all__ = ["ASGIApp", "ClientDisconnectedError", "Limits", "Message", "Outlet", "Receive", "Scope", "Send"]
-__all__ += ["Server", "serve"]
+__all__ += ["Server", "room_for_connections", "serve"]

@@ -65,12 +65,7 @@ class ClientDisconnectedError(ConnectionError):
 def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int], state: dict[str, Any]) -> Scope:
     """The scope of one request, without extensions. `state` is what the lifespan left; the app gets a shallow copy, as ASGI
     says."""
-    target = request.target
-    if not target.startswith(("/", "*")):
-        # RFC 9112, 3.2.2: "a server MUST accept the absolute-form in requests even though most HTTP/1.1 clients will only
-        # send the absolute-form to a proxy." The Host field says the same host, and is what apps look at.
-        target = "/" + target.partition("://")[2].partition("/")[2]
-    path, _, query = target.partition("?")
+    path, _, query = request.target.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},

@@ -33,6 +33,12 @@ from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Scope,
 
 logger = logging.getLogger("rawsse.server")
 
+MAX_REFUSED = 32
+"""How many connections that were answered 503 may linger (see `Connection.end`): each costs a descriptor."""
+
+WARN_SECONDS = 60.0
+"""Between two log lines about too many connections."""
+
 
 class NotNegative:
     """The fields of a dataclass of limits. Raises `ConfigurationError` for one below 0."""
@@ -59,7 +65,8 @@ class Limits(NotNegative):
     """What the system holds of a response for a client that reads slowly: Linux reserves twice as much, and would go up to
     4 MB by itself."""
     max_connections: int = 10_000
-    """Further ones are answered 503. Twice the 5,000 open streams that one process is built for."""
+    """Further ones are answered 503. Twice the 5,000 open streams that one process is built for. Lowered to what the process
+    may open (`room_for_connections`)."""
     head_seconds: float = 20.0
     """From the first byte of a request's head to its last, else 408. Apache: 20 to 40; nginx: 60."""
     body_seconds: float = 60.0
@@ -84,6 +91,8 @@ class ServerState:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
         self.limits = limits
+        self.max_connections = limits.max_connections
+        self._warn_at = -math.inf
         self.lifespan_state: dict[str, Any] = {}
         """Filled by the app's lifespan, for the scopes of its requests."""
         self.is_stopping = False
@@ -97,7 +106,17 @@ class ServerState:
         """Hold a new connection; False if there are too many."""
         self.connections.add(connection)
         self.is_empty.clear()
-        return len(self.connections) <= self.limits.max_connections
+        if len(self.connections) <= self.max_connections:
+            return True
+        self.warn(f"more than {self.max_connections} connections: answering 503")
+        return False
+
+    def warn(self, text: str) -> None:
+        """Log what every client can cause, once in `WARN_SECONDS`."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._warn_at:
+            self._warn_at = now + WARN_SECONDS
+            logger.warning(text)
 
     def run(self, call: Call, scope: Scope) -> None:
         """Call the app, in a new task."""
@@ -483,7 +502,8 @@ class Connection(asyncio.Protocol):
         RFC 9112, 9.6: "If the server receives additional data from the client on a fully closed connection […] the server's
         TCP stack will send a reset packet to the client, which might erase the client's unacknowledged input buffers".
         """
-        if self._call is not None and self._call.is_whole:
+        is_crowded = len(self._server.connections) > self._server.max_connections + MAX_REFUSED
+        if is_crowded or (self._call is not None and self._call.is_whole):
             self._close()
             return
         self._hang_up()

@@ -6,9 +6,11 @@ A server has ended when its last connection and the last call of the app have en
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -20,8 +22,30 @@ from rawsse.server.connection import Connection, Limits, ServerState
 logger = logging.getLogger("rawsse.server")
 
 ACCEPTS_AT_ONCE = 4
-"""How many connections asyncio accepts in one step of the event loop, which is what its `backlog` also means: after an outage
-all clients come back at once, and those that are connected must not wait for them."""
+"""How many connections are accepted in one step of the event loop: after an outage all clients come back at once, and those
+that are connected must not wait for them."""
+
+ACCEPT_PAUSE_SECONDS = 1.0
+"""How long none is accepted after the system had no descriptor for one. asyncio's own `accept` doubles its attempts, and its
+tracebacks in the log, with each that fails (CPython 3.11 to 3.13)."""
+
+RESERVED_DESCRIPTORS = 64
+"""For all but connections: listening sockets, files, and the connections that are refused."""
+
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def room_for_connections(wanted: int) -> int:
+    """`wanted`, or what the process may open (`ulimit -n`) if that is less.
+
+    Each connection counts twice: an app may open one to its upstream to answer it.
+    """
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(1, (limit - RESERVED_DESCRIPTORS) // 2))
 
 
 class Server:
@@ -47,6 +71,8 @@ class Server:
         self._state = ServerState(app, self.limits)
         self._lifespan = Lifespan(app, self._state.lifespan_state)
         self._listener: asyncio.Server | None = None
+        self._listening: list[socket.socket] = []
+        self._accepting: set[asyncio.Task[None]] = set()
 
     @property
     def base_url(self) -> str:
@@ -69,22 +95,15 @@ class Server:
             await self._lifespan.startup()
             if not 0 <= self.port < 65536:  # uvloop would listen on another
                 raise OverflowError("port must be 0-65535")
-            self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self._state), self.host, self.port, backlog=ACCEPTS_AT_ONCE
-            )
+            await self._listen()
         except BaseException as exc:
+            await self._stop_accepting()
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
             if isinstance(exc, (OSError, OverflowError)):
                 # asyncio says "error while attempting to bind on address ('127.0.0.1', 80): [errno 13] permission denied".
                 reason = str(getattr(exc, "strerror", None) or exc).rpartition("): ")[2].rpartition("] ")[2]
                 raise ConfigurationError(f"cannot listen on host {self.host}, port {self.port}: {reason}") from exc
             raise
-        for listening in self._listener.sockets:
-            with listening.dup() as sock:
-                sock.listen(self.limits.backlog)
-                # Connections inherit it.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
-        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def shutdown(self, grace_seconds: float | None = None) -> None:
         """Stop accepting, let open responses end within the grace, cut off the others, let the app end.
@@ -100,7 +119,7 @@ class Server:
         is_first, self._state.is_stopping = not self._state.is_stopping, True
         try:
             if is_first:
-                await self._stop_accepting(self._listener)
+                await self._stop_accepting()
             async with asyncio.timeout(grace):
                 if is_first:
                     await self._tell_app()
@@ -115,17 +134,61 @@ class Server:
             await self._cut_off()
             await self._lifespan.shutdown(max(end - now(), self.limits.cleanup_seconds))
 
-    async def _stop_accepting(self, listener: asyncio.Server) -> None:
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = listener = await loop.create_server(
+            lambda: Connection(self._state), self.host, self.port, start_serving=False
+        )
+        self.port = listener.sockets[0].getsockname()[1]
+        for bound in listener.sockets:
+            sock = bound.dup()
+            self._listening.append(sock)
+            sock.setblocking(False)
+            # Connections inherit it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
+            sock.listen(self.limits.backlog)
+            try:
+                self._resume_accepting(sock)
+            except NotImplementedError:  # Windows
+                await listener.start_serving()
+        self._state.max_connections = room_for_connections(self.limits.max_connections)
+
+    def _resume_accepting(self, listening: socket.socket) -> None:
+        if not self._state.is_stopping:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, _ = listening.accept()
+            except OSError as exc:
+                if exc.errno in _NO_DESCRIPTORS:
+                    self._state.warn(f"connections wait, because none can be accepted: {exc.strerror}")
+                    loop.remove_reader(listening)
+                    loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume_accepting, listening)
+                return  # no other waits, or the client has gone
+            task = loop.create_task(self._connect(sock))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    async def _connect(self, sock: socket.socket) -> None:
         try:
-            # asyncio fails an assertion for a connection that is accepted, and has no transport yet, when its server is
-            # closed (CPython 3.11 to 3.13). So: accept no more, let those few become connections, then close.
-            with suppress(NotImplementedError):  # Windows
-                for sock in listener.sockets:
-                    asyncio.get_running_loop().remove_reader(sock.fileno())
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self._state), sock)
+        except OSError:  # the client has gone
+            sock.close()
+
+    async def _stop_accepting(self) -> None:
+        try:
+            for sock in self._listening:
+                with suppress(NotImplementedError):  # Windows
+                    asyncio.get_running_loop().remove_reader(sock)
+                sock.close()
+            if self._accepting:  # these become connections
+                await asyncio.wait(self._accepting)
         finally:
-            listener.close()
+            if self._listener is not None:
+                self._listener.close()
             for connection in list(self._state.connections):
                 connection.finish()
 

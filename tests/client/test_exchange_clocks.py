@@ -10,7 +10,7 @@ import pytest
 from support.answers import head, plain
 from support.faults import chunk
 from support.reading import ALL_ON, OFF, ROUTE, Attempt
-from support.streams import ANSWER, PING, text_delta, to_bytes
+from support.streams import ANSWER, PING, Raw, text_delta, to_bytes
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
@@ -152,6 +152,12 @@ def test_with_every_clock_off_nothing_ends_the_wait(start: Start, chunks: list[b
 
 # --- Content -----------------------------------------------------------------------------------------------------------
 
+
+def new_delta(fields: Raw) -> Raw:
+    """A delta of a type that is not known yet."""
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", **fields}}
+
+
 PINGS: list[bytes | float] = [2.0, chunk(PING)]
 SLOW_PINGS: list[bytes | float] = [30.0, chunk(PING)]
 BEGINNING = head(transfer_encoding="chunked", content_type="text/event-stream") + chunk(*ANSWER[:2])
@@ -168,11 +174,25 @@ def answering(timeouts: Timeouts, *chunks: bytes | float | None) -> Attempt[Answ
         (to_bytes([text_delta(0, "")]), 20),
         (to_bytes([PING]), 20),
         (to_bytes([{"type": "brand_new"}]), 20),
+        (to_bytes([new_delta({"value": 1})]), 30),
+        (to_bytes([new_delta({})]), 20),
+        (to_bytes([new_delta({"value": "", "other": None})]), 20),
         (b"data: [DONE]\n\n", 20),
         (b": a comment\n\n", 20),
         (b"x", 20),
     ],
-    ids=["text", "empty text", "ping", "unknown event", "[DONE]", "comment", "half a line"],
+    ids=[
+        "text",
+        "empty text",
+        "ping",
+        "unknown event",
+        "new delta",
+        "bare delta",
+        "empty delta",
+        "[DONE]",
+        "comment",
+        "half a line",
+    ],
 )
 def test_content_restarts_its_clock_and_nothing_else_does(data: bytes, seconds: float) -> None:
     framed = b"%x\r\n%b\r\n" % (len(data), data)
@@ -196,6 +216,22 @@ def test_a_slow_consumer_is_not_punished() -> None:
         attempt.play(1.0, chunk(PING))
     assert not attempt.exchange.is_over
     assert isinstance(attempt.play(2.0, chunk(PING)).error, ContentTimeoutError)
+
+
+@pytest.mark.parametrize(
+    "data", [b": c\n\n", b"\n\n\n", b"id: 7\n\n", b"retry: 1\n\n", b"data: [DONE]\n\n", to_bytes([PING])]
+)
+def test_a_flood_that_leaves_nothing_to_wait_for_does_not_stop_the_clock_of_content(data: bytes) -> None:
+    attempt = answering(Timeouts(content=20))
+    exchange, begun = attempt.exchange, attempt.now
+    while exchange.deadline(attempt.now)[0] > attempt.now:
+        exchange.receive(b"%x\r\n%b\r\n" % (len(data), data), attempt.now)  # it had come before it was waited for
+        while exchange.next_event() is not None:
+            pass
+        attempt.now += 1 / 16  # this is how long it takes to read what came
+        assert attempt.now < begun + 30
+    assert exchange.deadline(attempt.now) == (attempt.now, ContentTimeoutError)
+    assert attempt.now - begun == pytest.approx(20, abs=1 / 8)
 
 
 def test_the_longest_gap_is_the_longest_wait_for_bytes_of_the_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
@@ -24,18 +25,24 @@ from support.streams import (
 )
 
 from rawsse import errors
+from rawsse.client import answer as answer_module
+from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
     APIStatusError,
+    BodyTooLargeError,
+    ContentTimeoutError,
     EventDataError,
     EventOrderError,
     EventTooLargeError,
     HTTPProtocolError,
     MessageTooLargeError,
     StreamTruncatedError,
+    TotalTimeoutError,
 )
 from rawsse.messages import UnknownEvent
 from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.sse import MAX_EVENT_BYTES
 
 # --- Complete endings ----------------------------------------------------------------------------------------------
 
@@ -307,3 +314,55 @@ def test_a_thinking_block_cut_before_its_signature_is_not_sent_back() -> None:
     assert error.partial is not None
     assert error.partial.content[0].thinking == "hm"
     assert error.partial.replayable() is None
+
+
+# --- A server that never stops ---------------------------------------------------------------------------------------
+
+
+def one_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Flood(FakeStream):
+    """A server that has always sent more before it is asked. Each read takes a quarter of a second of the reader's own time."""
+
+    async def read(self, deadline: float) -> bytes:
+        await asyncio.sleep(0.25)
+        return await super().read(deadline)
+
+
+BEGINNING = SSE_HEAD + one_chunk(to_bytes([start(), block_start(0, {"type": "text", "text": ""})]))
+
+
+@pytest.mark.parametrize("data", [b": c\n\n", b"\n\n", b"id: 7\n\n", b"data: [DONE]\n\n", to_bytes([PING])])
+def test_a_server_that_always_has_something_to_say_does_not_stop_the_clock_of_content(data: bytes) -> None:
+    error, stream = run(fail(Flood([BEGINNING, *[one_chunk(data)] * 1000]), timeout=Timeouts(content=20)))
+    assert type(error) is ContentTimeoutError
+    assert stream.timing.ended == pytest.approx(20, abs=1)
+
+
+def test_a_server_that_always_has_more_content_does_not_stop_the_clock_of_the_whole_call() -> None:
+    more = [one_chunk(to_bytes([text_delta(0, "x")]))] * 1000
+    error, stream = run(fail(Flood([BEGINNING, *more]), timeout=Timeouts(content=5, total=20)))
+    assert type(error) is TotalTimeoutError
+    assert stream.timing.ended == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize("filler", [b": c\n", b"\n", b"id: 7\n\n", b"event: x\n\n", b"retry: 1\n", b"x\n"])
+def test_what_comes_without_an_event_is_bounded(filler: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_module, "MAX_FILLER_BYTES", 1000)
+    ping, flood = one_chunk(to_bytes([PING])), [one_chunk(filler * (990 // len(filler)))]
+    wire = [BEGINNING, *flood, ping, *flood, ping, *flood * 2, ping]
+    error, stream = run(fail(FakeStream(wire), max_event_bytes=500))
+    assert type(error) is BodyTooLargeError
+    assert error.message == "more than 1500 bytes came without an event"
+    assert stream.ending is not None
+    assert (stream.ending.kind, stream.timing.last_ping) == ("limit", 0)
+
+
+def test_a_large_event_may_come_in_many_reads() -> None:
+    text = "x" * (MAX_EVENT_BYTES - 1000)
+    data = to_bytes([text_delta(0, text)])
+    pieces = [one_chunk(data[at : at + 1024 * 1024]) for at in range(0, len(data), 1024 * 1024)]
+    _, stream = run(read(FakeStream([BEGINNING, *pieces, one_chunk(to_bytes(ANSWER[-3:]))])))
+    assert stream.current_message_snapshot.text == text

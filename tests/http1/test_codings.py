@@ -11,7 +11,14 @@ import h11
 import pytest
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError
-from rawsse.http1.codings import MAX_CHUNK_HEAD_BYTES, MAX_DECODED_BYTES, ChunkedReader, ContentDecoder
+from rawsse.http1.codings import (
+    FREE_DECODED_BYTES,
+    MAX_CHUNK_HEAD_BYTES,
+    MAX_DECODED_BYTES,
+    MAX_EXPANSION,
+    ChunkedReader,
+    ContentDecoder,
+)
 
 
 def every_cut(wire: bytes) -> Iterator[list[bytes]]:
@@ -324,3 +331,53 @@ def test_a_piece_may_expand_to_just_the_limit_and_the_next_again(wrap: type[byte
     assert MAX_DECODED_BYTES == 32 * 1024 * 1024
     decoder = ContentDecoder("gzip", max_decoded_bytes=1000)
     assert [decoder.decode(wrap(bytes(1000))) for _ in range(3)] == [bytes(1000)] * 3
+
+
+# --- A body that expands without end -----------------------------------------------------------------------------------
+
+
+def events(count: int) -> bytes:
+    """As many events as an answer has that says the same word again and again: what compresses best of all that is sent."""
+    delta = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"again "}}'
+    return (b"event: content_block_delta\ndata: " + delta + b"\n\n") * count
+
+
+def test_a_body_that_expands_a_thousandfold_is_refused() -> None:
+    decoder, compressor = ContentDecoder("gzip"), zlib.compressobj(9, wbits=zlib.MAX_WBITS | 16)
+    sent = taken = 0
+    error: BodyTooLargeError | None = None
+    for _ in range(10_000):
+        drip = compressor.compress(b":\n" * 4096) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        sent += len(drip)
+        try:
+            taken += len(decoder.decode(drip))
+        except BodyTooLargeError as exc:
+            error = exc
+            break
+    assert error is not None
+    assert taken <= FREE_DECODED_BYTES + MAX_EXPANSION * sent
+
+
+def test_a_small_piece_makes_little_work() -> None:
+    piece = gzip.compress(bytes(16 * 1024 * 1024))
+    with pytest.raises(BodyTooLargeError) as caught:
+        ContentDecoder("gzip").decode(piece)
+    assert caught.value.limit == FREE_DECODED_BYTES + MAX_EXPANSION * len(piece) < MAX_DECODED_BYTES / 10
+
+
+def test_what_was_not_used_is_not_saved_for_a_bomb() -> None:
+    decoder = ContentDecoder("gzip")
+    for _ in range(100):
+        noise = random.Random(7).randbytes(100_000)
+        assert decoder.decode(gzip.compress(noise)) == noise
+    with pytest.raises(BodyTooLargeError):
+        decoder.decode(gzip.compress(bytes(4 * 1024 * 1024)))
+
+
+@pytest.mark.parametrize("level", [1, 6, 9])
+def test_an_answer_that_repeats_itself_is_decoded_in_whatever_pieces_it_comes(level: int) -> None:
+    text = events(8000)
+    body = gzip.compress(text, level)
+    for size in (len(body), 65536, 1000):
+        decoder = ContentDecoder("gzip")
+        assert b"".join(decoder.decode(body[at : at + size]) for at in range(0, len(body), size)) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from rawsse.http1 import (
     Request,
     Response,
     ServerConnection,
+    host_name,
 )
 
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -780,7 +782,7 @@ def test_all_chunks_of_one_read_of_a_request_are_one_piece() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "not HTTP/1.1: Found multiple Host: headers"),
         (b"GET / HTTP/1.1\r\nX-Api-Key : secret\r\n\r\n", 400, "not HTTP/1.1: illegal header line"),
         (b"GET / HTTP/1.1\r\n: secret\r\n\r\n", 400, "not HTTP/1.1: illegal header line"),
-        (b"GET / HTTP/1.1\r\n folded: secret\r\n\r\n", 400, "not HTTP/1.1: continuation line at start of headers"),
+        (b"GET / HTTP/1.1\r\n folded: secret\r\n\r\n", 400, "not HTTP/1.1: a header line that begins with a blank"),
         (b"GET / HTTP/1.1\r\nA: b\rB: c\r\n\r\n", 400, "not HTTP/1.1: a control character in the head"),
         (b"GET / HTTP/1.1\r\nA: b\0\r\n\r\n", 400, "not HTTP/1.1: a control character in the head"),
         (b"GET / HTTP/1.1\r\nA:" + b" " * 99 + b"\v\r\n\r\n", 400, "not HTTP/1.1: a control character in the head"),
@@ -838,9 +840,177 @@ def test_chunks_in_http_1_0_are_refused() -> None:
     assert str(refusal(UPLOAD.replace(b"1.1", b"1.0"))) == TWO_LENGTHS
 
 
-def test_a_folded_header_line_is_one_line_with_a_blank() -> None:
-    head = request(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n \t Transfer-Encoding: chunked\r\n\r\n")[0]
-    assert head.headers.raw == [("host", "x"), ("a", "b Transfer-Encoding: chunked")]
+@pytest.mark.parametrize("fold", [b"\r\n ", b"\r\n\t", b"\n ", b"\r\n \t "])
+def test_a_folded_header_line_is_refused(fold: bytes) -> None:
+    error = refusal(b"GET / HTTP/1.1\r\nHost: x\r\nA: b" + fold + b"Transfer-Encoding: chunked\r\n\r\n")
+    assert isinstance(error, HTTPProtocolError)
+    assert (str(error), error.status_hint) == ("not HTTP/1.1: a header line that begins with a blank", 400)
+
+
+@pytest.mark.parametrize("character", [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+@pytest.mark.parametrize(
+    "wire", [b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: b%bc\r\n\r\n"]
+)
+def test_a_control_character_in_a_request_is_refused(wire: bytes, character: int) -> None:
+    error = refusal(wire % bytes([character]))
+    assert isinstance(error, HTTPProtocolError)
+    assert (str(error), error.status_hint) == ("not HTTP/1.1: a control character in the head", 400)
+
+
+def test_a_tab_and_other_alphabets_in_a_field_of_a_request_are_taken() -> None:
+    head = request(b"GET / HTTP/1.1\r\nHost: x\r\nA: \tb\tc\xe9\xff\t\r\n\r\n")[0]
+    assert head.headers["a"] == "b\tc\xe9\xff"
+
+
+def test_a_control_character_in_a_field_of_a_response_is_kept() -> None:
+    wire = b"HTTP/1.1 204 No Content\r\nset-cookie: a=\x01\r\nb: c\r\n d\r\n\r\n"
+    connection = ClientConnection("x")
+    connection.send_request("GET", "/", [])
+    assert events_of(connection, [wire])[0].headers.raw == [("set-cookie", "a=\x01"), ("b", "c d")]
+
+
+# --- Server: where a request goes (RFC 9112, 3.2 and 3.3; RFC 3986, 3.2.2; RFC 9110, 4.2) ------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        *[
+            ("", ""),
+            ("x", "x"),
+            ("X.Example", "x.example"),
+            ("x:80", "x"),
+            ("x:", "x"),
+            ("127.0.0.1:8000", "127.0.0.1"),
+        ],
+        *[("[::1]", "::1"), ("[::1]:80", "::1"), ("[FE80::0:1]", "fe80::1"), ("[::ffff:1.2.3.4]", "::ffff:1.2.3.4")],
+        *[("a_b~c!$&'()*+,;=d", "a_b~c!$&'()*+,;=d"), ("%61", "%61")],
+    ],
+)
+def test_a_host_has_a_name(host: str, name: str) -> None:
+    found = host_name(host)
+    assert found is not None
+    assert found == name or ipaddress.ip_address(found) == ipaddress.ip_address(name)
+    assert request(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())[0].headers.get("host") == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *[
+            "a b",
+            "a, b",
+            "a\tb",
+            "x, x",
+            "u@h",
+            "u:p@h",
+            "@",
+            "a/b",
+            "/",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "http://a",
+            '"a"',
+            "<a>",
+        ],
+        *[
+            "a:b",
+            "a:80:80",
+            "a:80b",
+            "a:-1",
+            "a: 80",
+            "::1",
+            "[::1",
+            "::1]",
+            "[::g]",
+            "[]",
+            "[1.2.3.4]",
+            "[::1]a",
+            "[::1%eth0]",
+        ],
+        *["a%", "a%2", "a%zz", "a^b", "a`b", "a{b}", "a|b", "\xe9", "\xff"],
+    ],
+)
+def test_an_invalid_host_is_refused(host: str) -> None:
+    assert host_name(host) is None
+    for target in ("/", "http://y/"):
+        error = refusal(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
+        assert isinstance(error, HTTPProtocolError)
+        assert (str(error), error.status_hint) == ("not HTTP/1.1: invalid Host", 400)
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "host"),
+    [
+        ("GET /", "/", "x"),
+        ("GET /a/b?c=d?e/", "/a/b?c=d?e/", "x"),
+        ("GET //a//b", "//a//b", "x"),
+        ("GET /?", "/?", "x"),
+        ("GET /a?u=http://b/", "/a?u=http://b/", "x"),
+        ("GET /a|[b]%?{c}^`\\'", "/a|[b]%?{c}^`\\'", "x"),  # as browsers send them
+        ("OPTIONS *", "*", "x"),
+        ("OPTIONS /a", "/a", "x"),
+        ("GET http://y/a?b=c", "/a?b=c", "y"),
+        ("GET HTTP://Y:80/a", "/a", "Y:80"),
+        ("GET https://[::1]:8/", "/", "[::1]:8"),
+        ("GET http://y", "/", "y"),
+        ("GET http://y?b=c/d", "/?b=c/d", "y"),
+        ("OPTIONS http://y", "*", "y"),  # RFC 9112, 3.2.4
+        ("OPTIONS http://y/", "/", "y"),
+        ("OPTIONS http://y?a", "/?a", "y"),
+    ],
+)
+@pytest.mark.parametrize("fields", ["HTTP/1.1\r\nA: 1\r\nHost: x", "HTTP/1.0\r\nHost: x\r\nA: 1", "HTTP/1.0\r\nA: 1"])
+def test_every_form_of_a_target_becomes_its_origin_form_and_its_host(
+    line: str, target: str, host: str, fields: str
+) -> None:
+    head = request(f"{line} {fields}\r\n\r\n".encode())[0]
+    assert head.target == target
+    assert head.headers.get("host", "x") == host
+    assert sorted(name for name, _ in head.headers.raw) in (["a", "host"], ["a"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *["GET foo", "GET *", "POST *", "HEAD *", "OPTIONS *a", "OPTIONS foo", "GET ?a", "GET #", "GET \\a", "GET a/b"],
+        *["GET /a#b", "GET /#", "GET /a?b#c", "GET /a#b?c", 'GET /"', "GET /<a>", "GET /?a=<b>"],
+        *["GET x:80", "GET x.example:443", "GET [::1]:80", "OPTIONS x:80"],
+        *[
+            "GET http:/y",
+            "GET http:y",
+            "GET http://",
+            "GET http:///a",
+            "GET http://?a",
+            "GET http://:80/",
+            "OPTIONS http://",
+        ],
+        *[
+            "GET http://u@y/",
+            "GET http://u:p@y/",
+            "GET http://y:z/",
+            "GET http://[::1/",
+            "GET http://y,%/",
+            "GET http://y#a",
+        ],
+        *[
+            "GET http://y/a#b",
+            "GET http://y?a#b",
+            "GET http://y\\a",
+            "GET ftp://y/",
+            "GET ws://y/",
+            "GET file:///a",
+            "GET ://y/",
+        ],
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_invalid_target_is_refused(line: str, version: str) -> None:
+    error = refusal(f"{line} HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    assert isinstance(error, HTTPProtocolError)
+    assert str(error) in ("not HTTP/1.1: invalid request-target", "not HTTP/1.1: invalid host in the request-target")
+    assert error.status_hint == 400
 
 
 @pytest.mark.parametrize("chunk", [b"5\nhello", b"g\r\n", b"2\r\nhello", b"1;a\nb\r\nx"])

@@ -16,7 +16,7 @@ from support.streams import ANSWER, Raw, block_start, start, text_delta, to_byte
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, Relay, RunLimits
-from rawsse.relay.app import SSE_HEADERS
+from rawsse.relay.app import MAX_CHAT_BYTES, SSE_HEADERS
 
 from .stage import CHAT, HEAD, KEY, WHOLE, Browser, Stage, ask, error_json, frames, relay
 
@@ -91,12 +91,14 @@ def test_a_stream_is_for_now_and_for_this_reader_alone(path: str) -> None:
 
 
 def test_of_the_apis_head_only_what_concerns_a_client_is_passed_on() -> None:
-    passed = b"request-id: req_1\r\nretry-after: 1\r\nanthropic-ratelimit-tokens-remaining: 5\r\n"
+    passed = b"request-id: req_1\r\nretry-after: 1\r\nanthropic-ratelimit-tokens-remaining: 5\r\nanthropic-workspace-id: w\r\n"
     kept = b"set-cookie: a=b\r\nserver: x\r\nanthropic-organization-id: secret\r\n"
     api = WHOLE.replace(b"request-id: req_1\r\n", passed + kept)
     browser = ask("POST", "/stream", CHAT, api=api)
     ours = {name for name, _ in SSE_HEADERS} | {"x-run-id"}
-    assert browser.headers.keys() - ours == {"request-id", "retry-after", "anthropic-ratelimit-tokens-remaining"}
+    assert browser.headers.keys() - ours == {
+        *("request-id", "retry-after", "anthropic-ratelimit-tokens-remaining", "anthropic-workspace-id")
+    }
 
 
 # --- What goes to the API ------------------------------------------------------------------------------------------
@@ -127,6 +129,19 @@ def test_the_clients_own_credentials_never_reach_the_api(path: str, body: Raw) -
     assert api.headers["x-api-key"] == KEY
     assert api.headers.keys().isdisjoint({"authorization", "cookie", "origin"})
     assert (api.headers["anthropic-version"], api.headers["anthropic-beta"]) == ("2099-01-01", "b-1,b-2")
+
+
+@pytest.mark.parametrize("name", ["workspace", "user-profile"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        *(("/stream", CHAT), ("/api/chat", UI), ("/v1/messages", MESSAGES), ("/v1/messages/count_tokens", MESSAGES)),
+        ("/v1/messages", {**MESSAGES, "stream": True}),
+    ],
+)
+def test_whom_a_request_is_for_reaches_the_api(path: str, body: Raw, name: str) -> None:
+    (api,) = ask("POST", path, body, headers={f"anthropic-{name}-id": "id_1"}).calls
+    assert api.headers[f"anthropic-{name}-id"] == "id_1"
 
 
 @pytest.mark.parametrize("path", ["/stream", "/v1/messages", "/v1/messages/count_tokens"])
@@ -173,9 +188,33 @@ ALL_POSTS = (*CHAT_PATHS, "/v1/messages", "/v1/messages/count_tokens")
 def test_a_wrong_request_is_refused_in_json_and_costs_nothing(
     path: str, body: Any, status: int, kind: str, field: str
 ) -> None:
-    browser = ask("POST", path, body, max_prompt_chars=50, max_chat_bytes=1000)
+    browser = ask("POST", path, body, max_prompt_chars=50, max_chat_bytes=1000, max_body_bytes=1000)
     assert error_json(browser) == (status, kind, field)
     assert browser.calls == []
+
+
+@pytest.mark.parametrize("path", CHAT_PATHS)
+def test_a_browsers_request_may_have_8_mb(path: str) -> None:
+    pieces = json.dumps({"prompt": "x" * 100, "filler": "y" * (8 * 1024 * 1024 - 140)}).encode()
+    assert len(pieces) < MAX_CHAT_BYTES == 8 * 1024 * 1024
+    assert ask("POST", path, pieces).status == 200
+    assert error_json(ask("POST", path, pieces + b" " * 200)) == (413, "request_too_large", "body")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_a_request_of_the_api_may_have_32_mb(path: str) -> None:
+    # https://docs.anthropic.com/en/api/overview: "Messages API: 32 MB"
+    wire = json.dumps({**MESSAGES, "filler": "y" * (32 * 1024 * 1024 - 200)}).encode()
+    api = refusal(200, b'{"input_tokens": 14}') if path.endswith("tokens") else WHOLE
+    assert ask("POST", path, wire, api=api).status == 200
+    assert error_json(ask("POST", path, wire + b" " * 200)) == (413, "request_too_large", "body")
+
+
+@pytest.mark.parametrize(("path", "name"), [("/stream", "max_chat_bytes"), ("/v1/messages", "max_body_bytes")])
+def test_the_limit_of_a_body_is_an_argument(path: str, name: str) -> None:
+    options: Any = {name: 1000}
+    wire = json.dumps({**MESSAGES, "filler": "y" * 1000}).encode()
+    assert error_json(ask("POST", path, wire, **options)) == (413, "request_too_large", "body")
 
 
 LONG = {"messages": [{"role": "user", "content": "x" * 51}]}
@@ -243,7 +282,6 @@ def test_another_method_is_refused_and_told_which_are_taken(method: str, path: s
         ("GET", "/nothing"),
         ("POST", "/nothing"),
         ("GET", "/api/chat/"),
-        ("GET", "/v1/models"),
         ("GET", "/api/chat//stream"),
         ("GET", "/../relay/app.py"),
         ("GET", "/%2e%2e/relay/app.py"),
@@ -696,6 +734,82 @@ def test_a_chat_whose_beginning_is_no_longer_kept_has_nothing_to_resume() -> Non
     in_one_relay(story, limits=RunLimits(max_log_bytes=100, grace_seconds=0))
 
 
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+MODELS = ("claude-a", "claude-b", "claude-c")
+
+
+def listed(query: str = "", **options: Any) -> Raw:
+    browser = ask("GET", "/v1/models", query=query, model="claude-a", models=MODELS[1:], **options)
+    assert (browser.status, browser.calls) == (200, [])
+    return {**browser.json, "data": [model["id"] for model in browser.json["data"]]}
+
+
+def test_the_models_are_listed_as_the_api_lists_them() -> None:
+    pytest.importorskip("anthropic")
+    from anthropic.types import ModelInfo
+
+    browser = ask("GET", "/v1/models", model="claude-a", models=MODELS)
+    for model in browser.json["data"]:
+        assert ModelInfo.model_validate(model).to_dict().items() >= {"id": model["id"], "type": "model"}.items()
+    assert listed() == {"data": [*MODELS], "has_more": False, "first_id": "claude-a", "last_id": "claude-c"}
+    one = ask("GET", "/v1/models/claude-b", model="claude-a", models=MODELS)
+    assert one.json == browser.json["data"][1]
+
+
+def test_without_a_list_the_relays_own_model_is_listed() -> None:
+    assert [model["id"] for model in ask("GET", "/v1/models", model="claude-y").json["data"]] == ["claude-y"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "has_more"),
+    [
+        ("limit=2", ["claude-a", "claude-b"], True),
+        ("limit=3", [*MODELS], False),
+        ("limit=1000&after_id=claude-a", ["claude-b", "claude-c"], False),
+        ("limit=1&after_id=claude-a", ["claude-b"], True),
+        ("after_id=claude-c", [], False),
+        ("limit=1&before_id=claude-c", ["claude-b"], True),
+        ("before_id=claude-b", ["claude-a"], False),
+        ("before_id=claude-a", [], False),
+    ],
+)
+def test_models_are_listed_page_by_page(query: str, found: list[str], *, has_more: bool) -> None:
+    ends = {"first_id": found[0], "last_id": found[-1]} if found else {"first_id": None, "last_id": None}
+    assert listed(query) == {"data": found, "has_more": has_more, **ends}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        *(("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("limit=-1", "limit")),
+        *(("limit=" + "9" * 5000, "limit"), ("after_id=x", "after_id"), ("before_id=x", "before_id")),
+    ],
+)
+def test_a_page_that_there_cannot_be_is_refused(query: str, field: str) -> None:
+    assert error_json(ask("GET", "/v1/models", query=query)) == (400, "invalid_request_error", field)
+
+
+def test_a_model_that_is_not_allowed_is_not_there() -> None:
+    assert error_json(ask("GET", "/v1/models/claude-z", models=MODELS)) == (404, "not_found_error", None)
+
+
+def test_the_models_are_for_those_who_may_use_them() -> None:
+    assert ask("GET", "/v1/models", guard=Guard(tokens=["t0ken"])).status == 401
+    assert ask("POST", "/v1/models", MESSAGES).status == 405
+
+
+@pytest.mark.parametrize("path", ALL_POSTS)
+def test_another_model_than_those_allowed_is_refused(path: str) -> None:
+    body = {**MESSAGES, "model": "claude-z"}
+    browser = ask("POST", path, body, model="claude-a", models=["claude-b"])
+    assert error_json(browser) == (400, "invalid_request_error", "model")
+    assert browser.calls == []
+    api = refusal(200, b'{"input_tokens": 14}') if path.endswith("count_tokens") else WHOLE
+    for model in ("claude-a", "claude-b"):
+        assert ask("POST", path, {**body, "model": model}, api=api, model="claude-a", models=["claude-b"]).status == 200
+
+
 # --- The log ----------------------------------------------------------------------------------------------------------
 
 
@@ -712,10 +826,66 @@ def test_the_log_has_one_line_and_no_secret(path: str, body: Raw, api: bytes, ca
         assert secret not in line
 
 
-def test_a_call_without_stream_that_fails_makes_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    ask("POST", "/v1/messages", MESSAGES, api=SAYS_NO)
+NOTHING = "model claude-x, 0 tokens in, 0 out, 0.0 s, request"
+
+
+@pytest.mark.parametrize(
+    ("api", "line"),
+    [
+        (WHOLE, "complete, the answer is whole, model claude-sonnet-5, 10 tokens in, 7 out, 0.0 s, request req_1"),
+        (SAYS_NO, f"error, 529 overloaded_error: Overloaded, {NOTHING} req_9"),
+        (b"", f"truncated, api.test closed the connection without an answer, {NOTHING} None"),
+        (
+            HEAD + to_bytes(ANSWER[:-2]),
+            "truncated, the body ended before message_stop, model claude-sonnet-5, 10 tokens in, 1 out, 0.0 s, request req_1",
+        ),
+    ],
+    ids=["whole", "refused", "no answer", "cut"],
+)
+def test_a_call_without_stream_makes_a_line(api: bytes, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rawsse.relay")
+    ask("POST", "/v1/messages", MESSAGES, api=api)
     (record,) = caplog.records
-    assert record.getMessage() == "a call without stream failed: 529 overloaded_error: Overloaded"
+    assert record.getMessage() == f"call (messages) ended: {line}"
+    assert (record.levelno == logging.INFO) is (api is WHOLE)
+
+
+@pytest.mark.parametrize("body", [{**MESSAGES, "stream": True}, MESSAGES])
+def test_the_tokens_in_the_log_are_those_of_the_cache_too(body: Raw, caplog: pytest.LogCaptureFixture) -> None:
+    # https://docs.anthropic.com/en/api/messages: "Total input tokens in a request is the summation of `input_tokens`,
+    # `cache_creation_input_tokens`, and `cache_read_input_tokens`."
+    beginning = start()
+    beginning["message"]["usage"] = {
+        "input_tokens": 1,
+        "cache_read_input_tokens": 20,
+        "output_tokens": 1,
+        "service_tier": "x",
+    }
+    usage = {"cache_creation_input_tokens": 300, "cache_read_input_tokens": None, "output_tokens": 7, "more": {"a": 1}}
+    wire = to_bytes([beginning, *ANSWER[1:-2], {**ANSWER[-2], "usage": usage}, ANSWER[-1]])
+    caplog.set_level(logging.INFO, "rawsse.relay")
+    ask("POST", "/v1/messages", body, api=HEAD + wire)
+    assert ", 321 tokens in, 7 out, " in caplog.messages[0]
+
+
+def test_a_call_without_stream_whose_client_goes_makes_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        async with relay() as stage:
+            browser = stage.ask("POST", "/v1/messages", MESSAGES)
+            await stage.call()
+            await asyncio.sleep(7)
+            browser.leave()
+            await browser.done()
+
+    caplog.set_level(logging.INFO, "rawsse.relay")
+    run(story())
+    words = "cancelled, the stream was closed before its end, model claude-x, 0 tokens in, 0 out, 7.0 s, request None"
+    assert caplog.messages == [f"call (messages) ended: {words}"]
+
+
+def test_a_count_of_tokens_that_fails_makes_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    ask("POST", "/v1/messages/count_tokens", MESSAGES, api=SAYS_NO)
+    assert caplog.messages == ["/v1/messages/count_tokens failed: 529 overloaded_error: Overloaded"]
 
 
 @pytest.mark.parametrize(

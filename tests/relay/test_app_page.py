@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import mimetypes
+import os
+import re
+import socket
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rawsse.relay.app import CONTENT_SECURITY_POLICY, Page
 from rawsse.relay.dialects import Answer
+
+from .stage import ask
 
 
 @pytest.fixture
@@ -59,6 +66,7 @@ def test_ones_own_page_makes_its_own_policy(folder: Path) -> None:
     assert body == b"<p>home"
     assert [name for name, _ in headers] == [
         "content-type",
+        "etag",
         "x-content-type-options",
         "referrer-policy",
         "cache-control",
@@ -135,6 +143,42 @@ def test_links_in_a_circle_lead_nowhere(folder: Path) -> None:
         Page(folder).find("/a")
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were opened: a pipe would wait for a writer, and some devices have no end."""
+    files: list[Path] = []
+
+    def read_bytes(path: Path) -> bytes:
+        files.append(path)
+        return b""
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return files
+
+
+@pytest.mark.parametrize("path", ["/pipe", "/link"])
+def test_a_pipe_is_not_there(folder: Path, path: str, opened: list[Path]) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to(folder / "pipe")
+    with pytest.raises(Answer, match="there is no /"):
+        Page(folder).find(path)
+    assert opened == []
+
+
+def test_a_device_is_not_there(opened: list[Path]) -> None:
+    with pytest.raises(Answer, match="there is no /"):
+        Page(Path("/dev")).find("/zero")
+    assert opened == []
+
+
+def test_a_socket_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)  # its path may be no longer than 107 characters
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        with pytest.raises(Answer, match="there is no /"):
+            Page(folder).find("/socket")
+
+
 def test_a_file_that_may_not_be_read_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> bytes:
         raise PermissionError(f"may not read {path}")
@@ -190,6 +234,53 @@ def test_what_a_file_is_does_not_depend_on_the_machines_table_of_types(folder: P
 
 def test_a_browser_may_not_guess_what_a_file_is(folder: Path) -> None:
     assert header(Page(folder), "/", "x-content-type-options") == "nosniff"
+
+
+# --- What a browser has already --------------------------------------------------------------------------------------
+
+
+def test_a_file_has_a_tag_that_changes_with_its_content(folder: Path) -> None:
+    first = header(Page(folder), "/", "etag")
+    assert first == header(Page(folder), "/", "etag")
+    assert first is not None
+    assert re.fullmatch(r'"[!#-~]+"', first)  # RFC 9110, 8.8.3
+    (folder / "index.html").write_text("<p>HOME")  # as long as before, and perhaps in the same second
+    assert header(Page(folder), "/", "etag") != first
+
+
+def test_the_tag_of_the_built_in_page_changes_with_its_notice() -> None:
+    assert header(Page(notice="a"), "/", "etag") != header(Page(notice="b"), "/", "etag")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("known", ["{0}", "W/{0}", '"x", {0}', '"x" ,W/{0} ', "*"])
+def test_a_file_that_a_browser_has_is_not_sent_again(known: str, method: str) -> None:
+    tag = header(Page(), "/", "etag")
+    browser = ask(method, "/", headers={"if-none-match": known.format(tag)})
+    assert (browser.status, browser.body, browser.headers["etag"]) == (304, b"", tag)
+    assert browser.headers["cache-control"] == "no-cache"
+    assert "content-length" not in browser.headers  # RFC 9110, 8.6: none, or that of a 200
+
+
+@pytest.mark.parametrize("known", ["", '"x"', "x", 'W/"x"'])
+def test_a_file_that_a_browser_has_otherwise_is_sent(known: str) -> None:
+    browser = ask("GET", "/", headers={"if-none-match": known})
+    assert (browser.status, browser.body) == (200, Page().find("/")[1])
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("HEAD", "/style.css"), ("PUT", "/index.html")])
+def test_files_are_read_in_a_thread(method: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    find = Page.find
+
+    def note(page: Page, path: str) -> Any:
+        threads.append(threading.get_ident())
+        return find(page, path)
+
+    monkeypatch.setattr(Page, "find", note)
+    assert ask(method, path).status == (405 if method == "PUT" else 200)
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 # --- The notice ----------------------------------------------------------------------------------------------------

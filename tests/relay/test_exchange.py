@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -12,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 from support.clock import run, ticks
 
-from rawsse.relay import Guard
+from rawsse.relay import Guard, exchange
 from rawsse.relay.dialects import Answer, InvalidRequest
 from rawsse.relay.exchange import MAX_NESTING, Exchange, Pump
 
@@ -26,6 +28,7 @@ class Told:
 
     def __init__(self, *incoming: bytes | None, limit: int = 100, guard: Guard | None = None, **scope: Any) -> None:
         self.sent: list[Message] = []
+        self.limit = limit
         self._incoming = list(incoming)
         headers = {"host": "localhost", **scope.pop("headers", JSON)}
         scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -35,7 +38,6 @@ class Told:
             self._receive,
             self._send,
             guard or Guard(),
-            max_body_bytes=limit,
         )
 
     async def _receive(self) -> Message:
@@ -53,7 +55,8 @@ class Told:
 
 
 def read(*pieces: bytes | None, **options: Any) -> Any:
-    return run(Told(*pieces, **options).exchange.read_json())
+    told = Told(*pieces, **options)
+    return run(told.exchange.read_json(dict, told.limit))
 
 
 def refused(*pieces: bytes | None, **options: Any) -> tuple[int, str]:
@@ -130,6 +133,83 @@ def test_json_that_is_nested_too_deeply_is_refused(depth: int, opening: bytes, c
         assert read(body, limit=len(body))["a"] == 1
     else:
         assert refused(body, limit=len(body)) == (400, "body: is nested deeper than 200 levels")
+
+
+LONE_HALVES = [
+    r"\ud83d",
+    r"\uDE80",
+    r"\ude80\ud83d",
+    r"\ud83d\ud83d\ude80",
+    r"\ud83d\ude80\ude80",
+    r"\ud83d \ude80",
+    r"\\\ud83d",
+]
+LONE_HALVES += [r"\ud83d\\\ude80", r"\ud83dx\ude80", r"\ud83d\n\ude80", r"\uD83D\u0041"]
+
+
+@pytest.mark.parametrize("escapes", LONE_HALVES)
+@pytest.mark.parametrize("body", ['{"a": "x%sx"}', '{"a": ["", {"%s": 1}]}', '{"a": "%s"}'])
+def test_half_of_a_surrogate_pair_is_no_text(body: str, escapes: str) -> None:
+    wire = (body % escapes).encode()
+    with pytest.raises(UnicodeEncodeError):
+        json.dumps(json.loads(wire), ensure_ascii=False).encode()
+    assert refused(wire) == (400, "body: is no JSON: it has half of a surrogate pair, which is no text")
+
+
+@pytest.mark.parametrize(
+    "escapes",
+    [r"\ud83d\ude80", r"\uD83D\uDE80\ud83d\ude80", r"\\ud83d", r"\\\\ude80", r"\\\ud83d\ude80", r"\u0064\ud7ff\ue000"],
+)
+def test_a_whole_pair_is_text(escapes: str) -> None:
+    wire = b'{"a": "%b"}' % escapes.encode()
+    assert read(wire) == json.loads(wire)
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b'""', b"1", b'[[],{"a":1}]', b'"[{,"'])
+def test_a_body_of_very_many_values_is_refused_before_all_of_it_has_come(
+    value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "MAX_VALUES", 1000)
+    piece = (value + b",") * 600
+    assert refused(b"{", piece, piece, None, limit=10**6) == (413, "body: has more than 1000 values")
+
+
+def test_the_largest_conversation_of_the_api_has_fewer_values() -> None:
+    # "There is a limit of 100,000 messages in a single request."
+    message = b'{"role":"user","content":[{"type":"text","text":"Hi, there"}]},'
+    assert 100_000 * sum(message.count(sign) for sign in (b"{", b"[", b",")) < exchange.MAX_VALUES
+
+
+@pytest.mark.parametrize(("size", "is_far"), [(exchange.THREAD_BYTES, False), (exchange.THREAD_BYTES + 1, True)])
+def test_a_large_body_is_read_in_a_thread(size: int, *, is_far: bool) -> None:
+    told = Told(b'{"a": "' + b"x" * (size - 9) + b'"}')
+    threads: list[int] = []
+
+    def note(body: dict[str, Any]) -> str:
+        threads.append(threading.get_ident())
+        if len(body["a"]) != size - 9:
+            raise AssertionError
+        raise InvalidRequest("a", "is refused")
+
+    with pytest.raises(InvalidRequest, match="a: is refused"):
+        asyncio.run(told.exchange.read_json(note, size))
+    assert (threads == [threading.get_ident()]) is not is_far
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b'{"a":[]}', b'"x"', b"[1,2,3]", b'{"role":"user","content":"x"}'])
+def test_what_is_checked_takes_less_memory_than_what_is_parsed(value: bytes) -> None:
+    wire = b'{"a": [' + b",".join([value] * 20_000) + b"]}"
+    parsed = peak(lambda: json.loads(wire))
+    assert peak(lambda: exchange._read(wire, len)) < parsed + len(wire) + 20_000 * 24
+
+
+def peak(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_body_of_just_the_limit_is_taken() -> None:

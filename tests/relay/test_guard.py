@@ -55,6 +55,16 @@ OTHER_NAMES = [
     "192.168.1.5:8000",
     "[::2]:8000",
     "[",
+    # No `Host` at all (RFC 9112, 3.2), although it begins as one that is welcome: not every server refuses these.
+    "localhost evil.example",
+    "localhost:80@evil.example",
+    "localhost:evil",
+    "localhost/evil",
+    "127.0.0.1#",
+    "[::1]evil",
+    "[::1",
+    "::1",
+    "localhost\x01",
 ]
 
 

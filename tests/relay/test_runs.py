@@ -472,7 +472,7 @@ def test_a_bug_in_a_dialect_is_logged_with_its_trace_and_not_told(caplog: pytest
     bug, ending = caplog.records
     assert bug.getMessage().endswith("failed: a bug in the relay")
     assert bug.exc_info
-    assert "ended: error, the relay failed: see its log, request None" in ending.getMessage()
+    assert "ended: error, the relay failed: see its log, model claude-sonnet-5," in ending.getMessage()
 
 
 # --- Stopping ------------------------------------------------------------------------------------------------------
@@ -941,6 +941,10 @@ def test_nothing_begins_while_the_last_ones_end() -> None:
 # --- The log -------------------------------------------------------------------------------------------------------
 
 
+NOTHING = "model None, 0 tokens in, 0 out, 0.0 s"
+BEGUN = "model claude-sonnet-5, 10 tokens in, 1 out, 0.0 s"
+
+
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     """Levels and texts of what was logged, without the run's tag."""
     return [(record.levelno, record.getMessage().partition(" ")[2].partition(" ")[2]) for record in caplog.records]
@@ -949,12 +953,20 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("script", "level", "words"),
     [
-        (WHOLE, logging.INFO, "(text) ended: complete, the answer is whole, request req_1"),
-        (HEAD, logging.WARNING, "(text) ended: truncated, the body ended before message_stop, request req_1"),
+        (
+            WHOLE,
+            logging.INFO,
+            "(text) ended: complete, the answer is whole, model claude-sonnet-5, 10 tokens in, 7 out, 0.0 s, request req_1",
+        ),
+        (
+            HEAD,
+            logging.WARNING,
+            f"(text) ended: truncated, the body ended before message_stop, {NOTHING}, request req_1",
+        ),
         (
             b"HTTP/1.1 401 Unauthorized\r\nrequest-id: req_2\r\ncontent-length: 0\r\n\r\n",
             logging.WARNING,
-            "(text) ended: error, status 401: no message in the body, request req_2",
+            f"(text) ended: error, status 401: no message in the body, {NOTHING}, request req_2",
         ),
     ],
 )
@@ -979,7 +991,9 @@ def test_a_run_that_was_stopped_makes_one_line_too(*, is_started: bool, caplog: 
     caplog.set_level(logging.INFO)
     run(story())
     assert lines(caplog) == [
-        (logging.INFO, f"(text) ended: cancelled, stopped, request {'req_1' if is_started else 'None'}")
+        (logging.INFO, f"(text) ended: cancelled, stopped, {BEGUN}, request req_1")
+        if is_started
+        else (logging.INFO, f"(text) ended: cancelled, stopped, {NOTHING}, request None")
     ]
 
 
@@ -994,5 +1008,5 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 
     run(story())
-    words = "(text) ended: error, no key: set the environment variable ANTHROPIC_API_KEY, request None"
+    words = f"(text) ended: error, no key: set the environment variable ANTHROPIC_API_KEY, {NOTHING}, request None"
     assert lines(caplog) == [(logging.WARNING, words)]

@@ -56,6 +56,11 @@ class Command:
         self._process.kill()
         self._process.communicate(timeout=PATIENCE)
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     @cached_property
     def base_url(self) -> str:
         """Where it listens, once it says so."""

@@ -137,8 +137,8 @@ class AsyncioSignal:
 # --- A link --------------------------------------------------------------------------------------------------------
 
 
-class AsyncioLink(TCPLink, PushSource, asyncio.Protocol, asyncio.BufferedProtocol):
-    """A `Link` over TCP in an event loop: to asyncio a `BufferedProtocol`, to uvloop a `Protocol`, whatever costs less."""
+class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
+    """A `Link` over TCP in an event loop."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
@@ -190,8 +190,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.Protocol, asyncio.BufferedProtoco
         if self._unread:
             data = bytes(self._unread)
             self._unread.clear()
-            if len(data) >= READ_BYTES and self._transport is not None:
-                self._transport.resume_reading()
+            if len(data) >= READ_BYTES:
+                self._network.loop.call_soon(self._read_on)
             return data
         if self._error is not None:
             raise self._error
@@ -235,16 +235,19 @@ class AsyncioLink(TCPLink, PushSource, asyncio.Protocol, asyncio.BufferedProtoco
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))  # copied: the buffer is every link's
-
-    def data_received(self, data: bytes) -> None:
+        data = self._buffer[:nbytes]  # to be copied: the buffer is every link's
         if self._closed is not None and not (self._unread or self._is_paused):
-            self._push(data)
-            return
-        self._unread += data
-        self._tell()
-        if len(self._unread) >= READ_BYTES and self._transport is not None:
-            self._transport.pause_reading()
+            self._push(bytes(data))
+        else:
+            self._unread += data
+            self._tell()
+        if (nbytes == READ_BYTES or len(self._unread) >= READ_BYTES) and self._transport is not None:
+            self._transport.pause_reading()  # uvloop would read on, 32 times in one step
+            self._network.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if len(self._unread) < READ_BYTES and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         self._is_over = True

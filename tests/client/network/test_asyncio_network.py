@@ -724,3 +724,33 @@ def test_reading_that_was_slowed_down_goes_on_when_pushing_begins(on: Drive, *, 
             return len(sink.data)
 
     assert on(story, serving(pour, tls=tls)) == 12_000_000
+
+
+@every_event_loop
+@pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+def test_a_peer_that_floods_the_link_is_read_once_in_a_step_of_the_loop(on: Drive, *, tls: bool) -> None:
+    """uvloop reads up to 32 times, and a decoder takes 10 ms for 64 KiB of empty lines."""
+
+    async def story(network: Network, origin: Origin) -> int:
+        sink, loop, most = Sink(network), asyncio.get_running_loop(), 0
+        pushed: list[int] = []
+
+        def step_ends() -> None:
+            nonlocal most
+            most = max(most, sum(pushed))
+            pushed.clear()
+
+        def receive(data: bytes) -> None:
+            if not pushed:
+                loop.call_soon(step_ends)
+            pushed.append(len(data))
+            sink.receive(data)
+
+        async with connected(network, Route(origin)) as link:
+            await network.signal().wait(network.now() + SOON)
+            pushing(link).push_to(receive, sink.closed)
+            assert await sink.is_over.wait(network.now() + PATIENCE)
+        assert len(sink.data) == 12_000_000
+        return most
+
+    assert on(story, serving(pour, tls=tls)) <= 3 * READ_BYTES
