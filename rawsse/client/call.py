@@ -234,10 +234,14 @@ class Call(Generic[E_co]):
 
 async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) -> bytes | None:
     """Write a piece of a request. Returns the bytes that came before the last piece: those of an early answer, as a rule none.
-    None if the connection is lost or closed."""
+    None if the connection is lost or closed. Raises `Expired` if the peer takes no more, and has not said why."""
     try:
-        await link.write(piece, deadline)
-        early = None if is_last else link.read_ready()
+        try:
+            await link.write(piece, deadline)
+            early = None if is_last else link.read_ready()
+        except Expired:
+            if not (early := link.read_ready()):
+                raise
     except OSError:
         return None
     return b"" if early is None else early or None
