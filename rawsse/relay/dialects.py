@@ -96,7 +96,7 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
     if isinstance(error, ConfigurationError):
         return Failure(500, "api_error", "the relay is not set up: see its log")
     if isinstance(error, APIStatusError):
-        said = _said(error.body) or error.message
+        said = error.api_message or error.message
         body = error.body if isinstance(error.body, dict) else None
         # What is no error to HTTP (a redirect, say) would be none to the browser either.
         status = error.status_code if 400 <= error.status_code < 600 else 502
@@ -122,12 +122,6 @@ def _words(error: RawsseError) -> str:
 def one_line(words: str) -> str:
     """Words from elsewhere, fit for one line of a log."""
     return "".join(c if c.isprintable() else " " for c in words[:MAX_LOGGED_CHARS])
-
-
-def _said(body: object) -> str | None:
-    error = body.get("error") if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else None
 
 
 # --- Frames --------------------------------------------------------------------------------------------------------
