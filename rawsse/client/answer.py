@@ -17,6 +17,7 @@ beginnings. Pings are not held.
 from __future__ import annotations
 
 from collections import deque
+from typing import cast
 
 from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
 from rawsse.errors import (
@@ -150,6 +151,9 @@ class Answer(Exchange):
             self._waited_for_content = 0.0
 
     def _error_in(self, event: ErrorEvent) -> APIError:
+        if (data := self._secrets.removed(event.sse.data)) != event.sse.data:
+            event = cast(ErrorEvent, read_event(event.sse._replace(data=data)))
+        self.builder.error = event
         return stream_error(event.raw, self.response.headers if self.response else {})
 
     # The body ------------------------------------------------------------------------------------------------------
