@@ -412,6 +412,7 @@ class Exchange:
             if isinstance(value, str):
                 setattr(error, name, well_formed(self._secrets.removed_from_message(value)))
         error.args = (error.message,)
+        error.__context__ = None  # an error of `json` has the whole text
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id

@@ -66,10 +66,12 @@ give it away."""
 MIN_CUT_CHARS = 4
 """How much of a secret may stand where `quote` cut a text: less says nothing of it."""
 
-# What a request says of itself and of its program, and not of who sends it: a message that names a beta is about that.
+# What a request says of itself and of its program, and not of who sends it: a message that names a beta is about that, and
+# a response that repeats the id of its request is found by it.
 _PUBLIC = re.compile(
     r"(?:accept|content|anthropic|sec|x-stainless|x-forwarded)(?:-.*)?"
     r"|user-agent|connection|origin|(?:http-)?referer|cache-control|pragma|te|via"
+    r"|(?:x-)?(?:request|correlation|trace)-id|traceparent|tracestate|idempotency-key"
 )
 _BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
 

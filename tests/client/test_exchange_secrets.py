@@ -32,6 +32,8 @@ def shown(error: APIError, *more: object) -> str:
     if isinstance(error, APIStatusError):
         said += [repr(error.body), repr(dict(error.headers)), str(error.api_message), str(error.type)]
         said.append(json.dumps(error.body))
+    for each in (error.__cause__, error.__context__):
+        said += [repr(each), repr(getattr(each, "doc", None))]  # the text that was no JSON
     said += [repr(error.ending and error.ending.to_dict()), *traceback.format_exception(error)]
     said.append(pickle.dumps(error).decode("latin-1"))
     return "\n".join(said)
@@ -105,7 +107,17 @@ def test_a_short_key_or_a_word_takes_nothing_out_of_a_message(value: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["anthropic-beta", "anthropic-version", "content-type", "accept", "user-agent", "sec-ch-ua"]
+    "name",
+    [
+        "anthropic-beta",
+        "anthropic-version",
+        "content-type",
+        "accept",
+        "user-agent",
+        "x-request-id",
+        "traceparent",
+        "sec-ch-ua",
+    ],
 )
 def test_what_a_request_says_of_itself_is_no_secret(name: str) -> None:
     said = "unexpected value context-1m-2025-08-07"
