@@ -31,7 +31,8 @@ MAX_ADVICE_CHARS = 600
 MIN_SECRET_CHARS = 8
 """A shorter key is a word such as "any" or "demo", and found in many texts that do not give it away."""
 
-_SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "RAWSSE_TOKEN")
+_FIELDS: Mapping[str, str] = {"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"}
+_SECRETS = (*_FIELDS.values(), "RAWSSE_TOKEN")
 
 
 class Asked(NamedTuple):
@@ -52,6 +53,8 @@ def advise(error: Exception, asked: Asked | None = None) -> str:
 
 def one_line(text: str, environ: Mapping[str, str]) -> str:
     """`text` without line ends and without the keys of the environment, and not too long."""
+    for field, name in _FIELDS.items():  # the client has taken the key out, and named the field that it was in
+        text = text.replace(f"[{field}]", f"[{name}]") if environ.get(name, "").strip() else text
     for name in _SECRETS:
         secret = environ.get(name, "").strip()
         text = text.replace(secret, f"[{name}]") if len(secret) >= MIN_SECRET_CHARS else text

@@ -59,11 +59,15 @@ Every `APIError` that a stream raises carries what the caller needs next: `parti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 MAX_QUOTED_CHARS = 80
 """How much of an invalid value a message quotes: enough to find it, too little to flood a log."""
+
+MAX_SAID_CHARS = 1000
+"""How much of a server's words a message has; `body` has them all."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
 """How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
@@ -240,8 +244,8 @@ class APIStatusError(APIError):
 
     @property
     def api_message(self) -> str | None:
-        """`error.message` of the body: the API's own words."""
-        return _text_at(self.body, "error", "message")
+        """`error.message` of the body, or what a gateway has in its place: the words of the other side, if they are in JSON."""
+        return None if isinstance(self.body, str) else words_of(self.body)
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -526,9 +530,8 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
     `body` is the parsed JSON, or the text of a body that was not JSON; `headers` have lower-case names.
     The class goes by the status: https://docs.anthropic.com/en/api/errors
     """
-    kind, message = _text_at(body, "error", "type"), _text_at(body, "error", "message")
-    if message is None and isinstance(body, str) and body.strip():
-        message = f"the body is no JSON: {quote(body.strip())}"
+    kind = _text_at(body, "error", "type")
+    message = _words_of_text(body.strip()) if isinstance(body, str) else words_of(body)
     if message is None and 300 <= status < 400 and (location := headers.get("location")):
         place = quote(location.partition("?")[0])
         message = f"it redirects to {place}; the key is not sent there by itself, base_url must say so"
@@ -537,10 +540,11 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
 
 
 def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStatusError:
-    """The error for an `error` event in a stream that had begun with 200. The class goes by `error.type`."""
+    """The error for an `error` event in a stream that had begun with 200, or an error as the body of a 200, in the API's form
+    (`as_error`). The class goes by `error.type`."""
     body = dict(body)
-    kind, message = _text_at(body, "error", "type"), _text_at(body, "error", "message")
-    said = f"error event, {kind or 'of no type'}: {message or 'no message'}"
+    kind = _text_at(body, "error", "type")
+    said = f"error event, {kind or 'of no type'}: {words_of(body) or 'no message'}"
     return _error(said, APIStatusError._status_by_type.get(kind or "", 500), body, headers, in_stream=True)
 
 
@@ -548,6 +552,57 @@ def _error(message: str, status: int, body: object, headers: Mapping[str, str], 
     other = InternalServerError if status >= 500 else APIStatusError
     kind = APIStatusError._class_by_status.get(status, other)
     return kind(message, status_code=status, body=body, headers=headers, in_stream=in_stream)
+
+
+def is_error(raw: Mapping[str, Any]) -> bool:
+    """A JSON object is an error, whatever its form: it says so, has a type of errors, or has no type but an `error`."""
+    kind = raw.get("type")
+    return kind == "error" or _is_error_type(kind) or bool(kind is None and raw.get("error"))
+
+
+def as_error(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """An error in the API's form: gateways leave out the type of the whole, or have their words somewhere else."""
+    given = raw.get("error")
+    error = given if isinstance(given, dict) else {"message": words_of(raw)}
+    kind = error.get("type") or next(filter(_is_error_type, (raw.get("type"), given, error.get("message"))), None)
+    return {**raw, "type": "error", "error": {**error, "type": kind}}
+
+
+def _is_error_type(value: object) -> bool:
+    return isinstance(value, str) and value in APIStatusError._status_by_type
+
+
+# Where the words of an error are: at the API, at FastAPI, in OAuth (RFC 6749, 5.2) and in problem details (RFC 9457).
+_SAID_IN = ("message", "detail", "error_description", "description", "msg", "reason", "title", "error", "errors")
+_MAX_DEPTH, _MAX_ITEMS = 5, 5
+
+
+def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
+    """What the JSON of an error says in words, in whichever form, up to `MAX_SAID_CHARS`; None if that is nothing."""
+    if isinstance(body, str):
+        return _bounded(body.strip()) or None
+    if isinstance(body, list) and depth:
+        words = [said for item in body[:_MAX_ITEMS] if (said := words_of(item, depth - 1))]
+        return _bounded("; ".join(words)) or None
+    if isinstance(body, dict) and depth:
+        # The API's is an object, and comes first. One that is a text is often no more than the name of the status.
+        names = _SAID_IN if isinstance(body.get("error"), str) else ("error", *_SAID_IN)
+        return next((said for name in names if (said := words_of(body.get(name), depth - 1))), None)
+    return None
+
+
+def _words_of_text(text: str) -> str | None:
+    """What a body says that is no JSON: the title of a page, or the beginning of a text."""
+    if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", text):
+        from html import unescape  # 2,000 names, which few programs need
+
+        return " ".join(unescape(title[1]).split()) or None
+    limit = MAX_QUOTED_CHARS if text.startswith("<") else MAX_SAID_CHARS
+    return f"the body is no JSON: {quote(text, limit)}" if text else None
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_SAID_CHARS else f"{text[:MAX_SAID_CHARS]}… ({len(text)} in all)"
 
 
 def _value_at(value: object, *path: str) -> object:

@@ -18,6 +18,7 @@ from support.answers import plain
 from support.background import Background
 from support.command import ROOT, Command
 from support.fault_server import FaultServer
+from support.quoting import FORMS
 from support.sockets import serving, shout
 
 from rawsse.cli import main
@@ -218,6 +219,21 @@ def test_a_key_that_the_other_side_repeats_is_not_shown(play: Play, capsys: pyte
     play(refused(401, "authentication_error", f"not valid: {KEY}"))
     assert main(["ask", "Hello"]) == 1
     assert "not valid: [ANTHROPIC_API_KEY]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_nor_is_it_in_any_other_form(
+    form: Callable[[str], str], kind: str, play: Play, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"not valid: {form(KEY)}"
+    body = json.dumps({"error": {"message": said}}) if kind == "application/json" else f"<title>{said}</title>"
+    play(Recording(status=401, headers={"content-type": kind}, reads=(Read(0.0, body.encode()),)))
+    assert main(["ask", "Hello"]) == 1
+    told = "".join(capsys.readouterr())
+    assert "[ANTHROPIC_API_KEY]" in told
+    assert KEY not in told
+    assert form(KEY) not in told
 
 
 def test_overload_says_how_often_it_was_tried(background: Background, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rawsse import errors
 from rawsse.errors import (
+    MAX_SAID_CHARS,
     APIConnectionError,
     APIError,
     APIStatusError,
@@ -32,6 +33,8 @@ from rawsse.errors import (
     RawsseError,
     StreamCancelledError,
     UsageError,
+    as_error,
+    is_error,
     quote,
     status_error,
     stream_error,
@@ -244,7 +247,7 @@ def test_the_request_id_is_that_of_the_header_or_else_of_the_body() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [None, "", " \n", [], {}, {"error": None}, {"error": "x"}, {"error": []}, {"error": {"type": 5, "message": None}}],
+    [None, "", " \n", [], {}, {"error": None}, {"error": " "}, {"error": []}, {"error": {"type": 5, "message": None}}],
 )
 def test_a_body_that_says_nothing_is_no_obstacle(body: object) -> None:
     error = status_error(500, body, {})
@@ -255,6 +258,79 @@ def test_a_body_that_says_nothing_is_no_obstacle(body: object) -> None:
 def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
     page = "<html><h1>502 Bad Gateway</h1>" + "x" * 1000
     assert str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is no JSON: '{page[:80]}'… (1030 in all)"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "Invalid token"}, "Invalid token"),
+        ({"message": "Invalid token"}, "Invalid token"),
+        ({"error": "Invalid token"}, "Invalid token"),
+        ({"error": {"detail": "Invalid token"}}, "Invalid token"),
+        ({"error": ["No key", "no model"]}, "No key; no model"),
+        ({"errors": [{"message": "No key"}, {"message": "no model"}]}, "No key; no model"),
+        ([{"error": {"code": 401, "message": "Invalid token", "status": "UNAUTHENTICATED"}}], "Invalid token"),
+        (["Invalid token"], "Invalid token"),
+        # FastAPI: https://fastapi.tiangolo.com/tutorial/handling-errors/
+        ({"detail": [{"loc": ["body", "model"], "msg": "Field required", "type": "missing"}]}, "Field required"),
+        # RFC 6749, 5.2; RFC 9457, 3; Spring
+        ({"error": "invalid_client", "error_description": "The token expired"}, "The token expired"),
+        ({"type": "about:blank", "title": "Forbidden", "status": 403, "detail": "Not yours"}, "Not yours"),
+        ({"type": "about:blank", "title": "Forbidden", "status": 403}, "Forbidden"),
+        ({"status": 401, "error": "Unauthorized", "message": "Invalid token", "path": "/v1"}, "Invalid token"),
+        ("<html><head>\n<TITLE>502: Bad\n gateway &amp; co</TITLE></head><body>x", "502: Bad gateway & co"),
+        ("upstream reset " * 9, f"the body is no JSON: '{'upstream reset ' * 8}upstream reset'"),
+    ],
+)
+def test_the_words_of_an_error_are_shown_whatever_its_form(body: object, words: str) -> None:
+    error = status_error(401, body, {})
+    assert str(error) == f"status 401: {words}"
+    assert error.api_message == (None if isinstance(body, str) else words)
+
+
+@pytest.mark.parametrize(
+    "form", [str, lambda text: {"detail": text}, lambda text: {"error": {"message": text}}, lambda text: [text] * 9]
+)
+def test_the_words_of_an_error_are_bounded(form: Any) -> None:
+    message = str(status_error(401, form("word " * 100_000), {}))
+    assert MAX_SAID_CHARS < len(message) < MAX_SAID_CHARS + 100
+    assert message.endswith(" in all)")
+
+
+def test_a_body_that_is_nested_without_end_has_no_words() -> None:
+    body: Any = "words"
+    for _ in range(10_000):
+        body = {"error": [body]}
+    assert str(status_error(500, body, {})) == "status 500: no message in the body"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "words"),
+    [
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}, "overloaded_error", "Busy"),
+        ({"error": {"type": "overloaded_error", "message": "Busy"}}, "overloaded_error", "Busy"),
+        ({"type": "overloaded_error", "message": "Busy"}, "overloaded_error", "Busy"),
+        ({"type": "overloaded_error", "error": {"message": "Busy"}}, "overloaded_error", "Busy"),
+        ({"error": "overloaded_error", "message": "Busy"}, "overloaded_error", "Busy"),
+        ({"type": "error", "error": "Busy"}, None, "Busy"),
+        ({"error": {"message": "Busy"}}, None, "Busy"),
+    ],
+)
+def test_an_error_of_another_form_is_brought_into_the_api_s(raw: Any, kind: str | None, words: str) -> None:
+    assert is_error(raw)
+    error = stream_error(as_error(raw), {})
+    assert (error.type, error.api_message, type(error)) == (
+        kind,
+        words,
+        OverloadedError if kind else InternalServerError,
+    )
+
+
+@pytest.mark.parametrize(
+    "raw", [{}, {"input_tokens": 1}, {"type": "message", "error": {}}, {"error": None}, {"type": [1]}]
+)
+def test_what_is_no_error_is_not_taken_for_one(raw: Any) -> None:
+    assert not is_error(raw)
 
 
 def test_details_and_their_code_are_those_of_the_body() -> None:
@@ -274,7 +350,7 @@ def test_the_words_of_the_api_and_the_workspace_are_at_hand() -> None:
     assert (error.api_message, error.workspace_id) == ("Nope.", "wrk_1")
 
 
-@pytest.mark.parametrize("body", [None, "x", {}, {"error": "x"}, {"error": {"message": 5}}])
+@pytest.mark.parametrize("body", [None, "x", {}, {"error": {"message": 5}}, {"status": "x"}])
 def test_a_body_without_words_has_none(body: object) -> None:
     error = status_error(400, body, {})
     assert (error.api_message, error.workspace_id) == (None, None)

@@ -16,8 +16,11 @@ beginnings. Pings are not held.
 
 from __future__ import annotations
 
-from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing
+from typing import cast
+
+from rawsse.client.exchange import REFUSAL_SECONDS, CallSettings, Exchange, Timing, json_or_itself
 from rawsse.errors import (
+    APIConnectionError,
     APIError,
     BodyTooLargeError,
     Ending,
@@ -36,6 +39,7 @@ from rawsse.messages.events import (
     StreamEvent,
     UnknownEvent,
     read_event,
+    whole_events,
 )
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
@@ -151,6 +155,9 @@ class Answer(Exchange):
             self._waited_for_content = 0.0
 
     def _error_in(self, event: ErrorEvent) -> APIError:
+        if (data := self._secrets.removed(event.sse.data)) != event.sse.data:
+            event = cast(ErrorEvent, read_event(event.sse._replace(data=data)))
+        self.builder.error = event
         return stream_error(event.raw, self.response.headers if self.response else {})
 
     # The body ------------------------------------------------------------------------------------------------------
@@ -159,21 +166,23 @@ class Answer(Exchange):
         super()._receive_head(response, now)
         # Read leniently: gateways call an event stream `text/plain`, or nothing.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind in ("application/json", "text/html") and not self._is_refusal:
+        if (kind in ("text/html", "text/plain") or kind.endswith("json")) and not self._is_refusal:
             self._other_kind, self._is_refusal = kind, True
 
     def _gather(self, data: bytes) -> None:
         if not self._other_kind or self._gathered[:64].strip() or data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
-            self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
+            if not self.takes_message:
+                self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
             super()._gather(data)
-        else:  # it is called JSON or HTML, but begins as neither does
+        else:  # it is called something else, and does not begin like that
             self._other_kind, self._is_refusal = "", False
             self._take(data)
 
     def _refusal(self) -> APIError:
         if not self._other_kind:
             return super()._refusal()
-        return HTTPProtocolError(f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}")
+        said = f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}"
+        return self._error_with_200() or HTTPProtocolError(said)
 
     def _take(self, data: bytes) -> None:
         try:
@@ -193,10 +202,23 @@ class Answer(Exchange):
         """The body has come to its end, or `cause` ended it: it is over when the events that came before are given out."""
         if not (self._has_ended or self.is_over):
             self._has_ended, self._cause = True, cause
+            if self._other_kind and self.takes_message and cause is None:
+                self._take_message()
             if not self._pending:
                 self._stop(cause)
 
+    def _take_message(self) -> None:
+        """The body may be a whole message: mocks and some gateways do not stream."""
+        body = json_or_itself(self._gathered)
+        if events := whole_events(body) if isinstance(body, dict) else []:
+            self._other_kind, self._is_refusal = "", False
+            self._pending[:0] = events[::-1]
+
     def _verdict(self, cause: APIError | None) -> APIError | None:
+        if self._other_kind and self._gathered and self.takes_message and isinstance(cause, APIConnectionError):
+            return cause  # what was cut may have been a message
+        if self._other_kind == "text/plain" and not self._gathered:
+            self._other_kind, self._is_refusal = "", False  # as good as an event stream, until its first byte
         error = super()._verdict(cause)
         if self.builder.is_complete:  # it is, if no more than its tail was cut
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error

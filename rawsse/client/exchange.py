@@ -20,10 +20,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from rawsse.client.network.route import Route, refusal
-from rawsse.client.request import RequestData
+from rawsse.client.request import RequestData, Secrets
 from rawsse.client.retry import RateLimits, RetryPolicy
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
@@ -42,10 +44,14 @@ from rawsse.errors import (
     StreamCancelledError,
     StreamTruncatedError,
     TotalTimeoutError,
+    as_error,
+    is_error,
     quote,
     status_error,
+    stream_error,
 )
-from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, Response
+from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, ContentDecoder, Data, Headers, Response
+from rawsse.messages.lens import well_formed
 from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
 
@@ -172,6 +178,8 @@ class Exchange:
     """One request and its response, over one connection. By default the body is gathered; subclasses read it."""
 
     _is_raw = False  # every status is an answer, and content codings are not undone
+    takes_message = False
+    """The caller asked for no stream: one whole message is an answer too."""
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         """`settings.timeouts.total` counts from the beginning of `timing`. `holds`: another attempt may follow."""
@@ -336,7 +344,8 @@ class Exchange:
 
     def _receive_head(self, response: Response, now: float) -> None:
         self.sent(now, is_whole=False)  # unless it was: the answer came while the request was being sent
-        self.response, self.waiting_since = response, now
+        response = self.response = response if self._is_raw else self._without_secrets(response)
+        self.waiting_since = now
         self.phase = "open"
         self.timing.head = now - self.timing.started
         if self._watch is not None:
@@ -378,13 +387,38 @@ class Exchange:
         self.is_over, self._cause, self.error = True, cause, error
         if self.timing.has_started:
             self.timing.ended = self.timing.elapsed()
-        if self.error is not None:
-            self._describe(self.error)
+        for each in (cause, error):
+            if each is not None:
+                self._describe(each)
         if self._watch is not None:  # a status is in the head, but a body that is not what was asked for is told here
-            self._watch.end(cause or (error if isinstance(error, HTTPProtocolError | EventDataError) else None))
+            is_in_body = isinstance(error, HTTPProtocolError | EventDataError) or getattr(error, "in_stream", False)
+            self._watch.end(cause or (error if is_in_body else None))
+
+    @cached_property
+    def _secrets(self) -> Secrets:
+        """What the server, or the proxy, knows and may quote."""
+        proxy = self.settings.route.proxy
+        return Secrets((*self.settings.request.headers, *(proxy.fields if proxy else ())))
+
+    def _without_secrets(self, response: Response) -> Response:
+        # In one piece: this is done for every response.
+        head = "\n".join((response.reason, *chain.from_iterable(response.headers.raw)))
+        if (clean := self._secrets.removed(head)) == head:
+            return response
+        reason, *fields = clean.split("\n")
+        return response._replace(reason=reason, headers=Headers(zip(fields[::2], fields[1::2], strict=True)))
+
+    def _body_of_error(self) -> Any:
+        """The body that came instead of an answer: JSON, or text, without what the request itself had."""
+        return json_or_itself(self._secrets.removed(self._gathered.decode("utf-8-sig", "replace")))
 
     def _describe(self, error: APIError) -> None:
-        """Give the error what its reader needs."""
+        """Give the error what its reader needs, and take from it what nobody should see, or no file could hold."""
+        for name, value in vars(error).items():
+            if isinstance(value, str):
+                setattr(error, name, well_formed(self._secrets.removed_from_message(value)))
+        error.args = (error.message,)
+        error.__context__ = None  # an error of `json` has the whole text
         error.phase = self.phase
         error.bytes_received = self.bytes_received
         error.request_id = error.request_id or self.request_id
@@ -398,7 +432,7 @@ class Exchange:
         assert response is not None  # noqa: S101 - it is its status that refuses
         if response.status == 407 and route.proxy is not None:  # of a proxy that was to forward the request
             return refusal(route.proxy, route.origin, response.status, response.headers)
-        error = status_error(response.status, _json_or_text(self._gathered), response.headers)
+        error = status_error(response.status, self._body_of_error(), response.headers)
         if route.is_forwarded:  # the server may have said so, or the proxy
             error.message += f" (asked{route.through})"
         prefix = self.settings.request.target.rpartition("/v1/")[0]
@@ -406,6 +440,12 @@ class Exchange:
             error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
         error.args = (error.message,)
         return error
+
+    def _error_with_200(self) -> APIError | None:
+        """What the body says, if it is an error in JSON."""
+        body = self._body_of_error()
+        headers = self.response.headers if self.response else {}
+        return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None
 
     def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:
         if self.response is None:
@@ -431,15 +471,17 @@ class JSONAnswer(Exchange):
     def _verdict(self, cause: APIError | None) -> APIError | None:
         if error := super()._verdict(cause):
             return error
-        if isinstance(value := _json_or_text(self._gathered), dict):
+        if isinstance(value := json_or_itself(self._gathered), dict) and not is_error(value):
             self.value = value
             return None
-        return EventDataError(f"the answer is not a JSON object: {quote(bytes(self._gathered))}")
+        return self._error_with_200() or EventDataError(
+            f"the answer is not a JSON object: {quote(bytes(self._gathered))}"
+        )
 
 
-def _json_or_text(body: bytearray) -> Any:
-    """The body of an error response: the API's is JSON; that of a proxy in between is often HTML or nothing."""
+def json_or_itself(body: bytearray | str) -> Any:
+    """The JSON value of a body. That of an error need not be JSON: proxies in between send HTML, or nothing."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
+        return body

@@ -3,7 +3,8 @@
     endpoint = Endpoint.of("https://api.anthropic.com", credential("sk-…", None), headers={})
     request = endpoint.request("POST", "/v1/messages", route=route, body={"model": …})
 
-The key goes into one header field of a request and nowhere else: no log, no repr, no error.
+The key goes into one header field of a request and nowhere else: no log, no repr, no error. A server may quote it; `Secrets`
+takes it out of what the server says.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, KeysView, Mapping, ValuesView
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -53,6 +55,126 @@ class RequestData(NamedTuple):
 
     def __repr__(self) -> str:  # without the header fields: they hold the key
         return f"RequestData({self.method} {self.target} to {self.host_field})"
+
+
+# --- What a server may quote ---------------------------------------------------------------------------------------
+
+MIN_SECRET_CHARS = 8
+"""What a shorter value is, or one of letters alone below twice this length: a word, which stands in many messages that do not
+give it away."""
+
+MIN_CUT_CHARS = 4
+"""How much of a secret may stand where `quote` cut a text: less says nothing of it."""
+
+# What a request says of itself and of its program, and not of who sends it: a message that names a beta is about that, and
+# a response that repeats the id of its request is found by it.
+_PUBLIC = re.compile(
+    r"(?:accept|content|anthropic|sec|x-stainless|x-forwarded)(?:-.*)?"
+    r"|user-agent|connection|origin|(?:http-)?referer|cache-control|pragma|te|via"
+    r"|(?:x-)?(?:request|correlation|trace)-id|traceparent|tracestate|idempotency-key"
+)
+_BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
+
+# The escapes of JSON (in the strings of JSON too), of URLs and of HTML, each once or over and over. Linear: what may repeat
+# cannot begin in the middle of itself.
+_ESCAPE = re.compile(
+    r"(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|\\+([^\\%&]?)|&(?:amp;)*(#?[0-9a-z]{1,8};)", re.IGNORECASE
+)
+# Where `quote` cut a text, and half an escape before that.
+_CUT = re.compile(r"(?:\\+[ux]?[0-9a-f]{0,3}|%(?:25)*[0-9a-f]?|&[#a-z0-9;]{0,20})?(?=['\"]… \([0-9]+ in all\))", re.I)
+
+
+class Secrets:
+    """What header fields have that must not come back: the key, and the values that the caller added.
+
+    They are found as they are, in base64, and escaped for JSON, URLs and HTML; `[name]` stands for the value of a field.
+    """
+
+    def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
+        self.values: dict[str, str] = {}
+        """Each value, and the name of its field."""
+        for name, value in headers:
+            if not _PUBLIC.fullmatch(name.lower()):
+                self.values |= {part: name for part in (value, *_BETWEEN_TOKENS.split(value)) if _is_secret(part)}
+        marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
+        self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
+
+    def removed(self, text: str) -> str:
+        """The text without the secrets; what was JSON still is. Takes linear time."""
+        plain = _Plain(text)
+        for form, mark in self._marks:
+            if form in plain.text:
+                pieces: list[str] = []
+                end = 0
+                while (at := plain.text.find(form, end)) >= 0:
+                    pieces += [text[plain.below(end) : plain.below(at)], mark]
+                    end = at + len(form)
+                text = "".join([*pieces, text[plain.below(end) :]])
+                plain = _Plain(text)
+        return text
+
+    def removed_from_message(self, message: str) -> str:
+        """The same for a message of ours, in which `quote` may have cut a secret short."""
+        *pieces, last = _CUT.split(self.removed(message))
+        return "".join([*map(self._without_beginning, pieces), last])
+
+    def _without_beginning(self, text: str) -> str:
+        """`text` without the part of a secret at its end."""
+        plain = _Plain(text)
+        found = [
+            (size, mark)
+            for form, mark in self._marks
+            for size in range(MIN_CUT_CHARS, min(len(form), len(plain.text)) + 1)
+            if plain.text.endswith(form[:size])
+        ]
+        size, mark = max(found, default=(0, ""))
+        return text[: plain.below(len(plain.text) - size)] + mark
+
+
+class _Plain:
+    """A text with its escapes read. `below` says where in the escaped text a character begins."""
+
+    def __init__(self, escaped: str) -> None:
+        pieces: list[str] = []
+        self._at, self._ahead = [0], [0]  # from which character on the escaped text is ahead, and by how much
+        end = size = 0
+        has_escapes = any(sign in escaped for sign in "\\%&")  # asked first: nearly all texts have none
+        for found in _ESCAPE.finditer(escaped) if has_escapes else ():
+            pieces += (escaped[end : found.start()], _char(*found.groups()))
+            size += len(pieces[-2]) + len(pieces[-1])
+            end = found.end()
+            self._at.append(size)
+            self._ahead.append(end - size)
+        self.text = "".join([*pieces, escaped[end:]])
+
+    def below(self, at: int) -> int:
+        """Where the character `at`, or its escape, begins."""
+        return at + self._ahead[bisect_right(self._at, at) - 1]
+
+
+def _char(code: str | None, sign: str | None, entity: str | None) -> str:
+    """What an escape stands for; nothing for backslashes that escape an escape."""
+    if code:
+        return chr(int(code, 16))
+    if entity is None:
+        return sign or ""
+    from html import unescape  # 2,000 names, which few texts need
+
+    return unescape(f"&{entity}")
+
+
+def _is_secret(value: str) -> bool:
+    return len(value) >= MIN_SECRET_CHARS * (2 if value.isalpha() else 1)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """The value without escapes, and what is known of a text in base64 that has it. RFC 4648, 4 and 5."""
+    yield _Plain(value).text
+    for before in range(3):
+        # Each 3 bytes are 4 characters: how they are written depends on how many bytes stand before.
+        data = bytes(before) + value.encode()
+        known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode()
+        yield from {known, known.replace("+", "-").replace("/", "_")}
 
 
 @dataclass(frozen=True, slots=True)

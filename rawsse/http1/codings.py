@@ -28,6 +28,10 @@ at most a thousandfold: then a server that sends very little keeps the client bu
 FREE_DECODED_BYTES = 1024 * 1024
 """How much more a body may expand to: some answers repeat themselves."""
 
+# RFC 9110, 8.4: "identity" is "reserved for its role in Accept-Encoding"; "none" is what the Vercel AI SDK sends, so that no
+# proxy compresses its streams. The others are charsets, and names of MIME (RFC 2045, 6.1), which servers write by mistake.
+_NO_CODINGS = frozenset({"", "identity", "none", "null", "plain", "utf-8", "utf8", "7bit", "8bit", "binary"})
+
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
 # ends with CRLF, never with a bare LF or CR: two readers could differ on that.
 _HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -109,16 +113,18 @@ def _not_a_head(unread: bytes) -> HTTPProtocolError:
 class ContentDecoder:
     """Decodes `Content-Encoding: gzip` or `deflate`, piece by piece.
 
-    The client asks for `identity`; this is for servers that compress nevertheless. Other encodings raise
-    `HTTPProtocolError`. `max_decoded_bytes` bounds what one piece may expand to.
+    The client asks for `identity`; this is for servers that compress nevertheless. `identity` and other words for no coding
+    change nothing, other encodings raise `HTTPProtocolError`. `max_decoded_bytes` bounds what one piece may expand to.
     """
 
     def __init__(self, encoding: str, *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
-        self._name = encoding.strip().lower()
+        self._name = ", ".join(
+            name for part in encoding.lower().split(",") if (name := part.strip()) not in _NO_CODINGS
+        )
         self._max_decoded_bytes = max_decoded_bytes
         self._inflate: zlib._Decompress | None = None  # of the current member; None between two
         self._room = FREE_DECODED_BYTES
-        if self._name not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        if self._name not in ("", "gzip", "x-gzip", "deflate"):
             raise HTTPProtocolError(f"the body has a content-encoding that was not asked for: {quote(encoding)}")
 
     def decode(self, data: bytes) -> bytes:
@@ -126,7 +132,7 @@ class ContentDecoder:
 
         Raises `HTTPProtocolError` if `data` are invalid in the encoding, `BodyTooLargeError` above `max_decoded_bytes`.
         """
-        if self._name in ("", "identity"):
+        if not self._name:
             return data
         decoded = bytearray()
         self._room = min(self._room, FREE_DECODED_BYTES) + MAX_EXPANSION * len(data)

@@ -26,7 +26,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, OutputFormatError, PartialJSONError, quote
-from rawsse.messages.lens import Lens, OpenLens, as_sent, by_type, is_json_object, object_at, parse_json
+from rawsse.messages.lens import (
+    Lens,
+    OpenLens,
+    as_sent,
+    by_type,
+    is_json_object,
+    object_at,
+    paired,
+    parse_json,
+    well_formed,
+)
 from rawsse.messages.partial_json import PartialJSON
 
 T = TypeVar("T")
@@ -301,13 +311,16 @@ class BlockBuilder:
     caller must not share it. Raises `EventDataError` if that field has a value that cannot grow.
     """
 
-    __slots__ = ("_reader", "_unread", "complete", "field", "fragments", "length", "raw")
+    __slots__ = ("_half", "_reader", "_unread", "complete", "field", "fragments", "grown", "length", "raw")
 
     def __init__(self, raw: dict[str, Any], *, complete: bool = False) -> None:
         self.raw = raw
         self.complete = complete
         self.field = _growing_field(raw)
         self.fragments: list[str] = []
+        self.grown = ""
+        """What the last event has added."""
+        self._half = ""  # of a surrogate pair, until the other half comes with the next fragment
         start = raw[self.field] if self.field else None
         self.length = len(start) if isinstance(start, str) else 0
         self._reader: PartialJSON | None = None
@@ -316,6 +329,12 @@ class BlockBuilder:
     def grow(self, text: str) -> None:
         """Add the next fragment of the field that grows."""
         self.complete = False  # the block may have been closed before, in an order that only a lenient builder accepts
+        if self._half or not text.isascii():
+            text, self._half = self._half + text, ""
+            if "\ud800" <= text[-1] <= "\udbff":
+                text, self._half = text[:-1], text[-1]
+            text = paired(text)
+        self.grown = text
         self.fragments.append(text)
         self.length += len(text)
 
@@ -328,7 +347,7 @@ class BlockBuilder:
         """The first `length` characters of the text or thinking."""
         self.settle()
         grown: str = self.raw[self.field or "text"]
-        return grown[:length]
+        return well_formed(grown[:length])
 
     def best_input(self) -> Any:
         """The input as far as it can be read: of a finished call the input, of an unfinished one its best reading."""
@@ -346,6 +365,7 @@ class BlockBuilder:
 
     def close(self) -> None:
         """The block is over: its input is parsed, strictly and once. It is complete if that input is a JSON object."""
+        self._end_half()
         if self.field != "input":
             self.complete = True
             return
@@ -360,8 +380,16 @@ class BlockBuilder:
     def close_if_whole(self) -> None:
         """The block ends without a `content_block_stop`. A tool's input that parses as an object is complete all the same: a
         part of an object never parses. Without a single character nothing is known."""
+        self._end_half()
         if self.field == "input" and any(self.fragments):
             self.close()
+
+    def _end_half(self) -> None:
+        """The other half of a pair did not come."""
+        self.grown, self._half = self._half, ""
+        if self.grown:
+            self.fragments.append(self.grown)
+            self.length += 1
 
     def _read_ahead(self) -> None:
         # Made when an unfinished input is read for the first time; it then reads each fragment once.

@@ -11,7 +11,8 @@ thin object over one dict, so that an event takes one parse and one small object
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
 
 Nested objects are lenses too: of the class given in `FIELDS`, or plain `Lens`. For a type checker a lens has the annotated
-fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`.
+fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`. A text with half a surrogate pair,
+which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as it came.
 
 `to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` have the output of the official
 SDK's models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields
@@ -87,6 +88,11 @@ def copied(raw: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
+def paired(text: str) -> str:
+    """The text with two halves of a surrogate pair as their character; a half alone stays."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 def well_formed(text: str) -> str:
     """The text as Unicode: two halves of a surrogate pair become their character, a half alone becomes U+FFFD. No request
     can carry a half; answers, and the names of files, can contain one."""
@@ -156,7 +162,7 @@ class Lens:
             return self.FIELDS.get(name, Lens)(value)
         if isinstance(value, list) and name not in self.OPAQUE:
             return [self._look(name, item) for item in value]
-        return value
+        return well_formed(value) if isinstance(value, str) and not value.isascii() else value
 
     def __getitem__(self, name: str) -> Any:
         """The JSON value itself, as in the dict. Raises `KeyError`."""
@@ -208,7 +214,8 @@ class Lens:
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
         separators = (",", ":") if indent is None else None
-        return json.dumps(self.model_dump(**options), ensure_ascii=False, indent=indent, separators=separators)
+        dumped = json.dumps(self.model_dump(**options), ensure_ascii=False, indent=indent, separators=separators)
+        return well_formed(dumped)
 
     def _names(self, *, is_full: bool) -> Iterator[str]:
         """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""

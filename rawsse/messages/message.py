@@ -36,7 +36,7 @@ from rawsse.messages.events import (
     derive,
     read_event,
 )
-from rawsse.messages.lens import object_at
+from rawsse.messages.lens import object_at, well_formed
 from rawsse.sse import Event
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -271,10 +271,11 @@ class MessageBuilder:
     def text_of(self, event: StreamEvent) -> str | None:
         """The text that the event just applied has added, as in the `TextEvent` from `expand`; None if there is none."""
         block = self._changed
-        if block is None or block.field != "text" or not isinstance(event, ContentBlockDelta):
+        if block is None or block.field != "text":
             return None
-        delta = event.raw["delta"]
-        return delta["text"] if delta.get("type") == "text_delta" else None
+        if isinstance(event, ContentBlockDelta) and event.raw["delta"].get("type") == "text_delta":
+            return well_formed(block.grown)
+        return (well_formed(block.grown) or None) if isinstance(event, ContentBlockStop) else None
 
     def _count(self, event: StreamEvent) -> None:
         """Add the memory that the event takes in the message: a fragment its own size, other events that of their JSON."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import json
 import random
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -19,12 +20,14 @@ from support.reading import ALL_ON, Attempt, types
 from support.streams import ANSWER, PING, STOP, TOOL_CALL, Raw, start, text_delta, to_bytes
 
 from rawsse.client.answer import MAX_HELD_EVENTS, Answer
+from rawsse.client.exchange import JSONAnswer
 from rawsse.errors import (
     APIConnectionError,
     APIError,
     APITimeoutError,
     ConnectTimeoutError,
     ContentTimeoutError,
+    Ending,
     EndingKind,
     EventDataError,
     EventOrderError,
@@ -523,6 +526,122 @@ def test_a_stream_that_is_called_json_is_known_by_its_first_byte_and_not_by_that
 def test_a_coding_that_cannot_be_undone_is_an_error(coding: str) -> None:
     attempt = answered(plain(to_bytes(ANSWER), content_encoding=coding))
     assert (type(attempt.error), attempt.events) == (HTTPProtocolError, [])
+
+
+ERROR_BODIES = [
+    b'{"type":"error","error":{"type":"overloaded_error","message":"No."}}',
+    b'{"error":{"type":"overloaded_error","message":"No."}}',
+    b'{"type":"overloaded_error","message":"No."}',
+]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/problem+json", "text/html", "text/plain"])
+@pytest.mark.parametrize("body", ERROR_BODIES)
+def test_an_error_as_the_body_of_a_200_is_that_error(kind: str, body: bytes) -> None:
+    for cls in (Answer, JSONAnswer):
+        attempt = Attempt(cls).send().play(plain(body, content_type=kind))
+        assert (type(attempt.error), attempt.exchange.is_over) == (OverloadedError, True)
+        assert attempt.error.message == "error event, overloaded_error: No."
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error":{"type":"overloaded_error","message":"No."}}\n\n',
+        b'event: error\ndata: {"type":"overloaded_error","message":"No."}\n\n',
+        b"event: error\ndata: overloaded_error\n\n",
+    ],
+)
+@pytest.mark.parametrize("holds", [True, False])
+def test_an_error_event_of_another_form_is_that_error(event: bytes, *, holds: bool) -> None:
+    for before in (b"", to_bytes([BEGIN, BLOCK, HEL])):
+        attempt = answered(SSE_HEAD + chunked(before + event), holds=holds)
+        assert type(attempt.error) is OverloadedError
+        assert attempt.exchange.ending().error_type == "overloaded_error"
+
+
+def test_half_a_surrogate_pair_in_an_error_does_not_stop_who_prints_it() -> None:
+    body = b'{"type":"error","error":{"type":"overloaded_error","message":"No \\ud83d"}}'
+    for wire in (plain(body, "529 No"), SSE_HEAD + chunked(b"event: error\ndata: " + body + b"\n\n")):
+        error = answered(wire).error
+        assert (error.message[-4:], str(error).encode()[-3:]) == ("No \ufffd", b"\xef\xbf\xbd")
+
+
+@pytest.mark.parametrize("at", range(len(HELLO) + 1))
+@pytest.mark.parametrize("keep_alive", [b"data:\n\n", b"data: \n\n", b"event:\ndata:\n\n", b"data: null\n\n"])
+def test_an_event_without_name_and_data_is_passed_over(keep_alive: bytes, at: int) -> None:
+    attempt = answered(SSE_HEAD + chunked(to_bytes(HELLO[:at]) + keep_alive + to_bytes(HELLO[at:])))
+    assert ([event.raw for event in attempt.events], attempt.exchange.error) == ([*HELLO], None)
+
+
+# --- A whole message -------------------------------------------------------------------------------------------------
+
+WHOLE: Raw = {
+    "type": "message",
+    "id": "m",
+    "role": "assistant",
+    "model": "claude-x",
+    "content": [{"type": "text", "text": "Hello"}, {"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}],
+    "stop_reason": "tool_use",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 1, "output_tokens": 2},
+    "new": [1],
+}
+WHOLE_BODY = json.dumps(WHOLE, indent=1).encode()
+
+
+def unstreamed(*chunks: bytes | float | OSError | None, **options: Any) -> Attempt[Answer]:
+    """The same as `answered`, for a caller that asked for no stream."""
+    attempt = Attempt(Answer, **options)
+    attempt.exchange.takes_message = True
+    return attempt.send().play(*chunks)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/html"])
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_whole_message_is_an_answer_where_no_stream_was_asked_for(kind: str, *, holds: bool) -> None:
+    wire = plain(WHOLE_BODY, content_type=kind)
+    for attempt in (
+        unstreamed(wire, holds=holds),
+        unstreamed(*(bytes([byte]) for byte in wire), holds=holds),
+        unstreamed(head(content_type=kind) + WHOLE_BODY, b"", holds=holds),
+        unstreamed(head(content_type=kind, transfer_encoding="chunked"), 60.0, chunked(WHOLE_BODY), holds=holds),
+    ):
+        message = attempt.exchange.builder.message
+        assert message is not None
+        assert (message.raw, attempt.exchange.error) == (WHOLE, None)
+        assert attempt.exchange.ending()._replace(bytes_received=0) == Ending(
+            "complete", "the answer is whole", "done", stop_reason="tool_use"
+        )
+
+
+def test_a_stream_is_an_answer_there_too_and_so_is_an_error() -> None:
+    assert [event.raw for event in unstreamed(answer(TOOL_CALL)).events] == TOOL_CALL
+    assert type(unstreamed(plain(ERROR_BODIES[0], content_type="application/json")).error) is OverloadedError
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_plain_text_that_was_cut_before_its_first_byte_may_have_been_an_event_stream(end: Any) -> None:
+    attempt = answered(head(content_type="text/plain", content_length="9"), end)
+    assert type(attempt.error) is StreamTruncatedError
+    assert attempt.exchange.failure().safe_to_retry
+
+
+@pytest.mark.parametrize("body", [b'{"type": "message"}', b'{"id": "msg_1"}', b"[1]", b"", b"<html>"])
+def test_what_is_no_message_is_none_there_either(body: bytes) -> None:
+    assert type(unstreamed(plain(body, content_type="application/json")).error) is HTTPProtocolError
+
+
+def test_to_who_asked_for_a_stream_it_is_none() -> None:
+    error = answered(plain(WHOLE_BODY, content_type="application/json")).error
+    assert error.message.startswith("asked for an event stream, got application/json: ")
+
+
+@pytest.mark.parametrize(("end", "error"), [(b"", StreamTruncatedError), (RESET, StreamTruncatedError)])
+def test_a_message_that_is_cut_is_a_cut_answer(end: Any, error: type[APIError]) -> None:
+    attempt = unstreamed(plain(WHOLE_BODY, content_type="application/json")[:-9], end)
+    assert type(attempt.error) is error
+    assert attempt.exchange.failure().safe_to_retry
 
 
 # --- Error events ------------------------------------------------------------------------------------------------------

@@ -496,6 +496,26 @@ class HalfDeaf(Deaf):
     takes = 1
 
 
+class Full(FakeStream):
+    """A peer that takes nothing, and the write does not end when it says why."""
+
+    async def write(self, data: bytes, deadline: float) -> None:
+        assert self._network is not None
+        await self._network.signal().wait(deadline)
+        raise Expired
+
+
+@pytest.mark.parametrize("wire", [TOO_LARGE, OBJECT], ids=["413", "200"])
+@pytest.mark.parametrize("large", [True, False])
+def test_an_answer_that_is_there_when_the_clock_of_a_write_runs_out_is_read(wire: bytes, *, large: bool) -> None:
+    setting = Setting(Peer(wire, end=None, stream=Full), request=LARGE if large else REQUEST, max_retries=0)
+    if wire is TOO_LARGE:
+        assert type(setting.fail()) is ContentTooLargeError
+    else:
+        assert setting.open() == {"a": 1}
+    assert (setting.pool.open_connections, setting.peers.streams[0].is_aborted) == (0, True)
+
+
 @pytest.mark.parametrize(
     "peer",
     [

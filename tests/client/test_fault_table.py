@@ -110,6 +110,8 @@ class Row(NamedTuple):
     def outcome_of_create(self) -> Outcome:
         """`create` gives its caller nothing before the end: a failure that may heal is tried again also after content."""
         outcome = self.outcome
+        if self.fault == "a whole message":  # `create` did not ask for a stream
+            return COMPLETE._replace(text="")
         if outcome.attempts > 1 or outcome.text is None or outcome.error not in HEALS_AFTER_CONTENT:
             return outcome
         return outcome._replace(attempts=3, seconds=3 * outcome.seconds + 1.5)
@@ -584,7 +586,7 @@ GATEWAY_PAGE = b"<html><h1>502 Bad Gateway</h1></html>"
 NOT_SSE = (
     # what comes, from which peer; error, text so far, attempts, seconds, safe to retry, ending
     Row(
-        "JSON",
+        "a whole message",
         Peer(plain(MESSAGE, content_type="application/json")),
         Outcome(HTTPProtocolError, None, 1, 0, False, "error"),
     ),

@@ -21,6 +21,7 @@ from rawsse.errors import (
     APIError,
     ConfigurationError,
     HeadTimeoutError,
+    HTTPProtocolError,
     NotFoundError,
     OverloadedError,
     SilenceTimeoutError,
@@ -176,6 +177,59 @@ def test_a_message_is_asked_for_as_a_stream_and_comes_whole() -> None:
     assert type(message) is Message
     assert (message.text, message.usage.output_tokens) == ("Hello ☺", 7)
     assert Sent(connection.written).json["stream"] is True
+
+
+WHOLE: dict[str, Any] = {
+    "type": "message",
+    "content": [{"type": "text", "text": '{"a": 1}'}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"output_tokens": 1},
+}
+"""What a server gives that does not stream: a mock, a gateway."""
+
+
+async def parse(client: AsyncClient, **options: Any) -> Any:
+    return await client.messages.parse(**ASK, output_format=dict[str, int], **options)
+
+
+async def run_tools(client: AsyncClient, **options: Any) -> Any:
+    return await client.messages.tool_runner(**ASK, tools=[], **options).until_done()
+
+
+async def run_tools_one_by_one(client: AsyncClient, **options: Any) -> Any:
+    (message,) = [message async for message in client.messages.tool_runner(**ASK, tools=[], **options)]
+    return message
+
+
+@pytest.mark.parametrize("use", [create, parse, run_tools, run_tools_one_by_one])
+@pytest.mark.parametrize("first", [(), (LATER,)], ids=["at once", "after a retry"])
+def test_a_whole_message_is_an_answer_to_a_call_that_gives_no_events(use: Use, first: tuple[bytes, ...]) -> None:
+    wire = plain(json.dumps(WHOLE).encode(), content_type="application/json")
+    message = run(use(client_of(*first, wire, max_retries=1)))
+    assert message.raw == WHOLE
+    assert message.text == '{"a": 1}'
+
+
+@pytest.mark.parametrize("use", [create, parse, run_tools])
+def test_a_whole_message_that_is_cut_is_asked_for_again(use: Use) -> None:
+    wire = plain(json.dumps(WHOLE).encode(), content_type="application/json")
+    assert run(use(client_of(wire[:-9], wire, max_retries=1))).raw == WHOLE
+
+
+@pytest.mark.parametrize("use", [stream, create_events])
+def test_to_a_call_that_gives_events_it_is_none(use: Use) -> None:
+    wire = plain(json.dumps(WHOLE).encode(), content_type="application/json")
+    with pytest.raises(HTTPProtocolError, match="asked for an event stream, got application/json"):
+        run(use(client_of(wire)))
+
+
+@pytest.mark.parametrize("use", [create, parse, run_tools, stream, create_events, count, models, model])
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_an_error_with_status_200_is_of_its_class_for_every_call(use: Use, kind: str) -> None:
+    wire = plain(b'{"type":"error","error":{"type":"overloaded_error","message":"No."}}', content_type=kind)
+    with pytest.raises(OverloadedError, match=r"No\."):
+        run(use(client_of(wire)))
 
 
 def test_events_can_be_left_at_any_time() -> None:

@@ -39,7 +39,9 @@ from rawsse.messages.events import (
     UnknownDelta,
     UnknownEvent,
     read_event,
+    whole_events,
 )
+from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Event
 
 Raw = dict[str, Any]
@@ -192,6 +194,81 @@ def test_an_error_that_is_not_json_is_reported_as_text(data: str) -> None:
     assert (event.error.type, event.error.message) == (None, data)
 
 
+@pytest.mark.parametrize(
+    "sse",
+    [
+        Event("message", '{"error": {"type": "overloaded_error", "message": "Busy"}}'),
+        Event("message", '{"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}'),
+        Event("message", '{"type": "overloaded_error", "message": "Busy"}'),
+        Event("error", '{"error": {"type": "overloaded_error", "message": "Busy"}}'),
+        Event("error", '{"type": "overloaded_error", "message": "Busy"}'),
+        Event("error", '{"type": "overloaded_error", "error": "Busy"}'),
+        Event("vendor", '{"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}'),
+    ],
+)
+def test_an_error_is_one_in_whatever_form(sse: Event) -> None:
+    event = read_event(sse)
+    assert isinstance(event, ErrorEvent)
+    assert (event.type, event.error.type, event.error.message) == ("error", "overloaded_error", "Busy")
+    assert event.sse is sse
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ('{"detail": "Invalid token"}', "Invalid token"),
+        ('{"message": "Invalid token"}', "Invalid token"),
+        ('{"type": "error", "error": "Invalid token"}', "Invalid token"),
+        ('{"type": "error", "detail": [{"msg": "Invalid token"}]}', "Invalid token"),
+        ('{"type": "error"}', None),
+        ('{"type": "new_error", "message": "Invalid token"}', "Invalid token"),
+        ("{}", None),
+    ],
+)
+def test_the_words_of_an_error_event_are_found(data: str, words: str | None) -> None:
+    event = read_event(Event("error", data))
+    assert isinstance(event, ErrorEvent)
+    assert (event.error.type, event.error.message) == (None, words)
+
+
+def test_an_error_event_in_words_may_name_its_type() -> None:
+    event = read_event(Event("error", "overloaded_error"))
+    assert isinstance(event, ErrorEvent)
+    assert event.error.type == "overloaded_error"
+
+
+@pytest.mark.parametrize("data", ["", " ", "\n", "\n\n", "null", '""', "[]"])
+def test_an_event_without_name_and_data_keeps_the_connection_alive_and_is_no_other(data: str) -> None:
+    assert read_event(Event("message", data)) is None
+
+
+@pytest.mark.parametrize("data", ["tick", "1", "[1]", '"x"'])
+def test_an_event_without_name_that_has_data_is_no_keep_alive(data: str) -> None:
+    with pytest.raises(EventDataError):
+        read_event(Event("message", data))
+
+
+# --- A whole message -------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_message_has_the_events_that_a_stream_would_have_brought() -> None:
+    blocks = [{"type": "text", "text": "Hi"}, {"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}]
+    usage = {"input_tokens": 1, "output_tokens": 2}
+    message = {"type": "message", "id": "m", "content": blocks, "stop_reason": "tool_use", "usage": usage}
+    builder = MessageBuilder()
+    events = [builder.feed(sse) for sse in whole_events(message)]
+    assert builder.message is not None
+    assert builder.message.raw == {**message, "stop_sequence": None}
+    assert [block.complete for block in builder.message.content] == [True, True]
+    assert [event.raw["delta"]["text"] for event in events if isinstance(event, ContentBlockDelta)] == ["Hi"]
+    assert builder.is_done
+
+
+@pytest.mark.parametrize("raw", [{}, {"type": "message"}, {"type": "message", "content": "x"}, {"content": []}])
+def test_what_is_no_whole_message_has_none(raw: Raw) -> None:
+    assert whole_events(raw) == []
+
+
 # --- Data without an event -----------------------------------------------------------------------------------------
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -236,7 +313,6 @@ def test_data_that_are_not_an_event_are_quoted(event: str, data: str, text: str)
         ({"type": "content_block_delta", "index": 0}, "event content_block_delta has no 'delta' that is an object"),
         ({"type": "content_block_stop", "index": True}, "event content_block_stop has no 'index' that is a number"),
         ({"type": "content_block_stop", "index": 0.0}, "event content_block_stop has no 'index' that is a number"),
-        ({"type": "error", "error": "Overloaded"}, "event error has no 'error' that is an object"),
     ],
 )
 def test_what_an_event_cannot_do_without_is_named(raw: Raw, text: str) -> None:

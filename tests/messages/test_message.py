@@ -398,6 +398,67 @@ def test_half_a_surrogate_pair_does_not_stop_the_count() -> None:
     assert builder.message is not None
 
 
+@pytest.mark.parametrize(
+    ("pieces", "text", "read"),
+    [
+        (["\ud83d", "\ude00"], "\U0001f600", "\U0001f600"),
+        (["a\ud83d", "\ude00b", "é"], "a\U0001f600bé", "a\U0001f600bé"),
+        (["\ud83d", "", "\ude00"], "\U0001f600", "\U0001f600"),
+        (["\ud83d", "\ud83d\ude00"], "\ud83d\U0001f600", "\ufffd\U0001f600"),
+        (["\ud83d", "a"], "\ud83da", "\ufffda"),
+        (["\ude00", "\ud83d"], "\ude00\ud83d", "\ufffd\ufffd"),
+        (["a", "\ud83d"], "a\ud83d", "a\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+def test_two_halves_of_a_surrogate_pair_become_one_character_over_deltas(
+    kind: str, pieces: list[str], text: str, read: str
+) -> None:
+    deltas = [delta(0, f"{kind}_delta", **{kind: piece}) for piece in pieces]
+    builder = fold([start(), *block(0, {"type": kind, kind: ""}, *deltas), end(), STOP])
+    assert builder.message is not None
+    made = builder.message.content[0]
+    assert made.raw[kind] == text
+    assert getattr(made, kind) == read
+    assert builder.message.text == (read if kind == "text" else "")
+    assert read.encode() in builder.message.to_json().encode()
+
+
+def test_a_half_that_waits_for_the_other_is_not_shown_yet() -> None:
+    builder = fold([start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "a\ud83d")])
+    assert builder.message is not None
+    assert builder.message.text == "a"
+
+
+def test_halves_in_a_tool_s_input_are_joined_too() -> None:
+    pieces = ['{"a": "\ud83d', '\ude00", "b": "\\ud83d', '\\ude00"}']
+    builder = fold([start(), *block(0, tool_block(), *(input_delta(0, piece) for piece in pieces)), STOP], strict=False)
+    assert builder.message is not None
+    assert builder.message.content[0].raw["input"] == {"a": "\U0001f600", "b": "\U0001f600"}
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_text_that_ends_with_half_a_pair_ends_with_it_however_the_block_ends(*, closes: bool) -> None:
+    raws = block(0, {"type": "text", "text": ""}, text_delta(0, "a\ud83d"))
+    builder = fold([start(), *(raws if closes else raws[:-1]), end(), STOP])
+    assert builder.message is not None
+    assert builder.message.text == "a\ufffd"
+
+
+def test_a_half_in_a_text_that_came_whole_is_read_as_a_replacement_character() -> None:
+    raws = [
+        start(id="\ud83d"),
+        block_start(0, {"type": "text", "text": "\ud83d", "citations": [{"cited_text": "\ude00"}]}),
+    ]
+    builder = fold(raws)
+    assert builder.message is not None
+    made = builder.message.content[0]
+    assert isinstance(made, TextBlock)
+    assert made.citations
+    assert (builder.message.id, made.text, made.citations[0].cited_text) == ("\ufffd",) * 3
+    assert made.raw["text"] == "\ud83d"
+
+
 def test_a_citation_for_a_block_whose_citations_are_no_list_is_refused() -> None:
     builder = fold([start(), block_start(0, {"type": "text", "text": "", "citations": "x"})])
     with pytest.raises(EventDataError, match="a text has no 'citations' that is a list"):

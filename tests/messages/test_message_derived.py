@@ -247,6 +247,25 @@ def test_the_text_of_an_event_is_that_of_its_derived_event() -> None:
         assert builder.text_of(event) == (texts[0] if texts else None)
 
 
+def test_the_derived_events_have_whole_characters_where_deltas_cut_them_in_two() -> None:
+    raws = [
+        start(),
+        *block(0, {"type": "text", "text": ""}, *(text_delta(0, piece) for piece in ("a\ud83d", "\ude00", "\ud83d"))),
+    ]
+    builder, derived, texts = MessageBuilder(), list[TextEvent](), list[str | None]()
+    for raw in raws:
+        event = builder.feed(to_sse(raw))
+        assert event is not None
+        derived += [each for each in builder.expand(event) if isinstance(each, TextEvent)]
+        texts.append(builder.text_of(event))
+    assert [(each.text, each.snapshot) for each in derived] == [
+        ("a", "a"),
+        ("\U0001f600", "a\U0001f600"),
+        ("", "a\U0001f600"),
+    ]
+    assert texts == [None, None, "a", "\U0001f600", "", "\ufffd"]
+
+
 def test_a_citation_is_no_text() -> None:
     builder = MessageBuilder()
     raws = [start(), block_start(0, {"type": "text", "text": ""}), delta(0, "citations_delta", citation=CITED)]

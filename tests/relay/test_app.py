@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.clock import run
-from support.streams import ANSWER, Raw, block_start, start, text_delta, to_bytes
+from support.streams import ANSWER, STOP, Raw, block, block_start, end, start, text_delta, to_bytes
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, Relay, RunLimits
@@ -428,6 +428,32 @@ def test_a_refusal_that_is_no_json_is_put_into_words(*, stream: bool) -> None:
     browser = ask("POST", "/v1/messages", {**MESSAGES, "stream": stream}, api=refusal(502, b"<html>"))
     assert error_json(browser) == (502, "api_error", None)
     assert browser.json["error"]["message"] == "status 502: the body is no JSON: '<html>'"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"detail":"No key"}', b'{"message":"No key"}', b'{"error":"No key"}', b'["No key"]', b"<title>No key</title>"],
+)
+@pytest.mark.parametrize(("path", "asked"), [("/stream", CHAT), ("/api/chat", CHAT), ("/api/chat", UI)])
+def test_the_words_of_a_gateway_are_told_whatever_their_form(path: str, asked: Raw, body: bytes) -> None:
+    browser = ask("POST", path, asked, api=refusal(401, body))
+    assert "No key" in browser.data[0]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_half_a_surrogate_pair_is_no_obstacle(*, stream: bool) -> None:
+    api = HEAD + to_bytes([start(), *block(0, {"type": "text", "text": ""}, text_delta(0, "<>")), end(), STOP])
+    browser = ask("POST", "/v1/messages", {**MESSAGES, "stream": stream}, api=api.replace(b"<>", b"\\ud83d"))
+    assert browser.status == 200
+    if not stream:
+        assert browser.json["content"] == [{"type": "text", "text": "\ufffd"}]
+
+
+def test_a_whole_message_of_the_api_is_an_answer_to_a_client_that_wants_no_stream() -> None:
+    message: Raw = {"type": "message", "content": [], "stop_reason": "end_turn", "stop_sequence": None, "usage": {}}
+    api = refusal(200, json.dumps(message).encode(), "content-type: application/json")
+    browser = ask("POST", "/v1/messages", MESSAGES, api=api)
+    assert (browser.status, browser.json) == (200, message)
 
 
 def test_a_whole_answer_that_breaks_off_is_an_error() -> None:

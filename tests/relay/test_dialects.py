@@ -196,11 +196,16 @@ def test_a_refusal_of_the_api_keeps_its_status_its_words_and_its_body() -> None:
     assert (failure.body, failure.headers) == (body, {"retry-after": "7"})
 
 
-@pytest.mark.parametrize("body", ["<html>Bad gateway</html>", None, {"error": "odd"}, {"error": {"message": 7}}])
+@pytest.mark.parametrize("body", ["<html>Bad gateway</html>", None, {"error": {"message": 7}}])
 def test_a_refusal_of_a_proxy_in_between_is_put_into_words(body: object) -> None:
     failure = failure_of(status_error(502, body, {}))
     assert (failure.status, failure.type) == (502, "api_error")
     assert failure.message.startswith("status 502: ")
+
+
+@pytest.mark.parametrize("body", [{"error": "odd"}, {"detail": "odd"}, {"message": "odd"}, ["odd"]])
+def test_the_words_of_a_gateway_are_told_as_they_are(body: object) -> None:
+    assert failure_of(status_error(502, body, {})).message == "odd"
 
 
 @pytest.mark.parametrize("status", [301, 304, 399, 600, 999])

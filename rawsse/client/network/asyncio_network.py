@@ -158,6 +158,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
 
     async def use(self, sock: socket.socket) -> None:
         """Read and write a connected socket."""
+        self._sock = sock
         await self._network.loop.create_connection(lambda: self, sock=sock)
         if self._is_aborted:
             raise Aborted
@@ -254,6 +255,12 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        is_asyncio_s = isinstance(self._transport, asyncio.Transport) and not self._network.is_proactor
+        if isinstance(exc, OSError) and is_asyncio_s and not self._is_aborted:
+            # A write failed, and the peer may have said why before it closed (RFC 9112, 9.5): asyncio does not look, and closes
+            # the socket after this. uvloop has closed it.
+            with contextlib.suppress(OSError):
+                self._unread += self._sock.recv(READ_BYTES)
         self._is_over = True
         self._transport = None
         if not self._is_aborted:

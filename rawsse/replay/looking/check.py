@@ -41,6 +41,7 @@ from rawsse.messages import (
     UnknownEvent,
 )
 from rawsse.messages.content import KNOWN_BLOCK_TYPES
+from rawsse.messages.events import DONE
 from rawsse.replay.looking.json_answer import MESSAGE_FIELDS, STOP_REASONS, JSONAnswer, breaches, is_json
 from rawsse.replay.recording import End, Recording
 from rawsse.replay.scrubbing.scrub import ScrubPolicy, find_secrets
@@ -303,8 +304,11 @@ class Checker:
         except EventDataError as exc:
             self._find("event-data", exc.message)
             return
-        if event is None:
+        if event is None and sse.data.strip() == DONE:
             self._find("event-done", "the end mark [DONE] is not the Messages API's", "note")
+            return
+        if event is None:
+            self._find("event-data", "an event without name and data: it only keeps the connection alive", "note")
             return
         if b"event" not in self._fields:
             self._find("event-name", f"{quote(event.type)} has no event line")

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 
 from rawsse.errors import APIError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
+from rawsse.messages.events import DONE
 from rawsse.replay.looking.json_answer import JSONAnswer
 from rawsse.replay.recording import Recording
 from rawsse.sse import Decoder, Event
@@ -269,7 +270,8 @@ class _Layout:
             group.problems.append(str(exc))
             return
         if event is None:
-            group.kind, group.says = "[DONE]", "the end mark [DONE], which is not the API's"
+            says = "the end mark [DONE], which is not the API's"
+            group.kind, group.says = ("[DONE]", says) if sse.data.strip() == DONE else ("keep-alive", "no data")
             return
         group.problems += [f"{deviation.rule}: {deviation.text}" for deviation in self._builder.deviations[known:]]
         group.kind = event.type

@@ -42,10 +42,13 @@ def secret_span(found: re.Match[str]) -> tuple[int, int]:
 
 
 def written_forms(secret: str) -> Iterator[re.Pattern[str]]:
-    """Patterns for one secret as it stands, with any of its characters %-encoded, and as a part of a text in base64."""
+    """Patterns for one secret as it stands, with any of its characters escaped in a URL or in HTML, and as a part of a text
+    in base64."""
     yield re.compile(re.escape(secret))
-    # RFC 3986, 2.1: hexadecimal digits in either case, for every byte of UTF-8.
-    yield re.compile("".join(f"(?:{re.escape(char)}|(?i:{_percent_encoded(char)}))" for char in secret))
+    # RFC 3986, 2.1: hexadecimal digits in either case, for every byte of UTF-8. HTML: `html.escape`, and by number.
+    yield re.compile(
+        "".join(f"(?:{re.escape(char)}|(?i:{_percent_encoded(char)}|{_of_html(char)}))" for char in secret)
+    )
     for before in range(3):
         # Each 3 bytes are 4 characters: how they are written depends on how many bytes stand before.
         data = bytes(before) + secret.encode("utf-8", "surrogatepass")
@@ -56,7 +59,12 @@ def written_forms(secret: str) -> Iterator[re.Pattern[str]]:
 
 
 def _percent_encoded(char: str) -> str:
-    return "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+    return "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _of_html(char: str) -> str:
+    name = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}.get(char)
+    return f"&(?:amp;)?(?:#0{{0,4}}{ord(char)};|#x0{{0,4}}{ord(char):x};{f'|{name};' if name else ''})"
 
 
 def _shape(name: str, pattern: str) -> Shape:

@@ -25,6 +25,7 @@ from support.networks import SOON, Drive, connected, every_event_loop
 from support.sockets import serving, shout
 
 from rawsse.client.network.asyncio_network import AsyncioLink, AsyncioNetwork
+from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, Network
 from rawsse.client.network.route import Origin, Route
 
@@ -571,6 +572,38 @@ def test_an_end_that_came_before_is_pushed_at_once(on: Drive, *, tls: bool) -> N
             return sink.heard, sink.ended
 
     assert on(story, serving(count_and_close, tls=tls)) == ([b"0 ", b""], [None])
+
+
+def test_what_a_peer_said_before_it_reset_the_connection_is_read_when_a_write_fails() -> None:
+    # RFC 9112, 9.5: the answer to a request that is too large may come, and a reset behind it, while it is being sent.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        is_reset = threading.Event()
+
+        def refuse() -> None:
+            peer, _ = listener.accept()
+            peer.recv(1)
+            peer.sendall(b"413")
+            peer.close()  # a reset: there is more to read
+            is_reset.set()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+
+        async def story() -> bytes:
+            network = AsyncioNetwork()
+            link = network.link()
+            await link.connect(Route(Origin("http", "127.0.0.1", listener.getsockname()[1])), TLSContext(), math.inf)
+            await link.write(b"xx", math.inf)
+            is_reset.wait()  # the event loop must not run before the next write
+            await link.write(b"x", math.inf)
+            try:
+                return await link.read(network.now() + PATIENCE)
+            finally:
+                link.abort()
+
+        said = asyncio.run(story())
+        thread.join()
+    assert said == b"413"
 
 
 @every_event_loop

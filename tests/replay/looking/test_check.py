@@ -103,6 +103,12 @@ def test_a_comment_is_no_finding_and_no_event() -> None:
             "the data of event 'message_stop' are no JSON object: '[1]'",
         ),
         (GOOD + b"data: [DONE]\n\n", "note", "event-done", "the end mark [DONE] is not the Messages API's"),
+        (
+            b"data:\n\n" + GOOD,
+            "note",
+            "event-data",
+            "an event without name and data: it only keeps the connection alive",
+        ),
         (GOOD.replace(b"ping", b"pong"), "note", "event-unknown", "an event of type 'pong'"),
         (GOOD.replace(b'"text_delta"', b'"smell_delta"'), "note", "event-unknown", "a delta of type 'smell_delta'"),
         (GOOD.replace(b'{"type":"text"', b'{"type":"smell"'), "note", "event-unknown", "a block of type 'smell'"),

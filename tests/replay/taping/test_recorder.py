@@ -18,6 +18,7 @@ import pytest
 from support.answers import ASK, KEY, SSE_HEAD, answer, chunked, client_of, head, plain
 from support.asking import saying
 from support.clock import run
+from support.quoting import IN_HEADERS, PLACES, some_forms
 from support.reading import read_body
 from support.sockets import serving, trusting
 
@@ -28,6 +29,7 @@ from rawsse.client.request import RequestData
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.replay import FakeNetwork, Read, Recorder, Recording, ReplayServer, ScrubPolicy, scrub, shipped_fixtures
+from rawsse.replay.looking.explain import explain
 from rawsse.replay.playing.fake_links import FakeStream
 from rawsse.replay.taping import recorder as module
 from rawsse.replay.taping.proxy import RawAnswer
@@ -706,3 +708,32 @@ def test_a_request_is_one_for_a_message_by_method_and_path() -> None:
 
 def test_the_key_is_no_part_of_what_a_request_shows() -> None:
     assert KEY not in repr(RequestData("POST", "/", "h", (("x-api-key", KEY),), KEY.encode()))
+
+
+# --- An API that quotes the key --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [*PLACES, *IN_HEADERS])
+def test_a_flight_recorder_keeps_nothing_of_the_header_of_a_request(place: str, tmp_path: Path) -> None:
+    key, gateway = "it's/my+own&key-0f3b7Qx~", "open-sesame-42"
+    said = [form(secret) for form in some_forms(place).values() for secret in (key, gateway)]
+
+    async def story() -> None:
+        wires = [(PLACES | IN_HEADERS)[place](each) for each in said]
+        async with Recorder(tmp_path, only_failed=True) as recorder:
+            options = {"api_key": key, "default_headers": {"x-gateway": gateway}, "recorder": recorder}
+            async with client_of(*wires, **options) as client:
+                for _ in wires:
+                    with contextlib.suppress(APIError):
+                        await client.messages.create(**ASK)
+
+    run(story())
+    paths = list(tmp_path.iterdir())
+    assert len(paths) == len(said)
+    for path in paths:
+        kept = path.read_text()
+        for secret in (key, gateway, *said, *(json.dumps(each)[1:-1] for each in said)):
+            assert secret not in kept
+        explained = explain(Recording.load(path))
+        assert key not in explained
+        assert gateway not in explained

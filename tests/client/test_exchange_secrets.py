@@ -1,0 +1,175 @@
+"""A server that quotes the key: no error has it, in no form and in no place."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import time
+import traceback
+from typing import Any
+
+import pytest
+from support.answers import ASK, client_of, plain
+from support.clock import run
+from support.quoting import FORMS, IN_HEADERS, PLACES
+from support.reading import fail
+
+from rawsse.client.request import MIN_SECRET_CHARS, Secrets
+from rawsse.errors import APIError, APIStatusError
+
+KEY = "sk-ant-api03-it's/my+own=key&\"0f3b\\7Qx~"
+"""With a sign of each kind that is escaped somewhere."""
+
+EVERYWHERE = {**PLACES, **IN_HEADERS}
+
+
+def shown(error: APIError, *more: object) -> str:
+    """All that an error shows, whoever looks at it."""
+    said = [str(error), repr(error), repr(error.args), repr(vars(error)), *map(repr, more)]
+    if error.response is not None:
+        said += [repr(error.response), *map(repr, dict(error.response.headers).items())]
+    if isinstance(error, APIStatusError):
+        said += [repr(error.body), repr(dict(error.headers)), str(error.api_message), str(error.type)]
+        said.append(json.dumps(error.body))
+    for each in (error.__cause__, error.__context__):
+        said += [repr(each), repr(getattr(each, "doc", None))]  # the text that was no JSON
+    said += [repr(error.ending and error.ending.to_dict()), *traceback.format_exception(error)]
+    said.append(pickle.dumps(error).decode("latin-1"))
+    return "\n".join(said)
+
+
+def check(text: str, form: str) -> None:
+    """Nothing of the key is left: neither in this form nor in another that is easily undone."""
+    for secret in (form, form.replace("\\\\", "\\"), KEY, *(KEY[at : at + 8] for at in range(9, len(KEY) - 8))):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("place", EVERYWHERE.values(), ids=EVERYWHERE)
+def test_no_error_has_the_key(place: Any) -> None:
+    async def story() -> None:
+        for form in FORMS.values():
+            written = form(KEY)
+            error, stream = await fail(place(written), api_key=KEY)
+            event = stream.error_event
+            check(shown(error, stream.ending, event and (event, event.sse)), written)
+
+    run(story())
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    ("options", "secret"),
+    [
+        ({"auth_token": "tok-0f3b9a7c21"}, "tok-0f3b9a7c21"),
+        ({"default_headers": {"x-gateway-secret": "open sesame, 42"}}, "open sesame, 42"),
+        ({"default_headers": {"cookie": "a=b; session=0f3b9a7c"}}, "0f3b9a7c"),
+        ({"proxy": "http://me:0f3b9a7c@proxy.example"}, "bWU6MGYzYjlhN2M="),
+    ],
+    ids=["the token", "a field of the caller's", "a cookie", "the password of a proxy"],
+)
+def test_nor_what_else_the_request_had(options: dict[str, Any], secret: str, form: Any) -> None:
+    options = {"api_key": None if "auth_token" in options else KEY, **options}
+    error, _ = run(fail(PLACES["a message"](form(secret)), **options))
+    text = shown(error)
+    assert secret not in text
+    assert form(secret) not in text
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_saved_conversation_does_not_have_it_either(form: Any) -> None:
+    async def story() -> str:
+        client = client_of(PLACES["a message"](form(KEY)), PLACES["an error event"](form(KEY)), api_key=KEY)
+        conversation = client.conversation(model="m", max_tokens=9)
+        for _ in range(2):
+            with contextlib.suppress(APIError):
+                await conversation.ask("Hi")
+        return conversation.to_json()
+
+    saved = run(story())
+    assert "[x-api-key]" in saved
+    check(saved, form(KEY))
+
+
+def test_the_mark_names_the_field_and_the_rest_of_the_words_stays() -> None:
+    error, _ = run(
+        fail(plain(b'{"error":{"message":"bad key sk-0123456789, sorry"}}', "401 No"), api_key="sk-0123456789")
+    )
+    assert error.message == "status 401: bad key [x-api-key], sorry"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "key", "sk-1234", "error", "anthropic", "authentication", "x" * MIN_SECRET_CHARS]
+)
+def test_a_short_key_or_a_word_takes_nothing_out_of_a_message(value: str) -> None:
+    said = "authentication_error: the key (sk-1234) is no anthropic key xxxxxxxxxxxx"
+    assert Secrets([("x-api-key", value)]).removed(said) == said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anthropic-beta",
+        "anthropic-version",
+        "content-type",
+        "accept",
+        "user-agent",
+        "x-request-id",
+        "traceparent",
+        "sec-ch-ua",
+    ],
+)
+def test_what_a_request_says_of_itself_is_no_secret(name: str) -> None:
+    said = "unexpected value context-1m-2025-08-07"
+    assert Secrets([(name, "context-1m-2025-08-07")]).removed(said) == said
+
+
+def test_of_two_that_overlap_the_longer_one_goes_whole() -> None:
+    secrets = Secrets([("x-api-key", "0123456789"), ("x-other", "0123456789-abc")])
+    assert secrets.removed("0123456789-abc 0123456789") == "[x-other] [x-api-key]"
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig"])
+def test_json_is_searched_in_whatever_coding_it_comes(coding: str) -> None:
+    body = json.dumps({"error": {"message": f"bad key {KEY}"}}).encode(coding)
+    error, _ = run(fail(plain(body, "401 No"), api_key=KEY))
+    assert error.message == "status 401: bad key [x-api-key]"
+
+
+def test_a_number_may_be_it_too() -> None:
+    error, _ = run(fail(plain(b'{"error":{"message":"no","id":20251130001}}', "401 No"), api_key="20251130001"))
+    assert "20251130001" not in shown(error)
+
+
+HOSTILE = {
+    "backslashes": "\\",
+    "percent signs": "%25",
+    "ampersands": "&amp;",
+    "zeros": "&#0",
+    "the beginning of the key": KEY[:-1],
+    "the key": KEY,
+    "text": "x",
+}
+
+
+@pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
+def test_it_takes_linear_time(piece: str) -> None:
+    secrets = Secrets([("x-api-key", KEY)])
+
+    def seconds(size: int) -> float:
+        text = piece * (size // len(piece))
+        started = time.perf_counter()
+        secrets.removed(text)
+        return time.perf_counter() - started
+
+    small = min(seconds(20_000) for _ in range(3))
+    assert min(seconds(160_000) for _ in range(3)) < 30 * small + 0.01
+
+
+def test_a_response_without_a_secret_is_left_as_it_is() -> None:
+    async def story() -> Any:
+        client = client_of(plain(b'{"input_tokens":1}', request_id="req_1", location="/a%20b"), api_key=KEY)
+        raw = await client.messages.with_raw_response.count_tokens(model="m", messages=ASK["messages"])
+        return raw.request_id, raw.headers["location"]
+
+    assert run(story()) == ("req_1", "/a%20b")
