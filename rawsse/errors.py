@@ -578,7 +578,7 @@ _MAX_DEPTH, _MAX_ITEMS = 5, 5
 
 
 def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
-    """What the JSON of an error says in words, in whichever form, up to `MAX_SAID_CHARS`; None if that is nothing."""
+    """The words in the JSON of an error, in whichever form, up to `MAX_SAID_CHARS`; None if there are none."""
     if isinstance(body, str):
         return _bounded(body.strip()) or None
     if isinstance(body, list) and depth:
@@ -592,7 +592,7 @@ def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
 
 
 def _words_of_text(text: str) -> str | None:
-    """What a body says that is no JSON: the title of a page, or the beginning of a text."""
+    """The words of a body that is not JSON: the title of a page, or the beginning of a text."""
     if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", text):
         from html import unescape  # 2,000 names, which few programs need
 

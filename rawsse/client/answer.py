@@ -216,7 +216,7 @@ class Answer(Exchange):
 
     def _verdict(self, cause: APIError | None) -> APIError | None:
         if self._other_kind and self._gathered and self.takes_message and isinstance(cause, APIConnectionError):
-            return cause  # what was cut may have been a message
+            return cause  # a message may have been cut
         if self._other_kind == "text/plain" and not self._gathered:
             self._other_kind, self._is_refusal = "", False  # as good as an event stream, until its first byte
         error = super()._verdict(cause)

@@ -396,7 +396,7 @@ class Exchange:
 
     @cached_property
     def _secrets(self) -> Secrets:
-        """What the server, or the proxy, knows and may quote."""
+        """Of the request, and of its proxy: either may quote them."""
         proxy = self.settings.route.proxy
         return Secrets((*self.settings.request.headers, *(proxy.fields if proxy else ())))
 
@@ -413,7 +413,7 @@ class Exchange:
         return json_or_itself(self._secrets.removed(self._gathered.decode("utf-8-sig", "replace")))
 
     def _describe(self, error: APIError) -> None:
-        """Give the error what its reader needs, and take from it what nobody should see, or no file could hold."""
+        """Give the error what its reader needs, and take the secrets out of it, and halves of surrogate pairs."""
         for name, value in vars(error).items():
             if isinstance(value, str):
                 setattr(error, name, well_formed(self._secrets.removed_from_message(value)))
@@ -442,7 +442,7 @@ class Exchange:
         return error
 
     def _error_with_200(self) -> APIError | None:
-        """What the body says, if it is an error in JSON."""
+        """The error that the body is; None if it is another JSON value, or text."""
         body = self._body_of_error()
         headers = self.response.headers if self.response else {}
         return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None

@@ -57,17 +57,17 @@ class RequestData(NamedTuple):
         return f"RequestData({self.method} {self.target} to {self.host_field})"
 
 
-# --- What a server may quote ---------------------------------------------------------------------------------------
+# --- Secrets that a server may quote -------------------------------------------------------------------------------
 
 MIN_SECRET_CHARS = 8
-"""What a shorter value is, or one of letters alone below twice this length: a word, which stands in many messages that do not
-give it away."""
+"""A shorter value, or one of letters alone below twice this length, is a word: it stands in many messages that do not give it
+away."""
 
 MIN_CUT_CHARS = 4
 """How much of a secret may stand where `quote` cut a text: less says nothing of it."""
 
-# What a request says of itself and of its program, and not of who sends it: a message that names a beta is about that, and
-# a response that repeats the id of its request is found by it.
+# Fields about the request and its program, and not about who sends it: a message that names a beta is about that, and a
+# response that repeats the id of its request is found by it.
 _PUBLIC = re.compile(
     r"(?:accept|content|anthropic|sec|x-stainless|x-forwarded)(?:-.*)?"
     r"|user-agent|connection|origin|(?:http-)?referer|cache-control|pragma|te|via"
@@ -85,7 +85,7 @@ _CUT = re.compile(r"(?:\\+[ux]?[0-9a-f]{0,3}|%(?:25)*[0-9a-f]?|&[#a-z0-9;]{0,20}
 
 
 class Secrets:
-    """What header fields have that must not come back: the key, and the values that the caller added.
+    """The values of header fields that must not come back: the key, and those that the caller added.
 
     They are found as they are, in base64, and escaped for JSON, URLs and HTML; `[name]` stands for the value of a field.
     """
@@ -153,7 +153,7 @@ class _Plain:
 
 
 def _char(code: str | None, sign: str | None, entity: str | None) -> str:
-    """What an escape stands for; nothing for backslashes that escape an escape."""
+    """The character of an escape; nothing for backslashes that escape an escape."""
     if code:
         return chr(int(code, 16))
     if entity is None:

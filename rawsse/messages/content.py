@@ -319,7 +319,7 @@ class BlockBuilder:
         self.field = _growing_field(raw)
         self.fragments: list[str] = []
         self.grown = ""
-        """What the last event has added."""
+        """The text that the last event has added."""
         self._half = ""  # of a surrogate pair, until the other half comes with the next fragment
         start = raw[self.field] if self.field else None
         self.length = len(start) if isinstance(start, str) else 0

@@ -254,7 +254,7 @@ def _without_object(sse: Event, problem: str) -> StreamEvent:
 
 
 def whole_events(message: dict[str, Any]) -> list[Event]:
-    """The events that a stream would have brought of a whole message; none if it is no message."""
+    """The events that a stream would have brought of a whole message; none if `message` is another JSON object."""
     blocks = message.get("content")
     if message.get("type") != "message" or not isinstance(blocks, list) or not all(isinstance(b, dict) for b in blocks):
         return []
