@@ -39,9 +39,9 @@ class Budget(NamedTuple):
 _CLIENT = r"client/(?!tools/|blocking/|schema/).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 6379, 41),
-    "the package": Budget(r".*", 17099, 125),
-    "the client without tools, schema and blocking": Budget(_CLIENT, 2517, 18),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!ui\.).*", 6902, 41),
+    "the package": Budget(r".*", 17651, 125),
+    "the client without tools, schema and blocking": Budget(_CLIENT, 2726, 18),
     "the blocking client": Budget(r"client/blocking/.*", 296, 3),
 }
 
@@ -58,7 +58,7 @@ WORDS: Mapping[str, tuple[str, int]] = {
     "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 34),
     "a limit of yours, broke the rules": (r"\b(limits? of yours|br(oke|eaks?) (the|a) rules?)\b", 0),
     "is no X, is none": (r"(?<!here )\b(is|are|was|were) (no (?!longer\b|more\b)|none\b)", 94),
-    "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 191),
+    "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 189),
     "the formula at the head of a file": (r"\b(This (file|room) knows|It refuses to)\b", 132),
 }
 """Wording to avoid in the package and the README, and how often it is still found: a figure that only falls."""

@@ -414,7 +414,7 @@ class Exchange:
 
     def _describe(self, error: APIError) -> None:
         """Give the error what its reader needs, and take the secrets out of it, and halves of surrogate pairs."""
-        for name, value in vars(error).items():
+        for name, value in tuple(vars(error).items()):
             if isinstance(value, str):
                 setattr(error, name, well_formed(self._secrets.removed_from_message(value)))
         error.args = (error.message,)
