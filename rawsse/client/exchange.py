@@ -410,7 +410,8 @@ class Exchange:
 
     def _body_of_error(self) -> Any:
         """The body that came instead of an answer: JSON, or text, without what the request itself had."""
-        return json_or_itself(self._secrets.removed(self._gathered.decode("utf-8-sig", "replace")))
+        body = self._gathered.replace(b"\0", b"")  # of UTF-16, what is left is ASCII
+        return json_or_itself(self._secrets.removed(body.decode("utf-8-sig", "replace")))
 
     def _describe(self, error: APIError) -> None:
         """Give the error what its reader needs, and take the secrets out of it, and halves of surrogate pairs."""

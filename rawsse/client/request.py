@@ -66,13 +66,20 @@ away."""
 MIN_CUT_CHARS = 4
 """How much of a secret may stand where `quote` cut a text: less says nothing of it."""
 
+MIN_BEGINNING_CHARS = 20
+"""A beginning of a secret that is as long as this goes as well: what a server or a lost connection cut short. All keys of the
+API have their first 13 characters in common."""
+
 # Fields about the request and its program, and not about who sends it: a message that names a beta is about that, and a
 # response that repeats the id of its request is found by it.
 _PUBLIC = re.compile(
-    r"(?:accept|content|anthropic|sec|x-stainless|x-forwarded)(?:-.*)?"
+    r"accept(?:-(?:charset|encoding|language))?|content-(?:encoding|language|length|type)"
+    r"|anthropic-(?:beta|dangerous-direct-browser-access|user-profile-id|version|workspace-id)"
+    r"|x-stainless-.*|sec-(?:ch|fetch)-.*|x-forwarded-(?:for|host|port|proto)"
     r"|user-agent|connection|origin|(?:http-)?referer|cache-control|pragma|te|via"
     r"|(?:x-)?(?:request|correlation|trace)-id|traceparent|tracestate|idempotency-key"
 )
+_MEMBER = re.compile(r'(?<!\\)"\s*:\s*\Z')  # a value of a JSON object comes next
 _BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
 
 # The escapes of JSON (in the strings of JSON too), of URLs and of HTML, each once or over and over. Linear: what may repeat
@@ -95,7 +102,8 @@ class Secrets:
         """Each value, and the name of its field."""
         for name, value in headers:
             if not _PUBLIC.fullmatch(name.lower()):
-                self.values |= {part: name for part in (value, *_BETWEEN_TOKENS.split(value)) if _is_secret(part)}
+                parts = (value, *_BETWEEN_TOKENS.split(value))
+                self.values |= {part: name for part in (*parts, *_of_basic(value)) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
         self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
 
@@ -103,12 +111,14 @@ class Secrets:
         """The text without the secrets; what was JSON still is. Takes linear time."""
         plain = _Plain(text)
         for form, mark in self._marks:
-            if form in plain.text:
+            beginning = form[:MIN_BEGINNING_CHARS]
+            if beginning in plain.text:
                 pieces: list[str] = []
                 end = 0
-                while (at := plain.text.find(form, end)) >= 0:
-                    pieces += [text[plain.below(end) : plain.below(at)], mark]
-                    end = at + len(form)
+                while (at := plain.text.find(beginning, end)) >= 0:
+                    pieces.append(text[plain.below(end) : plain.below(at)])
+                    pieces.append(f'"{mark}"' if form.isdigit() and _MEMBER.search(pieces[-1][-40:]) else mark)
+                    end = at + next(n for n in range(len(form), 0, -1) if plain.text.startswith(form[:n], at))
                 text = "".join([*pieces, text[plain.below(end) :]])
                 plain = _Plain(text)
         return text
@@ -165,6 +175,16 @@ def _char(code: str | None, sign: str | None, entity: str | None) -> str:
 
 def _is_secret(value: str) -> bool:
     return len(value) >= MIN_SECRET_CHARS * (2 if value.isalpha() else 1)
+
+
+def _of_basic(value: str) -> list[str]:
+    """The credentials in a field for the `Basic` scheme (RFC 7617), and the password alone."""
+    scheme, _, token = value.partition(" ")
+    try:
+        both = base64.b64decode(token, validate=True).decode() if scheme.lower() == "basic" else ""
+    except ValueError:
+        return []
+    return [both, both.partition(":")[2]]
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import pickle
@@ -125,8 +126,53 @@ def test_what_a_request_says_of_itself_is_no_secret(name: str) -> None:
 
 
 def test_of_two_that_overlap_the_longer_one_goes_whole() -> None:
-    secrets = Secrets([("x-api-key", "0123456789"), ("x-other", "0123456789-abc")])
-    assert secrets.removed("0123456789-abc 0123456789") == "[x-other] [x-api-key]"
+    secrets = Secrets([("x-api-key", "k123456789"), ("x-other", "k123456789-abc")])
+    assert secrets.removed("k123456789-abc k123456789") == "[x-other] [x-api-key]"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f'{{"message": "bad {KEY[:-3]}', '{"message": "bad [x-api-key]'),
+        (f"wrong: Bearer {KEY[:30]}...", "wrong: Bearer [x-api-key]..."),
+        (f"{KEY[:-1]}\u2026 and {KEY}", "[x-api-key]\u2026 and [x-api-key]"),
+        (f"keys begin with {KEY[:13]}", f"keys begin with {KEY[:13]}"),
+    ],
+)
+def test_a_long_beginning_of_a_key_is_taken_out_too(text: str, left: str) -> None:
+    assert Secrets([("x-api-key", KEY)]).removed(text) == left
+
+
+@pytest.mark.parametrize(
+    "name", ["x-forwarded-access-token", "sec-token", "anthropic-auth", "content-secret", "accept-key"]
+)
+def test_a_field_is_public_by_its_whole_name_alone(name: str) -> None:
+    assert Secrets([(name, "tok3n-9999-abcdef")]).removed("bad tok3n-9999-abcdef") == f"bad [{name}]"
+
+
+def test_a_password_in_basic_credentials_is_one_by_itself() -> None:
+    secrets = Secrets([("proxy-authorization", "Basic " + base64.b64encode(b"al:hunter2-Secret/pw").decode())])
+    assert secrets.removed("user al with password hunter2-Secret/pw") == "user al with password [proxy-authorization]"
+    assert secrets.removed("http://al:hunter2-Secret/pw@x/") == "http://[proxy-authorization]@x/"
+
+
+def test_json_of_which_a_number_is_taken_out_is_still_json() -> None:
+    error, _ = run(
+        fail(
+            plain(b'{"error":{"type":"rate_limit_error","message":"slow"},"account": 1234567890}', "429 No"),
+            default_headers={"x-account-id": "1234567890"},
+        )
+    )
+    assert isinstance(error, APIStatusError)
+    assert error.message == "429 rate_limit_error: slow"
+    assert isinstance(error.body, dict)
+    assert error.body["account"] == "[x-account-id]"
+
+
+def test_a_body_in_utf_16_does_not_hide_the_key() -> None:
+    body = f'{{"error":{{"message":"bad {KEY}"}}}}'.encode("utf-16")
+    error, _ = run(fail(plain(body, "401 No"), api_key=KEY))
+    check(shown(error).replace("\\x00", "").replace("\0", ""), KEY)
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig"])
