@@ -14,6 +14,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -53,9 +54,9 @@ def check_all(
     is_good, policy = True, ScrubPolicy(patterns=tuple(scrub))
     for source in sources:
         if source == STDIN:
-            is_good &= _check_stdin(_Report(source, as_json=as_json), policy)
+            is_good &= _check_stdin(_Report(source, policy, as_json=as_json), policy)
         elif source.startswith(("http://", "https://")):
-            report = _Report(source, as_json=as_json)
+            report = _Report(source, policy, as_json=as_json)
             is_good &= asyncio.run(_check_api(report, source.rstrip("/").removesuffix(_PATH), model, prompt, policy))
         else:
             for recording in _load_all(Path(source)):
@@ -66,13 +67,17 @@ def check_all(
 class _Report:
     """What is shown of one stream: each finding, and a line for the whole."""
 
-    def __init__(self, name: str, *, as_json: bool) -> None:
+    def __init__(self, name: str, policy: ScrubPolicy, *, as_json: bool) -> None:
         self._name = name
+        self._policy = policy
         self._as_json = as_json
         self._counts = {"error": 0, "warning": 0, "note": 0}
 
     def add(self, findings: Iterable[Finding]) -> None:
-        for finding in findings:
+        from rawsse.replay.scrubbing.scrub import scrub_line
+
+        for found in findings:
+            finding = replace(found, text=scrub_line(found.text, self._policy))  # it quotes what has come
             self._counts[finding.severity] += 1
             place = {"byte": finding.where.byte, "event": finding.where.event}
             fields = {"severity": finding.severity, "rule": finding.rule, **place, "text": finding.text}
@@ -99,7 +104,7 @@ def _check_recording(recording: Recording, policy: ScrubPolicy, *, as_json: bool
 
     findings = check(recording, policy)
     broken = sum(finding.severity == "error" for finding in findings)
-    report = _Report(recording.name, as_json=as_json)
+    report = _Report(recording.name, policy, as_json=as_json)
     if not as_json:
         show(f"{recording.name}: {_in_words(broken)}")
     report.add(findings)

@@ -615,6 +615,19 @@ def test_of_a_file_that_is_no_recording_no_key_is_shown(
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_key_that_a_stream_quotes_is_not_shown(
+    options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "sk-ant-api03-abcdefghijklmnopqrstuvwxyz"
+    data = f'{{"type":"error","error":{{"type":"authentication_error","message":"bad {key}"}}}}'
+    (folder / "a.sse").write_text(f"event: error\ndata: {data}\n\n")
+    main(["check", "a.sse", *options])
+    out, err = capsys.readouterr()
+    assert "authentication_error" in out
+    assert "abcdefghij" not in out + err
+
+
 def test_one_broken_rule_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.sse").write_bytes(b": nothing came\n\n")
     assert main(["check", "a.sse"]) == 1

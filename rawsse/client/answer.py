@@ -34,6 +34,7 @@ from rawsse.http1 import Response
 from rawsse.messages.events import (
     ContentBlockDelta,
     ErrorEvent,
+    MessageDelta,
     MessageStart,
     Ping,
     StreamEvent,
@@ -41,6 +42,7 @@ from rawsse.messages.events import (
     read_event,
     whole_events,
 )
+from rawsse.messages.lens import object_at
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
@@ -151,7 +153,7 @@ class Answer(Exchange):
                 self._waited_for_content = 0.0
         elif isinstance(event, Ping):
             timing.last_ping = self._received_at - timing.started
-        elif not isinstance(event, UnknownEvent):
+        elif not isinstance(event, UnknownEvent | MessageDelta) or any(object_at(event.raw, "delta").values()):
             self._waited_for_content = 0.0
 
     def _error_in(self, event: ErrorEvent) -> APIError:

@@ -143,6 +143,11 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
     )
 
 
+def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
+    """A line of text, for a person to read, without secrets."""
+    return _Hider(policy or ScrubPolicy()).line(text)
+
+
 def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None = None) -> list[Secret]:
     """Everything that looks like a secret in a recording, or in the body of a response."""
     finder = _Finder(policy or ScrubPolicy())
