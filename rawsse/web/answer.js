@@ -278,7 +278,7 @@ export class Answer {
     this.#meter.model = model ?? null;
     this.#meter.merge(usage);
     this.#box.later(() => this.#heading.append(make("span", "model", model ?? "")));
-    (content ?? []).forEach((block, index) => this.#startBlock(index, block));
+    (Array.isArray(content) ? content : []).forEach((block, index) => this.#startBlock(index, block));
   }
 
   #startBlock(index, data) {

@@ -85,6 +85,7 @@ NULLS: dict[str, tuple[dict[str, Any], ...]] = {
     "no message": ({"type": "message_start"},),
     "a message that is null": ({"type": "message_start", "message": None},),
     "content that is null": ({"type": "message_start", "message": {"model": None, "content": None, "usage": None}},),
+    "content that is a text": ({"type": "message_start", "message": {"content": "x"}},),
     "a block that is null in the content": ({"type": "message_start", "message": {"content": [None]}},),
     "no block": ({"type": "content_block_start", "index": 1}, close_block(1)),
     "a block that is null": ({"type": "content_block_start", "index": 1, "content_block": None}, close_block(1)),
