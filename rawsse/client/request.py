@@ -80,6 +80,7 @@ _PUBLIC = re.compile(
     r"|(?:x-)?(?:request|correlation|trace)-id|traceparent|tracestate|idempotency-key"
 )
 _MEMBER = re.compile(r'(?<!\\)"\s*:\s*\Z')  # a value of a JSON object comes next
+_BREAK = re.compile(r"\\[rn]|[\r\n]")
 _BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
 
 # The escapes of JSON (in the strings of JSON too), of URLs and of HTML, each once or over and over. Linear: what may repeat
@@ -121,6 +122,14 @@ class Secrets:
                     end = at + next(n for n in range(len(form), 0, -1) if plain.text.startswith(form[:n], at))
                 text = "".join([*pieces, text[plain.below(end) :]])
                 plain = _Plain(text)
+        return self._removed_from_lines(text)
+
+    def _removed_from_lines(self, text: str) -> str:
+        """The same where lines were broken in the middle of a secret: that is how base64 is often written."""
+        joined = _BREAK.sub("", text)
+        for form, mark in self._marks if joined != text else ():
+            if form in joined:
+                text = re.sub(f"(?:{_BREAK.pattern})*".join(map(re.escape, form)), mark, text)
         return text
 
     def removed_from_message(self, message: str) -> str:
