@@ -212,10 +212,15 @@ class Lens:
         return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
+        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
+        finite (RFC 8259, 6)."""
         separators = (",", ":") if indent is None else None
-        dumped = json.dumps(self.model_dump(**options), ensure_ascii=False, indent=indent, separators=separators)
-        return well_formed(dumped)
+        encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
+        dumped = self.model_dump(**options)
+        try:
+            return well_formed(encoder.encode(dumped))
+        except ValueError:
+            return encoder.encode(as_sent(dumped))
 
     def _names(self, *, is_full: bool) -> Iterator[str]:
         """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""
