@@ -26,7 +26,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
 from rawsse.errors import ConfigurationError, quote
 
@@ -107,6 +108,14 @@ def as_sent(value: Any) -> Any:
     """A deep copy of a JSON value that can be sent: its texts are well formed, and null stands for numbers that are not
     finite."""
     return json.loads(well_formed(json.dumps(value, ensure_ascii=False)), parse_constant=lambda _: None)
+
+
+def sendable_json(raw: dict[str, Any]) -> dict[str, Any]:
+    """A part of an answer, with null for numbers that are not finite. The object itself if it has none, or if a caller has put
+    into it what only the encoder of requests knows."""
+    with suppress(TypeError, ValueError, RecursionError):
+        return raw if is_json_object(raw) else cast(dict[str, Any], as_sent(raw))
+    return raw
 
 
 class Lens:

@@ -42,7 +42,7 @@ from rawsse.messages.content import (
     sendable,
     without_replaced,
 )
-from rawsse.messages.lens import Lens, as_sent, copied, object_at
+from rawsse.messages.lens import Lens, as_sent, copied, object_at, sendable_json
 
 Item = TypeVar("Item", Message, MessageStream)
 
@@ -257,13 +257,14 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
                 answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
             kept = [block for block in blocks if not _is_call(block) or caller_of(block) in answered]
             kept = sendable(kept, "pause_turn" if is_open else None, answered)
+            raws = [sendable_json(block.raw) for block in kept]
             _drop_results({id_of(block) for block in blocks if _is_call(block)} - set(map(id_of, kept)), turns)
         else:
             kept = [block for block in blocks if is_sendable(block)]
+            raws = [block.raw for block in kept]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
         if kept:
-            content = content if len(kept) == len(blocks) else [block.raw for block in kept]
-            turns.append((number, {**turn, "content": content}))
+            turns.append((number, {**turn, "content": raws if isinstance(content, list) else content}))
     history: list[dict[str, Any]] = []
     before = 0
     for number, turn in reversed(turns):
