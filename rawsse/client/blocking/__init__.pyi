@@ -306,7 +306,7 @@ class BlockingConversation:
         max_tokens: int,
         system: str | Sequence[Mapping[str, Any]] | None = None,
         tools: Iterable[Any] | None = None,
-        messages: Iterable[Mapping[str, Any]] | None = None,
+        messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
         cut_note: str = ...,
         **fields: Any,

@@ -394,7 +394,7 @@ class ToolRunner(Generic[Item]):
         self.partial: Message | None = None
         self.container: str | None = None
         self._api = api
-        self._history = [_as_turn(message) for message in messages]
+        self._history = [as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
         self._toolbox = Toolbox(tools, can_await=api._runs_coroutines)
         self._turns_taken = 0  # since the loop began, or `append_messages` restarted it
@@ -568,7 +568,7 @@ class ToolRunner(Generic[Item]):
 
         After the loop, iterating again continues with these messages.
         """
-        turns = [_as_turn(message) for message in messages]
+        turns = [as_turn(message) for message in messages]
         if self._turn is not None:
             self._appended += turns
         else:
@@ -585,7 +585,7 @@ class ToolRunner(Generic[Item]):
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
         self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
-        self._history = [_as_turn(message) for message in new.pop("messages", self._history)]
+        self._history = [as_turn(message) for message in new.pop("messages", self._history)]
         self._fields = {**({"container": self.container} if self.container else {}), **new}
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
@@ -622,7 +622,7 @@ def _result(call_id: str, ran: dict[str, Any] | Exception) -> dict[str, Any]:
     return failed(call_id, ran) if isinstance(ran, Exception) else ran
 
 
-def _as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
+def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
     """A message as the history keeps it: plain JSON."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}

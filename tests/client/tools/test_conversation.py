@@ -28,6 +28,7 @@ from rawsse.errors import (
     StreamCancelledError,
     StreamTruncatedError,
 )
+from rawsse.messages import Message
 from rawsse.messages.lens import Lens
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.playing.fake_links import FakeStream
@@ -71,6 +72,22 @@ async def fail(conversation: Conversation, question: str = "one") -> APIError:
         await conversation.ask(question)
     check_history([*conversation.messages, user("next")] if not conversation.messages else conversation.messages)
     return caught.value
+
+
+# --- What it begins with -------------------------------------------------------------------------------------------
+
+
+def test_a_message_in_its_messages_is_a_turn_with_role_and_content_alone() -> None:
+    answer = Message({"id": "msg_1", "type": "message", **assistant("x"), "model": "m", "usage": {"output_tokens": 1}})
+    conversation, script = talk(HELLO, messages=[user("zero"), answer])
+    run(conversation.ask("one"))
+    assert script.requests[0]["messages"] == [user("zero"), assistant("x"), user("one")]
+    assert Conversation.from_json(script, conversation.to_json()).messages == conversation.messages
+
+
+def test_a_message_without_a_role_is_refused_when_it_is_made() -> None:
+    with pytest.raises(ConfigurationError, match="a message has no role"):
+        talk(messages=[{"content": "x"}])
 
 
 # --- Whole answers -------------------------------------------------------------------------------------------------
