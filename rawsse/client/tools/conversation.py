@@ -35,6 +35,7 @@ from rawsse.client.tools.runner import (
     closed_turn,
     step_of,
 )
+from rawsse.client.tools.tool import Toolbox
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
@@ -117,7 +118,7 @@ class Conversation:
             fields["system"] = system
         self._client = client
         self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
-        self._tools = list(tools or ())
+        self._tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
         self._max_turns = max_turns
         self._before = [as_turn(message) for message in messages or ()]
         self._cut_note = cut_note

@@ -90,6 +90,27 @@ def test_a_message_without_a_role_is_refused_when_it_is_made() -> None:
         talk(messages=[{"content": "x"}])
 
 
+@pytest.mark.parametrize(
+    ("tools", "problem"),
+    [
+        ([{"name": "a.b", "input_schema": {}}], "no tool with the name 'a.b'"),
+        ([{"name": "", "input_schema": {}}], "no tool with the name ''"),
+        ([weather, weather], "two tools have the name 'weather'"),
+        ([5], "a tool is made of a function"),
+    ],
+)
+def test_a_tool_that_cannot_be_sent_is_refused_when_it_is_made(tools: list[Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        talk(tools=tools)
+    with pytest.raises(ConfigurationError, match=problem):
+        Conversation.from_json(Script(), talk()[0].to_json(), tools=tools)
+
+
+def test_a_blocking_conversation_refuses_an_async_tool_when_it_is_made() -> None:
+    with Client(api_key="k") as client, pytest.raises(ConfigurationError, match="cannot run the async tool 'weather'"):
+        client.conversation(model="m", max_tokens=9, tools=[weather])
+
+
 # --- Whole answers -------------------------------------------------------------------------------------------------
 
 
@@ -397,10 +418,10 @@ def test_what_cannot_be_sent_was_not_asked() -> None:
     assert conversation.turns == []
 
 
-def test_tools_that_cannot_work_leave_the_conversation_as_it_was() -> None:
-    conversation, _ = talk(HELLO, tools=[weather, weather])
+def test_a_tool_loop_that_cannot_begin_leaves_the_conversation_as_it_was() -> None:
+    conversation, _ = talk(HELLO, max_turns=0)
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="two tools have the name"):
+        with pytest.raises(ConfigurationError, match="max_turns must be 1 or more"):
             run(conversation.ask("one"))
 
 
