@@ -261,7 +261,7 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
             _drop_results({id_of(block) for block in blocks if _is_call(block)} - set(map(id_of, kept)), turns)
         else:
             kept = [block for block in blocks if is_sendable(block)]
-            raws = [block.raw for block in kept]
+            raws = [_without_blanks(block.raw) for block in kept]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
         if kept:
             turns.append((number, {**turn, "content": raws if isinstance(content, list) else content}))
@@ -275,6 +275,15 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
         else:
             history.append(turn)
     return history
+
+
+def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
+    """A block of a user's turn; a tool's result is without blank texts, as the runner makes it (`content_of`)."""
+    content = block.get("content")
+    if block.get("type") != "tool_result" or not isinstance(content, list):
+        return block
+    kept = [each for each in content if not isinstance(each, dict) or is_sendable(look_at_block(each))]
+    return {**block, "content": kept}
 
 
 def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]]) -> None:

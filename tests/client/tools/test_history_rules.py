@@ -257,6 +257,23 @@ def test_8_a_turn_of_nothing_in_a_runner_s_messages_goes(blocks: list[Raw]) -> N
     assert script.requests[0]["messages"] == given.requests[0]["messages"] == joined
 
 
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [([BLANK, TEXT, BLANK], [TEXT]), ([BLANK], []), ([TEXT], [TEXT]), ("x", "x"), ([{"type": "text", "text": ""}], [])],
+)
+@pytest.mark.parametrize("asker", [ToolRunner, Conversation])
+def test_8_a_blank_text_in_a_tool_s_result_that_the_caller_gives_goes(asker: Any, content: Any, kept: Any) -> None:
+    results = [{"role": "user", "content": [{**RESULT, "content": content}]}]
+    given = [USER, assistant(CALL), *results]
+    if asker is ToolRunner:
+        run(ToolRunner[Message](script := Script(DONE), **ASK, messages=given).until_done())
+    else:
+        run(Conversation(script := Script(DONE), **ASK, messages=given).ask("one"))
+    (result, *_) = script.requests[0]["messages"][2]["content"]
+    assert result == {**RESULT, "content": kept}
+    assert results[0]["content"] == [{**RESULT, "content": content}], "the caller's own has not changed"
+
+
 def test_6_a_call_of_a_model_that_was_replaced_is_neither_run_nor_answered() -> None:
     ran: list[str] = []
 
