@@ -212,7 +212,7 @@ class Conversation:
             "fields": {name: value for name, value in self._fields.items() if name not in _NOT_SAVED},
             "max_turns": self._max_turns,
             "cut_note": self._cut_note,
-            "messages": self._before,
+            "messages": as_history(self._before),
             "turns": [{**turn._asdict(), "usage": _saved_usage(turn.usage)} for turn in self._turns],
             "replaced": [_saved_usage(usage) for usage in self._replaced],
         }

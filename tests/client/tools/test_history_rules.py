@@ -576,6 +576,13 @@ def test_14_an_answer_that_the_caller_gives_back_is_sent_without_such_numbers(as
     assert (text["text"], text["score"], text["in"], new) == ("Hm.", None, [None, 1.5], {"type": "new", "n": None})
 
 
+def test_14_a_conversation_that_begins_with_such_an_answer_can_be_saved() -> None:
+    given = [USER, assistant({**TEXT, "score": float("inf")}, {**CALL, "input": {"at": float("nan")}})]
+    conversation = Conversation(Script(), **ASK, messages=given)
+    again = Conversation.from_json(Script(), conversation.to_json())
+    assert again.messages == conversation.messages == [USER, assistant({**TEXT, "score": None})]
+
+
 def test_14_such_a_number_in_a_caller_s_own_turn_is_an_error() -> None:
     own = {"role": "user", "content": [{**TEXT, "score": float("inf")}]}
     with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
