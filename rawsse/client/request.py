@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from rawsse.client.network.route import PORTS, Origin, Route
 from rawsse.errors import ConfigurationError, quote
-from rawsse.messages.lens import Lens, well_formed
+from rawsse.messages.lens import Lens, sendable_json, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
 """The API version that is asked for by default: every gateway takes it."""
@@ -349,7 +349,7 @@ def _encode(body: Mapping[str, Any]) -> bytes:
 
 def _plain(value: object) -> object:
     if isinstance(value, Lens):  # an answer's content may be sent back as it is
-        return value.raw
+        return sendable_json(value.raw)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, date):

@@ -26,7 +26,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
 from rawsse.errors import ConfigurationError, quote
 
@@ -107,6 +108,14 @@ def as_sent(value: Any) -> Any:
     """A deep copy of a JSON value that can be sent: its texts are well formed, and null stands for numbers that are not
     finite."""
     return json.loads(well_formed(json.dumps(value, ensure_ascii=False)), parse_constant=lambda _: None)
+
+
+def sendable_json(raw: dict[str, Any]) -> dict[str, Any]:
+    """A part of an answer, with null for numbers that are not finite. The object itself if it has none, or if a caller has put
+    into it what only the encoder of requests knows."""
+    with suppress(TypeError, ValueError, RecursionError):
+        return raw if is_json_object(raw) else cast(dict[str, Any], as_sent(raw))
+    return raw
 
 
 class Lens:
@@ -212,10 +221,15 @@ class Lens:
         return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
+        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
+        finite (RFC 8259, 6)."""
         separators = (",", ":") if indent is None else None
-        dumped = json.dumps(self.model_dump(**options), ensure_ascii=False, indent=indent, separators=separators)
-        return well_formed(dumped)
+        encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
+        dumped = self.model_dump(**options)
+        try:
+            return well_formed(encoder.encode(dumped))
+        except ValueError:
+            return encoder.encode(as_sent(dumped))
 
     def _names(self, *, is_full: bool) -> Iterator[str]:
         """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""

@@ -483,7 +483,7 @@ def _refused(failure: Failure) -> Answer:
         headers["request-id"] = failure.ending.request_id
     answer = Answer(failure.status, failure.type, failure.message, headers=headers)
     if failure.body is not None:
-        answer.body = json.dumps(failure.body).encode()  # with its details: the SDKs' classes go by them
+        answer.body = compact(failure.body).encode()  # with its details: the SDKs' classes go by them
     return answer
 
 

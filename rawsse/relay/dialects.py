@@ -30,6 +30,7 @@ from rawsse.errors import (
     StreamCancelledError,
 )
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, StreamEvent
+from rawsse.messages.lens import as_sent
 from rawsse.sse import encode, encode_comment
 
 MAX_LOGGED_CHARS = 500
@@ -50,8 +51,17 @@ def frame(data: str, event: str | None = None) -> Frame:
 
 DONE = frame("[DONE]")
 
-compact = json.JSONEncoder(separators=(",", ":")).encode
-"""The shortest JSON text of a value. One encoder for all: `json.dumps` would make a new one each time, for half of the cost."""
+# One encoder for all: `json.dumps` would make a new one each time, for half of the cost.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def compact(value: object) -> str:
+    """The shortest JSON text of a value; null stands for numbers that JSON does not have (RFC 8259, 6)."""
+    try:
+        return _encode(value)
+    except ValueError:
+        return _encode(as_sent(value))
+
 
 json_string = encode_basestring_ascii
 """The JSON of a text, as `compact` gives it, in a tenth of the time: nearly every frame is one text."""

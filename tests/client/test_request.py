@@ -134,6 +134,14 @@ def test_a_message_may_be_sent_back() -> None:
     assert written({"m": Message({"role": "assistant", "content": []})}) == '{"m":{"role":"assistant","content":[]}}'
 
 
+def test_a_number_of_an_answer_that_json_does_not_have_is_null_and_one_of_the_caller_is_refused() -> None:
+    message = Message({"content": [{"type": "text", "text": "x", "score": float("inf")}]})
+    assert written({"content": message.content}) == '{"content":[{"type":"text","text":"x","score":null}]}'
+    assert written({"messages": [message]}) == '{"messages":[{"content":[{"type":"text","text":"x","score":null}]}]}'
+    with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
+        written({"temperature": float("inf")})
+
+
 @pytest.mark.parametrize("once", [iter([1, 2]), (n for n in (1, 2)), {1: 0, 2: 0}.keys(), {"a": 1, "b": 2}.values()])
 def test_what_can_be_gone_through_once_is_a_list(once: Any) -> None:
     assert json.loads(written({"a": once})) == {"a": [1, 2]}

@@ -119,6 +119,13 @@ def test_to_json_adds_nothing_and_escapes_no_more_than_it_must() -> None:
     assert Cat({"name": "Kätzchen", "x": [1, None]}).to_json(indent=None) == '{"name":"Kätzchen","x":[1,null]}'
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
+def test_a_number_that_json_does_not_have_is_written_as_null(number: str) -> None:
+    cat = Cat(read_json(f'{{"name":"Tom","toys":[{number},"\\ud83d"]}}'))
+    for text in (cat.to_json(indent=None), cat.model_dump_json(exclude_unset=True)):
+        assert text == '{"name":"Tom","toys":[null,"\ufffd"]}'  # RFC 8259, 6
+
+
 def test_to_json_is_indented_by_two_by_default() -> None:
     assert Cat({"name": "Tom"}).to_json() == '{\n  "name": "Tom"\n}'
     assert Cat({"name": "Tom"}).to_json(indent=1) == '{\n "name": "Tom"\n}'

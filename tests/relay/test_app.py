@@ -159,6 +159,21 @@ def test_tokens_are_counted() -> None:
     assert browser.calls[0].sent.startswith(b"POST /v1/messages/count_tokens ")
 
 
+# RFC 8259, 6: JSON has no infinite numbers. `parse_constant` sees the words that Python writes for them.
+@pytest.mark.parametrize(
+    ("path", "api"),
+    [
+        ("/v1/messages", HEAD + to_bytes([start(new=float("inf")), *ANSWER[1:]])),
+        ("/v1/messages", refusal(529, json.dumps({**OVERLOADED, "new": float("inf")}).encode())),
+        ("/v1/messages/count_tokens", refusal(200, b'{"input_tokens": 14, "new": 1e999}')),
+    ],
+    ids=["answer", "error", "count"],
+)
+def test_a_number_that_json_does_not_have_becomes_null(path: str, api: bytes) -> None:
+    body = ask("POST", path, MESSAGES, api=api).body
+    assert json.loads(body, parse_constant=lambda word: pytest.fail(word)).get("new", "absent") is None
+
+
 # --- Requests that are refused ---------------------------------------------------------------------------------------
 
 ALL_POSTS = (*CHAT_PATHS, "/v1/messages", "/v1/messages/count_tokens")

@@ -330,6 +330,16 @@ def test_a_block_without_a_place_in_the_protocol_is_data(raw: Raw) -> None:
     assert chunks(*block(0, raw)) == [{"type": f"data-anthropic-{raw['type']}", "data": raw}]
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN"])
+def test_a_number_that_json_does_not_have_is_null_in_a_chunk(number: str) -> None:
+    event = read_event(
+        Event("x", f'{{"type":"content_block_start","index":0,"content_block":{{"type":"x","n":{number}}}}}')
+    )
+    assert event is not None
+    (data,) = [text for text in data_of(UIDialect().event(event)) if '"n"' in text]
+    assert '"n":null' in data  # RFC 8259, 6
+
+
 def test_blocks_that_the_message_begins_with_come_whole() -> None:
     content = [{"type": "text", "text": "Hi"}, tool_block(input={"a": 1})]
     got = stream([to_sse(raw) for raw in [start(content=content), *block(2, TEXT), end(), STOP]])[2:-2]

@@ -306,7 +306,7 @@ class BlockingConversation:
         max_tokens: int,
         system: str | Sequence[Mapping[str, Any]] | None = None,
         tools: Iterable[Any] | None = None,
-        messages: Iterable[Mapping[str, Any]] | None = None,
+        messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
         cut_note: str = ...,
         **fields: Any,
@@ -433,7 +433,8 @@ class Page:
         `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON."""
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """The result of `model_dump` as text: compact, or indented by `indent` spaces."""
+        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
+        finite (RFC 8259, 6)."""
     data: list[ModelInfo]
     first_id: str | None
     last_id: str | None

@@ -25,7 +25,17 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, as_history, blocks_of, closed_turn, step_of
+from rawsse.client.tools.runner import (
+    ToolRunner,
+    TotalUsage,
+    add_up,
+    as_history,
+    as_turn,
+    blocks_of,
+    closed_turn,
+    step_of,
+)
+from rawsse.client.tools.tool import Toolbox
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
@@ -96,7 +106,7 @@ class Conversation:
         max_tokens: int,
         system: str | Sequence[Mapping[str, Any]] | None = None,
         tools: Iterable[Any] | None = None,
-        messages: Iterable[Mapping[str, Any]] | None = None,
+        messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
         cut_note: str = CUT_NOTE,
         **fields: Any,
@@ -108,9 +118,9 @@ class Conversation:
             fields["system"] = system
         self._client = client
         self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
-        self._tools = list(tools or ())
+        self._tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
         self._max_turns = max_turns
-        self._before = [dict(message) for message in messages or ()]
+        self._before = [as_turn(message) for message in messages or ()]
         self._cut_note = cut_note
         self._turns: list[ConversationTurn] = []
         self._replaced: list[TotalUsage] = []  # the cost of answers that `retry` has replaced
@@ -202,7 +212,7 @@ class Conversation:
             "fields": {name: value for name, value in self._fields.items() if name not in _NOT_SAVED},
             "max_turns": self._max_turns,
             "cut_note": self._cut_note,
-            "messages": self._before,
+            "messages": as_history(self._before),
             "turns": [{**turn._asdict(), "usage": _saved_usage(turn.usage)} for turn in self._turns],
             "replaced": [_saved_usage(usage) for usage in self._replaced],
         }

@@ -42,7 +42,7 @@ from rawsse.messages.content import (
     sendable,
     without_replaced,
 )
-from rawsse.messages.lens import Lens, as_sent, copied, object_at
+from rawsse.messages.lens import Lens, as_sent, copied, object_at, sendable_json
 
 Item = TypeVar("Item", Message, MessageStream)
 
@@ -257,13 +257,14 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
                 answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
             kept = [block for block in blocks if not _is_call(block) or caller_of(block) in answered]
             kept = sendable(kept, "pause_turn" if is_open else None, answered)
+            raws = [sendable_json(block.raw) for block in kept]
             _drop_results({id_of(block) for block in blocks if _is_call(block)} - set(map(id_of, kept)), turns)
         else:
             kept = [block for block in blocks if is_sendable(block)]
+            raws = [_without_blanks(block.raw) for block in kept]
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
         if kept:
-            content = content if len(kept) == len(blocks) else [block.raw for block in kept]
-            turns.append((number, {**turn, "content": content}))
+            turns.append((number, {**turn, "content": raws if isinstance(content, list) else content}))
     history: list[dict[str, Any]] = []
     before = 0
     for number, turn in reversed(turns):
@@ -274,6 +275,15 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
         else:
             history.append(turn)
     return history
+
+
+def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
+    """A block of a user's turn; a tool's result is without blank texts, as the runner makes it (`content_of`)."""
+    content = block.get("content")
+    if block.get("type") != "tool_result" or not isinstance(content, list):
+        return block
+    kept = [each for each in content if not isinstance(each, dict) or is_sendable(look_at_block(each))]
+    return {**block, "content": kept}
 
 
 def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]]) -> None:
@@ -393,7 +403,7 @@ class ToolRunner(Generic[Item]):
         self.partial: Message | None = None
         self.container: str | None = None
         self._api = api
-        self._history = [_as_turn(message) for message in messages]
+        self._history = [as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
         self._toolbox = Toolbox(tools, can_await=api._runs_coroutines)
         self._turns_taken = 0  # since the loop began, or `append_messages` restarted it
@@ -567,7 +577,7 @@ class ToolRunner(Generic[Item]):
 
         After the loop, iterating again continues with these messages.
         """
-        turns = [_as_turn(message) for message in messages]
+        turns = [as_turn(message) for message in messages]
         if self._turn is not None:
             self._appended += turns
         else:
@@ -584,7 +594,7 @@ class ToolRunner(Generic[Item]):
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
         self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
-        self._history = [_as_turn(message) for message in new.pop("messages", self._history)]
+        self._history = [as_turn(message) for message in new.pop("messages", self._history)]
         self._fields = {**({"container": self.container} if self.container else {}), **new}
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
@@ -621,7 +631,7 @@ def _result(call_id: str, ran: dict[str, Any] | Exception) -> dict[str, Any]:
     return failed(call_id, ran) if isinstance(ran, Exception) else ran
 
 
-def _as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
+def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
     """A message as the history keeps it: plain JSON."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}

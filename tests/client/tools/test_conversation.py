@@ -28,6 +28,7 @@ from rawsse.errors import (
     StreamCancelledError,
     StreamTruncatedError,
 )
+from rawsse.messages import Message
 from rawsse.messages.lens import Lens
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.playing.fake_links import FakeStream
@@ -71,6 +72,43 @@ async def fail(conversation: Conversation, question: str = "one") -> APIError:
         await conversation.ask(question)
     check_history([*conversation.messages, user("next")] if not conversation.messages else conversation.messages)
     return caught.value
+
+
+# --- What it begins with -------------------------------------------------------------------------------------------
+
+
+def test_a_message_in_its_messages_is_a_turn_with_role_and_content_alone() -> None:
+    answer = Message({"id": "msg_1", "type": "message", **assistant("x"), "model": "m", "usage": {"output_tokens": 1}})
+    conversation, script = talk(HELLO, messages=[user("zero"), answer])
+    run(conversation.ask("one"))
+    assert script.requests[0]["messages"] == [user("zero"), assistant("x"), user("one")]
+    assert Conversation.from_json(script, conversation.to_json()).messages == conversation.messages
+
+
+def test_a_message_without_a_role_is_refused_when_it_is_made() -> None:
+    with pytest.raises(ConfigurationError, match="a message has no role"):
+        talk(messages=[{"content": "x"}])
+
+
+@pytest.mark.parametrize(
+    ("tools", "problem"),
+    [
+        ([{"name": "a.b", "input_schema": {}}], "no tool with the name 'a.b'"),
+        ([{"name": "", "input_schema": {}}], "no tool with the name ''"),
+        ([weather, weather], "two tools have the name 'weather'"),
+        ([5], "a tool is made of a function"),
+    ],
+)
+def test_a_tool_that_cannot_be_sent_is_refused_when_it_is_made(tools: list[Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        talk(tools=tools)
+    with pytest.raises(ConfigurationError, match=problem):
+        Conversation.from_json(Script(), talk()[0].to_json(), tools=tools)
+
+
+def test_a_blocking_conversation_refuses_an_async_tool_when_it_is_made() -> None:
+    with Client(api_key="k") as client, pytest.raises(ConfigurationError, match="cannot run the async tool 'weather'"):
+        client.conversation(model="m", max_tokens=9, tools=[weather])
 
 
 # --- Whole answers -------------------------------------------------------------------------------------------------
@@ -380,10 +418,10 @@ def test_what_cannot_be_sent_was_not_asked() -> None:
     assert conversation.turns == []
 
 
-def test_tools_that_cannot_work_leave_the_conversation_as_it_was() -> None:
-    conversation, _ = talk(HELLO, tools=[weather, weather])
+def test_a_tool_loop_that_cannot_begin_leaves_the_conversation_as_it_was() -> None:
+    conversation, _ = talk(HELLO, max_turns=0)
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="two tools have the name"):
+        with pytest.raises(ConfigurationError, match="max_turns must be 1 or more"):
             run(conversation.ask("one"))
 
 

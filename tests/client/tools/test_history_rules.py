@@ -5,6 +5,7 @@ is sent is checked as the API checks it (`support.asking`)."""
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -254,6 +255,23 @@ def test_8_a_turn_of_nothing_in_a_runner_s_messages_goes(blocks: list[Raw]) -> N
     run(ToolRunner[Message](given := Script(DONE), **ASK, messages=[USER, assistant(*blocks), two]).until_done())
     joined = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
     assert script.requests[0]["messages"] == given.requests[0]["messages"] == joined
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [([BLANK, TEXT, BLANK], [TEXT]), ([BLANK], []), ([TEXT], [TEXT]), ("x", "x"), ([{"type": "text", "text": ""}], [])],
+)
+@pytest.mark.parametrize("asker", [ToolRunner, Conversation])
+def test_8_a_blank_text_in_a_tool_s_result_that_the_caller_gives_goes(asker: Any, content: Any, kept: Any) -> None:
+    results = [{"role": "user", "content": [{**RESULT, "content": content}]}]
+    given = [USER, assistant(CALL), *results]
+    if asker is ToolRunner:
+        run(ToolRunner[Message](script := Script(DONE), **ASK, messages=given).until_done())
+    else:
+        run(Conversation(script := Script(DONE), **ASK, messages=given).ask("one"))
+    (result, *_) = script.requests[0]["messages"][2]["content"]
+    assert result == {**RESULT, "content": kept}
+    assert results[0]["content"] == [{**RESULT, "content": content}], "the caller's own has not changed"
 
 
 def test_6_a_call_of_a_model_that_was_replaced_is_neither_run_nor_answered() -> None:
@@ -535,6 +553,40 @@ def test_14_a_number_that_json_cannot_carry_is_never_sent(number: float) -> None
     ]
     assert answered["content"][0]["is_error"] is True
     Conversation.from_json(script, conversation.to_json())
+
+
+WAYS = {
+    "content": lambda message: message.content,
+    "raw": lambda message: message.raw["content"],
+    "dump": lambda message: message.model_dump()["content"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
+@pytest.mark.parametrize("asker", [ToolRunner, Conversation])
+def test_14_an_answer_that_the_caller_gives_back_is_sent_without_such_numbers(asker: Any, way: Any) -> None:
+    message = folded(
+        events_of({**TEXT, "score": float("nan"), "in": [float("inf"), 1.5]}, {"type": "new", "n": -math.inf})
+    )
+    given = [USER, {"role": "assistant", "content": way(message)}, USER]
+    asked = asker(script := Script(DONE), **ASK, messages=given[: 3 if asker is ToolRunner else 2])
+    run(asked.until_done() if asker is ToolRunner else asked.ask("one"))
+    sent = json.loads(json.dumps(script.requests[0]["messages"], allow_nan=False))
+    text, new = sent[1]["content"]
+    assert (text["text"], text["score"], text["in"], new) == ("Hm.", None, [None, 1.5], {"type": "new", "n": None})
+
+
+def test_14_a_conversation_that_begins_with_such_an_answer_can_be_saved() -> None:
+    given = [USER, assistant({**TEXT, "score": float("inf")}, {**CALL, "input": {"at": float("nan")}})]
+    conversation = Conversation(Script(), **ASK, messages=given)
+    again = Conversation.from_json(Script(), conversation.to_json())
+    assert again.messages == conversation.messages == [USER, assistant({**TEXT, "score": None})]
+
+
+def test_14_such_a_number_in_a_caller_s_own_turn_is_an_error() -> None:
+    own = {"role": "user", "content": [{**TEXT, "score": float("inf")}]}
+    with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
+        run(ToolRunner[Message](Script(DONE), **ASK, messages=[own]).until_done())
 
 
 def test_14_a_tool_s_result_is_sent_whatever_numbers_are_in_it() -> None:
