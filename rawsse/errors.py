@@ -595,7 +595,10 @@ def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
 
 def _words_of_text(text: str) -> str | None:
     """The words of a body that is not JSON: the title of a page, or the beginning of a text."""
-    if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", text):
+    page = re.sub(
+        r"(?is)<(script|style|svg)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", "", text
+    )  # these may have other titles
+    if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", page):
         from html import unescape  # 2,000 names, which few programs need
 
         return " ".join(unescape(title[1]).split()) or None

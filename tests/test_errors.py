@@ -314,6 +314,27 @@ def test_the_words_of_an_error_are_shown_whatever_its_form(body: object, words: 
     assert error.api_message == (None if isinstance(body, str) else words)
 
 
+OTHER_TITLES = [
+    "<script>document.write('<title>Wrong</title>')</script>",
+    '<SCRIPT type="module">"<script>" + "<title>Wrong</title>"</Script >',
+    "<style>/* <title>Wrong</title> */</style>",
+    "<svg><title>Wrong</title></svg>",
+    "<!-- <title>Wrong</title> -->",
+]
+
+
+@pytest.mark.parametrize("other", OTHER_TITLES)
+def test_the_title_of_a_page_is_not_one_in_a_script_a_picture_or_a_comment(other: str) -> None:
+    said = str(status_error(502, f"<html><head>{other}<title>Bad gateway</title></head>", {}))
+    assert said == "status 502: Bad gateway"
+    assert str(status_error(502, f"<p>{other}", {})).startswith("status 502: the body is no JSON: ")
+
+
+@pytest.mark.parametrize("opening", ["<script>", "<svg>", "<!--"])
+def test_a_page_of_openings_without_end_is_read_once(opening: str) -> None:
+    assert str(status_error(502, opening * 200_000, {})).startswith("status 502: the body is no JSON: ")
+
+
 @pytest.mark.parametrize(
     "form", [str, lambda text: {"detail": text}, lambda text: {"error": {"message": text}}, lambda text: [text] * 9]
 )
