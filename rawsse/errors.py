@@ -595,9 +595,8 @@ def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
 
 def _words_of_text(text: str) -> str | None:
     """The words of a body that is not JSON: the title of a page, or the beginning of a text."""
-    page = re.sub(
-        r"(?is)<(script|style|svg)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", "", text
-    )  # these may have other titles
+    # Without what may have a title that is not the page's.
+    page = re.sub(r"(?is)<(script|style|svg)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", "", text)
     if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", page):
         from html import unescape  # 2,000 names, which few programs need
 
@@ -608,12 +607,10 @@ def _words_of_text(text: str) -> str | None:
 
 def _quoted(body: object) -> str | None:
     """A body of JSON in which no known field has words: they may be in another."""
+    if not body or isinstance(body, str):
+        return None
     try:
-        return (
-            f"the body is {quote(json.dumps(body, ensure_ascii=False), MAX_SAID_CHARS)}"
-            if body and not isinstance(body, str)
-            else None
-        )
+        return f"the body is {quote(json.dumps(body, ensure_ascii=False), MAX_SAID_CHARS)}"
     except RecursionError:
         return None
 

@@ -247,8 +247,7 @@ def _is_error(raw: dict[str, Any], name: str) -> bool:
     """By its type; without one that is known, by its name; without both, by its fields: gateways send no more than words."""
     kind = raw.get("type")
     if name == "message":
-        has_words = raw.get("detail") or isinstance(raw.get("message"), str)
-        return is_error(raw) or bool(kind is None and has_words)
+        return is_error(raw) or (kind is None and bool(raw.get("detail") or isinstance(raw.get("message"), str)))
     return kind == "error" or (name.lower() in _ERROR_NAMES and str(kind) not in _EVENTS)
 
 
