@@ -59,6 +59,7 @@ Every `APIError` that a stream raises carries what the caller needs next: `parti
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -536,7 +537,8 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
         place = quote(location.partition("?")[0])
         message = f"it redirects to {place}; the key is not sent there by itself, base_url must say so"
     said = f"{status} {kind}" if kind else f"status {status}"
-    return _error(f"{said}: {message or 'no message in the body'}", status, body, headers, in_stream=False)
+    message = message or _quoted(body) or "no message in the body"
+    return _error(f"{said}: {message}", status, body, headers, in_stream=False)
 
 
 def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStatusError:
@@ -593,12 +595,24 @@ def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
 
 def _words_of_text(text: str) -> str | None:
     """The words of a body that is not JSON: the title of a page, or the beginning of a text."""
-    if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", text):
+    # Without what may have a title that is not the page's.
+    page = re.sub(r"(?is)<(script|style|svg)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", "", text)
+    if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", page):
         from html import unescape  # 2,000 names, which few programs need
 
         return " ".join(unescape(title[1]).split()) or None
     limit = MAX_QUOTED_CHARS if text.startswith("<") else MAX_SAID_CHARS
     return f"the body is no JSON: {quote(text, limit)}" if text else None
+
+
+def _quoted(body: object) -> str | None:
+    """A body of JSON in which no known field has words: they may be in another."""
+    if not body or isinstance(body, str):
+        return None
+    try:
+        return f"the body is {quote(json.dumps(body, ensure_ascii=False), MAX_SAID_CHARS)}"
+    except RecursionError:
+        return None
 
 
 def _bounded(text: str) -> str:

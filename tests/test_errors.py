@@ -245,14 +245,40 @@ def test_the_request_id_is_that_of_the_header_or_else_of_the_body() -> None:
     assert status_error(500, {}, {}).request_id is None
 
 
-@pytest.mark.parametrize(
-    "body",
-    [None, "", " \n", [], {}, {"error": None}, {"error": " "}, {"error": []}, {"error": {"type": 5, "message": None}}],
-)
+@pytest.mark.parametrize("body", [None, "", " \n", [], {}])
 def test_a_body_that_says_nothing_is_no_obstacle(body: object) -> None:
     error = status_error(500, body, {})
     assert str(error) == "status 500: no message in the body"
     assert (error.type, error.request_id, dict(error.details), error.error_code) == (None, None, {}, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Message": "User is not authorized"},  # AWS API Gateway
+        {"errorMessage": "Task timed out"},  # AWS Lambda
+        {"fault": {"faultstring": "Invalid ApiKey"}},  # Apigee
+        {"errors": {"model": ["is invalid"]}},  # Rails
+        {"error_msg": "Schlüssel fehlt"},
+        {"data": {"message": "inner"}},
+        {"error": {"message": {"text": "hello"}}},
+        {"foo": {"bar": "baz words"}},
+        {"detail": 42},
+        {"error": None},
+        {"error": {"type": 5, "message": None}},
+        [1],
+        42,
+    ],
+)
+def test_a_body_of_json_without_a_known_message_is_quoted(body: object) -> None:
+    error = status_error(500, body, {})
+    assert str(error) == f"status 500: the body is '{json.dumps(body, ensure_ascii=False)}'"
+    assert (error.type, error.api_message, error.error_code) == (None, None, None)
+
+
+def test_a_body_of_json_without_a_known_message_is_quoted_in_part() -> None:
+    message = str(status_error(500, {"foo": "x" * 100_000}, {}))
+    assert message == f"""status 500: the body is '{{"foo": "{"x" * (MAX_SAID_CHARS - 9)}'… (100011 in all)"""
 
 
 def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
@@ -286,6 +312,27 @@ def test_the_words_of_an_error_are_shown_whatever_its_form(body: object, words: 
     error = status_error(401, body, {})
     assert str(error) == f"status 401: {words}"
     assert error.api_message == (None if isinstance(body, str) else words)
+
+
+OTHER_TITLES = [
+    "<script>document.write('<title>Wrong</title>')</script>",
+    '<SCRIPT type="module">"<script>" + "<title>Wrong</title>"</Script >',
+    "<style>/* <title>Wrong</title> */</style>",
+    "<svg><title>Wrong</title></svg>",
+    "<!-- <title>Wrong</title> -->",
+]
+
+
+@pytest.mark.parametrize("other", OTHER_TITLES)
+def test_the_title_of_a_page_is_not_one_in_a_script_a_picture_or_a_comment(other: str) -> None:
+    said = str(status_error(502, f"<html><head>{other}<title>Bad gateway</title></head>", {}))
+    assert said == "status 502: Bad gateway"
+    assert str(status_error(502, f"<p>{other}", {})).startswith("status 502: the body is no JSON: ")
+
+
+@pytest.mark.parametrize("opening", ["<script>", "<svg>", "<!--"])
+def test_a_page_of_openings_without_end_is_read_once(opening: str) -> None:
+    assert str(status_error(502, opening * 200_000, {})).startswith("status 502: the body is no JSON: ")
 
 
 @pytest.mark.parametrize(

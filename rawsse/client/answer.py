@@ -65,6 +65,7 @@ class Answer(Exchange):
         self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
+        self._may_be_error = True  # the whole body: a JSON object, although it is called an event stream
         self._other_kind = ""  # the content type of a response that says that it is not an event stream
 
     def next_event(self) -> StreamEvent | None:
@@ -193,6 +194,9 @@ class Answer(Exchange):
             self._pending[:0] = exc.events[::-1]
             raise
         self._pending[:0] = events[::-1]
+        if self._may_be_error and data:
+            self._may_be_error = not events and (self._gathered or data)[:1] == b"{"
+            self._gathered += data  # as long as there is no event: no more than `_room`
         self._room = self._max_filler if events else self._room - len(data)
         if self._room < 0:
             limit = self._max_filler
@@ -224,6 +228,8 @@ class Answer(Exchange):
         error = super()._verdict(cause)
         if self.builder.is_complete:  # it is, if no more than its tail was cut
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error
+        if error is None and self._may_be_error:
+            error = self._error_with_200()
         if error is None:
             inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""
             error = StreamTruncatedError(f"the body ended before message_stop{inside}")

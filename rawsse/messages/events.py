@@ -205,6 +205,8 @@ _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
     "content_block_stop": (("index", int, "a number"),),
 }
 
+_ERROR_NAMES = ("error", "exception")  # in any case; the second is that of some gateways
+
 DONE = "[DONE]"
 """The end mark of other vendors' streams. Some gateways add it to those of the Messages API; it has no content."""
 
@@ -228,8 +230,7 @@ def read_event(sse: Event) -> StreamEvent | None:
     # The most frequent event, checked as below, but without a loop: 0.4 us less.
     if kind == "content_block_delta" and type(raw.get("index")) is int and type(raw.get("delta")) is dict:
         return ContentBlockDelta(raw, sse)
-    is_nameless = sse.event == "message"
-    if kind == "error" or (sse.event == "error" and str(kind) not in _EVENTS) or (is_nameless and is_error(raw)):
+    if _is_error(raw, sse.event):
         return ErrorEvent(as_error(raw), sse)
     kind = kind or sse.event
     if not isinstance(kind, str) or not kind.isprintable():
@@ -242,11 +243,19 @@ def read_event(sse: Event) -> StreamEvent | None:
     return _EVENTS.get(kind, UnknownEvent)(raw, sse)
 
 
+def _is_error(raw: dict[str, Any], name: str) -> bool:
+    """By its type; without one that is known, by its name; without both, by its fields: gateways send no more than words."""
+    kind = raw.get("type")
+    if name == "message":
+        return is_error(raw) or (kind is None and bool(raw.get("detail") or isinstance(raw.get("message"), str)))
+    return kind == "error" or (name.lower() in _ERROR_NAMES and str(kind) not in _EVENTS)
+
+
 def _without_object(sse: Event, problem: str) -> StreamEvent:
     """The event whose data are not a JSON object. A ping needs none, and an event that is not the API's may have any data."""
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)
-    if sse.event == "error":  # from a gateway, as plain text: the failure is reported all the same
+    if sse.event.lower() in _ERROR_NAMES:  # from a gateway, as plain text: the failure is reported all the same
         return ErrorEvent(as_error({"error": {"message": sse.data}}), sse)
     if sse.event not in _EVENTS and sse.event != "message" and sse.event.isprintable():
         return UnknownEvent({"type": sse.event}, sse)

@@ -544,6 +544,47 @@ def test_an_error_as_the_body_of_a_200_is_that_error(kind: str, body: bytes) -> 
         assert attempt.error.message == "error event, overloaded_error: No."
 
 
+@pytest.mark.parametrize("body", [*ERROR_BODIES, json.dumps(json.loads(ERROR_BODIES[0]), indent=2).encode()])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("kind", ["text/event-stream", ""])
+def test_an_error_as_the_body_of_what_is_called_an_event_stream_is_that_error(
+    kind: str, body: bytes, end: bytes
+) -> None:
+    wire = plain(body + end, **({"content_type": kind} if kind else {}))
+    begins = wire.index(b"\r\n\r\n") + 4
+    for attempt in (
+        answered(wire),
+        answered(wire[:begins], *(bytes([byte]) for byte in wire[begins:])),
+        answered(head(content_type="text/event-stream") + body + end, b""),
+    ):
+        assert (type(attempt.error), attempt.exchange.is_over) == (OverloadedError, True)
+        assert attempt.error.message == "error event, overloaded_error: No."
+        assert attempt.exchange.failure().safe_to_retry
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "msg_1"}',
+        ERROR_BODIES[0][:-1],
+        ERROR_BODIES[0] + b"\ndata: [DONE]\n\n",
+        b"data: " + ERROR_BODIES[0],
+        b"data:\n\n" + ERROR_BODIES[0],
+        b": ping\n" + ERROR_BODIES[0],
+    ],
+)
+def test_a_line_of_an_event_stream_is_not_an_error_of_its_own(body: bytes) -> None:
+    wire = plain(body, content_type="text/event-stream")
+    for attempt in (answered(wire), answered(*(bytes([byte]) for byte in wire))):
+        assert type(attempt.error) is StreamTruncatedError
+
+
+def test_an_event_stream_may_begin_with_a_line_that_looks_like_json() -> None:
+    wire = plain(ERROR_BODIES[0] + b"\n" + to_bytes(ANSWER), content_type="text/event-stream")
+    for attempt in (answered(wire), answered(*(bytes([byte]) for byte in wire))):
+        assert ([event.raw for event in attempt.events], attempt.exchange.error) == (ANSWER, None)
+
+
 @pytest.mark.parametrize(
     "event",
     [

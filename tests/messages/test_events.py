@@ -188,8 +188,9 @@ def test_an_event_of_another_party_may_have_any_data(data: str) -> None:
 
 
 @pytest.mark.parametrize("data", ["gone", "", "[1]", "7"])
-def test_an_error_that_is_not_json_is_reported_as_text(data: str) -> None:
-    event = read_event(Event("error", data))
+@pytest.mark.parametrize("name", ["error", "Error", "exception"])
+def test_an_error_that_is_not_json_is_reported_as_text(name: str, data: str) -> None:
+    event = read_event(Event(name, data))
     assert isinstance(event, ErrorEvent)
     assert (event.error.type, event.error.message) == (None, data)
 
@@ -225,10 +226,37 @@ def test_an_error_is_one_in_whatever_form(sse: Event) -> None:
         ("{}", None),
     ],
 )
-def test_the_words_of_an_error_event_are_found(data: str, words: str | None) -> None:
-    event = read_event(Event("error", data))
+@pytest.mark.parametrize("name", ["error", "Error", "ERROR", "exception"])
+def test_the_words_of_an_error_event_are_found(name: str, data: str, words: str | None) -> None:
+    event = read_event(Event(name, data))
     assert isinstance(event, ErrorEvent)
     assert (event.error.type, event.error.message) == (None, words)
+
+
+@pytest.mark.parametrize(
+    "data", ['{"detail": "Forbidden"}', '{"message": "Forbidden"}', '{"detail": [{"msg": "Forbidden"}], "code": 7}']
+)
+def test_words_without_name_and_type_are_an_error(data: str) -> None:
+    event = read_event(Event("message", data))
+    assert isinstance(event, ErrorEvent)
+    assert (event.error.type, event.error.message) == (None, "Forbidden")
+
+
+@pytest.mark.parametrize(
+    "sse",
+    [
+        Event("message", '{"message": {"role": "assistant"}}'),  # of another vendor
+        Event("message", '{"type": "notice", "message": "Hello"}'),
+        Event("notice", '{"message": "Hello"}'),
+    ],
+)
+def test_an_event_that_has_a_message_is_not_for_that_an_error(sse: Event) -> None:
+    assert isinstance(read_event(sse), UnknownEvent)
+
+
+@pytest.mark.parametrize("name", ["Error", "exception"])
+def test_a_known_type_counts_more_than_the_name_of_an_error(name: str) -> None:
+    assert type(read_event(Event(name, '{"type": "ping"}'))) is Ping
 
 
 def test_an_error_event_in_words_may_name_its_type() -> None:
