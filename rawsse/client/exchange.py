@@ -439,7 +439,6 @@ class Exchange:
         prefix = self.settings.request.target.rpartition("/v1/")[0]
         if response.status in (404, 405) and prefix.endswith(("/v1", "/v1/messages")):
             error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
-        error.args = (error.message,)
         return error
 
     def _error_with_200(self) -> APIError | None:

@@ -14,6 +14,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -103,8 +104,7 @@ class Secrets:
         """Each value, and the name of its field."""
         for name, value in headers:
             if not _PUBLIC.fullmatch(name.lower()):
-                parts = (value, *_BETWEEN_TOKENS.split(value))
-                self.values |= {part: name for part in (*parts, *_of_basic(value)) if _is_secret(part)}
+                self.values |= {part: name for part in _parts(value) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
         self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
 
@@ -114,12 +114,13 @@ class Secrets:
         for form, mark in self._marks:
             beginning = form[:MIN_BEGINNING_CHARS]
             if beginning in plain.text:
-                pieces: list[str] = []
-                end = 0
+                pieces, end = list[str](), 0
                 while (at := plain.text.find(beginning, end)) >= 0:
                     pieces.append(text[plain.below(end) : plain.below(at)])
                     pieces.append(f'"{mark}"' if form.isdigit() and _MEMBER.search(pieces[-1][-40:]) else mark)
-                    end = at + next(n for n in range(len(form), 0, -1) if plain.text.startswith(form[:n], at))
+                    end = at + len(beginning)
+                    while end < at + len(form) and plain.text[end : end + 1] == form[end - at]:
+                        end += 1
                 text = "".join([*pieces, text[plain.below(end) :]])
                 plain = _Plain(text)
         return self._removed_from_lines(text)
@@ -186,14 +187,14 @@ def _is_secret(value: str) -> bool:
     return len(value) >= MIN_SECRET_CHARS * (2 if value.isalpha() else 1)
 
 
-def _of_basic(value: str) -> list[str]:
-    """The credentials in a field for the `Basic` scheme (RFC 7617), and the password alone."""
+def _parts(value: str) -> Iterator[str]:
+    """A field's value, and what in it may be quoted alone; of `Basic` credentials (RFC 7617) the password too."""
+    yield from (value, *_BETWEEN_TOKENS.split(value))
     scheme, _, token = value.partition(" ")
-    try:
-        both = base64.b64decode(token, validate=True).decode() if scheme.lower() == "basic" else ""
-    except ValueError:
-        return []
-    return [both, both.partition(":")[2]]
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            both = base64.b64decode(token, validate=True).decode()
+            yield from (both, both.partition(":")[2])
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -19,8 +19,8 @@ from rawsse.messages.partial_json import *
 __all__ = ["Citation", "Ending", "Message", "ParsedMessage", "RefusalStopDetails"]
 __all__ += ["CacheCreation", "OutputTokensDetails", "ServerToolUsage", "Usage"]
 __all__ += ["Block", "CompactionBlock", "ContainerUploadBlock", "FallbackBlock", "ParsedTextBlock", "TextBlock"]
-__all__ += ["MCPToolUseBlock", "ServerToolUseBlock", "ToolResultBlock", "ToolUseBlock", "UnknownBlock"]
-__all__ += ["RedactedThinkingBlock", "ThinkingBlock"]
+__all__ += ["MCPToolListingBlock", "MCPToolUseBlock", "ServerToolUseBlock", "ToolResultBlock", "ToolUseBlock"]
+__all__ += ["RedactedThinkingBlock", "ThinkingBlock", "UnknownBlock"]
 # Events, as they come; the changes in them; derived events.
 __all__ += ["ContentBlockDelta", "ContentBlockStart", "ContentBlockStop", "MessageDelta", "MessageStart", "MessageStop"]
 __all__ += ["ErrorEvent", "MessageStreamEvent", "Ping", "StreamEvent", "UnknownEvent"]

@@ -25,7 +25,9 @@ from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent, read_ev
 from rawsse.messages.message import EventWatcher, State
 from rawsse.sse import Event
 
-_BLOCK = State.BLOCK
+_BLOCK = State.BLOCK  # here, because an enum's member is slow to find
+
+# How an event with more text begins, as the API writes it, and where its JSON begins.
 _DELTA = b"event: content_block_delta\ndata: {"
 _DELTA_AT = len(_DELTA) - 1
 
@@ -216,7 +218,7 @@ class UnfoldedAnswer(Answer):
         self._is_steady = (
             self._coding is None
             and self._watch is None
-            and self.settings.max_event_bytes >= 2 * READ_BYTES
+            and self.settings.max_event_bytes >= 2 * READ_BYTES  # more than a read has
             and self.builder.state is _BLOCK
             and self.timing.first_content is not None
             and self.http.is_between_chunks

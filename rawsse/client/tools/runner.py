@@ -265,9 +265,13 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
             is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
         if kept:
             turns.append((number, {**turn, "content": raws if isinstance(content, list) else content}))
-    history: list[dict[str, Any]] = []
-    before = 0
-    for number, turn in reversed(turns):
+    return _joined(reversed(turns), is_over=is_over)
+
+
+def _joined(turns: Iterable[tuple[int, dict[str, Any]]], *, is_over: bool) -> list[dict[str, Any]]:
+    """The numbered turns; those of one role between which one is missing are one. `is_over`: all neighbours of one role are."""
+    history, before = list[dict[str, Any]](), 0
+    for number, turn in turns:
         has_gap = is_over or number > before + 1
         before = number
         if history and has_gap and history[-1]["role"] == turn["role"] != "system":
@@ -290,8 +294,7 @@ def _drop_results(calls: Collection[str], turns: list[tuple[int, dict[str, Any]]
     """Remove the results of these calls from the turn that stands last."""
     if calls and turns:
         number, turn = turns.pop()
-        kept = [block for block in blocks_of(turn["content"]) if block.get("tool_use_id") not in calls]
-        if kept:
+        if kept := [block for block in blocks_of(turn["content"]) if block.get("tool_use_id") not in calls]:
             turns.append((number, {**turn, "content": kept}))
 
 
