@@ -12,13 +12,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
     relay/          the Messages API, re-emitted to browsers
     replay/         recordings of streams: keeping, playing, cutting and checking them
     web/            the page: no build step, no CDN
-    envfile.py      variables from a `.env` file
-    advice.py       an error in one line, and what to do about it
-    terminal.py     showing text to a person, and reading what the person types
-    ask.py          `rawsse ask`: one question, one answer
-    chat.py         `rawsse chat`: questions and answers in turn
-    looking.py      `rawsse check` and `rawsse explain`
-    cli.py          the command line
+    cli/            the command line
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.

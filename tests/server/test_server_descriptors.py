@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from support.background import PATIENCE
 from support.clock import run
-from support.command import MODULE, ROOT, Command
-from test_cli import WITHOUT_UVLOOP
+from support.command import MODULE, ROOT, WITHOUT_UVLOOP, Command
 
-from rawsse.cli import raise_descriptor_limit
+from rawsse.cli.servers import raise_descriptor_limit
 from rawsse.server import Server, room_for_connections
 from rawsse.server.connection import MAX_REFUSED, WARN_SECONDS
 from rawsse.server.server import ACCEPT_PAUSE_SECONDS

@@ -21,12 +21,14 @@ from typing import Any, Self
 
 from .background import PATIENCE
 
-__all__ = ["ROOT", "Command", "environment"]
+__all__ = ["ROOT", "WITHOUT_UVLOOP", "Command", "environment"]
 
 ROOT = Path(__file__).parents[2]
 """The checkout."""
 
 MODULE = ("-m", "rawsse")
+
+WITHOUT_UVLOOP = ("-c", "import sys; sys.modules['uvloop'] = None; from rawsse.cli import main; sys.exit(main())")
 
 
 class Command:

@@ -19,9 +19,9 @@ from support.background import Background
 from support.command import ROOT, Command
 from support.terminal import CTRL_C, CTRL_D, UP, Terminal
 
-from rawsse.chat import COMMANDS, parse_line
-from rawsse.chat import Command as Order
 from rawsse.cli import main
+from rawsse.cli.chat import COMMANDS, parse_line
+from rawsse.cli.chat import Command as Order
 from rawsse.client.tools import CUT_NOTE
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures, text

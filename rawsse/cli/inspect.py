@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from rawsse.cli.terminal import complain, show, write
 from rawsse.errors import APIConnectionError, ConfigurationError, RawsseError
-from rawsse.terminal import complain, show, write
 
 if TYPE_CHECKING:
     from io import BufferedReader

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TextIO
 
-from rawsse.advice import Asked, advise
+from rawsse.cli.advice import Asked, advise
 from rawsse.errors import ConfigurationError
 
 # A terminal obeys some characters instead of showing them, and an answer is written by somebody else.

@@ -13,8 +13,8 @@ import errno
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rawsse.cli.terminal import check_text, is_typed, read_all, say, show
 from rawsse.errors import ConfigurationError
-from rawsse.terminal import check_text, is_typed, read_all, say, show
 
 if TYPE_CHECKING:
     from rawsse.client.client import AsyncClient

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rawsse.advice import Asked
-from rawsse.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, print_text, usage_line
+from rawsse.cli.advice import Asked
+from rawsse.cli.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, print_text, usage_line
+from rawsse.cli.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
-from rawsse.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
 
 if TYPE_CHECKING:
     from rawsse.client.client import AsyncClient

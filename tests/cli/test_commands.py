@@ -20,10 +20,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 from support.background import Background
-from support.command import ROOT, Command
+from support.command import ROOT, WITHOUT_UVLOOP, Command
 
-from rawsse import cli
-from rawsse.cli import main
+from rawsse.cli import main, servers
 from rawsse.client.retry import RetryPolicy
 from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
 from rawsse.replay.looking.check import RULES
@@ -474,11 +473,8 @@ def loop_of_a_server() -> type[asyncio.AbstractEventLoop]:
     async def server() -> None:
         found.append(type(asyncio.get_running_loop()))
 
-    cli._run(server())
+    servers._run(server())
     return found[0]
-
-
-WITHOUT_UVLOOP = ("-c", "import sys; sys.modules['uvloop'] = None; from rawsse.cli import main; sys.exit(main())")
 
 
 def test_serve_replay_and_record_do_the_same_without_uvloop(folder: Path) -> None:

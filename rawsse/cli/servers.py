@@ -1,0 +1,280 @@
+"""The commands that serve: `demo`, `serve`, `record` and `replay`.
+
+Rooms are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rawsse.cli.arguments import (
+    DONE,
+    FAILED,
+    ListTable,
+    add_address,
+    add_base_url,
+    add_command,
+    add_paths,
+    add_scrub,
+    add_speed,
+    add_upstream,
+)
+from rawsse.cli.ask import new_client
+from rawsse.cli.terminal import say
+from rawsse.errors import ConfigurationError
+
+# Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
+_NO_LIMIT = sys.maxsize
+
+GC_THRESHOLDS = (10_000, 20, 50)
+"""Of Python's garbage collector, in a server: it looks at the objects of all open streams again and again, and nearly all of
+them are freed without it. With 5,000 streams it took a third of the CPU time."""
+
+
+MAX_MACOS_DESCRIPTORS = 10_240
+"""OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
+
+
+def add_demo(commands: Any) -> None:
+    """The arguments of `rawsse demo`."""
+    parser = add_command(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
+    add_address(parser, 8000)
+    add_speed(parser)
+
+
+def add_serve(commands: Any) -> None:
+    """The arguments of `rawsse serve`."""
+    more = "The key stays here: it comes from ANTHROPIC_API_KEY in the environment or in a file named .env."
+    parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
+    add_address(parser, 8000)
+    add_upstream(parser)
+    parser.add_argument(
+        "--token",
+        action="append",
+        default=[],
+        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times; "
+        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own",
+    )
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name the relay goes by")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="an origin whose pages may use the relay, as https://example.org",
+    )
+    parser.add_argument(
+        "--allow-model",
+        action="append",
+        default=[],
+        dest="models",
+        metavar="NAME",
+        help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
+    )
+    parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="after SIGTERM: how long open connections have to take their last frames (default 10)",
+    )
+    parser.add_argument(
+        "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
+    )
+
+
+def add_record(commands: Any) -> None:
+    """The arguments of `rawsse record`."""
+    more = "Give any client its address as base URL, and the key as ever: `rawsse replay DIR` then answers in the API's place."
+    parser = add_command(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the recordings go")
+    parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
+    add_scrub(parser, "hide")
+    add_address(parser, 8002)
+    add_base_url(parser)
+
+
+def add_replay(commands: Any) -> None:
+    """The arguments of `rawsse replay`."""
+    more = "Point any client at it. Several recordings take turns, unless --match says otherwise. It asks for no key."
+    parser = add_command(commands, _replay, "replay", "a Messages API made of recordings", more)
+    add_paths(parser)
+    add_address(parser, 8001)
+    add_speed(parser)
+    parser.add_argument(
+        "--match",
+        default="turns",
+        metavar="HOW",
+        help="which recording answers: turns (default: first come, first served), sequence (each once), request (the one whose "
+        "request asks the same), or name (the client names it: x-rawsse-recording: NAME, ?recording=NAME, or a base URL that "
+        "ends in /NAME). A request that none answers is told the nearest one, and where it differs",
+    )
+    parser.add_argument("--threads", action="store_true", help="keep message threads instead of refusing them")
+    how = "whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED"
+    parser.add_argument("--split", metavar="HOW", help=f"cut the answer's body, each piece an HTTP chunk: {how}")
+    more = "A client may still find several at once, but for --segment-pause"
+    parser.add_argument(
+        "--segments", metavar="HOW", help=f"cut all that is sent, each piece a TCP write; as --split. {more}"
+    )
+    pause = "so many milliseconds between two segments (5 will do), so that a client reads each by itself"
+    parser.add_argument("--segment-pause", type=float, default=0.0, metavar="MS", help=pause)
+    parser.add_argument(
+        "--pace",
+        metavar="HOW",
+        help="other times than those recorded: none, slower=FACTOR, or any of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N",
+    )
+    parser.add_argument(
+        "--rewrite",
+        metavar="NAMES",
+        help="give streams the form that gateways give them: crlf, cr, comments, bom, done …, with commas",
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="what goes wrong: NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N], as in 'reset@event=3' (after three events), "
+        "'status=529,retry-after=1 x2' (two requests, then all is well) or 'stall=5@byte=100 x1 after=1' (the second request "
+        "only). A PLACE is head, head=N, byte=N or event=N, from the end if N is negative. May be given several times",
+    )
+    table = "rawsse.replay.breaking.specs.FAULTS"
+    parser.add_argument(
+        "--list-faults", action=ListTable, nargs=0, const=table, help="list what --fault takes, and leave"
+    )
+
+
+# --- Running them --------------------------------------------------------------------------------------------------
+
+
+def _say_where(base_url: str) -> None:
+    print(f"listening on {base_url}", flush=True)
+
+
+def _run(server: Coroutine[Any, Any, None]) -> None:
+    """Run a server to its end, in uvloop's event loop where that is installed (the extra `speed`)."""
+    try:
+        new_loop = importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        new_loop = None
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(server)
+    finally:
+        gc.set_threshold(*before)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as the system allows it (`ulimit -Hn`). Nothing happens on Windows."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for limit in (hard, MAX_MACOS_DESCRIPTORS):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            return
+
+
+def _prepare() -> None:
+    """Log to standard error, and let there be as many connections as the system allows."""
+    import logging
+
+    raise_descriptor_limit()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from rawsse.client.client import AsyncClient
+    from rawsse.relay import Guard, Relay
+    from rawsse.replay.playing.demo import DEMO_WORDS, DemoPlayer
+    from rawsse.server import Server, serve
+
+    async def run() -> None:
+        async with (
+            Server(DemoPlayer(speed=arguments.speed), port=0) as upstream,
+            AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
+        ):
+            # There is no key here that a stranger could spend, so any address will do.
+            relay = Relay(client, guard=Guard(bind_host=arguments.host), notice=notice)
+            options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
+            await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
+
+    _prepare()
+    notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
+    say(notice)
+    _run(run())
+    return DONE
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from rawsse.client.network.pool import PoolLimits
+    from rawsse.relay import Guard, Relay, check_bind
+    from rawsse.relay.runs import MAX_RUNS
+    from rawsse.server import room_for_connections, serve
+
+    _prepare()
+    tokens = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
+    check_bind(arguments.host, tokens)
+    if arguments.static is not None and not arguments.static.is_dir():
+        raise ConfigurationError(f"--static: {arguments.static} is no folder")
+    recorder = None
+    if arguments.flight_recorder is not None:
+        from rawsse.replay import Recorder
+
+        recorder = Recorder(arguments.flight_recorder, only_failed=True)
+    # One for each run that there may be: a run that waits for another to end would be told as a slow API.
+    limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
+    client = new_client(arguments.base_url, recorder=recorder, limits=limits)
+    guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
+    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static")}
+    relay = Relay(client, guard=guard, **options)
+
+    async def run() -> None:
+        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
+        async with client:
+            await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+
+    _run(run())
+    return DONE
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from rawsse.replay import Recorder, RecordingProxy, ScrubPolicy
+    from rawsse.server import serve
+
+    async def run() -> None:
+        async with recorder, RecordingProxy(recorder, arguments.base_url) as proxy:
+            await serve(proxy, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT)
+
+    policy = ScrubPolicy(patterns=tuple(arguments.scrub))
+    recorder = Recorder(arguments.out, policy=policy, only_failed=arguments.only_failed)
+    _prepare()
+    _run(run())
+    return FAILED if recorder.lost else DONE
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from rawsse.replay import Player
+    from rawsse.server import serve
+
+    names = ("speed", "split", "segments", "pace", "rewrite", "match", "threads")
+    options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
+    player = Player(arguments.paths, faults=arguments.fault, **options)
+    _prepare()
+    _run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
+    return DONE
