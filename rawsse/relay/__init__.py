@@ -9,6 +9,7 @@ Read in this order:
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
+    doctor.py    events at known times, and what is wrong with the way on which they came
     app.py       the routes, the files of the page; how a run and an HTTP exchange meet
 """
 

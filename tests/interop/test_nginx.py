@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -17,33 +14,10 @@ from support.background import PATIENCE, Background, Gate
 from rawsse.relay import RunLimits
 
 from .conftest import Start
+from .peers import nginx
 from .stack import recorded, text
 
 pytestmark = pytest.mark.real
-
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-
-CONFIGURATION = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass {relay};
-            {settings}
-        }}
-    }}
-}}
-"""
 
 Connect = Callable[..., http.client.HTTPConnection]
 
@@ -56,23 +30,11 @@ def gate(background: Background) -> Gate:
 @pytest.fixture
 def connect(start: Start, gate: Gate, tmp_path: Path) -> Iterator[Connect]:
     """A connection to nginx with these settings, in front of a relay whose upstream waits for the gate."""
-    if not Path(NGINX).exists():
-        pytest.skip("no nginx on this machine")
     relay = start(recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=0.2))
     with ExitStack() as stack:
 
         def connect(settings: str = "") -> http.client.HTTPConnection:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            port = listener.getsockname()[1]
-            file = tmp_path / "nginx.conf"
-            file.write_text(CONFIGURATION.format(folder=tmp_path, port=port, relay=relay.base_url, settings=settings))
-            # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
-            env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
-            process = subprocess.Popen(
-                [NGINX, "-p", tmp_path, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor]
-            )
-            stack.callback(process.wait, PATIENCE)
-            stack.callback(process.terminate)
+            port = stack.enter_context(nginx(tmp_path, relay.base_url, settings))
             return stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)))
 
         yield connect
