@@ -19,7 +19,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.http1 import Headers
 from rawsse.relay.app import SSE_HEADERS
 from rawsse.relay.dialects import Answer
-from rawsse.relay.doctor import Plan, Trace, diagnose, read_beats, send_beats
+from rawsse.relay.doctor import Plan, Trace, beat, diagnose, read_beats, send_beats
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.guard import Guard
 from rawsse.server import Server
@@ -33,17 +33,16 @@ Serve = Callable[..., str]
 class Relay:
     """The route alone, behind a token. `requests` has the path and the header fields of each request."""
 
-    def __init__(self, *, headers: Any = SSE_HEADERS, says: str = "no") -> None:
+    def __init__(self, *, headers: Any = SSE_HEADERS) -> None:
         self.requests: list[tuple[str, Headers]] = []
-        self._headers, self._says = headers, says
+        self._headers = headers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         exchange = Exchange(scope, receive, send, Guard(tokens=[TOKEN], hosts=["relay.test"]))
         self.requests.append((exchange.path, exchange.headers))
         refusal = exchange._guard.refuse(exchange.headers)
         if refusal is not None:
-            said = json.dumps({"type": "error", "error": {"message": self._says}}).encode()
-            await exchange.send_whole(refusal.status, [("server", self._says)], said)
+            await exchange.send_answer(Answer(refusal.status, refusal.type, refusal.message))
         else:
             try:
                 await send_beats(exchange, self._headers)
@@ -87,11 +86,14 @@ def test_the_token_is_never_shown_even_if_it_is_sent_back(
     serve: Serve,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    url = serve(Relay(says=f"I know no {TOKEN}x"))
-    arguments = ["doctor", url, "--token", f"{TOKEN}x", *(["--json"] if as_json else [])]
-    assert main(arguments) == 1
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        exchange = Exchange(scope, receive, send, Guard())
+        said = exchange.headers["authorization"]
+        await exchange.send_whole(302, [("server", said), ("via", said[7:]), ("location", f"/?token={said[7:]}")])
+
+    assert main(["doctor", serve(echo), "--token", TOKEN, *(["--json"] if as_json else [])]) == 1
     printed = "".join(capsys.readouterr())
-    assert ("answers 401" in printed, TOKEN in printed) == (True, False)
+    assert (printed.count("[token]"), TOKEN in printed) == (3, False)
 
 
 def test_each_finding_is_a_line_and_a_line_of_what_to_do(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +186,12 @@ def test_an_answer_that_stops_is_waited_for_until_its_time_and_ten_seconds_are_o
     trace = measured(head, waits=True, plan=Plan(events=2, interval=1.0, silence=60.0))
     assert trace.ended - trace.asked == pytest.approx(0.5 + 1 + 60 + 10)
     assert "nothing more came" in trace.error
+
+
+def test_after_the_last_event_nothing_is_waited_for() -> None:
+    events = b"".join(beat(number, number * 0.05, "c0ffee") for number in range(1, 6))
+    trace = measured(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + events, waits=True)
+    assert (len(trace.events), trace.ended - trace.asked, trace.error) == (5, pytest.approx(0, abs=0.1), "")
 
 
 def test_no_answer_is_waited_for_as_long() -> None:
