@@ -32,7 +32,7 @@ MAX_KEPT_BYTES = 64 * 1024
 
 
 async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) -> Trace:
-    """What comes of one request to the relay at `url`: all events, or what came until the body ended, or the time was over.
+    """Make one request to the relay at `url`, until all events have come, the body ends or the time is over.
 
     Raises `ConfigurationError` for a URL, a token or a proxy that cannot be used.
     """

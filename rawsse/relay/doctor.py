@@ -37,7 +37,7 @@ LATE_SECONDS = 0.25
 """A smaller delay may be the network's own, and one below 1.5 intervals too."""
 
 PADDING = "é ☺ <p>&amp; http://127.0.0.1/ 12345678901234567890123456789012345678901234567890"
-"""What a proxy may want to rewrite: characters, markup, addresses."""
+"""Characters, markup and an address: a proxy may want to rewrite them."""
 
 MAX_NONCE_CHARS = 32
 """Of what a client sends as `Last-Event-ID`, and gets back."""
@@ -76,7 +76,7 @@ def read_plan(query: Mapping[str, Sequence[str]], limits: Limits = LIMITS) -> Pl
     return plan
 
 
-# --- What is sent --------------------------------------------------------------------------------------------------
+# --- The route -----------------------------------------------------------------------------------------------------
 
 
 async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]], *, limits: Limits = LIMITS) -> None:
@@ -132,12 +132,12 @@ def beat(number: int, seconds: float, nonce: str) -> bytes:
     return encode(f"{text} {crc32(text.encode()):08x}", event="beat", id=f"{nonce}-{number}")
 
 
-# --- What came -----------------------------------------------------------------------------------------------------
+# --- The client ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Trace:
-    """What a client saw of one request. Times are in seconds, on its own clock."""
+    """One request, as a client saw it. Times are in seconds, on the client's clock."""
 
     asked: float
     """When the request was sent."""
