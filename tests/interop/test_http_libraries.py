@@ -67,6 +67,24 @@ def test_a_loop_over_httpx_that_is_left_early_leaves_nothing_behind(url: str) ->
     assert asyncio.run(story()) == set()
 
 
+def test_a_break_is_forgiven(url: str) -> None:
+    """Without `aclosing` the event loop closes the generators when they are forgotten: nothing is reported, nothing is left."""
+    httpx = pytest.importorskip("httpx", reason="the extra `interop`")
+    reports: list[Any] = []
+
+    async def story() -> set[Any]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        async with httpx.AsyncClient(trust_env=False) as client:
+            async with client.stream("POST", url, json=ASK) as response:
+                async for event in aiter_events(response.aiter_bytes()):
+                    assert event == expected()[0]
+                    break
+            assert (await client.post(url, json=ASK)).status_code == 200
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert (asyncio.run(story()), reports) == (set(), [])
+
+
 @pytest.mark.parametrize("how", ["iter_any", "iter_chunked", "content"])
 def test_aiohttp(url: str, how: str) -> None:
     aiohttp = pytest.importorskip("aiohttp", reason="the extra `interop`")
