@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.stream import EventStream
-from rawsse.errors import APIError, ConfigurationError, RawsseError
+from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.relay.dialects import (
     Answer,
@@ -52,7 +52,8 @@ from rawsse.relay.dialects import (
 from rawsse.relay.exchange import JSON, Exchange
 from rawsse.relay.guard import Guard
 from rawsse.relay.push import UnfoldedAnswer
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs, log_ending
+from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Outlet, Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
@@ -121,7 +122,8 @@ class Relay:
     failed upstream. `model` and `max_tokens` are for requests that name none. `models` are the only others that a request
     may name; without them it may name any. `guard` decides who may come in. `static` is a folder that replaces the built-in
     page; `notice` is a text that the built-in page shows below its greeting. `limits` are those of runs; `max_body_bytes`
-    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. Raises `ConfigurationError`.
+    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. `on_end` is called with the record of
+    each run that has ended, and must not wait. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Relay:
         static: Path | None = None,
         notice: str = "",
         limits: RunLimits | None = None,
+        on_end: Callable[[RunRecord], None] | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -148,7 +151,8 @@ class Relay:
         self._takes_any_model = not models
         self._guard = guard or Guard()
         self._page = Page(static, notice=notice)
-        self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
+        observers: list[Observer] = [RunLog(), *([OnEnd(on_end)] if on_end is not None else ())]
+        self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers)
         self._max_chat_bytes = max_chat_bytes
         self._max_body_bytes = max_body_bytes
         self._max_prompt_chars = max_prompt_chars
@@ -244,6 +248,7 @@ class _Call:
         self._runs = relay._runs
         self._exchange = exchange
         self._limit = relay._max_prompt_chars
+        self._user = ""
 
     async def answer(self) -> None:
         """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
@@ -341,15 +346,16 @@ class _Call:
         if wanted is not None:
             if not _RUN_ID.fullmatch(wanted):
                 raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
-            if (run := self._runs.get(wanted)) is not None:
+            if (run := self._runs.get(self._user, wanted)) is not None:
                 if run.fingerprint != asked.fingerprint:
                     raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
                 return run
         # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
         request = self._completed(asked.request, **self._relay._defaults)
         events = self._events(request, kind=UnfoldedAnswer, max_retries=None if is_resumable else 0)
-        run = self._runs.begin(asked.dialect, events, id=wanted, alias=asked.alias)
-        run.fingerprint, run.model = asked.fingerprint, request["model"]
+        who = {"user": self._user, "model": request["model"]}
+        run = self._runs.begin(asked.dialect, events, **who, id=wanted, alias=asked.alias)
+        run.fingerprint = asked.fingerprint
         return run
 
     def _completed(self, request: dict[str, Any], **defaults: Any) -> dict[str, Any]:
@@ -374,7 +380,7 @@ class _Call:
     # Routes that read one --------------------------------------------------------------------------------------------
 
     def _find_run(self) -> Run:
-        run = self._runs.get(self._exchange.path.removeprefix("/runs/"))
+        run = self._runs.get(self._user, self._exchange.path.removeprefix("/runs/"))
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
@@ -392,7 +398,8 @@ class _Call:
         await self._follow(run, after)
 
     async def _resume_chat(self) -> None:
-        run = self._runs.by_alias(self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream"))
+        chat = self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream")
+        run = self._runs.by_alias(self._user, chat)
         with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` can use nothing else
             if run is not None and not run.is_finished:
                 await self._follow(run)
@@ -437,13 +444,19 @@ class _Call:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
         request = self._completed(request, **self._relay._defaults)
         stream = self._events(request, max_retries=0)()
+        start = self._runs.begun(self._user, "messages", request["model"])
+        failure: Failure | None = Failure(200, "cancelled", "the client closed the connection")
+        words = "the client closed the connection"
         try:
             message = await unless_gone(stream._read_whole(), self._exchange.receive)
-        except APIError as exc:
-            raise _refused(failure_of(exc)) from None
+            if message is not None and stream.ending is not None:
+                failure, words = None, stream.ending.text
+        except RawsseError as exc:
+            failure, words = failure_of(exc), str(exc)
+            raise _refused(failure) from None
         finally:
-            kind, words = ("error", "") if (ending := stream.ending) is None else (ending.kind, ending.text)
-            log_ending("call (messages)", kind, words, request["model"], stream)
+            seconds = stream.timing.elapsed()
+            self._runs.ended(record_of(start, stream, stream.ending, failure, seconds=seconds, words=words))
         if message is not None:
             headers = (JSON, *_forwarded(stream.headers))
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())

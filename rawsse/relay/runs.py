@@ -22,17 +22,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, RawsseError
 from rawsse.messages.events import Ping, StreamEvent
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, one_line
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
 from rawsse.relay.push import EventPush
+from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
 from rawsse.server import Outlet
 from rawsse.server.connection import NotNegative
 
@@ -53,6 +56,8 @@ MAX_RUNS = 10_000
 """Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
 
 log = logging.getLogger("rawsse.relay")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,15 @@ class Run:
     their run is forgotten. A reader of the one must never be given the rest of the other.
     """
 
-    def __init__(self, id: str, dialect: Dialect, runs: Runs) -> None:
-        self.id = id
+    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
+        self.start = start
+        self.id = start.run
         self.runs = runs
         self.alias: str | None = None
         self.dialect = dialect
         self.has_begun = False
         """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
-        self.model: str | None = None  # that was asked for
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
@@ -115,6 +120,7 @@ class Run:
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._began_at = 0.0
         self._spoke_at = 0.0  # when the readers were last sent something
         self._stop_with: Failure | None = None
 
@@ -183,7 +189,7 @@ class Run:
 
     def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
-        self._spoke_at = self._loop.time()
+        self._began_at = self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self.runs.heartbeat_seconds, self._beat)
         self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self._tag}")
         self._opening.add_done_callback(self._opened)
@@ -308,10 +314,9 @@ class Run:
             self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
-        is_ours = self.failure is not None and self.failure.type in ("cancelled", "shutdown")
-        kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"  # before there was a stream
         stream = self._push.stream if self._push is not None else None
-        log_ending(f"run {self._tag} ({self.dialect.name})", kind, words, self.model, stream)
+        seconds = now - self._began_at
+        self.runs.ended(record_of(self.start, stream, ending, self.failure, seconds=seconds, words=words))
         # A finished run is kept for a while, but not its request and its connection.
         self._push = self._grace = self._heartbeat = None
         self.runs.forget_later(self)
@@ -333,21 +338,6 @@ class Run:
             del self._log[: self._ends[count - 1] - self._forgotten_bytes]
             self._forgotten_bytes = self._ends[count - 1]
             del self._ends[:count]
-
-
-def log_ending(name: str, kind: str, words: str, model: str | None, stream: EventStream | None) -> None:
-    """Write the one line that the log has of a run, or of a call without a run. `model` was asked for."""
-    tokens: Mapping[str, int] = {}
-    seconds, request_id = 0.0, None
-    if stream is not None:
-        builder, seconds, request_id = stream._call.exchange.builder, stream.timing.elapsed(), stream.request_id
-        tokens = builder.tokens
-        model = builder.model if isinstance(builder.model, str) else model
-    level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
-    given = tokens.get("output_tokens", 0)
-    taken = sum(tokens.values()) - given
-    text = "%s ended: %s, %s, model %s, %d tokens in, %d out, %.1f s, request %s"
-    log.log(level, text, name, kind, one_line(words), one_line(str(model)), taken, given, seconds, request_id)
 
 
 class Reader:
@@ -453,50 +443,80 @@ class Turns:
 
 
 class Runs:
-    """All runs of one relay, by id. It owns them and their tasks: `aclose` ends them."""
+    """All runs of one relay, by user and id. It owns them and their tasks: `aclose` ends them. Observers are told of each."""
 
-    def __init__(self, limits: RunLimits, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        limits: RunLimits,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        *,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.limits = limits
         self.heartbeat_seconds = heartbeat_seconds
         self.turns = Turns()
-        self._runs: dict[str, Run] = {}
-        self._aliases: dict[str, Run] = {}
+        self._observers = observers
+        self._clock = clock
+        # The key is a user and an id that only this user may know, or may have chosen.
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._aliases: dict[tuple[str, str], Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
-        self._kept: dict[str, int] = {}  # their bytes; of a run whose client cannot come back some may go before
+        self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
+        self._kept: dict[Run, int] = {}  # their bytes; of a run whose client cannot come back some may go before
         self._kept_bytes = 0  # all of them
         self._is_closed = False
 
-    def get(self, id: str) -> Run | None:
-        """The run with that id, or None."""
-        return self._runs.get(id)
+    def get(self, user: str, id: str) -> Run | None:
+        """The run of that user with that id, or None."""
+        return self._runs.get((user, id))
 
-    def by_alias(self, alias: str) -> Run | None:
-        """The newest run with that alias, or None."""
-        return self._aliases.get(alias)
+    def by_alias(self, user: str, alias: str) -> Run | None:
+        """The newest run of that user with that alias, or None."""
+        return self._aliases.get((user, alias))
 
     def begin(
         self,
         dialect: Dialect,
         open_stream: Callable[[], EventStream],
         *,
+        user: str = "",
+        model: str = "",
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
         """A new run that reads the stream which `open_stream` gives. Raises `Answer`, 503: there are `max_runs` unfinished
         ones, or `aclose` was called."""
-        if self._is_closed:
-            raise _busy("the relay is shutting down")
         self._forget_early(room_for=1)
         if len(self._runs) >= self.limits.max_runs:
             raise _busy(f"{self.limits.max_runs} runs are not finished")
-        run = Run(id or secrets.token_urlsafe(18), dialect, self)
+        run = Run(self.begun(user, dialect.name, model, id), dialect, self)
         run.alias = alias
-        self._runs[run.id] = run
+        self._runs[user, run.id] = run
         if alias is not None:
-            self._aliases[alias] = run
+            self._aliases[user, alias] = run
         self.tasks.add(run.begin(open_stream))
         return run
+
+    def begun(self, user: str, dialect: str, model: str, id: str | None = None) -> RunStart:
+        """Tell the observers that a run has begun. Raises `Answer`, 503, after `aclose`."""
+        if self._is_closed:
+            raise _busy("the relay is shutting down")
+        start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect, model)
+        self._tell([observer.begun for observer in self._observers], start)
+        return start
+
+    def ended(self, record: RunRecord) -> None:
+        """Tell the observers that a run has ended."""
+        self._tell([observer.ended for observer in self._observers], record)
+
+    def _tell(self, functions: list[Callable[[T], None]], about: T) -> None:
+        """An exception of one observer costs neither the run nor the other observers."""
+        for function in functions:
+            try:
+                function(about)
+            except Exception:
+                log.exception("an observer of runs failed")
 
     async def aclose(self, failure: Failure) -> None:
         """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
@@ -505,30 +525,31 @@ class Runs:
             run.stop(failure)
         if self.tasks:
             await asyncio.wait(self.tasks)
-        for id in list(self._timers):
-            self._forget(self._runs[id])
+        for run in list(self._timers):
+            self._forget(run)
 
     def forget_later(self, run: Run) -> None:
         """A run is finished: its frames are kept for a while."""
-        self._kept[run.id] = run.log_bytes
+        self._kept[run] = run.log_bytes
         self._kept_bytes += run.log_bytes
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.dialect.is_resumable else 0
-        self._timers[run.id] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
+        self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._forget_early()
 
     def _forget(self, run: Run) -> None:
-        self._timers.pop(run.id).cancel()
-        del self._runs[run.id]
-        if run.alias is not None and self._aliases.get(run.alias) is run:
-            del self._aliases[run.alias]
-        self._kept_bytes -= self._kept.pop(run.id)
+        user = run.start.user
+        self._timers.pop(run).cancel()
+        del self._runs[user, run.id]
+        if run.alias is not None and self._aliases.get((user, run.alias)) is run:
+            del self._aliases[user, run.alias]
+        self._kept_bytes -= self._kept.pop(run)
 
     def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""
         max_runs, max_bytes = self.limits.max_runs - room_for, self.limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
-            self._forget(self._runs[next(iter(self._timers))])
+            self._forget(next(iter(self._timers)))
 
 
 def _busy(text: str) -> Answer:

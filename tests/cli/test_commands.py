@@ -289,7 +289,7 @@ def test_the_log_says_when_which_model_how_many_tokens_and_how_long(play: Play) 
         command.stop()
         lines = command.complaint().splitlines()
     numbers = rf"{usage['input_tokens']} tokens in, {usage['output_tokens']} out, \d+\.\d s"
-    for line, name in zip(lines, [r"run \w+ \(text\)", r"call \(messages\)"], strict=True):
+    for line, name in zip(lines, [r"run \S+ \(text\)", r"run \S+ \(messages\)"], strict=True):
         words = rf"{name} ended: complete, the answer is whole, model {PLAIN['model']}, {numbers}, request \S+"
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d " + words, line)
 
