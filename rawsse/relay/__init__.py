@@ -9,7 +9,9 @@ Read in this order:
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
-    app.py       the routes, the files of the page; how a run and an HTTP exchange meet
+    follow.py    a run, or several, sent over one HTTP exchange
+    page.py      the files of a folder: the built-in page, or the operator's
+    app.py       the routes
 """
 
 from rawsse.relay.app import Relay

@@ -1,7 +1,7 @@
 """The relay: an ASGI 3 application that answers browsers with the Messages API's events.
 
-Here are the routes, the files of the page, and the place where a run and an HTTP exchange meet. How a run lives is told in
-`runs.py`, the form of a frame in `dialects.py` and `ui.py`, and who may use the relay in `guard.py`.
+Here are the routes. How a run lives is told in `runs.py`, how it is sent in `follow.py`, the form of a frame in `dialects.py`
+and `ui.py`, and who may use the relay in `guard.py`.
 
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
@@ -17,15 +17,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import html
 import json
 import logging
-import mimetypes
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,15 +43,19 @@ from rawsse.relay.dialects import (
     model_info,
     one_line,
     read_chat,
+    read_flag,
     read_messages,
+    snapshot,
 )
-from rawsse.relay.exchange import JSON, Exchange
+from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
+from rawsse.relay.follow import follow, follow_all, forwarded, refused
 from rawsse.relay.guard import Guard
+from rawsse.relay.page import Page
 from rawsse.relay.push import UnfoldedAnswer
 from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-from rawsse.server import Outlet, Receive, Scope, Send
+from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 MAX_CHAT_BYTES = 8 * 1024 * 1024
@@ -68,43 +68,11 @@ MAX_PROMPT_CHARS = 400_000
 SHUTDOWN_RETRY_MS = 2000
 """What a browser is told to wait before it comes back to a relay that is being restarted."""
 
-SSE_HEADERS = (
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-store, no-transform"),
-    ("x-accel-buffering", "no"),  # nginx would gather the whole answer
-)
-
-PAGE_HEADERS = (
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-cache"),
-)
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
-were taken for markup."""
-
-NOTICE_MARK = b"<!-- notice -->"
-
-# Types of files that Python's own table lacks, or has differently before 3.12.
-_TYPES: Mapping[str, str] = {
-    ".js": "text/javascript",
-    ".map": "application/json",
-    ".mjs": "text/javascript",
-    ".webp": "image/webp",
-    ".woff2": "font/woff2",
-}
-
-# What the API says about limits and for support; everything else of its head is between it and us.
-_FORWARDED = re.compile(
-    r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(workspace-id|(ratelimit|priority|fast)-.*)"
-)
-
 # Header fields of a request that the API gets. Never credentials: the key is the relay's own.
 _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
+
+MAX_RUNS_READ = 32
+"""Runs that one connection reads."""
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -122,8 +90,9 @@ class Relay:
     failed upstream. `model` and `max_tokens` are for requests that name none. `models` are the only others that a request
     may name; without them it may name any. `guard` decides who may come in. `static` is a folder that replaces the built-in
     page; `notice` is a text that the built-in page shows below its greeting. `limits` are those of runs; `max_body_bytes`
-    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. `on_end` is called with the record of
-    each run that has ended, and must not wait. Raises `ConfigurationError`.
+    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. `write_seconds`
+    is how long a client may take nothing under other servers than ours. `on_end` is called with the record of each run that
+    has ended, and must not wait. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -139,6 +108,7 @@ class Relay:
         limits: RunLimits | None = None,
         on_end: Callable[[RunRecord], None] | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_prompt_chars: int = MAX_PROMPT_CHARS,
@@ -153,6 +123,7 @@ class Relay:
         self._page = Page(static, notice=notice)
         observers: list[Observer] = [RunLog(), *([OnEnd(on_end)] if on_end is not None else ())]
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers)
+        self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
         self._max_body_bytes = max_body_bytes
         self._max_prompt_chars = max_prompt_chars
@@ -167,7 +138,7 @@ class Relay:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            exchange = Exchange(scope, receive, send, self._guard)
+            exchange = Exchange(scope, receive, send, self._guard, write_seconds=self._write_seconds)
             with contextlib.suppress(OSError):  # the client has gone: there is nobody to tell
                 await _Call(self, exchange).answer()
         else:
@@ -179,56 +150,6 @@ class Relay:
         await receive()  # lifespan.shutdown
         await self.aclose()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-class Page:
-    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy.
-
-    `notice` is a text that the built-in page shows below its greeting.
-    """
-
-    def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
-        self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
-        self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
-        policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
-        self._headers = (*policy, *PAGE_HEADERS)
-        # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
-        self._types = mimetypes.MimeTypes()
-        for suffix, kind in _TYPES.items():
-            self._types.add_type(kind, suffix)
-
-    def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
-        """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
-
-        Names with a leading dot are not served, and nothing outside the folder is.
-        """
-        missing = Answer(404, "not_found_error", f"there is no {path}")
-        name = path.lstrip("/") or "index.html"
-        file = folder = self._folder
-        for part in name.split("/"):
-            if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
-                raise missing
-            file = file / part
-        try:
-            # Symbolic links may lead out of the folder. In a zip file there are none.
-            if isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents:
-                raise missing
-            if not file.is_file():  # to open a pipe would wait for a writer, and a device may have no end
-                raise missing
-            content = file.read_bytes()
-        except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
-            raise missing from None
-        if self._notice and name == "index.html":
-            content = content.replace(NOTICE_MARK, self._notice)
-        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        return (("content-type", self._content_type(name)), ("etag", etag), *self._headers), content
-
-    def _content_type(self, name: str) -> str:
-        kind, encoding = self._types.guess_type(name)
-        if kind is None or encoding is not None:  # a compressed file is sent as it is
-            return "application/octet-stream"
-        is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
-        return f"{kind}; charset=utf-8" if is_text else kind
 
 
 class _Asked(NamedTuple):
@@ -259,7 +180,7 @@ class _Call:
             await send(answer)
         except RawsseError as exc:
             log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
-            await send(_refused(failure_of(exc)))
+            await send(refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
         """What the path takes, by method."""
@@ -274,6 +195,8 @@ class _Call:
             return {"POST": self._chat}
         if path in _TEXT_PATHS:
             return {"POST": self._text}
+        if path == "/runs":
+            return {"GET": self._read_runs}
         if path.startswith("/runs/"):
             return {"GET": self._read_run, "DELETE": self._stop_run}
         if _CHAT_STREAM.fullmatch(path):
@@ -317,27 +240,35 @@ class _Call:
         return await self._exchange.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
     async def _text(self) -> None:
-        await self._generate(await self._read_chat(TextDialect()))
+        await self._generate(await self._read_chat(TextDialect))
 
     async def _chat(self) -> None:
-        await self._generate(await self._read_chat(EventsDialect()))
+        await self._generate(await self._read_chat(EventsDialect))
 
-    async def _read_chat(self, dialect: Dialect) -> _Asked:
-        """The request of a browser's body, which may be one of `useChat` where `dialect` is that of the events."""
+    async def _read_chat(self, kind: type[TextDialect | EventsDialect]) -> _Asked:
+        """The request of a browser's body, which may be one of `useChat` where `kind` is that of the events."""
         is_named = "x-run-id" in self._exchange.headers
 
         def read(body: dict[str, Any]) -> _Asked:
-            if dialect.name == "events" and is_ui_request(body):
+            if kind is EventsDialect and is_ui_request(body):
                 chat, request = read_ui(body, max_prompt_chars=self._limit)
                 asked = _Asked(UIDialect(), request, chat)
             else:
+                dialect = TextDialect(has_usage=read_flag(body, "usage")) if kind is TextDialect else EventsDialect()
                 asked = _Asked(dialect, read_chat(body, max_prompt_chars=self._limit))
-            return asked._replace(fingerprint=_fingerprint(asked)) if is_named else asked
+            return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
         return await self._exchange.read_json(read, self._relay._max_chat_bytes)
 
     async def _generate(self, asked: _Asked) -> None:
-        await self._follow(self._run_of(asked), keeps_status=True)
+        run, exchange = self._run_of(asked), self._exchange
+        # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
+        if asked.dialect.is_resumable and "respond-async" in exchange.headers.get("prefer", "").lower():
+            run.wait_for_readers()
+            fields = (JSON, ("x-run-id", run.id), ("preference-applied", "respond-async"))
+            await exchange.send_whole(202, fields, compact({"run": run.id}).encode())
+            return
+        await follow(exchange, run, keeps_status=True)
 
     def _run_of(self, asked: _Asked) -> Run:
         """A new run, or the one that this request began before: a client that names its run may repeat its request."""
@@ -391,52 +322,38 @@ class _Call:
 
     async def _read_run(self) -> None:
         run = self._find_run()
+        if "snapshot" in self._exchange.query:
+            log, last = run.kept()
+            small = len(log) <= THREAD_BYTES
+            first = snapshot(log, run.dialect) if small else await asyncio.to_thread(snapshot, log, run.dialect)
+            await follow(self._exchange, run, last, first=first)
+            return
         wanted = self._exchange.headers.get("last-event-id") or self._exchange.query.get("after", [""])[0]
         after = run.number_of(wanted) if wanted else 0
         if after is None:
             raise InvalidRequest("Last-Event-ID", "is no id of this run")
-        await self._follow(run, after)
+        await follow(self._exchange, run, after)
+
+    async def _read_runs(self) -> None:
+        """Several runs in one connection. Each `after` is the id of a frame, which says of which run it is."""
+        ids = list(dict.fromkeys(self._exchange.query.get("id", ())))
+        if not 0 < len(ids) <= MAX_RUNS_READ:
+            raise InvalidRequest("id", f"must be given 1 to {MAX_RUNS_READ} times")
+        found = {id: self._runs.get(self._user, id) for id in ids}
+        seen = [*self._exchange.query.get("after", ()), self._exchange.headers.get("last-event-id", "")]
+        runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
+        wanted = [(run, max(run.number_of(each) or 0 for each in seen)) for run in runs]
+        missing = [id for id in ids if found[id] not in runs]
+        await follow_all(self._exchange, wanted, missing)
 
     async def _resume_chat(self) -> None:
         chat = self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream")
         run = self._runs.by_alias(self._user, chat)
         with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` can use nothing else
             if run is not None and not run.is_finished:
-                await self._follow(run)
+                await follow(self._exchange, run)
                 return
         await self._exchange.send_whole(204)
-
-    async def _follow(self, run: Run, after: int = 0, *, keeps_status: bool = False) -> None:
-        """Send a run's frames until its end, or until the client goes. Raises `Gone` before anything was sent.
-
-        `keeps_status`: the head waits until there is something to say, so that a failure before it keeps its HTTP status.
-        Whoever comes back to a run may be an `EventSource`, which reads no frame of any answer but a 200.
-        """
-        if run.is_finished and after >= run.last:
-            await self._exchange.send_whole(204)
-            return
-        outlet = self._exchange.outlet()
-        reader = Reader(run, outlet, after, lambda: self._start(run, outlet, keeps_status=keeps_status))
-        run.join(reader, holds=keeps_status)
-        try:
-            await outlet.closed()
-        finally:
-            reader.close()
-
-    def _start(self, run: Run, outlet: Outlet, *, keeps_status: bool) -> bool:
-        """Send the head. False: with the whole answer, which has no frames."""
-        failure = run.early_failure if keeps_status and run.dialect.keeps_status else None
-        if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` refuses as the API does: in JSON
-            answer = _refused(failure)
-            length = ("content-length", str(len(answer.body)))
-            outlet.start(answer.status, self._exchange.fields((JSON, *answer.headers, length)))
-            outlet.end(answer.body)
-            return False
-        forwarded = _forwarded(failure.headers if failure else run.headers)
-        run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
-        headers = self._exchange.fields((*SSE_HEADERS, *run.dialect.headers, *run_id, *forwarded))
-        outlet.start(failure.status if failure else 200, headers)
-        return True
 
     # Routes without a run --------------------------------------------------------------------------------------------
 
@@ -453,12 +370,12 @@ class _Call:
                 failure, words = None, stream.ending.text
         except RawsseError as exc:
             failure, words = failure_of(exc), str(exc)
-            raise _refused(failure) from None
+            raise refused(failure) from None
         finally:
             seconds = stream.timing.elapsed()
             self._runs.ended(record_of(start, stream, stream.ending, failure, seconds=seconds, words=words))
         if message is not None:
-            headers = (JSON, *_forwarded(stream.headers))
+            headers = (JSON, *forwarded(stream.headers))
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
 
     async def _count_tokens(self) -> None:
@@ -485,20 +402,7 @@ class _Call:
         await self._exchange.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
 
 
-def _fingerprint(asked: _Asked) -> bytes:
+def _fingerprint(asked: _Asked, usage: object) -> bytes:
     """What two requests have in common only if they are the same."""
-    return hashlib.sha256(json.dumps([asked.dialect.name, asked.request], sort_keys=True).encode()).digest()
-
-
-def _refused(failure: Failure) -> Answer:
-    headers = dict(_forwarded(failure.headers))
-    if failure.ending is not None and failure.ending.request_id is not None:
-        headers["request-id"] = failure.ending.request_id
-    answer = Answer(failure.status, failure.type, failure.message, headers=headers)
-    if failure.body is not None:
-        answer.body = compact(failure.body).encode()  # with its details: the SDKs' classes go by them
-    return answer
-
-
-def _forwarded(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(name, headers[name]) for name in headers if _FORWARDED.fullmatch(name)]
+    what = [asked.dialect.name, asked.request, bool(usage)]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()

@@ -28,20 +28,23 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, RawsseError
 from rawsse.messages.events import Ping, StreamEvent
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, join_deltas
 from rawsse.relay.push import EventPush
 from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
-from rawsse.server import Outlet
 from rawsse.server.connection import NotNegative
 
 PIECE_BYTES = 8 * 1024
 """How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
 takes up to 64 KiB, and what comes in pieces that end with a frame seldom fills it."""
+
+JOINING_SAVES_BYTES = len('id: 01234567-1\ndata: {"text":""}\n\n')
+"""How much shorter two frames get at least when their pieces of text are joined."""
 
 MAX_PUSH_BYTES = 256 * 1024
 """How much is written at once for all readers of a run; above that, each has its turn."""
@@ -66,6 +69,8 @@ class RunLimits(NotNegative):
 
     grace_seconds: float = 10.0
     """How long an unfinished run goes on without any reader."""
+    drain_seconds: float = 0.0
+    """How long it may go on all the same, to its end: it is paid for, and its usage is then known. 0: it is cancelled."""
     keep_seconds: float = 300.0
     """How long a finished one stays."""
     max_log_bytes: int = 4 * 1024 * 1024
@@ -103,6 +108,8 @@ class Run:
         self.failure: Failure | None = None
         self.early_failure: Failure | None = None
         """The failure of a run that has nothing else to say: it may keep its HTTP status."""
+        self.on_disconnect: str | None = None
+        """What becomes of a run that nothing reads: "cancel" or "drain"."""
         self.headers: Mapping[str, str] = {}
         self.last = 0
         """The number of the newest frame; 0 if there is none."""
@@ -111,7 +118,7 @@ class Run:
         self._is_resumable = dialect.is_resumable
         self._max_bytes = runs.limits.max_log_bytes if dialect.is_resumable else runs.limits.max_unread_bytes
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
-        self._tag = secrets.token_hex(4)
+        self.tag = secrets.token_hex(4)
         self._log = bytearray()
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
         self._forgotten_bytes = 0
@@ -139,7 +146,7 @@ class Run:
     def number_of(self, frame_id: str) -> int | None:
         """The number in a frame's id, or a bare number; None if it is no id of this run."""
         tag, dash, number = frame_id.strip().rpartition("-")
-        if (dash and tag != self._tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
+        if (dash and tag != self.tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
             return None
         return int(number)
 
@@ -147,22 +154,46 @@ class Run:
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
-        if reader.position + 1 < self._first:
-            raise Gone(410, "not_found_error", f"frames before {self._first} are no longer kept")
+        self._check_kept(reader.position)
         reader.position = min(reader.position, self.last)
         if self._grace is not None:
             self._grace.cancel()
+        self.on_disconnect = None
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
 
     def take(self, position: int) -> tuple[bytes, int]:
-        """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them."""
+        """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them.
+
+        If more than a piece is left, pieces of text are joined, where the dialect allows it.
+        """
+        log, ends, skip, delta = self._log, self._ends, self._forgotten_bytes, self.dialect.delta
         at = position + 1 - self._first
-        start = self._ends[at - 1] if at else self._forgotten_bytes
-        end = max(bisect_right(self._ends, start + PIECE_BYTES, at), at + 1)
-        skip = self._forgotten_bytes
-        return bytes(self._log[start - skip : self._ends[end - 1] - skip]), position + end - at
+        start = ends[at - 1] if at else skip
+        if delta is None or ends[-1] - start <= PIECE_BYTES:
+            end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
+            return bytes(log[start - skip : ends[end - 1] - skip]), position + end - at
+
+        def joined_end(index: int) -> int:
+            return ends[index] - JOINING_SAVES_BYTES * (index - at)
+
+        end = max(bisect_right(range(len(ends)), start + PIECE_BYTES, at, key=joined_end), at + 1)
+        bounds = pairwise((start, *ends[at:end]))
+        return join_deltas((bytes(log[a - skip : b - skip]) for a, b in bounds), delta), position + end - at
+
+    def kept(self) -> tuple[bytes, int]:
+        """All frames, and the position after them. Raises `Gone` if the first is no longer kept."""
+        self._check_kept(0)
+        return bytes(self._log), self.last
+
+    def keeps(self, position: int) -> bool:
+        """The frames after that position are kept."""
+        return position + 1 >= self._first
+
+    def _check_kept(self, position: int) -> None:
+        if not self.keeps(position):
+            raise Gone(410, "not_found_error", f"frames before {self._first} are no longer kept")
 
     def has_read(self) -> None:
         """A reader has moved on, or left."""
@@ -176,10 +207,15 @@ class Run:
         self._readers.discard(reader)
         self.live.discard(reader)
         self.has_read()
-        if self._readers or self.is_finished:
-            return
-        if self._is_resumable:
-            seconds = self.runs.limits.grace_seconds
+        if not self._readers and not self.is_finished:
+            self.wait_for_readers()
+
+    def wait_for_readers(self) -> None:
+        """Nothing reads the run: it goes on for as long as the limits say, unless a reader joins."""
+        limits = self.runs.limits
+        self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
+        seconds = max(limits.drain_seconds, limits.grace_seconds if self._is_resumable else 0)
+        if seconds:
             text = f"no client read the answer for {seconds:g} s"
             self._grace = self._loop.call_later(seconds, self.stop, Failure(200, "cancelled", text))
         else:
@@ -191,7 +227,7 @@ class Run:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
         self._began_at = self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self.runs.heartbeat_seconds, self._beat)
-        self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self._tag}")
+        self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self.tag}")
         self._opening.add_done_callback(self._opened)
         return self._opening
 
@@ -250,7 +286,7 @@ class Run:
         if isinstance(error, RawsseError):
             self._fail(failure_of(error, stream.error_event if stream else None), words=str(error))
         else:
-            log.error("run %s failed: a bug in the relay", self._tag, exc_info=error)
+            log.error("run %s failed: a bug in the relay", self.tag, exc_info=error)
             self._fail(Failure(500, "api_error", "the relay failed: see its log"))
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
@@ -260,7 +296,7 @@ class Run:
         start, before = len(log), number
         for frame in frames:
             number += 1
-            log += f"id: {self._tag}-{number}\n{frame}".encode() if self._is_resumable else frame.encode()
+            log += f"id: {self.tag}-{number}\n{frame}".encode() if self._is_resumable else frame.encode()
             ends.append(self._forgotten_bytes + len(log))
         wire, self.last, self._spoke_at = bytes(log[start:]), number, now
         is_small = len(wire) <= PIECE_BYTES and len(wire) * len(self.live) <= MAX_PUSH_BYTES
@@ -316,7 +352,9 @@ class Run:
             reader.catch_up()
         stream = self._push.stream if self._push is not None else None
         seconds = now - self._began_at
-        self.runs.ended(record_of(self.start, stream, ending, self.failure, seconds=seconds, words=words))
+        is_left, failure = self.on_disconnect, self.failure
+        record = record_of(self.start, stream, ending, failure, seconds=seconds, on_disconnect=is_left, words=words)
+        self.runs.ended(record)
         # A finished run is kept for a while, but not its request and its connection.
         self._push = self._grace = self._heartbeat = None
         self.runs.forget_later(self)
@@ -331,7 +369,8 @@ class Run:
         """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
         if self.log_bytes <= limit:
             return
-        read = min((reader.position for reader in self._readers), default=self._first - 1)
+        unread = self.last if self.on_disconnect == "drain" else self._first - 1
+        read = min((reader.position for reader in self._readers), default=unread)
         enough = bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1
         count = min(enough, read + 1 - self._first)
         if count > 0:
@@ -340,17 +379,31 @@ class Run:
             del self._ends[:count]
 
 
+class Writer(Protocol):
+    """The part of an `Outlet` that a reader needs."""
+
+    sink: Any
+
+    def write(self, data: bytes) -> bool:
+        """See `Outlet.write`."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
+        """See `Outlet.end`."""
+
+
 class Reader:
     """Reads one run's log from a position on, and writes what it reads to `outlet`.
 
-    `start` sends the head when the run has begun; it says False if it has sent the whole answer. A reader that falls behind
-    reads on from the log when its client takes more.
+    `start` sends the head when the run has begun; it says False if it has sent the whole answer. `first` is written before
+    what comes after the position. A reader that falls behind reads on from the log when its client takes more.
     """
 
-    __slots__ = ("_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
+    __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
 
-    def __init__(self, run: Run, outlet: Outlet, position: int, start: Callable[[], bool]) -> None:
+    def __init__(self, run: Run, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
         self.position = position
+        self._first = first
         self._run = run
         self._outlet = outlet
         self._start = start
@@ -367,8 +420,9 @@ class Reader:
         if not self._start():
             self.close()
             return
-        if self.position == self._run.last and not self._run.is_finished:
-            self.push(self._run.dialect.heartbeat, self.position)
+        if self._first or (self.position == self._run.last and not self._run.is_finished):
+            self.push(self._first or self._run.dialect.heartbeat, self.position)
+            self._first = b""
         if self.catch_up():
             self._run.runs.turns.add(self)
 

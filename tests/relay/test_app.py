@@ -17,7 +17,8 @@ from support.streams import ANSWER, STOP, Raw, block, block_start, end, start, t
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, Relay, RunLimits
-from rawsse.relay.app import MAX_CHAT_BYTES, SSE_HEADERS
+from rawsse.relay.app import MAX_CHAT_BYTES
+from rawsse.relay.follow import SSE_HEADERS
 
 from .stage import CHAT, HEAD, KEY, WHOLE, Browser, Stage, ask, error_json, frames, relay
 

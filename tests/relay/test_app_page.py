@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from rawsse.relay.app import CONTENT_SECURITY_POLICY, Page
 from rawsse.relay.dialects import Answer
+from rawsse.relay.page import CONTENT_SECURITY_POLICY, Page
 
 from .stage import ask
 
