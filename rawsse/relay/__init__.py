@@ -6,6 +6,7 @@ Read in this order:
     ui.py        the dialect of the Vercel AI SDK
     record.py    one row per run: who asked for it, how it ended, and what it cost
     push.py      the events of an answer, pushed to a function as they come
+    log.py       the frames of one run
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written

@@ -50,10 +50,11 @@ from rawsse.relay.dialects import (
 from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.follow import follow, follow_all, forwarded, refused
 from rawsse.relay.guard import Guard
+from rawsse.relay.log import Gone
 from rawsse.relay.page import Page
-from rawsse.relay.push import UnfoldedAnswer
+from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
@@ -285,7 +286,7 @@ class _Call:
         request = self._completed(asked.request, **self._relay._defaults)
         events = self._events(request, kind=UnfoldedAnswer, max_retries=None if is_resumable else 0)
         who = {"user": self._user, "model": request["model"]}
-        run = self._runs.begin(asked.dialect, events, **who, id=wanted, alias=asked.alias)
+        run = self._runs.begin(asked.dialect, pushed(events), **who, id=wanted, alias=asked.alias)
         run.fingerprint = asked.fingerprint
         return run
 

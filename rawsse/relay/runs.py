@@ -5,7 +5,7 @@ on from the last id that it has seen. When no browser reads an unfinished run, i
 the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: theirs
 end when they leave.
 
-    run = runs.begin(dialect, open_stream)                  # runs.aclose() ends it
+    run = runs.begin(dialect, open_source)                  # runs.aclose() ends it
     reader = Reader(run, outlet, after, start)
     run.join(reader)                                        # from now on the run writes to `outlet`
     reader.close()
@@ -23,28 +23,18 @@ import asyncio
 import logging
 import secrets
 import time
-from array import array
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, RawsseError
-from rawsse.messages.events import Ping, StreamEvent
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, join_deltas
-from rawsse.relay.push import EventPush
+from rawsse.messages.events import Ping
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
+from rawsse.relay.log import PIECE_BYTES, FrameLog
 from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
 from rawsse.server.connection import NotNegative
-
-PIECE_BYTES = 8 * 1024
-"""How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
-takes up to 64 KiB, and what comes in pieces that end with a frame seldom fills it."""
-
-JOINING_SAVES_BYTES = len('id: 01234567-1\ndata: {"text":""}\n\n')
-"""How much shorter two frames get at least when their pieces of text are joined."""
 
 MAX_PUSH_BYTES = 256 * 1024
 """How much is written at once for all readers of a run; above that, each has its turn."""
@@ -83,18 +73,44 @@ class RunLimits(NotNegative):
     max_runs: int = MAX_RUNS
 
 
-class Gone(Answer):
-    """The frames asked for are no longer kept."""
+class Source(Protocol):
+    """What brings a run its events: `EventPush`, or another with the same contract."""
+
+    @property
+    def stream(self) -> EventStream | None:
+        """The stream of the API that it reads; None if it reads none."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields of the upstream's response, once there is one."""
+        ...
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None while it has not."""
+
+    async def open(self) -> None:
+        """Begin, and return when events come by themselves, or when all have come."""
+
+    def pause(self) -> None:
+        """Bring no more events until `resume`."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def close(self) -> Ending | None:
+        """End at once. Nothing comes after it."""
 
 
-class Run:
-    """One generation and its log. Frames are numbered from 1; the id of a frame is `<tag>-<number>`.
+OpenSource = Callable[[Callable[[list[Any], float], None], Callable[[Exception | None], None]], Source]
+"""Makes a source of the functions that it is to call: with the events of one moment, and at the end."""
 
-    The tag is by chance, not by the run's id: ids that clients choose have common beginnings, and may be used again when
-    their run is forgotten. A reader of the one must never be given the rest of the other.
-    """
+
+class Run(FrameLog):
+    """One generation: a log that grows, and those who read it."""
 
     def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
+        super().__init__(dialect.delta)
         self.start = start
         self.id = start.run
         self.runs = runs
@@ -111,19 +127,13 @@ class Run:
         self.on_disconnect: str | None = None
         """What becomes of a run that nothing reads: "cancel" or "drain"."""
         self.headers: Mapping[str, str] = {}
-        self.last = 0
-        """The number of the newest frame; 0 if there is none."""
         self.live: set[Reader] = set()
         """Readers that have read everything, and are pushed what comes."""
         self._is_resumable = dialect.is_resumable
         self._max_bytes = runs.limits.max_log_bytes if dialect.is_resumable else runs.limits.max_unread_bytes
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
-        self.tag = secrets.token_hex(4)
-        self._log = bytearray()
-        self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
-        self._forgotten_bytes = 0
         self._readers: set[Reader] = set()
-        self._push: EventPush | None = None
+        self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -131,30 +141,11 @@ class Run:
         self._spoke_at = 0.0  # when the readers were last sent something
         self._stop_with: Failure | None = None
 
-    # What is known -------------------------------------------------------------------------------------------------
-
-    @property
-    def log_bytes(self) -> int:
-        """What is kept."""
-        return len(self._log)
-
-    @property
-    def _first(self) -> int:
-        """The number of the oldest frame that is kept."""
-        return self.last - len(self._ends) + 1
-
-    def number_of(self, frame_id: str) -> int | None:
-        """The number in a frame's id, or a bare number; None if it is no id of this run."""
-        tag, dash, number = frame_id.strip().rpartition("-")
-        if (dash and tag != self.tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
-            return None
-        return int(number)
-
     # Reading -------------------------------------------------------------------------------------------------------
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
-        self._check_kept(reader.position)
+        self.check_kept(reader.position)
         reader.position = min(reader.position, self.last)
         if self._grace is not None:
             self._grace.cancel()
@@ -163,44 +154,12 @@ class Run:
         if self.has_begun or not holds:
             reader.begin()
 
-    def take(self, position: int) -> tuple[bytes, int]:
-        """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them.
-
-        If more than a piece is left, pieces of text are joined, where the dialect allows it.
-        """
-        log, ends, skip, delta = self._log, self._ends, self._forgotten_bytes, self.dialect.delta
-        at = position + 1 - self._first
-        start = ends[at - 1] if at else skip
-        if delta is None or ends[-1] - start <= PIECE_BYTES:
-            end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
-            return bytes(log[start - skip : ends[end - 1] - skip]), position + end - at
-
-        def joined_end(index: int) -> int:
-            return ends[index] - JOINING_SAVES_BYTES * (index - at)
-
-        end = max(bisect_right(range(len(ends)), start + PIECE_BYTES, at, key=joined_end), at + 1)
-        bounds = pairwise((start, *ends[at:end]))
-        return join_deltas((bytes(log[a - skip : b - skip]) for a, b in bounds), delta), position + end - at
-
-    def kept(self) -> tuple[bytes, int]:
-        """All frames, and the position after them. Raises `Gone` if the first is no longer kept."""
-        self._check_kept(0)
-        return bytes(self._log), self.last
-
-    def keeps(self, position: int) -> bool:
-        """The frames after that position are kept."""
-        return position + 1 >= self._first
-
-    def _check_kept(self, position: int) -> None:
-        if not self.keeps(position):
-            raise Gone(410, "not_found_error", f"frames before {self._first} are no longer kept")
-
     def has_read(self) -> None:
         """A reader has moved on, or left."""
         if not self._is_resumable:
             self._forget_oldest(0)
-        if self._push is not None and self._can_grow():
-            self._push.resume()
+        if self._source is not None and self._can_grow():
+            self._source.resume()
 
     def leave(self, reader: Reader) -> None:
         """The reader reads no more."""
@@ -223,18 +182,18 @@ class Run:
 
     # Growing -------------------------------------------------------------------------------------------------------
 
-    def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
+    def begin(self, open_source: OpenSource) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
         self._began_at = self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self.runs.heartbeat_seconds, self._beat)
-        self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self.tag}")
+        self._opening = self._loop.create_task(self._open(open_source), name=f"rawsse run {self.tag}")
         self._opening.add_done_callback(self._opened)
         return self._opening
 
-    async def _open(self, open_stream: Callable[[], EventStream]) -> None:
+    async def _open(self, open_source: OpenSource) -> None:
         try:
-            self._push = EventPush(open_stream(), self._receive, self._ended)
-            await self._push.open()
+            self._source = open_source(self._receive, self._ended)
+            await self._source.open()
         except Exception as exc:
             self._ended(exc)
 
@@ -242,7 +201,7 @@ class Run:
         self._opening = None
         self.runs.tasks.discard(opening)
         if opening.cancelled():  # perhaps before its first step, or by the end of the event loop
-            ending = self._push.close() if self._push is not None else None
+            ending = self._source.close() if self._source is not None else None
             self._fail(replace(self._stop_with or _INTERRUPTED, ending=ending))
 
     def stop(self, failure: Failure) -> None:
@@ -252,12 +211,12 @@ class Run:
         self._stop_with = failure
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
-        elif self._push is not None:
-            self._fail(replace(failure, ending=self._push.close()))
+        elif self._source is not None:
+            self._fail(replace(failure, ending=self._source.close()))
 
-    def _receive(self, events: list[StreamEvent], now: float) -> None:
-        push = self._push
-        assert push is not None  # noqa: S101 - it is what calls this
+    def _receive(self, events: list[Any], now: float) -> None:
+        source = self._source
+        assert source is not None  # noqa: S101 - it is what calls this
         frames: list[Frame] = []
         try:
             for event in events:
@@ -265,20 +224,21 @@ class Run:
             if self.has_begun:
                 self._append(frames, now)
             elif frames or any(type(event) is not Ping for event in events):  # a ping alone is not a beginning
-                self.headers = push.stream.headers
+                self.headers = source.headers
                 self._append(frames, now)
                 self._begin_readers(now)
         except Exception as exc:
-            push.close()
+            source.close()
             self._ended(exc)
         if len(self._log) > self._max_bytes and not self._can_grow():
-            push.pause()
+            source.pause()
 
     def _ended(self, error: Exception | None) -> None:
-        stream = self._push.stream if self._push is not None else None
+        source = self._source
+        stream = source.stream if source is not None else None
         try:
-            if error is None and stream is not None and (ending := stream.ending) is not None:
-                self.headers = stream.headers
+            if error is None and source is not None and (ending := source.ending) is not None:
+                self.headers = source.headers
                 self._finish(self.dialect.end(ending), ending, ending.text)
                 return
         except Exception as exc:
@@ -350,13 +310,13 @@ class Run:
             self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
-        stream = self._push.stream if self._push is not None else None
+        stream = self._source.stream if self._source is not None else None
         seconds = now - self._began_at
         is_left, failure = self.on_disconnect, self.failure
         record = record_of(self.start, stream, ending, failure, seconds=seconds, on_disconnect=is_left, words=words)
         self.runs.ended(record)
         # A finished run is kept for a while, but not its request and its connection.
-        self._push = self._grace = self._heartbeat = None
+        self._source = self._grace = self._heartbeat = None
         self.runs.forget_later(self)
 
     # Room ----------------------------------------------------------------------------------------------------------
@@ -369,14 +329,8 @@ class Run:
         """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
         if self.log_bytes <= limit:
             return
-        unread = self.last if self.on_disconnect == "drain" else self._first - 1
-        read = min((reader.position for reader in self._readers), default=unread)
-        enough = bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1
-        count = min(enough, read + 1 - self._first)
-        if count > 0:
-            del self._log[: self._ends[count - 1] - self._forgotten_bytes]
-            self._forgotten_bytes = self._ends[count - 1]
-            del self._ends[:count]
+        unread = self.last if self.on_disconnect == "drain" else self.first - 1
+        self.forget(min((reader.position for reader in self._readers), default=unread), limit)
 
 
 class Writer(Protocol):
@@ -532,15 +486,15 @@ class Runs:
     def begin(
         self,
         dialect: Dialect,
-        open_stream: Callable[[], EventStream],
+        open_source: OpenSource,
         *,
         user: str = "",
         model: str = "",
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
-        """A new run that reads the stream which `open_stream` gives. Raises `Answer`, 503: there are `max_runs` unfinished
-        ones, or `aclose` was called."""
+        """A new run that keeps what its source brings. Raises `Answer`, 503: there are `max_runs` unfinished ones, or `aclose`
+        was called."""
         self._forget_early(room_for=1)
         if len(self._runs) >= self.limits.max_runs:
             raise _busy(f"{self.limits.max_runs} runs are not finished")
@@ -549,7 +503,7 @@ class Runs:
         self._runs[user, run.id] = run
         if alias is not None:
             self._aliases[user, alias] = run
-        self.tasks.add(run.begin(open_stream))
+        self.tasks.add(run.begin(open_source))
         return run
 
     def begun(self, user: str, dialect: str, model: str, id: str | None = None) -> RunStart:

@@ -27,14 +27,13 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
 )
-from rawsse.relay.push import UnfoldedAnswer
+from rawsse.relay.log import PIECE_BYTES, Gone
+from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import (
     HEARTBEAT_SECONDS,
     MAX_PUSH_BYTES,
-    PIECE_BYTES,
     PIECES_AT_ONCE,
-    Gone,
     Run,
     Runs,
 )
@@ -120,7 +119,7 @@ def test_a_finished_run_keeps_its_frames_but_not_its_request_nor_its_connection(
                 streams.append(weakref.ref(stream))
                 return stream
 
-            begun = home.runs.begin(TextDialect(), open_stream)
+            begun = home.runs.begin(TextDialect(), pushed(open_stream))
             await join(begun).done()
             await ticks()
             assert begun.last > 0
@@ -582,7 +581,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
     async def story() -> None:
         async with house() as home:
             begun = lonely()
-            task = begun.begin(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer))
+            task = begun.begin(pushed(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer)))
             await home.call()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -774,7 +773,7 @@ def test_while_nobody_reads_nothing_is_forgotten() -> None:
             api.flood = FLOOD
             api.send(PING)
             await asyncio.sleep(1)
-            assert begun._first == 1
+            assert begun.first == 1
             assert data(await join(begun).read())[0] == '{"text":"' + "x" * 100 + '"}'
 
     run(story())
@@ -1010,7 +1009,7 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), fail, model="claude-x")
+            begun = home.runs.begin(TextDialect(), pushed(fail), model="claude-x")
             got = await join(begun).done()
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 
