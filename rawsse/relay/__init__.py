@@ -7,7 +7,10 @@ Read in this order:
     record.py    one row per run: who asked for it, how it ended, and what it cost
     push.py      the events of an answer, pushed to a function as they come
     runs.py      one upstream generation each, with its own log, read from any point
-    guard.py     who may use the relay
+    users.py     who may use the relay: users, their limits and tokens
+    quotas.py    how much each user may use
+    choices.py   what a request may ask for
+    guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     app.py       the routes, the files of the page; how a run and an HTTP exchange meet
 """
