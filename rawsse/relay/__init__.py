@@ -8,7 +8,10 @@ Read in this order:
     push.py      the events of an answer, pushed to a function as they come
     log.py       the frames of one run
     runs.py      one upstream generation each, with its own log, read from any point
-    guard.py     who may use the relay
+    users.py     who may use the relay: users, their limits and tokens
+    quotas.py    how much each user may use
+    choices.py   what a request may ask for
+    guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange
     page.py      the files of a folder: the built-in page, or the operator's
