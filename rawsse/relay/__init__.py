@@ -14,12 +14,16 @@ Read in this order:
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange
+    event_source.py  the same for any stream of events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
     app.py       the routes
 """
 
 from rawsse.relay.app import Relay
+from rawsse.relay.event_source import EventRuns, event_source
 from rawsse.relay.guard import Guard, check_bind
+from rawsse.relay.record import RunRecord
 from rawsse.relay.runs import RunLimits
+from rawsse.relay.users import User, UserLimits
 
-__all__ = ["Guard", "Relay", "RunLimits", "check_bind"]
+__all__ = ["EventRuns", "Guard", "Relay", "RunLimits", "RunRecord", "User", "UserLimits", "check_bind", "event_source"]

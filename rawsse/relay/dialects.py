@@ -310,7 +310,7 @@ class Answer(Exception):  # noqa: N818 - a way out, not a failure
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.type = status, type
         error = {"type": type, "message": message} | ({"field": field} if field else {})
         self.body = json.dumps({"type": "error", "error": error}).encode()
         self.headers = tuple((headers or {}).items())

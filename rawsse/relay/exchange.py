@@ -57,6 +57,8 @@ class Exchange:
         self._send = send
         self._guard = guard
         self._write_seconds = write_seconds
+        self.more_fields: list[tuple[str, str]] = []
+        """Header fields that the answer has in any case."""
         self.method: str = scope["method"]
         self.path = _path_within(scope.get("root_path", ""), scope["path"])
         self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
@@ -97,8 +99,8 @@ class Exchange:
     # The answer ----------------------------------------------------------------------------------------------------
 
     def fields(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        """Header fields as ASGI has them, with those for pages of other origins."""
-        fields = [*headers, *self._cross_origin()]
+        """Header fields as ASGI has them, with `more_fields` and those for pages of other origins."""
+        fields = [*headers, *self.more_fields, *self._cross_origin()]
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
     def outlet(self) -> Outlet:

@@ -243,7 +243,9 @@ class Run(FrameLog):
                 return
         except Exception as exc:
             error = exc
-        if isinstance(error, RawsseError):
+        if isinstance(error, Answer):
+            self._fail(Failure(error.status, error.type, str(error), dict(error.headers)))
+        elif isinstance(error, RawsseError):
             self._fail(failure_of(error, stream.error_event if stream else None), words=str(error))
         else:
             log.error("run %s failed: a bug in the relay", self.tag, exc_info=error)
