@@ -25,6 +25,9 @@ CONTENT_SECURITY_POLICY = (
 """Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
 were taken for markup."""
 
+MODULES = ("rawsse.js", "react.js")
+"""Served beside a page of the operator's, unless its folder has files of these names."""
+
 NOTICE_MARK = b"<!-- notice -->"
 
 # Types of files that Python's own table lacks, or has differently before 3.12.
@@ -38,7 +41,8 @@ _TYPES: Mapping[str, str] = {
 
 
 class Page:
-    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy.
+    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy, and finds the
+    modules of the browser's half beside it.
 
     `notice` is a text that the built-in page shows below its greeting.
     """
@@ -58,22 +62,12 @@ class Page:
 
         Names with a leading dot are not served, and nothing outside the folder is.
         """
-        missing = Answer(404, "not_found_error", f"there is no {path}")
         name = path.lstrip("/") or "index.html"
-        file = folder = self._folder
-        for part in name.split("/"):
-            if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
-                raise missing
-            file = file / part
-        try:
-            # Symbolic links may lead out of the folder. In a zip file there are none.
-            if isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents:
-                raise missing
-            if not file.is_file():  # to open a pipe would wait for a writer, and a device may have no end
-                raise missing
-            content = file.read_bytes()
-        except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
-            raise missing from None
+        content = _read(self._folder, name)
+        if content is None and name in MODULES:
+            content = _read(files("rawsse") / "web", name)
+        if content is None:
+            raise Answer(404, "not_found_error", f"there is no {path}")
         if self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -85,3 +79,21 @@ class Page:
             return "application/octet-stream"
         is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
         return f"{kind}; charset=utf-8" if is_text else kind
+
+
+def _read(folder: Traversable, name: str) -> bytes | None:
+    """The content of a file in a folder; None if it has none of that name that may be served."""
+    file = folder
+    for part in name.split("/"):
+        if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
+            return None
+        file = file / part
+    try:
+        # Symbolic links may lead out of the folder. In a zip file there are none.
+        is_outside = (
+            isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents
+        )
+        # To open a pipe would wait for a writer, and a device may have no end.
+        return None if is_outside or not file.is_file() else file.read_bytes()
+    except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
+        return None
