@@ -39,9 +39,9 @@ class Guard:
     """Looks at a request's header fields (lower-case names).
 
     `hosts` are the names under which the relay is reached, beside those of the loopback address and of `bind_host`;
-    `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens`, every call must
-    bring one of them, as `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that no header
-    field can bring.
+    `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens` (or a `UserFile`),
+    every call must bring one of them, as `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token
+    that no header field can bring.
     """
 
     def __init__(

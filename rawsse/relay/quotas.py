@@ -137,7 +137,7 @@ class Quotas:
         """The request counts from now on, and one more run is open."""
         for account in self._counting(start.user):
             account.advance(start.time)
-            account.reserved -= 1
+            account.reserved = max(0, account.reserved - 1)
             account.used += _MINUTE
             account.open += 1
 

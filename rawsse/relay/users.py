@@ -190,7 +190,7 @@ def _read_user(entry: dict[str, Any]) -> tuple[bytes, User]:
     if entry:
         user = replace(user, limits=_read_limits(entry))
     if (token is None) == (hashed is None):
-        raise ConfigurationError("expected token_sha256 or token")
+        raise ConfigurationError("expected either token_sha256 or token")
     if hashed is None:
         return _digest(token), user
     if not isinstance(hashed, str) or not re.fullmatch("[0-9A-Fa-f]{64}", hashed):
@@ -228,7 +228,7 @@ async def identify(
     """
     if authenticate is not None:
         found = await authenticate(scope)
-        user = User(found) if isinstance(found, str) else found
+        user = found if found is None or isinstance(found, User) else User(found)
     else:
         user = user_of_scope(scope) or tokens.find_token(headers)
         if user is None and "user" not in scope and not any(tokens):
