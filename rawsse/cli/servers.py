@@ -86,6 +86,18 @@ def add_serve(commands: Any) -> None:
         help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
     )
     parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
+    _add_operation(parser)
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    host, port = f"RAWSSE_HOST in the environment, or {_HOST}", f"PORT in the environment, or {_PORT}"
+    parser.add_argument("--host", help=f"the address to listen on (default: {host})")
+    parser.add_argument("--port", type=int, help=f"the port (default: {port}; 0: any free one)")
+    more = "lines of text (default), or a JSON object a line, which has the record of a run"
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help=f"how to log: {more}")
+
+
+def _add_operation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
         type=seconds,
@@ -103,8 +115,8 @@ def add_serve(commands: Any) -> None:
     parser.add_argument(
         "--proxy-headers",
         metavar="ADDRESSES",
-        help="the reverse proxies whose X-Forwarded-For, X-Forwarded-Proto or Forwarded is believed: IP addresses and "
-        "networks, with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
+        help="trust X-Forwarded-For, X-Forwarded-Proto and Forwarded from these reverse proxies: IP addresses and networks, "
+        "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
     )
     parser.add_argument(
         "--metrics-token", metavar="TOKEN", help="what callers of /metrics must bring, instead of a --token"
@@ -112,14 +124,6 @@ def add_serve(commands: Any) -> None:
     parser.add_argument(
         "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
     )
-
-
-def _add_service(parser: argparse.ArgumentParser) -> None:
-    host, port = f"RAWSSE_HOST in the environment, or {_HOST}", f"PORT in the environment, or {_PORT}"
-    parser.add_argument("--host", help=f"the address to listen on (default: {host})")
-    parser.add_argument("--port", type=int, help=f"the port (default: {port}; 0: any free one)")
-    more = "lines of text (default), or a JSON object a line, which has the record of a run"
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help=f"how to log: {more}")
 
 
 def add_record(commands: Any) -> None:

@@ -26,7 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_MODELS_COUNTED = 50
 """How many models have a label of their own. A caller may ask for any name, so only models that answered take a place."""
 
-MAX_TYPES_COUNTED = 50
+MAX_TYPES_COUNTED = 30
 """The same for types of errors and reasons of refusals: upstreams and embedders invent their own."""
 
 OTHER = "other"

@@ -1,10 +1,10 @@
-"""Behind a reverse proxy: the client and the scheme that the proxy saw, in place of its own.
+"""Behind a reverse proxy: the client and the scheme that the proxy saw, instead of those of its connection.
 
-    app = Forwarded(app, ["127.0.0.1", "10.0.0.0/8"])       # the proxies that may say so
+    app = Forwarded(app, ["127.0.0.1", "10.0.0.0/8"])       # the addresses of trusted proxies
 
-Read are `X-Forwarded-For` with `X-Forwarded-Proto`, or `Forwarded` (RFC 7239), each from right to left: a proxy appends what it
-saw, and what stands to the left of the last proxy's word comes from the client, who may write anything there. `Host` is not
-touched, since it decides who may use the relay: let the proxy pass it on (nginx: `proxy_set_header Host $http_host`).
+The middleware reads `X-Forwarded-For` and `X-Forwarded-Proto`, or `Forwarded` (RFC 7239), from right to left: each proxy
+appends the address of its peer, and the client itself may have sent anything before that. It ignores `X-Forwarded-Host`: apps
+decide by `Host` who may use them, so the proxy must pass that on (nginx: `proxy_set_header Host $http_host`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ _PAIR = re.compile(r'\s*([^\s",;=]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;=]+))\s*(?:(
 
 
 class Forwarded:
-    """ASGI middleware that believes the header fields of `proxies`: IP addresses, or networks as `10.0.0.0/8`. Those of other
-    peers are ignored. The client's port becomes 0: it is not known. Raises `ConfigurationError` for what is no address."""
+    """ASGI middleware that sets `scope["client"]` and `scope["scheme"]` if the peer is one of `proxies`.
+
+    `proxies` are IP addresses, and networks such as `10.0.0.0/8`. The client's port is set to 0, as few proxies send it. Raises
+    `ConfigurationError` for an invalid address.
+    """
 
     def __init__(self, app: ASGIApp, proxies: Iterable[str]) -> None:
         self._app = app
         self._proxies = [_network(proxy) for proxy in proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI. `send` is passed on as it is: apps that write through `rawsse.push` look at it."""
-        peer = scope["client"] if scope["type"] == "http" else None
+        """ASGI. `send` is not wrapped: an app may use `rawsse.push` only with the server's own."""
+        peer = scope.get("client") if scope["type"] == "http" else None
         if peer is not None and self._is_trusted(_address(peer[0])):
             scope = {**scope, **self._seen(scope["headers"])}
         await self._app(scope, receive, send)
@@ -43,12 +46,12 @@ class Forwarded:
         return address is not None and any(address in network for network in self._proxies)
 
     def _seen(self, fields: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
-        """What the request's scope has differently."""
+        """The entries of the scope that change."""
         hops = _hops(Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields))
         client, scheme = None, hops[-1][1] if hops else ""
         for text, proto in reversed(hops):
             address = _address(text)
-            if address is None:  # "unknown", a name, or nonsense: then the last proxy is all that is known
+            if address is None:  # "unknown", an obfuscated name, or garbage: the last proxy is as far as we know
                 break
             client, scheme = (str(address), 0), proto
             if not self._is_trusted(address):
@@ -58,19 +61,19 @@ class Forwarded:
 
 
 def _hops(headers: Headers) -> list[tuple[str, str]]:
-    """The client's address and the scheme, as each proxy saw them, the nearest proxy last."""
+    """(address of its peer, scheme) as each proxy reported them, the nearest proxy last."""
     forwarded = headers.get("forwarded")
     addresses, proto = headers.get("x-forwarded-for"), headers.get("x-forwarded-proto", "")
     if forwarded is None:
         scheme = proto.rpartition(",")[2].strip()
         return [(address, scheme) for address in (addresses or "").split(",")]
     if addresses is not None or proto:
-        return []  # a proxy writes one kind, and passes the other on as the client sent it: it cannot be told which
+        return []  # a proxy sets one kind and passes on the client's own fields of the other; we cannot tell which
     found: list[dict[str, str]] = [{}]
     position = 0
     while position < len(forwarded):
         pair = _PAIR.match(forwarded, position)
-        if pair is None:  # a quote that the client left open has swallowed what the proxy appended
+        if pair is None:  # such as a quote that the client left open, to hide what the proxy appended
             return []
         found[-1][pair[1].lower()] = pair[2] or pair[3] or ""
         found += [{}] if pair[4] == "," else []
@@ -82,7 +85,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text.strip())
     except ValueError as exc:
-        raise ConfigurationError(f"a proxy must be an IP address, or a network as 10.0.0.0/8: {exc}") from None
+        raise ConfigurationError(f"a proxy must be an IP address, or a network such as 10.0.0.0/8: {exc}") from None
 
 
 def _address(text: str) -> Address | None:

@@ -84,7 +84,7 @@ def test_a_line_of_a_run_is_its_record() -> None:
     )
     fields = {"time": 1.5, "run": "r", "user": ODD, "dialect": "text", "model": ODD, "ending": "error", "seconds": 2.0}
     nothing = dict.fromkeys(("stop_reason", "first_token_seconds", "on_disconnect", "request_id"))
-    expected = {**fields, **counts, **nothing, "error": "api_error", "exact": True, "words": ODD}
+    expected: dict[str, Any] = {**fields, **counts, **nothing, "error": "api_error", "exact": True, "words": ODD}
     assert format_line("run %s ended", "r", run=RunRecord(**expected)) == expected
 
 
@@ -195,7 +195,9 @@ def test_what_is_no_address_of_a_proxy_is_refused(
     addresses: str, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--proxy-headers", addresses]) == 2
-    assert capsys.readouterr().err.startswith("rawsse: a proxy must be an IP address, or a network as 10.0.0.0/8: ")
+    assert capsys.readouterr().err.startswith(
+        "rawsse: a proxy must be an IP address, or a network such as 10.0.0.0/8: "
+    )
     assert served == {}
 
 

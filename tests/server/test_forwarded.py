@@ -7,8 +7,6 @@ import time
 from typing import Any
 
 import pytest
-from support.clock import run
-
 from rawsse.errors import ConfigurationError
 from rawsse.server import Forwarded, Receive, Scope, Send
 
@@ -16,6 +14,7 @@ from .peer import ask, http_only
 
 PROXY, SECOND, CLIENT = "10.0.0.1", "10.0.0.2", "203.0.113.7"
 FORGED = "198.51.100.66"
+HTTPS = (b"x-forwarded-proto", b"https")  # where `wss` would be the scheme
 
 
 def seen(*fields: tuple[str, str], peer: str | None = PROXY, proxies: tuple[str, ...] = ("10.0.0.0/24",)) -> Any:
@@ -114,7 +113,17 @@ def test_rfc_7239_is_read(value: str, client: str, scheme: str) -> None:
 
 @pytest.mark.parametrize(
     "left_open",
-    ['for="', f'for={FORGED};x="', f'for={FORGED};x="a\\', f'for={FORGED},x="', f'for={FORGED}, "', f"for={FORGED};="],
+    [
+        'for="',
+        f'for={FORGED};x="',
+        f'for={FORGED};x="a\\',
+        f'for={FORGED},x="',
+        f'for={FORGED}, "',
+        f"for={FORGED};=",
+        f"for={FORGED};",
+        "x=",
+        f"for={FORGED};x",
+    ],
 )
 @pytest.mark.parametrize("appended", [f"for={CLIENT}", 'for="[2001:db8::1]:80"', f'for={CLIENT};by="_a"'])
 def test_a_quote_that_a_client_leaves_open_does_not_hide_what_the_proxy_appends(left_open: str, appended: str) -> None:
@@ -170,7 +179,7 @@ def test_what_is_no_address_of_a_proxy_is_refused(proxy: str, words: str) -> Non
 
     with pytest.raises(ConfigurationError) as caught:
         Forwarded(app, ["127.0.0.1", proxy])
-    assert str(caught.value).startswith(f"a proxy must be an IP address, or a network as 10.0.0.0/8: {words}")
+    assert str(caught.value).startswith(f"a proxy must be an IP address, or a network such as 10.0.0.0/8: {words}")
 
 
 def test_the_host_is_that_of_the_request_whatever_a_proxy_says_of_it() -> None:
@@ -199,17 +208,17 @@ def test_an_app_behind_it_can_still_write_to_the_connection_itself() -> None:
     assert ask(Forwarded(app, ["127.0.0.1"]), request).endswith(f"{CLIENT}\r\n0\r\n\r\n".encode())
 
 
-def test_lifespans_pass_through() -> None:
-    called: list[str] = []
+@pytest.mark.parametrize(
+    "scope", [{"type": "lifespan"}, {"type": "websocket", "client": (PROXY, 1), "headers": [HTTPS]}]
+)
+def test_other_scopes_pass_through(scope: Scope) -> None:
+    called: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        called.append(scope["type"])
+        called.append(scope)
 
-    async def story() -> None:
-        await Forwarded(app, ["127.0.0.1"])({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
-
-    run(story())
-    assert called == ["lifespan"]
+    asyncio.run(Forwarded(app, [PROXY])(scope, None, None))  # type: ignore[arg-type]
+    assert called == [scope]
 
 
 @pytest.mark.parametrize("piece", ["for=1.2.3.4,", 'for="', 'for="\\', "for=1.2.3.4;", " ", "a", "a="])
