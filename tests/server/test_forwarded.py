@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+
 from rawsse.errors import ConfigurationError
 from rawsse.server import Forwarded, Receive, Scope, Send
 
