@@ -9,6 +9,8 @@ import argparse
 import asyncio
 import gc
 import importlib
+import json
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -27,10 +29,11 @@ from rawsse.cli.arguments import (
     add_scrub,
     add_speed,
     add_upstream,
+    seconds,
 )
 from rawsse.cli.ask import new_client
 from rawsse.cli.terminal import say
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, quote
 
 # Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
 _NO_LIMIT = sys.maxsize
@@ -43,11 +46,13 @@ them are freed without it. With 5,000 streams it took a third of the CPU time.""
 MAX_MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
 
+_HOST, _PORT = "127.0.0.1", 8000
+
 
 def add_demo(commands: Any) -> None:
     """The arguments of `rawsse demo`."""
     parser = add_command(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
-    add_address(parser, 8000)
+    _add_service(parser)
     add_speed(parser)
 
 
@@ -55,7 +60,7 @@ def add_serve(commands: Any) -> None:
     """The arguments of `rawsse serve`."""
     more = "The key stays here: it comes from ANTHROPIC_API_KEY in the environment or in a file named .env."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
-    add_address(parser, 8000)
+    _add_service(parser)
     add_upstream(parser)
     parser.add_argument(
         "--token",
@@ -81,12 +86,40 @@ def add_serve(commands: Any) -> None:
         help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
     )
     parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
+    _add_operation(parser)
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    host, port = f"RAWSSE_HOST in the environment, or {_HOST}", f"PORT in the environment, or {_PORT}"
+    parser.add_argument("--host", help=f"the address to listen on (default: {host})")
+    parser.add_argument("--port", type=int, help=f"the port (default: {port}; 0: any free one)")
+    more = "lines of text (default), or a JSON object a line, which has the record of a run"
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help=f"how to log: {more}")
+
+
+def _add_operation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
-        type=float,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="after SIGTERM: how long open connections have to take their last frames (default 10)",
+    )
+    parser.add_argument(
+        "--resume-grace",
+        type=seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long an answer goes on without a reader, for one that lost its connection to come back (default 10)",
+    )
+    parser.add_argument(
+        "--proxy-headers",
+        metavar="ADDRESSES",
+        help="trust X-Forwarded-For, X-Forwarded-Proto and Forwarded from these reverse proxies: IP addresses and networks, "
+        "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
+    )
+    parser.add_argument(
+        "--metrics-token", metavar="TOKEN", help="what callers of /metrics must bring, instead of a --token"
     )
     parser.add_argument(
         "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
@@ -188,14 +221,45 @@ def raise_descriptor_limit() -> None:
             return
 
 
-def _prepare() -> None:
-    """Log to standard error, and let there be as many connections as the system allows."""
-    import logging
+class JSONFormatter(logging.Formatter):
+    """Makes each line of the log a JSON object in ASCII. That of a run is its record; others have `time` (Unix seconds),
+    `level`, `logger`, `message` and, if there is one, `exception`."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        if (run := getattr(record, "run", None)) is not None:
+            return json.dumps(run.to_dict())
+        line = {
+            "time": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _prepare(log_format: str = "text") -> None:
+    """Log to standard error, and let there be as many connections as the system allows."""
     raise_descriptor_limit()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(JSONFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _address(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Where to listen: as the arguments say, or else the environment. Raises `ConfigurationError`."""
+    host, port = arguments.host, arguments.port
+    if host is None:
+        host = os.environ.get("RAWSSE_HOST") or _HOST
+    if port is None:
+        text = os.environ.get("PORT") or str(_PORT)
+        if not (text.isascii() and text.isdigit() and len(text) <= 5):
+            raise ConfigurationError(f"PORT in the environment must be a number from 0 to 65535, not {quote(text)}")
+        port = int(text)
+    return host, port
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -210,26 +274,28 @@ def _demo(arguments: argparse.Namespace) -> int:
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
             # There is no key here that a stranger could spend, so any address will do.
-            relay = Relay(client, guard=Guard(bind_host=arguments.host), notice=notice)
+            relay = Relay(client, guard=Guard(bind_host=host), notice=notice)
             options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
-            await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
+            await serve(relay, host, port, ready=_say_where, **options)
 
-    _prepare()
+    host, port = _address(arguments)
+    _prepare(arguments.log_format)
     notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
-    say(notice)
+    (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(notice)
     _run(run())
     return DONE
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     from rawsse.client.network.pool import PoolLimits
-    from rawsse.relay import Guard, Relay, check_bind
+    from rawsse.relay import Guard, Relay, RunLimits, check_bind
     from rawsse.relay.runs import MAX_RUNS
-    from rawsse.server import room_for_connections, serve
+    from rawsse.server import Forwarded, room_for_connections, serve
 
-    _prepare()
+    host, port = _address(arguments)
+    _prepare(arguments.log_format)
     tokens = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
-    check_bind(arguments.host, tokens)
+    check_bind(host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
     recorder = None
@@ -240,14 +306,16 @@ def _serve(arguments: argparse.Namespace) -> int:
     # One for each run that there may be: a run that waits for another to end would be told as a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
-    guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
+    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
     options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static")}
-    relay = Relay(client, guard=guard, **options)
+    relay = Relay(client, guard=guard, limits=RunLimits(grace_seconds=arguments.resume_grace), **options)
+    proxies = arguments.proxy_headers
+    app = relay if proxies is None else Forwarded(relay, proxies.split(","))
 
     async def run() -> None:
         limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
         async with client:
-            await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+            await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
 
     _run(run())
     return DONE
