@@ -5,6 +5,7 @@ Read in this order:
     dialects.py  what a browser is sent for each event, and what it may send
     ui.py        the dialect of the Vercel AI SDK
     record.py    one row per run: who asked for it, how it ended, and what it cost
+    ledger.py    these rows in a SQLite file, and what they add up to
     push.py      the events of an answer, pushed to a function as they come
     runs.py      one upstream generation each, with its own log, read from any point
     guard.py     who may use the relay
@@ -14,6 +15,7 @@ Read in this order:
 
 from rawsse.relay.app import Relay
 from rawsse.relay.guard import Guard, check_bind
+from rawsse.relay.ledger import Ledger
 from rawsse.relay.runs import RunLimits
 
-__all__ = ["Guard", "Relay", "RunLimits", "check_bind"]
+__all__ = ["Guard", "Ledger", "Relay", "RunLimits", "check_bind"]
