@@ -111,7 +111,7 @@ def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
         if not isinstance(prices, dict) or prices.keys() - COUNTS.keys():
             raise ConfigurationError(f"{path}: {quote(model)} must be a table of {', '.join(COUNTS)} and nothing else")
         for kind, price in prices.items():
-            if type(price) not in (int, Decimal) or not 0 <= price < Decimal("inf"):
+            if type(price) not in (int, Decimal) or not Decimal(price).is_finite() or price < 0:
                 raise ConfigurationError(f"{path}: {kind} of {quote(model)} must be a number, 0 or more")
             prices[kind] = Decimal(price).scaleb(-6)  # of a million tokens; exact
     return currency, tables
@@ -142,7 +142,7 @@ def _usage(arguments: argparse.Namespace) -> int:
         for row in rows:
             row["cost"] = _cost(row, models)
         for model in sorted({row["model"] for row in rows if row["cost"] is None}):
-            say(f"rawsse: {quote(model)} has no price for all of its tokens: their cost is left out")
+            say(f"rawsse: no price for all tokens of {quote(model)}: their cost is left out")
     if arguments.json:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:

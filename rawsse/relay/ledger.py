@@ -18,10 +18,12 @@ reader never blocks the writer.
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import secrets
 import sqlite3
+import tempfile
 import threading
 import time
 from collections import deque
@@ -75,12 +77,12 @@ _COLUMNS = (
 )
 # `ending` is NULL while the run is open. The key has the time, too: clients choose the ids of runs, and may use them again.
 _SCHEMA = f"""
-    CREATE TABLE IF NOT EXISTS runs ({", ".join(_COLUMNS)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS open_runs ON runs (owner) WHERE ending IS NULL;
+    PRAGMA journal_mode = WAL;
+    CREATE TABLE runs ({", ".join(_COLUMNS)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
+    CREATE INDEX open_runs ON runs (owner) WHERE ending IS NULL;
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {SCHEMA_VERSION};
 """
-_BEGIN = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE;"
 _INSERT = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK = """UPDATE runs SET ending = 'truncated', error = ?
     WHERE ending IS NULL AND owner NOT IN (SELECT value FROM json_each(?))"""
@@ -115,10 +117,8 @@ class Ledger:
         self.path = Path(path)
         self.dropped = 0
         """How many rows could not be written and will not be."""
-        self._batch_seconds = batch_seconds
-        self._max_waiting = max_waiting
-        self._clock = clock
-        self._silent_until = clock()
+        self._batch_seconds, self._max_waiting = batch_seconds, max_waiting
+        self._clock, self._silent_until = clock, clock()
         self._pid = 0  # of the process whose thread writes
         self._lock: int | None = None
         with _transaction(self.path) as db:
@@ -190,6 +190,8 @@ class Ledger:
             is_last = self._closing.is_set()
             self._wake.clear()
             batch = [self._rows.popleft() for _ in range(len(self._rows))]
+            if not batch:
+                continue
             try:
                 with _transaction(self.path) as db:
                     self._hold_lock()
@@ -235,8 +237,7 @@ def usage(
         db.execute(f"CREATE TABLE runs ({', '.join(_COLUMNS)})")
         for path in map(Path, paths):
             with _connected(path, "ro") as ledger:
-                if _is_ledger(ledger, path):
-                    db.executemany(_INSERT, ledger.execute(_DAYS, (str(since), str(until))))
+                db.executemany(_INSERT, ledger.execute(_DAYS, (str(since), str(until))))
         rows = db.execute(f"{query} GROUP BY {groups} ORDER BY {groups}")
         return [{**dict(row), "exact": bool(row["exact"])} for row in rows]
 
@@ -245,40 +246,57 @@ def usage(
 
 
 @contextmanager
-def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection, closed after the block. Raises `ConfigurationError`, also for what SQLite refuses in the block."""
+def _told(path: Path) -> Iterator[None]:
+    """Raises `ConfigurationError` that names the file for what SQLite or the system refuses in the block."""
     try:
-        path.stat()  # SQLite does not say that a file does not exist
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True, isolation_level=None)) as db:
-            yield db
+        yield
     except (sqlite3.Error, OSError) as exc:
         raise ConfigurationError(f"cannot use the ledger {path}: {getattr(exc, 'strerror', exc)}") from exc
 
 
 @contextmanager
+def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does."""
+    with _told(path):
+        if not path.is_file():  # of which SQLite says little
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True, isolation_level=None)) as db:
+            _check(db, path)
+            yield db
+
+
+@contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction that writes to the ledger, which is made if there is none; committed unless the block raises."""
-    # A file that exists is opened by SQLite only: closing it would release the process's locks (howtocorrupt.html, 2.2).
-    with suppress(OSError):  # the next line says what is wrong
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    # Another program's file is closed before a connection could write that would move its WAL into it.
-    with _connected(path, "ro") as db:
-        schema = "" if _is_ledger(db, path) else _SCHEMA
+    if not path.exists():
+        _make(path)
+    with _connected(path, "ro"):
+        pass  # another program's file is left before a connection could write, whose end would move its WAL into it
     with _connected(path, "rw") as db, db:
-        db.executescript(_BEGIN + schema)
+        db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
         yield db
 
 
-def _is_ledger(db: sqlite3.Connection, path: Path) -> bool:
-    """False for an empty database. Raises `ConfigurationError` for another program's, and for a newer ledger."""
+def _make(path: Path) -> None:
+    """Make an empty ledger, if no other process is faster. It gets its name when it is whole: none sees half of it."""
+    with _told(path), tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
+        new = Path(folder, "new")
+        new.touch(0o600)
+        with closing(sqlite3.connect(new)) as db:
+            db.executescript(_SCHEMA)
+        with suppress(FileExistsError):
+            path.hardlink_to(new)
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Raises `ConfigurationError` for the database of another program, and for a newer ledger."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID and (application or db.execute("SELECT 1 FROM sqlite_master").fetchone()):
-        raise ConfigurationError(f"{path} is not a ledger, but the database of another program")
+    if application != APPLICATION_ID:
+        raise ConfigurationError(f"{path} is not a ledger of rawsse")
     if version > SCHEMA_VERSION:
         raise ConfigurationError(f"{path}: a newer rawsse wrote it, schema {version}; this one knows {SCHEMA_VERSION}")
-    return bool(application)
 
 
 def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
