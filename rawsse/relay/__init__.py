@@ -7,6 +7,7 @@ Read in this order:
     record.py    one row per run: who asked for it, how it ended, and what it cost
     metrics.py   what Prometheus reads of them
     tracing.py   a span of OpenTelemetry for each
+    ledger.py    these rows in a SQLite file, and what they add up to
     push.py      the events of an answer, pushed to a function as they come
     log.py       the frames of one run
     runs.py      one upstream generation each, with its own log, read from any point
@@ -24,8 +25,11 @@ Read in this order:
 from rawsse.relay.app import Relay
 from rawsse.relay.event_source import EventRuns, event_source
 from rawsse.relay.guard import Guard, check_bind
-from rawsse.relay.record import RunRecord
+from rawsse.relay.ledger import Ledger
+from rawsse.relay.record import Observer, RunRecord
 from rawsse.relay.runs import RunLimits
-from rawsse.relay.users import User, UserLimits
+from rawsse.relay.tracing import Tracing
+from rawsse.relay.users import User, UserFile, UserLimits
 
-__all__ = ["EventRuns", "Guard", "Relay", "RunLimits", "RunRecord", "User", "UserLimits", "check_bind", "event_source"]
+__all__ = ["EventRuns", "Guard", "Ledger", "Observer", "Relay", "RunLimits", "RunRecord", "Tracing", "User", "UserFile"]
+__all__ += ["UserLimits", "check_bind", "event_source"]
