@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import Observer, RunRecord, RunStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -77,7 +77,7 @@ FAMILIES: Mapping[str, Family] = {
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 
 
-class Metrics:
+class Metrics(Observer):
     """An observer of runs that counts them. `read` has a function for each metric of others, as `rawsse_readers`: it is called
     for each rendering. Raises `ConfigurationError` for a metric that `FAMILIES` does not let others read."""
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import Observer, RunRecord, RunStart
 from rawsse.server import ASGIApp, Receive, Scope, Send
 
 
-class Tracing:
+class Tracing(Observer):
     """An observer of runs that makes a span of each. `provider` is a `TracerProvider`, or None for the global one. Raises
     `ConfigurationError` where opentelemetry-api is not installed."""
 
