@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import Observer, RunRecord, RunStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -27,7 +27,7 @@ MAX_MODELS_COUNTED = 50
 """How many models have a label of their own. A caller may ask for any name, so only models that answered take a place."""
 
 MAX_TYPES_COUNTED = 30
-"""The same for types of errors and reasons of refusals: upstreams and embedders invent their own."""
+"""The same for types of errors and reasons of refusals: upstreams and embedders may invent their own."""
 
 OTHER = "other"
 """The label of all that is over these limits."""
@@ -40,7 +40,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Family(NamedTuple):
-    """One metric. A histogram has `bounds`; the value of a metric with `is_read` is read when the metrics are rendered."""
+    """One metric. A histogram has `bounds`; `is_read`: others count it, and its value is read when the metrics are rendered."""
 
     kind: str
     help: str
@@ -61,7 +61,9 @@ _OPEN = "rawsse_open_streams"
 FAMILIES: Mapping[str, Family] = {
     _DURATION: Family("histogram", "How long a call of the API took, in seconds.", SECONDS),
     _FIRST_CHUNK: Family("histogram", "Time until the first piece of an answer, in seconds.", SECONDS),
-    _USAGE: Family("histogram", "Tokens that a call used. Input includes what the cache was given and gave.", TOKENS),
+    _USAGE: Family(
+        "histogram", "Tokens that a call used; input includes those written to the cache and read from it.", TOKENS
+    ),
     _CACHED: Family("counter", "Input tokens written to the prompt cache (creation) and read from it (read)."),
     _RUNS: Family("counter", "Runs that have ended."),
     _ERRORS: Family("counter", "Runs that ended with an error, by its type."),
@@ -77,16 +79,19 @@ FAMILIES: Mapping[str, Family] = {
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 
 
-class Metrics:
-    """An observer of runs that counts them. `read` has a function for each metric of others, as `rawsse_readers`: it is called
-    for each rendering. Raises `ConfigurationError` for a metric that `FAMILIES` does not let others read."""
+class Metrics(Observer):
+    """An observer of runs that counts them.
+
+    `read` maps metrics that others count, such as `rawsse_readers`, to functions that return their value: `render` calls them.
+    Raises `ConfigurationError` for a metric whose entry in `FAMILIES` is not marked `is_read`.
+    """
 
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None) -> None:
         self._read = dict(read or {})
         for name in self._read:
             if name not in FAMILIES or not FAMILIES[name].is_read:
                 allowed = ", ".join(name for name, family in FAMILIES.items() if family.is_read)
-                raise ConfigurationError(f"there is no metric {name!r} to read: they are {allowed}")
+                raise ConfigurationError(f"unknown metric {name!r}: expected one of {allowed}")
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
         self._histograms: defaultdict[str, dict[Labels, _Histogram]] = defaultdict(dict)
         self._models = _Names(MAX_MODELS_COUNTED)
@@ -157,7 +162,7 @@ class Metrics:
 
 
 class _Names:
-    """Names from elsewhere as labels: the first `limit` of them, and `OTHER` for all that come later."""
+    """Names from elsewhere as labels: the first `limit` of them, and `OTHER` for all later ones."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -3,9 +3,9 @@
     tracing = Tracing(provider)                 # an observer of runs; the provider is yours to shut down
     app = tracing.in_trace_of_request(relay)    # where nothing else reads `traceparent`
 
-A span belongs to the trace that is current when its run begins, so the relay must call `begun` in the request's own task. An
-instrumented host has made that trace current. Its middleware wraps ASGI's `send`, which costs a task for each stream;
-`in_trace_of_request` does not.
+The parent of a span is the span that is current when the run begins; the relay calls `begun` in the request's own task. A host
+with OpenTelemetry's ASGI middleware has made the request's span current, but that middleware wraps `send`, and each stream then
+costs a task. `in_trace_of_request` reads `traceparent` without that.
 
 The attributes are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/anthropic/.
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import Observer, RunRecord, RunStart
 from rawsse.server import ASGIApp, Receive, Scope, Send
 
 
-class Tracing:
+class Tracing(Observer):
     """An observer of runs that makes a span of each. `provider` is a `TracerProvider`, or None for the global one. Raises
     `ConfigurationError` where opentelemetry-api is not installed."""
 

@@ -106,7 +106,8 @@ def test_serve_logs_nothing_but_lines_of_json_when_asked(background: Background)
         command.stop()
         complaint = command.complaint()
     lines = [json.loads(line) for line in complaint.splitlines()]
-    assert [line["time"] > 1_700_000_000 for line in lines] == [True]
+    assert [(line["dialect"], line["ending"], line["exact"]) for line in lines] == [("text", "complete", True)]
+    assert lines[0]["time"] > 1_700_000_000
     assert KEY not in complaint
 
 

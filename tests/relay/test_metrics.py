@@ -166,7 +166,7 @@ def test_what_nobody_counts_is_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["rawsse_raeders", "rawsse_runs_total"])
 def test_others_can_count_nothing_else(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"there is no metric '{name}' to read: they are rawsse_readers, "):
+    with pytest.raises(ConfigurationError, match=f"unknown metric '{name}': expected one of rawsse_readers, "):
         Metrics({name: lambda: 1})
 
 

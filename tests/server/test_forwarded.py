@@ -210,7 +210,12 @@ def test_an_app_behind_it_can_still_write_to_the_connection_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "scope", [{"type": "lifespan"}, {"type": "websocket", "client": (PROXY, 1), "headers": [HTTPS]}]
+    "scope",
+    [
+        {"type": "lifespan"},
+        {"type": "http", "headers": [HTTPS]},
+        {"type": "websocket", "client": (PROXY, 1), "headers": [HTTPS]},
+    ],
 )
 def test_other_scopes_pass_through(scope: Scope) -> None:
     called: list[Scope] = []
