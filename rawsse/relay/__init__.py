@@ -4,6 +4,7 @@ Read in this order:
 
     dialects.py  what a browser is sent for each event, and what it may send
     ui.py        the dialect of the Vercel AI SDK
+    users.py     who may use the relay: users, their limits and tokens
     record.py    one row per run: who asked for it, how it ended, and what it cost
     metrics.py   what Prometheus reads of them
     tracing.py   a span of OpenTelemetry for each
@@ -11,7 +12,6 @@ Read in this order:
     push.py      the events of an answer, pushed to a function as they come
     log.py       the frames of one run
     runs.py      one upstream generation each, with its own log, read from any point
-    users.py     who may use the relay: users, their limits and tokens
     quotas.py    how much each user may use
     choices.py   what a request may ask for
     guard.py     which hosts and origins it answers

@@ -20,7 +20,9 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
+from rawsse.relay.choices import choose, models_of
 from rawsse.relay.dialects import (
     Answer,
     Dialect,
@@ -48,20 +51,32 @@ from rawsse.relay.dialects import (
     snapshot,
 )
 from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
-from rawsse.relay.follow import follow, follow_all, forwarded, refused
+from rawsse.relay.follow import follow, follow_all, forwarded, refused, send_refusal
 from rawsse.relay.guard import Guard
+from rawsse.relay.ledger import Ledger
 from rawsse.relay.log import Gone
+from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
 from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
+from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 MAX_CHAT_BYTES = 8 * 1024 * 1024
 """The body of a browser's request. Pictures come in it as base64: the API takes 5 MB of each. `/v1/messages` takes what the
 API itself does."""
+
+DEFAULT_MAX_TOKENS = 4096
+"""How long an answer may be, for a browser's request and one that does not say."""
+
+DAY_SECONDS = 86_400
+
+REFUSALS = (401, 403, 421, 429, 503)
+"""Statuses of requests that the relay turns away, as its metrics count them."""
 
 MAX_PROMPT_CHARS = 400_000
 """One text in a request: about 100,000 tokens."""
@@ -81,6 +96,9 @@ _CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 
 Handler = Callable[[], Awaitable[None]]
 
+OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
+"""The embedder's function: may give another request, or raise `Answer`."""
+
 log = logging.getLogger("rawsse.relay")
 
 
@@ -88,12 +106,26 @@ class Relay:
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. One with a flight recorder (`AsyncClient(recorder=…)`) keeps what
-    failed upstream. `model` and `max_tokens` are for requests that name none. `models` are the only others that a request
-    may name; without them it may name any. `guard` decides who may come in. `static` is a folder that replaces the built-in
-    page; `notice` is a text that the built-in page shows below its greeting. `limits` are those of runs; `max_body_bytes`
-    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. `write_seconds`
-    is how long a client may take nothing under other servers than ours. `on_end` is called with the record of each run that
-    has ended, and must not wait. Raises `ConfigurationError`.
+    failed upstream.
+
+    The operator decides. `model` and `max_tokens` are for requests that name none; `models` are the only others that a request
+    may name. A browser may not set the system prompt, which is `system`, may name no other model without `models`, and may not
+    ask for more than `max_tokens` (4,096 by default). On `/v1/messages` a program may set it, may name any model without
+    `models`, and may ask for any number unless `max_tokens` is given.
+
+    `guard` decides which hosts and origins are answered, and has the tokens. `authenticate` gives the user of a request;
+    without it, a login of the host (`scope["user"]`) or a token does. `user_limits` hold for each user that has none itself,
+    `all_limits` for all together, and where there are no users. `on_request` is awaited with a request that is about to be
+    sent, and its user: it may give another one in its place, or raise `Answer` to refuse it.
+
+    `ledger` gets a row for each run, and knows what was used before a restart; the caller closes it. `on_end` is called with
+    the record of each run that has ended, and `observers` are told of all runs; none of them may wait. `metrics_token` is what
+    callers of `/metrics` must bring, if they are no users.
+
+    `static` is a folder that replaces the built-in page; `notice` is a text that the built-in page shows below its greeting.
+    `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
+    routes. `write_seconds` is how long a client may take nothing under other servers than ours. `clock` gives Unix seconds.
+    Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -102,32 +134,66 @@ class Relay:
         *,
         model: str = "claude-sonnet-4-5",
         models: Sequence[str] = (),
-        max_tokens: int = 4096,
+        max_tokens: int | None = None,
+        system: str | None = None,
         guard: Guard | None = None,
+        authenticate: Authenticate | None = None,
+        user_limits: UserLimits | None = None,
+        all_limits: UserLimits | None = None,
+        on_request: OnRequest | None = None,
+        ledger: Ledger | None = None,
+        on_end: Callable[[RunRecord], None] | None = None,
+        observers: Sequence[Observer] = (),
+        metrics_token: str | None = None,
         static: Path | None = None,
         notice: str = "",
         limits: RunLimits | None = None,
-        on_end: Callable[[RunRecord], None] | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         write_seconds: float = WRITE_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_prompt_chars: int = MAX_PROMPT_CHARS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
         self._client = client
-        self._defaults: Mapping[str, Any] = {"model": model, "max_tokens": max_tokens}
-        self._models = tuple(dict.fromkeys((model, *models)))
-        self._takes_any_model = not models
+        self._defaults = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens}
+        self._defaults |= {"system": system} if system is not None else {}
+        named = tuple(dict.fromkeys((model, *models)))
+        self._models = named
+        self._own_limits = UserLimits(models=named if models else None, max_tokens=max_tokens)
         self._guard = guard or Guard()
+        self._authenticate = authenticate
+        self._on_request = on_request
+        self._clock = clock
+        self.quotas = Quotas(all_limits, user_limits)
+        if ledger is not None:
+            now = clock()
+            self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
+        self.metrics = Metrics({"rawsse_readers": lambda: self._runs.readers})
+        self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
+        kept: list[Observer] = [RunLog(), self.quotas, self.metrics, *observers]
+        kept += [ledger] if ledger is not None else []
+        kept += [OnEnd(on_end)] if on_end is not None else []
+        self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=[*kept, OnEnd(self._cut)], clock=clock)
         self._page = Page(static, notice=notice)
-        observers: list[Observer] = [RunLog(), *([OnEnd(on_end)] if on_end is not None else ())]
-        self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers)
         self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
         self._max_body_bytes = max_body_bytes
         self._max_prompt_chars = max_prompt_chars
+
+    def open_runs(self, user: str | None = None) -> list[Run]:
+        """The runs that have not ended, of one user or of all. `run.stop(Failure(…))` ends one."""
+        return [run for run in self._runs.open() if user is None or run.start.user == user]
+
+    def _cut(self, record: RunRecord) -> None:
+        """A run has ended: end the others of whom has used up the day's tokens, if the limits say so."""
+        del record
+        now = self._clock()
+        for run in self._runs.open():
+            if self.quotas.must_end(run.owner, now):
+                run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and wait until all are over."""
@@ -170,7 +236,7 @@ class _Call:
         self._runs = relay._runs
         self._exchange = exchange
         self._limit = relay._max_prompt_chars
-        self._user = ""
+        self._user: User | None = None
 
     async def answer(self) -> None:
         """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
@@ -178,6 +244,8 @@ class _Call:
         try:
             await self._route()
         except Answer as answer:
+            if answer.status in REFUSALS:
+                self._relay.metrics.count_refusal(answer.type)
             await send(answer)
         except RawsseError as exc:
             log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
@@ -196,8 +264,12 @@ class _Call:
             return {"POST": self._chat}
         if path in _TEXT_PATHS:
             return {"POST": self._text}
+        if path == "/me":
+            return {"GET": self._me}
+        if path == "/metrics":
+            return {"GET": self._metrics}
         if path == "/runs":
-            return {"GET": self._read_runs}
+            return {"GET": self._read_runs, "DELETE": self._stop_runs}
         if path.startswith("/runs/"):
             return {"GET": self._read_run, "DELETE": self._stop_run}
         if _CHAT_STREAM.fullmatch(path):
@@ -206,15 +278,19 @@ class _Call:
 
     async def _route(self) -> None:
         exchange = self._exchange
-        if exchange.path == "/healthz":  # for whoever asks: balancers ask by address, and learn nothing
-            await exchange.send_whole(200, [("content-type", "text/plain; charset=utf-8")], b"ok\n")
+        if exchange.path in ("/healthz", "/readyz"):  # for anybody: balancers ask by address, and learn nothing
+            is_ready = exchange.path == "/healthz" or not self._runs.is_closed
+            words = b"ok\n" if is_ready else b"shutting down\n"
+            await exchange.send_whole(200 if is_ready else 503, [("content-type", "text/plain; charset=utf-8")], words)
             return
         handlers = self._handlers()
         is_page = "HEAD" in handlers
-        needs_token = not is_page and exchange.method != "OPTIONS"
-        refusal = self._relay._guard.refuse(exchange.headers, needs_token=needs_token)
-        if refusal is not None:
+        is_call = not is_page and exchange.method != "OPTIONS"
+        if (refusal := self._relay._guard.refuse(exchange.headers, is_call=is_call)) is not None:
             raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
+        if is_call and not (exchange.path == "/metrics" and self._relay._metrics_tokens.find_token(exchange.headers)):
+            tokens, authenticate = self._relay._guard.tokens, self._relay._authenticate
+            self._user = await identify(exchange.scope, exchange.headers, tokens, authenticate)
         if exchange.method == "OPTIONS":
             await exchange.send_preflight(", ".join(handlers))
         elif (handler := handlers.get(exchange.method)) is not None:
@@ -262,7 +338,15 @@ class _Call:
         return await self._exchange.read_json(read, self._relay._max_chat_bytes)
 
     async def _generate(self, asked: _Asked) -> None:
-        run, exchange = self._run_of(asked), self._exchange
+        exchange = self._exchange
+        try:
+            run = self._known_run(asked) or await self._new_run(asked)
+        except Answer as answer:
+            if answer.status not in (429, 503):
+                raise
+            self._relay.metrics.count_refusal(answer.type)
+            await send_refusal(exchange, asked.dialect, answer)
+            return
         # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
         if asked.dialect.is_resumable and "respond-async" in exchange.headers.get("prefer", "").lower():
             run.wait_for_readers()
@@ -271,31 +355,65 @@ class _Call:
             return
         await follow(exchange, run, keeps_status=True)
 
-    def _run_of(self, asked: _Asked) -> Run:
-        """A new run, or the one that this request began before: a client that names its run may repeat its request."""
-        is_resumable = asked.dialect.is_resumable
-        wanted = self._exchange.headers.get("x-run-id") if is_resumable else None
-        if wanted is not None:
-            if not _RUN_ID.fullmatch(wanted):
-                raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
-            if (run := self._runs.get(self._user, wanted)) is not None:
-                if run.fingerprint != asked.fingerprint:
-                    raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
-                return run
-        # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
-        request = self._completed(asked.request, **self._relay._defaults)
-        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if is_resumable else 0)
-        who = {"user": self._user, "model": request["model"]}
-        run = self._runs.begin(asked.dialect, pushed(events), **who, id=wanted, alias=asked.alias)
-        run.fingerprint = asked.fingerprint
+    def _known_run(self, asked: _Asked) -> Run | None:
+        """The run that this request began before: a client that names its run may repeat its request."""
+        if asked.fingerprint is None or (run := self._runs.get(self._user_id, self._run_id)) is None:
+            return None
+        if run.fingerprint != asked.fingerprint:
+            raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
         return run
 
-    def _completed(self, request: dict[str, Any], **defaults: Any) -> dict[str, Any]:
-        """The request with what it leaves to the relay. Raises `InvalidRequest` for a model that is not allowed."""
-        relay, request = self._relay, {**defaults, **request}
-        if not relay._takes_any_model and request["model"] not in relay._models:
-            raise InvalidRequest("model", f"must be one of {', '.join(relay._models)}")
+    async def _new_run(self, asked: _Asked) -> Run:
+        dialect, user = asked.dialect, self._user
+        request = await self._completed(asked.request, is_browser=dialect.is_resumable)
+        if (run := self._known_run(asked)) is not None:  # begun while this one was looked at
+            return run
+        # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
+        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
+        who = {"user": self._user_id, "model": request["model"]}
+        id = self._run_id if asked.fingerprint is not None else None
+        with self._admitted(is_messages=not dialect.is_resumable):
+            run = self._runs.begin(dialect, pushed(events), **who, id=id, alias=asked.alias)
+        run.fingerprint, run.owner = asked.fingerprint, user
+        return run
+
+    @property
+    def _user_id(self) -> str:
+        return self._user.id if self._user is not None else ""
+
+    @property
+    def _run_id(self) -> str:
+        """The id that the client has chosen."""
+        wanted = self._exchange.headers["x-run-id"]
+        if not _RUN_ID.fullmatch(wanted):
+            raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
+        return wanted
+
+    async def _completed(self, request: dict[str, Any], *, is_browser: bool) -> dict[str, Any]:
+        """The request that is sent: with what it leaves to the relay, and with the embedder's changes. Raises `Answer`."""
+        relay = self._relay
+        request = choose(request, relay._defaults, self._limits, is_browser=is_browser)
+        if relay._on_request is not None:
+            request = await relay._on_request(request, self._user) or request
         return request
+
+    @property
+    def _limits(self) -> tuple[UserLimits, ...]:
+        """All that hold for this request."""
+        quotas = self._relay.quotas
+        return (self._relay._own_limits, quotas.everyone, quotas.limits_of(self._user))
+
+    @contextlib.contextmanager
+    def _admitted(self, *, is_messages: bool) -> Iterator[None]:
+        """A run may begin inside, or an exception of it is raised. Raises `Answer`: 429."""
+        relay = self._relay
+        fields = relay.quotas.admit(self._user, relay._clock(), is_messages=is_messages)
+        try:
+            yield
+        except BaseException:
+            relay.quotas.release(self._user)
+            raise
+        self._exchange.more_fields += fields.items()
 
     def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
         headers = self._api_headers()
@@ -312,7 +430,7 @@ class _Call:
     # Routes that read one --------------------------------------------------------------------------------------------
 
     def _find_run(self) -> Run:
-        run = self._runs.get(self._user, self._exchange.path.removeprefix("/runs/"))
+        run = self._runs.get(self._user_id, self._exchange.path.removeprefix("/runs/"))
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
@@ -322,25 +440,39 @@ class _Call:
         await self._exchange.send_whole(204)
 
     async def _read_run(self) -> None:
-        run = self._find_run()
+        count = self._relay.metrics.count_resume
+        try:
+            run = self._find_run()
+            after, first = await self._place(run)
+            count("nothing_left" if run.is_finished and after >= run.last and not first else "resumed")
+            await follow(self._exchange, run, after, first=first)
+        except Answer as answer:
+            count({404: "not_found", 410: "gone"}.get(answer.status, "invalid"))
+            raise
+
+    async def _place(self, run: Run) -> tuple[int, bytes]:
+        """The position after which the client reads on, and what stands for the frames before it."""
         if "snapshot" in self._exchange.query:
             log, last = run.kept()
-            small = len(log) <= THREAD_BYTES
-            first = snapshot(log, run.dialect) if small else await asyncio.to_thread(snapshot, log, run.dialect)
-            await follow(self._exchange, run, last, first=first)
-            return
+            is_small = len(log) <= THREAD_BYTES
+            return last, snapshot(log, run.dialect) if is_small else await asyncio.to_thread(snapshot, log, run.dialect)
         wanted = self._exchange.headers.get("last-event-id") or self._exchange.query.get("after", [""])[0]
         after = run.number_of(wanted) if wanted else 0
         if after is None:
             raise InvalidRequest("Last-Event-ID", "is no id of this run")
-        await follow(self._exchange, run, after)
+        run.check_kept(after)
+        return after, b""
 
     async def _read_runs(self) -> None:
-        """Several runs in one connection. Each `after` is the id of a frame, which says of which run it is."""
+        """Several runs in one connection; without an `id` the list of those that are open. Each `after` is the id of a frame,
+        which says of which run it is."""
         ids = list(dict.fromkeys(self._exchange.query.get("id", ())))
-        if not 0 < len(ids) <= MAX_RUNS_READ:
-            raise InvalidRequest("id", f"must be given 1 to {MAX_RUNS_READ} times")
-        found = {id: self._runs.get(self._user, id) for id in ids}
+        if not ids:
+            await self._list_runs()
+            return
+        if len(ids) > MAX_RUNS_READ:
+            raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
+        found = {id: self._runs.get(self._user_id, id) for id in ids}
         seen = [*self._exchange.query.get("after", ()), self._exchange.headers.get("last-event-id", "")]
         runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
         wanted = [(run, max(run.number_of(each) or 0 for each in seen)) for run in runs]
@@ -349,20 +481,51 @@ class _Call:
 
     async def _resume_chat(self) -> None:
         chat = self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream")
-        run = self._runs.by_alias(self._user, chat)
+        run = self._runs.by_alias(self._user_id, chat)
         with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` can use nothing else
             if run is not None and not run.is_finished:
                 await follow(self._exchange, run)
                 return
         await self._exchange.send_whole(204)
 
+    # Routes about runs -----------------------------------------------------------------------------------------------
+
+    def _asked_user(self) -> str | None:
+        """The user whose open runs are asked for; None: those of all. Raises `Answer`: 403."""
+        asked = self._exchange.query.get("user", [self._user_id])[0]
+        if self._user is not None and asked != self._user_id and not self._user.is_operator:
+            raise Answer(403, "permission_error", "user: only an operator may ask for the runs of others", field="user")
+        return None if asked == "*" else asked
+
+    async def _list_runs(self) -> None:
+        now = self._relay._clock()
+        told = [
+            {**asdict(run.start), "seconds": now - run.start.time, "readers": run.readers}
+            for run in self._relay.open_runs(self._asked_user())
+        ]
+        await self._exchange.send_whole(200, (JSON,), compact(told).encode())
+
+    async def _stop_runs(self) -> None:
+        runs = self._relay.open_runs(self._asked_user())
+        for run in runs:
+            run.stop(Failure(200, "cancelled", "stopped"))
+        await self._exchange.send_whole(200, (JSON,), compact({"stopped": len(runs)}).encode())
+
+    async def _me(self) -> None:
+        relay = self._relay
+        await self._exchange.send_whole(200, (JSON,), compact(relay.quotas.me(self._user, relay._clock())).encode())
+
+    async def _metrics(self) -> None:
+        await self._exchange.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
+
     # Routes without a run --------------------------------------------------------------------------------------------
 
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
-        request = self._completed(request, **self._relay._defaults)
+        request = await self._completed(request, is_browser=False)
         stream = self._events(request, max_retries=0)()
-        start = self._runs.begun(self._user, "messages", request["model"])
+        with self._admitted(is_messages=True):
+            start = self._runs.begun(self._user_id, "messages", request["model"])
         failure: Failure | None = Failure(200, "cancelled", "the client closed the connection")
         words = "the client closed the connection"
         try:
@@ -380,7 +543,8 @@ class _Call:
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
 
     async def _count_tokens(self) -> None:
-        request = self._completed(await self._read_messages(), model=self._relay._defaults["model"])
+        defaults = {"model": self._relay._defaults["model"]}
+        request = choose(await self._read_messages(), defaults, self._limits, is_browser=False)
         headers = self._api_headers()
         call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await unless_gone(call.open(), self._exchange.receive)
@@ -389,7 +553,8 @@ class _Call:
 
     async def _list_models(self) -> None:
         """A page of the models that the relay allows, or one of them, in the API's form."""
-        models, name = self._relay._models, self._exchange.path.removeprefix("/v1/models").removeprefix("/")
+        models = models_of((UserLimits(models=self._relay._models), *self._limits)) or []
+        name = self._exchange.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")
         found = model_info(name) if name else list_models(models, self._exchange.query)

@@ -52,6 +52,7 @@ class Exchange:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, write_seconds: float = WRITE_SECONDS
     ) -> None:
+        self.scope = scope
         self._extensions = scope.get("extensions") or {}
         self.receive = receive
         self._send = send

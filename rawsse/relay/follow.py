@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rawsse.relay.dialects import Answer, Failure, compact, frame
+from rawsse.relay.dialects import Answer, Dialect, Failure, compact, frame
 from rawsse.relay.exchange import JSON, Exchange
 from rawsse.relay.runs import Reader, Run
 from rawsse.server import Outlet
@@ -85,6 +85,19 @@ async def follow_all(exchange: Exchange, wanted: Sequence[tuple[Run, int]], miss
     finally:
         for reader in readers:
             reader.close()
+
+
+async def send_refusal(exchange: Exchange, dialect: Dialect, answer: Answer) -> None:
+    """Send a refusal of a run in the form that the clients of its dialect show to a person."""
+    words = str(answer)
+    if not dialect.is_resumable:
+        await exchange.send_answer(answer)
+    elif dialect.keeps_status:
+        frames = dialect.fail(Failure(answer.status, answer.type, words))
+        await exchange.send_whole(answer.status, (*SSE_HEADERS, *answer.headers), "".join(frames).encode())
+    else:  # `useChat` shows the body of an answer that is no success
+        plain = ("content-type", "text/plain; charset=utf-8")
+        await exchange.send_whole(answer.status, (plain, *answer.headers), words.encode())
 
 
 class Lanes:

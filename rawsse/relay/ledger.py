@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay.record import RunRecord, RunStart, log
+from rawsse.relay.record import Observer, RunRecord, RunStart, log
 
 with suppress(ImportError):
     import fcntl  # not on Windows, where `rawsse.relay` must still load
@@ -95,7 +95,7 @@ _DAYS = f"SELECT * FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
 _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time, run"  # noqa: S608
 
 
-class Ledger:
+class Ledger(Observer):
     """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
 
     Marks the runs that a killed relay left open. Rows are written every `batch_seconds`; those that cannot be written wait

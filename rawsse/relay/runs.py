@@ -34,6 +34,7 @@ from rawsse.messages.events import Ping
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
 from rawsse.relay.log import PIECE_BYTES, FrameLog
 from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
+from rawsse.relay.users import User
 from rawsse.server.connection import NotNegative
 
 MAX_PUSH_BYTES = 256 * 1024
@@ -119,6 +120,7 @@ class Run(FrameLog):
         self.has_begun = False
         """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
+        self.owner: User | None = None
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
@@ -142,6 +144,11 @@ class Run(FrameLog):
         self._stop_with: Failure | None = None
 
     # Reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def readers(self) -> int:
+        """How many clients read it."""
+        return len(self._readers)
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
@@ -475,7 +482,17 @@ class Runs:
         self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept: dict[Run, int] = {}  # their bytes; of a run whose client cannot come back some may go before
         self._kept_bytes = 0  # all of them
-        self._is_closed = False
+        self.is_closed = False
+        """`aclose` was called."""
+
+    @property
+    def readers(self) -> int:
+        """How many clients read a run."""
+        return sum(run.readers for run in self._runs.values())
+
+    def open(self) -> list[Run]:
+        """The runs that have not ended."""
+        return [run for run in self._runs.values() if not run.is_finished]
 
     def get(self, user: str, id: str) -> Run | None:
         """The run of that user with that id, or None."""
@@ -510,7 +527,7 @@ class Runs:
 
     def begun(self, user: str, dialect: str, model: str, id: str | None = None) -> RunStart:
         """Tell the observers that a run has begun. Raises `Answer`, 503, after `aclose`."""
-        if self._is_closed:
+        if self.is_closed:
             raise _busy("the relay is shutting down")
         start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect, model)
         self._tell([observer.begun for observer in self._observers], start)
@@ -530,7 +547,7 @@ class Runs:
 
     async def aclose(self, failure: Failure) -> None:
         """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
-        self._is_closed = True
+        self.is_closed = True
         for run in self._runs.values():
             run.stop(failure)
         if self.tasks:

@@ -250,7 +250,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Path) 
 
 def test_a_file_that_is_read_again_brings_and_takes_users_and_limits(tmp_path: Path) -> None:
     users = UserFile(write(tmp_path, FILE))
-    write(tmp_path, f'[all]\nopen_runs = 9\n[[user]]\nid = "ada"\ntoken = "new-secret"\nopen_runs = 1')
+    write(tmp_path, '[all]\nopen_runs = 9\n[[user]]\nid = "ada"\ntoken = "new-secret"\nopen_runs = 1')
     users.reload()
     assert users.find_token({"x-api-key": "new-secret"}) == User("ada", UserLimits(open_runs=1))
     assert users.find_token({"x-api-key": ADA}) is users.find_token({"x-api-key": BOB}) is None
