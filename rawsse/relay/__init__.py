@@ -9,7 +9,7 @@ Read in this order:
     runs.py      one upstream generation each, with its own log, read from any point
     users.py     who may use the relay: users, their limits and tokens
     quotas.py    how much each user may use
-    choices.py   what a request may ask for
+    choices.py   the system prompt, model and `max_tokens` that a request may choose
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     app.py       the routes, the files of the page; how a run and an HTTP exchange meet

@@ -176,10 +176,10 @@ def test_tokens_of_the_command_line_stay_beside_the_file(tmp_path: Path) -> None
 
 USER = f'[[user]]\nid = "ada"\ntoken = "{ADA}"\n'
 BAD_FILES: Mapping[str, tuple[str, str]] = {
-    "empty": ("", "expected a table [[user]] for each user, and at most [all] beside them"),
-    "no users": ("[all]\nopen_runs = 1", "expected a table [[user]] for each user, and at most [all] beside them"),
-    "one table": ('[user]\nid = "ada"', "expected a table [[user]] for each user, and at most [all] beside them"),
-    "unknown table": (f"{USER}[limits]\n", "expected a table [[user]] for each user, and at most [all] beside them"),
+    "empty": ("", "user is missing; expected a table [[user]] for each user"),
+    "no users": ("[all]\nopen_runs = 1", "user is missing; expected a table [[user]] for each user"),
+    "one table": ('[user]\nid = "ada"', "user is missing; expected a table [[user]] for each user"),
+    "unknown table": (f"{USER}[limits]\n", "users.toml: unknown field 'limits'"),
     "no table": ("user = [1]", "user 1 (None): id must be 1 to 256 printable characters"),
     "no id": (f'[[user]]\ntoken = "{ADA}"', "user 1 (None): id must be 1 to 256 printable characters"),
     "no token": ('[[user]]\nid = "ada"', "user 1 ('ada'): expected either token_sha256 or token"),
