@@ -12,11 +12,12 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.arguments import (
     DONE,
@@ -35,6 +36,9 @@ from rawsse.cli.ask import new_client
 from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
+if TYPE_CHECKING:
+    from rawsse.relay import Relay
+
 # Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
 _NO_LIMIT = sys.maxsize
 
@@ -45,6 +49,9 @@ them are freed without it. With 5,000 streams it took a third of the CPU time.""
 
 MAX_MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
+
+DRAIN_SECONDS = 600.0
+"""How long an answer that nobody reads may go on where it is drained."""
 
 _HOST, _PORT = "127.0.0.1", 8000
 
@@ -66,8 +73,15 @@ def add_serve(commands: Any) -> None:
         "--token",
         action="append",
         default=[],
-        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times; "
-        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own",
+        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times, each for one user; "
+        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own, or else --users",
+    )
+    parser.add_argument(
+        "--users",
+        type=Path,
+        metavar="FILE",
+        help="users, their tokens and limits: a TOML file, in the form that `python -m pydoc rawsse.relay.users` shows. "
+        "SIGHUP reads it again",
     )
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name the relay goes by")
     parser.add_argument(
@@ -85,7 +99,13 @@ def add_serve(commands: Any) -> None:
         metavar="NAME",
         help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
     )
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="the system prompt of browsers' requests, or @FILE; they may set none themselves",
+    )
     parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
+    parser.set_defaults(max_tokens=None)  # what a browser may ask for then is not what a program may
     _add_operation(parser)
 
 
@@ -113,17 +133,40 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
         help="how long an answer goes on without a reader, for one that lost its connection to come back (default 10)",
     )
     parser.add_argument(
+        "--on-disconnect",
+        type=_drain_seconds,
+        default=0.0,
+        metavar="cancel|drain",
+        help="what becomes of an answer without a reader: it is cancelled (default), or goes on to its end, so that its tokens "
+        "are known, for at most 600 seconds, or drain=SECONDS",
+    )
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        metavar="FILE",
+        help="keep a row for each run, for `rawsse usage` and the daily quotas (default: RAWSSE_LEDGER in the environment)",
+    )
+    parser.add_argument(
         "--proxy-headers",
         metavar="ADDRESSES",
         help="trust X-Forwarded-For, X-Forwarded-Proto and Forwarded from these reverse proxies: IP addresses and networks, "
         "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
     )
     parser.add_argument(
-        "--metrics-token", metavar="TOKEN", help="what callers of /metrics must bring, instead of a --token"
+        "--metrics-token", metavar="TOKEN", help="what callers of /metrics may bring instead of a user's token"
     )
     parser.add_argument(
         "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
     )
+
+
+def _drain_seconds(text: str) -> float:
+    word, _, number = text.partition("=")
+    if word == "cancel" and not number:
+        return 0.0
+    if word != "drain":
+        raise argparse.ArgumentTypeError(f"must be cancel, drain or drain=SECONDS, not {quote(text)}")
+    return seconds(number) if number else DRAIN_SECONDS
 
 
 def add_record(commands: Any) -> None:
@@ -287,17 +330,53 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from rawsse.client.network.pool import PoolLimits
-    from rawsse.relay import Guard, Relay, RunLimits, check_bind
-    from rawsse.relay.runs import MAX_RUNS
-    from rawsse.server import Forwarded, room_for_connections, serve
+    from rawsse.relay import Guard, Ledger, UserFile, check_bind
+    from rawsse.relay.users import Tokens
+    from rawsse.server import Forwarded, serve
 
     host, port = _address(arguments)
     _prepare(arguments.log_format)
-    tokens = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
+    given = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
+    users = UserFile(arguments.users, given) if arguments.users is not None else None
+    tokens = Tokens(given) if users is None else users
     check_bind(host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
+    path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")
+    ledger = Ledger(path) if path else None
+    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
+    relay = _relay(arguments, guard=guard, ledger=ledger, all_limits=users.everyone if users is not None else None)
+    proxies = arguments.proxy_headers
+    app = relay if proxies is None else Forwarded(relay, proxies.split(","))
+
+    def read_users_again() -> None:
+        try:
+            if users is not None:
+                users.reload()
+                relay.quotas.everyone = users.everyone
+                logging.getLogger("rawsse").info("read %s again: %d users", arguments.users, len(list(users)))
+        except ConfigurationError as exc:
+            logging.getLogger("rawsse").error("the users stay as they were: %s", exc)
+
+    async def run() -> None:
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_users_again)
+        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
+        async with relay.client:
+            await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+        if ledger is not None:
+            await asyncio.to_thread(ledger.close)
+
+    _run(run())
+    return DONE
+
+
+def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
+    from rawsse.client.network.pool import PoolLimits
+    from rawsse.relay import Relay, RunLimits
+    from rawsse.relay.runs import MAX_RUNS
+    from rawsse.server import room_for_connections
+
     recorder = None
     if arguments.flight_recorder is not None:
         from rawsse.replay import Recorder
@@ -306,19 +385,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     # One for each run that there may be: a run that waits for another to end would be told as a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
-    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static")}
-    relay = Relay(client, guard=guard, limits=RunLimits(grace_seconds=arguments.resume_grace), **options)
-    proxies = arguments.proxy_headers
-    app = relay if proxies is None else Forwarded(relay, proxies.split(","))
-
-    async def run() -> None:
-        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
-        async with client:
-            await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
-
-    _run(run())
-    return DONE
+    system = arguments.system
+    if system is not None and system.startswith("@"):
+        system = Path(system[1:]).read_text(encoding="utf-8")
+    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static", "metrics_token")}
+    run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=arguments.on_disconnect)
+    return Relay(client, system=system, limits=run_limits, **options, **parts)
 
 
 def _record(arguments: argparse.Namespace) -> int:

@@ -157,7 +157,7 @@ class Relay:
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
-        self._client = client
+        self.client = client
         self._defaults = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens}
         self._defaults |= {"system": system} if system is not None else {}
         named = tuple(dict.fromkeys((model, *models)))
@@ -417,7 +417,7 @@ class _Call:
 
     def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
         headers = self._api_headers()
-        return partial(self._relay._client.messages.events, request, headers=headers, strict=False, **options)
+        return partial(self._relay.client.messages.events, request, headers=headers, strict=False, **options)
 
     def _api_headers(self) -> dict[str, str]:
         headers = self._exchange.headers
@@ -546,7 +546,7 @@ class _Call:
         defaults = {"model": self._relay._defaults["model"]}
         request = choose(await self._read_messages(), defaults, self._limits, is_browser=False)
         headers = self._api_headers()
-        call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
+        call = self._relay.client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await unless_gone(call.open(), self._exchange.receive)
         if answer is not None:
             await self._exchange.send_whole(200, (JSON,), compact(answer.value).encode())

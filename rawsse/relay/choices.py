@@ -1,4 +1,4 @@
-"""What a request may ask for: the operator decides, and a request chooses within that.
+"""The choices of a request: the operator decides about system prompt, models and `max_tokens`, and a request chooses within.
 
     request = choose(request, {"model": …, "max_tokens": …}, (everyone, limits), is_browser=True)     # raises InvalidRequest
 

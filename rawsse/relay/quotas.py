@@ -51,7 +51,7 @@ class _Policy(NamedTuple):
 
 
 class _Account:
-    """What was used by one user, or by all users together."""
+    """The use of the relay by one user, or by all users together."""
 
     __slots__ = ("at", "day", "limits", "open", "reserved", "tokens", "used")
 
@@ -113,7 +113,7 @@ class Quotas(Observer):
         """
         account, *others = accounts = self._accounts(user, now)
         refusing = [policy for policy in account.policies() if not policy.left]
-        # What others have used is only told to a user whom it keeps out.
+        # The use by others is only shown to a user who is refused because of it.
         shared = [p._replace(name=f"all_{p.name}") for other in others for p in other.policies() if not p.left]
         if refusing or shared:
             wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in refusing + shared)

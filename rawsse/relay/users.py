@@ -1,4 +1,4 @@
-"""Who may use the relay: users, their limits, and the tokens or logins that tell who sent a request.
+"""Who may use the relay: users, their limits, and the token or login that identifies the sender of a request.
 
     tokens = UserFile(Path("users.toml"))                       # raises ConfigurationError
     guard = Guard(tokens=tokens)                                # 401 without one of its tokens
@@ -27,14 +27,13 @@ The file is TOML. A field that is left out is without a limit.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ class User:
 class Tokens:
     """Tokens and the users that they stand for; iterating gives the users.
 
-    Each of `tokens` stands for a user of its own, whose id begins the token's digest. Only digests are kept. Raises
+    Each of `tokens` stands for one user, whose id has the first digits of the token's digest. Only digests are kept. Raises
     `ConfigurationError` for a token that no header field can bring.
     """
 
@@ -159,14 +158,15 @@ class UserFile(Tokens):
         try:
             data = tomllib.loads(self._path.read_text(encoding="utf-8"))
             entries = data.get("user")
-            # A file that is being written may be empty for a moment: that must not turn every user away.
-            if not isinstance(entries, list) or not entries or data.keys() - {"all", "user"}:
-                raise ConfigurationError("expected a table [[user]] for each user, and at most [all] beside them")
+            # A file that is being written may be empty for a moment; then no user could use the relay.
+            if not isinstance(entries, list) or not entries:
+                raise ConfigurationError("user is missing; expected a table [[user]] for each user")
+            _check_fields(data, {"user", "all"})
             users, ids = dict(self._own), {user.id for _, user in self._own.values()}
             for number, entry in enumerate(entries, 1):
-                fields = dict(entry) if isinstance(entry, dict) else {}
-                where = f"{self._path}: user {number} ({fields.get('id')!r})"
-                digest, user = _read_user(fields)
+                table = dict(entry) if isinstance(entry, dict) else {}
+                where = f"{self._path}: user {number} ({table.get('id')!r})"
+                digest, user = _read_user(table)
                 if user.id in ids or digest[:8] in users:
                     raise ConfigurationError(f"{'id' if user.id in ids else 'token'} is that of another user")
                 ids.add(user.id)
@@ -198,16 +198,20 @@ def _read_user(entry: dict[str, Any]) -> tuple[bytes, User]:
     return bytes.fromhex(hashed), user
 
 
-def _read_limits(table: Any) -> UserLimits:
-    if not isinstance(table, dict):
-        raise ConfigurationError("must be a table")
-    if unknown := table.keys() - {field.name for field in dataclasses.fields(UserLimits)}:
-        raise ConfigurationError(f"unknown field {min(unknown)!r}")
+def _read_limits(table: dict[str, Any]) -> UserLimits:
+    _check_fields(table, {field.name for field in fields(UserLimits)})
     return UserLimits(**table)
 
 
+def _check_fields(table: object, known: set[str]) -> None:
+    if not isinstance(table, dict):
+        raise ConfigurationError("must be a table")
+    if unknown := table.keys() - known:
+        raise ConfigurationError(f"unknown field {min(unknown)!r}")
+
+
 def _digest(token: object) -> bytes:
-    # An empty one would let everybody in who brings none.
+    # An empty token would admit every caller without one.
     if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise ConfigurationError("a token must be printable ASCII without spaces, and not empty")
     return hashlib.sha256(token.encode()).digest()

@@ -65,10 +65,12 @@ def refusal(
     try:
         quotas.admit(user, now, is_messages=is_messages)
     except Answer as answer:
-        assert answer.status == 429
-        assert b'"rate_limit_error"' in answer.body
-        return dict(answer.headers)
-    return None
+        refused = answer
+    else:
+        return None
+    assert refused.status == 429
+    assert b'"rate_limit_error"' in refused.body
+    return dict(refused.headers)
 
 
 def admitted(quotas: Quotas, users: Iterable[User | None], now: float = NOON) -> int:
@@ -556,9 +558,9 @@ class Model:
     history: list[Event] = field(default_factory=list)
 
     def left(self, now: float) -> tuple[float, float, float]:
-        counts = Counter(event.kind for event in self.history)
-        pending = counts["admitted"] - counts["released"] - counts["begun"]
-        open_runs = counts["begun"] - counts["ended"]
+        kinds = [event.kind for event in self.history]
+        pending = kinds.count("admitted") - kinds.count("released") - kinds.count("begun")
+        open_runs = kinds.count("begun") - kinds.count("ended")
         day = math.floor(now / DAY)
         ended = [event for event in self.history if event.kind == "ended" and math.floor(event.began / DAY) == day]
         limits = self.limits
@@ -608,12 +610,16 @@ def drive(seed: int) -> Counter[str]:
         models[event.user].history.append(event)
         total.history.append(event)
 
-    for _ in range(60):
+    for _ in range(40):
         now += chance.choice([0, 0, 0, 0.000001, 0.4, 1, 12, 12.5, 60, 600])
         step = chance.choice(["admit", "admit", "admit", "begin", "begin", "end", "release"])
         if step == "admit":
             who = chance.choice(users)
-            lefts = models[who.id].left(now) + total.left(now)
+            own = models[who.id].left(now)
+            told = quotas.me(who, now)["left"]
+            names = ("requests", "open_runs", "tokens")
+            assert [told.get(name, math.inf) for name in names] == [max(0, left) for left in own]
+            lefts = own + total.left(now)
             is_admitted = refusal(quotas, who, now) is None
             assert is_admitted == (min(lefts) >= 1), (seed, who, lefts)
             if is_admitted:
@@ -634,18 +640,15 @@ def drive(seed: int) -> Counter[str]:
             tokens = chance.choice([0, 1, 100, 450])
             quotas.ended(record_of(who.id, began, tokens=tokens))
             note(Event("ended", who.id, now, began, tokens))
-        left = quotas.me(users[0], now)["left"]
-        for name, number in zip(("requests", "open_runs", "tokens"), models["ada"].left(now), strict=True):
-            assert left.get(name, math.inf) == max(0, number)
     return seen
 
 
 def test_in_any_order_of_events_as_many_are_admitted_as_a_recount_of_the_history_allows() -> None:
-    seen = sum((drive(seed) for seed in range(3000)), Counter[str]())
-    assert min(seen[kind] for kind in ("admitted", "begun", "released", "ended", "refused")) > 5000
+    seen = sum((drive(seed) for seed in range(2000)), Counter[str]())
+    assert min(seen[kind] for kind in ("admitted", "begun", "released", "ended", "refused")) > 2000
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_of_fifty_callers_who_come_at_once_exactly_as_many_are_admitted_as_may_be(seed: int) -> None:
     """Each goes its own way, a step at a time: asks, begins, ends; and asks again when it was refused."""
     chance = random.Random(seed)
@@ -654,7 +657,7 @@ def test_of_fifty_callers_who_come_at_once_exactly_as_many_are_admitted_as_may_b
     quotas = Quotas(UserLimits(requests_per_minute=40, open_runs=5))
     state = dict.fromkeys(range(50), "idle")
     counts: Counter[str] = Counter()
-    for _ in range(5000):
+    for _ in range(2000):
         caller = chance.randrange(50)
         who = ada if caller % 2 else bob
         if state[caller] == "idle":
