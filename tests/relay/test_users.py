@@ -376,7 +376,7 @@ def test_a_user_whom_the_host_made_keeps_its_limits() -> None:
     assert user_of_scope({"user": user}) is user
 
 
-@pytest.mark.parametrize("login", [object(), {"name": "Ada"}, SimpleNamespace(identity=object()), {}], ids=repr)
+@pytest.mark.parametrize("login", [object(), {"name": "Ada"}, SimpleNamespace(identity=object()), {}])
 def test_a_login_without_an_id_is_a_fault_of_the_set_up(login: object) -> None:
     with pytest.raises(
         ConfigurationError, match=r"^scope\['user'\] has no identity, username, id, sub or display_name"
