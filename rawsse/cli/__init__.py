@@ -116,11 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_demo(commands)
     add_serve(commands)
+    add_usage(commands)
     _add_ask(commands)
     _add_chat(commands)
     add_record(commands)
     add_replay(commands)
-    add_usage(commands)
     _add_check(commands)
     _add_explain(commands)
     return parser

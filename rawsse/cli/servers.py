@@ -338,8 +338,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     _prepare(arguments.log_format)
     given = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
     users = UserFile(arguments.users, given) if arguments.users is not None else None
+    check_bind(host, given if users is None else users)
     tokens = Tokens(given) if users is None else users
-    check_bind(host, tokens)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
     path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")

@@ -14,8 +14,6 @@ Read in this order:
     runs.py      one upstream generation each, with its own log, read from any point
     quotas.py    how much each user may use
     choices.py   the system prompt, model and `max_tokens` that a request may choose
-    push.py      the events of an answer, pushed to a function as they come
-    runs.py      one upstream generation each, with its own log, read from any point
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange
