@@ -8,6 +8,7 @@
     inspect.py     `rawsse check` and `rawsse explain`
     arguments.py   arguments that several commands have, and exit codes
     servers.py     `rawsse demo`, `serve`, `record` and `replay`
+    usage.py       `rawsse usage`: the tokens of each user, and what they cost
     doctor.py      `rawsse doctor`: is it the network that holds events back?
 
 Here are the parser, and how a command's failure is told. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
@@ -50,6 +51,7 @@ from rawsse.cli.terminal import (
     show,
     write,
 )
+from rawsse.cli.usage import add_usage
 from rawsse.errors import ConfigurationError, RawsseError
 
 
@@ -115,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_demo(commands)
     add_serve(commands)
+    add_usage(commands)
     _add_ask(commands)
     _add_chat(commands)
     add_record(commands)

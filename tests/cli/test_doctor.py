@@ -17,10 +17,10 @@ from rawsse.cli import main
 from rawsse.cli.doctor import MAX_KEPT_BYTES, examine, measure
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import Headers
-from rawsse.relay.app import SSE_HEADERS
 from rawsse.relay.dialects import Answer
 from rawsse.relay.doctor import Plan, Trace, beat, diagnose, read_beats, send_beats
 from rawsse.relay.exchange import Exchange
+from rawsse.relay.follow import SSE_HEADERS
 from rawsse.relay.guard import Guard
 from rawsse.server import Server
 
@@ -38,16 +38,14 @@ class Relay:
         self._headers = headers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        exchange = Exchange(scope, receive, send, Guard(tokens=[TOKEN], hosts=["relay.test"]))
+        exchange = Exchange(scope, receive, send, Guard())
         self.requests.append((exchange.path, exchange.headers))
-        refusal = exchange._guard.refuse(exchange.headers)
-        if refusal is not None:
-            await exchange.send_answer(Answer(refusal.status, refusal.type, refusal.message))
-        else:
-            try:
-                await send_beats(exchange, self._headers)
-            except Answer as answer:
-                await exchange.send_answer(answer)
+        try:
+            if exchange.headers.get("authorization") != f"Bearer {TOKEN}":
+                raise Answer(401, "authentication_error", "the relay wants a token")
+            await send_beats(exchange, self._headers)
+        except Answer as answer:
+            await exchange.send_answer(answer)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 with tls_server(folder, certificates) as port: ...          # https://localhost:port plays the recording `plain`
 with tinyproxy(folder, user="Aladdin:open sesame") as url: ...
-with nginx(folder, relay.base_url, "gzip on;") as port: ...
+with nginx(folder, NGINX_SERVER.format(port=…, upstream=relay.base_url, settings="gzip on;"), listener): ...
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from support.background import PATIENCE
 from support.command import environment
 
-__all__ = ["nginx", "proxy_py", "tinyproxy", "tls_server"]
+__all__ = ["NGINX_SERVER", "nginx", "proxy_py", "tinyproxy", "tls_server"]
 
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 
@@ -35,15 +35,12 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass {upstream};
-            {settings}
-        }}
-    }}
+    {site}
 }}
 """
+
+NGINX_SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; {settings} }} }}"
+"""The site of a proxy with its default settings, and some others."""
 
 PLAYER = """
 from rawsse.replay import Player, shipped_fixtures
@@ -133,18 +130,17 @@ def proxy_py(folder: Path, *, user: str, password: str, certificate: Path | None
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, upstream: str, settings: str = "") -> Iterator[int]:
-    """nginx in front of `upstream`, with these settings in its location: its port."""
+def nginx(folder: Path, site: str, listener: socket.socket) -> Iterator[None]:
+    """nginx with one site, which listens on this socket."""
     if not Path(NGINX).exists():
         pytest.skip("no nginx on this machine")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port, file = listener.getsockname()[1], folder / "nginx.conf"
-        file.write_text(NGINX_CONFIGURATION.format(folder=folder, port=port, upstream=upstream, settings=settings))
-        # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
-        env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
-        process = subprocess.Popen([NGINX, "-p", folder, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor])
-        with _ending(process):
-            yield port
+    file = folder / "nginx.conf"
+    file.write_text(NGINX_CONFIGURATION.format(folder=folder, site=site))
+    # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
+    env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
+    process = subprocess.Popen([NGINX, "-p", folder, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor])
+    with _ending(process):
+        yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,14 @@ import pytest
 from support.background import Background
 
 from rawsse.cli.doctor import measure
-from rawsse.relay.app import SSE_HEADERS
 from rawsse.relay.doctor import Finding, Plan, diagnose, send_beats
 from rawsse.relay.exchange import Exchange
+from rawsse.relay.follow import SSE_HEADERS
 from rawsse.relay.guard import Guard
 from rawsse.server import Server
 
-from .peers import nginx
+from . import peers
+from .peers import NGINX_SERVER
 
 pytestmark = pytest.mark.real
 
@@ -28,6 +32,16 @@ REWRITTEN = 'sub_filter_types *; sub_filter "http://127.0.0.1/" "https://example
 
 async def relay(scope: Any, receive: Any, send: Any) -> None:
     await send_beats(Exchange(scope, receive, send, Guard()), SSE_HEADERS)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, upstream: str, settings: str = "") -> Iterator[int]:
+    """nginx in front of `upstream`, with these settings: its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        site = NGINX_SERVER.format(port=port, upstream=upstream, settings=settings)
+        with peers.nginx(folder, site, listener):
+            yield port
 
 
 def examined(background: Background, folder: Path, settings: str, plan: Plan = PLAN) -> dict[str, Finding]:

@@ -12,10 +12,10 @@ from support.loops import Loop, each_loop
 
 from rawsse.cli.doctor import measure
 from rawsse.http1 import Headers, Response
-from rawsse.relay.app import SSE_HEADERS
 from rawsse.relay.dialects import Answer
 from rawsse.relay.doctor import LIMITS, Finding, Plan, Trace, beat, delays, diagnose, read_beats, read_plan, send_beats
 from rawsse.relay.exchange import Exchange
+from rawsse.relay.follow import SSE_HEADERS
 from rawsse.relay.guard import Guard
 from rawsse.sse import Decoder, Event
 
