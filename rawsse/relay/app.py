@@ -50,8 +50,9 @@ from rawsse.relay.dialects import (
     read_messages,
     snapshot,
 )
+from rawsse.relay.doctor import send_beats
 from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
-from rawsse.relay.follow import follow, follow_all, forwarded, refused, send_refusal
+from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, forwarded, refused, send_refusal
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.log import Gone
@@ -268,6 +269,8 @@ class _Call:
             return {"GET": self._me}
         if path == "/metrics":
             return {"GET": self._metrics}
+        if path == "/doctor":
+            return {"GET": self._doctor}
         if path == "/runs":
             return {"GET": self._read_runs, "DELETE": self._stop_runs}
         if path.startswith("/runs/"):
@@ -514,6 +517,9 @@ class _Call:
     async def _me(self) -> None:
         relay = self._relay
         await self._exchange.send_whole(200, (JSON,), compact(relay.quotas.me(self._user, relay._clock())).encode())
+
+    async def _doctor(self) -> None:
+        await send_beats(self._exchange, SSE_HEADERS)
 
     async def _metrics(self) -> None:
         await self._exchange.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())

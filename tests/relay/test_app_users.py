@@ -75,6 +75,7 @@ async def over(*browsers: Browser) -> None:
         ("DELETE", "/runs"),
         ("GET", "/me"),
         ("GET", "/metrics"),
+        ("GET", "/doctor"),
         ("GET", "/api/chat/chat-1/stream"),
     ],
 )
