@@ -166,6 +166,13 @@ def test_a_clock_that_is_set_back_gives_nothing_back_twice() -> None:
     assert refusal(quotas, ada, NOON + 1) is None
 
 
+def test_a_clock_that_is_set_back_takes_nothing() -> None:
+    quotas, ada = Quotas(), user(requests_per_minute=60)
+    for _ in range(30):
+        run(quotas, ada)
+    assert admitted(quotas, [ada] * 60, NOON - 50) == 30
+
+
 def test_a_clock_that_is_set_back_far_stops_the_count_for_a_minute_at_most() -> None:
     quotas, ada = Quotas(), user(requests_per_minute=60)
     for _ in range(60):
@@ -182,6 +189,14 @@ def test_a_limit_that_is_lowered_holds_at_once_and_is_not_a_punishment() -> None
     assert refusal(quotas, user(requests_per_minute=6), NOON + 10) is None
 
 
+def test_requests_that_keep_their_places_count_against_a_lowered_limit() -> None:
+    quotas = Quotas()
+    assert admitted(quotas, [user(requests_per_minute=6)] * 6) == 6
+    headers = refusal(quotas, user(requests_per_minute=2))
+    assert headers is not None
+    assert headers["ratelimit"] == '"requests";r=0;t=150'
+
+
 # --- Open runs -----------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +210,16 @@ def test_a_run_is_open_until_it_ends() -> None:
     assert headers["retry-after"] == str(RETRY_SECONDS)
     quotas.ended(record_of("ada"))
     assert admitted(quotas, [ada] * 3, NOON + DAY) == 1
+
+
+def test_a_lowered_limit_lets_open_runs_go_on_and_admits_no_other() -> None:
+    quotas = Quotas()
+    for _ in range(3):
+        quotas.admit(user(open_runs=3), NOON)
+        quotas.begun(start_of("ada"))
+    headers = refusal(quotas, user(open_runs=1))
+    assert headers is not None
+    assert headers["ratelimit"] == '"open_runs";r=0'
 
 
 def test_an_admitted_request_keeps_its_place_until_its_run_begins() -> None:
@@ -348,6 +373,7 @@ def test_a_user_without_limits_has_those_of_the_relay() -> None:
     quotas = Quotas(None, UserLimits(open_runs=1))
     assert quotas.limits_of(User("ada")) == UserLimits(open_runs=1)
     assert quotas.limits_of(ADA) == UserLimits()
+    assert Quotas(UserLimits(open_runs=9)).limits_of(None) == UserLimits(open_runs=9)
     assert admitted(quotas, [User("eve"), User("eve"), ADA, ADA]) == 3
 
 

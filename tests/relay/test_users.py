@@ -178,6 +178,7 @@ USER = f'[[user]]\nid = "ada"\ntoken = "{ADA}"\n'
 BAD_FILES: Mapping[str, tuple[str, str]] = {
     "empty": ("", "user is missing; expected a table [[user]] for each user"),
     "no users": ("[all]\nopen_runs = 1", "user is missing; expected a table [[user]] for each user"),
+    "no tables": ("user = []", "user is missing; expected a table [[user]] for each user"),
     "one table": ('[user]\nid = "ada"', "user is missing; expected a table [[user]] for each user"),
     "unknown table": (f"{USER}[limits]\n", "users.toml: unknown field 'limits'"),
     "no table": ("user = [1]", "user 1 (None): id must be 1 to 256 printable characters"),
