@@ -555,6 +555,19 @@ def test_when_they_are_idle_new_ones_are_admitted() -> None:
     assert refusal(quotas, User("3"), MIDNIGHT) is None
 
 
+def test_tokens_without_a_limit_are_forgotten() -> None:
+    quotas = Quotas(max_users=1)
+    run(quotas, ADA, tokens=1000)
+    assert refusal(quotas, BOB) is None
+
+
+def test_users_who_are_not_idle_do_not_hide_those_who_are() -> None:
+    quotas = Quotas(max_users=3)
+    assert admitted(quotas, [user("0"), user("1"), user("2")]) == 3
+    quotas.release(user("2"))
+    assert admitted(quotas, [user("3"), user("3")]) == 1
+
+
 def test_what_the_ledger_says_of_a_user_is_kept_until_the_user_comes() -> None:
     quotas = Quotas()
     quotas.settle({"ada": 1000}, NOON)
