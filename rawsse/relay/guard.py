@@ -56,8 +56,8 @@ class Guard:
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self.tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
-    def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Failure | None:
-        """Why this request is turned away; None if it is welcome."""
+    def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Failure | None:
+        """Why this request is turned away; None if it is welcome. `is_call`: it is not for the page."""
         host = headers.get("host", "")
         if host_name(host) not in self._hosts:  # not every server looks at it before
             text = "the relay does not go by the name in the Host header; --allow-host adds one"
@@ -66,12 +66,9 @@ class Guard:
         if origin is not None and not self._is_welcome(origin, host):
             text = "pages of this origin may not use the relay; --allow-origin adds one"
             return Failure(403, "permission_error", text)
-        if origin is None and headers.get("sec-fetch-site") == "cross-site" and needs_token:
+        # A GET of an image or a frame brings no `Origin`, and may bring the cookies of a login.
+        if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site") and is_call:
             return Failure(403, "permission_error", "pages elsewhere may not use the relay")
-        if needs_token and any(self.tokens) and self.tokens.find_token(headers) is None:
-            text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
-            # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
-            return Failure(401, "authentication_error", text, {"www-authenticate": "Bearer"})
         return None
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from rawsse.relay.dialects import Answer
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import Observer, RunRecord, RunStart
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 MAX_USERS_KEPT = 100_000
@@ -87,7 +87,7 @@ class _Account:
             yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left, None)
 
 
-class Quotas:
+class Quotas(Observer):
     """Counts what users use, and refuses what exceeds their limits. An observer of the runs.
 
     `everyone` are the limits of all users together, and may be set later; `default` those of a user without limits. Where the

@@ -303,10 +303,7 @@ def test_a_guard_takes_the_users_of_a_file(tmp_path: Path) -> None:
     users = UserFile(write(tmp_path, FILE))
     guard = Guard(tokens=users)
     assert guard.tokens is users
-    assert guard.refuse({"host": "localhost", "x-api-key": ADA}) is None
-    refusal = guard.refuse({"host": "localhost", "x-api-key": "argument"})
-    assert refusal is not None
-    assert (refusal.status, refusal.headers) == (401, {"www-authenticate": "Bearer"})
+    assert guard.refuse({"host": "localhost"}) is None
     check_bind("0.0.0.0", users)
 
 
@@ -377,7 +374,7 @@ def test_a_user_whom_the_host_made_keeps_its_limits() -> None:
     assert user_of_scope({"user": user}) is user
 
 
-@pytest.mark.parametrize("login", [object(), {"name": "Ada"}, SimpleNamespace(identity=object()), {}], ids=repr)
+@pytest.mark.parametrize("login", [object(), {"name": "Ada"}, SimpleNamespace(identity=object()), {}])
 def test_a_login_without_an_id_is_a_fault_of_the_set_up(login: object) -> None:
     with pytest.raises(
         ConfigurationError, match=r"^scope\['user'\] has no identity, username, id, sub or display_name"
