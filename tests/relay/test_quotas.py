@@ -244,6 +244,15 @@ def test_what_is_given_back_late_is_not_given_back_twice() -> None:
     assert admitted(quotas, [ada] * 60, NOON + 1) == 59
 
 
+def test_what_has_begun_is_not_given_back() -> None:
+    quotas, ada = Quotas(UserLimits(open_runs=9)), user(open_runs=2)
+    for _ in range(2):
+        quotas.admit(ada, NOON)
+        quotas.begun(start_of("ada"))
+        quotas.release(ada)
+    assert admitted(quotas, [ada, *[BOB] * 9]) == 7
+
+
 def test_a_run_that_was_not_asked_for_counts_as_well() -> None:
     quotas, ada = Quotas(), user(open_runs=2, requests_per_minute=3)
     run(quotas, ada)
