@@ -168,6 +168,7 @@ class Relay:
         self._authenticate = authenticate
         self._on_request = on_request
         self._clock = clock
+        self._has_cuts = False  # a run was admitted whose limits may end it
         self.quotas = Quotas(all_limits, user_limits)
         if ledger is not None:
             now = clock()
@@ -189,10 +190,10 @@ class Relay:
         return [run for run in self._runs.open() if user is None or run.start.user == user]
 
     def _cut(self, record: RunRecord) -> None:
-        """A run has ended: end the others of whom has used up the day's tokens, if the limits say so."""
+        """A run has ended: end others, where the day's tokens are used up and the limits say so."""
         del record
         now = self._clock()
-        for run in self._runs.open():
+        for run in self._runs.open() if self._has_cuts else ():
             if self.quotas.must_end(run.owner, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
@@ -411,6 +412,7 @@ class _Call:
         """A run may begin inside, or an exception of it is raised. Raises `Answer`: 429."""
         relay = self._relay
         fields = relay.quotas.admit(self._user, relay._clock(), is_messages=is_messages)
+        relay._has_cuts |= any(limits.ends_open_runs for limits in self._limits)
         try:
             yield
         except BaseException:
