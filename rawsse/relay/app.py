@@ -169,6 +169,7 @@ class Relay:
         self._on_request = on_request
         self._clock = clock
         self._has_cuts = False  # a run was admitted whose limits may end it
+        self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
         if ledger is not None:
             now = clock()
