@@ -171,7 +171,13 @@ def test_an_id_that_is_used_again_is_another_run(path: Path) -> None:
 
 
 def test_what_sqlite_cannot_store_is_made_to_fit(path: Path) -> None:
-    odd: dict[str, Any] = {"user": UUID(int=1), "model": "m" * 5000, "stop_reason": "\ud800", "error": "a\0b", "ending": "Ω"}
+    odd: dict[str, Any] = {
+        "user": UUID(int=1),
+        "model": "m" * 5000,
+        "stop_reason": "\ud800",
+        "error": "a\0b",
+        "ending": "Ω",
+    }
     written(path, record(**odd, input_tokens=2**80, output_tokens=-5), record(1))
     row, other = rows(path)
     assert row["user"] == "00000000-0000-0000-0000-000000000001"
