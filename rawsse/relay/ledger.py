@@ -263,7 +263,7 @@ def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         if not path.is_file():  # SQLite would only say "unable to open database file"
             raise FileNotFoundError(errno.ENOENT, "there is no such file")
         uri = f"{path.absolute().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True, isolation_level=None)) as db:
+        with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
             _check(db, path)
             yield db
 
