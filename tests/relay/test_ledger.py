@@ -361,11 +361,11 @@ def test_closing_gives_up_on_a_file_that_stays_locked_and_always_says_so(
 def test_closing_does_not_touch_the_file_where_nothing_waits(
     path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.001)
     ledger = Ledger(path, batch_seconds=0)
     ledger.ended(record(0))
     while not rows(path):
         pass
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.001)
     with locked(path):
         ledger.close()
     assert lines.queue.empty()
