@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay.record import RunRecord, RunStart, log
+from rawsse.relay.record import Observer, RunRecord, RunStart, log
 
 with suppress(ImportError):
     import fcntl  # not on Windows, where `rawsse.relay` must still load
@@ -94,10 +94,10 @@ _DAYS = f"SELECT * FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
 _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time, run"  # noqa: S608
 
 
-class Ledger:
+class Ledger(Observer):
     """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
 
-    It is an `Observer`. At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`.
+    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`.
     Those that cannot be written are tried again with the next batch. At most `max_waiting` rows wait; further ones are
     dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from one
     thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
