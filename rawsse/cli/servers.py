@@ -362,10 +362,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_users_again)
         limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
-        async with relay.client:
-            await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
-        if ledger is not None:
-            await asyncio.to_thread(ledger.close)
+        try:
+            async with relay.client:
+                await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+        finally:
+            if ledger is not None:
+                await asyncio.to_thread(ledger.close)
 
     _run(run())
     return DONE

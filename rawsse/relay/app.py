@@ -174,7 +174,10 @@ class Relay:
         if ledger is not None:
             now = clock()
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
-        self.metrics = Metrics({"rawsse_readers": lambda: self._runs.readers})
+        read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
+        if ledger is not None:
+            read["rawsse_ledger_rows_dropped_total"] = lambda: ledger.dropped
+        self.metrics = Metrics(read)
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         kept: list[Observer] = [RunLog(), self.quotas, self.metrics, *observers]
         kept += [ledger] if ledger is not None else []
