@@ -24,7 +24,7 @@ from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
 from rawsse.client.network.route import PORTS, Origin, Route
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import ConfigurationError, Secret, quote
 from rawsse.messages.lens import Lens, sendable_json, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
@@ -110,7 +110,7 @@ class Secrets:
         """Each value, and the name of its field."""
         for name, value in headers:
             if not _PUBLIC.fullmatch(name.lower()):
-                self.values |= {part: name for part in _parts(value) if _is_secret(part)}
+                self.values |= {Secret(part): name for part in _parts(value) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
         self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
 
@@ -161,7 +161,8 @@ class _Plain:
         has_escapes = any(sign in escaped for sign in "\\%&")  # asked first: nearly all texts have none
         text = _ESCAPE.sub(_char, escaped) if has_escapes else escaped.replace("\n", "").replace("\r", "")
         self._deeper = _Plain(text, layers - 1) if layers > 1 and text != escaped else None
-        self.text = self._deeper.text if self._deeper else text.replace("\u0130", "I").lower()  # that one would be two
+        # That letter has two in lower case.
+        self.text: str = self._deeper.text if self._deeper else text.replace("\u0130", "I").lower()
 
     def below(self, at: int) -> int:
         """Where the character `at`, or its escape, begins."""
@@ -275,6 +276,7 @@ class Endpoint:
             **self.headers,
             **header_fields(headers or {}),
         }
+        content = b"" if body is None else _encode(body)
         if "x-api-key" not in fields and "authorization" not in fields:
             if self.credential is None:
                 words = "set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
@@ -285,7 +287,7 @@ class Endpoint:
             target=route.target(target),
             host_field=self.origin.host_field,
             headers=(*fields.items(), *route.proxy_fields()),
-            body=b"" if body is None else _encode(body),
+            body=content,
         )
 
 
@@ -296,8 +298,8 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
     # A key that was read from a file often has the end of its line with it. One that is blank is none.
     key, token = (api_key or "").strip(), (auth_token or "").strip()
     if key:
-        return ("x-api-key", key)
-    return ("authorization", f"Bearer {token}") if token else None
+        return ("x-api-key", Secret(key))
+    return ("authorization", Secret(f"Bearer {token}")) if token else None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
@@ -305,7 +307,7 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
 
     Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
     """
-    fields = {name.lower(): value for name, value in headers.items()}
+    fields = {name.lower(): Secret.of(value) for name, value in headers.items()}
     for name, value in fields.items():
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"not the name of a header field: {quote(name)}")
@@ -320,13 +322,13 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
 
 def read_custom_headers(text: str) -> dict[str, str]:
     """The fields in `ANTHROPIC_CUSTOM_HEADERS`: `Name: value`, one a line. Raises `ConfigurationError`."""
-    fields: dict[str, str] = {}
-    for line in filter(str.strip, text.split("\n")):
-        name, colon, value = line.partition(":")
+    text, fields = Secret(text), dict[str, str]()
+    for line in map(Secret, filter(str.strip, text.split("\n"))):
+        name, colon, value = map(Secret, line.partition(":"))
         if not colon or not name.strip():
             # The line is not quoted: it may be a key.
             raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
-        fields[name.strip().lower()] = value.strip()
+        fields[name.strip().lower()] = Secret(value.strip())
     return fields
 
 
