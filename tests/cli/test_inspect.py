@@ -47,7 +47,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 # --- Secrets -------------------------------------------------------------------------------------------------------
 
 
-def event(data: object, name: str = "x") -> str:
+def event(data: object, name: str = "message_start") -> str:
     return f"event: {name}\ndata: {data if isinstance(data, str) else json.dumps(data)}\n\n"
 
 

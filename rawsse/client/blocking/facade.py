@@ -29,7 +29,7 @@ from rawsse.errors import ConfigurationError, Secret
 HIDDEN = frozenset({"aclose", "call", "run"})
 """Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
 
-_SECRETS = {"api_key", "auth_token", "proxy"}
+_SECRETS = frozenset({"api_key", "auth_token", "proxy"})
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__")
 """Special methods that blocking classes have as well, the last three without the `a`; `__anext__` has a faster form."""
 
