@@ -192,7 +192,10 @@ def _prepare() -> None:
     """Log to standard error, and let there be as many connections as the system allows."""
     import logging
 
+    from rawsse.server import room_for_connections
+
     raise_descriptor_limit()
+    room_for_connections(1)  # fails now if there is room for none: an event loop might fail before, and not say why
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
     )
