@@ -272,12 +272,12 @@ def test_it_takes_linear_time(piece: str) -> None:
 
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
-        started = time.perf_counter()
+        started = time.thread_time()  # what others do on this machine does not count
         secrets.removed(text)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     small = min(seconds(20_000) for _ in range(3))
-    assert min(seconds(160_000) for _ in range(3)) < 30 * small + 0.01
+    assert min(seconds(160_000) for _ in range(3)) < 40 * small + 0.01  # 64 times for a square
 
 
 def test_a_response_without_a_secret_is_left_as_it_is() -> None:
