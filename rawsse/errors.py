@@ -141,7 +141,7 @@ def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
     return text if len(value) <= limit else f"{text}… ({len(value)} in all)"
 
 
-class Secret(str):
+class Hidden(str):
     """A text that its `repr` does not show: tracebacks may show what the variables of each frame hold."""
 
     __slots__ = ()

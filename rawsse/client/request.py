@@ -24,7 +24,7 @@ from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
 from rawsse.client.network.route import PORTS, Origin, Route
-from rawsse.errors import ConfigurationError, Secret, quote
+from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.messages.lens import Lens, sendable_json, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
@@ -110,7 +110,7 @@ class Secrets:
         """Each value, and the name of its field."""
         for name, value in headers:
             if not _PUBLIC.fullmatch(name.lower()):
-                self.values |= {Secret(part): name for part in _parts(value) if _is_secret(part)}
+                self.values |= {Hidden(part): name for part in _parts(value) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
         self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
 
@@ -298,8 +298,8 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
     # A key that was read from a file often has the end of its line with it. One that is blank is none.
     key, token = (api_key or "").strip(), (auth_token or "").strip()
     if key:
-        return ("x-api-key", Secret(key))
-    return ("authorization", Secret(f"Bearer {token}")) if token else None
+        return ("x-api-key", Hidden(key))
+    return ("authorization", Hidden(f"Bearer {token}")) if token else None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
@@ -307,7 +307,7 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
 
     Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
     """
-    fields = {name.lower(): Secret.of(value) for name, value in headers.items()}
+    fields = {name.lower(): Hidden.of(value) for name, value in headers.items()}
     for name, value in fields.items():
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"not the name of a header field: {quote(name)}")
@@ -322,13 +322,13 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
 
 def read_custom_headers(text: str) -> dict[str, str]:
     """The fields in `ANTHROPIC_CUSTOM_HEADERS`: `Name: value`, one a line. Raises `ConfigurationError`."""
-    text, fields = Secret(text), dict[str, str]()
-    for line in map(Secret, filter(str.strip, text.split("\n"))):
-        name, colon, value = map(Secret, line.partition(":"))
+    text, fields = Hidden(text), dict[str, str]()
+    for line in map(Hidden, filter(str.strip, text.split("\n"))):
+        name, colon, value = map(Hidden, line.partition(":"))
         if not colon or not name.strip():
             # The line is not quoted: it may be a key.
             raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
-        fields[name.strip().lower()] = Secret(value.strip())
+        fields[name.strip().lower()] = Hidden(value.strip())
     return fields
 
 

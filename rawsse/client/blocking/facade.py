@@ -24,7 +24,7 @@ from types import GenericAlias
 from typing import Any, ClassVar
 
 from rawsse.client.network.link import drive
-from rawsse.errors import ConfigurationError, Secret
+from rawsse.errors import ConfigurationError, Hidden
 
 HIDDEN = frozenset({"aclose", "call", "run"})
 """Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
@@ -166,7 +166,7 @@ def _method(cls: type, name: str, original: Any, call: Callable[..., Any]) -> An
 
     def method(self: Any, /, *arguments: Any, **options: Any) -> Any:
         for each in _SECRETS & options.keys():
-            options[each] = Secret.of(options[each])
+            options[each] = Hidden.of(options[each])
         return call(self, name, *arguments, **options)
 
     signature = inspect.signature(original)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
-from rawsse.errors import ConfigurationError, SecretRemainsError, quote
+from rawsse.errors import ConfigurationError, Hidden, SecretRemainsError, quote
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrubbing.deltas import (
     JSON_ESCAPES,
@@ -94,11 +94,9 @@ class ScrubPolicy:
     replacement: str = "*"
 
     def __post_init__(self) -> None:
-        for secret in self.secrets:
-            if len(secret) < MIN_SECRET_CHARS:
-                raise ConfigurationError(
-                    f"a secret must have at least {MIN_SECRET_CHARS} characters, not {len(secret)}"
-                )
+        object.__setattr__(self, "secrets", tuple(map(Hidden, self.secrets)))
+        if (shortest := min(map(len, self.secrets), default=MIN_SECRET_CHARS)) < MIN_SECRET_CHARS:
+            raise ConfigurationError(f"a secret must have at least {MIN_SECRET_CHARS} characters, not {shortest}")
         if not re.fullmatch(r"[!#$%&()*+.;<=>?@^_`|~-]", self.replacement):
             raise ConfigurationError(
                 f"replacement must be one ASCII sign that JSON does not use, not {quote(self.replacement)}"

@@ -258,7 +258,7 @@ def _no_other_loop() -> Iterator[None]:
     here, has_failed = threading.current_thread(), False
 
     def guarded(run: Callable[..., T]) -> Callable[..., T]:
-        def guarded(runner: Any, *main: Any, **options: Any) -> T:
+        def run_if_allowed(runner: Any, *main: Any, **options: Any) -> T:
             nonlocal has_failed
             loop = runner.get_loop() if isinstance(runner, asyncio.Runner) else runner
             is_other = threading.current_thread() is here and not isinstance(loop, VirtualClockLoop)
@@ -269,7 +269,7 @@ def _no_other_loop() -> Iterator[None]:
                 _fail(f"an event loop is run outside of virtual_clock. {_HOW}")
             return run(runner, *main, **options)
 
-        return guarded
+        return run_if_allowed
 
     # uvloop's has methods of its own, and may not be there.
     loops = [asyncio.BaseEventLoop, *filter(None, [getattr(sys.modules.get("uvloop"), "Loop", None)])]
