@@ -71,7 +71,7 @@ class RecordedRequest:
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may hold a key
     body: Any = None
 
 
@@ -84,8 +84,8 @@ class Recording:
 
     request: RecordedRequest | None = None
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: dict(_SSE_HEADERS))
-    reads: tuple[Read, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: dict(_SSE_HEADERS), repr=False)
+    reads: tuple[Read, ...] = field(default=(), repr=False)
     end: End = "clean"
     duration: float = 0.0
     name: str = field(default="recording", compare=False)
