@@ -169,7 +169,7 @@ def find_recordings(path: str | Path) -> list[Path]:
 def _may_be_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that may not be searched: who loads it is told so
+    except OSError:  # in a folder that may not be searched: loading it fails, and says so
         return True
 
 

@@ -24,11 +24,11 @@ const FACTS_EVERY_MS = 250;
 /** Characters of English per token, roughly. Only for the estimate while the answer runs; it is marked with a tilde. */
 const CHARS_PER_TOKEN = 4;
 
-// --- What came: of another type than it should have, it is as good as missing ----------------------------------------
+// --- Values of another type than they should have are as good as missing ----------------------------------------------
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** An object to take fields from: empty if `value` is none. */
+/** An object to take fields from: an empty one in place of anything else. */
 const fields = (value) => (isObject(value) ? value : {});
 
 const text = (value) => (typeof value === "string" ? value : "");

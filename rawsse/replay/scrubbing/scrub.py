@@ -138,7 +138,7 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
 
 
 def to_show(recording: Recording) -> Recording:
-    """The recording for a person to read: with all its header fields, and without secrets. What is compressed stays so."""
+    """The recording for a person to read: with all its header fields, and without secrets. A compressed body stays as it is."""
     shown = _scrubbed(recording, ScrubPolicy(allowed_request_headers=("*",), allowed_response_headers=("*",)))
     return replace(shown, headers={scrub_line(name): value for name, value in shown.headers.items()})
 

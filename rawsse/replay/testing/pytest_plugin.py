@@ -271,7 +271,7 @@ def _no_other_loop() -> Iterator[None]:
 
         return run_if_allowed
 
-    # uvloop's has methods of its own, and may not be there.
+    # uvloop's loop has its own methods, and uvloop need not be there.
     loops = [asyncio.BaseEventLoop, *filter(None, [getattr(sys.modules.get("uvloop"), "Loop", None)])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio.Runner, "run", guarded(asyncio.Runner.run))
