@@ -92,7 +92,7 @@ _BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
 # lines, since base64 is often broken into lines. Linear: what may repeat cannot begin in the middle of itself.
 _ESCAPE = re.compile(
     r"(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|[\r\n]|\\+([^\\%&]?)"
-    r"|&(?:amp;?)*(?:#x0*([0-9a-f]{1,2});?|#0*([0-9]{1,3});?|([a-z][0-9a-z]{1,30};|amp|gt|lt|quot))",
+    r"|&(?:amp;?)*(?:#x0*([0-9a-f]{1,2});?|#0*([0-9]{1,3});?|([a-z][0-9a-z]{1,30};|(?-i:amp|gt|lt|quot|AMP|GT|LT|QUOT)))",
     re.IGNORECASE,
 )
 # Where `quote` cut a text, and half an escape before that.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import json
 import pickle
 import time
 import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.answers import ASK, client_of, plain
@@ -228,6 +230,13 @@ def test_escapes_of_two_kinds_in_one_are_read() -> None:
         "k&amplt12345678",
     ):
         assert secrets.removed(f"bad {written}!") == "bad [x-api-key]!"
+
+
+@pytest.mark.parametrize("key", ["k&gT12345678", "k&ltd12345678", "k%4112345678", "k\\u004112345678", "k&amp;12345678"])
+def test_a_key_may_look_like_an_escape(key: str) -> None:
+    secrets = Secrets([("x-api-key", key)])
+    for form in (str, html.escape, lambda text: json.dumps(text)[1:-1], quote):
+        assert secrets.removed(f"bad {form(key)}!") == "bad [x-api-key]!"
 
 
 def test_a_name_in_html_that_no_character_has_is_left_and_so_is_what_surrounds_a_key() -> None:
