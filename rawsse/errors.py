@@ -141,6 +141,20 @@ def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
     return text if len(value) <= limit else f"{text}… ({len(value)} in all)"
 
 
+class Hidden(str):
+    """A text that its `repr` does not show: tracebacks may show what the variables of each frame hold."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """`value`, hidden if it is a text."""
+        return cls(value) if isinstance(value, str) else value
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} characters>"
+
+
 class RawsseError(Exception):
     """The base of everything that rawsse raises on purpose."""
 

@@ -24,11 +24,12 @@ from types import GenericAlias
 from typing import Any, ClassVar
 
 from rawsse.client.network.link import drive
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, Hidden
 
 HIDDEN = frozenset({"aclose", "call", "run"})
 """Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
 
+_SECRETS = frozenset({"api_key", "auth_token", "proxy"})
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__")
 """Special methods that blocking classes have as well, the last three without the `a`; `__anext__` has a faster form."""
 
@@ -164,6 +165,8 @@ def _method(cls: type, name: str, original: Any, call: Callable[..., Any]) -> An
     """A method that does `call(self, name, …)`, with all that reflection sees of the async one, in blocking words."""
 
     def method(self: Any, /, *arguments: Any, **options: Any) -> Any:
+        for each in _SECRETS & options.keys():
+            options[each] = Hidden.of(options[each])
         return call(self, name, *arguments, **options)
 
     signature = inspect.signature(original)
