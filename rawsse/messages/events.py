@@ -109,6 +109,25 @@ class BaseEvent(Lens):
         self.sse = sse
 
 
+class PartEvent(BaseEvent):
+    """An event that brings a part of a block, in the one field of `FIELDS`.
+
+    A character may come in two halves (a surrogate pair), in two parts: the second part then has the whole character, and the
+    first one nothing of it. `raw` has them as they came.
+    """
+
+    __slots__ = ("part",)
+
+    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
+        self.raw = raw
+        self.sse = sse
+        self.part: dict[str, Any] | None = None
+        """The part with whole characters, from the fold; None: as it came."""
+
+    def _look(self, name: str, value: Any) -> Any:
+        return super()._look(name, value if self.part is None or name not in self.FIELDS else self.part)
+
+
 class MessageStart(BaseEvent):
     """The first event: the message with its id, model and first usage, and (normally) no content."""
 
@@ -117,7 +136,7 @@ class MessageStart(BaseEvent):
     FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
 
 
-class ContentBlockStart(BaseEvent):
+class ContentBlockStart(PartEvent):
     """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
     content_block: Block
@@ -126,7 +145,7 @@ class ContentBlockStart(BaseEvent):
     FIELDS: ClassVar[Mapping[str, Any]] = {"content_block": look_at_block}
 
 
-class ContentBlockDelta(BaseEvent):
+class ContentBlockDelta(PartEvent):
     """A change to an open block."""
 
     delta: Delta
@@ -426,7 +445,7 @@ def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEve
         case "thinking_delta", "thinking":
             return ThinkingEvent(index, well_formed(block.grown), lambda: block.text_up_to(length))
         case "input_json_delta", _:
-            return InputJSONEvent(index, block.grown, block.best_input)
+            return InputJSONEvent(index, well_formed(block.grown), block.best_input)
         case "citations_delta", "text":
             citations: list[dict[str, Any]] = block.raw["citations"]
             count = len(citations)

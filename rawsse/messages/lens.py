@@ -91,7 +91,11 @@ def copied(raw: dict[str, Any]) -> dict[str, Any]:
 
 def paired(text: str) -> str:
     """The text with two halves of a surrogate pair as their character; a half alone stays."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return text
 
 
 def well_formed(text: str) -> str:

@@ -448,7 +448,7 @@ def test_a_text_that_ends_with_half_a_pair_ends_with_it_however_the_block_ends(*
 def test_a_half_in_a_text_that_came_whole_is_read_as_a_replacement_character() -> None:
     raws = [
         start(id="\ud83d"),
-        block_start(0, {"type": "text", "text": "\ud83d", "citations": [{"cited_text": "\ude00"}]}),
+        *block(0, {"type": "text", "text": "\ud83d", "citations": [{"cited_text": "\ude00"}]}),
     ]
     builder = fold(raws)
     assert builder.message is not None

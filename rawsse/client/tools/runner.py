@@ -42,7 +42,7 @@ from rawsse.messages.content import (
     sendable,
     without_replaced,
 )
-from rawsse.messages.lens import Lens, as_sent, copied, object_at, sendable_json
+from rawsse.messages.lens import Lens, as_sent, object_at, sendable_json
 from rawsse.messages.usage import NOTHING, add_counts, billed
 
 Item = TypeVar("Item", Message, MessageStream)
@@ -310,7 +310,7 @@ class _Turn:
             self._has_started = True
             calls = [call for call in self.calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
-            jobs = [partial(run, call.tool, call.id, copied(call.block.raw["input"])) for call in calls if call.tool]
+            jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
             try:
                 ran = iter(await api._run(jobs, self._started) if jobs else ())
             except Aborted:

@@ -169,6 +169,13 @@ def test_a_tool_that_changes_its_input_does_not_change_the_message() -> None:
     assert runner.messages[1]["content"][0]["input"] == {"people": [1]}
 
 
+def test_a_tool_gets_text_that_can_be_written_where_the_model_wrote_half_a_character() -> None:
+    read = results_of(
+        calling(("look", r'{"a": "\ud83d\ude00 \ud83d"}')), tool(lambda a: a.encode().decode(), name="look")
+    )
+    assert read == [("\U0001f600 \ufffd", False)]
+
+
 # --- Each call once ------------------------------------------------------------------------------------------------
 
 
