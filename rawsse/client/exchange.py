@@ -178,8 +178,6 @@ class Exchange:
     """One request and its response, over one connection. By default the body is gathered; subclasses read it."""
 
     _is_raw = False  # every status is an answer, and content codings are not undone
-    takes_message = False
-    """The caller asked for no stream: one whole message is an answer too."""
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         """`settings.timeouts.total` counts from the beginning of `timing`. `holds`: another attempt may follow."""

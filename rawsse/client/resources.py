@@ -396,10 +396,8 @@ class AsyncMessages(_Resource):
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
         asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
-        opened = self.stream(output_format=output_format, **asked)
-        opened._call.take_message()
-        async with opened:
-            message = await opened.get_final_message()
+        async with self.stream(output_format=output_format, **asked) as stream:
+            message = await stream.get_final_message()
         _ = message.parsed_output
         return message
 

@@ -311,7 +311,7 @@ class BlockBuilder:
     caller must not share it. Raises `EventDataError` if that field has a value that cannot grow.
     """
 
-    __slots__ = ("half", "_reader", "_unread", "complete", "field", "fragments", "grown", "length", "raw")
+    __slots__ = ("_reader", "_unread", "complete", "field", "fragments", "grown", "half", "length", "raw")
 
     def __init__(self, raw: dict[str, Any], *, complete: bool = False) -> None:
         self.raw = raw

@@ -268,7 +268,7 @@ class MessageBuilder:
         return [*half, MessageStop(event.raw, event.sse, self.message) if isinstance(event, MessageStop) else event]
 
     def _last_half(self) -> list[DerivedEvent]:
-        """The derived event of a half of a surrogate pair at the end of the block that the last event ended; none, as a rule."""
+        """The derived event of half a surrogate pair that was left when the last event ended its block; none, as a rule."""
         block = self._changed
         if block is None or not block.grown:
             return []

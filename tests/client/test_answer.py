@@ -25,6 +25,7 @@ from rawsse.errors import (
     APIConnectionError,
     APIError,
     APITimeoutError,
+    BodyTooLargeError,
     ConnectTimeoutError,
     ContentTimeoutError,
     Ending,
@@ -35,6 +36,7 @@ from rawsse.errors import (
     HeadTimeoutError,
     HTTPProtocolError,
     HTTPUsageError,
+    InternalServerError,
     MessageTooLargeError,
     OverloadedError,
     SilenceTimeoutError,
@@ -629,24 +631,24 @@ WHOLE: Raw = {
     "new": [1],
 }
 WHOLE_BODY = json.dumps(WHOLE, indent=1).encode()
+KINDS = ["application/json", "application/problem+json; charset=utf-8", "text/html", "text/plain"]
+KINDS += ["text/event-stream", "application/octet-stream", ""]
 
 
-def unstreamed(*chunks: bytes | float | OSError | None, **options: Any) -> Attempt[Answer]:
-    """The same as `answered`, for a caller that asked for no stream."""
-    attempt = Attempt(Answer, **options)
-    attempt.exchange.takes_message = True
-    return attempt.send().play(*chunks)
-
-
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/html"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("before", [b"", b"\n \r\n", b"\xef\xbb\xbf", b" " * 100])
+@pytest.mark.parametrize("body", [WHOLE_BODY, json.dumps(WHOLE).encode() + b"\n\n"])
 @pytest.mark.parametrize("holds", [True, False])
-def test_a_whole_message_is_an_answer_where_no_stream_was_asked_for(kind: str, *, holds: bool) -> None:
-    wire = plain(WHOLE_BODY, content_type=kind)
+def test_a_whole_message_is_an_answer_whatever_it_is_called(
+    kind: str, before: bytes, body: bytes, *, holds: bool
+) -> None:
+    body, fields = before + body, {"content_type": kind} if kind else {}
+    wire = plain(body, **fields)
     for attempt in (
-        unstreamed(wire, holds=holds),
-        unstreamed(*(bytes([byte]) for byte in wire), holds=holds),
-        unstreamed(head(content_type=kind) + WHOLE_BODY, b"", holds=holds),
-        unstreamed(head(content_type=kind, transfer_encoding="chunked"), 60.0, chunked(WHOLE_BODY), holds=holds),
+        answered(wire, holds=holds),
+        answered(*(bytes([byte]) for byte in wire), holds=holds),
+        answered(head(**fields) + body, b"", holds=holds),
+        answered(head(**fields, transfer_encoding="chunked"), 60.0, chunked(body), holds=holds),
     ):
         message = attempt.exchange.builder.message
         assert message is not None
@@ -656,9 +658,25 @@ def test_a_whole_message_is_an_answer_where_no_stream_was_asked_for(kind: str, *
         )
 
 
-def test_a_stream_is_an_answer_there_too_and_so_is_an_error() -> None:
-    assert [event.raw for event in unstreamed(answer(TOOL_CALL)).events] == TOOL_CALL
-    assert type(unstreamed(plain(ERROR_BODIES[0], content_type="application/json")).error) is OverloadedError
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_that_is_too_large_names_the_limit(kind: str) -> None:
+    wire = plain(WHOLE_BODY, **({"content_type": kind} if kind else {}))
+    attempt = answered(wire, max_json_bytes=len(WHOLE_BODY) - 1)
+    assert type(attempt.error) is BodyTooLargeError
+    assert str(attempt.error) == f"the answer is larger than max_json_bytes ({len(WHOLE_BODY) - 1})"
+    assert answered(wire, max_json_bytes=len(WHOLE_BODY)).exchange.error is None
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_an_error_that_has_come_whole_is_that_error_though_the_connection_is_lost(end: Any) -> None:
+    wire = head(content_type="application/json", content_length="999") + ERROR_BODIES[0]
+    assert type(answered(wire, end).error) is OverloadedError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_as_the_body_of_another_status_is_no_answer(kind: str) -> None:
+    attempt = answered(plain(WHOLE_BODY, "502 Bad Gateway", **({"content_type": kind} if kind else {})))
+    assert (type(attempt.error), attempt.events) == (InternalServerError, [])
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
@@ -669,19 +687,15 @@ def test_plain_text_that_was_cut_before_its_first_byte_may_have_been_an_event_st
 
 
 @pytest.mark.parametrize("body", [b'{"type": "message"}', b'{"id": "msg_1"}', b"[1]", b"", b"<html>"])
-def test_what_is_no_message_is_none_there_either(body: bytes) -> None:
-    assert type(unstreamed(plain(body, content_type="application/json")).error) is HTTPProtocolError
+def test_what_is_no_message_is_no_answer(body: bytes) -> None:
+    assert type(answered(plain(body, content_type="application/json")).error) is HTTPProtocolError
 
 
-def test_to_who_asked_for_a_stream_it_is_none() -> None:
-    error = answered(plain(WHOLE_BODY, content_type="application/json")).error
-    assert error.message.startswith("asked for an event stream, got application/json: ")
-
-
-@pytest.mark.parametrize(("end", "error"), [(b"", StreamTruncatedError), (RESET, StreamTruncatedError)])
-def test_a_message_that_is_cut_is_a_cut_answer(end: Any, error: type[APIError]) -> None:
-    attempt = unstreamed(plain(WHOLE_BODY, content_type="application/json")[:-9], end)
-    assert type(attempt.error) is error
+@pytest.mark.parametrize("end", [b"", RESET])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_that_is_cut_is_a_cut_answer(kind: str, end: Any) -> None:
+    attempt = answered(plain(WHOLE_BODY, **({"content_type": kind} if kind else {}))[:-9], end)
+    assert type(attempt.error) is StreamTruncatedError
     assert attempt.exchange.failure().safe_to_retry
 
 

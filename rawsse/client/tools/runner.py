@@ -455,8 +455,6 @@ class ToolRunner(Generic[Item]):
         self.partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
-        if not self._is_streaming:
-            stream._call.take_message()
         self._turn = turn = _Turn(stream, partial(self._plan, self._toolbox))
         try:
             await stream.__aenter__()
