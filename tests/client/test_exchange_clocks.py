@@ -318,8 +318,8 @@ def test_a_body_that_cannot_be_a_message_is_not_waited_for_longer_than_a_refusal
 
 
 def test_a_body_that_may_be_a_message_is_waited_for_as_any_answer() -> None:
-    begun = [head(content_type="application/json"), 30.0, b"{", 80.0, b'"', 100.0]
-    attempt = Attempt(Answer, Timeouts()).send().play(*begun)
+    begins = head(content_type="application/json")
+    attempt = Attempt(Answer, Timeouts()).send().play(begins, 30.0, b"{", 80.0, b'"', 100.0)
     assert (type(attempt.error), attempt.seconds) == (SilenceTimeoutError, 30 + 80 + 90)
 
 

@@ -28,7 +28,7 @@ from support.streams import (
 from rawsse import errors
 from rawsse.client.stream import EventStream
 from rawsse.client.timeouts import Timeouts
-from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
+from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageStop, TextEvent
 from rawsse.replay.playing.fake_links import FakeStream
 
 # --- A whole answer ------------------------------------------------------------------------------------------------
@@ -73,10 +73,9 @@ def test_each_delta_can_be_printed_where_a_character_came_in_two_halves() -> Non
 
     async def story() -> list[list[str]]:
         async with client_of(wire).messages.stream(**ASK) as stream:
-            heard = [event async for event in stream]
-        events = [event async for event in await client_of(wire).messages.create(**ASK, stream=True)]
-        both = [[event.delta for event in given if event.type == "content_block_delta"] for given in (heard, events)]
-        of_wire = [[part.text for part in given if part.type == "text_delta"] for given in both]
+            heard: list[Any] = [event async for event in stream]
+        events: list[Any] = [event async for event in await client_of(wire).messages.create(**ASK, stream=True)]
+        of_wire = [[each.delta.text for each in given if type(each) is ContentBlockDelta] for given in (heard, events)]
         return [*of_wire, [event.text for event in heard if event.type == "text"]]
 
     whole = ["a ", "\U0001f600", "b "]

@@ -26,7 +26,7 @@ import enum
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
@@ -70,6 +70,31 @@ _CONTEXT_MANAGERS = tuple(
 )
 """The code that `contextlib` puts in the place of a function's own."""
 
+# Found in the text of an annotation: what it names may be imported for a type checker only.
+_CONTEXT_MANAGER = re.compile(r"\b(?:Abstract)?(?:Async)?ContextManager\b")
+_ASYNC_ITERATOR = re.compile(r"\bAsync(?:Generator|Iterator|Iterable)\b")
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """The function, and those whose results it hands on: that of a partial or a callable object, and what a decorator wraps.
+    But a coroutine function waits for what it wraps, and may give something else."""
+    for _ in range(_MAX_LAYERS):
+        while isinstance(function, partial):
+            function = function.func
+        yield function
+        if not hasattr(function, "__wrapped__"):
+            if not inspect.isfunction(call := getattr(type(function), "__call__", None)):  # noqa: B004 - its own, not of a class
+                return
+            function = call
+        elif inspect.iscoroutinefunction(function):
+            return
+        else:
+            function = function.__wrapped__
+
+
+_MAX_LAYERS = 100
+"""How many decorators are looked through: `__wrapped__` may lead back to itself."""
+
 
 def check_name(name: str) -> None:
     """Raises `ConfigurationError` for a name that the API refuses."""
@@ -98,14 +123,15 @@ class Tool(Generic[P, R]):
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
-        if getattr(getattr(function, "func", function), "__code__", None) in _CONTEXT_MANAGERS:
-            raise ConfigurationError(
-                f"{quote(repr(function))} gives a context manager, which is not the result of a tool"
-            )
-        if inspect.isasyncgenfunction(function):
-            raise ConfigurationError(
-                f"{quote(repr(function))} is an async generator, which has no result: return a list"
-            )
+        for layer in _layers(function):
+            hint = "" if hasattr(layer, "__wrapped__") else str(getattr(layer, "__annotations__", {}).get("return"))
+            if getattr(layer, "__code__", None) in _CONTEXT_MANAGERS or _CONTEXT_MANAGER.search(hint):
+                problem = "gives a context manager, which is not the result of a tool"
+            elif inspect.isasyncgenfunction(layer) or _ASYNC_ITERATOR.search(hint):
+                problem = "is an async generator, which has no result: return a list"
+            else:
+                continue
+            raise ConfigurationError(f"{quote(repr(function))} {problem}")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
