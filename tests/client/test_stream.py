@@ -75,7 +75,10 @@ def test_each_delta_can_be_printed_where_a_character_came_in_two_halves() -> Non
         async with client_of(wire).messages.stream(**ASK) as stream:
             heard: list[Any] = [event async for event in stream]
         events: list[Any] = [event async for event in await client_of(wire).messages.create(**ASK, stream=True)]
-        of_wire = [[each.delta.text for each in given if type(each) is ContentBlockDelta] for given in (heard, events)]
+        both: list[list[Any]] = [
+            [each for each in given if type(each) is ContentBlockDelta] for given in (heard, events)
+        ]
+        of_wire = [[event.delta.text for event in given] for given in both]
         return [*of_wire, [event.text for event in heard if event.type == "text"]]
 
     whole = ["a ", "\U0001f600", "b "]
