@@ -402,13 +402,24 @@ def test_another_base_url_or_failure_is_not_blamed_on_the_version(path: str, sta
 @pytest.mark.parametrize("name", ["create", "stream", "parse", "tool_runner"])
 def test_an_argument_that_is_missing_is_told_with_the_method_that_was_called(name: str) -> None:
     options: dict[str, Any] = {"output_format": dict} if name == "parse" else {}
-    with pytest.raises(TypeError, match=rf"AsyncMessages\.{name}\(\) missing .*'max_tokens'"):
-        getattr(client_of().messages, name)(model="m", messages=[], **options)
-    with (
-        pytest.raises(TypeError, match=rf"\bMessages\.{name}\(\) missing .*'max_tokens'"),
-        Client(api_key=KEY) as client,
-    ):
-        getattr(client.messages, name)(model="m", messages=[], **options)
+    messages = client_of().messages
+    with Client(api_key=KEY) as client:
+        blocking = client.messages
+    for kind, calls in (("AsyncMessages", messages), ("Messages", blocking)):
+        for each in (calls, calls.with_raw_response, calls.with_streaming_response):
+            with pytest.raises(TypeError, match=rf"^{kind}\.{name}\(\) missing .*'max_tokens'"):
+                getattr(each, name)(model="m", messages=[], **options)
+
+
+def test_what_a_blocking_object_lacks_is_told_in_its_own_name() -> None:
+    with Client(api_key=KEY) as client:
+        stream = client.messages.stream(**ASK)
+        given: Any
+        for given in (client, client.messages, client.models, stream):
+            with pytest.raises(AttributeError, match=rf"^'{type(given).__name__}' object has no attribute 'nothing'$"):
+                _ = given.nothing
+        with pytest.raises(AttributeError, match=r"'Messages' has no attribute 'nothing'"):
+            client.messages.with_raw_response.nothing()
 
 
 def test_without_asyncio_the_error_says_that_there_must_be_one() -> None:
