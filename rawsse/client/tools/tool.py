@@ -251,8 +251,8 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
     coroutine that gives the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`, a `CancelledError` too: the function was not cancelled by its caller, who
-    waits for it. Those that end programs pass through (`KeyboardInterrupt`, `SystemExit`).
+    An exception becomes a result with `is_error`, a `CancelledError` or a `GeneratorExit` too: the function was not cancelled by
+    its caller, who waits for it. The others that are no `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
         result = given.call(value)
@@ -264,8 +264,7 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except BaseException as exc:
-        # By its name: a blocking program has not loaded asyncio.
-        if not isinstance(exc, Exception) and type(exc).__name__ != "CancelledError":
+        if not _is_failure(exc):
             raise
         return failed(call_id, exc)
 
@@ -273,8 +272,22 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
 async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]:
     try:
         return tool_result(call_id, content_of(await awaitable))
-    except Exception as exc:
+    except BaseException as exc:
+        if _is_cancellation(exc) or not _is_failure(exc):  # the runner's task knows who cancelled it
+            raise
         return failed(call_id, exc)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """The error is one of the tool, and does not concern the program. Of a group: all errors in it are."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_failure, error.exceptions))
+    return isinstance(error, Exception | GeneratorExit) or _is_cancellation(error)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # By its name: a blocking program has not loaded asyncio.
+    return not isinstance(error, Exception) and any(base.__name__ == "CancelledError" for base in type(error).__mro__)
 
 
 async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:

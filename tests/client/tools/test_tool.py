@@ -441,6 +441,25 @@ def test_cancellation_is_no_result() -> None:
         result_of(failing(asyncio.CancelledError()), {})
 
 
+def test_a_call_that_is_dropped_half_way_ends_its_function() -> None:
+    ended: list[bool] = []
+
+    @tool
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            ended.append(True)
+
+    async def story() -> None:
+        call = run_tool(waits, "call_1", {}, can_await=True)
+        call.send(None)
+        call.close()
+
+    run(story())
+    assert ended == [True]
+
+
 def test_a_tool_error_reads_as_its_texts() -> None:
     assert str(ToolError("closed")) == "closed"
     assert str(ToolError([{"type": "text", "text": "see:"}, BLOCK])) == "see: [image]"
