@@ -251,7 +251,7 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
     coroutine that gives the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`, a `CancelledError` or a `GeneratorExit` too: the function was not cancelled by
+    An exception becomes a result with `is_error`, `CancelledError` and `GeneratorExit` too: the function was not cancelled by
     its caller, who waits for it. The others that are no `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
