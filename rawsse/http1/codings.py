@@ -121,7 +121,7 @@ class ContentDecoder:
     """
 
     def __init__(self, encoding: str, *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
-        # Without the parameters and quotes that the grammar does not have: `identity;q=1` is a part of a request.
+        # Without the parameters and quotes that the grammar does not have: servers copy `identity;q=1` from the request.
         names = [part.partition(";")[0].strip(" \t\"'") for part in encoding.lower().split(",")]
         self._name = ", ".join(name for name in names if not _NO_CODING.fullmatch(name))
         self._max_decoded_bytes = max_decoded_bytes

@@ -603,6 +603,58 @@ def test_an_error_event_of_another_form_is_that_error(event: bytes, *, holds: bo
         assert attempt.exchange.ending().error_type == "overloaded_error"
 
 
+NO = [
+    '{"success":false,"message":"No."}',
+    '{"success":false,"errors":[{"code":1000,"message":"No."}],"messages":[],"result":null}',
+    '{"success":false,"why":"No."}',
+    '{"ok":false,"description":"No."}',
+    '{"status":"error","data":"No."}',
+    '{"error":{"message":"No."}}',
+    '{"error":"No."}',
+    '{"error":true,"message":"No."}',
+    '{"error":{"code":5,"explanation":{"why":"No."}}}',
+    '{"error":{"error":{"error":"No."}}}',
+    '{"error":{"message":"No.","error":{"code":5}}}',
+    '{"errors":["No."]}',
+    '{"type":"error","detail":"No."}',
+    '{"type":"error","explanation":"No."}',
+    '{"code":401,"msg":"No."}',
+    '{"detail":[{"loc":["body"],"msg":"No."}]}',
+    '{"message":"No."}',
+]
+NESTED = [
+    '{"error":{"error":{"type":"overloaded_error","message":"No."}}}',
+    '{"type":"error","error":{"type":"error","error":{"type":"overloaded_error","message":"No."}}}',
+    '{"error":{"type":"overloaded_error","error":{"message":"No."}}}',
+    '{"type":"error","error":{"type":"overloaded_error","why":"No."}}',
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [*((body, InternalServerError) for body in NO), *((body, OverloadedError) for body in NESTED)]
+)
+def test_an_error_in_disguise_says_its_words(body: str, error: type[APIError]) -> None:
+    data = body.encode()
+    for attempt in (
+        answered(plain(data, content_type="application/json")),
+        answered(plain(data, content_type="text/event-stream")),
+        Attempt(JSONAnswer).send().play(plain(data, content_type="application/json")),
+        answered(SSE_HEAD + chunked(b"data: " + data + b"\n\n")),
+        answered(SSE_HEAD + chunked(b"event: error\ndata: " + data + b"\n\n")),
+        answered(SSE_HEAD + chunked(to_bytes([BEGIN, BLOCK, HEL]) + b"data: " + data + b"\n\n")),
+    ):
+        assert type(attempt.error) is error
+        assert "No." in str(attempt.error)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"input_tokens": 5}', b'{"success":true,"error":null,"errors":[],"input_tokens":5}']
+)
+def test_an_object_that_is_no_error_is_a_value(body: bytes) -> None:
+    attempt = Attempt(JSONAnswer).send().play(plain(body, content_type="application/json"))
+    assert attempt.exchange.value["input_tokens"] == 5
+
+
 def test_half_a_surrogate_pair_in_an_error_does_not_stop_who_prints_it() -> None:
     body = b'{"type":"error","error":{"type":"overloaded_error","message":"No \\ud83d"}}'
     for wire in (plain(body, "529 No"), SSE_HEAD + chunked(b"event: error\ndata: " + body + b"\n\n")):
@@ -611,7 +663,10 @@ def test_half_a_surrogate_pair_in_an_error_does_not_stop_who_prints_it() -> None
 
 
 @pytest.mark.parametrize("at", range(len(HELLO) + 1))
-@pytest.mark.parametrize("keep_alive", [b"data:\n\n", b"data: \n\n", b"event:\ndata:\n\n", b"data: null\n\n"])
+@pytest.mark.parametrize(
+    "keep_alive",
+    [b"data:\n\n", b"data: \n\n", b"event:\ndata:\n\n", b"data: null\n\n", b"data: {}\n\n", b"data: ping\n\n"],
+)
 def test_an_event_without_name_and_data_is_passed_over(keep_alive: bytes, at: int) -> None:
     attempt = answered(SSE_HEAD + chunked(to_bytes(HELLO[:at]) + keep_alive + to_bytes(HELLO[at:])))
     assert ([event.raw for event in attempt.events], attempt.exchange.error) == ([*HELLO], None)
