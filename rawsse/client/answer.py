@@ -180,7 +180,7 @@ class Answer(Exchange):
     def _gather(self, data: bytes) -> None:
         self._begins = self._begins or data.lstrip(_BLANKS)[:1]
         if not self._other_kind or self._begins in (b"", b"{", b"[", b'"', b"<"):
-            if self._begins not in (b"", b"{"):  # it is no message, which may take as long as any answer
+            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
                 self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
             super()._gather(data)
         else:  # it is called something else, and does not begin like that

@@ -175,7 +175,7 @@ class CallSettings(NamedTuple):
     chance: Callable[[], float] = float
 
 
-# What servers and gateways answer where they know no such path: some send their page with 200.
+# Of servers and gateways that do not know the path: some send their page with 200.
 _OF_WRONG_PATHS = (200, 400, 403, 404, 405, 410, 501)
 _VERSIONED = re.compile(r"(?i)/v1(?:/messages|/models|/complete|/chat/completions)?$")
 

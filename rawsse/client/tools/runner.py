@@ -281,7 +281,7 @@ def _call_of(block: Any) -> str:
     return str(block.get(name)) if name else ""
 
 
-_CALL_IDS = {"tool_use": "id", "tool_result": "tool_use_id"}
+_CALL_IDS: Mapping[str, str] = {"tool_use": "id", "tool_result": "tool_use_id"}
 
 
 def _results_first(blocks: Iterable[Any]) -> list[Any]:

@@ -252,7 +252,7 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     coroutine that gives the result, otherwise an error result.
 
     An exception becomes a result with `is_error`, `CancelledError` and `GeneratorExit` too: the function was not cancelled by
-    its caller, who waits for it. The others that are no `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
+    its caller, who waits for it. Others outside `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
         result = given.call(value)
