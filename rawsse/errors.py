@@ -563,11 +563,10 @@ def is_error(raw: Mapping[str, Any]) -> bool:
     errors."""
     if (kind := raw.get("type")) is not None:
         return kind == "error" or _is_error_type(kind)
-    has_failed = (
-        raw.get("success") is False or raw.get("ok") is False or raw.get("status") in ("error", "fail", "failed")
-    )
-    has_words = any(isinstance(raw.get(name), str) for name in ("message", "msg"))
-    return has_failed or has_words or any(raw.get(name) for name in ("error", "errors", "detail"))
+    if raw.get("success") is False or raw.get("ok") is False or raw.get("status") in ("error", "fail", "failed"):
+        return True
+    has_words = isinstance(raw.get("message"), str) or ("code" in raw and isinstance(raw.get("msg"), str))
+    return has_words or any(raw.get(name) for name in ("error", "errors", "detail"))
 
 
 def as_error(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,25 +110,6 @@ class BaseEvent(Lens):
         self.sse = sse
 
 
-class PartEvent(BaseEvent):
-    """An event that brings a part of a block, in the one field of `FIELDS`.
-
-    A character may come in two halves (a surrogate pair), in two parts: the second part then has the whole character, and the
-    first one nothing of it. `raw` has them as they came.
-    """
-
-    __slots__ = ("part",)
-
-    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
-        self.raw = raw
-        self.sse = sse
-        self.part: dict[str, Any] | None = None
-        """The part with whole characters, from the fold; None: as it came."""
-
-    def _look(self, name: str, value: Any) -> Any:
-        return super()._look(name, value if self.part is None or name not in self.FIELDS else self.part)
-
-
 class MessageStart(BaseEvent):
     """The first event: the message with its id, model and first usage, and (normally) no content."""
 
@@ -137,18 +118,24 @@ class MessageStart(BaseEvent):
     FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
 
 
-class ContentBlockStart(PartEvent):
+# Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta` anew: the second
+# event has the whole character, the first one nothing of it. `raw` has both as they came.
+
+
+class ContentBlockStart(BaseEvent):
     """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
+    __slots__ = ("content_block",)
     content_block: Block
     index: int
     type: Literal["content_block_start"]
     FIELDS: ClassVar[Mapping[str, Any]] = {"content_block": look_at_block}
 
 
-class ContentBlockDelta(PartEvent):
+class ContentBlockDelta(BaseEvent):
     """A change to an open block."""
 
+    __slots__ = ("delta",)
     delta: Delta
     index: int
     type: Literal["content_block_delta"]

@@ -147,7 +147,8 @@ class Lens:
         super().__init_subclass__()
         hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
-        own = [name for name, hint in hints.items() if name not in slots and "ClassVar" not in hint]
+        fields = hints.keys() - slots | cls.FIELDS.keys()
+        own = [name for name, hint in hints.items() if name in fields and "ClassVar" not in hint]
         # A field that is annotated again moves to its new place.
         cls._declared = (*(name for name in cls._declared if name not in own), *own)
         cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
@@ -242,8 +243,7 @@ class Lens:
 
     def _known(self, name: str) -> Any:
         """The value of a field: lenses where the class names one, the JSON itself elsewhere."""
-        value = self.raw.get(name)
-        return self._look(name, value) if name in self.FIELDS else value
+        return getattr(self, name) if name in self.FIELDS and name in self.raw else self.raw.get(name)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Lens) and self.raw == other.raw

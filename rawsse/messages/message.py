@@ -247,7 +247,7 @@ class MessageBuilder:
         self._message_bytes = size
         block.grow(text)
         if block.grown is not text:
-            event.part = {**delta, name: block.grown}
+            event.delta = type(event.delta)({**delta, name: block.grown})
         self._changed = block
         return True
 
@@ -335,7 +335,7 @@ class MessageBuilder:
         given = event.raw["content_block"]
         block = BlockBuilder(_own(given))
         if block.half and block.field:
-            event.part = {**given, block.field: block.raw[block.field]}
+            event.content_block = look_at_block({**given, block.field: block.raw[block.field]})
         self._leave_block()
         self._open = index
         self._positions[index] = len(self._blocks)
@@ -426,7 +426,7 @@ def _change(block: BlockBuilder, event: ContentBlockDelta) -> bool:
         text = _required(delta, name, str, "a string")
         block.grow(text)
         if block.grown is not text:
-            event.part = {**delta, name: block.grown}
+            event.delta = type(event.delta)({**delta, name: block.grown})
         return True
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":
