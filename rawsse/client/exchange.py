@@ -454,6 +454,7 @@ class Exchange:
     def _error_with_200(self) -> APIError | None:
         """The error that the body is; None if it is another JSON value, or text."""
         body = self._body_of_error()
+        body = body[0] if isinstance(body, list) and body else body  # of some gateways
         headers = self.response.headers if self.response else {}
         return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None
 

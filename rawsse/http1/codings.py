@@ -31,8 +31,8 @@ FREE_DECODED_BYTES = 1024 * 1024
 # RFC 9110, 8.4: "identity" is "reserved for its role in Accept-Encoding"; "none" is what the Vercel AI SDK sends, so that no
 # proxy compresses its streams. The others are charsets, and names of MIME (RFC 2045, 6.1), which servers write by mistake.
 _NO_CODING = re.compile(
-    r"(?:identity|none|null|nil|no|off|false|undefined|plain|text|raw|7bit|8bit|binary"
-    r"|(?:charset=)?(?:utf-?(?:8|16|32)|(?:us-)?ascii|iso-?8859-?\d+|latin-?\d|(?:windows-|cp)125\d))?"
+    r"(?:identity|none|null|nil|no|off|false|undefined|plain|raw|7bit|8bit|binary|text(?:/[a-z-]+)?|application/json"
+    r"|(?:charset=)?(?:utf[-_]?(?:8|16|32)|(?:us-)?ascii|iso[-_]?8859[-_]?\d+|latin[-_]?\d|(?:windows-|cp)125\d))?"
 )
 
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line

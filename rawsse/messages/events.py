@@ -218,7 +218,7 @@ _ERROR_NAMES = ("error", "exception")  # in any case; the second is that of some
 _KEEP_ALIVE = re.compile(
     r"""(?ix) [\s:.*-]* (?: \{\s*\} | \[\s*\] | "" | ["'\[<(]?
     (?: ping | pong | keep[\s_-]?alive | heart[\s_-]?beat | alive | ok | no-?op | null | none | undefined | false | 0)
-    ["'\])>.!]* )? \s*"""
+    ["'\])>.!]* [\s\d:.+TZ-]* )?"""  # with the time, as sse-starlette writes it
 )
 
 DONE = "[DONE]"
@@ -457,5 +457,6 @@ def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEve
         case "signature_delta", "thinking":
             return SignatureEvent(index, delta["signature"])
         case "compaction_delta", "compaction":
-            return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
+            lens = CompactionDelta(delta)
+            return CompactionEvent(index, lens.content, lens.encrypted_content)
     return None

@@ -49,12 +49,17 @@ def read_json(text: str) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The JSON value of `text`, without NaN and infinite numbers (`1e999`). Raises `ValueError` or `RecursionError`.
+    """The JSON value of `text`, without NaN and infinite numbers (`1e999`), and with U+FFFD for half a surrogate pair. Raises
+    `ValueError` or `RecursionError`.
 
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    return as_sent(value) if isinstance(text, str) and _HALF.search(text) else value
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole pair
 
 
 def _refuse(constant: str) -> NoReturn:

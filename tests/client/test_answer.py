@@ -621,6 +621,7 @@ NO = [
     '{"code":401,"msg":"No."}',
     '{"detail":[{"loc":["body"],"msg":"No."}]}',
     '{"message":"No."}',
+    '{"error":{"code":5,"note":"No."}}',
 ]
 NESTED = [
     '{"error":{"error":{"type":"overloaded_error","message":"No."}}}',
@@ -645,6 +646,13 @@ def test_an_error_in_disguise_says_its_words(body: str, error: type[APIError]) -
     ):
         assert type(attempt.error) is error
         assert "No." in str(attempt.error)
+
+
+def test_a_list_of_errors_is_the_first_of_them() -> None:
+    wire = plain(b'[{"error":{"code":503,"message":"No.","status":"UNAVAILABLE"}}]', content_type="application/json")
+    for attempt in (answered(wire), Attempt(JSONAnswer).send().play(wire)):
+        assert type(attempt.error) is InternalServerError
+        assert str(attempt.error) == "error event, of no type: No."
 
 
 @pytest.mark.parametrize(

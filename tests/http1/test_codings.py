@@ -274,7 +274,10 @@ def raw_deflate(data: bytes) -> bytes:
             (name, TEXT)
             for name in ("ISO-8859-1", "iso8859-15", "latin1", "windows-1252", "cp1252", "utf-16", '"utf-8"')
         ),
-        *((name, TEXT) for name in ("utf-8;q=0.5,none", "charset=utf-8", "undefined", ";", ";q=1")),
+        *(
+            (name, TEXT)
+            for name in ("utf-8;q=0.5,none", "charset=utf-8", "utf_8", "text/event-stream", "undefined", ";", ";q=1")
+        ),
         ("gzip;q=1.0, identity;q=0", gzip.compress(TEXT, mtime=0)),
         ("gzip, identity", gzip.compress(TEXT, mtime=0)),
         (" ,none,deflate", zlib.compress(TEXT)),

@@ -294,6 +294,9 @@ WORDS += [
 ]
 
 
+WORDS += [": ping - 2026-02-01 10:00:00.123456+00:00", "heartbeat 17"]
+
+
 @pytest.mark.parametrize("data", ["", " ", "\n", "\n\n", "null", '""', "[]", "{}", "{ }", "[ ]", "false", "0", *WORDS])
 def test_an_event_without_name_and_data_keeps_the_connection_alive_and_is_no_other(data: str) -> None:
     assert read_event(Event("message", data)) is None

@@ -71,7 +71,7 @@ _CONTEXT_MANAGERS = tuple(
 """The code that `contextlib` puts in the place of a function's own."""
 
 # Found in the text of an annotation: what it names may be imported for a type checker only.
-_CONTEXT_MANAGER = re.compile(r"\b(?:Abstract)?(?:Async)?ContextManager\b")
+_CONTEXT_MANAGER = re.compile(r"\b(?:_?(?:Abstract|Async|Generator)*ContextManager|(?:Async)?ExitStack|nullcontext)\b")
 _ASYNC_ITERATOR = re.compile(r"\bAsync(?:Generator|Iterator|Iterable)\b")
 
 

@@ -210,6 +210,14 @@ def for_a_type_checker() -> Any:
 for_a_type_checker.__annotations__["return"] = "ContextManager[str]"
 
 
+def annotated_closely() -> contextlib._GeneratorContextManager[str]:
+    return hold()
+
+
+def stacks() -> contextlib.AsyncExitStack:
+    return contextlib.AsyncExitStack()
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -229,6 +237,8 @@ for_a_type_checker.__annotations__["return"] = "ContextManager[str]"
         functools.partial(annotated_async),
         logged(annotated),
         for_a_type_checker,
+        annotated_closely,
+        stacks,
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"name": "held", "input_schema": {"type": "object"}}], ids=["", "schema"])
