@@ -118,8 +118,8 @@ class MessageStart(BaseEvent):
     FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
 
 
-# Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta` anew: the second
-# event has the whole character, the first one nothing of it. `raw` has both as they came.
+# Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta`: the second event
+# has the whole character, the first one nothing of it. `raw` has both as they came.
 
 
 class ContentBlockStart(BaseEvent):
