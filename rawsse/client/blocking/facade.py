@@ -41,6 +41,9 @@ _WORDS = (
 )
 
 
+_ASYNC_METHOD = re.compile(r"Async\w+\.\w+\(\) ")
+
+
 def in_blocking_words(text: str) -> str:
     """A docstring, an annotation or an error of async code, as it is for blocking code."""
     for pattern, word in _WORDS:
@@ -116,7 +119,11 @@ class Facade:
     def __getattr__(self, name: str) -> Any:
         if not _is_public(name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = getattr(self._inner, name)
+        try:
+            value = getattr(self._inner, name)
+        except AttributeError as exc:
+            words = str(exc).replace(type(self._inner).__name__, type(self).__name__)
+            raise AttributeError(in_blocking_words(words), name=name, obj=self) from None
         return partial(_call, self, name) if inspect.isroutine(value) else _wrapped(value, self)
 
     def __repr__(self) -> str:
@@ -199,7 +206,7 @@ def _called(function: Any, arguments: tuple[Any, ...], options: Mapping[str, Any
     try:
         return function(*map(_unwrapped, arguments), **{name: _unwrapped(value) for name, value in options.items()})
     except TypeError as exc:
-        if exc.__traceback__ is None or exc.__traceback__.tb_next is not None:
+        if getattr(exc.__traceback__, "tb_next", None) is not None and not _ASYNC_METHOD.match(str(exc)):
             raise
         raise TypeError(in_blocking_words(str(exc))) from None  # of the arguments: it names the async method
 
