@@ -11,7 +11,7 @@ Beside them:
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
     strict          whether an order of events that the API does not allow is an error; None: as the client says
-    output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
+    output_format   the type that the text of the answer becomes a value of (`output.py`)
 
 With the response beside the answer:
 
@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAli
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
 from rawsse.client.exchange import Exchange
+from rawsse.client.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.request import Query, encoded
-from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.stream import CallInfo, EventStream, MessageStream
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.errors import ConfigurationError, EventDataError, quote

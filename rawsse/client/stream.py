@@ -26,8 +26,8 @@ from typing import Any, Self
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
 from rawsse.client.exchange import Exchange, Timing
+from rawsse.client.output import Outputs
 from rawsse.client.retry import RateLimits
-from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage

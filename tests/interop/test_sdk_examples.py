@@ -21,7 +21,7 @@ from support.command import environment
 from support.streams import Raw, to_bytes
 
 import rawsse.types
-from rawsse.client.schema.output import strict_schema
+from rawsse.client.output import strict_schema
 from rawsse.messages import Message, read_partial
 from rawsse.replay import PlayedRequest, Player, Read, Recording
 from rawsse.server import Server

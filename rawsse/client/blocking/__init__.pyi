@@ -10,6 +10,7 @@ from rawsse.client.exchange import Exchange, Observer, Timing
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
+from rawsse.client.output import Outputs
 from rawsse.client.request import Query
 from rawsse.client.resources import (
     AskFields,
@@ -22,7 +23,6 @@ from rawsse.client.resources import (
     Turns,
 )
 from rawsse.client.retry import RateLimits, RetryPolicy
-from rawsse.client.schema.output import Outputs
 from rawsse.client.stream import OpenResponse
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.client.tools.conversation import ConversationTurn, Question

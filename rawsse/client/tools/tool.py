@@ -30,8 +30,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from rawsse.client.schema.signature import Signature
-from rawsse.client.schema.types import MismatchError, schema_of
+from rawsse.client.schema import MismatchError, Signature, form_of
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.content import is_sendable, look_at_block
 from rawsse.messages.lens import Lens, well_formed
@@ -137,10 +136,11 @@ class Tool(Generic[P, R]):
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
         self._signature: Signature | None = None
+        has_schema = not self._is_custom or input_schema is not None
         try:
-            self._signature = Signature(function)
+            self._signature = Signature(function, is_lenient=has_schema)
         except ConfigurationError:  # a function with its own schema may have a signature that JSON cannot call
-            if self._is_custom and input_schema is None:
+            if not has_schema:
                 raise
         self.name = str(name or (self._signature.name if self._signature else getattr(function, "__name__", "")))
         if self.name in ("", "<lambda>"):
@@ -154,7 +154,7 @@ class Tool(Generic[P, R]):
         if isinstance(given, Mapping):
             return dict(given)
         if given is not None:
-            return schema_of(given, where=f"{self.name}, input_schema")
+            return form_of(given, f"{self.name}, input_schema").schema
         return self._signature.input_schema() if self._signature else {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -18,7 +18,7 @@ from typing import Any, assert_type
 import pytest
 from support.clock import run
 
-from rawsse.client.schema.types import MismatchError
+from rawsse.client.schema import MismatchError
 from rawsse.client.tools.tool import (
     Tool,
     Toolbox,
@@ -107,12 +107,14 @@ def test_arguments_of_the_decorator_replace_what_the_function_says() -> None:
 
 
 def test_a_type_may_stand_for_its_schema() -> None:
+    pytest.importorskip("pydantic", reason="makes the schemas of classes: the extra `schema`")
+
     @dataclass
     class Input:
         city: str
 
     made = Tool(lambda **given: None, name="x", input_schema=Input)
-    assert made.input_schema["properties"] == {"city": {"type": "string"}}
+    assert made.input_schema["properties"]["city"]["type"] == "string"
 
 
 def test_without_a_description_none_is_sent() -> None:

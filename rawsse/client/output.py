@@ -1,21 +1,15 @@
-"""Answers that are values: the JSON Schema that is asked for, and the text that is read back.
-
-A Python type becomes an `output_config.format` of the Messages API, and the text of an answer a value of that type
+"""Answers that are values: the JSON Schema that a request asks for, and the text of the answer as a Python value
 (https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs).
 
-    order = OutputFormat(Order)                  # a pydantic model, a dataclass, a TypedDict, or any type that schema.py knows
+    order = OutputFormat(Order)                  # any type that `schema.py` reads; a dataclass or a model needs pydantic
     order.param()                                # {"type": "json_schema", "schema": {…}}
     order.read('{"name": "tea", "count": 2}')    # Order(name='tea', count=2), or OutputFormatError
 
-`Outputs` does that for one stream: it gives the stream's events and message what their text was parsed to.
-
-pydantic is never imported for its models: what has `model_json_schema` and `model_validate_json` is one. Only for a type that
-`schema.py` does not know, and if it is installed, pydantic's `TypeAdapter` is asked.
+`Outputs` does that for one stream: its events and its message get the values of their text.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -26,33 +20,31 @@ from rawsse.messages.events import ContentBlockStop, MessageStop, MessageStreamE
 from rawsse.messages.lens import parse_json
 from rawsse.messages.partial_json import PartialJSON, read_partial
 
-MAX_REASONS = 5
-"""How many faults of a text its error names. One wrong list of objects has as many as it has members."""
-
 T = TypeVar("T")
-
-
-# --- What is asked for -----------------------------------------------------------------------------------------------
 
 
 class OutputFormat(Generic[T]):
     """A Python type as the format of an answer. Raises `ConfigurationError` if there is no JSON Schema for it."""
 
     def __init__(self, type: type[T]) -> None:
+        from rawsse.client.schema import form_of  # a program that asks for text alone does not load it
+
+        if isinstance(type, Mapping):
+            raise ConfigurationError("output_format must be a type; a schema goes into output_config={'format': …}")
         self.name = getattr(type, "__name__", str(type))
-        schema, self._read = _schema_and_reader(type)
-        self._schema = strict_schema(schema)
+        self._form = form_of(type, "output_format")
+        self._schema = strict_schema(self._form.schema)
 
     def param(self) -> dict[str, Any]:
         """The `format` of the request's `output_config`."""
         return {"type": "json_schema", "schema": self._schema}
 
     def read(self, text: str) -> T:
-        """The value that the text stands for. Raises `OutputFormatError`, whose `text` it is."""
+        """The value that the text stands for. Raises `OutputFormatError`, which has the `text`."""
         try:
-            value: T = self._read(text)
-        except Exception as exc:  # of JSON, of pydantic, or of the type's own code
-            error = OutputFormatError(f"the text of the answer does not fit {self.name}: {_reasons(exc)}")
+            value: T = self._form.read(parse_json(text), "output")
+        except (ValueError, RecursionError) as exc:
+            error = OutputFormatError(f"the text of the answer does not fit {self.name}: {exc}")
             error.text = text
             raise error from exc
         return value
@@ -68,130 +60,82 @@ def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any] | No
     return {**fields, "output_config": {**config, "format": wanted.param()}}
 
 
-def _schema_and_reader(type: Any) -> tuple[Mapping[str, Any], Callable[[str], Any]]:
-    if isinstance(type, Mapping):
-        raise ConfigurationError("output_format must be a type; a schema goes into output_config={'format': …}")
-    if hasattr(type, "model_json_schema") and hasattr(type, "model_validate_json"):
-        return type.model_json_schema(), type.model_validate_json
-    from rawsse.client.schema.types import convert, schema_of  # here: who asks for text alone need not load it
-
-    try:
-        return schema_of(type, where="output_format"), lambda text: convert(parse_json(text), type, "output")
-    except ConfigurationError as exc:
-        return _ask_pydantic(type, exc)
-
-
-def _ask_pydantic(type: Any, refusal: ConfigurationError) -> tuple[Mapping[str, Any], Callable[[str], Any]]:
-    try:
-        adapter = importlib.import_module("pydantic").TypeAdapter(type)
-        return adapter.json_schema(), adapter.validate_json
-    except Exception:  # it is not there, or has no schema either: it has an error of its own for each kind of type
-        raise refusal from None
-
-
-def _reasons(exc: Exception) -> str:
-    """Why a text does not fit, in one line. pydantic lists its reasons in `errors()`."""
-    if not callable(listed := getattr(exc, "errors", None)):
-        return str(exc)
-    faults = [".".join(map(str, ("output", *fault["loc"]))) + f": {fault['msg']}" for fault in listed()]
-    more = f"; and {len(faults) - MAX_REASONS} more" if len(faults) > MAX_REASONS else ""
-    return "; ".join(faults[:MAX_REASONS]) + more
-
-
 # --- The part of JSON Schema that the API takes ----------------------------------------------------------------------
-
 
 _STRING_FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
 )
-_ALTERNATIVES: Mapping[str, str] = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema in the part of JSON Schema that the API takes, as the official SDK writes it.
 
     Objects take no properties but their own. A keyword that the API does not take goes into the description, where the model
-    may read it: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that says nothing of its values.
+    may read it: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that allows every type.
     """
     rest = dict(schema)
     definitions = rest.pop("$defs", None)
-    strict: dict[str, Any] = {}
-    if definitions is not None:
-        strict["$defs"] = {name: strict_schema(definition) for name, definition in definitions.items()}
+    strict: dict[str, Any] = {} if definitions is None else {"$defs": _each_strict(definitions)}
     if "$ref" in rest:
         return {**strict, "$ref": rest["$ref"]}
     kind = rest.pop("type", None)
-    strict |= _literals(rest) or _alternatives(rest) or _only_type(kind, schema)
+    choice = _literals(rest) or _alternatives(rest)
+    if kind is None and not choice:
+        allowed = quote(json.dumps(schema, default=str))
+        raise ConfigurationError(f"output_format: the API takes no schema that leaves the type open: {allowed}")
+    strict |= choice or {"type": kind}
     strict |= {name: rest.pop(name) for name in ("description", "title") if rest.get(name) is not None}
     if "enum" not in strict and "const" not in strict:
-        strict |= _of_type(kind, rest)
-    rest = {name: value for name, value in rest.items() if name not in ("description", "title")}
-    return _told(strict, rest) if rest else strict
-
-
-def _literals(rest: dict[str, Any]) -> dict[str, Any]:
-    """`enum` and `const`; beside them the type says nothing. Taken out of `rest`."""
-    found: dict[str, Any] = {}
-    if isinstance(options := rest.get("enum"), list) and options and all(map(_is_primitive, options)):
-        found["enum"] = rest.pop("enum")
-    if "const" in rest and _is_primitive(rest["const"]):
-        found["const"] = rest.pop("const")
-    return found
-
-
-def _is_primitive(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
-
-
-def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
-    taken = {name: rest.pop(name) for name in _ALTERNATIVES if name in rest}
-    for name, variants in taken.items():
-        if isinstance(variants, list):
-            return {_ALTERNATIVES[name]: [strict_schema(variant) for variant in variants]}
-    return {}
-
-
-def _only_type(kind: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
-    if kind is None:
-        what = quote(json.dumps(schema, default=str))
-        raise ConfigurationError(f"output_format: the API takes no schema that leaves the type open: {what}")
-    return {"type": kind}
-
-
-def _of_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
-    """What the API takes beside this type. Taken out of `rest`."""
-    strict: dict[str, Any] = {}
-    if kind == "object":
-        properties = rest.pop("properties", {})
-        strict["properties"] = {name: strict_schema(schema) for name, schema in properties.items()}
-        strict["additionalProperties"] = False
-        rest.pop("additionalProperties", None)
-        if (required := rest.pop("required", None)) is not None:
-            strict["required"] = required
-    elif kind == "array":
-        if (items := rest.pop("items", None)) is not None:
-            strict["items"] = strict_schema(items)
-        if rest.get("minItems") in (0, 1):
-            strict["minItems"] = rest.pop("minItems")
-    elif kind == "string" and rest.get("format") in _STRING_FORMATS:
-        strict["format"] = rest.pop("format")
+        strict |= _beside_type(kind, rest)
+    if said := ", ".join(f"{name}: {value}" for name, value in rest.items() if name not in ("description", "title")):
+        strict["description"] = "\n\n".join(filter(None, [strict.get("description"), f"{{{said}}}"]))
     return strict
 
 
-def _told(strict: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema, with what the API does not take in its description."""
-    said = "{" + ", ".join(f"{name}: {value}" for name, value in rest.items()) + "}"
-    before = strict.get("description")
-    return {**strict, "description": said if before is None else f"{before}\n\n{said}"}
+def _each_strict(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: strict_schema(schema) for name, schema in schemas.items()}
 
 
-# --- What comes back -------------------------------------------------------------------------------------------------
+def _literals(rest: dict[str, Any]) -> dict[str, Any]:
+    """`enum` and `const`, taken out of `rest`. The type adds nothing to them."""
+    found = {"enum": rest.get("enum"), "const": [rest.get("const")] if "const" in rest else None}
+    names = [name for name, values in found.items() if isinstance(values, list) and values and _are_primitive(values)]
+    return {name: rest.pop(name) for name in names}
+
+
+def _are_primitive(values: list[Any]) -> bool:
+    return all(isinstance(value, str | int | float | None) for value in values)
+
+
+def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
+    """`anyOf`, `oneOf` (as `anyOf`) or `allOf`, taken out of `rest`."""
+    found = {name: rest.pop(name) for name in ("anyOf", "oneOf", "allOf") if name in rest}
+    for name, variants in found.items():
+        if isinstance(variants, list):
+            return {name.replace("oneOf", "anyOf"): [strict_schema(variant) for variant in variants]}
+    return {}
+
+
+def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that the API takes beside this type, taken out of `rest`."""
+    if kind == "object":
+        properties = _each_strict(rest.pop("properties", {}))
+        rest.pop("additionalProperties", None)
+        required = {"required": rest.pop("required")} if rest.get("required") is not None else {}
+        return {"properties": properties, "additionalProperties": False, **required}
+    if kind == "array":
+        items = {"items": strict_schema(rest.pop("items"))} if rest.get("items") is not None else {}
+        return items | ({"minItems": rest.pop("minItems")} if rest.get("minItems") in (0, 1) else {})
+    return {"format": rest.pop("format")} if kind == "string" and rest.get("format") in _STRING_FORMATS else {}
+
+
+# --- The answer ------------------------------------------------------------------------------------------------------
 
 
 class Outputs(Generic[T]):
     """What the text blocks of one stream were parsed to. Each is parsed once, when it is whole.
 
-    A text that does not fit is no failure of the stream: `parsed_output` raises when somebody asks for it.
+    A text that does not fit does not fail the stream: `parsed_output` raises when it is read.
     """
 
     def __init__(self, wanted: OutputFormat[T] | None = None) -> None:
@@ -205,7 +149,7 @@ class Outputs(Generic[T]):
         return self._wanted is not None
 
     def message(self, message: Message) -> ParsedMessage[T]:
-        """The message, with what is known of its text. As live as the message is."""
+        """The message with the values of its text so far. As live as the message is."""
         parsed = ParsedMessage(message, self._parsed)
         if self._wanted is not None:
             for index, block in enumerate(parsed.content):
