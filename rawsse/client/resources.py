@@ -39,7 +39,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAli
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Exchange
 from rawsse.client.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.request import Query, encoded
 from rawsse.client.stream import CallInfo, EventStream, MessageStream
@@ -250,12 +249,22 @@ class _Items(AsyncIterator[ModelInfo]):
 
 
 class RawResponse(CallInfo, Generic[T]):
-    """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
+    """A response and the answer in it. With `stream=True` that is an `EventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
-    def __init__(self, call: Call[Exchange], parsed: T) -> None:
-        super().__init__(call)
-        self.parsed = parsed
+    parsed: T
+
+    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None:
+        self._calls = calls  # made by the method that gave `given`
+        self._given = given
+
+    async def _open(self) -> Self:
+        self.parsed = await self._given if isawaitable(self._given) else self._given
+        super().__init__(self._calls[-1])
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._open().__await__()
 
     @property
     def status_code(self) -> int:
@@ -267,7 +276,7 @@ class RawResponse(CallInfo, Generic[T]):
         return self.parsed
 
     async def __aenter__(self) -> Self:
-        return self
+        return self if hasattr(self, "parsed") else await self
 
     async def __aexit__(self, *exc: object) -> None:
         self._close()
@@ -278,23 +287,6 @@ class RawResponse(CallInfo, Generic[T]):
 
     def __repr__(self) -> str:
         return f"<RawResponse {self.status_code}, request {self.request_id}>"
-
-
-class Opening(Generic[T]):
-    """A call that is `await`ed for its `RawResponse`, or entered with `async with`."""
-
-    def __init__(self, opening: Awaitable[RawResponse[T]]) -> None:
-        self._opening = opening
-
-    def __await__(self) -> Generator[Any, Any, RawResponse[T]]:
-        return self._opening.__await__()
-
-    async def __aenter__(self) -> RawResponse[T]:
-        self._raw = await self._opening
-        return self._raw
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._raw._close()
 
 
 class WithRawResponse:
@@ -309,19 +301,15 @@ class WithRawResponse:
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
 
-        def call(*arguments: Any, **options: Any) -> Opening[Any]:
+        def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
             calls: list[Call[Any]] = []
 
             def remember(*arguments: Any, **options: Any) -> Call[Any]:
                 calls.append(client.call(*arguments, **options))
                 return calls[-1]
 
-            async def opening(given: Any) -> RawResponse[Any]:
-                parsed = await given if isawaitable(given) else given
-                return RawResponse(calls[-1], parsed)
-
-            # Called here, and not when it is awaited: an argument that is missing is told where it is.
-            return Opening(opening(method(kind(SimpleNamespace(call=remember)), *arguments, **options)))
+            # Called here, and not when it is awaited: the traceback of a wrong argument shows the caller's line.
+            return RawResponse(calls, method(kind(SimpleNamespace(call=remember)), *arguments, **options))
 
         return call
 

@@ -1,12 +1,12 @@
 # Generated from the async classes by tests/client/blocking/stub.py.
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Exchange, Observer, Timing
+from rawsse.client.exchange import Observer, Timing
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
@@ -351,12 +351,12 @@ class BlockingConversation:
         Raises `ConfigurationError` if the text is not a saved conversation."""
 
 class BlockingRawResponse(Generic[T]):
-    """A response and what it brought. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
+    """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
     timing: Timing
 
-    def __init__(self, call: Call[Exchange], parsed: T) -> None: ...
+    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
     def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
