@@ -133,7 +133,7 @@ def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
 
 
 class Outputs(Generic[T]):
-    """What the text blocks of one stream were parsed to. Each is parsed once, when it is whole.
+    """The values of the text blocks of one stream. Each block is parsed once, when it is whole.
 
     A text that does not fit does not fail the stream: `parsed_output` raises when it is read.
     """
@@ -183,7 +183,7 @@ class Outputs(Generic[T]):
                 exc.partial, exc.request_id, exc.phase = message, message.request_id, "done"
                 self._parsed[index] = exc
         error = self._parsed[index]
-        # A text that was cut is the commonest of those that do not fit; but that it was cut is told after it.
+        # Most texts that do not fit were cut, and the stop reason comes after the text.
         cause = f" (stop_reason: {message.stop_reason})"
         if isinstance(error, OutputFormatError) and message.stop_reason is not None and cause not in error.message:
             error.message += cause
@@ -201,7 +201,7 @@ class _Reader:
         return TextEvent(event.index, event.text, event._snapshot, _parsed=lambda: self._value(event.snapshot))
 
     def _value(self, snapshot: str) -> Any:
-        if len(snapshot) < self._read:  # an event that was kept, and is asked after a later one
+        if len(snapshot) < self._read:  # an earlier event, read after a later one
             return read_partial(snapshot, keep_strings=True)
         unread, self._read = snapshot[self._read :], len(snapshot)
         self._reading.feed(unread)

@@ -80,7 +80,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class CountFields(CallOptions, total=False):
-    """What a request may have beside `model` and `messages`, and a count of its tokens too."""
+    """The fields of a request, and of a count of its tokens, beside `model` and `messages`."""
 
     system: str | Iterable[Mapping[str, Any]] | None
     tools: Iterable[Any] | None
@@ -97,8 +97,8 @@ class CountFields(CallOptions, total=False):
 
 
 class MessageFields(CountFields, total=False):
-    """What a request for an answer may have beside `model`, `max_tokens` and `messages`: the API's fields that this version
-    knows. Others are taken as well, and sent; for a type checker they go into `extra_body`."""
+    """The fields of a request for an answer beside `model`, `max_tokens` and `messages` that this version knows. Others are
+    sent as well; for a type checker they go into `extra_body`."""
 
     stop_sequences: Sequence[str] | None
     metadata: Mapping[str, Any] | None
@@ -151,7 +151,7 @@ class ModelInfo(Lens):
 class AsyncPage(Lens):
     """One page of a list. `async for model in page` goes on through all pages after it, and `data` is this page alone.
 
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page.
+    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page.
     """
 
     __slots__ = ("_asked", "_fetch", "_next")
@@ -186,7 +186,7 @@ class AsyncPage(Lens):
         """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
         leads back to one that was asked for before: the list would never end."""
         if self._next is None:
-            raise RuntimeError("there is no next page: ask has_next_page() first")
+            raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
 
     async def _itself(self) -> AsyncPage:

@@ -3,8 +3,8 @@
     from rawsse.types import Message, MessageParam, ToolParam
     from rawsse.types.beta import BetaMessageParam
 
-These names are for annotations and `isinstance`; no call needs them. What is sent is a plain dict at run time, which the API
-checks (https://docs.anthropic.com/en/api/messages). What comes back is of a class of `rawsse.messages`: where the SDK has a
+These names are for annotations and `isinstance`; no call needs them. Params are plain dicts at run time, which the API
+checks (https://docs.anthropic.com/en/api/messages). Answers are of classes of `rawsse.messages`: where the SDK has a
 class for each kind of tool result, ours is one class, so look at `block.type`. SDK names that are missing here stand for
 fields that are mappings to us: annotate them as `dict[str, Any]`.
 
@@ -21,7 +21,7 @@ from rawsse.client.resources import ModelInfo, TokenCount
 from rawsse.messages.content import *
 from rawsse.messages.events import *
 
-# What comes back.
+# Answers.
 __all__ = ["BashCodeExecutionToolResultBlock", "CacheCreation", "CitationsDelta", "CodeExecutionToolResultBlock"]
 __all__ += ["ContainerUploadBlock", "ContentBlock", "ContentBlockDeltaEvent", "ContentBlockStartEvent"]
 __all__ += ["ContentBlockStopEvent", "InputJSONDelta", "Message", "MessageDeltaEvent", "MessageDeltaUsage"]
@@ -33,14 +33,14 @@ __all__ += ["RedactedThinkingBlock", "RefusalStopDetails", "ServerToolUsage", "S
 __all__ += ["StopReason", "TextBlock", "TextCitation", "TextDelta", "TextEditorCodeExecutionToolResultBlock"]
 __all__ += ["ThinkingBlock", "ThinkingDelta", "ToolSearchToolResultBlock", "ToolUseBlock", "Usage"]
 __all__ += ["WebFetchToolResultBlock", "WebSearchToolResultBlock"]
-# What is sent.
+# Params.
 __all__ += ["CacheControlEphemeralParam", "CitationsConfigParam", "ContentBlockParam", "DocumentBlockParam"]
 __all__ += ["ImageBlockParam", "JSONOutputFormatParam", "MessageParam", "MetadataParam", "ModelParam"]
 __all__ += ["OutputConfigParam", "RedactedThinkingBlockParam", "SearchResultBlockParam", "TextBlockParam"]
 __all__ += ["ThinkingBlockParam", "ThinkingConfigParam", "ToolChoiceParam", "ToolParam", "ToolReferenceBlockParam"]
 __all__ += ["ToolResultBlockParam", "ToolUnionParam", "ToolUseBlockParam"]
 
-# --- What comes back -----------------------------------------------------------------------------------------------
+# --- Answers -------------------------------------------------------------------------------------------------------
 
 Model: TypeAlias = str
 
@@ -70,7 +70,7 @@ ContentBlockDeltaEvent = ContentBlockDelta
 RawContentBlockStopEvent = ContentBlockStop
 ContentBlockStopEvent = ContentBlockStop
 
-# --- What is sent --------------------------------------------------------------------------------------------------
+# --- Params --------------------------------------------------------------------------------------------------------
 
 ModelParam: TypeAlias = str
 """The name of a model."""
@@ -164,7 +164,7 @@ class ToolUseBlockParam(TypedDict, total=False):
 
 
 class ToolResultBlockParam(TypedDict, total=False):
-    """What a tool said to a call."""
+    """The result of a tool call."""
 
     type: Required[Literal["tool_result"]]
     tool_use_id: Required[str]
@@ -206,7 +206,7 @@ ThinkingConfigParam: TypeAlias = Mapping[str, Any]
 
 
 class MetadataParam(TypedDict, total=False):
-    """What you say of the request."""
+    """Data about the request."""
 
     user_id: str | None
 

@@ -209,11 +209,11 @@ class BlockingToolRunner(Generic[Item]):
 
     @property
     def usage(self) -> TotalUsage:
-        """What all turns cost together, without the current one; `usage.turns` is what each cost."""
+        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
-        """The calls of the last answer for which there is no function here."""
+        """The calls of the last answer without a function here."""
 
     def __iter__(self) -> Iterator[Item]: ...
     def __next__(self) -> Item:
@@ -272,7 +272,7 @@ class BlockingReply:
 
     @property
     def usage(self) -> TotalUsage:
-        """What the answers that are whole have cost."""
+        """The cost of the answers that are whole."""
 
     def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
@@ -296,7 +296,9 @@ class BlockingConversation:
 
     `client` is a `Client`. `tools` and `max_turns` (of the tool loop, for each question) are those of `BlockingToolRunner`,
     `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `CUT_NOTE`; if it is empty, there is no note."""
+    `CUT_NOTE`; if it is empty, no note is added."""
+
+    fields: dict[str, Any]
 
     def __init__(
         self,
@@ -337,6 +339,9 @@ class BlockingConversation:
         there.
 
         Raises `RuntimeError` if nothing has been asked."""
+
+    def reset(self) -> None:
+        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
@@ -401,7 +406,7 @@ class BlockingWithRawResponse:
 class Page:
     """One page of a list. `for model in page` goes on through all pages after it, and `data` is this page alone.
 
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page."""
+    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page."""
 
     raw: dict[str, Any]
 

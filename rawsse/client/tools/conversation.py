@@ -95,7 +95,7 @@ class Conversation:
 
     `client` is an `AsyncClient`. `tools` and `max_turns` (of the tool loop, for each question) are those of `ToolRunner`,
     `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `CUT_NOTE`; if it is empty, there is no note.
+    `CUT_NOTE`; if it is empty, no note is added.
     """
 
     def __init__(
@@ -117,7 +117,8 @@ class Conversation:
         if system is not None:
             fields["system"] = system
         self._client = client
-        self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
+        self.fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
+        """The arguments of the next request. They may be changed."""
         self._tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
         self._max_turns = max_turns
         self._before = [as_turn(message) for message in messages or ()]
@@ -172,18 +173,25 @@ class Conversation:
             raise RuntimeError("nothing has been asked that could be asked again")
         return Reply(self, self._turns[-1].question, self._turns[-1])
 
+    def reset(self) -> None:
+        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
+        if self._reply is not None:
+            raise RuntimeError("the conversation still waits for an answer")
+        self._replaced += [turn.usage for turn in self._turns]
+        self._before, self._turns = [], []
+
     def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> ToolRunner[MessageStream]:
         if self._reply is not None:
             raise RuntimeError("the conversation still waits for an answer")
         turns = self._turns
         if replaced is not None:
-            if turns[-1] is not replaced:
+            if not turns or turns[-1] is not replaced:
                 raise RuntimeError("the conversation has gone on: retry() again")
             turns = turns[:-1]
         history = self._history([*turns, ConversationTurn(question, [], "answered", "", add_up([]))])
         if not history or history[-1]["role"] == "assistant":
             raise ConfigurationError("the question has only results of calls that are not in the answer before it")
-        options = {**self._fields, "tools": self._tools, "max_turns": self._max_turns}
+        options = {**self.fields, "tools": self._tools, "max_turns": self._max_turns}
         runner = ToolRunner[MessageStream](self._client.messages, messages=history, stream=True, **options)
         self._reply = reply
         return runner
@@ -211,7 +219,7 @@ class Conversation:
         """
         saved = {
             "rawsse_conversation": _VERSION,
-            "fields": {name: value for name, value in self._fields.items() if name not in _NOT_SAVED},
+            "fields": {name: value for name, value in self.fields.items() if name not in _NOT_SAVED},
             "max_turns": self._max_turns,
             "cut_note": self._cut_note,
             "messages": as_history(self._before),
@@ -315,7 +323,7 @@ class Reply:
 
     @property
     def usage(self) -> TotalUsage:
-        """What the answers that are whole have cost."""
+        """The cost of the answers that are whole."""
         return self._runs.usage
 
     @property
@@ -359,7 +367,7 @@ class Reply:
             await runner.close()
         finally:
             if runner.container is not None:
-                self._conversation._fields["container"] = runner._fields["container"]
+                self._conversation.fields["container"] = runner._fields["container"]
             if self._conversation._reply is self:
                 self._conversation._settle(_outcome(self._question, runner, self._sent, error), self._replaced)
 

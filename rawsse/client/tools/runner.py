@@ -90,7 +90,7 @@ def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
 
 
 def step_of(stop_reason: str | None) -> str:
-    """What follows an answer: "run" its tools, "resume" (send it back so that the model continues), or "stop". Unknown
+    """The next step after an answer: "run" its tools, "resume" (send it back so that the model continues), or "stop". Unknown
     stop reasons stop."""
     return {"tool_use": "run", "pause_turn": "resume", "compaction": "resume"}.get(str(stop_reason), "stop")
 
@@ -451,12 +451,12 @@ class ToolRunner(Generic[Item]):
 
     @property
     def usage(self) -> TotalUsage:
-        """What all turns cost together, without the current one; `usage.turns` is what each cost."""
+        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
         return add_up(self._usages)
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
-        """The calls of the last answer for which there is no function here."""
+        """The calls of the last answer without a function here."""
         return [call.block for call in self._last.calls if not call.is_answered_here] if self._last is not None else []
 
     def __aiter__(self) -> AsyncIterator[Item]:

@@ -14,8 +14,8 @@
     await get_weather.run({"city": "Oslo"})      # called with the model's input; returns the content of a tool_result
 
 A tool runner runs each call of a function that is not async in a daemon thread with a copy of the caller's context
-variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the program can
-end before the function does.
+variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the program
+can end before the function does.
 """
 
 from __future__ import annotations
