@@ -242,6 +242,6 @@ beta = sys.modules[f"{__name__}.beta"] = sys.modules[__name__]
 def __getattr__(name: str) -> Any:
     if name in _ONLY_BETA:
         return _ONLY_BETA[name]
-    if name.startswith("Beta") and (plain := name.removeprefix("Beta")) in __all__:
+    if (plain := name.removeprefix("Beta")) in __all__:
         return globals()[plain]
     raise AttributeError(f"module 'rawsse.types' has no attribute {name!r}")

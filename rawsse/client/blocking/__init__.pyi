@@ -204,10 +204,6 @@ class BlockingToolRunner(Generic[Item]):
         """The stream of the current answer, or of the last one; None before the first."""
 
     @property
-    def is_turn_whole(self) -> bool:
-        """There is a current turn, and its answer has arrived to its end."""
-
-    @property
     def usage(self) -> TotalUsage:
         """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
 

@@ -46,9 +46,6 @@ _VERSION = 1
 _NOT_SAVED = frozenset({"extra_headers", "max_retries", "output_format", "timeout", "timeouts"})
 
 
-# --- The history ---------------------------------------------------------------------------------------------------
-
-
 class ConversationTurn(NamedTuple):
     """A question and its result: `messages` is the answer; with tools, all answers and the results between them.
 
@@ -60,23 +57,6 @@ class ConversationTurn(NamedTuple):
     state: TurnState
     stopped_by: str
     usage: TotalUsage
-
-
-def history_of(
-    turns: Iterable[ConversationTurn], *, before: Iterable[Mapping[str, Any]] = (), cut_note: str = CUT_NOTE
-) -> list[dict[str, Any]]:
-    """The messages of these turns as a request takes them: without refused turns, and with every other question."""
-    history = [dict(message) for message in before]
-    was_cut = False
-    for turn in turns:
-        if turn.state == "refused":
-            continue
-        content: Any = turn.question
-        if was_cut and cut_note and history[-1]["role"] == "assistant":
-            content = [*blocks_of(cut_note), *blocks_of(content)]
-        history += [{"role": "user", "content": content}, *turn.messages]
-        was_cut = turn.state == "cut"
-    return as_history(history, is_over=True)
 
 
 # --- The conversation ----------------------------------------------------------------------------------------------
@@ -125,7 +105,18 @@ class Conversation:
         return self._history(self._turns)
 
     def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
-        return history_of(turns, before=self._before, cut_note=self._cut_note)
+        """The messages of a request after these turns: without refused turns, and with every other question."""
+        history = list(self._before)
+        was_cut = False
+        for turn in turns:
+            if turn.state == "refused":
+                continue
+            content: Any = turn.question
+            if was_cut and self._cut_note and history[-1]["role"] == "assistant":
+                content = [*blocks_of(self._cut_note), *blocks_of(content)]
+            history += [{"role": "user", "content": content}, *turn.messages]
+            was_cut = turn.state == "cut"
+        return as_history(history, is_over=True)
 
     @property
     def turns(self) -> list[ConversationTurn]:
@@ -143,12 +134,10 @@ class Conversation:
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
         """
-        given: Any = question
-        if not isinstance(given, str):
-            given = [block.raw if isinstance(block, Lens) else dict(block) for block in given]
-        if not as_history([{"role": "user", "content": given}]):
+        turn = as_turn({"role": "user", "content": question})
+        if not as_history([turn]):
             raise ConfigurationError("the question is empty")
-        return Reply(self, given)
+        return Reply(self, turn["content"])
 
     async def ask(self, question: Question) -> Message:
         """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
@@ -352,9 +341,13 @@ class Reply:
 
     async def _settle(self, error: BaseException | None) -> None:
         """End the loop, and let the conversation keep the part that arrived."""
-        runner = self._runs
+        runner, turn = self._runs, self._runs._turn
         try:
-            if runner.is_turn_whole and step_of(self.stream.current_message_snapshot.stop_reason) == "stop":
+            if (
+                turn is not None
+                and turn.is_whole
+                and step_of(turn.stream.current_message_snapshot.stop_reason) == "stop"
+            ):
                 await runner.until_done()  # the last answer is whole; the caller left before reading to the very end
             await runner.close()
         finally:

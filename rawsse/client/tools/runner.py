@@ -308,11 +308,6 @@ class ToolRunner(Generic[Item]):
         return self._last.stream if self._last is not None else None
 
     @property
-    def is_turn_whole(self) -> bool:
-        """There is a current turn, and its answer has arrived to its end."""
-        return self._turn is not None and self._turn.is_whole
-
-    @property
     def usage(self) -> TotalUsage:
         """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
         return add_up(self._usages)
