@@ -548,7 +548,7 @@ class Runs:
     async def aclose(self, failure: Failure) -> None:
         """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
         self.is_closed = True
-        for run in self._runs.values():
+        for run in list(self._runs.values()):  # one that ends may make others forgotten early
             run.stop(failure)
         if self.tasks:
             await asyncio.wait(self.tasks)
