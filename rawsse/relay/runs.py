@@ -173,11 +173,14 @@ class Run(FrameLog):
         self._readers.discard(reader)
         self.live.discard(reader)
         self.has_read()
-        if not self._readers and not self.is_finished:
-            self.wait_for_readers()
+        self.wait_for_readers()
 
     def wait_for_readers(self) -> None:
-        """Nothing reads the run: it goes on for as long as the limits say, unless a reader joins."""
+        """If nothing reads the run, it goes on for as long as the limits say, counted from now, unless a reader joins."""
+        if self._readers or self.is_finished:
+            return
+        if self._grace is not None:
+            self._grace.cancel()
         limits = self.runs.limits
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
         seconds = max(limits.drain_seconds, limits.grace_seconds if self._is_resumable else 0)

@@ -407,6 +407,25 @@ def test_an_answer_that_nobody_comes_to_read_is_cancelled() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("first", [ASYNC, {}])
+def test_a_page_that_asks_again_to_read_elsewhere_does_not_end_the_answer_of_one_that_reads(first: Any) -> None:
+    async def story() -> None:
+        async with relay() as stage:
+            named = {"x-run-id": "a-chosen-id-00000"}
+            posted = stage.ask("POST", "/stream", CHAT, headers=named | first)
+            (await stage.call()).send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "x"))
+            await asyncio.sleep(1)
+            assert (await stage.ask("POST", "/stream", CHAT, headers=named | ASYNC).done()).status == 202
+            reader = stage.ask("GET", "/runs/a-chosen-id-00000") if first else posted
+            await asyncio.sleep(30)
+            assert not reader.is_ended
+            for browser in (posted, reader):
+                browser.leave()
+                await browser.done()
+
+    run(story())
+
+
 def test_clients_of_the_api_are_answered_at_once_whatever_they_prefer() -> None:
     async def story() -> None:
         async with relay(WHOLE) as stage:
