@@ -34,7 +34,6 @@ from rawsse.messages.events import Ping
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
 from rawsse.relay.log import PIECE_BYTES, FrameLog
 from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
-from rawsse.relay.users import User
 from rawsse.server.connection import NotNegative
 
 MAX_PUSH_BYTES = 256 * 1024
@@ -120,7 +119,6 @@ class Run(FrameLog):
         self.has_begun = False
         """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
-        self.owner: User | None = None
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.clock import run, ticks
-from support.streams import ANSWER, block_start, start, text_delta
+from support.streams import ANSWER, STOP, block_start, end, start, text_delta
 
 from rawsse.relay import Guard, RunLimits, RunRecord, User, UserLimits
 from rawsse.relay.dialects import Answer
@@ -316,6 +316,41 @@ def test_runs_in_progress_go_on_when_the_day_s_tokens_are_used_up_unless_they_ar
 
     assert "the tokens of the day are used up" in run(story(is_cut=True))
     assert "used up" not in run(story(is_cut=False))
+
+
+def test_any_number_of_runs_may_be_cut_at_once() -> None:
+    rows = Rows()
+
+    async def story() -> None:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
+        async with relay(authenticate=by_name, user_limits=limits, observers=[rows]) as stage:
+            opened = [await begun(stage, "bob") for _ in range(300)]  # a call in another's call would be too deep
+            short = stage.ask("POST", "/stream", CHAT, headers=as_user("bob"))
+            (await stage.call()).send(*ANSWER, end=True)
+            await short.done()
+            for browser in opened:
+                assert b"used up" in (await browser.done()).body
+
+    run(story())
+    assert len(rows.records) == 301
+
+
+def test_the_end_of_a_run_does_not_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a thousand runs that end cost a million looks."""
+    looks: list[str] = []
+
+    async def story() -> None:
+        async with relay(authenticate=by_name, user_limits=UserLimits(tokens_per_day=10**6, ends_open_runs=True)) as stage:
+            opened = [await begun(stage, "bob") for _ in range(20)]
+            must_end = stage.relay.quotas.must_end
+            monkeypatch.setattr(stage.relay.quotas, "must_end", lambda *a: looks.append(str(a)) or must_end(*a))
+            for api in stage.calls:
+                api.send({"type": "content_block_stop", "index": 0}, end(), STOP, end=True)
+            for browser in opened:
+                await browser.done()
+
+    run(story())
+    assert len(looks) == 20
 
 
 def test_all_users_together_have_a_budget() -> None:

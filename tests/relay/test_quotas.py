@@ -328,9 +328,9 @@ def test_open_runs_end_with_the_tokens_only_if_the_limits_say_so(
     alone, together = Quotas(), Quotas(UserLimits(**limits))
     run(alone, user(**limits), tokens=used)
     run(together, ADA, tokens=used)
-    assert alone.must_end(user(**limits), NOON, running) is must
-    assert together.must_end(ADA, NOON, running) is must
-    assert not alone.must_end(user(**limits), MIDNIGHT)
+    assert alone.must_end("ada", NOON, running) is must
+    assert together.must_end(ADA.id, NOON, running) is must
+    assert not alone.must_end("ada", MIDNIGHT)
 
 
 # --- All users together --------------------------------------------------------------------------------------------
