@@ -545,8 +545,9 @@ class _Call:
         stream = self._events(request, max_retries=0)()
         with self._admitted(is_messages=True):
             start = self._runs.begun(self._user_id, "messages", request["model"])
-        failure: Failure | None = Failure(200, "cancelled", "the client closed the connection")
-        words = "the client closed the connection"
+        gone = Failure(200, "cancelled", "the client closed the connection")
+        failure: Failure | None = gone
+        words = gone.message
         try:
             message = await unless_gone(stream._read_whole(), self._exchange.receive)
             if message is not None and stream.ending is not None:
@@ -555,8 +556,9 @@ class _Call:
             failure, words = failure_of(exc), str(exc)
             raise refused(failure) from None
         finally:
-            seconds = stream.timing.elapsed()
-            self._runs.ended(record_of(start, stream, stream.ending, failure, seconds=seconds, words=words))
+            how: dict[str, Any] = {"seconds": stream.timing.elapsed(), "words": words}
+            how["on_disconnect"] = "cancel" if failure is gone else None
+            self._runs.ended(record_of(start, stream, stream.ending, failure, **how))
         if message is not None:
             headers = (JSON, *forwarded(stream.headers))
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())

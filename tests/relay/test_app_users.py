@@ -536,6 +536,19 @@ def test_resumes_are_counted_by_their_result() -> None:
     run(story())
 
 
+def test_the_row_says_that_a_client_left_before_its_whole_message() -> None:
+    rows = Rows()
+
+    async def story() -> None:
+        async with relay(observers=[rows]) as stage:
+            browser = stage.ask("POST", "/v1/messages", {**MESSAGES, "stream": False})
+            (await stage.call()).send(start())
+            await over(browser)
+
+    run(story())
+    assert [(each.ending, each.on_disconnect) for each in rows.records] == [("cancelled", "cancel")]
+
+
 def test_rows_of_the_ledger_and_records_are_the_same() -> None:
     rows = Rows()
     told: list[RunRecord] = []
