@@ -151,6 +151,8 @@ class Quotas(Observer):
     def settle(self, totals: Mapping[str, int], now: float) -> None:
         """Take over the tokens that each user has used today, as the ledger has them: so quotas survive a restart."""
         for user, tokens in totals.items():
+            if not user:  # of a relay without users: they count for all together
+                continue
             account = self._kept.setdefault(user, _Account())
             account.advance(now)
             account.tokens = max(account.tokens, tokens)
