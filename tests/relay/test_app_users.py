@@ -484,6 +484,17 @@ def test_a_user_lists_and_ends_the_open_runs_that_are_theirs() -> None:
     run(story())
 
 
+def test_a_program_whose_run_is_ended_before_it_had_begun_is_not_told_that_all_is_well() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            program = stage.ask("POST", "/v1/messages", MESSAGES, headers=as_user("ada"))
+            await stage.call()
+            assert (await stage.ask("DELETE", "/runs", headers=as_user("ada")).done()).json == {"stopped": 1}
+            assert error_json(await program.done()) == (499, "cancelled", None)
+
+    run(story())
+
+
 def test_it_is_not_ready_while_it_shuts_down_and_still_alive() -> None:
     async def story() -> None:
         async with relay() as stage:
