@@ -128,7 +128,8 @@ def test_another_user_s_run_is_not_there_on_any_route() -> None:
 def test_a_run_of_a_program_is_listed_but_cannot_be_read_or_stopped_by_its_id() -> None:
     async def story() -> None:
         async with relay(authenticate=by_name) as stage:
-            mine = await begun(stage, "bob", "/v1/messages", MESSAGES)
+            mine = stage.ask("POST", "/v1/messages", MESSAGES, headers=as_user("bob"))
+            await stage.call()
             (told,) = (await stage.ask("GET", "/runs", headers=as_user("bob")).done()).json
             for method in ("GET", "DELETE"):
                 other = await stage.ask(method, f"/runs/{told['run']}", headers=as_user("bob")).done()
@@ -381,6 +382,22 @@ def test_runs_in_progress_go_on_when_the_day_s_tokens_are_used_up_unless_they_ar
     assert "used up" not in run(story(is_cut=False))
 
 
+def test_only_the_runs_of_users_are_cut_whose_own_tokens_are_used_up_and_each_time() -> None:
+    async def story() -> None:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
+        async with relay(authenticate=by_name, user_limits=limits) as stage:
+            opened = {user: await begun(stage, user) for user in ("bob", "eve")}
+            for user, browser in opened.items():
+                assert not browser.is_ended
+                short = stage.ask("POST", "/stream", CHAT, headers=as_user(user))
+                (await stage.call()).send(*ANSWER, end=True)
+                await short.done()
+                await ticks(5)
+                assert browser.is_ended
+
+    run(story())
+
+
 def test_any_number_of_runs_may_be_cut_at_once() -> None:
     rows = Rows()
 
@@ -490,6 +507,7 @@ def test_a_user_may_have_fewer_models_and_tokens_than_the_relay() -> None:
 def test_what_all_users_together_may_choose_holds_for_each() -> None:
     everyone = UserLimits(models=("claude-b",), max_tokens=10)
     options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "all_limits": everyone}
+    options |= {"authenticate": by_name, "headers": as_user("bob")}
     for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
         assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
         assert error_json(ask("POST", "/v1/messages", {**MESSAGES, "model": "claude-b", **body}, **options))[2] == field
@@ -500,6 +518,12 @@ def test_a_header_field_for_the_api_must_be_printable_ascii(value: str) -> None:
     browser = ask("POST", "/v1/messages", MESSAGES, headers={"anthropic-beta": value})
     assert error_json(browser) == (400, "invalid_request_error", "anthropic-beta")
     assert browser.calls == []
+
+
+@pytest.mark.parametrize(("path", "body"), CHATS[:3])
+def test_a_prompt_of_a_browser_has_a_largest_length(path: str, body: Any) -> None:
+    browser = ask("POST", path, body, max_prompt_chars=1)
+    assert (browser.status, browser.calls) == (413, [])
 
 
 def test_the_embedder_may_change_a_request_or_refuse_it() -> None:
