@@ -158,9 +158,10 @@ class Run(FrameLog):
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
+        self.has_read()  # it may have come after all that there is: then nothing else lets a full log go on
 
     def has_read(self) -> None:
-        """A reader has moved on, or left."""
+        """A reader has joined, moved on, or left."""
         if not self._is_resumable:
             self._forget_oldest(0)
         if self._source is not None and self._can_grow():
@@ -170,8 +171,8 @@ class Run(FrameLog):
         """The reader reads no more."""
         self._readers.discard(reader)
         self.live.discard(reader)
+        self.wait_for_readers()  # first: a run that is drained may forget what this one has not read
         self.has_read()
-        self.wait_for_readers()
 
     def wait_for_readers(self) -> None:
         """If nothing reads the run, it goes on for as long as the limits say, counted from now, unless a reader joins."""

@@ -281,6 +281,30 @@ def test_there_is_no_snapshot_once_the_beginning_is_no_longer_kept() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("query", ["snapshot=1", "after=last"])
+def test_a_run_that_waited_for_room_goes_on_for_a_client_that_has_read_all_of_it(query: str) -> None:
+    async def story() -> None:
+        async with relay(limits=RunLimits(max_log_bytes=1000)) as stage:
+            first = stage.ask("POST", "/stream", CHAT)
+            api = await stage.call()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "x"))
+            await ticks(5)
+            first.leave()
+            await first.done()
+            api.send(*texts(100))
+            await ticks(5)
+            (found,) = stage.relay.open_runs()
+            assert found.first == 1  # nothing is forgotten as long as nothing reads
+            last = query.replace("last", f"{found.tag}-{found.last}")
+            late = stage.ask("GET", f"/runs/{found.id}", query=last)
+            await ticks(5)
+            api.send(text_delta(0, "more"), end(), STOP, end=True)
+            await ticks(10)
+            assert late.data[-2:] == ['{"text":"more"}', "[DONE]"]
+
+    run(story())
+
+
 # --- Several runs in one connection ---------------------------------------------------------------------------------
 
 
@@ -472,6 +496,26 @@ def test_a_run_is_drained_for_so_long_and_keeps_only_the_newest_frames() -> None
             assert api.is_closed
 
     run(story())
+
+
+def test_a_run_that_waits_for_a_slow_reader_is_drained_when_this_one_leaves() -> None:
+    rows = Rows()
+
+    async def story() -> None:
+        async with house(drain_seconds=100, max_log_bytes=1000) as home:
+            home.runs._observers = [rows]
+            begun, api = await home.started()
+            outlet = join(begun, outlet=FakeOutlet(is_stalled=True))
+            for number in range(100):
+                api.send(text_delta(0, f"{number}"))
+            await ticks(300)
+            outlet.leave()
+            api.send(*block(0, TEXT_BLOCK)[1:], end(output_tokens=7), STOP, end=True)
+            await asyncio.sleep(1)
+            assert begun.is_finished
+
+    run(story())
+    assert [(each.ending, each.output_tokens) for each in rows.records] == [("complete", 7)]
 
 
 def test_a_reader_that_comes_back_in_time_is_not_said_to_have_left() -> None:
