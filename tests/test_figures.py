@@ -39,7 +39,11 @@ class Budget(NamedTuple):
 _CLIENT = r"client/(?!tools/|blocking/|schema/).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!(ui|users|quotas|choices|ledger|metrics|tracing|event_source|doctor)\.).*", 7609, 47),
+    "the reading path": Budget(
+        rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|relay/(?!(ui|users|quotas|choices|ledger|metrics|tracing|event_source|doctor)\.).*",
+        7609,
+        47,
+    ),
     "the package": Budget(r".*", 19812, 143),
     "the client without tools, schema and blocking": Budget(_CLIENT, 2756, 18),
     "the blocking client": Budget(r"client/blocking/.*", 296, 3),

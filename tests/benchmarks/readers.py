@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.readers URL text|messages STREAMS EVENTS INTERVAL_MS RAMP_SECONDS
 
-`relay.py` runs it. URL is http://HOST:PORT, or http://TOKEN@HOST:PORT; "text" asks the relay for `/chat/stream`, "messages" asks for `/v1/messages`.
+`relay.py` runs it. URL is http://HOST:PORT, or http://TOKEN@HOST:PORT; "text" asks the relay for `/chat/stream`, "messages"
+asks for `/v1/messages`.
 """
 
 from __future__ import annotations

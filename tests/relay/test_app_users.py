@@ -424,8 +424,12 @@ def test_the_end_of_a_run_does_not_look_at_all_others(monkeypatch: pytest.Monkey
             authenticate=by_name, user_limits=UserLimits(tokens_per_day=10**6, ends_open_runs=True)
         ) as stage:
             opened = [await begun(stage, "bob") for _ in range(20)]
-            must_end = stage.relay.quotas.must_end
-            monkeypatch.setattr(stage.relay.quotas, "must_end", lambda *a: looks.append(str(a)) or must_end(*a))
+
+            def must_end(user: str, now: float) -> bool:
+                looks.append(user)
+                return False
+
+            monkeypatch.setattr(stage.relay.quotas, "must_end", must_end)
             for api in stage.calls:
                 api.send({"type": "content_block_stop", "index": 0}, end(), STOP, end=True)
             for browser in opened:
