@@ -237,12 +237,13 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = self._buffer[:nbytes]  # to be copied: the buffer is every link's
-        if self._closed is not None and not (self._unread or self._is_paused):
-            self._push(bytes(data))
-        else:
+        if self._closed is None or self._unread or self._is_paused:
             self._unread += data
+            nbytes = len(self._unread)
             self._tell()
-        if (nbytes == READ_BYTES or len(self._unread) >= READ_BYTES) and self._transport is not None:
+        else:
+            self._push(bytes(data))
+        if nbytes >= READ_BYTES and self._transport is not None:
             self._transport.pause_reading()  # uvloop would read on, 32 times in one step
             self._network.loop.call_soon(self._read_on)
 
