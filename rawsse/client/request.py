@@ -53,6 +53,8 @@ class RequestData(NamedTuple):
     host_field: str
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+    secrets: Secrets | None = None
+    """Those in `headers`, if they are known."""
 
     def __repr__(self) -> str:  # without the header fields: they hold the key
         return f"RequestData({self.method} {self.target} to {self.host_field})"
@@ -217,6 +219,7 @@ class Endpoint:
     """The path of the base URL, which stands before every path of the API."""
     headers: Mapping[str, str] = field(repr=False)
     credential: Credential | None = field(repr=False)
+    secrets: Secrets = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
@@ -236,7 +239,11 @@ class Endpoint:
         if not _URL_CHARS.fullmatch(host + parts.path):
             raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
         origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
-        return cls(base_url, origin, parts.path.rstrip("/"), header_fields(headers), credential)
+        fields = header_fields(headers)
+        secrets = Secrets(
+            (*fields.items(), *([credential] if credential else ()))
+        )  # once: it takes as long as a request
+        return cls(base_url, origin, parts.path.rstrip("/"), fields, credential, secrets)
 
     def request(
         self,
@@ -274,6 +281,7 @@ class Endpoint:
             host_field=self.origin.host_field,
             headers=(*fields.items(), *route.proxy_fields()),
             body=b"" if body is None else _encode(body),
+            secrets=None if headers or route.proxy else self.secrets,
         )
 
 

@@ -514,7 +514,7 @@ def _head(start_line: str, fields: RawHeaders) -> bytes:
     for name, value in fields:
         if not _NAME.fullmatch(name):
             raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
-        if wrong := _NOT_IN_A_VALUE.search(value):
+        if not (value.isascii() and value.isprintable()) and (wrong := _NOT_IN_A_VALUE.search(value)):
             # Only the character: the value may be a key, read from a file together with the end of its line.
             raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
         if value != value.strip(" \t"):

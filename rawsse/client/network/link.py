@@ -93,8 +93,8 @@ class PushSource(Link, Protocol):
     _receive: Callable[[bytes], None]
     _closed: Callable[[Exception | None], None] | None = None
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Call `callback` in the loop soon, and from then on as soon as there may be more for `read_ready`."""
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
+        """Call `callback` in the loop as soon as there may be more for `read_ready`; with `soon`, in the next step too."""
 
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
         """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` may be called after `pull`.
@@ -119,7 +119,7 @@ class PushSource(Link, Protocol):
     def resume(self) -> None:
         """Push on, soon."""
         self._is_paused = False
-        self.watch(self._push)
+        self.watch(self._push, soon=True)
 
     def _push(self, data: bytes = b"") -> None:
         """Push `data`, which the link has just read, or what `read_ready` gives."""
