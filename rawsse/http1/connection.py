@@ -35,8 +35,10 @@ Head = TypeVar("Head")
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
-_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_TCHARS = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_NAME = re.compile(_TCHARS)
 _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_FIELDS = re.compile(rf"(?:{_TCHARS}\0(?![ \t])[\t\x20-\x7e\x80-\xff]*(?<![ \t])\n)*")
 # RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
 # The origin-form: never a fragment. Browsers send more characters than RFC 3986 has (WHATWG URL, "query percent-encode set").
@@ -214,7 +216,8 @@ class _Connection(Generic[Head]):
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
             self._chunks = ChunkedReader()
         else:
-            self._left = int(headers["content-length"]) if "content-length" in headers else default
+            length = headers.get("content-length")
+            self._left = default if length is None else int(length)
 
     def _read_body(self) -> Data | EndOfMessage | None:
         """The next piece of a body that is not chunked, or its end."""
@@ -502,7 +505,8 @@ def _may_have_body(method: str, status: int) -> bool:
 
 def _has_option(headers: Headers, name: str, option: str) -> bool:
     """Whether a field that is a comma-separated list of case-insensitive options has this one."""
-    return name in headers and option in [item.strip() for item in headers[name].lower().split(",")]
+    options = headers.get(name)
+    return options is not None and option in [item.strip() for item in options.lower().split(",")]
 
 
 def _closed_early() -> HTTPProtocolError:
@@ -510,17 +514,18 @@ def _closed_early() -> HTTPProtocolError:
 
 
 def _head(start_line: str, fields: RawHeaders) -> bytes:
-    lines = [start_line]
-    for name, value in fields:
-        if not _NAME.fullmatch(name):
-            raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
-        if not (value.isascii() and value.isprintable()) and (wrong := _NOT_IN_A_VALUE.search(value)):
-            # Only the character: the value may be a key, read from a file together with the end of its line.
-            raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
-        if value != value.strip(" \t"):
-            raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
-        lines.append(f"{name}: {value}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    # One look at all fields: neither a name nor a value has a NUL or a line end.
+    lines = "".join([f"{name}\0{value}\n" for name, value in fields])
+    if not _FIELDS.fullmatch(lines) or lines.count("\n") != len(fields):
+        for name, value in fields:
+            if not _NAME.fullmatch(name):
+                raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
+            if wrong := _NOT_IN_A_VALUE.search(value):
+                # Only the character: the value may be a key, read from a file together with the end of its line.
+                raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
+            if value != value.strip(" \t"):
+                raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
+    return f"{start_line}\n{lines}\n".replace("\0", ": ").replace("\n", "\r\n").encode("latin-1")
 
 
 def _reason(status: int) -> str:
