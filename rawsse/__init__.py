@@ -12,6 +12,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
     relay/          the Messages API, re-emitted to browsers
     replay/         recordings of streams: keeping, playing, cutting and checking them
     web/            the page: no build step, no CDN
+    deploy/         the relay as a service: systemd, nginx, a container
     cli/            the command line
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,

@@ -8,6 +8,7 @@
     inspect.py     `rawsse check` and `rawsse explain`
     arguments.py   arguments that several commands have, and exit codes
     servers.py     `rawsse demo`, `serve`, `record` and `replay`
+    usage.py       `rawsse usage`: the tokens of each user, and what they cost
 
 Here are the parser, and how a command's failure is told. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
 Answers go to standard output, everything else to standard error. Rooms are imported by the command that needs them, so that
@@ -49,6 +50,7 @@ from rawsse.cli.terminal import (
     show,
     write,
 )
+from rawsse.cli.usage import add_usage
 from rawsse.errors import ConfigurationError, RawsseError
 
 
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_demo(commands)
     add_serve(commands)
+    add_usage(commands)
     _add_ask(commands)
     _add_chat(commands)
     add_record(commands)

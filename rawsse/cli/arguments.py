@@ -84,6 +84,17 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """A type of arguments: a number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:  # NaN is not
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {quote(text)}")
+    return value
+
+
 class ListTable(argparse.Action):
     """Lists the table that `const` names, and leaves. Loaded only then."""
 

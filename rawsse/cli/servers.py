@@ -9,12 +9,15 @@ import argparse
 import asyncio
 import gc
 import importlib
+import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.arguments import (
     DONE,
@@ -27,10 +30,14 @@ from rawsse.cli.arguments import (
     add_scrub,
     add_speed,
     add_upstream,
+    seconds,
 )
 from rawsse.cli.ask import new_client
 from rawsse.cli.terminal import say
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, quote
+
+if TYPE_CHECKING:
+    from rawsse.relay import Relay
 
 # Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
 _NO_LIMIT = sys.maxsize
@@ -43,11 +50,16 @@ them are freed without it. With 5,000 streams it took a third of the CPU time.""
 MAX_MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
 
+DRAIN_SECONDS = 600.0
+"""How long an answer that nobody reads may go on where it is drained."""
+
+_HOST, _PORT = "127.0.0.1", 8000
+
 
 def add_demo(commands: Any) -> None:
     """The arguments of `rawsse demo`."""
     parser = add_command(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
-    add_address(parser, 8000)
+    _add_service(parser)
     add_speed(parser)
 
 
@@ -55,14 +67,21 @@ def add_serve(commands: Any) -> None:
     """The arguments of `rawsse serve`."""
     more = "The key stays here: it comes from ANTHROPIC_API_KEY in the environment or in a file named .env."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
-    add_address(parser, 8000)
+    _add_service(parser)
     add_upstream(parser)
     parser.add_argument(
         "--token",
         action="append",
         default=[],
-        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times; "
-        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own",
+        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times, each for one user; "
+        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own, or else --users",
+    )
+    parser.add_argument(
+        "--users",
+        type=Path,
+        metavar="FILE",
+        help="users, their tokens and limits: a TOML file, in the form that `python -m pydoc rawsse.relay.users` shows. "
+        "SIGHUP reads it again",
     )
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name the relay goes by")
     parser.add_argument(
@@ -80,17 +99,74 @@ def add_serve(commands: Any) -> None:
         metavar="NAME",
         help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
     )
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="the system prompt of browsers' requests, or @FILE; they may set none themselves",
+    )
     parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
+    parser.set_defaults(max_tokens=None)  # what a browser may ask for then is not what a program may
+    _add_operation(parser)
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    host, port = f"RAWSSE_HOST in the environment, or {_HOST}", f"PORT in the environment, or {_PORT}"
+    parser.add_argument("--host", help=f"the address to listen on (default: {host})")
+    parser.add_argument("--port", type=int, help=f"the port (default: {port}; 0: any free one)")
+    more = "lines of text (default), or a JSON object a line, which has the record of a run"
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help=f"how to log: {more}")
+
+
+def _add_operation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
-        type=float,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="after SIGTERM: how long open connections have to take their last frames (default 10)",
     )
     parser.add_argument(
+        "--resume-grace",
+        type=seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long an answer goes on without a reader, for one that lost its connection to come back (default 10)",
+    )
+    parser.add_argument(
+        "--on-disconnect",
+        type=_drain_seconds,
+        default=0.0,
+        metavar="cancel|drain",
+        help="what becomes of an answer without a reader: it is cancelled (default), or goes on to its end, so that its tokens "
+        "are known, for at most 600 seconds, or drain=SECONDS",
+    )
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        metavar="FILE",
+        help="keep a row for each run, for `rawsse usage` and the daily quotas (default: RAWSSE_LEDGER in the environment)",
+    )
+    parser.add_argument(
+        "--proxy-headers",
+        metavar="ADDRESSES",
+        help="trust X-Forwarded-For, X-Forwarded-Proto and Forwarded from these reverse proxies: IP addresses and networks, "
+        "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
+    )
+    parser.add_argument(
+        "--metrics-token", metavar="TOKEN", help="what callers of /metrics may bring instead of a user's token"
+    )
+    parser.add_argument(
         "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
     )
+
+
+def _drain_seconds(text: str) -> float:
+    word, _, number = text.partition("=")
+    if word == "cancel" and not number:
+        return 0.0
+    if word != "drain":
+        raise argparse.ArgumentTypeError(f"must be cancel, drain or drain=SECONDS, not {quote(text)}")
+    return seconds(number) if number else DRAIN_SECONDS
 
 
 def add_record(commands: Any) -> None:
@@ -188,14 +264,45 @@ def raise_descriptor_limit() -> None:
             return
 
 
-def _prepare() -> None:
-    """Log to standard error, and let there be as many connections as the system allows."""
-    import logging
+class JSONFormatter(logging.Formatter):
+    """Makes each line of the log a JSON object in ASCII. That of a run is its record; others have `time` (Unix seconds),
+    `level`, `logger`, `message` and, if there is one, `exception`."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        if (run := getattr(record, "run", None)) is not None:
+            return json.dumps(run.to_dict())
+        line = {
+            "time": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _prepare(log_format: str = "text") -> None:
+    """Log to standard error, and let there be as many connections as the system allows."""
     raise_descriptor_limit()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(JSONFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _address(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Where to listen: as the arguments say, or else the environment. Raises `ConfigurationError`."""
+    host, port = arguments.host, arguments.port
+    if host is None:
+        host = os.environ.get("RAWSSE_HOST") or _HOST
+    if port is None:
+        text = os.environ.get("PORT") or str(_PORT)
+        if not (text.isascii() and text.isdigit() and len(text) <= 5):
+            raise ConfigurationError(f"PORT in the environment must be a number from 0 to 65535, not {quote(text)}")
+        port = int(text)
+    return host, port
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -210,28 +317,66 @@ def _demo(arguments: argparse.Namespace) -> int:
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
             # There is no key here that a stranger could spend, so any address will do.
-            relay = Relay(client, guard=Guard(bind_host=arguments.host), notice=notice)
+            relay = Relay(client, guard=Guard(bind_host=host), notice=notice)
             options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
-            await serve(relay, arguments.host, arguments.port, ready=_say_where, **options)
+            await serve(relay, host, port, ready=_say_where, **options)
 
-    _prepare()
+    host, port = _address(arguments)
+    _prepare(arguments.log_format)
     notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
-    say(notice)
+    (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(notice)
     _run(run())
     return DONE
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from rawsse.client.network.pool import PoolLimits
-    from rawsse.relay import Guard, Relay, check_bind
-    from rawsse.relay.runs import MAX_RUNS
-    from rawsse.server import room_for_connections, serve
+    from rawsse.relay import Guard, Ledger, UserFile, check_bind
+    from rawsse.relay.users import Tokens
+    from rawsse.server import Forwarded, serve
 
-    _prepare()
-    tokens = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
-    check_bind(arguments.host, tokens)
+    host, port = _address(arguments)
+    _prepare(arguments.log_format)
+    given = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
+    users = UserFile(arguments.users, given) if arguments.users is not None else None
+    check_bind(host, given if users is None else users)
+    tokens = Tokens(given) if users is None else users
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is no folder")
+    path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")
+    ledger = Ledger(path) if path else None
+    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
+    relay = _relay(arguments, guard=guard, ledger=ledger, all_limits=users.everyone if users is not None else None)
+    proxies = arguments.proxy_headers
+    app = relay if proxies is None else Forwarded(relay, proxies.split(","))
+
+    def read_users_again() -> None:
+        try:
+            if users is not None:
+                users.reload()
+                relay.quotas.everyone = users.everyone
+                logging.getLogger("rawsse").info("read %s again: %d users", arguments.users, len(list(users)))
+        except ConfigurationError as exc:
+            logging.getLogger("rawsse").error("the users stay as they were: %s", exc)
+
+    async def run() -> None:
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_users_again)
+        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
+        async with relay.client:
+            await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+        if ledger is not None:
+            await asyncio.to_thread(ledger.close)
+
+    _run(run())
+    return DONE
+
+
+def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
+    from rawsse.client.network.pool import PoolLimits
+    from rawsse.relay import Relay, RunLimits
+    from rawsse.relay.runs import MAX_RUNS
+    from rawsse.server import room_for_connections
+
     recorder = None
     if arguments.flight_recorder is not None:
         from rawsse.replay import Recorder
@@ -240,17 +385,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     # One for each run that there may be: a run that waits for another to end would be told as a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
-    guard = Guard(bind_host=arguments.host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static")}
-    relay = Relay(client, guard=guard, **options)
-
-    async def run() -> None:
-        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
-        async with client:
-            await serve(relay, arguments.host, arguments.port, ready=_say_where, on_shutdown=relay.aclose, **limits)
-
-    _run(run())
-    return DONE
+    system = arguments.system
+    if system is not None and system.startswith("@"):
+        system = Path(system[1:]).read_text(encoding="utf-8")
+    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static", "metrics_token")}
+    run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=arguments.on_disconnect)
+    return Relay(client, system=system, limits=run_limits, **options, **parts)
 
 
 def _record(arguments: argparse.Namespace) -> int:

@@ -95,10 +95,6 @@ REPAIRS: Mapping[State, Mapping[str, State]] = {
 """The other events that a lenient builder applies, and the next state. It ignores the rest."""
 
 
-TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
-"""Fields of the usage. "Total input tokens in a request is the summation of" the first three."""
-
-
 class Deviation(NamedTuple):
     """A rule that the stream broke, and how a lenient builder handled it. `event_number` counts from 1."""
 
@@ -132,8 +128,8 @@ class MessageBuilder:
         self.has_content = False
         self.error: ErrorEvent | None = None
         self.model: object = None
-        self.tokens: dict[str, int] = {}
-        """The counts of `TOKENS` in the usage so far, as the events told them."""
+        self.usage: dict[str, Any] = {}
+        """The usage so far. "The token counts shown in the `usage` field of the `message_delta` event are cumulative"."""
         self._max_message_bytes = max_message_bytes
         self._event_number = 0
         self._stop_reason: object = None
@@ -214,16 +210,15 @@ class MessageBuilder:
         elif isinstance(event, MessageStart):
             message = event.raw["message"]
             self._stop_reason, self.model = message.get("stop_reason"), message.get("model")
-            self._note_tokens(message)
+            self._note_usage(message)
         elif isinstance(event, MessageDelta):
-            self._note_tokens(event.raw)
+            self._note_usage(event.raw)
             self._stop_reason = object_at(event.raw, "delta").get("stop_reason", self._stop_reason)
         elif isinstance(event, ErrorEvent):
             self.error = event
 
-    def _note_tokens(self, raw: dict[str, Any]) -> None:
-        usage = object_at(raw, "usage")
-        self.tokens.update({name: usage[name] for name in TOKENS if isinstance(usage.get(name), int)})
+    def _note_usage(self, raw: dict[str, Any]) -> None:
+        self.usage.update({name: value for name, value in object_at(raw, "usage").items() if value is not None})
 
     def _deviate(self, rule: str, repair: str) -> None:
         if self.strict:

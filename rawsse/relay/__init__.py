@@ -4,16 +4,32 @@ Read in this order:
 
     dialects.py  what a browser is sent for each event, and what it may send
     ui.py        the dialect of the Vercel AI SDK
+    users.py     who may use the relay: users, their limits and tokens
     record.py    one row per run: who asked for it, how it ended, and what it cost
+    metrics.py   what Prometheus reads of them
+    tracing.py   a span of OpenTelemetry for each
+    ledger.py    these rows in a SQLite file, and what they add up to
     push.py      the events of an answer, pushed to a function as they come
+    log.py       the frames of one run
     runs.py      one upstream generation each, with its own log, read from any point
-    guard.py     who may use the relay
+    quotas.py    how much each user may use
+    choices.py   the system prompt, model and `max_tokens` that a request may choose
+    guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
-    app.py       the routes, the files of the page; how a run and an HTTP exchange meet
+    follow.py    a run, or several, sent over one HTTP exchange
+    event_source.py  the same for any stream of events, in any ASGI application
+    page.py      the files of a folder: the built-in page, or the operator's
+    app.py       the routes
 """
 
 from rawsse.relay.app import Relay
+from rawsse.relay.event_source import EventRuns, event_source
 from rawsse.relay.guard import Guard, check_bind
+from rawsse.relay.ledger import Ledger
+from rawsse.relay.record import Observer, RunRecord
 from rawsse.relay.runs import RunLimits
+from rawsse.relay.tracing import Tracing
+from rawsse.relay.users import User, UserFile, UserLimits
 
-__all__ = ["Guard", "Relay", "RunLimits", "check_bind"]
+__all__ = ["EventRuns", "Guard", "Ledger", "Observer", "Relay", "RunLimits", "RunRecord", "Tracing", "User", "UserFile"]
+__all__ += ["UserLimits", "check_bind", "event_source"]

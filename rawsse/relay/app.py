@@ -1,7 +1,7 @@
 """The relay: an ASGI 3 application that answers browsers with the Messages API's events.
 
-Here are the routes, the files of the page, and the place where a run and an HTTP exchange meet. How a run lives is told in
-`runs.py`, the form of a frame in `dialects.py` and `ui.py`, and who may use the relay in `guard.py`.
+Here are the routes. How a run lives is told in `runs.py`, how it is sent in `follow.py`, the form of a frame in `dialects.py`
+and `ui.py`, and who may use the relay in `guard.py`.
 
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
@@ -17,22 +17,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import html
 import json
 import logging
-import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.stream import EventStream
-from rawsse.errors import APIError, ConfigurationError, RawsseError
+from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
+from rawsse.relay.choices import choose, models_of
 from rawsse.relay.dialects import (
     Answer,
     Dialect,
@@ -47,19 +46,37 @@ from rawsse.relay.dialects import (
     model_info,
     one_line,
     read_chat,
+    read_flag,
     read_messages,
+    snapshot,
 )
-from rawsse.relay.exchange import JSON, Exchange
+from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
+from rawsse.relay.follow import follow, follow_all, forwarded, refused, send_refusal
 from rawsse.relay.guard import Guard
-from rawsse.relay.push import UnfoldedAnswer
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Reader, Run, RunLimits, Runs, log_ending
+from rawsse.relay.ledger import Ledger
+from rawsse.relay.log import Gone
+from rawsse.relay.metrics import CONTENT_TYPE, Metrics
+from rawsse.relay.page import Page
+from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.quotas import Quotas
+from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-from rawsse.server import Outlet, Receive, Scope, Send
+from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
+from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 MAX_CHAT_BYTES = 8 * 1024 * 1024
 """The body of a browser's request. Pictures come in it as base64: the API takes 5 MB of each. `/v1/messages` takes what the
 API itself does."""
+
+DEFAULT_MAX_TOKENS = 4096
+"""How long an answer may be, for a browser's request and one that does not say."""
+
+DAY_SECONDS = 86_400
+
+REFUSALS = (401, 403, 421, 429, 503)
+"""Statuses of requests that the relay turns away, as its metrics count them."""
 
 MAX_PROMPT_CHARS = 400_000
 """One text in a request: about 100,000 tokens."""
@@ -67,49 +84,20 @@ MAX_PROMPT_CHARS = 400_000
 SHUTDOWN_RETRY_MS = 2000
 """What a browser is told to wait before it comes back to a relay that is being restarted."""
 
-SSE_HEADERS = (
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-store, no-transform"),
-    ("x-accel-buffering", "no"),  # nginx would gather the whole answer
-)
-
-PAGE_HEADERS = (
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-cache"),
-)
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
-were taken for markup."""
-
-NOTICE_MARK = b"<!-- notice -->"
-
-# Types of files that Python's own table lacks, or has differently before 3.12.
-_TYPES: Mapping[str, str] = {
-    ".js": "text/javascript",
-    ".map": "application/json",
-    ".mjs": "text/javascript",
-    ".webp": "image/webp",
-    ".woff2": "font/woff2",
-}
-
-# What the API says about limits and for support; everything else of its head is between it and us.
-_FORWARDED = re.compile(
-    r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(workspace-id|(ratelimit|priority|fast)-.*)"
-)
-
 # Header fields of a request that the API gets. Never credentials: the key is the relay's own.
 _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
+
+MAX_RUNS_READ = 32
+"""Runs that one connection reads."""
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 
 Handler = Callable[[], Awaitable[None]]
+
+OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
+"""The embedder's function: may give another request, or raise `Answer`."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -118,10 +106,26 @@ class Relay:
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. One with a flight recorder (`AsyncClient(recorder=…)`) keeps what
-    failed upstream. `model` and `max_tokens` are for requests that name none. `models` are the only others that a request
-    may name; without them it may name any. `guard` decides who may come in. `static` is a folder that replaces the built-in
-    page; `notice` is a text that the built-in page shows below its greeting. `limits` are those of runs; `max_body_bytes`
-    bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers' routes. Raises `ConfigurationError`.
+    failed upstream.
+
+    The operator decides. `model` and `max_tokens` are for requests that name none; `models` are the only others that a request
+    may name. A browser may not set the system prompt, which is `system`, may name no other model without `models`, and may not
+    ask for more than `max_tokens` (4,096 by default). On `/v1/messages` a program may set it, may name any model without
+    `models`, and may ask for any number unless `max_tokens` is given.
+
+    `guard` decides which hosts and origins are answered, and has the tokens. `authenticate` gives the user of a request;
+    without it, a login of the host (`scope["user"]`) or a token does. `user_limits` hold for each user that has none itself,
+    `all_limits` for all together, and where there are no users. `on_request` is awaited with a request that is about to be
+    sent, and its user: it may give another one in its place, or raise `Answer` to refuse it.
+
+    `ledger` gets a row for each run, and knows what was used before a restart; the caller closes it. `on_end` is called with
+    the record of each run that has ended, and `observers` are told of all runs; none of them may wait. `metrics_token` is what
+    callers of `/metrics` must bring, if they are no users.
+
+    `static` is a folder that replaces the built-in page; `notice` is a text that the built-in page shows below its greeting.
+    `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
+    routes. `write_seconds` is how long a client may take nothing under other servers than ours. `clock` gives Unix seconds.
+    Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -130,28 +134,66 @@ class Relay:
         *,
         model: str = "claude-sonnet-4-5",
         models: Sequence[str] = (),
-        max_tokens: int = 4096,
+        max_tokens: int | None = None,
+        system: str | None = None,
         guard: Guard | None = None,
+        authenticate: Authenticate | None = None,
+        user_limits: UserLimits | None = None,
+        all_limits: UserLimits | None = None,
+        on_request: OnRequest | None = None,
+        ledger: Ledger | None = None,
+        on_end: Callable[[RunRecord], None] | None = None,
+        observers: Sequence[Observer] = (),
+        metrics_token: str | None = None,
         static: Path | None = None,
         notice: str = "",
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_prompt_chars: int = MAX_PROMPT_CHARS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
-        self._client = client
-        self._defaults: Mapping[str, Any] = {"model": model, "max_tokens": max_tokens}
-        self._models = tuple(dict.fromkeys((model, *models)))
-        self._takes_any_model = not models
+        self.client = client
+        self._defaults = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens}
+        self._defaults |= {"system": system} if system is not None else {}
+        named = tuple(dict.fromkeys((model, *models)))
+        self._models = named
+        self._own_limits = UserLimits(models=named if models else None, max_tokens=max_tokens)
         self._guard = guard or Guard()
+        self._authenticate = authenticate
+        self._on_request = on_request
+        self._clock = clock
+        self.quotas = Quotas(all_limits, user_limits)
+        if ledger is not None:
+            now = clock()
+            self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
+        self.metrics = Metrics({"rawsse_readers": lambda: self._runs.readers})
+        self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
+        kept: list[Observer] = [RunLog(), self.quotas, self.metrics, *observers]
+        kept += [ledger] if ledger is not None else []
+        kept += [OnEnd(on_end)] if on_end is not None else []
+        self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=[*kept, OnEnd(self._cut)], clock=clock)
         self._page = Page(static, notice=notice)
-        self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
+        self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
         self._max_body_bytes = max_body_bytes
         self._max_prompt_chars = max_prompt_chars
+
+    def open_runs(self, user: str | None = None) -> list[Run]:
+        """The runs that have not ended, of one user or of all. `run.stop(Failure(…))` ends one."""
+        return [run for run in self._runs.open() if user is None or run.start.user == user]
+
+    def _cut(self, record: RunRecord) -> None:
+        """A run has ended: end the others of whom has used up the day's tokens, if the limits say so."""
+        del record
+        now = self._clock()
+        for run in self._runs.open():
+            if self.quotas.must_end(run.owner, now):
+                run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and wait until all are over."""
@@ -163,7 +205,7 @@ class Relay:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            exchange = Exchange(scope, receive, send, self._guard)
+            exchange = Exchange(scope, receive, send, self._guard, write_seconds=self._write_seconds)
             with contextlib.suppress(OSError):  # the client has gone: there is nobody to tell
                 await _Call(self, exchange).answer()
         else:
@@ -175,56 +217,6 @@ class Relay:
         await receive()  # lifespan.shutdown
         await self.aclose()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-class Page:
-    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy.
-
-    `notice` is a text that the built-in page shows below its greeting.
-    """
-
-    def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
-        self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
-        self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
-        policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
-        self._headers = (*policy, *PAGE_HEADERS)
-        # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
-        self._types = mimetypes.MimeTypes()
-        for suffix, kind in _TYPES.items():
-            self._types.add_type(kind, suffix)
-
-    def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
-        """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
-
-        Names with a leading dot are not served, and nothing outside the folder is.
-        """
-        missing = Answer(404, "not_found_error", f"there is no {path}")
-        name = path.lstrip("/") or "index.html"
-        file = folder = self._folder
-        for part in name.split("/"):
-            if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
-                raise missing
-            file = file / part
-        try:
-            # Symbolic links may lead out of the folder. In a zip file there are none.
-            if isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents:
-                raise missing
-            if not file.is_file():  # to open a pipe would wait for a writer, and a device may have no end
-                raise missing
-            content = file.read_bytes()
-        except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
-            raise missing from None
-        if self._notice and name == "index.html":
-            content = content.replace(NOTICE_MARK, self._notice)
-        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        return (("content-type", self._content_type(name)), ("etag", etag), *self._headers), content
-
-    def _content_type(self, name: str) -> str:
-        kind, encoding = self._types.guess_type(name)
-        if kind is None or encoding is not None:  # a compressed file is sent as it is
-            return "application/octet-stream"
-        is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
-        return f"{kind}; charset=utf-8" if is_text else kind
 
 
 class _Asked(NamedTuple):
@@ -244,6 +236,7 @@ class _Call:
         self._runs = relay._runs
         self._exchange = exchange
         self._limit = relay._max_prompt_chars
+        self._user: User | None = None
 
     async def answer(self) -> None:
         """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
@@ -251,10 +244,12 @@ class _Call:
         try:
             await self._route()
         except Answer as answer:
+            if answer.status in REFUSALS:
+                self._relay.metrics.count_refusal(answer.type)
             await send(answer)
         except RawsseError as exc:
             log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
-            await send(_refused(failure_of(exc)))
+            await send(refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
         """What the path takes, by method."""
@@ -269,6 +264,12 @@ class _Call:
             return {"POST": self._chat}
         if path in _TEXT_PATHS:
             return {"POST": self._text}
+        if path == "/me":
+            return {"GET": self._me}
+        if path == "/metrics":
+            return {"GET": self._metrics}
+        if path == "/runs":
+            return {"GET": self._read_runs, "DELETE": self._stop_runs}
         if path.startswith("/runs/"):
             return {"GET": self._read_run, "DELETE": self._stop_run}
         if _CHAT_STREAM.fullmatch(path):
@@ -277,15 +278,19 @@ class _Call:
 
     async def _route(self) -> None:
         exchange = self._exchange
-        if exchange.path == "/healthz":  # for whoever asks: balancers ask by address, and learn nothing
-            await exchange.send_whole(200, [("content-type", "text/plain; charset=utf-8")], b"ok\n")
+        if exchange.path in ("/healthz", "/readyz"):  # for anybody: balancers ask by address, and learn nothing
+            is_ready = exchange.path == "/healthz" or not self._runs.is_closed
+            words = b"ok\n" if is_ready else b"shutting down\n"
+            await exchange.send_whole(200 if is_ready else 503, [("content-type", "text/plain; charset=utf-8")], words)
             return
         handlers = self._handlers()
         is_page = "HEAD" in handlers
-        needs_token = not is_page and exchange.method != "OPTIONS"
-        refusal = self._relay._guard.refuse(exchange.headers, needs_token=needs_token)
-        if refusal is not None:
+        is_call = not is_page and exchange.method != "OPTIONS"
+        if (refusal := self._relay._guard.refuse(exchange.headers, is_call=is_call)) is not None:
             raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
+        if is_call and not (exchange.path == "/metrics" and self._relay._metrics_tokens.find_token(exchange.headers)):
+            tokens, authenticate = self._relay._guard.tokens, self._relay._authenticate
+            self._user = await identify(exchange.scope, exchange.headers, tokens, authenticate)
         if exchange.method == "OPTIONS":
             await exchange.send_preflight(", ".join(handlers))
         elif (handler := handlers.get(exchange.method)) is not None:
@@ -312,56 +317,107 @@ class _Call:
         return await self._exchange.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
     async def _text(self) -> None:
-        await self._generate(await self._read_chat(TextDialect()))
+        await self._generate(await self._read_chat(TextDialect))
 
     async def _chat(self) -> None:
-        await self._generate(await self._read_chat(EventsDialect()))
+        await self._generate(await self._read_chat(EventsDialect))
 
-    async def _read_chat(self, dialect: Dialect) -> _Asked:
-        """The request of a browser's body, which may be one of `useChat` where `dialect` is that of the events."""
+    async def _read_chat(self, kind: type[TextDialect | EventsDialect]) -> _Asked:
+        """The request of a browser's body, which may be one of `useChat` where `kind` is that of the events."""
         is_named = "x-run-id" in self._exchange.headers
 
         def read(body: dict[str, Any]) -> _Asked:
-            if dialect.name == "events" and is_ui_request(body):
+            if kind is EventsDialect and is_ui_request(body):
                 chat, request = read_ui(body, max_prompt_chars=self._limit)
                 asked = _Asked(UIDialect(), request, chat)
             else:
+                dialect = TextDialect(has_usage=read_flag(body, "usage")) if kind is TextDialect else EventsDialect()
                 asked = _Asked(dialect, read_chat(body, max_prompt_chars=self._limit))
-            return asked._replace(fingerprint=_fingerprint(asked)) if is_named else asked
+            return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
         return await self._exchange.read_json(read, self._relay._max_chat_bytes)
 
     async def _generate(self, asked: _Asked) -> None:
-        await self._follow(self._run_of(asked), keeps_status=True)
+        exchange = self._exchange
+        try:
+            run = self._known_run(asked) or await self._new_run(asked)
+        except Answer as answer:
+            if answer.status not in (429, 503):
+                raise
+            self._relay.metrics.count_refusal(answer.type)
+            await send_refusal(exchange, asked.dialect, answer)
+            return
+        # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
+        if asked.dialect.is_resumable and "respond-async" in exchange.headers.get("prefer", "").lower():
+            run.wait_for_readers()
+            fields = (JSON, ("x-run-id", run.id), ("preference-applied", "respond-async"))
+            await exchange.send_whole(202, fields, compact({"run": run.id}).encode())
+            return
+        await follow(exchange, run, keeps_status=True)
 
-    def _run_of(self, asked: _Asked) -> Run:
-        """A new run, or the one that this request began before: a client that names its run may repeat its request."""
-        is_resumable = asked.dialect.is_resumable
-        wanted = self._exchange.headers.get("x-run-id") if is_resumable else None
-        if wanted is not None:
-            if not _RUN_ID.fullmatch(wanted):
-                raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
-            if (run := self._runs.get(wanted)) is not None:
-                if run.fingerprint != asked.fingerprint:
-                    raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
-                return run
-        # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
-        request = self._completed(asked.request, **self._relay._defaults)
-        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if is_resumable else 0)
-        run = self._runs.begin(asked.dialect, events, id=wanted, alias=asked.alias)
-        run.fingerprint, run.model = asked.fingerprint, request["model"]
+    def _known_run(self, asked: _Asked) -> Run | None:
+        """The run that this request began before: a client that names its run may repeat its request."""
+        if asked.fingerprint is None or (run := self._runs.get(self._user_id, self._run_id)) is None:
+            return None
+        if run.fingerprint != asked.fingerprint:
+            raise Answer(409, "conflict_error", "x-run-id: is that of another request", field="x-run-id")
         return run
 
-    def _completed(self, request: dict[str, Any], **defaults: Any) -> dict[str, Any]:
-        """The request with what it leaves to the relay. Raises `InvalidRequest` for a model that is not allowed."""
-        relay, request = self._relay, {**defaults, **request}
-        if not relay._takes_any_model and request["model"] not in relay._models:
-            raise InvalidRequest("model", f"must be one of {', '.join(relay._models)}")
+    async def _new_run(self, asked: _Asked) -> Run:
+        dialect, user = asked.dialect, self._user
+        request = await self._completed(asked.request, is_browser=dialect.is_resumable)
+        if (run := self._known_run(asked)) is not None:  # begun while this one was looked at
+            return run
+        # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
+        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
+        who = {"user": self._user_id, "model": request["model"]}
+        id = self._run_id if asked.fingerprint is not None else None
+        with self._admitted(is_messages=not dialect.is_resumable):
+            run = self._runs.begin(dialect, pushed(events), **who, id=id, alias=asked.alias)
+        run.fingerprint, run.owner = asked.fingerprint, user
+        return run
+
+    @property
+    def _user_id(self) -> str:
+        return self._user.id if self._user is not None else ""
+
+    @property
+    def _run_id(self) -> str:
+        """The id that the client has chosen."""
+        wanted = self._exchange.headers["x-run-id"]
+        if not _RUN_ID.fullmatch(wanted):
+            raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
+        return wanted
+
+    async def _completed(self, request: dict[str, Any], *, is_browser: bool) -> dict[str, Any]:
+        """The request that is sent: with what it leaves to the relay, and with the embedder's changes. Raises `Answer`."""
+        relay = self._relay
+        request = choose(request, relay._defaults, self._limits, is_browser=is_browser)
+        if relay._on_request is not None:
+            request = await relay._on_request(request, self._user) or request
         return request
+
+    @property
+    def _limits(self) -> tuple[UserLimits, ...]:
+        """All that hold for this request."""
+        quotas = self._relay.quotas
+        return (self._relay._own_limits, quotas.everyone, quotas.limits_of(self._user))
+
+    @contextlib.contextmanager
+    def _admitted(self, *, is_messages: bool) -> Iterator[None]:
+        """A run may begin inside, or an exception of it is raised. Raises `Answer`: 429."""
+        relay = self._relay
+        fields = relay.quotas.admit(self._user, relay._clock(), is_messages=is_messages)
+        try:
+            yield
+        except BaseException:
+            relay.quotas.release(self._user)
+            raise
+        self._exchange.more_fields += fields.items()
 
     def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
         headers = self._api_headers()
-        return partial(self._relay._client.messages.events, request, headers=headers, strict=False, **options)
+        return partial(self._relay.client.messages.events, request, headers=headers, strict=False, **options)
 
     def _api_headers(self) -> dict[str, str]:
         headers = self._exchange.headers
@@ -374,7 +430,7 @@ class _Call:
     # Routes that read one --------------------------------------------------------------------------------------------
 
     def _find_run(self) -> Run:
-        run = self._runs.get(self._exchange.path.removeprefix("/runs/"))
+        run = self._runs.get(self._user_id, self._exchange.path.removeprefix("/runs/"))
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
@@ -384,81 +440,121 @@ class _Call:
         await self._exchange.send_whole(204)
 
     async def _read_run(self) -> None:
-        run = self._find_run()
+        count = self._relay.metrics.count_resume
+        try:
+            run = self._find_run()
+            after, first = await self._place(run)
+            count("nothing_left" if run.is_finished and after >= run.last and not first else "resumed")
+            await follow(self._exchange, run, after, first=first)
+        except Answer as answer:
+            count({404: "not_found", 410: "gone"}.get(answer.status, "invalid"))
+            raise
+
+    async def _place(self, run: Run) -> tuple[int, bytes]:
+        """The position after which the client reads on, and what stands for the frames before it."""
+        if "snapshot" in self._exchange.query:
+            log, last = run.kept()
+            is_small = len(log) <= THREAD_BYTES
+            return last, snapshot(log, run.dialect) if is_small else await asyncio.to_thread(snapshot, log, run.dialect)
         wanted = self._exchange.headers.get("last-event-id") or self._exchange.query.get("after", [""])[0]
         after = run.number_of(wanted) if wanted else 0
         if after is None:
             raise InvalidRequest("Last-Event-ID", "is no id of this run")
-        await self._follow(run, after)
+        run.check_kept(after)
+        return after, b""
+
+    async def _read_runs(self) -> None:
+        """Several runs in one connection; without an `id` the list of those that are open. Each `after` is the id of a frame,
+        which says of which run it is."""
+        ids = list(dict.fromkeys(self._exchange.query.get("id", ())))
+        if not ids:
+            await self._list_runs()
+            return
+        if len(ids) > MAX_RUNS_READ:
+            raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
+        found = {id: self._runs.get(self._user_id, id) for id in ids}
+        seen = [*self._exchange.query.get("after", ()), self._exchange.headers.get("last-event-id", "")]
+        runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
+        wanted = [(run, max(run.number_of(each) or 0 for each in seen)) for run in runs]
+        missing = [id for id in ids if found[id] not in runs]
+        await follow_all(self._exchange, wanted, missing)
 
     async def _resume_chat(self) -> None:
-        run = self._runs.by_alias(self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream"))
+        chat = self._exchange.path.removeprefix("/api/chat/").removesuffix("/stream")
+        run = self._runs.by_alias(self._user_id, chat)
         with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` can use nothing else
             if run is not None and not run.is_finished:
-                await self._follow(run)
+                await follow(self._exchange, run)
                 return
         await self._exchange.send_whole(204)
 
-    async def _follow(self, run: Run, after: int = 0, *, keeps_status: bool = False) -> None:
-        """Send a run's frames until its end, or until the client goes. Raises `Gone` before anything was sent.
+    # Routes about runs -----------------------------------------------------------------------------------------------
 
-        `keeps_status`: the head waits until there is something to say, so that a failure before it keeps its HTTP status.
-        Whoever comes back to a run may be an `EventSource`, which reads no frame of any answer but a 200.
-        """
-        if run.is_finished and after >= run.last:
-            await self._exchange.send_whole(204)
-            return
-        outlet = self._exchange.outlet()
-        reader = Reader(run, outlet, after, lambda: self._start(run, outlet, keeps_status=keeps_status))
-        run.join(reader, holds=keeps_status)
-        try:
-            await outlet.closed()
-        finally:
-            reader.close()
+    def _asked_user(self) -> str | None:
+        """The user whose open runs are asked for; None: those of all. Raises `Answer`: 403."""
+        asked = self._exchange.query.get("user", [self._user_id])[0]
+        if self._user is not None and asked != self._user_id and not self._user.is_operator:
+            raise Answer(403, "permission_error", "user: only an operator may ask for the runs of others", field="user")
+        return None if asked == "*" else asked
 
-    def _start(self, run: Run, outlet: Outlet, *, keeps_status: bool) -> bool:
-        """Send the head. False: with the whole answer, which has no frames."""
-        failure = run.early_failure if keeps_status and run.dialect.keeps_status else None
-        if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` refuses as the API does: in JSON
-            answer = _refused(failure)
-            length = ("content-length", str(len(answer.body)))
-            outlet.start(answer.status, self._exchange.fields((JSON, *answer.headers, length)))
-            outlet.end(answer.body)
-            return False
-        forwarded = _forwarded(failure.headers if failure else run.headers)
-        run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
-        headers = self._exchange.fields((*SSE_HEADERS, *run.dialect.headers, *run_id, *forwarded))
-        outlet.start(failure.status if failure else 200, headers)
-        return True
+    async def _list_runs(self) -> None:
+        now = self._relay._clock()
+        told = [
+            {**asdict(run.start), "seconds": now - run.start.time, "readers": run.readers}
+            for run in self._relay.open_runs(self._asked_user())
+        ]
+        await self._exchange.send_whole(200, (JSON,), compact(told).encode())
+
+    async def _stop_runs(self) -> None:
+        runs = self._relay.open_runs(self._asked_user())
+        for run in runs:
+            run.stop(Failure(200, "cancelled", "stopped"))
+        await self._exchange.send_whole(200, (JSON,), compact({"stopped": len(runs)}).encode())
+
+    async def _me(self) -> None:
+        relay = self._relay
+        await self._exchange.send_whole(200, (JSON,), compact(relay.quotas.me(self._user, relay._clock())).encode())
+
+    async def _metrics(self) -> None:
+        await self._exchange.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
 
     # Routes without a run --------------------------------------------------------------------------------------------
 
     async def _whole_message(self, request: dict[str, Any]) -> None:
         """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
-        request = self._completed(request, **self._relay._defaults)
+        request = await self._completed(request, is_browser=False)
         stream = self._events(request, max_retries=0)()
+        with self._admitted(is_messages=True):
+            start = self._runs.begun(self._user_id, "messages", request["model"])
+        failure: Failure | None = Failure(200, "cancelled", "the client closed the connection")
+        words = "the client closed the connection"
         try:
             message = await unless_gone(stream._read_whole(), self._exchange.receive)
-        except APIError as exc:
-            raise _refused(failure_of(exc)) from None
+            if message is not None and stream.ending is not None:
+                failure, words = None, stream.ending.text
+        except RawsseError as exc:
+            failure, words = failure_of(exc), str(exc)
+            raise refused(failure) from None
         finally:
-            kind, words = ("error", "") if (ending := stream.ending) is None else (ending.kind, ending.text)
-            log_ending("call (messages)", kind, words, request["model"], stream)
+            seconds = stream.timing.elapsed()
+            self._runs.ended(record_of(start, stream, stream.ending, failure, seconds=seconds, words=words))
         if message is not None:
-            headers = (JSON, *_forwarded(stream.headers))
+            headers = (JSON, *forwarded(stream.headers))
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
 
     async def _count_tokens(self) -> None:
-        request = self._completed(await self._read_messages(), model=self._relay._defaults["model"])
+        defaults = {"model": self._relay._defaults["model"]}
+        request = choose(await self._read_messages(), defaults, self._limits, is_browser=False)
         headers = self._api_headers()
-        call = self._relay._client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
+        call = self._relay.client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await unless_gone(call.open(), self._exchange.receive)
         if answer is not None:
             await self._exchange.send_whole(200, (JSON,), compact(answer.value).encode())
 
     async def _list_models(self) -> None:
         """A page of the models that the relay allows, or one of them, in the API's form."""
-        models, name = self._relay._models, self._exchange.path.removeprefix("/v1/models").removeprefix("/")
+        models = models_of((UserLimits(models=self._relay._models), *self._limits)) or []
+        name = self._exchange.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")
         found = model_info(name) if name else list_models(models, self._exchange.query)
@@ -472,20 +568,7 @@ class _Call:
         await self._exchange.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
 
 
-def _fingerprint(asked: _Asked) -> bytes:
+def _fingerprint(asked: _Asked, usage: object) -> bytes:
     """What two requests have in common only if they are the same."""
-    return hashlib.sha256(json.dumps([asked.dialect.name, asked.request], sort_keys=True).encode()).digest()
-
-
-def _refused(failure: Failure) -> Answer:
-    headers = dict(_forwarded(failure.headers))
-    if failure.ending is not None and failure.ending.request_id is not None:
-        headers["request-id"] = failure.ending.request_id
-    answer = Answer(failure.status, failure.type, failure.message, headers=headers)
-    if failure.body is not None:
-        answer.body = compact(failure.body).encode()  # with its details: the SDKs' classes go by them
-    return answer
-
-
-def _forwarded(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(name, headers[name]) for name in headers if _FORWARDED.fullmatch(name)]
+    what = [asked.dialect.name, asked.request, bool(usage)]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()

@@ -14,7 +14,8 @@ A dialect serves one run. It turns an event, a failure or the end into frames; w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from typing import Any, Protocol
@@ -29,9 +30,17 @@ from rawsse.errors import (
     RawsseError,
     StreamCancelledError,
 )
-from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, StreamEvent
-from rawsse.messages.lens import as_sent
-from rawsse.sse import encode, encode_comment
+from rawsse.messages.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    ErrorEvent,
+    MessageDelta,
+    MessageStart,
+    StreamEvent,
+)
+from rawsse.messages.lens import as_sent, object_at
+from rawsse.messages.message import MessageBuilder
+from rawsse.sse import Decoder, encode, encode_comment
 
 MAX_LOGGED_CHARS = 500
 """How much of the words of others a log's line has."""
@@ -139,13 +148,15 @@ def one_line(words: str) -> str:
 
 class Dialect(Protocol):
     """What a run speaks. `heartbeat` is sent when there is nothing to say; `is_resumable`: its clients can come back;
-    `keeps_status`: a failure before there is anything to say keeps its HTTP status."""
+    `keeps_status`: a failure before there is anything to say keeps its HTTP status. `delta` finds a frame with a piece of text,
+    up to the text: pieces that follow each other are sent as one to a client that is behind."""
 
     name: str
     heartbeat: bytes
     headers: tuple[tuple[str, str], ...]
     is_resumable: bool
     keeps_status: bool
+    delta: re.Pattern[bytes] | None
 
     def event(self, event: StreamEvent) -> list[Frame]:
         """The frames for one event of the API."""
@@ -168,6 +179,7 @@ class MessagesDialect:
     is_resumable = False
     keeps_status = True
     headers: tuple[tuple[str, str], ...] = ()
+    delta: re.Pattern[bytes] | None = None  # its clients get the API's own events
 
     def event(self, event: StreamEvent) -> list[Frame]:
         # The event's own data, not our JSON of it. A missing name is added: official clients drop events without one.
@@ -197,13 +209,17 @@ class EventsDialect(MessagesDialect):
 
 
 class TextDialect:
-    """Text and nothing else."""
+    """Text and nothing else; with `has_usage` one more frame before the end mark: the token counts and the stop reason."""
 
     name = "text"
     heartbeat = COMMENT_HEARTBEAT
     keeps_status = True
     is_resumable = True
     headers: tuple[tuple[str, str], ...] = ()
+    delta: re.Pattern[bytes] | None = re.compile(rb'data: \{"text":"')
+
+    def __init__(self, *, has_usage: bool = False) -> None:
+        self._usage: dict[str, Any] | None = {} if has_usage else None
 
     def event(self, event: StreamEvent) -> list[Frame]:
         text = None
@@ -213,14 +229,69 @@ class TextDialect:
                 text = delta.get("text")
         elif isinstance(event, ContentBlockStart) and event.raw["content_block"].get("type") == "text":
             text = event.raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
+        elif self._usage is not None and isinstance(event, MessageStart | MessageDelta):
+            self._usage.update(object_at(event.raw.get("message", event.raw), "usage"))
         return [f'data: {{"text":{json_string(text)}}}\n\n'] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:
         return [frame(compact({"error": failure.message, "type": failure.type})), DONE]
 
     def end(self, ending: Ending) -> list[Frame]:
-        del ending
-        return [DONE]
+        if self._usage is None:
+            return [DONE]
+        return [frame(compact({"usage": self._usage, "stop_reason": ending.stop_reason})), DONE]
+
+
+_TEXT_END = b'"}\n\n'
+
+
+def join_deltas(frames: Iterable[bytes], delta: re.Pattern[bytes]) -> bytes:
+    """The frames as one piece, in which pieces of text that follow each other are one frame, with the id of the last.
+
+    Each frame begins with its id. The JSON of two texts is joined without being read, so halves of a character join, too.
+    """
+    joined = bytearray()
+    before = b""  # what stands before the text in the frame that may go on
+    texts: list[bytes] = []
+    id = b""
+    for each in frames:
+        next_id, newline, data = each.partition(b"\n")
+        found = delta.match(data)
+        is_text = found is not None and data.endswith(_TEXT_END)
+        if texts and not (is_text and found is not None and found.group() == before):
+            joined += b"".join((id, before, *texts, _TEXT_END))
+            texts = []
+        if is_text and found is not None:
+            id, before = next_id + newline, found.group()
+            texts.append(data[found.end() : -len(_TEXT_END)])
+        else:
+            joined += each
+    return bytes(joined + b"".join((id, before, *texts, _TEXT_END))) if texts else bytes(joined)
+
+
+def snapshot(log: bytes, dialect: Dialect) -> bytes:
+    """The frames of a log, which have ids, folded: the answer so far, in as few frames as the dialect allows.
+
+    Text becomes one frame. The API's events become one, `event: snapshot`, with the `message` so far, and in `inputs` the JSON
+    texts of tool inputs that are not whole, by the index of their block. The end, and an error, are as they were.
+    """
+    frames = [each + b"\n\n" for each in log.split(b"\n\n")[:-1]]
+    if dialect.delta is not None:
+        return join_deltas(frames, dialect.delta)
+    builder, decoder, id, count = MessageBuilder(strict=False), Decoder(), "", 0
+    try:
+        for (event,) in map(decoder.feed, frames):
+            if event.event in ("message_stop", "error") or event.data == "[DONE]":
+                break
+            builder.feed(event)
+            id, count = event.id, count + 1
+    except APIError:  # the answer cannot be folded; its reader gets what there is to fold
+        return log
+    if (message := builder.message) is None:
+        return log
+    inputs = {index: block.input_text for index, block in enumerate(message.content) if not block.complete}
+    state = {"type": "snapshot", "message": message.to_dict(), "inputs": {k: v for k, v in inputs.items() if v}}
+    return f"id: {id}\n{frame(compact(state), 'snapshot')}".encode() + b"".join(frames[count:])
 
 
 # --- Answers in place of frames --------------------------------------------------------------------------------------
@@ -239,7 +310,7 @@ class Answer(Exception):  # noqa: N818 - a way out, not a failure
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.type = status, type
         error = {"type": type, "message": message} | ({"field": field} if field else {})
         self.body = json.dumps({"type": "error", "error": error}).encode()
         self.headers = tuple((headers or {}).items())
@@ -322,9 +393,16 @@ def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str
         read_text("model", body["model"], max_prompt_chars)
     if "max_tokens" in body:
         _read_count("max_tokens", body["max_tokens"], 0)  # 0 warms the prompt cache
-    if "stream" in body and not isinstance(body["stream"], bool):
-        raise InvalidRequest("stream", "must be true or false")
+    read_flag(body, "stream")
     return dict(body)
+
+
+def read_flag(body: Mapping[str, Any], name: str) -> bool:
+    """A field that is true or false; false if it is missing. Raises `InvalidRequest`."""
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(name, "must be true or false")
+    return value
 
 
 def _read_conversation(

@@ -36,6 +36,9 @@ MAX_VALUES = 1_000_000
 THREAD_BYTES = 1024 * 1024
 """A larger body is parsed in a thread, so that the event loop does not wait for it."""
 
+WRITE_SECONDS = 60.0
+"""How long another server may hold what is sent for a client that takes nothing: its run would wait with it. nginx: 60."""
+
 _CONTAINERS = frozenset((dict, list))
 
 T = TypeVar("T")
@@ -46,11 +49,17 @@ JSON = ("content-type", "application/json")
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, write_seconds: float = WRITE_SECONDS
+    ) -> None:
+        self.scope = scope
         self._extensions = scope.get("extensions") or {}
         self.receive = receive
         self._send = send
         self._guard = guard
+        self._write_seconds = write_seconds
+        self.more_fields: list[tuple[str, str]] = []
+        """Header fields that the answer has in any case."""
         self.method: str = scope["method"]
         self.path = _path_within(scope.get("root_path", ""), scope["path"])
         self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
@@ -91,14 +100,18 @@ class Exchange:
     # The answer ----------------------------------------------------------------------------------------------------
 
     def fields(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        """Header fields as ASGI has them, with those for pages of other origins."""
-        fields = [*headers, *self._cross_origin()]
+        """Header fields as ASGI has them, with `more_fields` and those for pages of other origins."""
+        fields = [*headers, *self.more_fields, *self._cross_origin()]
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
     def outlet(self) -> Outlet:
         """Where a stream is written: straight to the connection, where the server can do that and no middleware looks on."""
         push: Outlet | None = self._extensions.get("rawsse.push")
-        return push if push is not None and push.send == self._send else Pump(self._send, self.receive)
+        return (
+            push
+            if push is not None and push.send == self._send
+            else Pump(self._send, self.receive, self._write_seconds)
+        )
 
     async def send_whole(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
         """Send head and body at once. Raises `OSError` if the client has gone."""
@@ -135,8 +148,9 @@ class Exchange:
 class Pump:
     """What `rawsse.push` does, over ASGI's `send`: for other servers, and where middleware wraps `send`."""
 
-    def __init__(self, send: Send, receive: Receive) -> None:
+    def __init__(self, send: Send, receive: Receive, write_seconds: float = WRITE_SECONDS) -> None:
         self.sink: Any = None
+        self._write_seconds = write_seconds
         self.send = send
         self._receive = receive
         self._messages: list[Message] = []
@@ -156,7 +170,8 @@ class Pump:
         self._put({"type": "http.response.body", "body": data, "more_body": False})
 
     async def closed(self) -> None:
-        """Send what is put, until the end, or until the client has gone. Raises what `send` raises."""
+        """Send what is put, until the end, or until the client has gone. Raises what `send` raises, and `TimeoutError` when the
+        client takes nothing for too long."""
         try:
             await unless_gone(self._pump(), self._receive)
         finally:
@@ -170,9 +185,10 @@ class Pump:
                 self._wake = loop.create_future()
                 await self._wake
             messages, self._messages = self._messages, []
-            for message in messages:
-                await self.send(message)
-                is_whole = message.get("more_body") is False
+            async with asyncio.timeout(self._write_seconds):
+                for message in messages:
+                    await self.send(message)
+                    is_whole = message.get("more_body") is False
             self.sink.on_drain()
 
     def _put(self, message: Message) -> None:

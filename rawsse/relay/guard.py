@@ -1,4 +1,4 @@
-"""Who may use the relay: hosts, origins, tokens.
+"""Which requests may reach the relay: its hosts, the origins of pages, and whether a token is needed.
 
 The relay spends its owner's key, so a stranger must not reach it. Two strangers are easily forgotten: a web page elsewhere,
 whose script sends requests to `http://localhost:8000` from the owner's own browser (the `Origin` field tells), and a page
@@ -7,13 +7,13 @@ whose domain was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": the 
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import host_name
 from rawsse.relay.dialects import Failure
+from rawsse.relay.users import Tokens
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def check_bind(host: str, tokens: Sequence[str]) -> None:
+def check_bind(host: str, tokens: Iterable[str] | Tokens) -> None:
     """Raises `ConfigurationError` for a relay that others could reach and use without a token."""
     if not is_loopback(host) and not any(tokens):
         raise ConfigurationError(
@@ -39,9 +39,9 @@ class Guard:
     """Looks at a request's header fields (lower-case names).
 
     `hosts` are the names under which the relay is reached, beside those of the loopback address and of `bind_host`;
-    `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens`, every call must
-    bring one of them, as `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that no header
-    field can bring.
+    `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens` (or a `UserFile`),
+    every call must bring one of them, as `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token
+    that no header field can bring.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Guard:
         bind_host: str = "127.0.0.1",
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
-        tokens: Iterable[str] = (),
+        tokens: Iterable[str] | Tokens = (),
     ) -> None:
         self._hosts = {*LOOPBACK_NAMES, *(_host_name(host) for host in (bind_host, *hosts))} - {""}
         self._origins = {origin.rstrip("/").lower() for origin in origins}
-        self._tokens = [_token(token) for token in tokens]
+        self.tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
-    def refuse(self, headers: Mapping[str, str], *, needs_token: bool = True) -> Failure | None:
-        """Why this request is turned away; None if it is welcome."""
+    def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Failure | None:
+        """Why this request is turned away; None if it is welcome. `is_call`: it is not for the page."""
         host = headers.get("host", "")
         if host_name(host) not in self._hosts:  # not every server looks at it before
             text = "the relay does not go by the name in the Host header; --allow-host adds one"
@@ -66,12 +66,9 @@ class Guard:
         if origin is not None and not self._is_welcome(origin, host):
             text = "pages of this origin may not use the relay; --allow-origin adds one"
             return Failure(403, "permission_error", text)
-        if origin is None and headers.get("sec-fetch-site") == "cross-site" and needs_token:
+        # A GET of an image or a frame brings no `Origin`, and may bring the cookies of a login.
+        if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site") and is_call:
             return Failure(403, "permission_error", "pages elsewhere may not use the relay")
-        if needs_token and self._tokens and not self._has_token(headers):
-            text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
-            # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
-            return Failure(401, "authentication_error", text, {"www-authenticate": "Bearer"})
         return None
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:
@@ -83,20 +80,6 @@ class Guard:
         # The page that the relay itself served: same host and port. The scheme is the reverse proxy's business.
         origin, host = origin.lower(), host.lower()
         return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
-
-    def _has_token(self, headers: Mapping[str, str]) -> bool:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = [bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
-        # compare_digest: how long the comparison takes must not tell how much of the token was right.
-        matches = [hmac.compare_digest(value.encode(), token) for value in given for token in self._tokens]
-        return any(matches)
-
-
-def _token(token: str) -> bytes:
-    # An empty one would let everybody in who brings none.
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError("a token must be printable ASCII without spaces, and not empty")
-    return token.encode()
 
 
 def _host_name(host: str) -> str:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from rawsse.client.answer import Answer
@@ -32,6 +32,10 @@ _BLOCK = State.BLOCK  # here, because an enum's member is slow to find
 _DELTA_CHUNK = re.compile(r"([0-9a-f]{1,16})\r\nevent: content_block_delta\ndata: (.*)\n\n\r\n")
 
 
+Receive = Callable[[list[StreamEvent], float], None]
+Ended = Callable[[Exception | None], None]
+
+
 class EventPush:
     """Pushes the events of `stream`.
 
@@ -46,8 +50,8 @@ class EventPush:
     def __init__(
         self,
         stream: EventStream,
-        receive: Callable[[list[StreamEvent], float], None],
-        ended: Callable[[Exception | None], None],
+        receive: Receive,
+        ended: Ended,
     ) -> None:
         self.stream = stream
         self._receive = receive
@@ -56,6 +60,16 @@ class EventPush:
         self._is_over = False
         self._is_paused = False
         self._cancel_timer: Callable[[], object] = int
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the response."""
+        return self.stream.headers
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it has not."""
+        return self.stream.ending
 
     async def open(self) -> None:
         """Send the request, as often as the policy says, until an attempt has content or is the last one; from then on push.
@@ -164,6 +178,11 @@ class EventPush:
 
     def _look_at_deadline(self) -> None:
         self._wait(self._answer.waiting_since)
+
+
+def pushed(open_stream: Callable[[], EventStream]) -> Callable[[Receive, Ended], EventPush]:
+    """Makes an `EventPush` of the stream that `open_stream` gives."""
+    return lambda receive, ended: EventPush(open_stream(), receive, ended)
 
 
 class UnfoldedAnswer(Answer):

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from rawsse.relay.dialects import one_line
+from rawsse.client.stream import EventStream
+from rawsse.errors import Ending
+from rawsse.messages.usage import token_counts
+from rawsse.relay.dialects import Failure, one_line
 
 log = logging.getLogger("rawsse.relay")
 
@@ -65,8 +68,55 @@ class RunRecord(RunStart):
         return asdict(self)
 
 
-class Observer(Protocol):
-    """Is told of each run twice, in the event loop's thread. Neither function may wait."""
+def record_of(
+    start: RunStart,
+    stream: EventStream | None,
+    ending: Ending | None,
+    failure: Failure | None,
+    *,
+    seconds: float,
+    on_disconnect: str | None = None,
+    words: str,
+) -> RunRecord:
+    """The record of a run that ended so. `stream` is None if the upstream was never called."""
+    is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
+    kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
+    tokens, exact = token_counts({})[0], True
+    first_token_seconds = request_id = stop_reason = None
+    model = start.model
+    if stream is not None:
+        answer = stream._call.exchange
+        builder = answer.builder
+        tokens, is_whole = token_counts(builder.usage)
+        is_refused = answer.phase == "connect" or (answer.response is not None and not answer.is_open)
+        exact = (builder.is_complete and is_whole) or (is_refused and not builder.usage)
+        model = builder.model if isinstance(builder.model, str) else model
+        first_token_seconds, request_id, stop_reason = (
+            stream.timing.first_content,
+            stream.request_id,
+            builder.stop_reason,
+        )
+    return RunRecord(
+        start.time,
+        start.run,
+        start.user,
+        start.dialect,
+        model,
+        ending=kind,
+        stop_reason=stop_reason,
+        error=failure.type if failure is not None and kind not in ("complete", "cancelled") else None,
+        seconds=seconds,
+        first_token_seconds=first_token_seconds,
+        exact=exact,
+        on_disconnect=on_disconnect,
+        request_id=request_id,
+        words=words,
+        **tokens,
+    )
+
+
+class Observer:
+    """Is told of each run twice, in the event loop's thread. Neither function may wait. Both do nothing by default."""
 
     def begun(self, start: RunStart) -> None:
         """A run has begun."""
@@ -75,11 +125,8 @@ class Observer(Protocol):
         """It has ended."""
 
 
-class RunLog:
+class RunLog(Observer):
     """Writes one line of the log for each run. A JSON formatter finds the record in `LogRecord.run`."""
-
-    def begun(self, start: RunStart) -> None:
-        """Nothing is logged."""
 
     def ended(self, record: RunRecord) -> None:
         """Log how the run ended."""
@@ -103,14 +150,11 @@ class RunLog:
         )
 
 
-class OnEnd:
-    """Calls the embedder's function with each record; an exception of it is logged, and costs no stream."""
+class OnEnd(Observer):
+    """Calls the embedder's function with each record."""
 
     def __init__(self, on_end: Callable[[RunRecord], None]) -> None:
         self._on_end = on_end
-
-    def begun(self, start: RunStart) -> None:
-        """Nothing to do."""
 
     def ended(self, record: RunRecord) -> None:
         """Call it."""

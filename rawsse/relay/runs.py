@@ -5,7 +5,7 @@ on from the last id that it has seen. When no browser reads an unfinished run, i
 the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: theirs
 end when they leave.
 
-    run = runs.begin(dialect, open_stream)                  # runs.aclose() ends it
+    run = runs.begin(dialect, open_source)                  # runs.aclose() ends it
     reader = Reader(run, outlet, after, start)
     run.join(reader)                                        # from now on the run writes to `outlet`
     reader.close()
@@ -22,23 +22,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from array import array
-from bisect import bisect_left, bisect_right
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, RawsseError
-from rawsse.messages.events import Ping, StreamEvent
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, one_line
-from rawsse.relay.push import EventPush
-from rawsse.server import Outlet
+from rawsse.messages.events import Ping
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
+from rawsse.relay.log import PIECE_BYTES, FrameLog
+from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
+from rawsse.relay.users import User
 from rawsse.server.connection import NotNegative
-
-PIECE_BYTES = 8 * 1024
-"""How much a reader takes at once. Small, for browsers whose scripts do not join what two reads cut in two: a read of theirs
-takes up to 64 KiB, and what comes in pieces that end with a frame seldom fills it."""
 
 MAX_PUSH_BYTES = 256 * 1024
 """How much is written at once for all readers of a run; above that, each has its turn."""
@@ -54,6 +51,8 @@ MAX_RUNS = 10_000
 
 log = logging.getLogger("rawsse.relay")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class RunLimits(NotNegative):
@@ -61,6 +60,8 @@ class RunLimits(NotNegative):
 
     grace_seconds: float = 10.0
     """How long an unfinished run goes on without any reader."""
+    drain_seconds: float = 0.0
+    """How long it may go on all the same, to its end: it is paid for, and its usage is then known. 0: it is cancelled."""
     keep_seconds: float = 300.0
     """How long a finished one stays."""
     max_log_bytes: int = 4 * 1024 * 1024
@@ -73,107 +74,114 @@ class RunLimits(NotNegative):
     max_runs: int = MAX_RUNS
 
 
-class Gone(Answer):
-    """The frames asked for are no longer kept."""
+class Source(Protocol):
+    """What brings a run its events: `EventPush`, or another with the same contract."""
+
+    @property
+    def stream(self) -> EventStream | None:
+        """The stream of the API that it reads; None if it reads none."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields of the upstream's response, once there is one."""
+        ...
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None while it has not."""
+
+    async def open(self) -> None:
+        """Begin, and return when events come by themselves, or when all have come."""
+
+    def pause(self) -> None:
+        """Bring no more events until `resume`."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def close(self) -> Ending | None:
+        """End at once. Nothing comes after it."""
 
 
-class Run:
-    """One generation and its log. Frames are numbered from 1; the id of a frame is `<tag>-<number>`.
+OpenSource = Callable[[Callable[[list[Any], float], None], Callable[[Exception | None], None]], Source]
+"""Makes a source of the functions that it is to call: with the events of one moment, and at the end."""
 
-    The tag is by chance, not by the run's id: ids that clients choose have common beginnings, and may be used again when
-    their run is forgotten. A reader of the one must never be given the rest of the other.
-    """
 
-    def __init__(self, id: str, dialect: Dialect, runs: Runs) -> None:
-        self.id = id
+class Run(FrameLog):
+    """One generation: a log that grows, and those who read it."""
+
+    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
+        super().__init__(dialect.delta)
+        self.start = start
+        self.id = start.run
         self.runs = runs
         self.alias: str | None = None
         self.dialect = dialect
         self.has_begun = False
         """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
-        self.model: str | None = None  # that was asked for
+        self.owner: User | None = None
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.early_failure: Failure | None = None
         """The failure of a run that has nothing else to say: it may keep its HTTP status."""
+        self.on_disconnect: str | None = None
+        """What becomes of a run that nothing reads: "cancel" or "drain"."""
         self.headers: Mapping[str, str] = {}
-        self.last = 0
-        """The number of the newest frame; 0 if there is none."""
         self.live: set[Reader] = set()
         """Readers that have read everything, and are pushed what comes."""
         self._is_resumable = dialect.is_resumable
         self._max_bytes = runs.limits.max_log_bytes if dialect.is_resumable else runs.limits.max_unread_bytes
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
-        self._tag = secrets.token_hex(4)
-        self._log = bytearray()
-        self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
-        self._forgotten_bytes = 0
         self._readers: set[Reader] = set()
-        self._push: EventPush | None = None
+        self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._began_at = 0.0
         self._spoke_at = 0.0  # when the readers were last sent something
         self._stop_with: Failure | None = None
 
-    # What is known -------------------------------------------------------------------------------------------------
-
-    @property
-    def log_bytes(self) -> int:
-        """What is kept."""
-        return len(self._log)
-
-    @property
-    def _first(self) -> int:
-        """The number of the oldest frame that is kept."""
-        return self.last - len(self._ends) + 1
-
-    def number_of(self, frame_id: str) -> int | None:
-        """The number in a frame's id, or a bare number; None if it is no id of this run."""
-        tag, dash, number = frame_id.strip().rpartition("-")
-        if (dash and tag != self._tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
-            return None
-        return int(number)
-
     # Reading -------------------------------------------------------------------------------------------------------
+
+    @property
+    def readers(self) -> int:
+        """How many clients read it."""
+        return len(self._readers)
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
-        if reader.position + 1 < self._first:
-            raise Gone(410, "not_found_error", f"frames before {self._first} are no longer kept")
+        self.check_kept(reader.position)
         reader.position = min(reader.position, self.last)
         if self._grace is not None:
             self._grace.cancel()
+        self.on_disconnect = None
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
-
-    def take(self, position: int) -> tuple[bytes, int]:
-        """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them."""
-        at = position + 1 - self._first
-        start = self._ends[at - 1] if at else self._forgotten_bytes
-        end = max(bisect_right(self._ends, start + PIECE_BYTES, at), at + 1)
-        skip = self._forgotten_bytes
-        return bytes(self._log[start - skip : self._ends[end - 1] - skip]), position + end - at
 
     def has_read(self) -> None:
         """A reader has moved on, or left."""
         if not self._is_resumable:
             self._forget_oldest(0)
-        if self._push is not None and self._can_grow():
-            self._push.resume()
+        if self._source is not None and self._can_grow():
+            self._source.resume()
 
     def leave(self, reader: Reader) -> None:
         """The reader reads no more."""
         self._readers.discard(reader)
         self.live.discard(reader)
         self.has_read()
-        if self._readers or self.is_finished:
-            return
-        if self._is_resumable:
-            seconds = self.runs.limits.grace_seconds
+        if not self._readers and not self.is_finished:
+            self.wait_for_readers()
+
+    def wait_for_readers(self) -> None:
+        """Nothing reads the run: it goes on for as long as the limits say, unless a reader joins."""
+        limits = self.runs.limits
+        self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
+        seconds = max(limits.drain_seconds, limits.grace_seconds if self._is_resumable else 0)
+        if seconds:
             text = f"no client read the answer for {seconds:g} s"
             self._grace = self._loop.call_later(seconds, self.stop, Failure(200, "cancelled", text))
         else:
@@ -181,18 +189,18 @@ class Run:
 
     # Growing -------------------------------------------------------------------------------------------------------
 
-    def begin(self, open_stream: Callable[[], EventStream]) -> asyncio.Task[None]:
+    def begin(self, open_source: OpenSource) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
-        self._spoke_at = self._loop.time()
+        self._began_at = self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self.runs.heartbeat_seconds, self._beat)
-        self._opening = self._loop.create_task(self._open(open_stream), name=f"rawsse run {self._tag}")
+        self._opening = self._loop.create_task(self._open(open_source), name=f"rawsse run {self.tag}")
         self._opening.add_done_callback(self._opened)
         return self._opening
 
-    async def _open(self, open_stream: Callable[[], EventStream]) -> None:
+    async def _open(self, open_source: OpenSource) -> None:
         try:
-            self._push = EventPush(open_stream(), self._receive, self._ended)
-            await self._push.open()
+            self._source = open_source(self._receive, self._ended)
+            await self._source.open()
         except Exception as exc:
             self._ended(exc)
 
@@ -200,7 +208,7 @@ class Run:
         self._opening = None
         self.runs.tasks.discard(opening)
         if opening.cancelled():  # perhaps before its first step, or by the end of the event loop
-            ending = self._push.close() if self._push is not None else None
+            ending = self._source.close() if self._source is not None else None
             self._fail(replace(self._stop_with or _INTERRUPTED, ending=ending))
 
     def stop(self, failure: Failure) -> None:
@@ -210,12 +218,12 @@ class Run:
         self._stop_with = failure
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
-        elif self._push is not None:
-            self._fail(replace(failure, ending=self._push.close()))
+        elif self._source is not None:
+            self._fail(replace(failure, ending=self._source.close()))
 
-    def _receive(self, events: list[StreamEvent], now: float) -> None:
-        push = self._push
-        assert push is not None  # noqa: S101 - it is what calls this
+    def _receive(self, events: list[Any], now: float) -> None:
+        source = self._source
+        assert source is not None  # noqa: S101 - it is what calls this
         frames: list[Frame] = []
         try:
             for event in events:
@@ -223,28 +231,31 @@ class Run:
             if self.has_begun:
                 self._append(frames, now)
             elif frames or any(type(event) is not Ping for event in events):  # a ping alone is not a beginning
-                self.headers = push.stream.headers
+                self.headers = source.headers
                 self._append(frames, now)
                 self._begin_readers(now)
         except Exception as exc:
-            push.close()
+            source.close()
             self._ended(exc)
         if len(self._log) > self._max_bytes and not self._can_grow():
-            push.pause()
+            source.pause()
 
     def _ended(self, error: Exception | None) -> None:
-        stream = self._push.stream if self._push is not None else None
+        source = self._source
+        stream = source.stream if source is not None else None
         try:
-            if error is None and stream is not None and (ending := stream.ending) is not None:
-                self.headers = stream.headers
+            if error is None and source is not None and (ending := source.ending) is not None:
+                self.headers = source.headers
                 self._finish(self.dialect.end(ending), ending, ending.text)
                 return
         except Exception as exc:
             error = exc
-        if isinstance(error, RawsseError):
+        if isinstance(error, Answer):
+            self._fail(Failure(error.status, error.type, str(error), dict(error.headers)))
+        elif isinstance(error, RawsseError):
             self._fail(failure_of(error, stream.error_event if stream else None), words=str(error))
         else:
-            log.error("run %s failed: a bug in the relay", self._tag, exc_info=error)
+            log.error("run %s failed: a bug in the relay", self.tag, exc_info=error)
             self._fail(Failure(500, "api_error", "the relay failed: see its log"))
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
@@ -254,7 +265,7 @@ class Run:
         start, before = len(log), number
         for frame in frames:
             number += 1
-            log += f"id: {self._tag}-{number}\n{frame}".encode() if self._is_resumable else frame.encode()
+            log += f"id: {self.tag}-{number}\n{frame}".encode() if self._is_resumable else frame.encode()
             ends.append(self._forgotten_bytes + len(log))
         wire, self.last, self._spoke_at = bytes(log[start:]), number, now
         is_small = len(wire) <= PIECE_BYTES and len(wire) * len(self.live) <= MAX_PUSH_BYTES
@@ -308,12 +319,13 @@ class Run:
             self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
-        is_ours = self.failure is not None and self.failure.type in ("cancelled", "shutdown")
-        kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"  # before there was a stream
-        stream = self._push.stream if self._push is not None else None
-        log_ending(f"run {self._tag} ({self.dialect.name})", kind, words, self.model, stream)
+        stream = self._source.stream if self._source is not None else None
+        seconds = now - self._began_at
+        is_left, failure = self.on_disconnect, self.failure
+        record = record_of(self.start, stream, ending, failure, seconds=seconds, on_disconnect=is_left, words=words)
+        self.runs.ended(record)
         # A finished run is kept for a while, but not its request and its connection.
-        self._push = self._grace = self._heartbeat = None
+        self._source = self._grace = self._heartbeat = None
         self.runs.forget_later(self)
 
     # Room ----------------------------------------------------------------------------------------------------------
@@ -326,41 +338,35 @@ class Run:
         """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
         if self.log_bytes <= limit:
             return
-        read = min((reader.position for reader in self._readers), default=self._first - 1)
-        enough = bisect_left(self._ends, self._forgotten_bytes + self.log_bytes - limit) + 1
-        count = min(enough, read + 1 - self._first)
-        if count > 0:
-            del self._log[: self._ends[count - 1] - self._forgotten_bytes]
-            self._forgotten_bytes = self._ends[count - 1]
-            del self._ends[:count]
+        unread = self.last if self.on_disconnect == "drain" else self.first - 1
+        self.forget(min((reader.position for reader in self._readers), default=unread), limit)
 
 
-def log_ending(name: str, kind: str, words: str, model: str | None, stream: EventStream | None) -> None:
-    """Write the one line that the log has of a run, or of a call without a run. `model` was asked for."""
-    tokens: Mapping[str, int] = {}
-    seconds, request_id = 0.0, None
-    if stream is not None:
-        builder, seconds, request_id = stream._call.exchange.builder, stream.timing.elapsed(), stream.request_id
-        tokens = builder.tokens
-        model = builder.model if isinstance(builder.model, str) else model
-    level = logging.INFO if kind in ("complete", "cancelled") else logging.WARNING
-    given = tokens.get("output_tokens", 0)
-    taken = sum(tokens.values()) - given
-    text = "%s ended: %s, %s, model %s, %d tokens in, %d out, %.1f s, request %s"
-    log.log(level, text, name, kind, one_line(words), one_line(str(model)), taken, given, seconds, request_id)
+class Writer(Protocol):
+    """The part of an `Outlet` that a reader needs."""
+
+    sink: Any
+
+    def write(self, data: bytes) -> bool:
+        """See `Outlet.write`."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
+        """See `Outlet.end`."""
 
 
 class Reader:
     """Reads one run's log from a position on, and writes what it reads to `outlet`.
 
-    `start` sends the head when the run has begun; it says False if it has sent the whole answer. A reader that falls behind
-    reads on from the log when its client takes more.
+    `start` sends the head when the run has begun; it says False if it has sent the whole answer. `first` is written before
+    what comes after the position. A reader that falls behind reads on from the log when its client takes more.
     """
 
-    __slots__ = ("_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
+    __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
 
-    def __init__(self, run: Run, outlet: Outlet, position: int, start: Callable[[], bool]) -> None:
+    def __init__(self, run: Run, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
         self.position = position
+        self._first = first
         self._run = run
         self._outlet = outlet
         self._start = start
@@ -377,8 +383,9 @@ class Reader:
         if not self._start():
             self.close()
             return
-        if self.position == self._run.last and not self._run.is_finished:
-            self.push(self._run.dialect.heartbeat, self.position)
+        if self._first or (self.position == self._run.last and not self._run.is_finished):
+            self.push(self._first or self._run.dialect.heartbeat, self.position)
+            self._first = b""
         if self.catch_up():
             self._run.runs.turns.add(self)
 
@@ -453,82 +460,123 @@ class Turns:
 
 
 class Runs:
-    """All runs of one relay, by id. It owns them and their tasks: `aclose` ends them."""
+    """All runs of one relay, by user and id. It owns them and their tasks: `aclose` ends them. Observers are told of each."""
 
-    def __init__(self, limits: RunLimits, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        limits: RunLimits,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        *,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.limits = limits
         self.heartbeat_seconds = heartbeat_seconds
         self.turns = Turns()
-        self._runs: dict[str, Run] = {}
-        self._aliases: dict[str, Run] = {}
+        self._observers = observers
+        self._clock = clock
+        # The key is a user and an id that only this user may know, or may have chosen.
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._aliases: dict[tuple[str, str], Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
-        self._kept: dict[str, int] = {}  # their bytes; of a run whose client cannot come back some may go before
+        self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
+        self._kept: dict[Run, int] = {}  # their bytes; of a run whose client cannot come back some may go before
         self._kept_bytes = 0  # all of them
-        self._is_closed = False
+        self.is_closed = False
+        """`aclose` was called."""
 
-    def get(self, id: str) -> Run | None:
-        """The run with that id, or None."""
-        return self._runs.get(id)
+    @property
+    def readers(self) -> int:
+        """How many clients read a run."""
+        return sum(run.readers for run in self._runs.values())
 
-    def by_alias(self, alias: str) -> Run | None:
-        """The newest run with that alias, or None."""
-        return self._aliases.get(alias)
+    def open(self) -> list[Run]:
+        """The runs that have not ended."""
+        return [run for run in self._runs.values() if not run.is_finished]
+
+    def get(self, user: str, id: str) -> Run | None:
+        """The run of that user with that id, or None."""
+        return self._runs.get((user, id))
+
+    def by_alias(self, user: str, alias: str) -> Run | None:
+        """The newest run of that user with that alias, or None."""
+        return self._aliases.get((user, alias))
 
     def begin(
         self,
         dialect: Dialect,
-        open_stream: Callable[[], EventStream],
+        open_source: OpenSource,
         *,
+        user: str = "",
+        model: str = "",
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
-        """A new run that reads the stream which `open_stream` gives. Raises `Answer`, 503: there are `max_runs` unfinished
-        ones, or `aclose` was called."""
-        if self._is_closed:
-            raise _busy("the relay is shutting down")
+        """A new run that keeps what its source brings. Raises `Answer`, 503: there are `max_runs` unfinished ones, or `aclose`
+        was called."""
         self._forget_early(room_for=1)
         if len(self._runs) >= self.limits.max_runs:
             raise _busy(f"{self.limits.max_runs} runs are not finished")
-        run = Run(id or secrets.token_urlsafe(18), dialect, self)
+        run = Run(self.begun(user, dialect.name, model, id), dialect, self)
         run.alias = alias
-        self._runs[run.id] = run
+        self._runs[user, run.id] = run
         if alias is not None:
-            self._aliases[alias] = run
-        self.tasks.add(run.begin(open_stream))
+            self._aliases[user, alias] = run
+        self.tasks.add(run.begin(open_source))
         return run
+
+    def begun(self, user: str, dialect: str, model: str, id: str | None = None) -> RunStart:
+        """Tell the observers that a run has begun. Raises `Answer`, 503, after `aclose`."""
+        if self.is_closed:
+            raise _busy("the relay is shutting down")
+        start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect, model)
+        self._tell([observer.begun for observer in self._observers], start)
+        return start
+
+    def ended(self, record: RunRecord) -> None:
+        """Tell the observers that a run has ended."""
+        self._tell([observer.ended for observer in self._observers], record)
+
+    def _tell(self, functions: list[Callable[[T], None]], about: T) -> None:
+        """An exception of one observer costs neither the run nor the other observers."""
+        for function in functions:
+            try:
+                function(about)
+            except Exception:
+                log.exception("an observer of runs failed")
 
     async def aclose(self, failure: Failure) -> None:
         """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
-        self._is_closed = True
+        self.is_closed = True
         for run in self._runs.values():
             run.stop(failure)
         if self.tasks:
             await asyncio.wait(self.tasks)
-        for id in list(self._timers):
-            self._forget(self._runs[id])
+        for run in list(self._timers):
+            self._forget(run)
 
     def forget_later(self, run: Run) -> None:
         """A run is finished: its frames are kept for a while."""
-        self._kept[run.id] = run.log_bytes
+        self._kept[run] = run.log_bytes
         self._kept_bytes += run.log_bytes
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.dialect.is_resumable else 0
-        self._timers[run.id] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
+        self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._forget_early()
 
     def _forget(self, run: Run) -> None:
-        self._timers.pop(run.id).cancel()
-        del self._runs[run.id]
-        if run.alias is not None and self._aliases.get(run.alias) is run:
-            del self._aliases[run.alias]
-        self._kept_bytes -= self._kept.pop(run.id)
+        user = run.start.user
+        self._timers.pop(run).cancel()
+        del self._runs[user, run.id]
+        if run.alias is not None and self._aliases.get((user, run.alias)) is run:
+            del self._aliases[user, run.alias]
+        self._kept_bytes -= self._kept.pop(run)
 
     def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""
         max_runs, max_bytes = self.limits.max_runs - room_for, self.limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
-            self._forget(self._runs[next(iter(self._timers))])
+            self._forget(next(iter(self._timers)))
 
 
 def _busy(text: str) -> Answer:

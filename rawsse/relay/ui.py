@@ -10,6 +10,7 @@ failure must be said with an `error` chunk.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ class UIDialect:
     is_resumable = True
     keeps_status = False  # its client would show the body of a refusal, frames and all, as the error
     headers: tuple[tuple[str, str], ...] = (("x-vercel-ai-ui-message-stream", "v1"),)
+    delta: re.Pattern[bytes] | None = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
 
     def __init__(self) -> None:
         self._open: dict[int, Chunk] = {}  # by index: the JSON of the content block

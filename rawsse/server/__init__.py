@@ -11,6 +11,7 @@ every wait. There is no WebSocket (answered 400), and no TLS: use a reverse prox
 Read in this order:
 
     asgi.py        ASGI without connections: the types, the scope of a request, the lifespan
+    forwarded.py   behind a reverse proxy: the client that the proxy saw
     connection.py  one TCP connection, and the calls of the app that answer its requests
     server.py      the listening socket, and a shutdown within its time
 
@@ -28,7 +29,8 @@ is written. `end()` or `abort()` ends the connection, at the latest before the a
 
 from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet, Receive, Scope, Send
 from rawsse.server.connection import Limits
+from rawsse.server.forwarded import Forwarded
 from rawsse.server.server import Server, room_for_connections, serve
 
-__all__ = ["ASGIApp", "ClientDisconnectedError", "Limits", "Message", "Outlet", "Receive", "Scope", "Send"]
+__all__ = ["ASGIApp", "ClientDisconnectedError", "Forwarded", "Limits", "Message", "Outlet", "Receive", "Scope", "Send"]
 __all__ += ["Server", "room_for_connections", "serve"]

@@ -28,7 +28,7 @@ from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixture
 from rawsse.replay.looking.check import RULES
 from rawsse.server import Server
 
-COMMANDS = ["demo", "serve", "ask", "chat", "record", "replay", "check", "explain"]
+COMMANDS = ["demo", "serve", "usage", "ask", "chat", "record", "replay", "check", "explain"]
 PLAIN = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]
 TEXT = PLAIN["content"][0]["text"]
 KEY = "sk-ant-secret"
@@ -40,7 +40,7 @@ Play = Callable[..., ReplayServer]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, and an environment with nothing but a key."""
     monkeypatch.chdir(tmp_path)
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAWSSE_TOKEN"):
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAWSSE_TOKEN", "RAWSSE_HOST", "PORT"):
         monkeypatch.setenv(name, "")  # so that it is put back to what it was, whatever the command does
         monkeypatch.delenv(name)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
@@ -117,6 +117,12 @@ def test_what_nobody_can_mean_is_wrong_usage(arguments: list[str], capsys: pytes
         (["serve", "--port", "x"], "argument --port: invalid int value: 'x'"),
         (["ask", "--max-tokens", "x"], "argument --max-tokens: must be a whole number, 1 or more, not 'x'"),
         (["chat", "--max-tokens", "0"], "argument --max-tokens: must be a whole number, 1 or more, not '0'"),
+        (["serve", "--grace", "-1"], "argument --grace: must be a number of seconds, 0 or more, not '-1'"),
+        (
+            ["serve", "--resume-grace", "nan"],
+            "argument --resume-grace: must be a number of seconds, 0 or more, not 'nan'",
+        ),
+        (["serve", "--resume-grace", "x"], "argument --resume-grace: must be a number of seconds, 0 or more, not 'x'"),
         (["demo", "more"], "unrecognized arguments: more"),
     ],
 )
@@ -207,7 +213,6 @@ def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
         (["--token", ""], "a token must be printable ASCII without spaces, and not empty"),
         (["--token", "two words"], "a token must be printable ASCII without spaces, and not empty"),
         (["--port", "65536"], "cannot listen on host 127.0.0.1, port 65536: port must be 0-65535"),
-        (["--grace", "-1"], "grace_seconds must be 0 or more, not -1.0"),
         (["--base-url", "ftp://example.org"], "the base URL must begin with http:// or https://"),
         (["--env-file", "gone"], "cannot read gone: No such file or directory"),
     ],
@@ -289,7 +294,7 @@ def test_the_log_says_when_which_model_how_many_tokens_and_how_long(play: Play) 
         command.stop()
         lines = command.complaint().splitlines()
     numbers = rf"{usage['input_tokens']} tokens in, {usage['output_tokens']} out, \d+\.\d s"
-    for line, name in zip(lines, [r"run \w+ \(text\)", r"call \(messages\)"], strict=True):
+    for line, name in zip(lines, [r"run \S+ \(text\)", r"run \S+ \(messages\)"], strict=True):
         words = rf"{name} ended: complete, the answer is whole, model {PLAIN['model']}, {numbers}, request \S+"
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d " + words, line)
 

@@ -1,4 +1,4 @@
-"""nginx in front of the relay, as most people run it: with its default settings, which gather whole answers."""
+"""nginx in front of the relay: with its default settings, which gather whole answers, and with `rawsse/deploy/nginx.conf`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import http.client
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from support.background import PATIENCE, Background, Gate
+from support.sockets import LOCALHOST
 
 from rawsse.relay import RunLimits
+from rawsse.server import ASGIApp, Forwarded, Receive, Scope, Send, Server
 
 from .conftest import Start
 from .stack import recorded, text
@@ -35,17 +39,34 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass {relay};
-            {settings}
-        }}
-    }}
+    {site}
 }}
 """
 
+SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {relay}; {settings} }} }}"
+
 Connect = Callable[..., http.client.HTTPConnection]
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Callable[[str, socket.socket], None]]:
+    """Run nginx with one site, which listens on this socket."""
+    if not Path(NGINX).exists():
+        pytest.skip("no nginx on this machine")
+    with ExitStack() as stack:
+
+        def run(site: str, listener: socket.socket) -> None:
+            file = tmp_path / "nginx.conf"
+            file.write_text(CONFIGURATION.format(folder=tmp_path, site=site))
+            # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
+            env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
+            process = subprocess.Popen(
+                [NGINX, "-p", tmp_path, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor]
+            )
+            stack.callback(process.wait, PATIENCE)
+            stack.callback(process.terminate)
+
+        yield run
 
 
 @pytest.fixture
@@ -54,25 +75,15 @@ def gate(background: Background) -> Gate:
 
 
 @pytest.fixture
-def connect(start: Start, gate: Gate, tmp_path: Path) -> Iterator[Connect]:
+def connect(start: Start, gate: Gate, nginx: Callable[[str, socket.socket], None]) -> Iterator[Connect]:
     """A connection to nginx with these settings, in front of a relay whose upstream waits for the gate."""
-    if not Path(NGINX).exists():
-        pytest.skip("no nginx on this machine")
     relay = start(recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=0.2))
     with ExitStack() as stack:
 
         def connect(settings: str = "") -> http.client.HTTPConnection:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             port = listener.getsockname()[1]
-            file = tmp_path / "nginx.conf"
-            file.write_text(CONFIGURATION.format(folder=tmp_path, port=port, relay=relay.base_url, settings=settings))
-            # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
-            env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
-            process = subprocess.Popen(
-                [NGINX, "-p", tmp_path, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor]
-            )
-            stack.callback(process.wait, PATIENCE)
-            stack.callback(process.terminate)
+            nginx(SERVER.format(port=port, relay=relay.base_url, settings=settings), listener)
             return stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)))
 
         yield connect
@@ -128,3 +139,71 @@ def test_a_page_behind_it_is_welcome_when_it_passes_the_host_on(connect: Connect
     with ask(connection, origin=f"http://127.0.0.1:{connection.port}") as response:
         assert (response.status, next_text(response)) == (200, "A server-sent event")
     connection.close()
+
+
+# --- The configuration that is shipped
+
+
+@pytest.fixture
+def connect_to_site(nginx: Callable[[str, socket.socket], None], tmp_path: Path) -> Iterator[Connect]:
+    """A connection, with TLS, to nginx with the shipped configuration: only addresses and the certificate are others."""
+    with ExitStack() as stack:
+
+        def connect(base_url: str) -> http.client.HTTPSConnection:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = listener.getsockname()[1]
+            site = (files("rawsse") / "deploy/nginx.conf").read_text(encoding="utf-8")
+            folder = "/etc/letsencrypt/live/relay.example.org"
+            for here, there in {
+                "listen 80;": f"listen unix:{tmp_path}/80;",
+                "listen 443 ": f"listen 127.0.0.1:{port} ",
+                "server 127.0.0.1:8000;": f"server {base_url.removeprefix('http://')};",
+                f"{folder}/fullchain.pem": str(LOCALHOST),
+                f"{folder}/privkey.pem": str(LOCALHOST),
+            }.items():
+                assert site.count(here) == 1
+                site = site.replace(here, there)
+            nginx(site, listener)
+            context = ssl.create_default_context(cafile=LOCALHOST)
+            connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE, context=context)
+            return stack.enter_context(closing(connection))
+
+        yield connect
+
+
+def test_a_stream_comes_through_the_shipped_configuration_frame_by_frame(
+    connect_to_site: Connect, start: Start, gate: Gate
+) -> None:
+    connection = connect_to_site(start(recorded("plain"), speed=1, sleep=gate.sleep).base_url)
+    with ask(connection, origin=f"https://localhost:{connection.port}") as response:
+        seen = next_text(response)
+        gate.let(1)
+        seen += next_text(response)
+        assert seen == "A server-sent event is"
+        gate.let(len(recorded("plain").reads))
+        assert response.read().endswith(b"data: [DONE]\n\n")
+
+
+def test_the_shipped_configuration_says_who_the_client_is_whatever_that_says_itself(
+    connect_to_site: Connect, background: Background
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            seen = [scope["scheme"], scope["client"][0], str(dict(scope["headers"]).get(b"forwarded"))]
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": " ".join(seen).encode()})
+
+    site: ASGIApp = Forwarded(app, ["127.0.0.0/8"])
+    connection = connect_to_site(background.enter(Server(site, port=0)).base_url)
+    forged = {"x-forwarded-for": "192.0.2.66", "forwarded": "for=192.0.2.66", "x-forwarded-proto": "http"}
+    connection.request("GET", "/", headers=forged)
+    assert connection.getresponse().read() == b"https 127.0.0.1 None"
+
+
+def test_a_browser_speaks_http_2_with_the_shipped_configuration(connect_to_site: Connect, start: Start) -> None:
+    connection = connect_to_site(start(recorded("plain")).base_url)
+    context = ssl.create_default_context(cafile=LOCALHOST)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    plain = socket.create_connection(("127.0.0.1", connection.port))
+    with context.wrap_socket(plain, server_hostname="localhost") as secure:
+        assert secure.selected_alpn_protocol() == "h2"

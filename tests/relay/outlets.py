@@ -21,7 +21,8 @@ from support.streams import block_start, start, text_delta
 from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
 from rawsse.relay.dialects import Failure, TextDialect
-from rawsse.relay.push import UnfoldedAnswer
+from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.record import RunLog
 from rawsse.relay.runs import Reader, Run, Runs
 from rawsse.server import Message
 
@@ -165,13 +166,13 @@ class House(Stage):
 
     def __init__(self, *script: bytes, max_retries: int = 0, **limits: Any) -> None:
         super().__init__(*script, max_retries=max_retries)
-        self.runs = Runs(RunLimits(**limits))
+        self.runs = Runs(RunLimits(**limits), observers=[RunLog()])
 
     def begin(self, dialect: Any = None, **names: str) -> Run:
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        return self.runs.begin(dialect or TextDialect(), open_stream, **names)
+        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **{"model": "claude-x", **names})
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""

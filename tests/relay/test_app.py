@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from support.streams import ANSWER, STOP, Raw, block, block_start, end, start, t
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, Relay, RunLimits
-from rawsse.relay.app import MAX_CHAT_BYTES, SSE_HEADERS
+from rawsse.relay.app import MAX_CHAT_BYTES
+from rawsse.relay.follow import SSE_HEADERS
 
 from .stage import CHAT, HEAD, KEY, WHOLE, Browser, Stage, ask, error_json, frames, relay
 
@@ -146,7 +148,8 @@ def test_whom_a_request_is_for_reaches_the_api(path: str, body: Raw, name: str) 
 
 @pytest.mark.parametrize("path", ["/stream", "/v1/messages", "/v1/messages/count_tokens"])
 def test_a_field_that_cannot_be_passed_on_is_refused(path: str) -> None:
-    browser = ask("POST", path, {**MESSAGES}, headers={"anthropic-beta": "b\u00e9ta"})
+    body = CHAT if path == "/stream" else MESSAGES
+    browser = ask("POST", path, body, headers={"anthropic-beta": "b\u00e9ta"})
     assert error_json(browser) == (400, "invalid_request_error", "anthropic-beta")
     assert browser.calls == []
 
@@ -321,7 +324,8 @@ def test_a_page_of_ones_own_is_served_instead(tmp_path: Path) -> None:
     (tmp_path / "50%.txt").write_text("half")
     browser = ask("GET", "/50%.txt", static=tmp_path)
     assert (browser.body, browser.headers["content-type"]) == (b"half", "text/plain; charset=utf-8")
-    assert ask("GET", "/rawsse.js", static=tmp_path).status == 404
+    assert ask("GET", "/page.js", static=tmp_path).status == 404
+    assert ask("GET", "/rawsse.js", static=tmp_path).body == ask("GET", "/rawsse.js").body
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -574,8 +578,8 @@ def test_above_max_runs_a_browser_is_asked_to_come_later() -> None:
         first = stage.ask("POST", "/stream", CHAT)
         await stage.call()
         second = await stage.ask("POST", "/stream", CHAT).done()
-        assert error_json(second) == (503, "overloaded_error", None)
-        assert second.headers["retry-after"] == "5"
+        assert (second.status, second.headers["retry-after"]) == (503, "5")
+        assert second.data == ['{"error":"1 runs are not finished","type":"overloaded_error"}', "[DONE]"]
         first.leave()
 
     in_one_relay(story, limits=RunLimits(max_runs=1, grace_seconds=0))
@@ -585,8 +589,8 @@ def test_after_the_end_a_browser_is_asked_to_come_later() -> None:
     async def story(stage: Stage) -> None:
         await stage.relay.aclose()
         browser = await stage.ask("POST", "/stream", CHAT).done()
-        assert error_json(browser) == (503, "overloaded_error", None)
-        assert browser.json["error"]["message"] == "the relay is shutting down"
+        assert browser.status == 503
+        assert browser.data == ['{"error":"the relay is shutting down","type":"overloaded_error"}', "[DONE]"]
 
     in_one_relay(story)
 
@@ -887,7 +891,7 @@ def test_a_call_without_stream_makes_a_line(api: bytes, line: str, caplog: pytes
     caplog.set_level(logging.INFO, "rawsse.relay")
     ask("POST", "/v1/messages", MESSAGES, api=api)
     (record,) = caplog.records
-    assert record.getMessage() == f"call (messages) ended: {line}"
+    assert re.fullmatch(rf"run \S+ \(messages\) ended: {re.escape(line)}", record.getMessage())
     assert (record.levelno == logging.INFO) is (api is WHOLE)
 
 
@@ -920,8 +924,8 @@ def test_a_call_without_stream_whose_client_goes_makes_a_line(caplog: pytest.Log
 
     caplog.set_level(logging.INFO, "rawsse.relay")
     run(story())
-    words = "cancelled, the stream was closed before its end, model claude-x, 0 tokens in, 0 out, 7.0 s, request None"
-    assert caplog.messages == [f"call (messages) ended: {words}"]
+    words = "cancelled, the client closed the connection, model claude-x, 0 tokens in, 0 out, 7.0 s, request None"
+    assert [line.partition(" (messages) ended: ")[2] for line in caplog.messages] == [words]
 
 
 def test_a_count_of_tokens_that_fails_makes_a_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from rawsse.relay.app import CONTENT_SECURITY_POLICY, Page
 from rawsse.relay.dialects import Answer
+from rawsse.relay.page import CONTENT_SECURITY_POLICY, Page
 
 from .stage import ask
 
@@ -298,3 +298,15 @@ def test_without_a_notice_the_page_has_none() -> None:
 def test_the_users_own_page_is_sent_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_bytes(b"<!-- notice -->")
     assert Page(tmp_path, notice="hello").find("/")[1] == b"<!-- notice -->"
+
+
+@pytest.mark.parametrize("name", ["rawsse.js"])
+def test_the_modules_are_found_beside_a_page_of_the_operator_s(name: str, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    page = Page(tmp_path)
+    assert page.find(f"/{name}")[1] == Page().find(f"/{name}")[1]
+    assert header(page, f"/{name}", "content-type") == "text/javascript; charset=utf-8"
+    (tmp_path / name).write_text("my own")
+    assert page.find(f"/{name}")[1] == b"my own"
+    with pytest.raises(Answer):
+        page.find("/page.js")

@@ -388,7 +388,7 @@ def test_a_pump_sends_in_order_and_drains_when_all_is_sent() -> None:
             await ticks(3)
             host.takes.clear()
             host.pump.write(b"b")
-            await asyncio.sleep(60)
+            await asyncio.sleep(59)
             host.pump.write(b"c")
             assert host.happened == [200, b"a", "drain"]
             host.takes.set()
@@ -396,6 +396,21 @@ def test_a_pump_sends_in_order_and_drains_when_all_is_sent() -> None:
             assert host.happened[3:] == [b"b", "drain", b"c", "drain"]
             host.pump.end()
         assert host.happened[7:] == [b"", "end", "drain", "closed"]
+
+    tell(story())
+
+
+def test_a_client_that_takes_nothing_is_given_up() -> None:
+    async def story() -> None:
+        host = Host()
+        closing = asyncio.ensure_future(host.pump.closed())
+        host.pump.start(200, [])
+        host.takes.clear()
+        await asyncio.sleep(59)
+        assert not closing.done()
+        with pytest.raises(TimeoutError):
+            await closing
+        assert host.happened[-1] == "closed"
 
     tell(story())
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, check_bind
-from rawsse.relay.dialects import Failure
+from rawsse.relay.dialects import Answer, Failure
 from rawsse.relay.guard import is_loopback
+from rawsse.relay.users import User, identify
 
 HOST = {"host": "localhost:8000"}
 
 
-def status(guard: Guard, headers: dict[str, str], *, needs_token: bool = True) -> int | None:
-    refusal = guard.refuse(headers, needs_token=needs_token)
+def status(guard: Guard, headers: dict[str, str], *, is_call: bool = True) -> int | None:
+    refusal = guard.refuse(headers, is_call=is_call)
     return refusal.status if refusal else None
 
 
@@ -142,7 +145,7 @@ def test_a_page_elsewhere_that_sends_no_origin_is_told_by_its_browser() -> None:
 
 
 def test_a_link_elsewhere_may_lead_to_the_page() -> None:
-    assert Guard().refuse({**HOST, "sec-fetch-site": "cross-site"}, needs_token=False) is None
+    assert Guard().refuse({**HOST, "sec-fetch-site": "cross-site"}, is_call=False) is None
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
@@ -161,6 +164,10 @@ def test_an_allowed_origin_may_come_from_another_site() -> None:
 GUARDED = Guard(tokens=["first", "s3cret"])
 
 
+def who(headers: dict[str, str]) -> User | None:
+    return asyncio.run(identify({}, headers, GUARDED.tokens))
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -173,7 +180,7 @@ GUARDED = Guard(tokens=["first", "s3cret"])
     ids=str,
 )
 def test_each_of_the_tokens_opens_the_door(headers: dict[str, str]) -> None:
-    assert GUARDED.refuse({**HOST, **headers}) is None
+    assert who({**HOST, **headers}) is not None
 
 
 @pytest.mark.parametrize(
@@ -192,13 +199,9 @@ def test_each_of_the_tokens_opens_the_door(headers: dict[str, str]) -> None:
     ids=str,
 )
 def test_without_one_of_them_it_stays_shut(headers: dict[str, str]) -> None:
-    refusal = GUARDED.refuse({**HOST, **headers})
-    text = "the relay asks for a token: Authorization: Bearer …, or x-api-key"
-    assert refusal == Failure(401, "authentication_error", text, {"www-authenticate": "Bearer"})
-
-
-def test_a_page_needs_no_token() -> None:
-    assert GUARDED.refuse(HOST, needs_token=False) is None
+    with pytest.raises(Answer, match="Authorization: Bearer …, or x-api-key") as caught:
+        who({**HOST, **headers})
+    assert (caught.value.status, caught.value.headers) == (401, (("www-authenticate", "Bearer"),))
 
 
 @pytest.mark.parametrize("token", ["", " ", "two words", "s3cr\u00e9t", "line\n", "tab\t"])

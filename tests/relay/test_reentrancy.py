@@ -15,6 +15,7 @@ from support.streams import ANSWER, PING, STOP, end, text_delta
 from rawsse.errors import ConfigurationError, Ending
 from rawsse.messages.events import StreamEvent
 from rawsse.relay.dialects import EventsDialect, Frame, MessagesDialect, TextDialect
+from rawsse.relay.push import pushed
 from rawsse.relay.runs import Run
 
 from .outlets import LAST_WORD, STOPPED, FakeOutlet, data, house, join, texts
@@ -303,7 +304,7 @@ def test_a_bug_in_a_dialect_before_all_content_makes_one_last_word_too(caplog: p
     caplog.set_level("INFO")
     run(story())
     assert [message.partition(" ended: ")[2] for message in caplog.messages if "ended" in message] == [
-        "error, the relay failed: see its log, model None, 0 tokens in, 0 out, 0.0 s, request req_1"
+        "error, the relay failed: see its log, model claude-x, 0 tokens in, 0 out, 0.0 s, request req_1"
     ]
 
 
@@ -379,7 +380,7 @@ def test_a_run_may_be_over_before_its_task_is_known(on: Loop) -> None:
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), fail)  # an eager task has ended here
+            begun = home.runs.begin(TextDialect(), pushed(fail))  # an eager task has ended here
             assert data(await join(begun).done())[-1] == "[DONE]"
             await ticks(2)
             assert home.runs.tasks == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import weakref
 from itertools import pairwise
@@ -26,13 +27,13 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
 )
-from rawsse.relay.push import UnfoldedAnswer
+from rawsse.relay.log import PIECE_BYTES, Gone
+from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.record import RunStart
 from rawsse.relay.runs import (
     HEARTBEAT_SECONDS,
     MAX_PUSH_BYTES,
-    PIECE_BYTES,
     PIECES_AT_ONCE,
-    Gone,
     Run,
     Runs,
 )
@@ -43,11 +44,16 @@ from .stage import HEAD, WHOLE, frames
 
 def lonely() -> Run:
     """A run that is in no house."""
-    return Run("some-id", TextDialect(), Runs(RunLimits()))
+    return Run(RunStart(0.0, "some-id", "", "text", "m"), TextDialect(), Runs(RunLimits()))
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def told(wire: bytes) -> str:
+    """The text in the frames of the text dialect."""
+    return "".join(json.loads(each).get("text", "") for each in data(wire) if each != "[DONE]")
 
 
 # --- Frames and their ids ------------------------------------------------------------------------------------------
@@ -113,7 +119,7 @@ def test_a_finished_run_keeps_its_frames_but_not_its_request_nor_its_connection(
                 streams.append(weakref.ref(stream))
                 return stream
 
-            begun = home.runs.begin(TextDialect(), open_stream)
+            begun = home.runs.begin(TextDialect(), pushed(open_stream))
             await join(begun).done()
             await ticks()
             assert begun.last > 0
@@ -235,7 +241,7 @@ def test_a_reader_takes_whole_frames_in_pieces_of_bounded_size() -> None:
         body = [start(), block_start(0, TEXT_BLOCK), *texts(400, size=1000), end(), STOP]
         async with house(HEAD + to_bytes(body)) as home:
             outlet = join(await home.finished())
-            assert len(data(await outlet.done())) == 401
+            assert told(await outlet.done()) == "".join(f"{number:01000}" for number in range(400))
             assert max(len(piece) for _, piece in outlet.sent) <= PIECE_BYTES
             assert all(piece.endswith(b"\n\n") for _, piece in outlet.sent)
 
@@ -260,7 +266,7 @@ def test_what_the_api_sends_at_once_comes_in_such_pieces_too() -> None:
             outlet = join(begun)
             api.send(*texts(40, size=1000))
             await ticks(10)
-            assert len(data(outlet.body)) == 40
+            assert told(outlet.body) == "".join(f"{number:01000}" for number in range(40))
             assert PIECE_BYTES / 2 < max(len(piece) for _, piece in outlet.sent) <= PIECE_BYTES
 
     run(story())
@@ -575,7 +581,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
     async def story() -> None:
         async with house() as home:
             begun = lonely()
-            task = begun.begin(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer))
+            task = begun.begin(pushed(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer)))
             await home.call()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -767,7 +773,7 @@ def test_while_nobody_reads_nothing_is_forgotten() -> None:
             api.flood = FLOOD
             api.send(PING)
             await asyncio.sleep(1)
-            assert begun._first == 1
+            assert begun.first == 1
             assert data(await join(begun).read())[0] == '{"text":"' + "x" * 100 + '"}'
 
     run(story())
@@ -797,9 +803,9 @@ def test_a_run_is_found_by_its_id_until_it_is_forgotten() -> None:
         async with house(WHOLE, keep_seconds=300) as home:
             begun = await home.finished()
             await asyncio.sleep(299)
-            assert home.runs.get(begun.id) is begun
+            assert home.runs.get("", begun.id) is begun
             await asyncio.sleep(2)
-            assert home.runs.get(begun.id) is None
+            assert home.runs.get("", begun.id) is None
             assert home.runs._runs == {}
 
     run(story())
@@ -811,7 +817,7 @@ def test_a_run_that_goes_on_is_not_forgotten() -> None:
             begun, _ = await home.started()
             join(begun)
             await asyncio.sleep(60)
-            assert home.runs.get(begun.id) is begun
+            assert home.runs.get("", begun.id) is begun
 
     run(story())
 
@@ -829,13 +835,13 @@ def test_a_run_goes_by_the_name_of_its_chat_until_the_next_one_does() -> None:
     async def story() -> None:
         async with house(WHOLE, WHOLE, keep_seconds=10) as home:
             first = await home.finished(alias="chat")
-            assert home.runs.by_alias("chat") is first
+            assert home.runs.by_alias("", "chat") is first
             await asyncio.sleep(5)
             second = await home.finished(alias="chat")
             await asyncio.sleep(6)  # the first is forgotten, and takes no name of the second with it
-            assert home.runs.by_alias("chat") is second
+            assert home.runs.by_alias("", "chat") is second
             await asyncio.sleep(6)
-            assert home.runs.by_alias("chat") is None
+            assert home.runs.by_alias("", "chat") is None
 
     run(story())
 
@@ -857,7 +863,7 @@ def test_the_oldest_finished_run_makes_room_for_a_new_one() -> None:
         async with house(WHOLE, WHOLE, WHOLE, max_runs=2) as home:
             first, second = await home.finished(), await home.finished()
             third = home.begin()
-            kept = [home.runs.get(begun.id) for begun in (first, second, third)]
+            kept = [home.runs.get("", begun.id) for begun in (first, second, third)]
             assert kept == [None, second, third]
             await join(third).done()
 
@@ -869,7 +875,7 @@ def test_finished_runs_together_keep_no_more_than_they_may() -> None:
         async with house(WHOLE, WHOLE, WHOLE, max_kept_bytes=250) as home:
             runs = [await home.finished() for _ in range(3)]
             assert all(100 < begun.log_bytes < 125 for begun in runs)
-            assert [home.runs.get(begun.id) for begun in runs] == [None, *runs[1:]]
+            assert [home.runs.get("", begun.id) for begun in runs] == [None, *runs[1:]]
 
     run(story())
 
@@ -884,7 +890,7 @@ def test_what_a_reader_takes_of_a_run_in_the_moment_of_its_end_is_not_counted() 
             begun.stop(STOPPED)
             outlet.go_on()  # before the run is forgotten
             await asyncio.sleep(1)
-            assert (home.runs.get(begun.id), home.runs._kept_bytes) == (None, 0)
+            assert (home.runs.get("", begun.id), home.runs._kept_bytes) == (None, 0)
 
     run(story())
 
@@ -941,7 +947,7 @@ def test_nothing_begins_while_the_last_ones_end() -> None:
 # --- The log -------------------------------------------------------------------------------------------------------
 
 
-NOTHING = "model None, 0 tokens in, 0 out, 0.0 s"
+NOTHING = "model claude-x, 0 tokens in, 0 out, 0.0 s"
 BEGUN = "model claude-sonnet-5, 10 tokens in, 1 out, 0.0 s"
 
 
@@ -1003,7 +1009,7 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), fail)
+            begun = home.runs.begin(TextDialect(), pushed(fail), model="claude-x")
             got = await join(begun).done()
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 

@@ -80,9 +80,18 @@ class Command:
         assert self._process.stdout is not None
         return str(os.read(self._process.stdout.fileno(), count), "utf-8")
 
+    def log_line(self) -> str:
+        """The next line of standard error."""
+        assert self._process.stderr is not None
+        return str(self._process.stderr.readline(), "utf-8")
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit code."""
-        self._process.send_signal(number)
+        self.send_signal(number)
         return self._process.wait(PATIENCE)
 
     def wait(self) -> int:

@@ -43,6 +43,7 @@ from rawsse.messages.content import (
     without_replaced,
 )
 from rawsse.messages.lens import Lens, as_sent, copied, object_at, sendable_json
+from rawsse.messages.usage import NOTHING, add_counts, billed
 
 Item = TypeVar("Item", Message, MessageStream)
 
@@ -70,54 +71,18 @@ def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
     Not exact if the usage has `iterations` that are not understood, as it is for a cut answer.
     """
     usage = message.get("usage") if message is not None else None
-    counts = as_sent(usage) if isinstance(usage, dict) else {**_NOTHING}
-    billed = _billed(counts)
-    return TotalUsage(counts if billed is None else billed, exact=exact and billed is not None)
-
-
-def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
-    """The counts of all iterations together. Those at the top leave out compaction, advisors, and models that were replaced
-    (https://docs.anthropic.com/en/docs/build-with-claude/compaction). None if the iterations are not understood."""
-    if not (iterations := usage.get("iterations")):
-        return usage
-    if not isinstance(iterations, list) or not all(_is_iteration(each) for each in iterations):
-        return None
-    if all(each["type"] in ("compaction", "advisor_message") for each in iterations):
-        iterations = [usage, *iterations]
-    total: dict[str, Any] = {}
-    for each in iterations:
-        _add({name: each[name] for name in _BILLED if name in each}, total)
-    return {**usage, **total}
-
-
-def _is_iteration(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("type") in ("message", "compaction", "advisor_message", "fallback_message")
-        and all(type(value.get(name)) is int for name in _NOTHING)
-    )
+    counts = as_sent(usage) if isinstance(usage, dict) else {**NOTHING}
+    all_counts = billed(counts)
+    return TotalUsage(counts if all_counts is None else all_counts, exact=exact and all_counts is not None)
 
 
 def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
     """The sum of every count, known or not, including those in objects (`server_tool_use`). Other values are left
     out."""
-    total: dict[str, Any] = {**_NOTHING}
+    total: dict[str, Any] = {**NOTHING}
     for turn in turns:
-        _add(turn.raw, total)
+        add_counts(turn.raw, total)
     return TotalUsage(total, exact=all(turn.exact for turn in turns), turns=turns)
-
-
-_NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
-_BILLED = (*_NOTHING, "cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation")
-
-
-def _add(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
-    for name, value in counts.items():
-        if isinstance(value, dict):
-            if isinstance(inner := total.setdefault(name, {}), dict):
-                _add(value, inner)
-        elif isinstance(value, int) and not isinstance(value, bool) and isinstance(total.get(name, 0), int):
-            total[name] = total.get(name, 0) + value
 
 
 # --- The calls of an answer ----------------------------------------------------------------------------------------

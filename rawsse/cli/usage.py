@@ -1,0 +1,198 @@
+"""`rawsse usage`: who used how many tokens, by user, model and day, and what they cost where prices are given.
+
+    rawsse usage ledger.db --by user,day --since 2026-11-01
+    rawsse usage ledger.db --by user --prices prices.toml --json
+
+The prices are a TOML file, with money for a million tokens. A snapshot (`claude-sonnet-4-5-20250929`) that has no table has the
+prices of its model (`claude-sonnet-4-5`):
+
+    currency = "USD"
+
+    ["claude-sonnet-4-5"]
+    input = 3.0
+    output = 15.0
+    cache_write = 3.75
+    cache_read = 0.3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rawsse.cli.arguments import DONE, add_command
+from rawsse.cli.terminal import say, show
+from rawsse.errors import ConfigurationError, quote
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+VARIABLE = "RAWSSE_LEDGER"
+"""Names the ledger where no argument does."""
+
+GROUPS = ("user", "model", "day")
+COUNTS: Mapping[str, str] = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_write": "cache_creation_input_tokens",
+    "cache_read": "cache_read_input_tokens",
+}
+"""What the kinds of tokens are called in a file of prices, and in a row."""
+
+MAX_CELL_CHARS = 60
+"""How much of a name the table shows: a client may ask for a model of any name."""
+
+Row = dict[str, Any]
+
+
+# --- Arguments -----------------------------------------------------------------------------------------------------
+
+
+def add_usage(commands: Any) -> None:
+    """The arguments of `rawsse usage`."""
+    more = "Counts with >= are a lower bound: an answer is not finished, or ended before the API said how long it was."
+    parser = add_command(commands, _usage, "usage", "who used how many tokens: what the relay's ledger says", more)
+    more = f"a run that several have counts once (default: {VARIABLE} in the environment)"
+    parser.add_argument(
+        "ledgers", nargs="*", type=Path, metavar="LEDGER", help=f"a file of `rawsse serve --ledger`; {more}"
+    )
+    more = "user, model, day, or several with commas (default: all)"
+    parser.add_argument("--by", type=_groups, default=GROUPS, metavar="NAMES", help=more)
+    more = "from this day on, as 2026-11-30 (UTC)"
+    parser.add_argument("--since", type=_day, default=date.min, metavar="DAY", help=more)
+    parser.add_argument("--until", type=_day, default=date.max, metavar="DAY", help="up to the end of this day (UTC)")
+    more = (
+        'a TOML file with what a million tokens cost: currency = "USD", and for each model a table ["claude-sonnet-4-5"] with '
+        "input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3"
+    )
+    parser.add_argument("--prices", type=Path, metavar="FILE", help=more)
+    parser.add_argument("--json", action="store_true", help="a list of JSON objects instead of a table")
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if set(names) - set(GROUPS):
+        raise argparse.ArgumentTypeError(f"must be some of {', '.join(GROUPS)}, with commas, not {quote(text)}")
+    return names
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a day as 2026-11-30, not {quote(text)}") from None
+
+
+# --- What it costs -------------------------------------------------------------------------------------------------
+
+
+def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
+    """The currency, and what one token of each kind of `COUNTS` costs for each model.
+
+    Raises `OSError`, and `ConfigurationError` that says what is wrong with the file.
+    """
+    import tomllib  # not loaded for the other commands
+    from decimal import Decimal
+
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except ValueError as exc:  # not TOML, or not UTF-8
+        raise ConfigurationError(f"cannot read the prices in {path}: {exc}") from None
+    currency = tables.pop("currency", "USD")
+    if not isinstance(currency, str):
+        raise ConfigurationError(f"{path}: currency must be a text")
+    for model, prices in tables.items():
+        if not isinstance(prices, dict) or prices.keys() - COUNTS.keys():
+            raise ConfigurationError(f"{path}: {quote(model)} must be a table of {', '.join(COUNTS)} and nothing else")
+        for kind, price in prices.items():
+            if type(price) not in (int, Decimal) or not Decimal(price).is_finite() or price < 0:
+                raise ConfigurationError(f"{path}: {kind} of {quote(model)} must be a number, 0 or more")
+            prices[kind] = Decimal(price).scaleb(-6)  # of a million tokens; exact
+    return currency, tables
+
+
+def _cost(row: Row, models: Mapping[str, Mapping[str, Decimal]]) -> Decimal | int | None:
+    """The money for a row of one model; None if a price is missing."""
+    prices = models.get(row["model"]) or models.get(re.sub(r"-\d{8}$", "", row["model"]), {})
+    used = {kind: row[count] for kind, count in COUNTS.items() if row[count]}
+    return None if used.keys() - prices.keys() else sum(prices[kind] * count for kind, count in used.items())
+
+
+# --- Running it ----------------------------------------------------------------------------------------------------
+
+
+def _usage(arguments: argparse.Namespace) -> int:
+    from rawsse.relay.ledger import usage
+
+    ledgers = arguments.ledgers or [Path(name) for name in [os.environ.get(VARIABLE)] if name]
+    if not ledgers:
+        raise ConfigurationError(f"no ledger: name its file, or set {VARIABLE}")
+    if arguments.since > arguments.until:
+        raise ConfigurationError(f"--since {arguments.since} is after --until {arguments.until}")
+    currency, models = read_prices(arguments.prices) if arguments.prices else (None, {})
+    by = dict.fromkeys((*arguments.by, "model"))  # a model has prices, and a group may have several models
+    rows = usage(ledgers, tuple(by), since=arguments.since, until=arguments.until)
+    if currency is not None:
+        for row in rows:
+            row["cost"] = _cost(row, models)
+        for model in sorted({row["model"] for row in rows if row["cost"] is None}):
+            say(f"rawsse: no price for all tokens of {quote(model)}: their cost is left out")
+    if arguments.json:
+        show(json.dumps(add_up(rows, arguments.by), default=float))
+    else:
+        show(table(rows, arguments.by, currency) if rows else f"no runs in {', '.join(map(str, ledgers))}")
+    return DONE
+
+
+def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
+    """The sum of each group of rows. Its cost is None if that of one of its rows is."""
+    groups: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[name] for name in by)
+        if key not in groups:
+            groups[key] = {name: value for name, value in row.items() if name in by or name not in GROUPS}
+            continue
+        group = groups[key]
+        for name in ("runs", *COUNTS.values()):
+            group[name] += row[name]
+        group["exact"] &= row["exact"]
+        if "cost" in row:
+            group["cost"] = None if None in (group["cost"], row["cost"]) else group["cost"] + row["cost"]
+    return list(groups.values())
+
+
+def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
+    """Aligned columns for a person to read, with `>=` before a lower bound, and the total in the last line."""
+    heads = [*by, "runs", "input", "output", "cache write", "cache read"]
+    if currency is not None:
+        heads.append(f"cost {_shown(currency)}")
+    (total,) = add_up(rows, ())
+    known = [row["cost"] for row in rows if row.get("cost") is not None]
+    lines = [heads, *(_cells(row, by) for row in add_up(rows, by)), _cells({**dict.fromkeys(by, ""), **total}, by)]
+    lines[-1][: len(by)] = ["total", *[""] * (len(by) - 1)]
+    if currency is not None and total["cost"] is None and known:
+        lines[-1][-1] = f">={sum(known):,.4f}"
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    pads = [str.ljust] * len(by) + [str.rjust] * (len(heads) - len(by))
+    padded = ([pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(cells) for cells in padded)
+
+
+def _cells(row: Row, by: Sequence[str]) -> list[str]:
+    bound = "" if row["exact"] else ">="
+    counts = [f"{row['runs']:,}", *(f"{bound}{row[count]:,}" for count in COUNTS.values())]
+    if "cost" in row:
+        counts.append("-" if row["cost"] is None else f"{bound}{row['cost']:,.4f}")
+    return [*(_shown(row[name]) for name in by), *counts]
+
+
+def _shown(name: str) -> str:
+    """A name from elsewhere, in one line, with nothing that a terminal obeys."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[: MAX_CELL_CHARS + 1])
+    return (text if len(text) <= MAX_CELL_CHARS else f"{text[: MAX_CELL_CHARS - 1]}…") or "-"

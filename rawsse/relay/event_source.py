@@ -1,0 +1,206 @@
+"""Heartbeats, resume, stop and back-pressure for any stream of events, in any ASGI application.
+
+    runs = EventRuns()
+    app.mount("/runs", runs)                       # GET /runs/{id} reads on, DELETE /runs/{id} stops
+
+    @app.post("/countdown")
+    async def countdown():
+        return event_source(count_down(10), runs)  # an async generator of events
+
+The generator runs by itself: a browser that lost its connection comes back with `Last-Event-ID`, and gets what it missed. When
+no browser reads, it has a grace time for one to come back; then the generator is closed. Call `await runs.aclose()` when the
+application ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import Any
+
+from rawsse.client.stream import EventStream
+from rawsse.errors import Ending
+from rawsse.relay.dialects import COMMENT_HEARTBEAT, Answer, Failure, Frame, compact, frame
+from rawsse.relay.exchange import Exchange
+from rawsse.relay.follow import follow
+from rawsse.relay.guard import Guard
+from rawsse.relay.push import Ended, Receive
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.users import user_of_scope
+from rawsse.server import Receive as ASGIReceive
+from rawsse.server import Scope, Send
+from rawsse.sse import Event, encode
+
+_WHOLE = Ending("complete", "the generator has ended", "done")
+
+
+class ItemsDialect:
+    """Frames of what a generator gives: an `Event` as it is, a text as data, anything else as its JSON."""
+
+    name = "items"
+    heartbeat = COMMENT_HEARTBEAT
+    headers: tuple[tuple[str, str], ...] = ()
+    is_resumable = True
+    keeps_status = True
+    delta: re.Pattern[bytes] | None = None
+
+    def event(self, event: Any) -> list[Frame]:
+        if isinstance(event, Event):
+            return [encode(event.data, event=event.event if event.event != "message" else None).decode()]
+        return [frame(event if isinstance(event, str) else compact(event))]
+
+    def fail(self, failure: Failure) -> list[Frame]:
+        return [frame(failure.to_json(), "error")]
+
+    def end(self, ending: Ending) -> list[Frame]:
+        del ending
+        return []
+
+
+class ItemSource:
+    """Reads an async generator, one item at a time: a `Source`. It is closed when the run ends."""
+
+    stream: EventStream | None = None
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, items: AsyncIterable[Any], receive: Receive, ended: Ended) -> None:
+        self.ending: Ending | None = None
+        self._items = items
+        self._receive = receive
+        self._ended = ended
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+
+    async def open(self) -> None:
+        """Read all items. Raises what the generator raises."""
+        loop = asyncio.get_running_loop()
+        try:
+            async for item in self._items:
+                self._receive([item], loop.time())
+                await self._may_read.wait()
+        except Exception as exc:
+            if isinstance(status := getattr(exc, "status_code", None), int):  # as Starlette's `HTTPException`
+                raise Answer(status, "api_error", str(getattr(exc, "detail", exc))) from exc
+            raise
+        finally:
+            if (aclose := getattr(self._items, "aclose", None)) is not None:
+                await aclose()
+        self.ending = _WHOLE
+        self._ended(None)
+
+    def pause(self) -> None:
+        """Ask for no further item."""
+        self._may_read.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._may_read.set()
+
+    def close(self) -> Ending:
+        """The generator is closed by the task that reads it, which is cancelled."""
+        return Ending("cancelled", "the run was stopped", "content")
+
+
+class EventRuns:
+    """Runs of generators, and the ASGI application that resumes and stops them: `GET /{id}`, `DELETE /{id}`.
+
+    A run belongs to the user in `scope["user"]`, where the application has users. `limits` and `heartbeat_seconds` are those of
+    the relay. The caller must `aclose` it.
+    """
+
+    def __init__(self, limits: RunLimits | None = None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
+        self.guard = Guard()  # adds no header fields; the application decides who comes in
+        self.response: Any = EventSource
+        with contextlib.suppress(ImportError):  # FastAPI takes an answer of a route as it is only if it is Starlette's
+            starlette = importlib.import_module("starlette.responses")
+            self.response = type("EventSourceResponse", (EventSource, starlette.Response), {})
+
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
+        """ASGI 3."""
+        exchange = Exchange(scope, receive, send, self.guard)
+        with contextlib.suppress(OSError):  # the client has gone
+            run = self._runs.get(_user(scope), exchange.path.removeprefix("/"))
+            try:
+                if run is None:
+                    raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
+                if exchange.method == "DELETE":
+                    run.stop(Failure(200, "cancelled", "stopped"))
+                    await exchange.send_whole(204)
+                elif exchange.method == "GET":
+                    await self.send(run, exchange)
+                else:
+                    raise Answer(405, "invalid_request_error", "GET or DELETE", headers={"allow": "GET, DELETE"})
+            except Answer as answer:
+                await exchange.send_answer(answer)
+
+    def find(self, scope: Scope, run_id: str) -> Run | None:
+        """The run of the user who sent the request, or None."""
+        return self._runs.get(_user(scope), run_id)
+
+    def begin(self, scope: Scope, items: AsyncIterable[Any], run_id: str | None) -> Run:
+        """A new run. Raises `Answer`: 503."""
+        return self._runs.begin(
+            ItemsDialect(), lambda receive, ended: ItemSource(items, receive, ended), user=_user(scope), id=run_id
+        )
+
+    async def send(self, run: Run, exchange: Exchange) -> None:
+        """Send the run, after the frame that the client has seen last. Raises `Answer`: 400, 410."""
+        wanted = exchange.headers.get("last-event-id", "")
+        after = run.number_of(wanted) if wanted else 0
+        if after is None:
+            raise Answer(400, "invalid_request_error", "Last-Event-ID: is no id of this run", field="Last-Event-ID")
+        await follow(exchange, run, after, keeps_status=not wanted)
+
+    async def aclose(self) -> None:
+        """End every run with a last frame that says so, and close their generators."""
+        await self._runs.aclose(Failure(503, "shutdown", "the server is shutting down", retry=2000))
+
+
+class EventSource:
+    """The answer of a route: see `event_source`. `headers` and `background` are what Starlette's `Response` has."""
+
+    def __init__(self, items: AsyncIterable[Any], runs: EventRuns, run_id: str | None) -> None:
+        super().__init__()  # of the `Response`, if it is one
+        self._items = items
+        self._owner = runs
+        self._run_id = run_id
+
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
+        """ASGI 3."""
+        owner = self._owner
+        exchange = Exchange(scope, receive, send, owner.guard)
+        given = self.headers.items() if hasattr(self, "headers") else ()
+        exchange.more_fields += [(name, value) for name, value in given if name != "content-length"]
+        with contextlib.suppress(OSError):
+            try:
+                run = owner.find(scope, self._run_id) if self._run_id else None
+                if run is None:
+                    run = owner.begin(scope, self._items, self._run_id)
+                elif (aclose := getattr(self._items, "aclose", None)) is not None:
+                    await aclose()
+                await owner.send(run, exchange)
+            except Answer as answer:
+                await exchange.send_answer(answer)
+        if (background := getattr(self, "background", None)) is not None:
+            await background()
+
+
+def event_source(items: AsyncIterable[Any] | AsyncIterator[Any], runs: EventRuns, run_id: str | None = None) -> Any:
+    """An ASGI application that sends the items of an async generator as server-sent events, and a `Response` where Starlette
+    or FastAPI is there.
+
+    An item is a `rawsse.sse.Event`, a text, or a value that becomes JSON. Each event gets an id, and `x-run-id` names the run.
+    With `run_id`, a request for the run that goes on, or has just ended, reads that one: so an `EventSource` may come back to
+    the same address. An exception before the first item is answered with its `status_code`, or 500; after it, it is an `error`
+    event.
+    """
+    return runs.response(items, runs, run_id)
+
+
+def _user(scope: Scope) -> str:
+    user = user_of_scope(scope)
+    return user.id if user is not None else ""

@@ -1,0 +1,332 @@
+"""The ledger: one row per run in a SQLite file, written by a thread of its own so that no stream waits for the disk.
+
+    ledger = Ledger("ledger.db")        # an observer of the relay
+    ledger.tokens_since(midnight)       # {"ada": 12_345, …}: what the daily quotas begin with
+    ledger.close()                      # writes the rows that wait
+    usage(["ledger.db"], by=("user",))  # what was used, also while a relay writes
+
+A run has a row from its begin, whose `ending` is NULL until it ends. A relay that was killed leaves such rows behind, and the
+next one marks them as `truncated` by `relay_killed`. Several relays may share a file: each one holds a lock (flock(2)) on a
+file of its own beside it, `ledger.db-owner-…`, which the system releases when the process has ended in whatever way.
+
+The rows that wait are written in one transaction, over a connection that is open for no longer than that. So a process that
+forks carries no open connection along (https://www.sqlite.org/howtocorrupt.html, 2.6), and a file that was moved away, or a
+disk that has room again, is seen at the next batch. In WAL mode a transaction survives the process from its commit on, and a
+reader never blocks the writer.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import os
+import secrets
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rawsse.errors import ConfigurationError
+from rawsse.relay.record import Observer, RunRecord, RunStart, log
+
+with suppress(ImportError):
+    import fcntl  # not on Windows, where `rawsse.relay` must still load
+
+BATCH_SECONDS = 0.5
+"""How long a row waits for others, and so how much of the past a `kill -9` may cost."""
+
+MAX_WAITING = 20_000
+"""How many rows may wait while the file cannot be written; each takes about 500 bytes."""
+
+CLOSE_SECONDS = 10.0
+"""How long `close` waits for the last rows."""
+
+BUSY_SECONDS = 5.0
+"""How long a connection waits for another process's transaction."""
+
+LOG_SECONDS = 60.0
+"""A ledger that cannot be written is logged once in this time."""
+
+MAX_COUNT = 10**12
+"""The largest number in a row: SQLite has 64 bits, and the sum of all rows must fit, too."""
+
+MAX_TEXT_CHARS = 1000
+"""How much of a text a row has: the model that was asked for may be as long as a request's body."""
+
+APPLICATION_ID = 0x72737365
+"""Tells a ledger from other SQLite files (PRAGMA application_id): "rsse"."""
+
+SCHEMA_VERSION = 1
+
+KILLED = "relay_killed"
+"""The `error` of a run whose relay did not live to see its end."""
+
+GROUPS = ("user", "model", "day")
+COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+_COLUMNS = (
+    *("time", "run", "user", "dialect", "model", "ending", "stop_reason", "error", "seconds", "first_token_seconds"),
+    *(*COUNTS, "exact", "on_disconnect", "request_id", "owner"),
+)
+# `ending` is NULL while the run is open. The key has the time, too: clients choose the ids of runs, and may use them again.
+_SCHEMA = f"""
+    PRAGMA journal_mode = WAL;
+    CREATE TABLE runs ({", ".join(_COLUMNS)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
+    CREATE INDEX open_runs ON runs (owner) WHERE ending IS NULL;
+    PRAGMA application_id = {APPLICATION_ID};
+    PRAGMA user_version = {SCHEMA_VERSION};
+"""
+_INSERT = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_MARK = """UPDATE runs SET ending = 'truncated', error = ?
+    WHERE ending IS NULL AND owner NOT IN (SELECT value FROM json_each(?))"""
+_TOTAL = " + ".join(COUNTS)
+_TOKENS_SINCE = f"SELECT user, SUM({_TOTAL}) FROM runs WHERE time >= ? GROUP BY user"  # noqa: S608
+_SUMS = ", ".join(f"SUM({count}) AS {count}" for count in COUNTS)
+_DAY = "date(CAST(time AS INTEGER), 'unixepoch')"
+_DAYS = f"SELECT * FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
+# Of the copies of a run SQLite takes the one that has the MAX (https://www.sqlite.org/lang_select.html, 2.5).
+_ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time, run"  # noqa: S608
+
+
+class Ledger(Observer):
+    """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
+
+    Marks the runs that a killed relay left open. Rows are written every `batch_seconds`; those that cannot be written wait
+    for the next time, at most `max_waiting`, and more are dropped and counted in the log. `clock` gives seconds for the
+    log's pauses. `begun` and `ended` belong to one thread and never wait. The caller closes the ledger after the last run;
+    at the exit of the interpreter it closes itself.
+
+    Raises `ConfigurationError` if the file cannot be opened, is not a ledger, or is one of a newer version.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        batch_seconds: float = BATCH_SECONDS,
+        max_waiting: int = MAX_WAITING,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = Path(path)
+        self.dropped = 0
+        """How many rows could not be written and will not be."""
+        self._batch_seconds, self._max_waiting = batch_seconds, max_waiting
+        self._clock, self._silent_until = clock, clock()
+        self._pid = 0  # of the process whose thread writes
+        self._lock: int | None = None
+        with _transaction(self.path) as db:
+            _mark_killed(db, self.path)
+
+    def begun(self, start: RunStart) -> None:
+        """A run has begun: it gets a row without an ending."""
+        self._put(start)
+
+    def ended(self, record: RunRecord) -> None:
+        """It has ended: the record takes the place of its row, which `time` and `run` identify.
+
+        The run's id alone does not: clients choose it, and may use it again.
+        """
+        self._put(record)
+
+    def tokens_since(self, since: float) -> dict[str, int]:
+        """The tokens of all kinds of each user, of the runs that began at `since` (Unix seconds) or later.
+
+        Reads the file: to be called before the relay serves. Raises `ConfigurationError`.
+        """
+        with _connected(self.path, "ro") as db:
+            return dict(db.execute(_TOKENS_SINCE, (since,)))
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Write the rows that wait, for so many seconds at most. Blocks; may be called twice. Later runs are dropped."""
+        if self._pid != os.getpid():
+            return  # nothing was put, or it was before a fork: the parent writes it
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.error("the ledger %s: %d rows or more are not written after %g s", self.path, len(self._rows), seconds)
+        atexit.unregister(self.close)
+
+    # --- In the event loop's thread ---
+
+    def _put(self, row: RunStart) -> None:
+        if self._pid != os.getpid():
+            self._begin()
+        if self._closing.is_set() or len(self._rows) >= self._max_waiting:
+            self.dropped += 1
+            self._say("it is closed" if self._closing.is_set() else f"{self._max_waiting} rows wait")
+        else:
+            self._rows.append(row)
+            if not self._wake.is_set():
+                self._wake.set()
+
+    def _begin(self) -> None:
+        """Start the thread of this process: at the first row, and not before, since a server may fork until then."""
+        if self._lock is not None:
+            os.close(self._lock)  # a copy of the parent's, who goes on holding it
+        self._lock = None
+        self._pid = os.getpid()
+        self._owner = secrets.token_hex(8)
+        self._rows: deque[RunStart] = deque()
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="rawsse-ledger", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    # --- In the writing thread ---
+
+    def _work(self) -> None:
+        is_last = False
+        while not is_last:
+            self._wake.wait()
+            self._closing.wait(self._batch_seconds)
+            is_last = self._closing.is_set()
+            self._wake.clear()
+            batch = [self._rows.popleft() for _ in range(len(self._rows))]
+            if not batch:
+                continue
+            try:
+                with _transaction(self.path) as db:
+                    self._hold_lock()
+                    db.executemany(_INSERT, (tuple(_values(row, self._owner)) for row in batch))
+            except ConfigurationError as exc:
+                self._rows.extendleft(reversed(batch))
+                self._wake.set()
+                self.dropped += len(batch) if is_last else 0
+                self._say(str(exc), at_once=is_last)
+        if self._lock is not None:
+            _owner_file(self.path, self._owner).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def _hold_lock(self) -> None:
+        """In a transaction, and before the first row: the other relays look for the lock in transactions of their own."""
+        if self._lock is None:
+            self._lock = os.open(_owner_file(self.path, self._owner), os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def _say(self, problem: str, *, at_once: bool = False) -> None:
+        if self._clock() >= self._silent_until or at_once:
+            self._silent_until = self._clock() + LOG_SECONDS
+            log.error("the ledger %s is not written, %d rows are dropped: %s", self.path, self.dropped, problem)
+
+
+def usage(
+    paths: Sequence[str | Path], by: Sequence[str] = GROUPS, *, since: date = date.min, until: date = date.max
+) -> list[dict[str, Any]]:
+    """What the ledgers say: a row for each group, sorted, as `{"user": …, "model": …, "day": "2026-11-30", "runs": 3,
+    "input_tokens": …, "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True}`.
+
+    `by` names the groups, of `GROUPS`. Days are UTC days, on which the runs began; `since` and `until` are included. A run
+    counts once, even if several ledgers have it. `exact` is false if a count of the group is a lower bound, as those of
+    open runs are. Only reads, also while a relay writes. Raises `ConfigurationError`.
+    """
+    if not by or set(by) - set(GROUPS):
+        raise ConfigurationError(f"usage by {', '.join(by) or 'nothing'}: must be by some of {', '.join(GROUPS)}")
+    groups = ", ".join(by)
+    query = f"SELECT {groups}, COUNT(*) AS runs, {_SUMS}, MIN(exact) AS exact FROM ({_ONCE})"  # noqa: S608
+    with closing(sqlite3.connect("")) as db:  # a temporary file, which SQLite removes
+        db.row_factory = sqlite3.Row
+        db.execute(f"CREATE TABLE runs ({', '.join(_COLUMNS)})")
+        for path in map(Path, paths):
+            with _connected(path, "ro") as ledger:
+                db.executemany(_INSERT, ledger.execute(_DAYS, (str(since), str(until))))
+        rows = db.execute(f"{query} GROUP BY {groups} ORDER BY {groups}")
+        return [{**dict(row), "exact": bool(row["exact"])} for row in rows]
+
+
+# --- The file ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises `ConfigurationError` that names the file for what SQLite or the system refuses in the block."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise ConfigurationError(f"cannot use the ledger {path}: {getattr(exc, 'strerror', exc)}") from exc
+
+
+@contextmanager
+def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does."""
+    with _told(path):
+        if not path.is_file():  # of which SQLite says little
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True, isolation_level=None)) as db:
+            _check(db, path)
+            yield db
+
+
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """A transaction that writes to the ledger, which is made if there is none; committed unless the block raises."""
+    if not path.exists():
+        _make(path)
+    with _connected(path, "ro"):
+        pass  # another program's file is left before a connection could write, whose end would move its WAL into it
+    with _connected(path, "rw") as db, db:
+        db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
+        yield db
+
+
+def _make(path: Path) -> None:
+    """Make an empty ledger, if no other process is faster. It gets its name when it is whole: none sees half of it."""
+    with _told(path), tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
+        new = Path(folder, "new")
+        new.touch(0o600)
+        with closing(sqlite3.connect(new)) as db:
+            db.executescript(_SCHEMA)
+        with suppress(FileExistsError):
+            path.hardlink_to(new)
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Raises `ConfigurationError` for the database of another program, and for a newer ledger."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise ConfigurationError(f"{path} is not a ledger of rawsse")
+    if version > SCHEMA_VERSION:
+        raise ConfigurationError(f"{path}: a newer rawsse wrote it, schema {version}; this one knows {SCHEMA_VERSION}")
+
+
+def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
+    """The columns of a row, in a form that SQLite never refuses: one bad row would keep its whole batch waiting."""
+    absent = {"owner": owner, "exact": False, **dict.fromkeys(COUNTS, 0)}
+    for name in _COLUMNS:
+        value = getattr(row, name, absent.get(name))
+        if isinstance(value, int):
+            value = max(0, min(value, MAX_COUNT))
+        elif value is not None and not isinstance(value, float):
+            value = str(value)[:MAX_TEXT_CHARS].encode(errors="replace").decode()
+        yield value
+
+
+def _owner_file(path: Path, owner: str) -> Path:
+    return path.with_name(f"{path.name}-owner-{owner}")
+
+
+def _mark_killed(db: sqlite3.Connection, path: Path) -> None:
+    """Give an ending to the runs whose relay has ended, and remove that one's file.
+
+    In a transaction, as locks are taken: so every file that is found has been locked.
+    """
+    living = []
+    prefix = _owner_file(path, "").name
+    for file in [file for file in path.absolute().parent.iterdir() if file.name.startswith(prefix)]:
+        with suppress(FileNotFoundError), file.open("rb") as lock:  # not found: its relay has just left
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+            except BlockingIOError:
+                living.append(file.name.removeprefix(prefix))
+    db.execute(_MARK, (KILLED, json.dumps(living)))

@@ -1,0 +1,99 @@
+"""The files of a folder over HTTP: the built-in page, or one of the operator's own."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import mimetypes
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from rawsse.relay.dialects import Answer
+
+PAGE_HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-cache"),
+)
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
+were taken for markup."""
+
+MODULES = ("rawsse.js", "react.js")
+"""Served beside a page of the operator's, unless its folder has files of these names."""
+
+NOTICE_MARK = b"<!-- notice -->"
+
+# Types of files that Python's own table lacks, or has differently before 3.12.
+_TYPES: Mapping[str, str] = {
+    ".js": "text/javascript",
+    ".map": "application/json",
+    ".mjs": "text/javascript",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+
+
+class Page:
+    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy, and finds the
+    modules of the browser's half beside it.
+
+    `notice` is a text that the built-in page shows below its greeting.
+    """
+
+    def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
+        self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
+        self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
+        policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
+        self._headers = (*policy, *PAGE_HEADERS)
+        # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
+        self._types = mimetypes.MimeTypes()
+        for suffix, kind in _TYPES.items():
+            self._types.add_type(kind, suffix)
+
+    def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
+        """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
+
+        Names with a leading dot are not served, and nothing outside the folder is.
+        """
+        name = path.lstrip("/") or "index.html"
+        content = _read(self._folder, name)
+        if content is None and name in MODULES:
+            content = _read(files("rawsse") / "web", name)
+        if content is None:
+            raise Answer(404, "not_found_error", f"there is no {path}")
+        if self._notice and name == "index.html":
+            content = content.replace(NOTICE_MARK, self._notice)
+        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        return (("content-type", self._content_type(name)), ("etag", etag), *self._headers), content
+
+    def _content_type(self, name: str) -> str:
+        kind, encoding = self._types.guess_type(name)
+        if kind is None or encoding is not None:  # a compressed file is sent as it is
+            return "application/octet-stream"
+        is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
+        return f"{kind}; charset=utf-8" if is_text else kind
+
+
+def _read(folder: Traversable, name: str) -> bytes | None:
+    """The content of a file in a folder; None if it has none of that name that may be served."""
+    file = folder
+    for part in name.split("/"):
+        if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
+            return None
+        file = file / part
+    try:
+        # Symbolic links may lead out of the folder. In a zip file there are none.
+        is_outside = (
+            isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents
+        )
+        # To open a pipe would wait for a writer, and a device may have no end.
+        return None if is_outside or not file.is_file() else file.read_bytes()
+    except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
+        return None

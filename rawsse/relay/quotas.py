@@ -1,0 +1,215 @@
+"""How much each user may use, and all users together: requests per minute, open runs, tokens per day.
+
+    quotas = Quotas(everyone, default)                # an observer of the runs
+    quotas.settle(totals, now)                        # after a restart: today's tokens, from the ledger
+    headers = quotas.admit(user, now)                 # raises Answer: 429
+    quotas.begun(start), quotas.ended(record)         # or quotas.release(user), if no run has begun
+
+`admit` keeps a place that `begun` takes, so that no limit is exceeded between the two. A refused request counts nowhere.
+Counts are whole numbers: 60 requests per minute are exactly one more after each second. Times are Unix seconds, days are UTC.
+
+The header fields are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 11), and on
+`/v1/messages` also those of https://docs.anthropic.com/en/api/rate-limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from rawsse.relay.dialects import Answer
+from rawsse.relay.record import Observer, RunRecord, RunStart
+from rawsse.relay.users import MAX_LIMIT, User, UserLimits
+
+MAX_USERS_KEPT = 100_000
+"""Users whose counts are kept at once. A user who is idle and may use the full limits is forgotten; while too many are not,
+new users are refused."""
+
+RETRY_SECONDS = 5
+"""The `retry-after` where the relay cannot know the time, since a run must end first."""
+
+_SECOND = 1_000_000  # times are counted in microseconds
+_MINUTE = 60 * _SECOND
+_DAY = 24 * 60 * _MINUTE
+
+
+class _Policy(NamedTuple):
+    """A limit in force, and what is left of it. `wait` is the seconds until all of it is back, or, if nothing is left, until
+    something is; None if that is not known."""
+
+    name: str
+    words: str
+    terms: str  # of its `RateLimit-Policy`
+    quota: int
+    left: int
+    wait: int | None
+
+
+class _Account:
+    """The use of the relay by one user, or by all users together."""
+
+    __slots__ = ("at", "day", "limits", "open", "reserved", "tokens", "used")
+
+    def __init__(self) -> None:
+        # Those of a user who has not come yet, and may have a limit: so the account is kept.
+        self.limits = UserLimits(tokens_per_day=MAX_LIMIT)
+        self.at = self.day = self.tokens = self.open = 0
+        self.reserved = 0  # requests that were admitted, and whose run has not begun
+        self.used = 0  # a request is `_MINUTE`, and each microsecond gives back as much as the limit
+
+    def advance(self, now: float) -> None:
+        """Give back what is due."""
+        at, rate = round(now * _SECOND), self.limits.requests_per_minute or 0
+        elapsed = max(0, at - self.at)
+        # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
+        self.at = min(max(self.at, at), at + _MINUTE)
+        self.used = max(0, min(self.used, rate * _MINUTE) - elapsed * rate)
+        if self.at // _DAY != self.day:
+            self.day, self.tokens = self.at // _DAY, 0
+
+    def policies(self) -> Iterator[_Policy]:
+        """The limits that are counted."""
+        limits, used = self.limits, self.used + self.reserved * _MINUTE
+        if (quota := limits.requests_per_minute) is not None:
+            left = max(0, (quota * _MINUTE - used) // _MINUTE)
+            back = used if left else used + _MINUTE - quota * _MINUTE
+            yield _Policy("requests", "requests per minute", ";w=60", quota, left, -(-back // (quota * _SECOND)))
+        if (quota := limits.tokens_per_day) is not None:
+            left, back = max(0, quota - self.tokens), _DAY - self.at % _DAY
+            yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, -(-back // _SECOND))
+        if (quota := limits.open_runs) is not None:
+            left = max(0, quota - self.open - self.reserved)
+            yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left, None)
+
+
+class Quotas(Observer):
+    """Counts what users use, and refuses what exceeds their limits. An observer of the runs.
+
+    `everyone` are the limits of all users together, and may be set later; `default` those of a user without limits. Where the
+    relay has no users, the user is None, and the limits of all users are those of the only one.
+    """
+
+    def __init__(
+        self, everyone: UserLimits | None = None, default: UserLimits | None = None, *, max_users: int = MAX_USERS_KEPT
+    ) -> None:
+        self.everyone = everyone or UserLimits()
+        self._default = default or UserLimits()
+        self._all = _Account()
+        self._kept: OrderedDict[str, _Account] = OrderedDict()
+        self._max_users = max_users
+
+    def limits_of(self, user: User | None) -> UserLimits:
+        """The limits of one user."""
+        return self.everyone if user is None else user.limits or self._default
+
+    def admit(self, user: User | None, now: float, *, is_messages: bool = False) -> dict[str, str]:
+        """Keep a place for a run, and return the header fields that say what is left, those of the Messages API too if
+        `is_messages`. Raises `Answer`: 429, with them and `retry-after`.
+        """
+        account, *others = accounts = self._accounts(user, now)
+        refusing = [policy for policy in account.policies() if not policy.left]
+        # The use by others is only shown to a user who is refused because of it.
+        shared = [p._replace(name=f"all_{p.name}") for other in others for p in other.policies() if not p.left]
+        if refusing or shared:
+            wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in refusing + shared)
+            who = "all users together have" if worst in shared else "you have"
+            text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
+            headers = _headers([*account.policies(), *shared], now, is_messages) | {"retry-after": str(wait)}
+            raise Answer(429, "rate_limit_error", text, headers=headers)
+        if user is not None and user.id not in self._kept:
+            self._make_room(now)
+            self._kept[user.id] = account
+        for each in accounts:
+            each.reserved += 1
+        return _headers([*account.policies()], now, is_messages)
+
+    def release(self, user: User | None) -> None:
+        """Give back what `admit` has kept: no run has begun."""
+        for account in self._counting(user.id if user is not None else ""):
+            account.reserved -= 1
+
+    def begun(self, start: RunStart) -> None:
+        """The request counts from now on, and one more run is open."""
+        for account in self._counting(start.user):
+            account.advance(start.time)
+            account.reserved = max(0, account.reserved - 1)
+            account.used += _MINUTE
+            account.open += 1
+
+    def ended(self, record: RunRecord) -> None:
+        """The run is not open any more. Its tokens are those of the day on which it began, as in the ledger."""
+        for account in self._counting(record.user):
+            account.open -= 1
+            if round(record.time * _SECOND) // _DAY == account.day:
+                account.tokens += record.total_tokens
+
+    def settle(self, totals: Mapping[str, int], now: float) -> None:
+        """Take over the tokens that each user has used today, as the ledger has them: so quotas survive a restart."""
+        for user, tokens in totals.items():
+            account = self._kept.setdefault(user, _Account())
+            account.advance(now)
+            account.tokens = max(account.tokens, tokens)
+        self._all.advance(now)
+        self._all.tokens = max(self._all.tokens, sum(totals.values()))
+
+    def must_end(self, user: User | None, now: float, tokens: int = 0) -> bool:
+        """The day's tokens are used up, with `tokens` of open runs, and the limits say that this ends open runs."""
+        accounts = [account for account in self._accounts(user, now) if account.limits.ends_open_runs]
+        return any(p.name == "tokens" and p.left <= tokens for account in accounts for p in account.policies())
+
+    def me(self, user: User | None, now: float) -> dict[str, Any]:
+        """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is back."""
+        account = self._accounts(user, now)[0]
+        policies = list(account.policies())
+        return {
+            "user": user.id if user is not None else None,
+            "limits": {name: value for name, value in asdict(account.limits).items() if value},
+            "left": {policy.name: policy.left for policy in policies},
+            "resets": {policy.name: _date(now + policy.wait) for policy in policies if policy.wait is not None},
+        }
+
+    def _accounts(self, user: User | None, now: float) -> list[_Account]:
+        """The account of the user, which may be a new one, and that of all, as they are now."""
+        accounts = [self._all]
+        if user is not None:
+            accounts.insert(0, self._kept.get(user.id) or _Account())
+        accounts[0].limits, self._all.limits = self.limits_of(user), self.everyone
+        for account in accounts:
+            account.advance(now)
+        return accounts
+
+    def _counting(self, user: str) -> list[_Account]:
+        return [self._kept[user], self._all] if user in self._kept else [self._all]
+
+    def _make_room(self, now: float) -> None:
+        """Forget up to two users for each new one: so as few as possible are kept, and no request pays for all of them."""
+        for user in list(islice(self._kept, 2)):
+            account = self._kept[user]
+            self._kept.move_to_end(user)
+            account.advance(now)
+            tokens = account.tokens if account.limits.tokens_per_day is not None else 0
+            if not (account.used or account.reserved or account.open or tokens):
+                del self._kept[user]
+        if len(self._kept) >= self._max_users:
+            raise Answer(429, "rate_limit_error", "too many users at once", headers={"retry-after": str(RETRY_SECONDS)})
+
+
+def _headers(policies: Sequence[_Policy], now: float, is_messages: bool) -> dict[str, str]:
+    items = [f'"{policy.name}";q={policy.quota}{policy.terms}' for policy in policies]
+    states = [f'"{p.name}";r={p.left}' + (f";t={p.wait}" if p.wait is not None else "") for p in policies]
+    headers = {"ratelimit-policy": ", ".join(items), "ratelimit": ", ".join(states)} if policies else {}
+    for policy in policies:
+        if is_messages and policy.wait is not None:
+            name = f"anthropic-ratelimit-{policy.name.removeprefix('all_')}"  # the limit of all, where that one refuses
+            headers |= {f"{name}-limit": str(policy.quota), f"{name}-remaining": str(policy.left)}
+            headers[f"{name}-reset"] = _date(now + policy.wait)
+    return headers
+
+
+def _date(time: float) -> str:
+    return datetime.fromtimestamp(math.ceil(time), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,504 @@
+"""The relay for several users: whose runs are whose, how much each may use, and what the operator decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from support.clock import run, ticks
+from support.streams import ANSWER, block_start, start, text_delta
+
+from rawsse.relay import Guard, RunLimits, RunRecord, User, UserLimits
+from rawsse.relay.dialects import Answer
+from rawsse.relay.ledger import Ledger
+from rawsse.server import Scope
+
+from .outlets import TEXT_BLOCK
+from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, relay
+from .test_record import Rows
+
+USER = {"role": "user", "content": "Hi"}
+MESSAGES = {"model": "m", "max_tokens": 9, "messages": [USER], "stream": True}
+UI = {"id": "chat-1", "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}
+RUN_ID = "a-chosen-id-00000"
+CHATS = [("/stream", CHAT), ("/api/chat", {"messages": [USER]}), ("/api/chat", UI), ("/v1/messages", MESSAGES)]
+
+
+async def by_name(scope: Scope) -> User | None:
+    """The host's login: a field of the request says who it is."""
+    name = dict(scope["headers"]).get(b"x-user", b"").decode()
+    return USERS.get(name)
+
+
+USERS = {
+    "ada": User("ada", UserLimits(requests_per_minute=3, open_runs=2, tokens_per_day=100)),
+    "bob": User("bob"),
+    "eve": User("eve", is_operator=True),
+}
+
+
+def as_user(name: str, **headers: str) -> dict[str, str]:
+    return {"x-user": name} | {key.replace("_", "-"): value for key, value in headers.items()}
+
+
+async def begun(stage: Stage, user: str, path: str = "/stream", body: Any = CHAT, **headers: str) -> Browser:
+    """A run of the user's, which has said something and goes on."""
+    browser = stage.ask("POST", path, body, headers=as_user(user, **headers))
+    (await stage.call()).send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "secret"))
+    await browser.head()
+    return browser
+
+
+async def over(*browsers: Browser) -> None:
+    for browser in browsers:
+        browser.leave()
+        await browser.done()
+
+
+# --- Who --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/stream"),
+        ("POST", "/api/chat"),
+        ("POST", "/v1/messages"),
+        ("POST", "/v1/messages/count_tokens"),
+        ("GET", "/v1/models"),
+        ("GET", f"/runs/{RUN_ID}"),
+        ("DELETE", f"/runs/{RUN_ID}"),
+        ("GET", "/runs"),
+        ("DELETE", "/runs"),
+        ("GET", "/me"),
+        ("GET", "/metrics"),
+        ("GET", "/api/chat/chat-1/stream"),
+    ],
+)
+def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
+    browser = ask(method, path, CHAT if method == "POST" else None, authenticate=by_name)
+    assert error_json(browser) == (401, "authentication_error", None)
+    assert browser.headers["www-authenticate"] == "Bearer"
+    assert browser.calls == []
+
+
+@pytest.mark.parametrize("path", ["/", "/rawsse.js", "/healthz", "/readyz"])
+def test_the_page_and_the_probes_are_open(path: str) -> None:
+    assert ask("GET", path, authenticate=by_name).status == 200
+
+
+def test_another_user_s_run_is_not_there_on_any_route() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine = await begun(stage, "ada", x_run_id=RUN_ID)
+            assert mine.headers["x-run-id"] == RUN_ID
+            for user in ("bob", "eve"):
+                for method, path in (("GET", f"/runs/{RUN_ID}"), ("DELETE", f"/runs/{RUN_ID}")):
+                    theirs = await stage.ask(method, path, headers=as_user(user)).done()
+                    assert error_json(theirs) == (404, "not_found_error", None)
+                several = await stage.ask("GET", "/runs", headers=as_user(user), query=f"id={RUN_ID}").done()
+                assert json.loads(several.data[0])["missing"] == [RUN_ID]
+                assert b"secret" not in several.body
+            assert (await stage.ask("GET", "/runs", headers=as_user("bob")).done()).json == []
+            assert not mine.is_ended
+            await over(mine)
+
+    run(story())
+
+
+def test_a_run_id_that_another_user_has_chosen_is_free_for_everyone_else() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine = await begun(stage, "ada", x_run_id=RUN_ID)
+            theirs = stage.ask("POST", "/stream", {"message": "another"}, headers=as_user("bob", x_run_id=RUN_ID))
+            (await stage.call()).send(*ANSWER, end=True)  # a call of its own, and neither 409 nor ada's words
+            await theirs.done()
+            assert (theirs.status, b"secret" in theirs.body) == (200, False)
+            await over(mine)
+
+    run(story())
+
+
+def test_another_user_s_chat_is_not_resumed() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine = await begun(stage, "ada", "/api/chat", UI)
+            path = "/api/chat/chat-1/stream"
+            assert (await stage.ask("GET", path, headers=as_user("bob")).done()).status == 204
+            again = stage.ask("GET", path, headers=as_user("ada"))
+            await ticks(5)
+            assert b"secret" in again.body
+            await over(mine, again)
+
+    run(story())
+
+
+def test_each_token_is_a_user() -> None:
+    async def story() -> None:
+        async with relay(guard=Guard(tokens=["first-token", "second-token"])) as stage:
+            mine = stage.ask("POST", "/stream", CHAT, headers={"x-api-key": "first-token"})
+            (await stage.call()).send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "secret"))
+            await mine.head()
+            path = f"/runs/{mine.headers['x-run-id']}"
+            assert (await stage.ask("GET", path, headers={"x-api-key": "second-token"}).done()).status == 404
+            names = [
+                (await stage.ask("GET", "/me", headers={"x-api-key": f"{name}-token"}).done()).json["user"]
+                for name in ("first", "second")
+            ]
+            assert len(set(names)) == 2
+            assert "first" not in names[0]
+            await over(mine)
+
+    run(story())
+
+
+def test_a_login_of_the_host_application_is_honoured() -> None:
+    async def story() -> None:
+        async with relay(WHOLE) as stage:
+
+            async def host(scope: Any, receive: Any, send: Any) -> None:
+                await stage.relay({**scope, "user": User("ada")}, receive, send)
+
+            browser = stage.ask("GET", "/me")
+            assert (await browser.done()).json["user"] is None
+            scope = {"type": "http", "method": "GET", "path": "/me", "headers": [(b"host", b"localhost")]}
+            assert (await Browser(host, scope, b"").done()).json["user"] == "ada"  # type: ignore[arg-type]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}]
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/stream"), ("GET", f"/runs/{RUN_ID}"), ("DELETE", "/runs"), ("GET", "/me")]
+)
+def test_a_page_of_another_origin_cannot_use_a_login(fields: Mapping[str, str], method: str, path: str) -> None:
+    headers = {**as_user("ada", cookie="session=of-ada"), **fields}
+    browser = ask(method, path, CHAT if method == "POST" else None, headers=headers, authenticate=by_name)
+    assert error_json(browser) == (403, "permission_error", None)
+    assert browser.calls == []
+
+
+# --- How much ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "body"), CHATS)
+def test_requests_beyond_the_limit_never_reach_the_api(path: str, body: Any) -> None:
+    async def story() -> None:
+        async with relay(*[WHOLE] * 5, authenticate=by_name, clock=lambda: 1_000_000.0) as stage:
+            answers = [await stage.ask("POST", path, body, headers=as_user("ada")).done() for _ in range(5)]
+            assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+            assert len(stage.calls) == 3
+            refused = answers[-1]
+            assert refused.headers["retry-after"] == "20"
+            assert '"requests";q=3;w=60' in refused.headers["ratelimit-policy"]
+            assert '"requests";r=0;t=20' in refused.headers["ratelimit"]
+            assert [answer.headers["ratelimit"].partition(",")[0] for answer in answers[:2]] == [
+                '"requests";r=2;t=20',
+                '"requests";r=1;t=40',
+            ]
+            if path == "/v1/messages":
+                assert error_json(refused)[:2] == (429, "rate_limit_error")
+                assert refused.headers["anthropic-ratelimit-requests-remaining"] == "0"
+            elif body is UI:
+                assert refused.headers["content-type"] == "text/plain; charset=utf-8"
+                assert b"limit of 3 requests per minute" in refused.body
+            else:
+                assert "rate_limit_error" in refused.data[0]
+                assert refused.data[-1] == "[DONE]"
+
+    run(story())
+
+
+def test_open_runs_beyond_the_limit_are_refused_until_one_has_ended() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            first, second = await begun(stage, "ada"), await begun(stage, "ada")
+            assert (await stage.ask("POST", "/stream", CHAT, headers=as_user("ada")).done()).status == 429
+            assert len(stage.calls) == 2
+            path = f"/runs/{first.headers['x-run-id']}"
+            assert (await stage.ask("DELETE", path, headers=as_user("ada")).done()).status == 204
+            await first.done()
+            third = await begun(stage, "ada")
+            assert third.status == 200
+            await over(second, third)
+
+    run(story())
+
+
+def test_a_repeated_request_for_the_same_run_counts_once() -> None:
+    async def story() -> None:
+        async with relay(WHOLE, authenticate=by_name, clock=lambda: 1_000_000.0) as stage:
+            for _ in range(6):
+                again = await stage.ask("POST", "/stream", CHAT, headers=as_user("ada", x_run_id=RUN_ID)).done()
+                assert again.status == 200
+            assert len(stage.calls) == 1
+            me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert me["left"]["requests"] == 2
+
+    run(story())
+
+
+def test_an_invalid_request_and_one_that_the_relay_cannot_take_count_nowhere() -> None:
+    async def story() -> None:
+        clock: dict[str, Any] = {"authenticate": by_name, "clock": lambda: 1_000_000.0}
+        async with relay(limits=RunLimits(max_runs=0), **clock) as stage:
+            assert (await stage.ask("POST", "/stream", {}, headers=as_user("ada")).done()).status == 400
+            assert (await stage.ask("POST", "/stream", CHAT, headers=as_user("ada")).done()).status == 503
+            await stage.relay.aclose()
+            body = {**MESSAGES, "stream": False}
+            assert (await stage.ask("POST", "/v1/messages", body, headers=as_user("ada")).done()).status == 503
+            me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert me["left"] == {"requests": 3, "tokens": 100, "open_runs": 2}
+
+    run(story())
+
+
+@pytest.mark.parametrize("body", [MESSAGES, {**MESSAGES, "stream": False}])
+def test_tokens_of_the_day_are_what_the_answers_have_cost(body: Any) -> None:
+    # Each answer has 10 tokens in and 7 out; the day's 100 are used up by the sixth.
+    async def story() -> None:
+        times = iter(range(0, 86_400 * 2, 3600))
+        async with relay(*[WHOLE] * 8, authenticate=by_name, clock=lambda: float(next(times))) as stage:
+            answers = [await stage.ask("POST", "/v1/messages", body, headers=as_user("ada")).done() for _ in range(8)]
+            statuses = [answer.status for answer in answers]
+            assert statuses == [200] * 6 + [429] * 2
+
+    run(story())
+
+
+def test_quotas_survive_a_restart(tmp_path: Any) -> None:
+    async def day(**options: Any) -> list[int]:
+        ledger = Ledger(tmp_path / "ledger.db", batch_seconds=0.01)
+        async with relay(*[WHOLE] * 4, authenticate=by_name, ledger=ledger, **options) as stage:
+            asked = [stage.ask("POST", "/v1/messages", MESSAGES, headers=as_user("ada")) for _ in range(2)]
+            statuses = [(await browser.done()).status for browser in asked]
+        ledger.close()
+        return statuses
+
+    noon = 86_400.0 * 20_000 + 43_200
+    for later in (0, 100, 200):
+        assert asyncio.run(day(clock=lambda at=noon + later: at)) == [200, 200]
+    assert asyncio.run(day(clock=lambda: noon + 300)) == [429, 429]  # 6 answers of 17 tokens
+    assert asyncio.run(day(clock=lambda: noon + 43_200)) == [200, 200]  # the next day
+
+
+def test_runs_in_progress_go_on_when_the_day_s_tokens_are_used_up_unless_they_are_to_be_cut() -> None:
+    async def story(*, is_cut: bool) -> str:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=is_cut)
+        async with relay(authenticate=by_name, user_limits=limits) as stage:
+            long = await begun(stage, "bob")
+            short = stage.ask("POST", "/stream", CHAT, headers=as_user("bob"))
+            (await stage.call()).send(*ANSWER, end=True)
+            await short.done()
+            await ticks(5)
+            if not long.is_ended:
+                await over(long)
+            return long.body.decode()
+
+    assert "the tokens of the day are used up" in run(story(is_cut=True))
+    assert "used up" not in run(story(is_cut=False))
+
+
+def test_all_users_together_have_a_budget() -> None:
+    async def story() -> None:
+        limits = UserLimits(requests_per_minute=1)
+        async with relay(WHOLE, authenticate=by_name, all_limits=limits) as stage:
+            assert (await stage.ask("POST", "/stream", CHAT, headers=as_user("ada")).done()).status == 200
+            assert (await stage.ask("POST", "/stream", CHAT, headers=as_user("bob")).done()).status == 429
+            assert len(stage.calls) == 1
+
+    run(story())
+
+
+def test_a_relay_without_users_has_limits_too() -> None:
+    async def story() -> None:
+        async with relay(*[WHOLE] * 2, all_limits=UserLimits(requests_per_minute=2)) as stage:
+            statuses = [(await stage.ask("POST", "/stream", CHAT).done()).status for _ in range(3)]
+            assert statuses == [200, 200, 429]
+            me = (await stage.ask("GET", "/me").done()).json
+            assert (me["user"], me["left"]["requests"]) == (None, 0)
+
+    run(story())
+
+
+# --- What -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", CHAT), ("/api/chat", {"messages": [USER]}), ("/api/chat", UI)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("system", "You are a pirate."), ("model", "claude-other"), ("max_tokens", 4097)]
+)
+def test_a_browser_may_not_choose_what_the_operator_decides(path: str, body: Any, field: str, value: Any) -> None:
+    browser = ask("POST", path, {**body, field: value})
+    assert error_json(browser) == (400, "invalid_request_error", field)
+    assert browser.calls == []
+
+
+def test_a_browser_gets_the_operator_s_system_prompt_and_a_program_its_own() -> None:
+    options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "max_tokens": 500, "system": "Be brief."}
+    (call,) = ask("POST", "/stream", {**CHAT, "model": "claude-b", "max_tokens": 7}, **options).calls
+    assert {name: call.json[name] for name in ("model", "max_tokens", "system")} == {
+        "model": "claude-b",
+        "max_tokens": 7,
+        "system": "Be brief.",
+    }
+    body = {"messages": [USER], "system": "Mine."}
+    (call,) = ask("POST", "/v1/messages", body, **options).calls
+    assert (call.json["model"], call.json["max_tokens"], call.json["system"]) == ("claude-a", 500, "Mine.")
+    for field, value in (("model", "claude-c"), ("max_tokens", 501)):
+        refused = ask("POST", "/v1/messages", {**MESSAGES, "model": "claude-a", field: value}, **options)
+        assert error_json(refused) == (400, "invalid_request_error", field)
+
+
+def test_without_a_list_a_program_may_name_any_model_and_any_number_of_tokens() -> None:
+    (call,) = ask("POST", "/v1/messages", {**MESSAGES, "model": "claude-any", "max_tokens": 100_000}).calls
+    assert (call.json["model"], call.json["max_tokens"]) == ("claude-any", 100_000)
+
+
+def test_a_user_may_have_fewer_models_and_tokens_than_the_relay() -> None:
+    async def one(scope: Scope) -> User:
+        return User("ada", UserLimits(models=("claude-b",), max_tokens=10))
+
+    options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "authenticate": one}
+    (call,) = ask("POST", "/stream", CHAT, **options).calls
+    assert (call.json["model"], call.json["max_tokens"]) == ("claude-b", 10)
+    for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
+        assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
+    listed = ask("GET", "/v1/models", **options).json
+    assert [model["id"] for model in listed["data"]] == ["claude-b"]
+
+
+def test_the_embedder_may_change_a_request_or_refuse_it() -> None:
+    seen: list[tuple[str, User | None]] = []
+
+    async def on_request(request: dict[str, Any], user: User | None) -> dict[str, Any] | None:
+        seen.append((request["model"], user))
+        if "forbidden" in json.dumps(request):
+            raise Answer(403, "permission_error", "we do not speak of that")
+        return {**request, "metadata": {"user_id": user.id if user is not None else ""}} if user else None
+
+    options: dict[str, Any] = {"authenticate": by_name, "on_request": on_request, "headers": as_user("ada")}
+    for path, body in CHATS:
+        (call,) = ask("POST", path, body, **options).calls
+        assert call.json["metadata"] == {"user_id": "ada"}
+    refused = ask("POST", "/stream", {"message": "a forbidden word"}, **options)
+    assert (refused.status, refused.calls) == (403, [])
+    assert {user.id for _, user in seen if user is not None} == {"ada"}
+
+
+# --- Operations -------------------------------------------------------------------------------------------------------
+
+
+def test_an_operator_lists_and_ends_the_open_runs_of_a_user() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine, other = await begun(stage, "ada"), await begun(stage, "bob")
+            for asker, status in (("bob", 403), ("eve", 200)):
+                assert (
+                    await stage.ask("GET", "/runs", headers=as_user(asker), query="user=ada").done()
+                ).status == status
+            (told,) = (await stage.ask("GET", "/runs", headers=as_user("eve"), query="user=ada").done()).json
+            assert (told["user"], told["run"], told["dialect"], told["readers"]) == (
+                "ada",
+                mine.headers["x-run-id"],
+                "text",
+                1,
+            )
+            everyone = (await stage.ask("GET", "/runs", headers=as_user("eve"), query="user=*").done()).json
+            assert sorted(each["user"] for each in everyone) == ["ada", "bob"]
+            refused = await stage.ask("DELETE", "/runs", headers=as_user("bob"), query="user=ada").done()
+            assert error_json(refused) == (403, "permission_error", "user")
+            ended = await stage.ask("DELETE", "/runs", headers=as_user("eve"), query="user=ada").done()
+            assert ended.json == {"stopped": 1}
+            await mine.done()
+            assert not other.is_ended
+            await over(other)
+
+    run(story())
+
+
+def test_a_user_lists_and_ends_the_open_runs_that_are_theirs() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine, other = await begun(stage, "ada"), await begun(stage, "bob")
+            (told,) = (await stage.ask("GET", "/runs", headers=as_user("ada")).done()).json
+            assert told["run"] == mine.headers["x-run-id"]
+            assert (await stage.ask("DELETE", "/runs", headers=as_user("ada")).done()).json == {"stopped": 1}
+            await mine.done()
+            await over(other)
+
+    run(story())
+
+
+def test_it_is_not_ready_while_it_shuts_down_and_still_alive() -> None:
+    async def story() -> None:
+        async with relay() as stage:
+            assert (await stage.ask("GET", "/readyz").done()).status == 200
+            await stage.relay.aclose()
+            assert [(await stage.ask("GET", path).done()).status for path in ("/readyz", "/healthz")] == [503, 200]
+
+    run(story())
+
+
+def test_metrics_count_runs_refusals_and_readers() -> None:
+    async def story() -> None:
+        async with relay(WHOLE, authenticate=by_name, clock=lambda: 1_000_000.0, metrics_token="m3trics") as stage:
+            await stage.ask("POST", "/stream", CHAT, headers=as_user("ada")).done()
+            opened = [await begun(stage, user) for user in ("ada", "ada", "bob")]
+            for _ in range(2):
+                await stage.ask("POST", "/stream", CHAT, headers=as_user("ada")).done()
+            await stage.ask("POST", "/stream", CHAT).done()
+            told = await stage.ask("GET", "/metrics", headers={"authorization": "Bearer m3trics"}).done()
+            assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
+            lines = told.body.decode().splitlines()
+            for line in (
+                'rawsse_runs_total{ending="complete",dialect="text"} 1',
+                "rawsse_open_streams 3",
+                "rawsse_readers 3",
+                'rawsse_refused_requests_total{reason="rate_limit_error"} 2',
+                'rawsse_refused_requests_total{reason="authentication_error"} 1',
+            ):
+                assert line in lines, line
+            wrong = await stage.ask("GET", "/metrics", headers={"authorization": "Bearer wrong"}).done()
+            assert wrong.status == 401
+            assert (await stage.ask("GET", "/metrics", headers=as_user("ada")).done()).status == 200
+            await over(*opened)
+
+    run(story())
+
+
+def test_resumes_are_counted_by_their_result() -> None:
+    async def story() -> None:
+        async with relay(WHOLE) as stage:
+            first = await stage.ask("POST", "/stream", CHAT).done()
+            path = f"/runs/{first.headers['x-run-id']}"
+            await stage.ask("GET", path).done()
+            await stage.ask("GET", path, headers={"last-event-id": first.frames[-1].id}).done()
+            await stage.ask("GET", "/runs/nothing").done()
+            lines = (await stage.ask("GET", "/metrics").done()).body.decode().splitlines()
+            for result, count in (("resumed", 1), ("nothing_left", 1), ("not_found", 1)):
+                assert f'rawsse_resumes_total{{result="{result}"}} {count}' in lines
+
+    run(story())
+
+
+def test_rows_of_the_ledger_and_records_are_the_same() -> None:
+    rows = Rows()
+    told: list[RunRecord] = []
+
+    async def story() -> None:
+        async with relay(WHOLE, WHOLE[:-40], authenticate=by_name, observers=[rows], on_end=told.append) as stage:
+            await stage.ask("POST", "/stream", CHAT, headers=as_user("bob")).done()
+            await stage.ask("POST", "/v1/messages", {**MESSAGES, "stream": False}, headers=as_user("bob")).done()
+
+    run(story())
+    assert told == rows.records
+    assert [(each.user, each.dialect, each.ending) for each in told] == [
+        ("bob", "text", "complete"),
+        ("bob", "messages", "complete"),
+    ]

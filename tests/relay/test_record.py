@@ -1,0 +1,157 @@
+"""rawsse.relay.record: one row per run, with the tokens that are billed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.clock import run
+from support.streams import ANSWER, to_bytes
+
+from rawsse.relay.record import Observer, RunRecord, RunStart
+from rawsse.relay.runs import RunLimits, Runs
+
+from .outlets import LAST_WORD, STOPPED, data, house, join
+from .stage import HEAD
+
+
+class Rows(Observer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.starts: list[RunStart] = []
+        self.records: list[RunRecord] = []
+
+    def begun(self, start: RunStart) -> None:
+        self.starts.append(start)
+
+    def ended(self, record: RunRecord) -> None:
+        self.records.append(record)
+
+
+def record_of_one(*script: bytes, **names: str) -> RunRecord:
+    """The record of one run whose upstream says `script`."""
+    rows = Rows()
+
+    async def story() -> None:
+        async with house(*script) as home:
+            home.runs = Runs(RunLimits(), observers=[rows], clock=lambda: 1_000.0)
+            await join(home.begin(**names)).done()
+
+    run(story())
+    (start,), (record,) = rows.starts, rows.records
+    assert (record.time, record.run, record.user, record.dialect) == (start.time, start.run, start.user, start.dialect)
+    return record
+
+
+def usage(**counts: Any) -> bytes:
+    """An answer whose last `message_delta` has this usage."""
+    return HEAD + to_bytes([*ANSWER[:-2], {**ANSWER[-2], "usage": counts}, ANSWER[-1]])
+
+
+OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+SAYS_NO = b"HTTP/1.1 529 Overloaded\r\ncontent-length: %d\r\n\r\n%b" % (len(OVERLOADED), OVERLOADED)
+COMPACTION = {"type": "compaction", "input_tokens": 500, "output_tokens": 60}
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (usage(input_tokens=3, output_tokens=7), (3, 7, 0, 0, True)),
+        (usage(output_tokens=7, cache_creation_input_tokens=20, cache_read_input_tokens=300), (10, 7, 20, 300, True)),
+        # history-rules 13: what compaction costs is not in the numbers at the top.
+        (usage(input_tokens=3, output_tokens=7, iterations=[COMPACTION]), (503, 67, 0, 0, True)),
+        (usage(input_tokens=3, output_tokens=7, iterations=[{"type": "new"}]), (3, 7, 0, 0, False)),
+        (usage(input_tokens=2**70, output_tokens=-1), (0, 0, 0, 0, False)),
+        (HEAD + to_bytes(ANSWER[:-2]), (10, 1, 0, 0, False)),
+        (HEAD + to_bytes(ANSWER[:-1]), (10, 7, 0, 0, True)),  # only `message_stop` is missing
+        (SAYS_NO, (0, 0, 0, 0, True)),
+        (HEAD, (0, 0, 0, 0, False)),  # the request was accepted, and nothing was told of its cost
+        (b"", (0, 0, 0, 0, False)),
+    ],
+    ids=["whole", "cache", "compaction", "unknown", "absurd", "cut", "tail", "refused", "no event", "no answer"],
+)
+def test_the_tokens_are_those_that_are_billed(script: bytes, expected: tuple[int, int, int, int, bool]) -> None:
+    record = record_of_one(script)
+    cache = (record.cache_creation_input_tokens, record.cache_read_input_tokens)
+    assert (record.input_tokens, record.output_tokens, *cache, record.exact) == expected
+    assert record.total_tokens == sum(expected[:4])
+
+
+def test_a_record_says_who_what_and_how() -> None:
+    record = record_of_one(HEAD + to_bytes(ANSWER), user="ada", id="a-chosen-id-00000", model="claude-asked")
+    assert record.to_dict() == {
+        "time": 1_000.0,
+        "run": "a-chosen-id-00000",
+        "user": "ada",
+        "dialect": "text",
+        "model": "claude-sonnet-5",
+        "ending": "complete",
+        "stop_reason": "end_turn",
+        "error": None,
+        "seconds": record.seconds,
+        "first_token_seconds": record.first_token_seconds,
+        "input_tokens": 10,
+        "output_tokens": 7,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "exact": True,
+        "on_disconnect": None,
+        "request_id": "req_1",
+        "words": "the answer is whole",
+    }
+
+
+def test_a_failure_has_the_type_of_its_error() -> None:
+    record = record_of_one(SAYS_NO)
+    assert (record.ending, record.error, record.stop_reason) == ("error", "overloaded_error", None)
+
+
+def test_a_run_that_is_stopped_has_a_record_before_and_after_its_beginning() -> None:
+    async def story(*, is_started: bool) -> tuple[Any, ...]:
+        rows = Rows()
+        async with house() as home:
+            home.runs = Runs(RunLimits(), observers=[rows])
+            begun = (await home.started())[0] if is_started else home.begin()
+            begun.stop(STOPPED)
+            assert data(await join(begun).done()) == LAST_WORD
+        (record,) = rows.records
+        return record.ending, record.error, record.input_tokens, record.exact
+
+    assert run(story(is_started=True)) == ("cancelled", None, 10, False)
+    assert run(story(is_started=False)) == ("cancelled", None, 0, True)
+
+
+def test_an_observer_that_fails_costs_neither_the_run_nor_the_other_observers(caplog: pytest.LogCaptureFixture) -> None:
+    class Fails(Observer):
+        def begun(self, start: RunStart) -> None:
+            raise ZeroDivisionError
+
+        def ended(self, record: RunRecord) -> None:
+            raise ZeroDivisionError
+
+    rows = Rows()
+
+    async def story() -> bytes:
+        async with house(HEAD + to_bytes(ANSWER)) as home:
+            home.runs = Runs(RunLimits(), observers=[Fails(), rows])
+            return bytes(await join(home.begin()).done())
+
+    assert b"[DONE]" in run(story())
+    assert (len(rows.starts), len(rows.records)) == (1, 1)
+    assert len(caplog.records) == 2
+
+
+def test_runs_of_two_users_may_have_the_same_id_and_are_not_mixed_up() -> None:
+    async def story() -> None:
+        async with house(HEAD + to_bytes(ANSWER), HEAD + to_bytes(ANSWER)) as home:
+            mine = home.begin(user="ada", id="a-chosen-id-00000", alias="chat")
+            yours = home.begin(user="bob", id="a-chosen-id-00000", alias="chat")
+            await asyncio.gather(join(mine).done(), join(yours).done())
+            for user, own in (("ada", mine), ("bob", yours)):
+                assert home.runs.get(user, "a-chosen-id-00000") is own
+                assert home.runs.by_alias(user, "chat") is own
+            assert home.runs.get("", "a-chosen-id-00000") is None
+
+    run(story())
