@@ -244,8 +244,6 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
                 self._receive(data)
             except Exception as exc:
                 self._fail(exc)
-            if self._is_aborted:
-                self._end(None)
         if size >= READ_BYTES and self._transport is not None:
             self._transport.pause_reading()  # uvloop would read on, 32 times in one step
             self._network.loop.call_soon(self._read_on)
