@@ -23,6 +23,7 @@ from rawsse.client.network.link import READ_BYTES
 from rawsse.client.stream import EventStream
 from rawsse.errors import APIError, Ending
 from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent, read_event
+from rawsse.messages.lens import read_json
 from rawsse.messages.message import EventWatcher, State
 from rawsse.sse import Event
 
@@ -205,10 +206,13 @@ class UnfoldedAnswer(Answer):
         if int(size, 16) != body_bytes or "\r" in text:
             return None
         try:
-            event = read_event(tuple.__new__(Event, ("content_block_delta", text, self._decoder.last_event_id)))
-        except APIError:
+            raw = read_json(text)
+        except (ValueError, RecursionError):
             return None  # to be found again, and told
-        if type(event) is not ContentBlockDelta or not event.raw["delta"].get("text"):
+        # As in `read_event`.
+        if type(raw) is not dict or raw.get("type") != "content_block_delta" or type(raw.get("index")) is not int:
+            return None
+        if type(delta := raw.get("delta")) is not dict or not delta.get("text"):
             return None
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:
@@ -216,7 +220,7 @@ class UnfoldedAnswer(Answer):
         self.waiting_since = self._received_at = now
         self._waited_for_content = 0.0
         self.bytes_received += body_bytes
-        return event
+        return ContentBlockDelta(raw, tuple.__new__(Event, ("content_block_delta", text, self._decoder.last_event_id)))
 
     def take_events(self) -> list[StreamEvent]:
         """All events that have come, once `next_event` has given None."""

@@ -237,6 +237,7 @@ ODD_FRAMES: dict[str, bytes] = {
     "an index that is none": frame(DELTA.replace("0", '"0"')),
     "another block": frame(DELTA.replace("0", "3")),
     "broken JSON": frame(DELTA[:-1]),
+    "JSON that is too deep": frame("[" * 20_000),
     "more after the JSON": frame(DELTA + "]"),
     "a list": frame(f"[{DELTA}]"),
     "the end mark": frame("[DONE]"),
