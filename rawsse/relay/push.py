@@ -48,12 +48,7 @@ class EventPush:
     a read can only have moved that to later.
     """
 
-    def __init__(
-        self,
-        stream: EventStream,
-        receive: Receive,
-        ended: Ended,
-    ) -> None:
+    def __init__(self, stream: EventStream, receive: Receive, ended: Ended) -> None:
         self.stream = stream
         self._receive = receive
         self._ended = ended

@@ -126,8 +126,12 @@ class ServerState:
             logger.warning(text)
 
     def run(self, call: Call, scope: Scope) -> None:
-        """Call the app, in a new task."""
-        task = asyncio.get_running_loop().create_task(call.run(self.app, scope))
+        """Call the app, in a new task.
+
+        It begins in the next step of the event loop, whatever the loop's task factory: an eager task might answer at once, and
+        end the exchange whose events are being read.
+        """
+        task = asyncio.Task(call.run(self.app, scope))
         self.tasks.add(task)
         self.is_empty.clear()
         task.add_done_callback(self.forget)
@@ -381,8 +385,7 @@ class Connection(asyncio.Protocol):
         self._call = Call(self)
         scope = http_scope(request, client, server, self._server.lifespan_state)
         scope["extensions"] = {"rawsse.push": self._call, "rawsse.wire": self}
-        # Not here: an eager task might answer at once, and end the exchange whose events are being read.
-        self._loop.call_soon(self._server.run, self._call, scope)
+        self._server.run(self._call, scope)
 
     def regulate_reading(self) -> None:
         """Read no further while the app is behind with the body, or requests wait for their turn."""
