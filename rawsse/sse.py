@@ -8,6 +8,11 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-
             print(event.event, event.data, event.id)
     unfinished = decoder.close()            # the bytes of an event that the stream did not finish
 
+With an HTTP library, the loops are written already (`iter_events` is the same without async):
+
+    async for event in aiter_events(response.aiter_bytes()):             # httpx
+    async for event in aiter_events(response.content.iter_any()):        # aiohttp
+
 This file and `errors.py` can be copied into any project.
 
 How it works. The decoder splits the bytes into lines and decodes the text of a line once the line is complete: the bytes
@@ -21,11 +26,13 @@ per event, is read without it, about twice as fast; see `Decoder._read_frames`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from typing import NamedTuple
 
 from rawsse.errors import EventTooLargeError, InvalidFieldError, quote
 
-__all__ = ["MAX_EVENT_BYTES", "MAX_RETRY_DIGITS", "Decoder", "Event", "encode", "encode_comment"]
+__all__ = ["MAX_EVENT_BYTES", "MAX_RETRY_DIGITS", "Decoder", "Event"]
+__all__ += ["aiter_events", "encode", "encode_comment", "iter_events"]
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The largest event that a `Decoder` accepts by default, in bytes. Other readers have limits of 64 KiB to 512 KiB per line
@@ -243,6 +250,49 @@ class Decoder:
             if isinstance(line, bytes):  # a finished one
                 events += self._read([line])
         return events
+
+
+async def aiter_events(chunks: AsyncIterable[bytes], decoder: Decoder | None = None) -> AsyncGenerator[Event, None]:
+    """The events of a stream whose bytes come from an async iterator, split anywhere.
+
+    As the standard says, an event without its blank line at the end of the stream is discarded. Give a new `decoder` to know of
+    it, to set the limit, or to reconnect:
+
+        decoder = Decoder(max_event_bytes=65_536)
+        async for event in aiter_events(response.aiter_bytes(), decoder): ...
+        unfinished = decoder.close()            # not empty: the stream ended within an event
+        decoder.last_event_id, decoder.retry    # for the next request
+
+    Raises what `chunks` raises, `TypeError` for a chunk that is not bytes, and `EventTooLargeError`; the events before come
+    first. However it ends, it closes `chunks` if that has an `aclose`. The caller closes the response; to leave the loop early,
+    use `contextlib.aclosing`, as for every async generator.
+    """
+    decoder = Decoder() if decoder is None else decoder
+    try:
+        async for chunk in chunks:
+            for event in _events_of(chunk, decoder):
+                yield event
+    finally:
+        if (aclose := getattr(chunks, "aclose", None)) is not None:
+            await aclose()
+
+
+def iter_events(chunks: Iterable[bytes], decoder: Decoder | None = None) -> Generator[Event, None, None]:
+    """`aiter_events` without async: for `response.iter_bytes()` of httpx, `response.iter_content(None)` of requests, a list."""
+    decoder = Decoder() if decoder is None else decoder
+    for chunk in chunks:
+        yield from _events_of(chunk, decoder)
+
+
+def _events_of(chunk: bytes, decoder: Decoder) -> Iterable[Event]:
+    if not isinstance(chunk, bytes | bytearray | memoryview):
+        # The text of a body has lost what the standard needs: libraries split lines where it does not, or guess the charset.
+        raise TypeError(f"the chunks of an event stream must be bytes, not {type(chunk).__name__}")
+    try:
+        yield from decoder.feed(bytes(chunk))
+    except EventTooLargeError as exc:
+        yield from exc.events
+        raise
 
 
 def encode(

@@ -1,23 +1,29 @@
-"""The README is true: its code runs and prints what it says, its lists are whole, its diagram is the code's table."""
+"""The README is true: its code runs and prints what it says, its lists are whole."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rawsse
 from rawsse.cli import _parser
-from rawsse.messages.message import TRANSITIONS
+from rawsse.relay.ledger import usage
+from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.server import Server
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 ALL_BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", TEXT, re.DOTALL)
-BLOCKS = [(code, output) for code, output in ALL_BLOCKS if "import pytest" not in code]
+BLOCKS = [(code, output) for code, output in ALL_BLOCKS if not re.search("import (pytest|FastAPI)", code)]
+APPS = [code for code, _ in ALL_BLOCKS if "import FastAPI" in code]
 TESTS = [code for code, _ in ALL_BLOCKS if "import pytest" in code]
 
 # Somebody's own code, as `my_bot`: it believes in no answer that has no end.
@@ -34,16 +40,6 @@ def ask(question):
 """
 
 
-def diagram() -> str:
-    """The table of permitted orders as a Mermaid diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> START"]
-    for state, leads in TRANSITIONS.items():
-        for target in dict.fromkeys(leads.values()):
-            events = [event for event, leads_to in leads.items() if leads_to is target]
-            lines.append(f"    {state.name} --> {target.name}: {', '.join(events)}")
-    return "\n".join([*lines, "    DONE --> [*]", "    FAILED --> [*]"])
-
-
 @pytest.mark.parametrize(("code", "output"), BLOCKS, ids=[f"block{n}" for n in range(len(BLOCKS))])
 def test_a_code_block_runs_and_prints_what_the_readme_says(code: str, output: str) -> None:
     done = subprocess.run(
@@ -52,6 +48,45 @@ def test_a_code_block_runs_and_prints_what_the_readme_says(code: str, output: st
     assert done.stderr == ""
     if output:
         assert done.stdout == output
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_application_in_the_readme_has_users_limits_and_a_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi", reason="an application that is not ours: the interop extra")
+    httpx = pytest.importorskip("httpx", reason="a client that is not ours: the interop extra")
+    (code,) = APPS
+    assert len(code.splitlines()) <= 30
+    monkeypatch.chdir(tmp_path)
+
+    async def story() -> None:
+        async with ReplayServer(shipped_fixtures()["plain"], speed=0) as api:
+            monkeypatch.setenv("ANTHROPIC_BASE_URL", api.base_url)
+            monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-key")
+            names: dict[str, Any] = {}
+            exec(code, names)
+            async with Server(names["app"], port=0) as server, httpx.AsyncClient(base_url=server.base_url) as client:
+                path, body = "/claude/chat/stream", {"message": "Hello"}
+                assert (await client.post(path, json=body)).status_code == 401
+                ada = {"cookie": "session=3f6a"}
+                begun = time.monotonic()
+                asked = (client.post(path, json=body, headers=ada) for _ in range(30))
+                statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
+                back = int((time.monotonic() - begun) / 3)  # 20 requests per minute
+                assert 20 <= statuses.count(200) <= 20 + back
+                assert set(statuses) == {200, 429}
+                elsewhere = await client.post(path, json=body, headers=ada | {"origin": "https://evil.example"})
+                assert elsewhere.status_code == 403
+                assert len(api.requests) == statuses.count(200)
+            await names["relay"].client.close()
+            names["relay"].ledger.close()
+
+    asyncio.run(story())
+    (row,) = usage([tmp_path / "ledger.db"], by=("user",))
+    assert row["user"] == "ada"
+    assert row["runs"] >= 20
 
 
 def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
@@ -84,12 +119,6 @@ def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
 
 def test_the_first_code_stands_before_line_30() -> None:
     assert TEXT[: TEXT.index("asyncio.run")].count("\n") < 30
-
-
-def test_the_diagram_is_the_table_of_permitted_orders() -> None:
-    found = re.search(r"```mermaid\n(.*?)\n```", TEXT, re.DOTALL)
-    assert found is not None
-    assert found[1] == diagram()
 
 
 def test_every_exported_name_is_in_the_readme() -> None:

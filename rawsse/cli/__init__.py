@@ -9,6 +9,7 @@
     arguments.py   arguments that several commands have, and exit codes
     servers.py     `rawsse demo`, `serve`, `record` and `replay`
     usage.py       `rawsse usage`: the tokens of each user, and what they cost
+    doctor.py      `rawsse doctor`: is it the network that holds events back?
 
 Here are the parser, and how a command's failure is told. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
 Answers go to standard output, everything else to standard error. Rooms are imported by the command that needs them, so that
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add_replay(commands)
     _add_check(commands)
     _add_explain(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -197,6 +199,25 @@ def _add_explain(commands: Any) -> None:
     )
 
 
+def _add_doctor(commands: Any) -> None:
+    more = (
+        "Asks a relay for timed events, through all proxies before it; no model is called. Exit code 1 if they do not."
+    )
+    parser = add_command(commands, _doctor, "doctor", "do events arrive as they are sent?", more)
+    parser.add_argument("url", metavar="URL", help="the relay as browsers reach it, with the path before /chat/stream")
+    parser.add_argument(
+        "--token", help="the relay's token (default: RAWSSE_TOKEN in the environment); it is never shown"
+    )
+    parser.add_argument(
+        "--silence",
+        type=float,
+        default=3.0,
+        metavar="SECONDS",
+        help="how long nothing is sent (default 3). 35 finds who cuts idle connections after 30 s, 65 after 60 s",
+    )
+    parser.add_argument("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
+
+
 def _ask(arguments: argparse.Namespace) -> int:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would take the first Ctrl-C for itself and leave the reading be.
@@ -233,3 +254,12 @@ def _explain(arguments: argparse.Namespace) -> int:
     is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     color = is_wanted if arguments.color == "auto" else arguments.color == "always"
     return DONE if explain_all(arguments.paths, color=color) else FAILED
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rawsse.cli.doctor import examine
+    from rawsse.relay.doctor import Plan
+
+    token = arguments.token or os.environ.get("RAWSSE_TOKEN")
+    is_healthy = examine(arguments.url, Plan(silence=arguments.silence), token, as_json=arguments.json)
+    return DONE if is_healthy else FAILED

@@ -285,7 +285,10 @@ class JSONFormatter(logging.Formatter):
 
 def _prepare(log_format: str = "text") -> None:
     """Log to standard error, and let there be as many connections as the system allows."""
+    from rawsse.server import room_for_connections
+
     raise_descriptor_limit()
+    room_for_connections(1)  # fails now if there is room for none: an event loop might fail before, and not say why
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     handler.setFormatter(JSONFormatter() if log_format == "json" else text)
@@ -362,10 +365,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_users_again)
         limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
-        async with relay.client:
-            await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
-        if ledger is not None:
-            await asyncio.to_thread(ledger.close)
+        try:
+            async with relay.client:
+                await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+        finally:
+            if ledger is not None:
+                await asyncio.to_thread(ledger.close)
 
     _run(run())
     return DONE

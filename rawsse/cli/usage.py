@@ -43,7 +43,7 @@ COUNTS: Mapping[str, str] = {
     "cache_write": "cache_creation_input_tokens",
     "cache_read": "cache_read_input_tokens",
 }
-"""What the kinds of tokens are called in a file of prices, and in a row."""
+"""The kinds of tokens: their names in a file of prices, and in a row."""
 
 MAX_CELL_CHARS = 60
 """How much of a name the table shows: a client may ask for a model of any name."""
@@ -89,11 +89,11 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"must be a day as 2026-11-30, not {quote(text)}") from None
 
 
-# --- What it costs -------------------------------------------------------------------------------------------------
+# --- Prices --------------------------------------------------------------------------------------------------------
 
 
 def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
-    """The currency, and what one token of each kind of `COUNTS` costs for each model.
+    """The currency, and for each model the price of one token of each kind.
 
     Raises `OSError`, and `ConfigurationError` that says what is wrong with the file.
     """

@@ -50,8 +50,9 @@ from rawsse.relay.dialects import (
     read_messages,
     snapshot,
 )
+from rawsse.relay.doctor import send_beats
 from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
-from rawsse.relay.follow import follow, follow_all, forwarded, refused, send_refusal
+from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, forwarded, refused, send_refusal
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.log import Gone
@@ -167,11 +168,16 @@ class Relay:
         self._authenticate = authenticate
         self._on_request = on_request
         self._clock = clock
+        self._has_cuts = False  # a run was admitted whose limits may end it
+        self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
         if ledger is not None:
             now = clock()
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
-        self.metrics = Metrics({"rawsse_readers": lambda: self._runs.readers})
+        read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
+        if ledger is not None:
+            read["rawsse_ledger_rows_dropped_total"] = lambda: ledger.dropped
+        self.metrics = Metrics(read)
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         kept: list[Observer] = [RunLog(), self.quotas, self.metrics, *observers]
         kept += [ledger] if ledger is not None else []
@@ -188,10 +194,10 @@ class Relay:
         return [run for run in self._runs.open() if user is None or run.start.user == user]
 
     def _cut(self, record: RunRecord) -> None:
-        """A run has ended: end the others of whom has used up the day's tokens, if the limits say so."""
+        """A run has ended: end others, where the day's tokens are used up and the limits say so."""
         del record
         now = self._clock()
-        for run in self._runs.open():
+        for run in self._runs.open() if self._has_cuts else ():
             if self.quotas.must_end(run.owner, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
@@ -268,6 +274,8 @@ class _Call:
             return {"GET": self._me}
         if path == "/metrics":
             return {"GET": self._metrics}
+        if path == "/doctor":
+            return {"GET": self._doctor}
         if path == "/runs":
             return {"GET": self._read_runs, "DELETE": self._stop_runs}
         if path.startswith("/runs/"):
@@ -408,6 +416,7 @@ class _Call:
         """A run may begin inside, or an exception of it is raised. Raises `Answer`: 429."""
         relay = self._relay
         fields = relay.quotas.admit(self._user, relay._clock(), is_messages=is_messages)
+        relay._has_cuts |= any(limits.ends_open_runs for limits in self._limits)
         try:
             yield
         except BaseException:
@@ -514,6 +523,9 @@ class _Call:
     async def _me(self) -> None:
         relay = self._relay
         await self._exchange.send_whole(200, (JSON,), compact(relay.quotas.me(self._user, relay._clock())).encode())
+
+    async def _doctor(self) -> None:
+        await send_beats(self._exchange, SSE_HEADERS)
 
     async def _metrics(self) -> None:
         await self._exchange.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())

@@ -43,11 +43,10 @@ def choose(
     if "max_tokens" in chosen:
         chosen["max_tokens"] = min(chosen["max_tokens"], cap)
     chosen |= request
-    for place, part in _parts(chosen):
+    for place, part in _parts(chosen) if models is not None or cap < MAX_LIMIT else ():
         if models is not None and "model" in part and part["model"] not in models:
-            raise InvalidRequest(
-                f"{place}model", f"must be one of {', '.join(models)}" if models else "none is allowed"
-            )
+            words = f"must be one of {', '.join(models)}" if models else "none is allowed"
+            raise InvalidRequest(f"{place}model", words)
         if not isinstance(asked := part.get("max_tokens") or 0, int) or asked > cap:
             raise InvalidRequest(f"{place}max_tokens", f"must be a whole number, at most {cap}")
     if models is not None and isinstance(chosen.get("fallbacks"), str):
@@ -60,9 +59,7 @@ def _check_system(request: Mapping[str, Any]) -> None:
         raise InvalidRequest("system", "is set by the relay")
     for index, message in _objects(request["messages"]):
         if message.get("role") == "system":
-            raise InvalidRequest(
-                f"messages.{index}.role", "must be user or assistant: the relay sets the system prompt"
-            )
+            raise InvalidRequest(f"messages.{index}.role", "must be user or assistant")
 
 
 def _parts(request: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

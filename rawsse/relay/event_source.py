@@ -27,6 +27,7 @@ from rawsse.relay.dialects import COMMENT_HEARTBEAT, Answer, Failure, Frame, com
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.follow import follow
 from rawsse.relay.guard import Guard
+from rawsse.relay.log import Gone
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.users import user_of_scope
@@ -178,11 +179,12 @@ class EventSource:
         with contextlib.suppress(OSError):
             try:
                 run = owner.find(scope, self._run_id) if self._run_id else None
-                if run is None:
-                    run = owner.begin(scope, self._items, self._run_id)
-                elif (aclose := getattr(self._items, "aclose", None)) is not None:
+                is_back = "last-event-id" in exchange.headers
+                if (run is not None or is_back) and (aclose := getattr(self._items, "aclose", None)) is not None:
                     await aclose()
-                await owner.send(run, exchange)
+                if run is None and is_back:
+                    raise Gone(410, "not_found_error", "there is no such run any more; ask without Last-Event-ID")
+                await owner.send(run or owner.begin(scope, self._items, self._run_id), exchange)
             except Answer as answer:
                 await exchange.send_answer(answer)
         if (background := getattr(self, "background", None)) is not None:

@@ -101,6 +101,8 @@ class Exchange:
 
     def fields(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
         """Header fields as ASGI has them, with `more_fields` and those for pages of other origins."""
+        if self.more_fields:  # the user's limits are the relay's, and the API's are the operator's
+            headers = [field for field in headers if not field[0].startswith("anthropic-ratelimit")]
         fields = [*headers, *self.more_fields, *self._cross_origin()]
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
@@ -140,7 +142,7 @@ class Exchange:
             return ()
         return (
             ("access-control-allow-origin", allowed),
-            ("access-control-expose-headers", "x-run-id, request-id, retry-after"),
+            ("access-control-expose-headers", "x-run-id, request-id, retry-after, ratelimit, ratelimit-policy"),
             ("vary", "origin"),
         )
 

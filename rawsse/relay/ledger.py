@@ -1,18 +1,17 @@
-"""The ledger: one row per run in a SQLite file, written by a thread of its own so that no stream waits for the disk.
+"""The ledger: one row per run in a SQLite file. A thread writes it, so that no stream waits for the disk.
 
     ledger = Ledger("ledger.db")        # an observer of the relay
-    ledger.tokens_since(midnight)       # {"ada": 12_345, …}: what the daily quotas begin with
+    ledger.tokens_since(midnight)       # {"ada": 12_345, …}: where the daily quotas start
     ledger.close()                      # writes the rows that wait
-    usage(["ledger.db"], by=("user",))  # what was used, also while a relay writes
+    usage(["ledger.db"], by=("user",))  # the sums per user, also while a relay writes
 
-A run has a row from its begin, whose `ending` is NULL until it ends. A relay that was killed leaves such rows behind, and the
-next one marks them as `truncated` by `relay_killed`. Several relays may share a file: each one holds a lock (flock(2)) on a
-file of its own beside it, `ledger.db-owner-…`, which the system releases when the process has ended in whatever way.
+A run gets its row when it begins; `ending` is NULL until it ends. A relay that is killed leaves such rows behind, and the next
+one marks them: `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
+another file beside it, `ledger.db-owner-…`, which the system releases when the process ends.
 
-The rows that wait are written in one transaction, over a connection that is open for no longer than that. So a process that
-forks carries no open connection along (https://www.sqlite.org/howtocorrupt.html, 2.6), and a file that was moved away, or a
-disk that has room again, is seen at the next batch. In WAL mode a transaction survives the process from its commit on, and a
-reader never blocks the writer.
+A batch of rows is one transaction, and its connection is closed after it. So a fork finds no open connection, which SQLite
+forbids (https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch finds the file as it is now: moved away, replaced, or on
+a disk that has room again. The file is in WAL mode: readers do not block the writer, and what is committed survives `kill -9`.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ with suppress(ImportError):
     import fcntl  # not on Windows, where `rawsse.relay` must still load
 
 BATCH_SECONDS = 0.5
-"""How long a row waits for others, and so how much of the past a `kill -9` may cost."""
+"""How long a row waits for others to be written with it. A `kill -9` costs the rows of this time."""
 
 MAX_WAITING = 20_000
 """How many rows may wait while the file cannot be written; each takes about 500 bytes."""
@@ -52,13 +51,13 @@ BUSY_SECONDS = 5.0
 """How long a connection waits for another process's transaction."""
 
 LOG_SECONDS = 60.0
-"""A ledger that cannot be written is logged once in this time."""
+"""The shortest time between two lines of the log about a ledger that cannot be written."""
 
 MAX_COUNT = 10**12
-"""The largest number in a row: SQLite has 64 bits, and the sum of all rows must fit, too."""
+"""The largest number in a row. SQLite's integers have 64 bits, and the sum over all rows must fit."""
 
 MAX_TEXT_CHARS = 1000
-"""How much of a text a row has: the model that was asked for may be as long as a request's body."""
+"""The longest text in a row: a client may ask for a model whose name is as long as a request may be."""
 
 APPLICATION_ID = 0x72737365
 """Tells a ledger from other SQLite files (PRAGMA application_id): "rsse"."""
@@ -66,7 +65,7 @@ APPLICATION_ID = 0x72737365
 SCHEMA_VERSION = 1
 
 KILLED = "relay_killed"
-"""The `error` of a run whose relay did not live to see its end."""
+"""The `error` of a run that was open when its relay was killed."""
 
 GROUPS = ("user", "model", "day")
 COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
@@ -98,10 +97,10 @@ _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time
 class Ledger(Observer):
     """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
 
-    Marks the runs that a killed relay left open. Rows are written every `batch_seconds`; those that cannot be written wait
-    for the next time, at most `max_waiting`, and more are dropped and counted in the log. `clock` gives seconds for the
-    log's pauses. `begun` and `ended` belong to one thread and never wait. The caller closes the ledger after the last run;
-    at the exit of the interpreter it closes itself.
+    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`.
+    Those that cannot be written are tried again with the next batch. At most `max_waiting` rows wait; further ones are
+    dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from one
+    thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
 
     Raises `ConfigurationError` if the file cannot be opened, is not a ledger, or is one of a newer version.
     """
@@ -116,7 +115,7 @@ class Ledger(Observer):
     ) -> None:
         self.path = Path(path)
         self.dropped = 0
-        """How many rows could not be written and will not be."""
+        """How many rows are lost: too many waited, or the ledger was closed."""
         self._batch_seconds, self._max_waiting = batch_seconds, max_waiting
         self._clock, self._silent_until = clock, clock()
         self._pid = 0  # of the process whose thread writes
@@ -129,29 +128,29 @@ class Ledger(Observer):
         self._put(start)
 
     def ended(self, record: RunRecord) -> None:
-        """It has ended: the record takes the place of its row, which `time` and `run` identify.
+        """The run has ended: the record replaces its row, which has the same `time` and `run`.
 
-        The run's id alone does not: clients choose it, and may use it again.
+        The id alone does not tell runs apart: clients choose it, and may use it again.
         """
         self._put(record)
 
     def tokens_since(self, since: float) -> dict[str, int]:
-        """The tokens of all kinds of each user, of the runs that began at `since` (Unix seconds) or later.
+        """The tokens of all kinds per user, over the runs that began at `since` (Unix seconds) or later.
 
-        Reads the file: to be called before the relay serves. Raises `ConfigurationError`.
+        It reads the file, so call it before the relay serves. Raises `ConfigurationError`.
         """
         with _connected(self.path, "ro") as db:
             return dict(db.execute(_TOKENS_SINCE, (since,)))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write the rows that wait, for so many seconds at most. Blocks; may be called twice. Later runs are dropped."""
+        """Write the rows that wait. Blocks for at most `seconds`; may be called twice. Later rows are dropped."""
         if self._pid != os.getpid():
-            return  # nothing was put, or it was before a fork: the parent writes it
+            return  # there are no rows, or they are those of the parent process
         self._closing.set()
         self._wake.set()
         self._thread.join(seconds)
         if self._thread.is_alive():
-            log.error("the ledger %s: %d rows or more are not written after %g s", self.path, len(self._rows), seconds)
+            log.error("the ledger %s is not completely written after %g s", self.path, seconds)
         atexit.unregister(self.close)
 
     # --- In the event loop's thread ---
@@ -161,16 +160,18 @@ class Ledger(Observer):
             self._begin()
         if self._closing.is_set() or len(self._rows) >= self._max_waiting:
             self.dropped += 1
-            self._say("it is closed" if self._closing.is_set() else f"{self._max_waiting} rows wait")
+            self._say(
+                f"the ledger {self.path} {'is closed' if self._closing.is_set() else 'has too many rows waiting'}"
+            )
         else:
             self._rows.append(row)
             if not self._wake.is_set():
                 self._wake.set()
 
     def _begin(self) -> None:
-        """Start the thread of this process: at the first row, and not before, since a server may fork until then."""
+        """Start the thread of this process. At the first row, not before: servers fork their workers until then."""
         if self._lock is not None:
-            os.close(self._lock)  # a copy of the parent's, who goes on holding it
+            os.close(self._lock)  # a copy of the parent's, which stays locked
         self._lock = None
         self._pid = os.getpid()
         self._owner = secrets.token_hex(8)
@@ -202,12 +203,13 @@ class Ledger(Observer):
                 self.dropped += len(batch) if is_last else 0
                 self._say(str(exc), at_once=is_last)
         if self._lock is not None:
-            _owner_file(self.path, self._owner).unlink(missing_ok=True)
+            with suppress(OSError):  # the next relay removes it, too
+                _owner_file(self.path, self._owner).unlink()
             os.close(self._lock)
             self._lock = None
 
     def _hold_lock(self) -> None:
-        """In a transaction, and before the first row: the other relays look for the lock in transactions of their own."""
+        """Take the lock before the first row. Other relays look for it in a transaction, so take it in one."""
         if self._lock is None:
             self._lock = os.open(_owner_file(self.path, self._owner), os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -215,18 +217,18 @@ class Ledger(Observer):
     def _say(self, problem: str, *, at_once: bool = False) -> None:
         if self._clock() >= self._silent_until or at_once:
             self._silent_until = self._clock() + LOG_SECONDS
-            log.error("the ledger %s is not written, %d rows are dropped: %s", self.path, self.dropped, problem)
+            log.error("%s (%d rows dropped so far)", problem, self.dropped)
 
 
 def usage(
     paths: Sequence[str | Path], by: Sequence[str] = GROUPS, *, since: date = date.min, until: date = date.max
 ) -> list[dict[str, Any]]:
-    """What the ledgers say: a row for each group, sorted, as `{"user": …, "model": …, "day": "2026-11-30", "runs": 3,
-    "input_tokens": …, "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True}`.
+    """The sums of each group of runs, sorted: `{"user": …, "model": …, "day": "2026-11-30", "runs": 3, "input_tokens": …,
+    "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True}`.
 
-    `by` names the groups, of `GROUPS`. Days are UTC days, on which the runs began; `since` and `until` are included. A run
-    counts once, even if several ledgers have it. `exact` is false if a count of the group is a lower bound, as those of
-    open runs are. Only reads, also while a relay writes. Raises `ConfigurationError`.
+    `by` has some of `GROUPS`. `day` is the UTC day on which a run began; `since` and `until` are included. A run counts once,
+    even if several ledgers have it. `exact` is false if the sums are a lower bound, as they are while a run is open. The
+    files are only read, also while a relay writes them. Raises `ConfigurationError`.
     """
     if not by or set(by) - set(GROUPS):
         raise ConfigurationError(f"usage by {', '.join(by) or 'nothing'}: must be by some of {', '.join(GROUPS)}")
@@ -258,28 +260,28 @@ def _told(path: Path) -> Iterator[None]:
 def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does."""
     with _told(path):
-        if not path.is_file():  # of which SQLite says little
+        if not path.is_file():  # SQLite would only say "unable to open database file"
             raise FileNotFoundError(errno.ENOENT, "there is no such file")
         uri = f"{path.absolute().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(uri, BUSY_SECONDS, uri=True, isolation_level=None)) as db:
+        with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
             _check(db, path)
             yield db
 
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """A transaction that writes to the ledger, which is made if there is none; committed unless the block raises."""
+    """A transaction that writes to the ledger, which is made if it is missing. Committed unless the block raises."""
     if not path.exists():
         _make(path)
     with _connected(path, "ro"):
-        pass  # another program's file is left before a connection could write, whose end would move its WAL into it
+        pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
     with _connected(path, "rw") as db, db:
         db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
         yield db
 
 
 def _make(path: Path) -> None:
-    """Make an empty ledger, if no other process is faster. It gets its name when it is whole: none sees half of it."""
+    """Make an empty ledger. It gets its name when it is complete, unless another process was faster."""
     with _told(path), tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
         new = Path(folder, "new")
         new.touch(0o600)
@@ -300,7 +302,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
-    """The columns of a row, in a form that SQLite never refuses: one bad row would keep its whole batch waiting."""
+    """The columns of a row, in a form that SQLite accepts: one that it refused would block all batches."""
     absent = {"owner": owner, "exact": False, **dict.fromkeys(COUNTS, 0)}
     for name in _COLUMNS:
         value = getattr(row, name, absent.get(name))
@@ -316,14 +318,14 @@ def _owner_file(path: Path, owner: str) -> Path:
 
 
 def _mark_killed(db: sqlite3.Connection, path: Path) -> None:
-    """Give an ending to the runs whose relay has ended, and remove that one's file.
+    """Mark the open runs of relays that do not hold their locks any more, and remove their files.
 
-    In a transaction, as locks are taken: so every file that is found has been locked.
+    Locks are taken in a transaction, and this is one: every file that it finds has been locked.
     """
     living = []
     prefix = _owner_file(path, "").name
     for file in [file for file in path.absolute().parent.iterdir() if file.name.startswith(prefix)]:
-        with suppress(FileNotFoundError), file.open("rb") as lock:  # not found: its relay has just left
+        with suppress(FileNotFoundError), file.open("rb") as lock:  # missing: its relay has just closed
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.unlink()

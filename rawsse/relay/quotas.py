@@ -131,7 +131,7 @@ class Quotas(Observer):
     def release(self, user: User | None) -> None:
         """Give back what `admit` has kept: no run has begun."""
         for account in self._counting(user.id if user is not None else ""):
-            account.reserved -= 1
+            account.reserved = max(0, account.reserved - 1)
 
     def begun(self, start: RunStart) -> None:
         """The request counts from now on, and one more run is open."""

@@ -73,13 +73,11 @@ class UserLimits:
             value = getattr(self, name)
             # 0 could be meant as "none" or as "no limit".
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_LIMIT):
-                raise ConfigurationError(
-                    f"{name} must be a whole number from 1 to {MAX_LIMIT}, or left out for no limit"
-                )
+                raise ConfigurationError(f"{name} must be a whole number from 1 to {MAX_LIMIT}, or left out")
         models: object = self.models
         if models is not None:
             if not isinstance(models, tuple | list) or not models or not all(isinstance(m, str) and m for m in models):
-                raise ConfigurationError("models must be a list of names, or left out for no limit")
+                raise ConfigurationError("models must be a list of names, and not empty")
             object.__setattr__(self, "models", tuple(models))
         if type(self.ends_open_runs) is not bool:
             raise ConfigurationError("ends_open_runs must be true or false")

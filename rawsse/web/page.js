@@ -10,7 +10,7 @@
 
 import { Answer } from "./answer.js";
 import { FollowingBox, make } from "./dom.js";
-import { RunError, stopRun, streamRun } from "./rawsse.js";
+import { streamChat } from "./rawsse.js";
 import { Wire } from "./wire.js";
 import { describeError, seconds } from "./words.js";
 
@@ -20,11 +20,10 @@ const [stopButton, sendButton, status] = ["stop", "send", "status"].map(byId);
 
 const box = new FollowingBox(conversation);
 const wire = new Wire(byId("frames"));
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
-const headers = token ? { authorization: `Bearer ${token}` } : {};
+const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 
 let messages = []; // what the API is sent: [{ role, content }]
-let current = null; // the answer that runs, as { controller, url }; the url is its run's
+let current = null; // the answer that runs, as { chat }
 
 // --- Asking ----------------------------------------------------------------------------------------------------------
 
@@ -41,7 +40,7 @@ function ask(text) {
 /** Have the conversation so far answered. */
 async function reply(turns) {
   const answer = new Answer(box);
-  const run = { controller: new AbortController(), url: null };
+  const run = { chat: null };
   conversation.append(answer.element);
   box.toEnd();
   showRunning(run);
@@ -68,9 +67,7 @@ async function reply(turns) {
 async function read(run, turns, answer) {
   let isFlowing = false;
   const options = {
-    headers,
-    signal: run.controller.signal,
-    onRun: ({ url }) => (run.url = url),
+    token,
     onOpen: ({ method, url, status }) => wire.note(`${method} ${url.pathname}: ${status}`),
     onFrame: (raw) => wire.frame(raw),
     onLost: ({ wait }) => {
@@ -81,35 +78,27 @@ async function read(run, turns, answer) {
   };
   wire.begin();
   try {
-    for await (const event of streamRun("api/chat", { messages: turns }, options)) {
+    run.chat = streamChat("api/chat", { messages: turns }, options);
+    for await (const event of run.chat) {
       answer.take(event);
       if (isFlowing || event.type !== "content_block_delta") continue;
       isFlowing = true; // said once, not for every token
       say("Claude is answering…");
     }
   } catch (error) {
-    return options.signal.aborted ? { kind: "stopped" } : { kind: "failed", error };
+    return { kind: "failed", error };
   }
-  if (answer.isComplete) return { kind: "complete" };
-  return { kind: "failed", error: new RunError("truncated", "the stream ended, and the answer had not") };
+  return { kind: run.chat.ending };
 }
 
 // --- Stopping --------------------------------------------------------------------------------------------------------
 
 /** Stop the running answer, in any phase: here at once, and on the server, so that nothing more is generated. */
-function halt() {
-  if (!current || current.controller.signal.aborted) return;
-  tellServer(current.url);
-  current.controller.abort();
-}
-
-async function tellServer(url) {
-  wire.note(`DELETE ${url.pathname}`);
-  try {
-    await stopRun(url, { headers });
-  } catch {
-    say("Stopped here, but the server could not be told. It gives up by itself in a few seconds.");
-  }
+async function halt() {
+  if (!current || current.chat.ending) return;
+  wire.note(`DELETE run ${current.chat.id}`);
+  if (await current.chat.stop()) return;
+  say("Stopped here, but the server could not be told. It gives up by itself in a few seconds.");
 }
 
 // --- What is said and shown ------------------------------------------------------------------------------------------

@@ -15,23 +15,6 @@ const STOP_REASONS = {
   refusal: "The model declined to answer.",
 };
 
-const ERROR_TYPES = {
-  __proto__: null,
-  invalid_request_error: "The request was not accepted.",
-  authentication_error: "The key or token was refused.",
-  billing_error: "The account cannot pay for this request.",
-  permission_error: "The key may not be used for this.",
-  not_found_error: "There is no such model or address.",
-  request_too_large: "The conversation is too long to be sent.",
-  rate_limit_error: "Too many requests. Wait a moment, then try again.",
-  timeout_error: "The API took too long.",
-  api_error: "The API had an internal error.",
-  overloaded_error: "The API is overloaded. Wait a moment, then try again.",
-  // The relay's own:
-  cancelled: "The answer was stopped.",
-  shutdown: "The server is being restarted. Wait a moment, then try again.",
-};
-
 /** What the relay saw of the API's stream. It says more than an error type where the API itself said nothing. */
 const ENDINGS = {
   __proto__: null,
@@ -40,23 +23,17 @@ const ENDINGS = {
   limit: "The answer was larger than the server allows.",
 };
 
-const REASONS = {
-  refused: "The server did not accept the request.",
-  failed: "The answer broke off with an error.",
-  unreachable: "The server could not be reached.",
-  truncated: "The connection was lost before the answer was complete.",
-  malformed: "The server sent something that is not an answer.",
-};
-
 /** An error as { headline, detail }: what happened, and what the other side said about it. */
 export function describeError(error) {
-  const known = ENDINGS[error.ending] ?? ERROR_TYPES[error.type] ?? REASONS[error.reason];
+  // The page has a button for another try.
+  const advice = error.advice === "Try again." ? "" : error.advice;
+  const headline = ENDINGS[error.ending] ?? ([error.headline, advice].filter(Boolean).join(" ") || "The page itself failed.");
   const facts = [error.status && `status ${error.status}`, error.type, error.field && `field ${error.field}`];
   if (error.retryAfter) facts.push(`retry after ${error.retryAfter} s`);
   if (error.requestId) facts.push(`request ${error.requestId}`);
   const given = facts.filter(Boolean).join(", ");
-  const detail = given ? `${error.message} (${given})` : error.message;
-  return { headline: known ?? "The page itself failed.", detail };
+  const said = error.headline ? (error.detail ?? "") : error.message;
+  return { headline, detail: given ? `${said} (${given})`.trim() : said };
 }
 
 /** What a stop reason means for the reader; null where nothing is amiss, or where it is not known yet. */

@@ -28,7 +28,7 @@ from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixture
 from rawsse.replay.looking.check import RULES
 from rawsse.server import Server
 
-COMMANDS = ["demo", "serve", "usage", "ask", "chat", "record", "replay", "check", "explain"]
+COMMANDS = ["demo", "serve", "usage", "ask", "chat", "record", "replay", "check", "explain", "doctor"]
 PLAIN = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]
 TEXT = PLAIN["content"][0]["text"]
 KEY = "sk-ant-secret"

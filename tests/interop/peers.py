@@ -1,7 +1,8 @@
-"""Peers in processes of their own, on the way to the Messages API: a server with TLS (uvicorn), and proxies.
+"""Peers in processes of their own: a server with TLS (uvicorn), proxies on the way to the Messages API, nginx before a relay.
 
 with tls_server(folder, certificates) as port: ...          # https://localhost:port plays the recording `plain`
 with tinyproxy(folder, user="Aladdin:open sesame") as url: ...
+with nginx(folder, NGINX_SERVER.format(port=…, upstream=relay.base_url, settings="gzip on;"), listener): ...
 """
 
 from __future__ import annotations
@@ -18,7 +19,28 @@ import pytest
 from support.background import PATIENCE
 from support.command import environment
 
-__all__ = ["proxy_py", "tinyproxy", "tls_server"]
+__all__ = ["NGINX_SERVER", "nginx", "proxy_py", "tinyproxy", "tls_server"]
+
+NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+
+NGINX_CONFIGURATION = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {site}
+}}
+"""
+
+NGINX_SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; {settings} }} }}"
+"""The site of a proxy with its default settings, and some others."""
 
 PLAYER = """
 from rawsse.replay import Player, shipped_fixtures
@@ -105,6 +127,20 @@ def proxy_py(folder: Path, *, user: str, password: str, certificate: Path | None
         line = process.stdout.readline().strip()
         assert line, "proxy.py has ended"
         yield f"{'https' if certificate else 'http'}://127.0.0.1:{line}"
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, site: str, listener: socket.socket) -> Iterator[None]:
+    """nginx with one site, which listens on this socket."""
+    if not Path(NGINX).exists():
+        pytest.skip("no nginx on this machine")
+    file = folder / "nginx.conf"
+    file.write_text(NGINX_CONFIGURATION.format(folder=folder, site=site))
+    # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
+    env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
+    process = subprocess.Popen([NGINX, "-p", folder, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor])
+    with _ending(process):
+        yield
 
 
 @contextlib.contextmanager

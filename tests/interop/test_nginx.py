@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from importlib.resources import files
@@ -20,30 +18,12 @@ from support.sockets import LOCALHOST
 from rawsse.relay import RunLimits
 from rawsse.server import ASGIApp, Forwarded, Receive, Scope, Send, Server
 
+from . import peers
 from .conftest import Start
+from .peers import NGINX_SERVER
 from .stack import recorded, text
 
 pytestmark = pytest.mark.real
-
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-
-CONFIGURATION = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {site}
-}}
-"""
-
-SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {relay}; {settings} }} }}"
 
 Connect = Callable[..., http.client.HTTPConnection]
 
@@ -51,22 +31,8 @@ Connect = Callable[..., http.client.HTTPConnection]
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Callable[[str, socket.socket], None]]:
     """Run nginx with one site, which listens on this socket."""
-    if not Path(NGINX).exists():
-        pytest.skip("no nginx on this machine")
     with ExitStack() as stack:
-
-        def run(site: str, listener: socket.socket) -> None:
-            file = tmp_path / "nginx.conf"
-            file.write_text(CONFIGURATION.format(folder=tmp_path, site=site))
-            # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
-            env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
-            process = subprocess.Popen(
-                [NGINX, "-p", tmp_path, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor]
-            )
-            stack.callback(process.wait, PATIENCE)
-            stack.callback(process.terminate)
-
-        yield run
+        yield lambda site, listener: stack.enter_context(peers.nginx(tmp_path, site, listener))
 
 
 @pytest.fixture
@@ -83,7 +49,7 @@ def connect(start: Start, gate: Gate, nginx: Callable[[str, socket.socket], None
         def connect(settings: str = "") -> http.client.HTTPConnection:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             port = listener.getsockname()[1]
-            nginx(SERVER.format(port=port, relay=relay.base_url, settings=settings), listener)
+            nginx(NGINX_SERVER.format(port=port, upstream=relay.base_url, settings=settings), listener)
             return stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)))
 
         yield connect

@@ -75,6 +75,7 @@ async def over(*browsers: Browser) -> None:
         ("DELETE", "/runs"),
         ("GET", "/me"),
         ("GET", "/metrics"),
+        ("GET", "/doctor"),
         ("GET", "/api/chat/chat-1/stream"),
     ],
 )
@@ -212,6 +213,19 @@ def test_requests_beyond_the_limit_never_reach_the_api(path: str, body: Any) -> 
                 assert refused.data[-1] == "[DONE]"
 
     run(story())
+
+
+def test_the_limits_that_a_program_is_told_are_its_own_and_not_the_operator_s() -> None:
+    fields = b"anthropic-ratelimit-requests-limit: 4000\r\nanthropic-ratelimit-tokens-limit: 9000\r\nrequest-id: req_1"
+    api = WHOLE.replace(b"request-id: req_1", fields)
+    options: dict[str, Any] = {"authenticate": by_name, "clock": lambda: 1_000_000.0, "api": api}
+    for body in (MESSAGES, {**MESSAGES, "stream": False}):
+        told = ask("POST", "/v1/messages", body, headers=as_user("ada"), **options).headers
+        assert {name: told[name] for name in told if name.endswith("-limit")} == {
+            "anthropic-ratelimit-requests-limit": "3",
+            "anthropic-ratelimit-tokens-limit": "100",
+        }
+        assert ask("POST", "/v1/messages", body, api=api).headers["anthropic-ratelimit-requests-limit"] == "4000"
 
 
 def test_open_runs_beyond_the_limit_are_refused_until_one_has_ended() -> None:

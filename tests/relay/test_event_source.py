@@ -117,6 +117,22 @@ def test_an_event_source_may_come_back_to_the_same_address() -> None:
     run(story())
 
 
+def test_a_client_that_comes_back_to_a_run_that_is_forgotten_begins_no_other() -> None:
+    async def story() -> None:
+        async with house() as runs:
+            source = Countdown()
+            generator = source()
+            back = await ask(event_source(generator, runs, RUN_ID), "GET", last_event_id="0123abcd-7").done()
+            assert back.status == 410
+            source.give(1)
+            await ticks(5)
+            assert source.given == 0
+            with pytest.raises(StopAsyncIteration):
+                await anext(generator)
+
+    run(story())
+
+
 def test_a_generator_that_nobody_reads_is_closed_after_the_grace_time() -> None:
     async def story() -> None:
         async with house(limits=RunLimits(grace_seconds=10)) as runs:

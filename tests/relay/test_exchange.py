@@ -544,7 +544,10 @@ def test_an_allowed_page_may_read_the_answer_and_its_head() -> None:
     told = Told(guard=FRIEND, headers={"origin": "https://friend.example"})
     tell(told.exchange.send_whole(200, (), b"{}"))
     assert told.headers["access-control-allow-origin"] == "https://friend.example"
-    assert told.headers["access-control-expose-headers"] == "x-run-id, request-id, retry-after"
+    assert (
+        told.headers["access-control-expose-headers"]
+        == "x-run-id, request-id, retry-after, ratelimit, ratelimit-policy"
+    )
     assert told.headers["vary"] == "origin"
 
 

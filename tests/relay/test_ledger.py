@@ -281,9 +281,7 @@ def test_rows_that_could_not_be_written_are_written_later(
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.001)
     with closing(Ledger(path, batch_seconds=0.001)) as ledger, locked(path):
         ledger.ended(record(0))
-        assert lines.next() == (
-            f"the ledger {path} is not written, 0 rows are dropped: cannot use the ledger {path}: database is locked"
-        )
+        assert lines.next() == f"cannot use the ledger {path}: database is locked (0 rows dropped so far)"
         ledger.ended(record(1))
     assert [row["run"] for row in rows(path)] == ["run-0", "run-1"]
 
@@ -297,6 +295,7 @@ def test_a_ledger_that_cannot_be_written_is_logged_once_in_a_while(
         statements = Statements(monkeypatch)
         with locked(path):
             for number in range(50):
+                ledger.begun(start(record(number)))
                 ledger.ended(record(number))
             statements.wait_for_connections(20)  # two for each batch that fails
             lines.next()
@@ -305,7 +304,7 @@ def test_a_ledger_that_cannot_be_written_is_logged_once_in_a_while(
             lines.next()
             statements.wait_for_connections(20)
             assert lines.queue.empty()
-    assert len(rows(path)) == 50
+    assert endings(path) == [("complete", None)] * 50  # in the order in which they came
 
 
 def test_more_than_may_wait_are_dropped_and_counted(path: Path, lines: Lines) -> None:
@@ -313,7 +312,7 @@ def test_more_than_may_wait_are_dropped_and_counted(path: Path, lines: Lines) ->
     for number in range(13):
         ledger.ended(record(number))
     assert ledger.dropped == 3
-    assert lines.next() == f"the ledger {path} is not written, 1 rows are dropped: 10 rows wait"
+    assert lines.next() == f"the ledger {path} has too many rows waiting (1 rows dropped so far)"
     assert lines.queue.empty()
     ledger.close()
     assert [row["run"] for row in rows(path)] == [f"run-{number}" for number in range(10)]
@@ -341,21 +340,35 @@ def test_a_run_after_the_end_is_dropped_and_logged(path: Path, lines: Lines) -> 
     ledger.ended(record(0))
     ledger.close()
     ledger.ended(record(1))
-    assert lines.next() == f"the ledger {path} is not written, 1 rows are dropped: it is closed"
+    assert lines.next() == f"the ledger {path} is closed (1 rows dropped so far)"
     assert len(rows(path)) == 1
 
 
-def test_closing_gives_up_on_a_file_that_stays_locked(
+def test_closing_gives_up_on_a_file_that_stays_locked_and_always_says_so(
     path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.001)
-    ledger = Ledger(path, batch_seconds=3600)
-    ledger.ended(record(0))
+    ledger = Ledger(path, batch_seconds=0.001, clock=lambda: 0.0)
     with locked(path):
+        ledger.ended(record(0))
+        assert lines.next().endswith("database is locked (0 rows dropped so far)")
         ledger.close()
     assert ledger.dropped == 1
-    assert ", 1 rows are dropped: " in lines.next()
+    assert lines.next().endswith("database is locked (1 rows dropped so far)")
     assert rows(path) == []
+
+
+def test_closing_does_not_touch_the_file_where_nothing_waits(
+    path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(path, batch_seconds=0)
+    ledger.ended(record(0))
+    while not rows(path):
+        pass
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.001)
+    with locked(path):
+        ledger.close()
+    assert lines.queue.empty()
 
 
 def test_closing_waits_no_longer_than_it_is_told(path: Path, lines: Lines) -> None:
@@ -363,7 +376,7 @@ def test_closing_waits_no_longer_than_it_is_told(path: Path, lines: Lines) -> No
     ledger.ended(record(0))
     with locked(path):
         ledger.close(seconds=0.01)  # SQLite would wait for BUSY_SECONDS
-        assert lines.next() == f"the ledger {path}: 0 rows or more are not written after 0.01 s"
+        assert lines.next() == f"the ledger {path} is not completely written after 0.01 s"
     ledger.close()
     assert len(rows(path)) == 1
 
@@ -388,7 +401,8 @@ ledger.close()
         assert process.stderr is not None
         assert process.stdout.readline() == "all have ended\n"
         line = process.stderr.readline()
-        assert "is not written, 0 rows are dropped: cannot use the ledger" in line
+        assert line.startswith("cannot use the ledger ")
+        assert line.endswith(" (0 rows dropped so far)\n")
         assert "full" in line or "disk I/O error" in line
         _, rest = process.communicate("\n", timeout=PATIENCE)
         assert (rest, process.returncode) == ("", 0)
@@ -399,7 +413,7 @@ def test_a_file_that_becomes_something_else_is_logged_and_left_alone(path: Path,
     ledger = Ledger(path, batch_seconds=0.001)
     path.write_bytes(b"not a database " * 100)
     ledger.ended(record(0))
-    assert lines.next().endswith("file is not a database")
+    assert "file is not a database" in lines.next()
     ledger.close()
     assert path.read_bytes() == b"not a database " * 100
 
@@ -460,6 +474,17 @@ def test_the_file_says_what_it_is(path: Path) -> None:
     head = written(path, record()).read_bytes()[:72]
     assert int.from_bytes(head[68:72], "big") == APPLICATION_ID  # https://www.sqlite.org/fileformat.html, 1.3
     assert int.from_bytes(head[60:64], "big") == SCHEMA_VERSION
+    assert head[18:20] == b"\2\2"  # WAL: a reader does not block the writer
+
+
+def test_a_ledger_that_another_process_makes_at_the_same_moment_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(path, record(0))
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # as it was a moment ago
+    written(path, record(1))
+    assert len(rows(path)) == 2
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_an_empty_file_is_left_alone(path: Path) -> None:
@@ -645,6 +670,31 @@ else:
         assert (process.returncode, output) == (0, ""), errors
     assert endings(path) == [("complete", None)] * 2
     assert len({row["owner"] for row in rows(path)}) == 2
+
+
+def test_a_child_does_not_keep_the_runs_of_its_killed_parent_open(path: Path) -> None:
+    code = """
+ledger = Ledger(sys.argv[1], batch_seconds=0)
+ledger.begun(start(0))
+sys.stdin.readline()
+number = 0 if os.fork() else 1
+ledger.begun(start(number))
+sys.stdin.read()
+os._exit(0)
+"""
+    with program(code, path) as process:
+        while len(rows(path) if path.exists() else []) < 1:
+            assert process.poll() is None
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        while len(rows(path)) < 2:
+            assert process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+        Ledger(path)
+        assert endings(path) == [("truncated", KILLED), (None, None)]
+    Ledger(path)
 
 
 # --- What rows add up to -----------------------------------------------------------------------------------------------

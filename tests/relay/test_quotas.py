@@ -166,6 +166,13 @@ def test_a_clock_that_is_set_back_gives_nothing_back_twice() -> None:
     assert refusal(quotas, ada, NOON + 1) is None
 
 
+def test_a_clock_that_is_set_back_takes_nothing() -> None:
+    quotas, ada = Quotas(), user(requests_per_minute=60)
+    for _ in range(30):
+        run(quotas, ada)
+    assert admitted(quotas, [ada] * 60, NOON - 50) == 30
+
+
 def test_a_clock_that_is_set_back_far_stops_the_count_for_a_minute_at_most() -> None:
     quotas, ada = Quotas(), user(requests_per_minute=60)
     for _ in range(60):
@@ -182,6 +189,14 @@ def test_a_limit_that_is_lowered_holds_at_once_and_is_not_a_punishment() -> None
     assert refusal(quotas, user(requests_per_minute=6), NOON + 10) is None
 
 
+def test_requests_that_keep_their_places_count_against_a_lowered_limit() -> None:
+    quotas = Quotas()
+    assert admitted(quotas, [user(requests_per_minute=6)] * 6) == 6
+    headers = refusal(quotas, user(requests_per_minute=2))
+    assert headers is not None
+    assert headers["ratelimit"] == '"requests";r=0;t=150'
+
+
 # --- Open runs -----------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +210,16 @@ def test_a_run_is_open_until_it_ends() -> None:
     assert headers["retry-after"] == str(RETRY_SECONDS)
     quotas.ended(record_of("ada"))
     assert admitted(quotas, [ada] * 3, NOON + DAY) == 1
+
+
+def test_a_lowered_limit_lets_open_runs_go_on_and_admits_no_other() -> None:
+    quotas = Quotas()
+    for _ in range(3):
+        quotas.admit(user(open_runs=3), NOON)
+        quotas.begun(start_of("ada"))
+    headers = refusal(quotas, user(open_runs=1))
+    assert headers is not None
+    assert headers["ratelimit"] == '"open_runs";r=0'
 
 
 def test_an_admitted_request_keeps_its_place_until_its_run_begins() -> None:
@@ -217,6 +242,15 @@ def test_what_is_given_back_late_is_not_given_back_twice() -> None:
     run(quotas, ada, NOON + 1)
     quotas.release(ada)
     assert admitted(quotas, [ada] * 60, NOON + 1) == 59
+
+
+def test_what_has_begun_is_not_given_back() -> None:
+    quotas, ada = Quotas(UserLimits(open_runs=9)), user(open_runs=2)
+    for _ in range(2):
+        quotas.admit(ada, NOON)
+        quotas.begun(start_of("ada"))
+        quotas.release(ada)
+    assert admitted(quotas, [ada, *[BOB] * 9]) == 7
 
 
 def test_a_run_that_was_not_asked_for_counts_as_well() -> None:
@@ -348,6 +382,7 @@ def test_a_user_without_limits_has_those_of_the_relay() -> None:
     quotas = Quotas(None, UserLimits(open_runs=1))
     assert quotas.limits_of(User("ada")) == UserLimits(open_runs=1)
     assert quotas.limits_of(ADA) == UserLimits()
+    assert Quotas(UserLimits(open_runs=9)).limits_of(None) == UserLimits(open_runs=9)
     assert admitted(quotas, [User("eve"), User("eve"), ADA, ADA]) == 3
 
 
@@ -527,6 +562,19 @@ def test_when_they_are_idle_new_ones_are_admitted() -> None:
         run(quotas, User(str(number)), tokens=9)
     assert refusal(quotas, User("3"), NOON + 1) is not None
     assert refusal(quotas, User("3"), MIDNIGHT) is None
+
+
+def test_tokens_without_a_limit_are_forgotten() -> None:
+    quotas = Quotas(max_users=1)
+    run(quotas, ADA, tokens=1000)
+    assert refusal(quotas, BOB) is None
+
+
+def test_users_who_are_not_idle_do_not_hide_those_who_are() -> None:
+    quotas = Quotas(max_users=3)
+    assert admitted(quotas, [user("0"), user("1"), user("2")]) == 3
+    quotas.release(user("2"))
+    assert admitted(quotas, [user("3"), user("3")]) == 1
 
 
 def test_what_the_ledger_says_of_a_user_is_kept_until_the_user_comes() -> None:

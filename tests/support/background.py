@@ -30,15 +30,18 @@ PATIENCE = 10.0
 
 
 class Gate:
-    """How a player waits when the test, and not the clock, says how the answer goes on. `left`: its client has gone."""
+    """How a player waits when the test, and not the clock, says how the answer goes on. `asked`: a client has
+    come; `left`: it has gone."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, free: int) -> None:
+        self.asked = threading.Event()
         self.left = threading.Event()
         self._loop = loop
         self._permits = asyncio.Semaphore(free)
 
     async def sleep(self, _: float) -> None:
         """The player's `sleep`: every wait needs a permit."""
+        self.asked.set()
         try:
             await self._permits.acquire()
         except asyncio.CancelledError:

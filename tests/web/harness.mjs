@@ -1,12 +1,18 @@
-// Runs the parts of the page's JavaScript that need no page, for test_rawsse_js.py: one JSON task per line on stdin,
-// one JSON result per line on stdout. Its argument is the folder of the modules. It judges nothing: Python does.
+// Runs the parts of the page's JavaScript that need no page, for the tests: one JSON task per line on stdin, one JSON result
+// per line on stdout. Its argument is the folder of the modules. It judges nothing: Python does.
 import { getEventListeners } from "node:events";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
+import { results } from "./conformance.mjs";
+
 const folder = pathToFileURL(`${process.argv[2]}/`);
-const { EventStreamParser, streamRun, stopRun } = await import(new URL("rawsse.js", folder));
+const { Chat, ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
 const words = await import(new URL("words.js", folder));
+
+// Errors that nothing handled, as a browser's console would show them.
+let unhandled = [];
+process.on("unhandledRejection", (error) => unhandled.push(String(error)));
 
 function parse(chunks, options) {
   const frames = [];
@@ -15,45 +21,31 @@ function parse(chunks, options) {
   return { events, frames, retry: parser.retry, lastEventId: parser.lastEventId };
 }
 
-function cut(bytes, size) {
-  const starts = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => i * size);
-  return starts.map((start) => bytes.subarray(start, start + size));
-}
-
-/** The ways to cut one input: whole, small pieces, and, for what is short, every cut into two. */
-function* everyCut(bytes, isLarge) {
-  const sizes = isLarge ? [65536, 4096, 1000, 1] : [1, 2, 3, 5, 7, 13];
-  yield [bytes];
-  for (const size of sizes) yield cut(bytes, size);
-  if (bytes.length > 200) return;
-  for (let at = 1; at < bytes.length; at++) yield [bytes.subarray(0, at), new Uint8Array(), bytes.subarray(at)];
-}
-
-/** What a parser makes of a stream, in the form of the conformance cases; each distinct result once. */
-function results({ input, isLarge }) {
-  const bytes = Buffer.from(input, "base64");
-  const seen = new Set();
-  for (const chunks of everyCut(bytes, isLarge)) {
-    const { events, retry, lastEventId } = parse(chunks, {});
-    const named = events.map(({ event, data, id }) => ({ event, data, last_event_id: id }));
-    seen.add(JSON.stringify({ events: named, retry_ms: retry, final_last_event_id: lastEventId }));
-  }
-  return [...seen].map((text) => JSON.parse(text));
-}
-
 /** After how many bytes, fed singly, each event came out. */
 function dispatchedAt({ input }) {
   const parser = new EventStreamParser();
   return [...Buffer.from(input, "base64")].flatMap((byte, i) => parser.feed(Uint8Array.of(byte)).map(() => i + 1));
 }
 
-/** A `fetch` that plays responses: { status, headers, chunks, end }, or null for a server that cannot be reached. */
-function player(responses, requests) {
-  return async (url, { method, headers = {}, body, signal }) => {
-    requests.push({ method, url: String(url), headers, body: body ? JSON.parse(body) : null });
-    const response = responses.shift();
+const FORGOTTEN = { type: "error", error: { type: "not_found_error", message: "there is no such run" } };
+
+/** A `fetch` that plays responses: { status, headers, chunks, end }, or null for a server that cannot be reached. A relay that
+ * has no response left knows no run; it takes every DELETE, unless `deletes` says with which statuses. */
+function player(responses, deletes, requests) {
+  return async (url, { method, headers = [], body, signal, keepalive }) => {
+    signal?.throwIfAborted();
+    const sent = { method, url: String(url), headers: Object.fromEntries(headers), body: body ? JSON.parse(body) : null };
+    requests.push(method === "DELETE" ? { ...sent, keepalive } : sent);
+    if (method === "DELETE") {
+      const status = deletes.length ? deletes.shift() : 204;
+      if (status === null) throw new TypeError("Failed to fetch");
+      return new Response(null, { status });
+    }
+    const missing = { status: 404, chunks: [JSON.stringify(FORGOTTEN)], headers: {} };
+    const response = responses.length ? responses.shift() : missing;
     if (!response) throw new TypeError("Failed to fetch");
     const { status = 200, chunks = [], end = "close" } = response;
+    if (end === "never") return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
     const type = status === 200 ? "text/event-stream" : "application/json";
     const defaults = { "content-type": type, ...(method === "POST" && { "x-run-id": "r/1" }) };
     const stream = new ReadableStream({
@@ -70,46 +62,91 @@ function player(responses, requests) {
   };
 }
 
-/** Read a run over played responses; tell everything that came out of it. */
-async function run({ responses, abortAt = null, abortOnLost = false, abortInLost = false, ...limits }) {
-  const told = { events: [], requests: [], frames: [], lost: [], opened: [], runs: [], error: null };
+const FACTS = ["name", "message", "type", "headline", "advice", "detail", "text", "status", "retryAfter", "field", "requestId", "ending"];
+
+/** An error as JSON; its cause is left out. */
+const plain = (error) => Object.fromEntries(FACTS.map((name) => [name, error[name]]));
+
+/** Read an answer over played responses; tell everything that came out of it. `at` is what to do, and when. */
+async function run({ responses, deletes = [], url = "http://relay.test/api/chat", at = {}, callbacks = false, without = [], ...options }) {
+  const told = { events: [], requests: [], frames: [], lost: [], opened: [], texts: [], done: [], errors: [], error: null };
   const abort = new AbortController();
-  const options = {
+  if (at.abort === "before") abort.abort();
+  unhandled = [];
+  const chat = streamChat(url, options.body === undefined ? { messages: [] } : options.body, {
     waits: [1, 2, 3],
-    ...limits,
+    ...options,
     signal: abort.signal,
-    fetch: player(responses, told.requests),
+    fetch: player(responses, deletes, told.requests),
     onFrame: (raw) => told.frames.push(raw),
     onLost: (lost) => {
       told.lost.push(lost);
-      if (abortOnLost) setTimeout(() => abort.abort());
-      if (abortInLost) abort.abort();
+      if (at.abort === "in lost") abort.abort();
+      if (at.stop === "lost") setTimeout(() => chat.stop());
+      if (at.abort === "lost") setTimeout(() => abort.abort());
     },
     onOpen: ({ method, status }) => told.opened.push(`${method} ${status}`),
-    onRun: ({ id, url }) => told.runs.push({ id, url: String(url) }),
-  };
+    onText: (text, whole) => {
+      told.texts.push([text, whole]);
+      if (at.throw) throw new RangeError("a fault of the caller");
+    },
+    onDone: (result) => told.done.push(result),
+    ...(!at.silent && { onError: (error) => told.errors.push(plain(error)) }),
+    ...Object.fromEntries(without.map((name) => [name, undefined])),
+  });
+  const id = chat.id;
+  if (at.stop === "now") chat.stop();
+  if (at.stop === "sent") setTimeout(() => chat.stop());
   try {
-    for await (const event of streamRun("http://relay.test/api/chat", { messages: [] }, options)) {
-      told.events.push(event);
-      if (told.events.length === abortAt) abort.abort();
+    if (callbacks) {
+      await (at.silent ? new Promise((resolve) => setTimeout(resolve, 30)) : chat.done);
+    } else {
+      for await (const event of chat) {
+        told.events.push(event);
+        const { length } = told.events;
+        if (length === at.abortAfter) abort.abort();
+        if (length === at.stopAfter) chat.stop();
+        if (length === at.breakAfter) break;
+      }
     }
   } catch (error) {
-    told.error = { ...error, name: error.name, message: error.message };
-    delete told.error.cause;
+    told.error = plain(error);
   }
-  told.listeners = getEventListeners(abort.signal, "abort").length;
-  return told;
+  const stopped = chat.ending && (await chat.stop());
+  await new Promise((resolve) => setTimeout(resolve));
+  const { text, usage, stopReason, ending } = chat;
+  const listeners = getEventListeners(abort.signal, "abort").length;
+  return { ...told, drawn: id, id: chat.id, text, usage, stopReason, ending, stopped, listeners, unhandled };
 }
 
-async function stop({ responses }) {
+/** Ask a conversation questions; `send` a list of those that are sent in one go, `stop` after so many texts. */
+async function converse({ responses, rounds, stopAfter = null, by = "stop", ...options }) {
+  const abort = new AbortController();
   const requests = [];
-  try {
-    const headers = { authorization: "Bearer t" };
-    await stopRun("http://relay.test/runs/r1", { fetch: player(responses, requests), headers });
-    return { requests, error: null };
-  } catch (error) {
-    return { requests, error: error.message };
+  const states = [];
+  const chat = new Chat({ url: "http://relay.test/api/chat/stream", waits: [1], fetch: player(responses, [], requests), signal: abort.signal, ...options });
+  chat.subscribe(() => {
+    const { output, isStreaming, error } = chat.getState();
+    states.push({ output, isStreaming, error: error?.type ?? null });
+    if (stopAfter !== null && output === stopAfter && isStreaming) by === "stop" ? chat.stop() : abort.abort();
+  });
+  for (const questions of rounds) await Promise.all(questions.map((question) => chat.send(question)));
+  const { messages, usage, error } = chat.getState();
+  return { requests, states, messages, usage, error: error && plain(error) };
+}
+
+/** Pieces pushed in one go, and then one by one; what was painted. There are no frames here, as in a hidden tab. */
+async function painted({ bursts }) {
+  const paints = [];
+  const { push, flush } = smooth((text) => paints.push(text));
+  for (const burst of bursts) {
+    for (const piece of burst) push(piece);
+    await new Promise((resolve) => setTimeout(resolve, 130));
   }
+  push("last");
+  flush();
+  flush();
+  return paints;
 }
 
 const tasks = {
@@ -120,10 +157,21 @@ const tasks = {
       return { error: error.message };
     }
   },
-  results,
+  results: ({ input }) => results(EventStreamParser, Buffer.from(input, "base64")),
   dispatchedAt,
   run,
-  stop,
+  converse,
+  painted,
+  textOf: ({ event }) => textOf(event),
+  twice() {
+    const chat = new ChatStream("http://relay.test/", {}, { fetch: player([], [], []) });
+    chat[Symbol.asyncIterator]();
+    try {
+      chat[Symbol.asyncIterator]();
+    } catch (error) {
+      return error.message;
+    }
+  },
   words: ({ name, args }) => words[name](...args),
 };
 

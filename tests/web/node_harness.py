@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
+import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -13,18 +13,15 @@ from typing import Any, Self
 import rawsse
 
 WEB = Path(rawsse.__file__).parent / "web"
+NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", WEB.parents[1] / "tests/interop/node/node_modules"))
 HARNESS = Path(__file__).with_name("harness.mjs")
 
 
 class Node:
-    """A running Node with the page's modules; `folder` is an empty one that it may fill."""
+    """A running Node with the page's modules."""
 
-    def __init__(self, executable: str, folder: Path) -> None:
-        # Node takes a .js file for an old script unless a package.json beside it says otherwise.
-        for file in WEB.glob("*.js"):
-            shutil.copy(file, folder)
-        (folder / "package.json").write_text('{"type": "module"}')
-        self._command = [executable, str(HARNESS), str(folder)]
+    def __init__(self, executable: str) -> None:
+        self._command = [executable, str(HARNESS), str(WEB)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")

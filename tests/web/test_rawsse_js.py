@@ -1,4 +1,4 @@
-"""The page's JavaScript that needs no page, run under Node: the event stream parser, runs and their resumption, words."""
+"""rawsse.js under Node, and the page's words: the parser, answers and how they are resumed and stopped, conversations."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DONE = "id: e-3\ndata: [DONE]\n\n"
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node() -> Iterator[Node]:
     assert NODE is not None
-    with Node(NODE, tmp_path_factory.mktemp("modules")) as running:
+    with Node(NODE) as running:
         yield running
 
 
@@ -83,7 +83,7 @@ def test_frames_joined_are_the_stream_comments_and_all(node: Node) -> None:
 
 def test_an_event_above_the_limit_is_refused_by_name(node: Node) -> None:
     parsed = node.parse(b"data: 0123", b"456789", maxEventChars=15)
-    assert parsed["error"] == "an event is larger than maxEventChars (15)"
+    assert parsed["error"].endswith("an event is larger than maxEventChars (15)")
 
 
 def conformance_cases() -> list[Any]:
@@ -97,8 +97,8 @@ def conformance_cases() -> list[Any]:
 
 @pytest.mark.parametrize("case", conformance_cases())
 def test_a_stream_means_the_same_however_it_is_cut(node: Node, case: dict[str, Any]) -> None:
-    expected, tags = case["expect"], case.get("tags", [])
-    (result,) = node("results", input=case["input_b64"], isLarge="large" in tags)
+    expected = case["expect"]
+    (result,) = node("results", input=case["input_b64"])
     accepted = expected.get("retry_accept", [expected["retry_ms"]])
     assert result["events"] == expected["events"]
     assert result["final_last_event_id"] == expected["final_last_event_id"]
@@ -110,53 +110,196 @@ def test_an_event_comes_out_at_the_byte_that_ends_it(node: Node, case: dict[str,
     assert node("dispatchedAt", input=case["input_b64"]) == case["expect"]["dispatch_at"]
 
 
-# --- A run that goes well --------------------------------------------------------------------------------------------
+# --- An answer that goes well ----------------------------------------------------------------------------------------
+
+ANSWER = 'data: {"text": "Hi"}\n\ndata: {"text": " you"}\n\n'
+END = "data: [DONE]\n\n"
+BARE = {"content-type": "text/event-stream"}
+"""The head of a server that knows no runs."""
 
 
 def test_the_events_of_a_run_come_parsed_up_to_done(node: Node) -> None:
     told = node("run", responses=[play(HI + YOU + DONE)])
     assert told["events"] == [{"text": "Hi"}, {"text": " you"}]
-    assert (told["error"], len(told["requests"])) == (None, 1)
+    assert (told["text"], told["ending"], told["error"], len(told["requests"])) == ("Hi you", "complete", None, 1)
 
 
-def test_the_prompt_is_posted_as_json_with_the_callers_headers(node: Node) -> None:
-    (request,) = node("run", responses=[play(DONE)], headers={"authorization": "Bearer t"})["requests"]
+def test_callbacks_get_each_piece_with_the_text_so_far_and_the_whole_once(node: Node) -> None:
+    told = node("run", responses=[play(HI + YOU + DONE)], callbacks=True)
+    assert told["texts"] == [["Hi", "Hi"], [" you", "Hi you"]]
+    assert told["done"] == [{"text": "Hi you", "usage": None, "stopReason": None, "ending": "complete"}]
+    assert told["errors"] == []
+
+
+def test_an_option_that_is_undefined_is_not_given(node: Node) -> None:
+    told = node("run", responses=[None, play(HI + DONE)], without=["onText", "onDone", "waits", "headMs", "headers"])
+    assert (told["text"], told["texts"], told["ending"]) == ("Hi", [], "complete")
+
+
+def test_an_answer_is_read_once(node: Node) -> None:
+    assert "being read already" in node("twice")
+
+
+def test_the_prompt_is_posted_as_json_with_the_callers_headers_and_token(node: Node) -> None:
+    (request,) = node("run", responses=[play(DONE)], headers={"x-mine": "1"}, token="t")["requests"]
     assert (request["method"], request["url"]) == ("POST", "http://relay.test/api/chat")
     assert request["body"] == {"messages": []}
     run_id = request["headers"].pop("x-run-id")
-    accept = {"accept": "text/event-stream", "authorization": "Bearer t", "content-type": "application/json"}
-    assert (request["headers"], len(run_id)) == (accept, 32)
-
-
-def test_a_run_has_a_name_and_a_url_before_it_is_asked_for(node: Node) -> None:
-    told = node("run", responses=[None], waits=[])
-    run_id = told["requests"][0]["headers"]["x-run-id"]
-    assert told["runs"] == [{"id": run_id, "url": f"http://relay.test/runs/{run_id}"}]
+    sent = {
+        "accept": "text/event-stream",
+        "content-type": "application/json",
+        "authorization": "Bearer t",
+        "x-mine": "1",
+    }
+    assert (request["headers"], len(run_id)) == (sent, 32)
 
 
 def test_no_two_runs_have_the_same_name(node: Node) -> None:
-    first, second = (node("run", responses=[play(DONE)])["runs"][0]["id"] for _ in range(2))
+    first, second = (node("run", responses=[play(DONE)])["drawn"] for _ in range(2))
     assert first != second
 
 
 def test_a_name_that_the_server_gave_counts_and_cannot_break_out_of_the_url(node: Node) -> None:
-    told = node("run", responses=[play(DONE)])
-    assert told["runs"][1:] == [{"id": "r/1", "url": "http://relay.test/runs/r%2F1"}]
+    told = node("run", responses=[play(HI), play(DONE)])
+    assert (told["id"], told["requests"][1]["url"]) == ("r/1", "http://relay.test/runs/r%2F1")
+
+
+@pytest.mark.parametrize("route", ["/api/chat", "/api/chat/stream", "/chat/stream", "/stream"])
+@pytest.mark.parametrize("mount", ["", "/claude", "/a/b"])
+def test_a_run_is_beside_the_relays_routes_wherever_it_is_mounted(node: Node, mount: str, route: str) -> None:
+    told = node("run", url=f"http://relay.test{mount}{route}", responses=[play(HI), play(DONE)])
+    assert told["requests"][1]["url"] == f"http://relay.test{mount}/runs/r%2F1"
 
 
 def test_each_frame_is_told_as_it_stood_in_the_stream(node: Node) -> None:
     assert node("run", responses=[play(": warm\n\n" + HI, DONE)])["frames"] == [": warm\n\n", HI, DONE]
 
 
-# --- A run that is cut -----------------------------------------------------------------------------------------------
+def test_a_run_can_be_read_again_from_its_start_by_its_id(node: Node) -> None:
+    told = node("run", responses=[play(HI + DONE)], body=None, id="run-of-another-day")
+    (request,) = told["requests"]
+    assert (request["method"], request["url"]) == ("GET", "http://relay.test/runs/run-of-another-day")
+    assert told["text"] == "Hi"
+
+
+# --- Dialects --------------------------------------------------------------------------------------------------------
+
+
+def events(*values: dict[str, Any]) -> str:
+    """Frames of the Messages API itself: no ids."""
+    return "".join(f"event: {value['type']}\ndata: {json.dumps(value)}\n\n" for value in values)
+
+
+def api_answer(*texts: str, stop_reason: str | None = "end_turn") -> list[dict[str, Any]]:
+    start: dict[str, Any] = {
+        "type": "message_start",
+        "message": {"usage": {"input_tokens": 12, "output_tokens": 1, "service_tier": None}},
+    }
+    deltas: list[dict[str, Any]] = [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts
+    ]
+    end: dict[str, Any] = {
+        "type": "message_delta",
+        "delta": {"stop_reason": stop_reason},
+        "usage": {"output_tokens": 7},
+    }
+    return [start, *deltas, *([end, {"type": "message_stop"}] if stop_reason else [])]
+
+
+def test_the_text_dialect_of_a_server_without_runs_is_read(node: Node) -> None:
+    told = node("run", responses=[play(ANSWER + END, headers=BARE)])
+    assert (told["text"], told["ending"], len(told["requests"])) == ("Hi you", "complete", 1)
+
+
+def test_the_text_dialect_may_end_its_lines_with_crlf(node: Node) -> None:
+    told = node("run", responses=[play((ANSWER + END).replace("\n", "\r\n"), headers=BARE)])
+    assert (told["text"], told["ending"]) == ("Hi you", "complete")
+
+
+@pytest.mark.parametrize("done", [END, ""])
+def test_the_apis_own_events_are_read_with_and_without_done(node: Node, done: str) -> None:
+    told = node("run", responses=[play(events(*api_answer("Hi", " you")) + done, headers=BARE)])
+    assert (told["text"], told["ending"], told["stopReason"]) == ("Hi you", "complete", "end_turn")
+    assert told["usage"] == {"input_tokens": 12, "output_tokens": 7}
+
+
+def test_a_message_whose_stop_reason_is_known_lacks_nothing(node: Node) -> None:
+    told = node("run", responses=[play(events(*api_answer("Hi")[:-1]), headers=BARE)])
+    assert (told["text"], told["ending"], told["stopReason"]) == ("Hi", "complete", "end_turn")
+
+
+def test_thinking_and_tool_input_are_events_and_no_text(node: Node) -> None:
+    deltas = [{"type": "thinking_delta", "thinking": "a"}, {"type": "input_json_delta", "partial_json": "{"}]
+    values = [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    assert [node("textOf", event=value) for value in values] == ["", ""]
+
+
+def test_text_that_a_block_begins_with_is_text(node: Node) -> None:
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}}
+    assert node("textOf", event=block) == "Hi"
+
+
+def test_the_usage_frame_of_the_text_dialect_is_no_text(node: Node) -> None:
+    usage = 'data: {"usage": {"input_tokens": 3, "output_tokens": 2}, "stop_reason": "max_tokens"}\n\n'
+    told = node("run", responses=[play(ANSWER + usage + END)])
+    assert (told["text"], told["stopReason"]) == ("Hi you", "max_tokens")
+    assert told["usage"] == {"input_tokens": 3, "output_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        'data: {"error": "Overloaded", "type": "overloaded_error"}\n\n',
+        'data: {"error": {"message": "Overloaded", "type": "overloaded_error"}}\n\n',
+        'event: error\ndata: {"type": "error", "error": {"message": "Overloaded", "type": "overloaded_error"}}\n\n',
+    ],
+)
+def test_each_dialects_error_ends_the_answer_with_its_type_and_words(node: Node, frame: str) -> None:
+    told = node("run", responses=[play(ANSWER + frame + END, headers=BARE)])
+    error = told["error"]
+    assert (error["type"], error["detail"], error["text"]) == ("overloaded_error", "Overloaded", "Hi you")
+    assert (told["errors"], told["done"]) == ([error], [])
+
+
+def test_an_error_that_is_only_a_text_is_told_as_it_is(node: Node) -> None:
+    error = node("run", responses=[play('data: {"error": "no credit"}\n\n', headers=BARE)])["error"]
+    assert (error["type"], error["detail"]) == ("api_error", "no credit")
+
+
+def test_an_answer_without_done_is_truncated_and_keeps_its_text(node: Node) -> None:
+    error = node("run", responses=[play(ANSWER, headers=BARE)])["error"]
+    assert (error["type"], error["text"]) == ("truncated", "Hi you")
+
+
+def test_done_after_half_a_message_of_the_api_is_not_believed(node: Node) -> None:
+    told = node("run", responses=[play(events(*api_answer("Hi", stop_reason=None)) + END, headers=BARE)])
+    assert (told["error"]["type"], told["error"]["text"]) == ("truncated", "Hi")
+
+
+def test_a_server_without_runs_is_told_nothing_but_the_end_of_the_connection(node: Node) -> None:
+    told = node("run", responses=[play(ANSWER, headers=BARE, end="hang")], at={"stopAfter": 1})
+    assert [request["method"] for request in told["requests"]] == ["POST"]
+    assert told["ending"] == "stopped"
+
+
+def test_without_resume_no_header_of_ours_is_sent_and_nothing_is_sent_twice(node: Node) -> None:
+    told = node("run", responses=[None], resume=False)
+    assert "x-run-id" not in told["requests"][0]["headers"]
+    assert (told["error"]["type"], len(told["requests"])) == ("unreachable", 1)
+
+
+# --- A connection that is lost ---------------------------------------------------------------------------------------
+
+
+def methods(told: dict[str, Any]) -> list[str]:
+    return [request["method"] for request in told["requests"]]
 
 
 @pytest.mark.parametrize("end", ["close", "error"])
 def test_a_lost_connection_is_resumed_after_the_last_event_that_was_read(node: Node, end: str) -> None:
     told = node("run", responses=[play(HI, end=end), play(YOU + DONE)])
     assert told["events"] == [{"text": "Hi"}, {"text": " you"}]
-    assert told["requests"][1]["method"] == "GET"
-    assert told["requests"][1]["url"] == "http://relay.test/runs/r%2F1"
+    assert methods(told) == ["POST", "GET"]
     assert told["requests"][1]["headers"]["last-event-id"] == "e-1"
 
 
@@ -178,12 +321,6 @@ def test_ids_of_another_form_or_epoch_are_never_taken_for_old(node: Node) -> Non
     assert [event["text"] for event in told["events"]] == [" you", "Hi", "Hi", "Hi"]
 
 
-def test_a_run_that_ends_before_its_first_event_is_resumed_without_an_id(node: Node) -> None:
-    told = node("run", responses=[play(), play(HI + DONE)])
-    assert "last-event-id" not in told["requests"][1]["headers"]
-    assert told["events"] == [{"text": "Hi"}]
-
-
 def test_an_event_without_an_id_does_not_make_the_run_forget_its_place(node: Node) -> None:
     told = node("run", responses=[play(HI), play(YOU.replace("id: e-2\n", "")), play(DONE)])
     assert told["requests"][2]["headers"]["last-event-id"] == "e-1"
@@ -194,80 +331,147 @@ def test_an_id_beyond_ascii_goes_back_as_its_utf8_bytes(node: Node) -> None:
     assert told["requests"][1]["headers"]["last-event-id"].encode("latin-1") == "é".encode()
 
 
-def test_waits_grow_and_then_the_run_is_truncated(node: Node) -> None:
-    told = node("run", responses=[play(HI)], waits=[1, 2, 3])
-    assert [lost["wait"] for lost in told["lost"]] == [1, 2, 3]
-    assert [request["method"] for request in told["requests"]] == ["POST", "GET", "GET", "GET"]
-    assert (told["error"]["reason"], told["error"]["message"]) == ("truncated", "3 tries to resume failed")
+def test_a_run_that_has_begun_is_tried_for_as_long_as_it_takes_with_waits_that_grow(node: Node) -> None:
+    told = node("run", responses=[play(HI), *[None] * 20, play(YOU + DONE)], waits=[1, 2, 4])
+    assert (told["text"], methods(told).count("POST")) == ("Hi you", 1)
+    waits = [lost["wait"] for lost in told["lost"]]
+    bounds = [1, 2, *[4] * 19]
+    assert len(waits) == 21
+    assert all(0.75 * bound <= wait <= 1.25 * bound for wait, bound in zip(waits, bounds, strict=True))
 
 
-def test_progress_gives_all_tries_back(node: Node) -> None:
-    told = node("run", responses=[play(HI), None, play(YOU), None, play(DONE)], waits=[1, 2])
-    assert [lost["wait"] for lost in told["lost"]] == [1, 2, 1, 2]
-    assert told["error"] is None
+def test_progress_makes_the_waits_short_again(node: Node) -> None:
+    told = node("run", responses=[play(HI), None, play(YOU), play(DONE)])
+    assert [lost["tries"] for lost in told["lost"]] == [1, 2, 1]
 
 
 def test_the_streams_own_retry_lengthens_the_wait_up_to_a_limit(node: Node) -> None:
     slow = node("run", responses=[play("retry: 7\n" + HI), play(DONE)], waits=[1])
-    slower = node("run", responses=[play("retry: 99999999999\n" + HI), play(DONE)], waits=[1], maxRetryMs=9)
+    slower = node("run", responses=[play("retry: 99999999999\n" + HI), play(DONE)], waits=[1], maxWaitMs=9)
     assert (slow["lost"][0]["wait"], slower["lost"][0]["wait"]) == (7, 9)
 
 
-def test_a_silent_connection_is_given_up_and_resumed(node: Node) -> None:
+def test_a_silent_relay_is_given_up_and_resumed(node: Node) -> None:
     told = node("run", responses=[play(HI, end="hang"), play(YOU + DONE)], silenceMs=15)
-    assert told["events"] == [{"text": "Hi"}, {"text": " you"}]
+    assert told["text"] == "Hi you"
 
 
-@pytest.mark.parametrize("status", [429, 503])
+def test_a_silent_server_that_has_no_heartbeat_is_waited_for(node: Node) -> None:
+    told = node(
+        "run", responses=[play(ANSWER, headers=BARE, end="hang")], silenceMs=1, callbacks=True, at={"silent": True}
+    )
+    assert (told["lost"], told["text"], told["unhandled"]) == ([], "Hi you", [])
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
 def test_a_server_that_is_busy_is_asked_again(node: Node, status: int) -> None:
     told = node("run", responses=[play(HI), play(status=status), play(DONE)])
     assert told["opened"] == ["POST 200", f"GET {status}", "GET 200"]
     assert told["error"] is None
 
 
-def test_a_run_that_the_server_has_forgotten_is_truncated(node: Node) -> None:
-    told = node("run", responses=[play(HI), play(status=404)])
-    assert told["error"]["reason"] == "truncated"
-    assert told["error"]["message"] == "the run cannot be fetched: the server answered 404"
+def test_the_login_page_of_a_network_is_no_answer_and_no_end(node: Node) -> None:
+    portal = play("<h1>Log in", headers={"content-type": "text/html"})
+    assert node("run", responses=[play(HI), portal, play(YOU + DONE)])["text"] == "Hi you"
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_a_run_that_the_server_has_forgotten_is_told_with_the_text_that_came(node: Node, status: int) -> None:
+    told = node("run", responses=[play(HI), play(status=status)])
+    error = told["error"]
+    assert (error["type"], error["status"], error["text"]) == ("forgotten", status, "Hi")
+    assert methods(told) == ["POST", "GET"]
+
+
+def test_a_token_that_is_no_longer_good_is_told_as_that(node: Node) -> None:
+    error = node("run", responses=[play(HI), play(status=401)])["error"]
+    assert (error["type"], error["text"]) == ("authentication_error", "Hi")
 
 
 def test_nothing_left_is_an_end(node: Node) -> None:
     told = node("run", responses=[play(HI), play(status=204)])
-    assert (told["events"], told["error"]) == ([{"text": "Hi"}], None)
+    assert (told["text"], told["ending"], told["error"]) == ("Hi", "complete", None)
 
 
-def test_without_a_run_id_there_is_nothing_to_come_back_to(node: Node) -> None:
-    told = node("run", responses=[play(HI, headers={"content-type": "text/event-stream"})])
-    assert told["error"]["message"] == "the stream ended early, and it has no run id to resume by"
-    assert len(told["requests"]) == 1
+def test_a_message_that_lacks_nothing_but_done_is_not_fetched_again(node: Node) -> None:
+    told = node("run", responses=[play(events(*api_answer("Hi")), end="error")])
+    assert (told["ending"], methods(told)) == ("complete", ["POST"])
 
 
-def test_a_connection_that_is_lost_before_the_first_byte_is_resumed_too(node: Node) -> None:
+# --- Before the first byte -------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_may_have_arrived_is_looked_for_before_it_is_sent_again(node: Node) -> None:
     told = node("run", responses=[None, play(HI + DONE)])
-    run_id = told["requests"][0]["headers"]["x-run-id"]
-    assert told["requests"][1]["url"] == f"http://relay.test/runs/{run_id}"
-    assert (told["events"], told["error"]) == ([{"text": "Hi"}], None)
+    assert methods(told) == ["POST", "GET"]
+    assert told["requests"][1]["url"] == f"http://relay.test/runs/{told['drawn']}"
+    assert told["text"] == "Hi"
 
 
-def test_a_prompt_that_reached_nobody_is_not_sent_again(node: Node) -> None:
-    told = node("run", responses=[None])
-    assert [request["method"] for request in told["requests"]] == ["POST", "GET", "GET", "GET"]
-    assert (told["error"]["reason"], told["error"]["message"]) == ("unreachable", "3 tries to resume failed")
+def missing() -> dict[str, Any]:
+    body = {"type": "error", "error": {"type": "not_found_error", "message": "there is no such run"}}
+    return play(json.dumps(body), status=404)
 
 
-def test_a_prompt_that_a_server_knows_nothing_of_reached_nobody(node: Node) -> None:
-    told = node("run", responses=[None, play(status=404)])
-    assert (told["error"]["reason"], len(told["requests"])) == ("unreachable", 2)
+def test_a_prompt_that_the_relay_has_never_seen_is_sent_again_under_the_same_name(node: Node) -> None:
+    told = node("run", responses=[None, None, missing(), play(HI + DONE)])
+    assert methods(told) == ["POST", "GET", "GET", "POST"]
+    first, last = (told["requests"][i]["headers"]["x-run-id"] for i in (0, 3))
+    assert (first, told["text"]) == (last, "Hi")
+
+
+def test_a_server_that_has_no_runs_is_not_sent_the_prompt_twice(node: Node) -> None:
+    told = node("run", responses=[None, play("Cannot GET /runs", status=404, headers={"content-type": "text/html"})])
+    assert (told["error"]["type"], methods(told)) == ("unreachable", ["POST", "GET"])
+
+
+def test_a_server_whose_every_path_is_a_page_has_no_runs_either(node: Node) -> None:
+    page = play("<p>Home", headers={"content-type": "text/html"})
+    told = node("run", responses=[None, *[page] * 9])
+    assert (told["error"]["type"], methods(told).count("POST")) == ("unreachable", 1)
+
+
+def test_a_server_that_cannot_be_reached_is_given_up_after_the_last_wait(node: Node) -> None:
+    told = node("run", responses=[None] * 9, waits=[1, 2, 3])
+    assert methods(told) == ["POST", "GET", "GET", "GET"]
+    assert (told["error"]["type"], len(told["lost"])) == ("unreachable", 3)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_without_its_server_is_tried_again(node: Node, status: int) -> None:
+    gateway = play("<h1>Bad Gateway</h1>", status=status, headers={"content-type": "text/html"})
+    told = node("run", responses=[gateway, gateway, missing(), play(HI + DONE)])
+    assert (methods(told), told["text"]) == (["POST", "GET", "GET", "POST"], "Hi")
+
+
+def test_a_gateway_that_stays_without_its_server_is_told_by_its_status(node: Node) -> None:
+    gateway = play("<h1>Bad Gateway</h1>", status=502, headers={"content-type": "text/html"})
+    error = node("run", responses=[gateway] * 9)["error"]
+    assert (error["type"], error["status"], error["detail"]) == ("api_error", 502, None)
+    assert error["message"] == "The API or the server had an internal error. (status 502)"
+
+
+def test_a_server_that_wants_a_longer_wait_than_a_person_has_is_not_waited_for(node: Node) -> None:
+    head = {"content-type": "application/json", "retry-after": "3600"}
+    told = node("run", responses=[play("{}", status=503, headers=head)])
+    assert (told["error"]["retryAfter"], methods(told)) == (3600, ["POST"])
+
+
+def test_a_head_that_does_not_come_is_a_lost_connection(node: Node) -> None:
+    told = node("run", responses=[play(end="never"), play(HI + DONE)], headMs=15)
+    assert (methods(told), told["text"]) == (["POST", "GET"], "Hi")
 
 
 def test_a_run_that_failed_while_nobody_looked_says_why(node: Node) -> None:
     body = 'event: error\ndata: {"error": {"type": "overloaded_error", "message": "busy"}}\n\n'
     failed = play(body, status=529, headers={"content-type": "text/event-stream"})
-    error = node("run", responses=[None, failed])["error"]
-    assert (error["reason"], error["status"], error["type"]) == ("refused", 529, "overloaded_error")
+    told = node("run", responses=[None, failed])
+    error = told["error"]
+    assert (error["type"], error["status"], error["detail"]) == ("overloaded_error", 529, "busy")
+    assert methods(told) == ["POST", "GET"]
 
 
-# --- A run that fails, and one that is stopped ------------------------------------------------------------------------
+# --- Errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_refusal_tells_status_type_field_and_words(node: Node) -> None:
@@ -277,23 +481,41 @@ def test_a_refusal_tells_status_type_field_and_words(node: Node) -> None:
     }
     refused = play(json.dumps(body), status=400, headers={"content-type": "application/json"})
     error = node("run", responses=[refused])["error"]
-    assert (error["reason"], error["status"], error["type"]) == ("refused", 400, "invalid_request_error")
-    assert (error["field"], error["message"]) == ("messages", "messages: empty")
+    assert (error["name"], error["status"], error["type"]) == ("ChatError", 400, "invalid_request_error")
+    assert (error["field"], error["detail"]) == ("messages", "messages: empty")
+    assert error["message"] == "The request was not accepted. The server said: messages: empty"
+    assert error["advice"] == "Change the question, or begin a new conversation."
 
 
-def test_a_refusal_in_the_form_of_a_stream_tells_the_same(node: Node) -> None:
-    body = 'event: error\ndata: {"error": {"type": "rate_limit_error", "message": "slow down"}}\n\ndata: [DONE]\n\n'
+@pytest.mark.parametrize(
+    ("status", "type"),
+    [
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (413, "request_too_large"),
+        (422, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (529, "overloaded_error"),
+    ],
+)
+def test_a_status_means_its_type_where_the_body_names_none(node: Node, status: int, type: str) -> None:
+    assert node("run", responses=[play("{}", status=status)])["error"]["type"] == type
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'event: error\ndata: {"error": {"type": "rate_limit_error", "message": "slow down"}}\n\ndata: [DONE]\n\n',
+        'data: {"error": "slow down", "type": "rate_limit_error"}\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_a_refusal_in_the_form_of_a_stream_tells_the_same(node: Node, body: str) -> None:
     head = {"content-type": "text/event-stream; charset=utf-8", "retry-after": "12"}
     told = node("run", responses=[play(body, status=429, headers=head)])
-    assert (told["error"]["type"], told["error"]["message"]) == ("rate_limit_error", "slow down")
+    assert (told["error"]["type"], told["error"]["detail"]) == ("rate_limit_error", "slow down")
     assert told["error"]["retryAfter"] == 12
     assert "".join(told["frames"]) == body
-
-
-def test_a_gateways_html_is_a_refusal_without_words(node: Node) -> None:
-    page = play("<h1>Bad Gateway</h1>", status=502, headers={"content-type": "text/html"})
-    error = node("run", responses=[page])["error"]
-    assert (error["reason"], error["message"]) == ("refused", "the server answered 502")
 
 
 def test_an_error_event_fails_the_run_after_what_came_before_it(node: Node) -> None:
@@ -301,99 +523,210 @@ def test_an_error_event_fails_the_run_after_what_came_before_it(node: Node) -> N
     told = node("run", responses=[play(HI + f"event: error\ndata: {json.dumps(body)}\n\n" + DONE)])
     error = told["error"]
     assert told["events"] == [{"text": "Hi"}]
-    assert (error["reason"], error["type"], error["message"]) == ("failed", "api_error", "cut")
-    assert (error["requestId"], error["ending"]) == ("q1", "truncated")
+    assert (error["type"], error["detail"], error["requestId"], error["ending"]) == (
+        "api_error",
+        "cut",
+        "q1",
+        "truncated",
+    )
 
 
-def test_an_error_event_without_done_is_no_lost_connection(node: Node) -> None:
-    told = node("run", responses=[play('event: error\ndata: {"error": {"message": "no"}}\n\n')])
-    assert (told["error"]["reason"], len(told["requests"])) == ("failed", 1)
+def test_a_type_that_is_not_known_has_words_all_the_same(node: Node) -> None:
+    error = node("run", responses=[play('data: {"error": "no", "type": "constructor"}\n\n')])["error"]
+    assert (error["type"], error["message"]) == ("constructor", "The answer failed. The server said: no")
 
 
 def test_an_answer_that_is_no_event_stream_is_malformed(node: Node) -> None:
     error = node("run", responses=[play("<p>", headers={"content-type": "text/html"})])["error"]
-    assert (error["reason"], error["message"]) == (
-        "malformed",
-        "the server answered with text/html, not text/event-stream",
-    )
+    assert (error["type"], error["detail"]) == ("malformed", "content type text/html, not text/event-stream")
 
 
 @pytest.mark.parametrize("data", ["{", "1", "null"])
 def test_data_that_are_no_json_object_are_malformed(node: Node, data: str) -> None:
     error = node("run", responses=[play(f"event: ping\ndata: {data}\n\n")])["error"]
-    assert (error["reason"], error["message"]) == ("malformed", 'the data of "ping" is no JSON object')
+    assert (error["type"], error["detail"]) == ("malformed", 'the data of "ping" is not a JSON object')
 
 
-def test_an_aborted_run_ends_with_the_signals_reason_and_asks_nothing_more(node: Node) -> None:
-    told = node("run", responses=[play(HI, end="hang"), play(YOU)], abortAt=1)
-    assert (told["error"]["name"], len(told["requests"])) == ("AbortError", 1)
+def test_an_error_that_nothing_handles_is_not_swallowed(node: Node) -> None:
+    told = node("run", responses=[play(ANSWER, headers=BARE)], callbacks=True, at={"silent": True})
+    assert told["unhandled"] == ["ChatError: The connection was lost before the answer was complete."]
 
 
-def test_a_run_that_was_aborted_before_it_waits_does_not_wait(node: Node) -> None:
-    told = node("run", responses=[play(HI)], waits=[60_000], abortInLost=True)
-    assert (told["error"]["name"], len(told["requests"])) == ("AbortError", 1)
+def test_an_error_that_a_callback_or_done_tells_is_handled(node: Node) -> None:
+    told = node("run", responses=[play(ANSWER, headers=BARE)], callbacks=True)
+    assert (told["error"]["type"], len(told["errors"]), told["unhandled"]) == ("truncated", 1, [])
+
+
+def test_a_fault_of_the_callers_callback_is_the_callers_and_stops_the_run(node: Node) -> None:
+    told = node("run", responses=[play(HI, end="hang")], at={"throw": True})
+    assert (told["error"]["name"], methods(told)) == ("RangeError", ["POST", "DELETE"])
+    assert (told["errors"], told["done"]) == ([], [])
+
+
+def test_a_token_with_a_line_end_is_refused_before_anything_is_sent(node: Node) -> None:
+    told = node("run", responses=[], token="a\nb")
+    assert (told["error"]["name"], told["requests"]) == ("TypeError", [])
+
+
+# --- Stopping --------------------------------------------------------------------------------------------------------
+
+
+def test_stop_ends_the_answer_here_and_on_the_server(node: Node) -> None:
+    told = node("run", responses=[play(HI, end="hang")], at={"stopAfter": 1}, token="t")
+    delete = told["requests"][1]
+    assert (delete["method"], delete["url"], delete["keepalive"]) == ("DELETE", "http://relay.test/runs/r%2F1", True)
+    assert delete["headers"]["authorization"] == "Bearer t"
+    assert (told["ending"], told["stopped"], told["error"]) == ("stopped", True, None)
+    assert told["done"] == [{"text": "Hi", "usage": None, "stopReason": None, "ending": "stopped"}]
+
+
+def test_stop_before_the_first_byte_names_the_run_and_asks_again_if_it_came_too_early(node: Node) -> None:
+    told = node("run", responses=[play(end="never")], deletes=[404, 204], at={"stop": "sent"})
+    assert methods(told) == ["POST", "DELETE", "DELETE"]
+    assert told["requests"][2]["url"] == f"http://relay.test/runs/{told['drawn']}"
+    assert (told["ending"], told["stopped"]) == ("stopped", True)
+
+
+def test_stop_before_anything_was_sent_sends_nothing(node: Node) -> None:
+    told = node("run", responses=[], at={"stop": "now"})
+    assert (told["requests"], told["ending"]) == ([], "stopped")
+
+
+def test_stop_after_the_end_sends_nothing(node: Node) -> None:
+    told = node("run", responses=[play(DONE)])
+    assert (methods(told), told["stopped"]) == (["POST"], True)
+
+
+def test_a_refusal_that_comes_when_the_answer_was_stopped_is_no_error(node: Node) -> None:
+    told = node("run", responses=[play("{", status=400, end="hang")], at={"stop": "sent"})
+    assert (told["ending"], told["error"], methods(told)) == ("stopped", None, ["POST", "DELETE"])
+
+
+def test_stop_while_the_connection_is_away_ends_the_waiting(node: Node) -> None:
+    told = node("run", responses=[play(HI)], waits=[60_000], at={"stop": "lost"})
+    assert (methods(told), told["ending"]) == (["POST", "DELETE"], "stopped")
+
+
+def test_a_run_that_is_over_by_itself_is_stopped(node: Node) -> None:
+    told = node("run", responses=[play(HI, end="hang")], deletes=[404], at={"stopAfter": 1})
+    assert (told["stopped"], methods(told)) == (True, ["POST", "DELETE"])
+
+
+@pytest.mark.parametrize("failed", [500, None])
+def test_a_stop_that_does_not_reach_the_server_is_tried_again_and_then_told(node: Node, failed: int | None) -> None:
+    told = node("run", responses=[play(HI, end="hang")], deletes=[failed] * 3, at={"stopAfter": 1})
+    assert (told["stopped"], methods(told)) == (False, ["POST", "DELETE", "DELETE", "DELETE"])
+
+
+def test_leaving_the_loop_stops_the_run(node: Node) -> None:
+    told = node("run", responses=[play(HI + YOU, end="hang")], at={"breakAfter": 1})
+    assert (methods(told), told["ending"]) == (["POST", "DELETE"], "stopped")
+
+
+def test_an_aborted_signal_stops_the_run_and_throws_its_reason(node: Node) -> None:
+    told = node("run", responses=[play(HI, end="hang"), play(YOU)], at={"abortAfter": 1})
+    assert (told["error"]["name"], methods(told)) == ("AbortError", ["POST", "DELETE"])
+    assert (told["errors"], told["done"][0]["ending"]) == ([], "stopped")
+
+
+@pytest.mark.parametrize("when", ["in lost", "lost"])
+def test_a_run_can_be_aborted_while_it_waits_to_resume(node: Node, when: str) -> None:
+    told = node("run", responses=[play(HI)], waits=[60_000], at={"abort": when})
+    assert (told["error"]["name"], methods(told)) == ("AbortError", ["POST", "DELETE"])
+
+
+def test_a_signal_that_was_aborted_before_sends_nothing(node: Node) -> None:
+    told = node("run", responses=[play(HI + DONE)], at={"abort": "before"})
+    assert (told["error"]["name"], told["requests"]) == ("AbortError", [])
 
 
 def test_a_signal_is_left_without_listeners_however_often_a_run_waited(node: Node) -> None:
     assert node("run", responses=[play(HI), play(), play(), play(DONE)])["listeners"] == 0
-    assert node("run", responses=[play(HI)], waits=[60_000], abortOnLost=True)["listeners"] == 0
+    assert node("run", responses=[play(HI)], waits=[60_000], at={"abort": "lost"})["listeners"] == 0
 
 
-def test_a_run_can_be_aborted_while_it_waits_to_resume(node: Node) -> None:
-    told = node("run", responses=[play(HI)], waits=[60_000], abortOnLost=True)
-    assert (told["error"]["name"], len(told["requests"])) == ("AbortError", 1)
+# --- Painting --------------------------------------------------------------------------------------------------------
 
 
-def test_stopping_is_a_delete_with_the_callers_headers(node: Node) -> None:
-    told = node("stop", responses=[play(status=204)])
+def test_without_frames_text_is_painted_by_a_timer_and_none_is_lost_or_doubled(node: Node) -> None:
+    assert node("painted", bursts=[["a", "b"], ["c"]]) == ["ab", "c", "last"]
+
+
+def test_what_waits_to_be_painted_is_painted_before_the_end_is_told(node: Node) -> None:
+    told = node("run", responses=[play(HI + YOU + DONE)], callbacks=True, smooth=True)
+    assert (told["texts"], len(told["done"])) == ([["Hi you", "Hi you"]], 1)
+
+
+# --- Conversations ---------------------------------------------------------------------------------------------------
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 9, texts, strict=False)]
+
+
+def test_a_conversation_sends_all_that_was_said(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE), play(YOU + DONE)], rounds=[["One"], ["Two"]])
+    assert told["requests"][1]["body"] == {"messages": turns("One", "Hi", "Two"), "usage": True}
+    assert told["messages"] == turns("One", "Hi", "Two", " you")
+
+
+def test_a_conversation_tells_each_state(node: Node) -> None:
+    states = node("converse", responses=[play(HI + DONE)], rounds=[["One"]])["states"]
+    assert states[0] == {"output": "", "isStreaming": True, "error": None}
+    assert states[-1] == {"output": "Hi", "isStreaming": False, "error": None}
+
+
+def test_of_two_questions_in_one_go_only_the_last_is_sent(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], rounds=[["One", "Two"]])
+    assert [request["method"] for request in told["requests"]] == ["POST"]
+    assert told["messages"] == turns("Two", "Hi")
+
+
+def test_a_question_that_got_no_answer_is_replaced_by_the_next(node: Node) -> None:
+    told = node("converse", responses=[play(status=400), play(HI + DONE)], rounds=[["Bad"], ["Good"]])
+    assert told["requests"][1]["body"]["messages"] == turns("Good")
     assert told["error"] is None
-    assert told["requests"][0]["method"] == "DELETE"
-    assert told["requests"][0]["headers"] == {"authorization": "Bearer t"}
 
 
-def test_stopping_a_run_that_is_over_is_fine(node: Node) -> None:
-    assert node("stop", responses=[play(status=404)])["error"] is None
+def test_an_error_is_a_state_and_keeps_what_came(node: Node) -> None:
+    told = node("converse", responses=[play(HI, headers=BARE)], rounds=[["One"]])
+    assert (told["error"]["type"], told["messages"]) == ("truncated", turns("One", "Hi"))
+    assert told["states"][-1] == {"output": "Hi", "isStreaming": False, "error": "truncated"}
 
 
-def test_a_stop_that_the_server_refuses_is_told(node: Node) -> None:
-    assert node("stop", responses=[play(status=500)])["error"] == "the server answered 500"
+@pytest.mark.parametrize("by", ["stop", "signal"])
+def test_stopping_a_conversation_is_no_error_and_keeps_what_came(node: Node, by: str) -> None:
+    told = node("converse", responses=[play(HI, end="hang")], rounds=[["One"]], stopAfter="Hi", by=by)
+    assert (told["error"], told["messages"]) == (None, turns("One", "Hi"))
+    assert [request["method"] for request in told["requests"]] == ["POST", "DELETE"]
+
+
+def test_the_usage_of_an_answer_is_in_the_state(node: Node) -> None:
+    told = node("converse", responses=[play(events(*api_answer("Hi")))], rounds=[["One"]])
+    assert told["usage"]["output_tokens"] == 7
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------
 
 
 def describe(node: Node, **error: Any) -> Any:
-    return node("words", name="describeError", args=[{"message": "m", **error}])
+    return node("words", name="describeError", args=[error])
 
 
-def test_an_error_of_a_known_type_is_said_in_words_with_what_the_other_side_said(node: Node) -> None:
-    said = describe(node, type="overloaded_error", status=529, message="Overloaded", requestId="req_1")
-    assert said["headline"] == "The API is overloaded. Wait a moment, then try again."
-    assert said["detail"] == "Overloaded (status 529, overloaded_error, request req_1)"
-
-
-def test_an_error_of_an_unknown_type_is_said_by_what_happened(node: Node) -> None:
-    said = describe(node, type="quota_error", reason="failed", retryAfter=9)
-    assert said["headline"] == "The answer broke off with an error."
-    assert said["detail"] == "m (quota_error, retry after 9 s)"
+def test_an_error_is_said_in_words_with_what_the_other_side_said(node: Node) -> None:
+    said = describe(
+        node, headline="Busy.", advice="Wait.", type="x", status=529, detail="Overloaded", requestId="req_1"
+    )
+    assert said == {"headline": "Busy. Wait.", "detail": "Overloaded (status 529, x, request req_1)"}
 
 
 def test_how_the_relay_saw_the_stream_end_says_more_than_a_type_that_it_made_up(node: Node) -> None:
-    said = describe(node, type="api_error", ending="truncated")
+    said = describe(node, headline="Wrong.", advice="Try again.", ending="truncated")
     assert said["headline"] == "The API's answer broke off before it was complete."
 
 
-def test_an_error_of_the_api_itself_is_said_by_its_type(node: Node) -> None:
-    said = describe(node, type="overloaded_error", ending="error")
-    assert said["headline"] == "The API is overloaded. Wait a moment, then try again."
-
-
-def test_an_error_type_that_javascript_itself_knows_is_unknown(node: Node) -> None:
-    assert describe(node, type="constructor", reason="failed")["headline"] == "The answer broke off with an error."
-
-
 def test_a_fault_of_the_page_is_not_blamed_on_the_server(node: Node) -> None:
-    assert describe(node)["headline"] == "The page itself failed."
+    assert describe(node, message="m") == {"headline": "The page itself failed.", "detail": "m"}
 
 
 def test_a_stop_reason_is_spoken_of_only_where_something_is_amiss(node: Node) -> None:

@@ -1,0 +1,274 @@
+"""`GET /doctor`: events at known times, and what is wrong with the way on which they came.
+
+    await send_beats(exchange, SSE_HEADERS)                 # the route: /doctor?events=20&interval=0.2&silence=3
+    findings = diagnose(trace, plan, nonce)                 # the client, with what it saw of that. Pure
+
+The relay sends the head, after half a second the first of `events` beats, the next one every `interval` seconds, and after
+`silence` seconds the last beat. It calls no model. The client gives a nonce as `Last-Event-ID`; beat 3 then is
+
+    id: NONCE-3
+    event: beat
+    data: 3 0.903125 PADDING CRC32        (its number, and the seconds since the head)
+
+A beat is as small as a token's event: in a proxy's buffer all of them have room, and none arrives before the last.
+
+The two clocks are not compared. The beat that was quickest counts as one without delay, and the others by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from zlib import crc32
+
+from rawsse.errors import quote
+from rawsse.http1 import Response
+from rawsse.relay.dialects import COMMENT_HEARTBEAT, InvalidRequest
+from rawsse.relay.exchange import Exchange
+from rawsse.sse import Event, encode
+
+HEAD_SECONDS = 0.5
+"""From the head to the first beat: a proxy that holds the head back until then is seen."""
+
+LATE_SECONDS = 0.25
+"""A smaller delay may be the network's own, and one below 1.5 intervals too."""
+
+PADDING = "é ☺ <p>&amp; http://127.0.0.1/ 12345678901234567890123456789012345678901234567890"
+"""Characters, markup and an address: a proxy may want to rewrite them."""
+
+MAX_NONCE_CHARS = 32
+"""Of what a client sends as `Last-Event-ID`, and gets back."""
+
+_NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+_BEAT = re.compile(r"([0-9]{1,6}) ([0-9]{1,9}\.[0-9]{6}) .*")
+
+
+class Plan(NamedTuple):
+    """What is sent: how many beats, the seconds between two of them, the seconds of silence before one more."""
+
+    events: int = 20
+    interval: float = 0.2
+    silence: float = 3.0
+
+    def pauses(self) -> list[float]:
+        """The seconds before each beat."""
+        return [HEAD_SECONDS, *[self.interval] * (self.events - 1), self.silence]
+
+
+Limits = Mapping[str, tuple[float, float]]
+
+LIMITS: Limits = {"events": (2, 200), "interval": (0.01, 10.0), "silence": (0.0, 3600.0)}
+"""The least and the most of each number in a plan: a request holds a connection for 94 minutes at most, and gets 30 kB."""
+
+
+def read_plan(query: Mapping[str, Sequence[str]], limits: Limits = LIMITS) -> Plan:
+    """The plan in a query; what it leaves out is as in `Plan()`. Raises `InvalidRequest`."""
+    plan = Plan()
+    for name in [name for name in limits if name in query]:
+        (least, most), kind, text = limits[name], type(getattr(plan, name)), query[name][0]
+        value = float(text) if _NUMBER.fullmatch(text) else float("nan")
+        if not least <= value <= most or kind(value) != value:
+            raise InvalidRequest(name, f"must be a {'whole ' * (kind is int)}number from {least:g} to {most:g}")
+        plan = plan._replace(**{name: kind(value)})
+    return plan
+
+
+# --- The route -----------------------------------------------------------------------------------------------------
+
+
+async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]], *, limits: Limits = LIMITS) -> None:
+    """Answer one request, with these header fields, until the last beat is sent or the client has gone.
+
+    Raises `InvalidRequest` before anything is sent, for a query beyond the limits.
+    """
+    plan, nonce = read_plan(exchange.query, limits), exchange.headers.get("last-event-id", "")
+    heart = _Heart(exchange, plan, nonce[:MAX_NONCE_CHARS] if nonce.isalnum() else "")
+    heart.outlet.start(200, exchange.fields(headers))
+    if heart.outlet.write(COMMENT_HEARTBEAT):  # the head goes out with it
+        heart.on_drain()
+    try:
+        await heart.outlet.closed()
+    finally:
+        heart.on_closed()
+
+
+class _Heart:
+    """Sends the beats of a plan when they are due: the sink of an outlet, with a timer for the next beat."""
+
+    def __init__(self, exchange: Exchange, plan: Plan, nonce: str) -> None:
+        self.outlet, self._pauses, self._nonce = exchange.outlet(), plan.pauses(), nonce
+        self._number = 0  # of the last beat that was sent
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self.outlet.sink = self
+
+    def on_drain(self) -> None:
+        """The client takes more: set the time of the next beat, unless that is set."""
+        if self._timer is None and self._number < len(self._pauses):
+            self._timer = self._loop.call_later(self._pauses[self._number], self._beat)
+
+    def _beat(self) -> None:
+        self._timer = None
+        self._number += 1
+        frame = beat(self._number, self._loop.time() - self._started, self._nonce)
+        if self._number == len(self._pauses):
+            self.outlet.end(frame)
+        elif self.outlet.write(frame):
+            self.on_drain()
+
+    def on_closed(self) -> None:
+        """The client has gone, or all is sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def beat(number: int, seconds: float, nonce: str) -> bytes:
+    """One beat, as it is sent."""
+    text = f"{number} {seconds:.6f} {PADDING}"
+    return encode(f"{text} {crc32(text.encode()):08x}", event="beat", id=f"{nonce}-{number}")
+
+
+# --- The client ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trace:
+    """One request, as a client saw it. Times are in seconds, on the client's clock."""
+
+    asked: float
+    """When the request was sent."""
+    head: Response | None = None
+    headed: float = 0.0
+    """When the head came."""
+    events: list[tuple[float, Event]] = field(default_factory=list)
+    """When each came, and what it was."""
+    body: bytes = b""
+    """The beginning of it."""
+    ended: float = 0.0
+    error: str = ""
+    """Why it ended before its end."""
+
+
+class Beat(NamedTuple):
+    """A beat that came as it was sent."""
+
+    number: int
+    lag: float
+    """Seconds from the server's clock when it was sent to the client's when it came: of use only beside another's."""
+    tag: str | None
+    """The nonce in its id; None if its id was changed."""
+
+
+class Finding(NamedTuple):
+    """Something that is wrong: a word for it, what it is, and what to do."""
+
+    name: str
+    what: str
+    remedy: str
+
+
+_REMEDIES: Mapping[str, str] = {
+    "no answer": "check the URL, that the relay runs, and the network between",
+    "redirect": "give that address as the URL",
+    "status 401": "give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass",
+    "status 404": "give the relay's URL as browsers have it, with the path that comes before /chat/stream",
+    "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
+    "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
+    "refusal": "its log says why: access rules, a firewall, a limit; a relay takes a silence of 3600 s at most",
+    "gateway": "see that the relay runs where the proxy expects it (nginx: proxy_pass); the proxy's log says more",
+    "content type": "let proxies keep Content-Type; if this is a login page or another server, correct the URL",
+    "compression": "leave out text/event-stream (nginx: gzip_types; a CDN: obey Cache-Control: no-transform)",
+    "cache control": "let proxies keep it (nginx: no proxy_hide_header, no expires): caches and compressors obey it",
+    "framing": "let the last proxy speak HTTP/1.1 or HTTP/2 to browsers",
+    "cache": "let no proxy cache the relay's answers (nginx: proxy_cache off)",
+    "last event id": "let proxies pass on the request's Last-Event-ID",
+    "rewriting": "let no proxy change bodies (nginx: sub_filter; a CDN: optimizations; a scanner of content)",
+    "buffering": "nginx: proxy_buffering off, or heed the relay's X-Accel-Buffering; Apache: flushpackets=on",
+    "head": "turn buffering off for the head too: until it comes, a browser has no connection",
+    "cut": "raise the proxy's limit on the time of a whole answer; its log says what it was",
+    "idle": "set the relay's heartbeat_seconds below that, or raise the proxy's limit (nginx: proxy_read_timeout)",
+}
+
+
+def read_beats(trace: Trace) -> Iterator[Beat]:
+    """The events of the trace that are beats with their content."""
+    for came, event in trace.events:
+        text, _, checksum = event.data.rpartition(" ")
+        if (found := _BEAT.fullmatch(text)) and checksum == f"{crc32(text.encode()):08x}":
+            tag, _, number = event.id.rpartition("-")
+            yield Beat(int(found[1]), came - float(found[2]), tag if number == found[1] else None)
+
+
+def delays(beats: Sequence[Beat]) -> list[float]:
+    """How much later than the quickest one each beat came, in seconds, the smallest first."""
+    least = min((beat.lag for beat in beats), default=0.0)
+    return sorted(beat.lag - least for beat in beats)
+
+
+def diagnose(trace: Trace, plan: Plan, nonce: str) -> list[Finding]:
+    """What is wrong between the relay and the client; nothing if events arrive as they are sent."""
+    if trace.head is None:
+        found = [("no answer", trace.error)]
+    elif trace.head.status != 200:
+        found = [_of_status(trace.head, trace.body)]
+    else:
+        beats, found = list(read_beats(trace)), list(_of_head(trace.head))
+        if beats or not {"content type", "compression"} & set(dict(found)):  # else there is nothing to be read
+            found += _of_events(trace, trace.head, beats, plan, nonce)
+    return [Finding(name, what, _REMEDIES[name]) for name, what in found]
+
+
+def _of_status(head: Response, body: bytes) -> tuple[str, str]:
+    is_relay = b'"type":"error"' in body.replace(b" ", b"")
+    who = "the relay" if is_relay else f"a proxy or another server ({_software(head)})"
+    place = f", to {quote(head.headers['location'])}" if "location" in head.headers else ""
+    name, kind = f"status {head.status}", {3: "redirect", 5: "gateway"}.get(head.status // 100, "refusal")
+    return name if name in _REMEDIES else kind, f"{who} answers {head.status} {quote(head.reason)}{place}"
+
+
+def _of_head(head: Response) -> Iterator[tuple[str, str]]:
+    kind, coding, caching = (
+        head.headers.get(name, "") for name in ("content-type", "content-encoding", "cache-control")
+    )
+    if kind.partition(";")[0].strip().lower() != "text/event-stream":
+        yield "content type", f"the answer is {quote(kind)} instead of text/event-stream ({_software(head)})"
+    if coding.lower() not in ("", "identity"):
+        yield "compression", f"the stream is compressed (Content-Encoding: {quote(coding)}): events may wait for others"
+    if not {"no-store", "no-transform"} <= {word.strip() for word in caching.lower().split(",")}:
+        yield "cache control", f"Cache-Control comes as {quote(caching)} instead of 'no-store, no-transform'"
+    if head.http_version == "1.0" or not {"transfer-encoding", "content-length"} & set(head.headers):
+        yield "framing", f"HTTP/{head.http_version} without chunks: a stream that was cut looks like one that has ended"
+
+
+def _of_events(
+    trace: Trace, head: Response, beats: Sequence[Beat], plan: Plan, nonce: str
+) -> Iterator[tuple[str, str]]:
+    tags, numbers = {beat.tag for beat in beats}, [beat.number for beat in beats]
+    if head.headers.get("age", "").strip("0") or tags - {nonce, "", None}:
+        yield "cache", "the events are those of an earlier answer, which a cache has kept"
+    if "" in tags:
+        yield "last event id", "Last-Event-ID does not reach the relay: browsers that come back begin at the beginning"
+    if None in tags or len(beats) < len(trace.events) or numbers != list(range(1, len(numbers) + 1)):
+        yield "rewriting", f"events were changed, lost or repeated: {len(beats)} of {len(trace.events)} are as sent"
+    limit, late = max(LATE_SECONDS, 1.5 * plan.interval), delays(beats)
+    many = sum(delay > limit for delay in late)
+    held = trace.headed - min((beat.lag for beat in beats), default=trace.asked)
+    if 4 * many > len(beats):
+        yield "buffering", f"{many} of {len(beats)} events are held back, by up to {late[-1]:.1f} s ({_software(head)})"
+    elif held > min(limit, HEAD_SECONDS / 2):
+        yield "head", f"the head is held back for {held:.1f} s ({_software(head)})"
+    count, why = len(trace.events), trace.error and f" ({trace.error})"
+    seconds = trace.ended - (trace.events[-1][0] if trace.events else trace.asked)
+    if count < plan.events:
+        yield "cut", f"the stream was cut {seconds:.1f} s after {count} of {plan.events} events{why}"
+    elif count == plan.events:
+        yield "idle", f"the connection was cut after {seconds:.1f} s of silence{why}"
+
+
+def _software(head: Response) -> str:
+    names = [f"{name} {quote(head.headers[name])}" for name in ("server", "via") if name in head.headers]
+    return ", ".join(names) or "it does not say which"

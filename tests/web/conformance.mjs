@@ -1,0 +1,31 @@
+// What a parser makes of an input, however it is cut. For Node (harness.mjs) and for Chromium alike; it judges nothing.
+
+function cut(bytes, size) {
+  const starts = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => i * size);
+  return starts.map((start) => bytes.subarray(start, start + size));
+}
+
+/** Where to cut in two: everywhere; of what is large, near both ends and at some hundred places between. */
+function places(length) {
+  const all = Array.from({ length: Math.max(length - 1, 0) }, (_, i) => i + 1);
+  if (length <= 6000) return all;
+  return all.filter((at) => at < 100 || at > length - 100 || at % Math.ceil(length / 60) === 0);
+}
+
+function* everyCut(bytes) {
+  yield [bytes];
+  for (const size of bytes.length > 6000 ? [65536, 4096, 1000, 1] : [1, 2, 3, 5, 7, 13]) yield cut(bytes, size);
+  for (const at of places(bytes.length)) yield [bytes.subarray(0, at), new Uint8Array(), bytes.subarray(at)];
+}
+
+/** Each distinct result, in the form of the conformance cases. */
+export function results(EventStreamParser, bytes) {
+  const seen = new Set();
+  for (const chunks of everyCut(bytes)) {
+    const parser = new EventStreamParser();
+    const events = chunks.flatMap((chunk) => parser.feed(chunk));
+    const named = events.map(({ event, data, id }) => ({ event, data, last_event_id: id }));
+    seen.add(JSON.stringify({ events: named, retry_ms: parser.retry, final_last_event_id: parser.lastEventId }));
+  }
+  return [...seen].map((text) => JSON.parse(text));
+}
