@@ -233,6 +233,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(repr=False)
     credential: Credential | None = field(repr=False)
     secrets: Secrets = field(repr=False, compare=False)
+    """Those in the fields and the credential; to look for them for each request would take as long as the rest of it."""
 
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
@@ -253,9 +254,7 @@ class Endpoint:
             raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
         origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
         fields = header_fields(headers)
-        secrets = Secrets(
-            (*fields.items(), *([credential] if credential else ()))
-        )  # once: it takes as long as a request
+        secrets = Secrets((*fields.items(), *([credential] if credential else ())))
         return cls(base_url, origin, parts.path.rstrip("/"), fields, credential, secrets)
 
     def request(

@@ -207,8 +207,8 @@ class Socket(socket.socket):
 # NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
 # that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
 # Each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
-_NAMES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
-_KEEPALIVE = [(getattr(socket, name), value) for name, value in _NAMES.items() if hasattr(socket, name)]
+_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+_KEEPALIVE = tuple((getattr(socket, name), value) for name, value in _OPTIONS if hasattr(socket, name))
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
