@@ -76,7 +76,7 @@ class _Connection(Generic[Head]):
     # over a head that is 32 KiB of blanks and then a NUL it takes two seconds.
     _refused_bytes = b"\0\v\f"
 
-    # What the start line says, and the fields. An interim response is not plain.
+    # The start line and the fields. An interim response is not plain.
     _plain_head = re.compile(f"HTTP/1\\.1 ([2-9][0-9][0-9]) ([ -~]*){_PLAIN_FIELDS}")
 
     def __init__(self, max_head_bytes: int, max_body_bytes: int | None) -> None:
@@ -179,7 +179,7 @@ class _Connection(Generic[Head]):
         return head
 
     def _parse(self, head: bytes, is_request: bool) -> tuple[str, str, Headers, str]:
-        """What the start line of a head says (method and target, or status and reason), the fields, and the HTTP version."""
+        """Both parts of a head's start line (method and target, or status and reason), the fields, and the HTTP version."""
         if plain := self._plain_head.fullmatch(head.decode("latin-1")):
             first, second, fields = plain.groups()
             headers = Headers(_FIELD.findall(fields))
