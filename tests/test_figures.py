@@ -44,9 +44,9 @@ BUDGETS: Mapping[str, Budget] = {
         7609,
         47,
     ),
-    "the package": Budget(r".*", 19812, 143),
-    "the client without tools, schema and blocking": Budget(_CLIENT, 2756, 18),
-    "the blocking client": Budget(r"client/blocking/.*", 296, 3),
+    "the package": Budget(r".*", 20012, 143),
+    "the client without tools, schema and blocking": Budget(_CLIENT, 2778, 18),
+    "the blocking client": Budget(r"client/blocking/.*", 304, 3),
 }
 
 MAX_FILE_LINES = 450

@@ -24,6 +24,15 @@ const FACTS_EVERY_MS = 250;
 /** Characters of English per token, roughly. Only for the estimate while the answer runs; it is marked with a tilde. */
 const CHARS_PER_TOKEN = 4;
 
+// --- Values of another type than they should have are as good as missing ----------------------------------------------
+
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** An object to take fields from: an empty one in place of anything else. */
+const fields = (value) => (isObject(value) ? value : {});
+
+const text = (value) => (typeof value === "string" ? value : "");
+
 // --- Content blocks: each has an `element`, takes deltas, and is told its end ----------------------------------------
 
 class TextBlock {
@@ -31,22 +40,22 @@ class TextBlock {
   pieces = [];
   sources = [];
 
-  constructor(box, { text }) {
+  constructor(box, block) {
     this.growing = new GrowingText(box, this.element);
-    this.#add(text);
+    this.#add(text(block.text));
   }
 
   take(delta) {
-    if (delta.type === "text_delta") this.#add(delta.text);
-    if (delta.type === "citations_delta" && delta.citation) this.sources.push(delta.citation);
+    if (delta.type === "text_delta") this.#add(text(delta.text));
+    if (delta.type === "citations_delta" && isObject(delta.citation)) this.sources.push(delta.citation);
   }
 
   stop() {}
 
-  #add(text) {
-    if (!text) return;
-    this.pieces.push(text);
-    this.growing.append(text);
+  #add(piece) {
+    if (!piece) return;
+    this.pieces.push(piece);
+    this.growing.append(piece);
   }
 }
 
@@ -60,11 +69,11 @@ class ThinkingBlock {
     const body = make("div", "thought");
     this.element.append(this.#summary, body);
     this.growing = new GrowingText(box, body);
-    this.#add(thinking);
+    this.#add(text(thinking));
   }
 
   take(delta) {
-    if (delta.type === "thinking_delta") this.#add(delta.thinking);
+    if (delta.type === "thinking_delta") this.#add(text(delta.thinking));
   }
 
   stop(isWhole) {
@@ -73,10 +82,10 @@ class ThinkingBlock {
     if (this.#isEmpty) this.growing.append("The API did not send the text of this thinking.");
   }
 
-  #add(text) {
-    if (!text) return;
+  #add(piece) {
+    if (!piece) return;
     this.#isEmpty = false;
-    this.growing.append(text);
+    this.growing.append(piece);
   }
 }
 
@@ -88,14 +97,14 @@ class ToolBlock {
   constructor(box, { name, input }) {
     this.input = input ?? {};
     const line = make("div", "tool-name", "Tool call ");
-    line.append(make("code", "", name ?? ""), this.#note);
+    line.append(make("code", "", text(name)), this.#note);
     const body = make("pre", "tool-input");
     this.element.append(line, body);
     this.growing = new GrowingText(box, body);
   }
 
   take(delta) {
-    if (delta.type !== "input_json_delta" || !delta.partial_json) return;
+    if (delta.type !== "input_json_delta" || !text(delta.partial_json)) return;
     this.#pieces.push(delta.partial_json);
     this.growing.append(delta.partial_json);
   }
@@ -113,7 +122,7 @@ class OtherBlock {
   element = make("details", "other");
 
   constructor(box, block) {
-    this.element.append(make("summary", "", block.type ?? ""), make("pre", "", JSON.stringify(block, null, 2)));
+    this.element.append(make("summary", "", text(block.type)), make("pre", "", JSON.stringify(block, null, 2)));
   }
 
   take() {}
@@ -150,16 +159,18 @@ class Meter {
   #chars = 0;
 
   /** Content came. The times of the first and the last are what the speed is measured between. */
-  content(text) {
-    if (!text) return;
+  content(piece) {
+    if (!piece) return;
     this.#last = performance.now();
     this.#first ??= this.#last;
-    this.#chars += text.length;
+    this.#chars += piece.length;
   }
 
   /** Counts in `usage` are totals so far: they replace, and null says nothing. */
   merge(usage) {
-    for (const [name, value] of Object.entries(usage ?? {})) if (value !== null) this.usage[name] = value;
+    for (const [name, value] of Object.entries(fields(usage))) {
+      if (value !== null && (name !== "output_tokens" || Number.isFinite(value))) this.usage[name] = value;
+    }
   }
 
   get running() {
@@ -228,16 +239,17 @@ export class Answer {
   }
 
   /**
-   * Take one event of the Messages API. Unknown parts are left out: the wire pane shows them. So are parts that are missing or
-   * null, as gateways send them.
+   * Take one event of the Messages API. Unknown parts are left out: the wire pane shows them. So are events and parts that are
+   * missing, null or of another type, as gateways send them.
    */
   take(event) {
-    if (event.type === "message_start") this.#start(event.message ?? {});
-    else if (event.type === "content_block_start") this.#startBlock(event.index, event.content_block);
-    else if (event.type === "content_block_delta") this.#delta(event.index, event.delta ?? {});
-    else if (event.type === "content_block_stop") this.#stopBlock(event.index, true);
-    else if (event.type === "message_delta") this.#end(event);
-    else if (event.type === "message_stop") this.#hasStopped = true;
+    const { type, index, message, content_block, delta, usage } = fields(event);
+    if (type === "message_start") this.#start(fields(message));
+    else if (type === "content_block_start") this.#startBlock(index, content_block);
+    else if (type === "content_block_delta") this.#delta(index, fields(delta));
+    else if (type === "content_block_stop") this.#stopBlock(index, true);
+    else if (type === "message_delta") this.#end(fields(delta), usage);
+    else if (type === "message_stop") this.#hasStopped = true;
   }
 
   /** The whole answer is there: `message_stop` came, or only that is missing, since the stop reason is known. */
@@ -275,14 +287,14 @@ export class Answer {
   }
 
   #start({ model, usage, content }) {
-    this.#meter.model = model ?? null;
+    this.#meter.model = text(model) || null;
     this.#meter.merge(usage);
-    this.#box.later(() => this.#heading.append(make("span", "model", model ?? "")));
+    this.#box.later(() => this.#heading.append(make("span", "model", text(model))));
     (Array.isArray(content) ? content : []).forEach((block, index) => this.#startBlock(index, block));
   }
 
   #startBlock(index, data) {
-    if (!data) return;
+    if (!isObject(data)) return;
     const block = new (BLOCKS[data.type] ?? OtherBlock)(this.#box, data);
     this.#blocks.set(index, block);
     this.#open.add(index);
@@ -291,7 +303,7 @@ export class Answer {
 
   #delta(index, delta) {
     this.#blocks.get(index)?.take(delta);
-    this.#meter.content(delta.text ?? delta.thinking ?? delta.partial_json);
+    this.#meter.content([delta.text, delta.thinking, delta.partial_json].find(text));
     if (performance.now() < this.#factsDue) return;
     this.#factsDue = performance.now() + FACTS_EVERY_MS;
     this.#box.later(() => (this.#facts.textContent = this.#meter.running));
@@ -301,8 +313,8 @@ export class Answer {
     if (this.#open.delete(index)) this.#blocks.get(index).stop(isWhole);
   }
 
-  #end({ delta, usage }) {
-    this.#meter.stopReason = delta?.stop_reason ?? this.#meter.stopReason;
+  #end(delta, usage) {
+    this.#meter.stopReason = text(delta.stop_reason) || this.#meter.stopReason;
     this.#meter.merge(usage);
   }
 
@@ -324,7 +336,7 @@ export class Answer {
   #sources() {
     const cited = this.#textBlocks.flatMap((block) => block.sources);
     const nameOf = ({ title, document_title, url, source }) => [title ?? document_title, url ?? source];
-    const names = new Set(cited.map((citation) => nameOf(citation).filter(Boolean).join(", ")));
+    const names = new Set(cited.map((citation) => nameOf(citation).filter(text).join(", ")));
     names.delete("");
     if (names.size === 0) return [];
     const list = make("ol", "sources");
