@@ -196,11 +196,12 @@ def _pydantic_form(hint: Any, where: str) -> Form:
     name = quote(hint.__qualname__ if isinstance(hint, type) and not get_args(hint) else str(hint))
     try:
         pydantic = importlib.import_module("pydantic")
-        adapter = pydantic.TypeAdapter(_in_pydantic_words(hint, pydantic.Field))
-        schema = adapter.json_schema()
     except ImportError:
         problem = f"the type {name} needs pydantic, which is not installed: pip install 'rawsse[schema]'"
         raise ConfigurationError(f"{where}: {problem}") from None
+    try:
+        adapter = pydantic.TypeAdapter(_in_pydantic_words(hint, pydantic.Field))
+        schema = adapter.json_schema()
     except Exception as exc:  # pydantic has an error for each kind of type
         reason = str(exc).partition("\n")[0]
         raise ConfigurationError(f"{where}: there is no JSON Schema for {name}: {reason}") from None
@@ -208,8 +209,10 @@ def _pydantic_form(hint: Any, where: str) -> Form:
     def read(value: Any, path: str) -> Any:
         try:
             return adapter.validate_json(json.dumps(value))  # from JSON: there a strict model takes a text as a date
-        except Exception as exc:  # from pydantic, or from the type's own code
-            raise MismatchError(_reasons(exc, path)) from exc
+        except pydantic.ValidationError as exc:
+            raise MismatchError(_reasons(exc.errors(), path)) from exc
+        except Exception as exc:  # from the type's own code
+            raise MismatchError(f"{path}: {exc}") from exc
 
     return Form(schema, read, adapter)
 
@@ -227,13 +230,10 @@ def _in_pydantic_words(hint: Any, field: Callable[..., Any]) -> Any:
     return Annotated[(inner, *metadata)]
 
 
-def _reasons(exc: Exception, path: str) -> str:
-    """Why a value does not fit, in one line."""
-    if not callable(listed := getattr(exc, "errors", None)):
-        return f"{path}: {exc}"
-    faults = [".".join(map(str, (path, *fault["loc"]))) + f": {fault['msg']}" for fault in listed()]
-    more = f"; and {len(faults) - MAX_REASONS} more" if len(faults) > MAX_REASONS else ""
-    return "; ".join(faults[:MAX_REASONS]) + more
+def _reasons(faults: list[Any], path: str) -> str:
+    """pydantic's reasons why a value does not fit, in one line."""
+    reasons = [".".join(map(str, (path, *fault["loc"]))) + f": {fault['msg']}" for fault in faults[:MAX_REASONS]]
+    return "; ".join(reasons) + (f"; and {len(faults) - MAX_REASONS} more" if len(faults) > MAX_REASONS else "")
 
 
 # --- Functions -----------------------------------------------------------------------------------------------------

@@ -157,7 +157,10 @@ class Tree:
 
 
 class BrokenError(Exception):
-    """An error in a user's own class."""
+    """An error in a user's own class, with a method of the same name as pydantic's."""
+
+    def errors(self) -> str:
+        return "none"
 
 
 @dataclass
@@ -253,6 +256,19 @@ def test_an_error_names_so_many_reasons_and_counts_the_others(faults: int, more:
 def test_a_type_that_pydantic_has_no_schema_for_is_refused_by_name(hint: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^the type: there is no JSON Schema for '.+': .+$"):
         form_of(hint, "the type")
+
+
+def test_a_type_that_needs_another_package_says_which(pydantic: Any) -> None:
+    """pydantic's `EmailStr` is such a type."""
+    del pydantic
+
+    class Address:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            raise ImportError("email-validator is not installed")
+
+    with pytest.raises(ConfigurationError, match=r"'.*Address': email-validator is not installed$"):
+        form_of(Address, "the type")
 
 
 def test_constraints_are_pydantic_s_and_checked(pydantic: Any) -> None:
