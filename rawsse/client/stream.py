@@ -282,10 +282,10 @@ class MessageStream(BaseStream):
             if self._expanded:  # the caller took the event of the wire and left the derived one
                 derived = self._expanded.popleft()
                 text = derived.text if isinstance(derived, TextEvent) else None
-            elif (event := self._take_event()) is None:
+            elif self._take_event() is None:
                 return None
             else:
-                text = self._call.exchange.builder.text_of(event)
+                text = self._call.exchange.builder.added_text
             if text is not None:
                 return text
 

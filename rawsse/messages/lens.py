@@ -94,15 +94,6 @@ def copied(raw: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def paired(text: str) -> str:
-    """The text with two halves of a surrogate pair as their character; a half alone stays."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return text
-
-
 def well_formed(text: str) -> str:
     """The text as Unicode: two halves of a surrogate pair become their character, a half alone becomes U+FFFD. No request
     can carry a half; answers, and the names of files, can contain one."""
