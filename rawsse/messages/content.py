@@ -20,23 +20,14 @@ A block under construction joins its fragments into its JSON:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, OutputFormatError, PartialJSONError, quote
-from rawsse.messages.lens import (
-    Lens,
-    OpenLens,
-    as_sent,
-    by_type,
-    is_json_object,
-    object_at,
-    parse_json,
-    well_formed,
-)
+from rawsse.messages.lens import Lens, OpenLens, as_sent, by_type, is_json_object, object_at, parse_json, well_formed
 from rawsse.messages.partial_json import PartialJSON
+from rawsse.messages.usage import INPUT_TOKENS
 
 T = TypeVar("T")
 
@@ -109,9 +100,7 @@ class Usage(Lens):
     @property
     def total_input_tokens(self) -> int:
         """Fresh, written to the cache and read from the cache: what the context window held."""
-        names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        counts = [self.raw.get(name) for name in names]
-        return sum(count for count in counts if isinstance(count, int))
+        return sum(count for name in INPUT_TOKENS if isinstance(count := self.raw.get(name), int))
 
 
 class BaseBlock(Lens):
@@ -121,23 +110,23 @@ class BaseBlock(Lens):
     `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
     """
 
-    __slots__ = ("_input_text", "complete")
+    __slots__ = ("_built", "complete")
     type: str
     complete: bool
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
     FIELDS: ClassVar[Mapping[str, Any]] = {"citations": Citation}
 
-    def __init__(self, raw: dict[str, Any], *, complete: bool = True, input_text: str | Callable[[], str] = "") -> None:
+    def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
         super().__init__(raw)
-        self.complete = complete
-        self._input_text = input_text
+        self.complete = built is None or built.complete
+        self._built = built
 
     @property
     def input_text(self) -> str:
         """The tool input's JSON text as it came."""
         # Joined only when it is read: a caller that reads the block after each delta of 64 kB would copy 2 GB.
-        return well_formed(self._input_text if isinstance(self._input_text, str) else self._input_text())
+        return "" if self._built is None else self._built.input_text
 
 
 class TextBlock(BaseBlock):
@@ -154,7 +143,7 @@ class ParsedTextBlock(TextBlock, Generic[T]):
     __slots__ = ("_parsed",)
 
     def __init__(self, block: TextBlock, parsed: T | OutputFormatError | None = None) -> None:
-        super().__init__(block.raw, complete=block.complete, input_text=block.input_text)
+        super().__init__(block.raw, block._built)
         self._parsed = parsed
 
     @property
@@ -293,9 +282,9 @@ _BLOCKS: Mapping[str, type[Block]] = by_type(Block)
 KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
-def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str | Callable[[], str] = "") -> Block:
-    """The lens of the class that `raw["type"]` names."""
-    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, complete=complete, input_text=input_text)
+def look_at_block(raw: dict[str, Any], built: BlockBuilder | None = None) -> Block:
+    """The lens of the class that `raw["type"]` names. `built` is the block under construction, if it was streamed."""
+    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, built)
 
 
 # --- A block under construction ----------------------------------------------------------------------------------------
@@ -490,11 +479,10 @@ class Message(Lens):
         return [self._look_at_block(index, block) for index, block in enumerate(value)]
 
     def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        if index >= len(self._facts):
-            return look_at_block(raw)
-        facts = self._facts[index]
-        facts.settle()
-        return look_at_block(raw, complete=facts.complete, input_text=partial(getattr, facts, "input_text"))
+        built = self._facts[index] if index < len(self._facts) else None
+        if built is not None:
+            built.settle()
+        return look_at_block(raw, built)
 
     @property
     def _request_id(self) -> str | None:
@@ -541,10 +529,11 @@ class ParsedMessage(Message, Generic[T]):
         Raises `OutputFormatError` if there is text, and none of it fits. Its `partial` is the message.
         """
         parsed = [self._parsed[index] for index in sorted(self._parsed)]
-        fitting = [value for value in parsed if not isinstance(value, OutputFormatError)]
-        if parsed and not fitting and isinstance(parsed[0], OutputFormatError):
-            raise parsed[0]
-        return fitting[0] if fitting else None
+        fitting = (value for value in parsed if not isinstance(value, OutputFormatError))
+        value = next(fitting, parsed[0] if parsed else None)
+        if isinstance(value, OutputFormatError):
+            raise value
+        return value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Message) and self.raw == other.raw

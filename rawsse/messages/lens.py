@@ -225,12 +225,8 @@ class Lens:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
         finite (RFC 8259, 6)."""
         separators = (",", ":") if indent is None else None
-        encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
-        dumped = self.model_dump(**options)
-        try:
-            return well_formed(encoder.encode(dumped))
-        except ValueError:
-            return encoder.encode(as_sent(dumped))
+        dumped = as_sent(self.model_dump(**options))
+        return json.dumps(dumped, ensure_ascii=False, indent=indent, separators=separators)
 
     def _names(self, *, is_full: bool) -> Iterator[str]:
         """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""

@@ -219,7 +219,7 @@ class MessageBuilder:
             return [event] if derived is None else [event, derived]
         if isinstance(event, ContentBlockStop) and block is not None:
             block.settle()
-            event.content_block = look_at_block(block.raw, complete=block.complete, input_text=block.input_text)
+            event.content_block = look_at_block(block.raw, block)
         elif isinstance(event, MessageStop) and self.message is not None:
             event.message = self.message
         # An event that ends a block may add to it: half a character was left.
