@@ -23,11 +23,10 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
 from rawsse.errors import ConfigurationError, quote
 
@@ -55,21 +54,12 @@ def parse_json(text: str | bytes) -> Any:
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
-    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    value = json.loads(text)
+    json.dumps(value, allow_nan=False)
     return as_sent(value) if isinstance(text, str) and _HALF.search(text) else value
 
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole pair
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON value")
-
-
-def _finite(text: str) -> float:
-    if math.isinf(number := float(text)):
-        raise ValueError("a number is larger than any that a JSON text of ours could hold")
-    return number
 
 
 def object_at(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -130,11 +120,7 @@ class Lens:
     OPAQUE: ClassVar[frozenset[str]] = frozenset()
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
 
-    _declared: ClassVar[tuple[str, ...]] = ()  # the annotated fields, in their order
-    _nullable: ClassVar[frozenset[str]] = frozenset()  # those whose absence a dump shows as None
-    _optional: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # those and the fields of betas: read as None where they are absent
+    _declared: ClassVar[Mapping[str, str]] = {}  # the fields in their order, with their annotations
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -144,11 +130,9 @@ class Lens:
         hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
         fields = hints.keys() - slots | cls.FIELDS.keys()
-        own = [name for name, hint in hints.items() if name in fields and "ClassVar" not in hint]
+        own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
         # A field that is annotated again moves to its new place.
-        cls._declared = (*(name for name in cls._declared if name not in own), *own)
-        cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
-        cls._optional = cls._optional | {name for name, hint in hints.items() if "None" in hint or hint == "Any"}
+        cls._declared = {**{name: hint for name, hint in cls._declared.items() if name not in own}, **own}
 
     if not TYPE_CHECKING:
 
@@ -158,7 +142,8 @@ class Lens:
             try:
                 value = self.raw[name]
             except KeyError:
-                if name in self._optional:
+                hint = self._declared.get(name, "")
+                if "None" in hint or hint == "Any":  # `Any`: a field of a beta, which a dump does not add
                     return None
                 has = ", ".join(self.raw)
                 raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}") from None
@@ -230,7 +215,7 @@ class Lens:
 
     def _names(self, *, is_full: bool) -> Iterator[str]:
         """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""
-        yield from (name for name in self._declared if name in self.raw or (is_full and name in self._nullable))
+        yield from (name for name, hint in self._declared.items() if name in self.raw or (is_full and "None" in hint))
         yield from (name for name in self.raw if name not in self._declared)
 
     def _known(self, name: str) -> Any:
