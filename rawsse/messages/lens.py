@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
 from rawsse.errors import ConfigurationError, quote
 
@@ -54,12 +55,21 @@ def parse_json(text: str | bytes) -> Any:
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
-    value = json.loads(text)
-    json.dumps(value, allow_nan=False)
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     return as_sent(value) if isinstance(text, str) and _HALF.search(text) else value
 
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole pair
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError("a number is larger than any that a JSON text of ours could hold")
+    return number
 
 
 def object_at(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
