@@ -103,10 +103,10 @@ class ChunkedReader:
         return b"", trailers[end + 4 :]
 
     def _check_size(self, size: int) -> None:
-        if size > self._max_chunk_head_bytes:
-            limit = self._max_chunk_head_bytes
-            message = f"a chunk's head, or the trailers, are larger than max_chunk_head_bytes ({limit})"
-            raise HeadTooLargeError(message, limit=limit)
+        if size > (limit := self._max_chunk_head_bytes):
+            raise HeadTooLargeError(
+                f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})", limit=limit
+            )
 
 
 def _not_a_head(unread: bytes) -> HTTPProtocolError:
