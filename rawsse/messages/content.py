@@ -388,7 +388,7 @@ class BlockBuilder:
         Without a `content_block_stop` (`is_stopped`) only such an input is: a part of an object never parses. Returns U+FFFD,
         which is then added, if half a character is left; None if nothing is.
         """
-        left = self.half and "\ufffd"
+        left = "\ufffd" if self.half else None
         if left:
             self.half = ""
             self.fragments.append(left)
@@ -401,7 +401,7 @@ class BlockBuilder:
                 self._read_ahead()
         elif is_stopped:
             self.complete = self.field != "input" or isinstance(self.raw["input"], dict)
-        return left or None
+        return left
 
     def _read_ahead(self) -> None:
         # Made when an unfinished input is read for the first time; it then reads each fragment once.

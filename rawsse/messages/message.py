@@ -77,20 +77,14 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
 """The events that each state allows, and the next state. `ping` and events of unknown type are allowed in every state, and
 do not change it."""
 
-REPAIRS: Mapping[State, Mapping[str, State]] = {
-    State.BETWEEN: {
-        "content_block_delta": State.BETWEEN,
-        "content_block_stop": State.BETWEEN,
-        "message_stop": State.DONE,
-    },
-    State.BLOCK: {"content_block_start": State.BLOCK, "message_stop": State.DONE},
-    State.ENDING: {
-        "content_block_start": State.BLOCK,
-        "content_block_delta": State.ENDING,
-        "content_block_stop": State.ENDING,
-    },
+REPAIRS: Mapping[str, State | None] = {
+    "content_block_start": State.BLOCK,
+    "content_block_delta": None,
+    "content_block_stop": None,
+    "message_stop": State.DONE,
 }
-"""The other events that a lenient builder applies, and the next state. It ignores the rest."""
+"""The events that a lenient builder applies in every state between `message_start` and the end, and the next state (None: the
+same). It ignores the rest."""
 
 
 class Deviation(NamedTuple):
@@ -196,11 +190,12 @@ class MessageBuilder:
         kind: str = event.raw["type"]
         following = TRANSITIONS[self.state].get(kind)
         if following is None:
-            following = REPAIRS.get(self.state, {}).get(kind)
-            repair = "it was ignored" if following is None else "it was applied all the same"
+            is_applied = kind in REPAIRS and self.state in (State.BETWEEN, State.BLOCK, State.ENDING)
+            repair = "it was applied all the same" if is_applied else "it was ignored"
             self._deviate(f"{kind} may not come {self.state.value}", repair)
-            if following is None:
+            if not is_applied:
                 return
+            following = REPAIRS[kind] or self.state
         if not isinstance(event, ContentBlockDelta):
             self._count(event.sse.data)
         getattr(self, f"_on_{kind}")(event)
