@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
@@ -31,17 +31,7 @@ from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
-from rawsse.messages.events import (
-    ContentBlockDelta,
-    ErrorEvent,
-    MessageStop,
-    MessageStreamEvent,
-    Ping,
-    StreamEvent,
-    TextEvent,
-)
-
-Item = TypeVar("Item")
+from rawsse.messages.events import ContentBlockDelta, ErrorEvent, MessageStreamEvent, Ping, StreamEvent, TextEvent
 
 
 class OpenResponse(Response):
@@ -100,20 +90,7 @@ class CallInfo:
         """Drop what has not been read."""
 
 
-class _Reader(AsyncIterator[Item]):
-    """Gives items one by one: `_take` the next one, or None if it has not come, and `_more` waits."""
-
-    _take: Callable[[], Item | None]
-    _more: Callable[[], Awaitable[None]]
-
-    async def __anext__(self) -> Item:
-        """The next one. Raises `APIError` for every ending but a complete one."""
-        while (item := self._take()) is None:
-            await self._more()
-        return item
-
-
-class BaseStream(CallInfo, _Reader[Item]):
+class BaseStream(CallInfo):
     """The base of both kinds of stream: opening, reading event by event, trying again, ending."""
 
     _call: Call[Answer]
@@ -136,7 +113,6 @@ class BaseStream(CallInfo, _Reader[Item]):
         message = self._call.exchange.builder.message
         if message is None:
             raise RuntimeError("message_start has not come yet")
-        message.request_id = self.request_id
         return message
 
     # Open and close ------------------------------------------------------------------------------------------------
@@ -151,6 +127,9 @@ class BaseStream(CallInfo, _Reader[Item]):
 
     async def __aexit__(self, *exc: object) -> None:
         self._close()
+
+    def __aiter__(self) -> Self:
+        return self
 
     async def close(self) -> None:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
@@ -234,8 +213,14 @@ class BaseStream(CallInfo, _Reader[Item]):
         return error
 
 
-class EventStream(BaseStream[StreamEvent]):
+class EventStream(BaseStream):
     """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+
+    async def __anext__(self) -> StreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+        while (event := self._take_event()) is None:
+            await self._more()
+        return event
 
     async def _read_whole(self) -> Message:
         """The whole message, for a caller who sees no event of it: any failure may be retried."""
@@ -248,7 +233,7 @@ class EventStream(BaseStream[StreamEvent]):
     _take = BaseStream._take_event
 
 
-class MessageStream(BaseStream[MessageStreamEvent]):
+class MessageStream(BaseStream):
     """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
     There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text.
@@ -268,6 +253,12 @@ class MessageStream(BaseStream[MessageStreamEvent]):
     def text_stream(self) -> TextStream:
         """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
         return TextStream(self)
+
+    async def __anext__(self) -> MessageStreamEvent:
+        """The next event. Raises `APIError` for every ending but a complete one."""
+        while (event := self._take()) is None:
+            await self._more()
+        return event
 
     def _take(self) -> MessageStreamEvent | None:
         while not self._expanded:
@@ -295,8 +286,6 @@ class MessageStream(BaseStream[MessageStreamEvent]):
         expanded = builder.expand(event)
         if isinstance(event, ContentBlockDelta) and not self._outputs.has_format:
             return expanded  # nearly all events: nothing to parse
-        if isinstance(event, MessageStop) and event.message is not None:
-            event.message.request_id = self.request_id
         return [self._outputs.event(each, lambda: builder.message) for each in expanded]
 
     async def until_done(self) -> None:
@@ -321,8 +310,14 @@ class MessageStream(BaseStream[MessageStreamEvent]):
         return message.text
 
 
-class TextStream(_Reader[str]):
+class TextStream(AsyncIterator[str]):
     """The text in a stream."""
 
     def __init__(self, stream: MessageStream) -> None:
         self._take, self._more, self._close = stream._take_text, stream._more, stream._close
+
+    async def __anext__(self) -> str:
+        """The next piece of text. Raises `APIError` for every ending but a complete one."""
+        while (text := self._take()) is None:
+            await self._more()
+        return text

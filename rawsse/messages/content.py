@@ -38,7 +38,7 @@ StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_
 
 class Citation(OpenLens):
     """Where a piece of text comes from: `char_location`, `page_location`, `content_block_location`,
-    `web_search_result_location` or `search_result_location`, each with fields of its own."""
+    `web_search_result_location` or `search_result_location`, each with its own fields."""
 
     type: str
     cited_text: str

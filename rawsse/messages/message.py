@@ -113,6 +113,8 @@ class MessageBuilder:
         self.error: ErrorEvent | None = None
         self.model: object = None
         """The model that `message_start` names."""
+        self.request_id: str | None = None
+        """The `request-id` of the response, if the caller of the builder sets it: the message gets it."""
         self.added: str | None = None
         """The text, thinking or JSON text that the last event added to its block; None if it added none."""
         self._changed: BlockBuilder | None = None  # by the last event
@@ -131,7 +133,7 @@ class MessageBuilder:
             return None
         for block in self._blocks:
             block.settle()
-        return Message(self._raw, facts=self._blocks)
+        return Message(self._raw, facts=self._blocks, request_id=self.request_id)
 
     @property
     def stop_reason(self) -> str | None:
