@@ -8,8 +8,9 @@
 
 The message is plain JSON: what the API would have returned without `stream`. Text, thinking and tool input are lists of
 fragments, which are joined when they are read, so that an answer of n deltas takes linear time; a tool's input is parsed
-once, when its block ends. An event that the table does not allow raises `EventOrderError` (strict), or is handled as `REPAIRS`
-says and recorded in `deviations` (lenient).
+once, when its block ends. Two fragments may have half a character each (a surrogate pair): the second one then brings it, and
+half a character alone becomes U+FFFD. An event that the table does not allow raises `EventOrderError` (strict), or is handled
+as `REPAIRS` says and recorded in `deviations` (lenient).
 """
 
 from __future__ import annotations
@@ -280,7 +281,7 @@ class MessageBuilder:
         if block.field and delta.get("type") == block.delta_type:
             text = delta.get(block.delta_field)
             if not isinstance(text, str):
-                text = required(delta, block.delta_field, str, "a string")
+                text = required(delta, block.delta_field, str, "a string")  # raises
             self._count(text, FRAGMENT_BYTES)
             self.added = block.grow(text)
             if self.added is not text:
