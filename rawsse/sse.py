@@ -347,4 +347,4 @@ def _to_bytes(text: str) -> bytes:
     except UnicodeEncodeError as exc:
         # Only the part around the surrogate is quoted, since the text is the whole event.
         found = quote(text[max(exc.start - 20, 0) : exc.end])
-        raise InvalidFieldError(f"a lone surrogate is no text: {found}") from None
+        raise InvalidFieldError(f"cannot encode a lone surrogate: {found}") from None

@@ -18,8 +18,8 @@ MAX_CHUNK_HEAD_BYTES = 4 * 1024
 """The size of one chunk with its extensions, or all trailers. Known servers send a few dozen bytes."""
 
 MAX_DECODED_BYTES = 32 * 1024 * 1024
-"""What a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB can become
-64 MiB: half of that is not text any more, but a bomb."""
+"""The largest size that a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB
+can become 64 MiB. A piece that expands to half of that is not text, but a decompression bomb."""
 
 MAX_EXPANSION = 64
 """How many times its size a piece of a body may expand to, beyond `FREE_DECODED_BYTES`. Event streams expand tenfold, deflate

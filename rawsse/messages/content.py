@@ -63,7 +63,7 @@ class CacheCreation(Lens):
 
 
 class OutputTokensDetails(Lens):
-    """What of the output was what."""
+    """How the output tokens were used."""
 
     thinking_tokens: int
 
@@ -552,7 +552,7 @@ class MessageDeltaFields(Lens):
     FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
 
 
-# --- What may be sent back -----------------------------------------------------------------------------------------------
+# --- Sending it back -----------------------------------------------------------------------------------------------
 
 
 def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collection[str] = ()) -> list[Block]:

@@ -411,7 +411,7 @@ class CompactionEvent(_Derived[CompactionDelta]):
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent
 
 MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
-"""What a `MessageStream` iterates over: each event as received, followed by its derived event, if any."""
+"""An event of a `MessageStream`: as received, or the derived event that follows it."""
 
 
 def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> DerivedEvent | None:

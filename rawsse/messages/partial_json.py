@@ -9,7 +9,7 @@ streams as fragments cut anywhere (`input_json_delta`).
     reading.feed("4}")
     reading.value                           # {"city": "Oslo", "days": 14}
 
-What counts. Containers count from their first character, members once key and value are there. Of a value that is cut, a
+Which parts count. Containers count from their first character, members once key and value are there. Of a value that is cut, a
 number counts if it is one as it stands (`1`, not `1.`), a literal once it is whole (`true`, not `tru`). A cut string is
 dropped, unless `keep_strings` is set; a cut key always is. jiter, the parser of the official SDK, reads alike.
 
