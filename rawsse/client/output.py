@@ -162,9 +162,9 @@ class Outputs(Generic[T]):
         if isinstance(event, TextEvent):
             return event if self._wanted is None else self._readers.setdefault(event.index, _Reader()).lent_to(event)
         if isinstance(event, ContentBlockStop) and isinstance(event.content_block, TextBlock):
-            return ContentBlockStop(event.raw, event.sse, self._block(event.content_block, message()))
-        if isinstance(event, MessageStop) and event.message is not None:
-            return MessageStop(event.raw, event.sse, self.message(event.message))
+            event.content_block = self._block(event.content_block, message())
+        elif isinstance(event, MessageStop) and event.message is not None:
+            event.message = self.message(event.message)
         return event
 
     def _block(self, block: TextBlock, message: Message | None) -> ParsedTextBlock[T]:

@@ -277,7 +277,8 @@ def test_a_message_that_was_taken_early_shows_what_is_known_later() -> None:
 
 
 def test_a_stop_without_a_message_is_given_all_the_same() -> None:
-    stop = ContentBlockStop({"type": "content_block_stop", "index": 0}, content_block=TextBlock({**TEXT, "text": JSON}))
+    stop = ContentBlockStop({"type": "content_block_stop", "index": 0})
+    stop.content_block = TextBlock({**TEXT, "text": JSON})
     given = Outputs(OutputFormat(ORDER)).event(stop, lambda: None)
     assert isinstance(given, ContentBlockStop)
     assert isinstance(given.content_block, ParsedTextBlock)
