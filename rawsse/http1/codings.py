@@ -105,7 +105,7 @@ class ChunkedReader:
     def _check_size(self, size: int) -> None:
         if size > (limit := self._max_chunk_head_bytes):
             raise HeadTooLargeError(
-                f"chunk head or trailers are larger than max_chunk_head_bytes ({limit})", limit=limit
+                f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})", limit=limit
             )
 
 
