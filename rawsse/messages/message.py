@@ -160,10 +160,8 @@ class MessageBuilder:
     @property
     def phase(self) -> Phase:
         """The progress of the stream, in the terms of errors and endings."""
-        if self.is_done:
-            return "done"
         if self.is_complete:
-            return "tail"
+            return "done" if self.is_done else "tail"
         return "content" if self.has_content else "open"
 
     @property
