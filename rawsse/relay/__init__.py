@@ -20,10 +20,12 @@ Read in this order:
     doctor.py    events at known times, and what is wrong with the way on which they came
     event_source.py  the same for any stream of events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
+    lifespan.py  the end of a host application that mounts the relay
     app.py       the routes
 """
 
 from rawsse.relay.app import Relay
+from rawsse.relay.dialects import Answer, Failure
 from rawsse.relay.event_source import EventRuns, event_source
 from rawsse.relay.guard import Guard, check_bind
 from rawsse.relay.ledger import Ledger
@@ -33,4 +35,4 @@ from rawsse.relay.tracing import Tracing
 from rawsse.relay.users import User, UserFile, UserLimits
 
 __all__ = ["EventRuns", "Guard", "Ledger", "Observer", "Relay", "RunLimits", "RunRecord", "Tracing", "User", "UserFile"]
-__all__ += ["UserLimits", "check_bind", "event_source"]
+__all__ += ["Answer", "Failure", "UserLimits", "check_bind", "event_source"]

@@ -6,10 +6,10 @@ and `ui.py`, and who may use the relay in `guard.py`.
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
 
-or mounted in an application of yours: `app.mount("/claude", Relay(client, ...))`. When the host ends, call
-`await relay.aclose()`: it gives every open stream its last frame. Under a host that speaks ASGI's lifespan it is called by
-itself; but uvicorn and hypercorn speak of the end only when no stream is open any more, or their patience is at its end
-(`timeout_graceful_shutdown`, `graceful_timeout`), so call it from your own handler of SIGTERM there.
+or mounted in an application: `app = FastAPI(lifespan=relay.lifespan)`, `app.mount("/claude", relay)`. At the end every open
+stream gets its last frame. uvicorn and hypercorn tell an application of the end only when no stream is open any more, or their
+patience is over (`timeout_graceful_shutdown`, `graceful_timeout`), so `lifespan` listens to the signals itself; where it cannot
+(hypercorn's workers get none), call `await relay.aclose()`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,7 @@ from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, forwarded, refused, send_refusal
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
+from rawsse.relay.lifespan import closing_at_signals
 from rawsse.relay.log import Gone
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
@@ -213,6 +214,16 @@ class Relay:
         """End every run with a last frame that says so, and wait until all are over."""
         text = "the relay is shutting down"
         await self._runs.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end when the
+        process is told to end, and the ledger is closed after them."""
+        del app
+        async with closing_at_signals(self.aclose):
+            yield
+        if self.ledger is not None:
+            await asyncio.to_thread(self.ledger.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3: the scopes `http` and `lifespan`."""
@@ -508,10 +519,12 @@ class _Call:
 
     def _asked_user(self) -> str | None:
         """The user whose open runs are asked for; None: those of all. Raises `Answer`: 403."""
-        asked = self._exchange.query.get("user", [self._user_id])[0]
-        if self._user is not None and asked != self._user_id and not self._user.is_operator:
+        given = self._exchange.query.get("user")
+        asked = given[0] if given else self._user_id
+        is_own = asked == self._user_id and asked != "*"
+        if given and self._user is not None and not (is_own or self._user.is_operator):
             raise Answer(403, "permission_error", "user: only an operator may ask for the runs of others", field="user")
-        return None if asked == "*" else asked
+        return None if given and asked == "*" else asked
 
     async def _list_runs(self) -> None:
         now = self._relay._clock()

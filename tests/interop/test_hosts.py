@@ -9,16 +9,19 @@ import http.client
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.background import PATIENCE, Background, Gate
 from support.command import environment
+
+from rawsse.relay.ledger import usage
 
 from .conftest import Start
 from .stack import recorded, text
@@ -37,18 +40,15 @@ app = Relay(AsyncClient(), limits=RunLimits(grace_seconds=0.2))
 """
 
 MOUNTED = """
-from contextlib import asynccontextmanager
 from {framework} import {Framework}
 from rawsse import AsyncClient
-from rawsse.relay import Relay, RunLimits
-relay = Relay(AsyncClient(), limits=RunLimits(grace_seconds=0.2))
-@asynccontextmanager
-async def lifespan(app):
-    yield
-    await relay.aclose()
-app = {Framework}(lifespan=lifespan)
+from rawsse.relay import Ledger, Relay, RunLimits
+relay = Relay(AsyncClient(), limits=RunLimits(grace_seconds=0.2), ledger=Ledger("ledger.db"))
+app = {Framework}(lifespan=relay.lifespan)
 app.mount("/claude", relay)
 """
+
+PATIENT = ["uvicorn", "hosted:app", "--timeout-graceful-shutdown", "60", "--fd", "{fd}"]
 
 
 class Host:
@@ -198,6 +198,27 @@ def test_a_run_is_read_again_below_the_prefix(mounted: Host, gate: Gate) -> None
         run, whole = response.headers["x-run-id"], response.read()
     with mounted.ask(f"/claude/runs/{run}") as response:
         assert response.read() == whole
+
+
+def test_at_sigterm_each_open_stream_gets_its_last_frame_and_the_ledger_its_row(
+    start: Start, gate: Gate, tmp_path: Path
+) -> None:
+    pytest.importorskip("fastapi", reason="FastAPI mounts the relay: the extra `interop`")
+    upstream = start(recorded("plain"), speed=1, sleep=gate.sleep).upstream_url
+    app = MOUNTED.format(framework="fastapi", Framework="FastAPI")
+    with hosting("uvicorn", app, upstream, tmp_path, PATIENT) as host:
+        with host.ask("/claude/chat/stream", {"message": "Hello"}) as response:
+            assert next(read_text(response)) == "A server-sent event"
+            host.process.send_signal(signal.SIGTERM)
+            rest = response.read()
+            assert b"the relay is shutting down" in rest
+            assert rest.endswith(b"data: [DONE]\n\n")
+        host.process.wait(PATIENCE)
+    assert gate.left.wait(PATIENCE)
+    (row,) = usage([tmp_path / "ledger.db"], by=("user",))
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        assert db.execute("SELECT ending, error FROM runs").fetchall() == [("cancelled", None)]
+    assert row["runs"] == 1
 
 
 def test_what_is_not_there_is_an_error_in_the_apis_form(mounted: Host) -> None:

@@ -579,6 +579,21 @@ def test_an_operator_lists_and_ends_the_open_runs_of_a_user() -> None:
     run(story())
 
 
+def test_a_user_whose_name_is_the_operator_s_word_for_all_is_like_any_other() -> None:
+    async def star(scope: Scope) -> User | None:
+        return User("*") if dict(scope["headers"]).get(b"x-user") == b"*" else await by_name(scope)
+
+    async def story() -> None:
+        async with relay(authenticate=star) as stage:
+            mine = await begun(stage, "ada")
+            assert (await stage.ask("GET", "/runs", headers=as_user("*")).done()).json == []
+            assert (await stage.ask("DELETE", "/runs", headers=as_user("*")).done()).json == {"stopped": 0}
+            assert (await stage.ask("GET", "/runs", headers=as_user("*"), query="user=*").done()).status == 403
+            await over(mine)
+
+    run(story())
+
+
 def test_a_user_lists_and_ends_the_open_runs_that_are_theirs() -> None:
     async def story() -> None:
         async with relay(authenticate=by_name) as stage:
