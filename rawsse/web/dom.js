@@ -20,7 +20,14 @@ const END_PX = 12;
 export function make(tag, className = "", text = "") {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  element.append(text);
+  if (text !== "") element.append(text);
+  return element;
+}
+
+export function button(className, text, label = text) {
+  const element = make("button", className, text);
+  element.type = "button";
+  if (label !== text) element.setAttribute("aria-label", label);
   return element;
 }
 
