@@ -11,8 +11,14 @@
  * Why frames: an answer brings up to hundreds of events a second, a screen shows 60 pictures. One change of the page per
  * event would lay the page out several times per picture.
  *
- * Text enters the page as text nodes only. There is no place here, or elsewhere in the page, that parses markup.
+ * Text enters the page as text nodes only (Markdown too: see `markdown.js`). There is no place here, or elsewhere in the page, that parses markup.
  */
+
+/** How long changes may take in one frame, in ms; what is left is made in the next ones. */
+const BUDGET_MS = 12;
+
+/** A hidden tab has no frames: there, changes are made after this time, in ms. */
+const HIDDEN_MS = 200;
 
 /** So near to its end a box counts as being there: half a line, and the fractions of a pixel that zooming makes. */
 const END_PX = 12;
@@ -34,7 +40,9 @@ export function button(className, text, label = text) {
 export class FollowingBox {
   #box;
   #changes = [];
+  #waiting = []; // for all changes to be made
   #frame = 0;
+  #timer = 0;
   #isAtEnd = true; // until the reader scrolls up: then the box stays where it is, until he comes back to the end
 
   constructor(box) {
@@ -44,18 +52,33 @@ export class FollowingBox {
     new ResizeObserver(() => this.#isAtEnd && this.toEnd()).observe(box);
   }
 
-  /** Make a change in the next animation frame, in the order of the calls. */
+  /** Make a change in the next animation frame, in the order of the calls. `change(until)` may return false at that time, a
+   * `performance.now()`, to go on in the frame after it. */
   later(change) {
     this.#changes.push(change);
-    this.#frame ||= requestAnimationFrame(() => this.flush());
+    if (this.#frame) return;
+    this.#frame = requestAnimationFrame(() => this.#make(performance.now() + BUDGET_MS));
+    this.#timer = setTimeout(() => this.flush(), HIDDEN_MS);
   }
 
-  /** Make all changes now. A hidden tab has no frames: an answer that ends there is written by this. */
+  /** Make all changes now. */
   flush() {
+    this.#make(Infinity);
+  }
+
+  /** Resolves when all changes are made. */
+  settled() {
+    if (document.hidden) this.flush();
+    return this.#changes.length ? new Promise((resolve) => this.#waiting.push(resolve)) : Promise.resolve();
+  }
+
+  #make(until) {
     cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#timer);
     this.#frame = 0;
-    for (const change of this.#changes.splice(0)) change();
+    for (const change of this.#changes.splice(0)) if (change(until) === false) this.later(change);
     if (this.#isAtEnd) this.toEnd();
+    if (this.#changes.length === 0) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   toEnd() {
