@@ -141,6 +141,20 @@ def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
     return text if len(value) <= limit else f"{text}… ({len(value)} in all)"
 
 
+class Hidden(str):
+    """A text that its `repr` does not show: tracebacks may show what the variables of each frame hold."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """`value`, hidden if it is a text."""
+        return cls(value) if isinstance(value, str) else value
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} characters>"
+
+
 class RawsseError(Exception):
     """The base of everything that rawsse raises on purpose."""
 
@@ -546,7 +560,9 @@ def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStat
     (`as_error`). The class goes by `error.type`."""
     body = dict(body)
     kind = _text_at(body, "error", "type")
-    said = f"error event, {kind or 'of no type'}: {words_of(body) or 'no message'}"
+    others = {**body, **(error if isinstance(error := body.get("error"), dict) else {})}
+    others = {name: value for name, value in others.items() if value and name not in ("type", "error", "request_id")}
+    said = f"error event, {kind or 'of no type'}: {words_of(body) or _quoted(others) or 'no message'}"
     return _error(said, APIStatusError._status_by_type.get(kind or "", 500), body, headers, in_stream=True)
 
 
@@ -557,16 +573,24 @@ def _error(message: str, status: int, body: object, headers: Mapping[str, str], 
 
 
 def is_error(raw: Mapping[str, Any]) -> bool:
-    """A JSON object is an error, whatever its form: it says so, has a type of errors, or has no type but an `error`."""
-    kind = raw.get("type")
-    return kind == "error" or _is_error_type(kind) or bool(kind is None and raw.get("error"))
+    """A JSON object is an error, whatever its form: it says so, has a type of errors, or has no type but what gateways write of
+    errors."""
+    if (kind := raw.get("type")) is not None:
+        return kind == "error" or _is_error_type(kind)
+    if raw.get("success") is False or raw.get("ok") is False or raw.get("status") in ("error", "fail", "failed"):
+        return True
+    has_words = isinstance(raw.get("message"), str) or ("code" in raw and isinstance(raw.get("msg"), str))
+    return has_words or any(raw.get(name) for name in ("error", "errors", "detail"))
 
 
 def as_error(raw: Mapping[str, Any]) -> dict[str, Any]:
     """An error in the API's form: gateways leave out the type of the whole, or have their words somewhere else."""
     given = raw.get("error")
     error = given if isinstance(given, dict) else {"message": words_of(raw)}
-    kind = error.get("type") or next(filter(_is_error_type, (raw.get("type"), given, error.get("message"))), None)
+    while isinstance(inner := error.get("error"), dict) and words_of(inner):  # of a gateway behind a gateway
+        error = {"type": error.get("type"), **inner}
+    kinds = (raw.get("type"), given, error.get("message"))
+    kind = error.get("type") if error.get("type") not in (None, "error") else next(filter(_is_error_type, kinds), None)
     return {**raw, "type": "error", "error": {**error, "type": kind}}
 
 

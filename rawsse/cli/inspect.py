@@ -69,7 +69,7 @@ class _Report:
 
     def __init__(self, name: str, policy: ScrubPolicy, *, as_json: bool) -> None:
         self._name = name
-        self._policy = policy
+        self.policy = policy
         self._as_json = as_json
         self._counts = {"error": 0, "warning": 0, "note": 0}
 
@@ -77,7 +77,7 @@ class _Report:
         from rawsse.replay.scrubbing.scrub import scrub_line
 
         for found in findings:
-            finding = replace(found, text=scrub_line(found.text, self._policy))  # it quotes what has come
+            finding = replace(found, text=scrub_line(found.text, self.policy))  # it quotes what has come
             self._counts[finding.severity] += 1
             place = {"byte": finding.where.byte, "event": finding.where.event}
             fields = {"severity": finding.severity, "rule": finding.rule, **place, "text": finding.text}
@@ -118,7 +118,7 @@ def _check_stdin(report: _Report, policy: ScrubPolicy) -> bool:
     if sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed")
     stream = cast("BufferedReader", sys.stdin.buffer)
-    while data := stream.read1(READ_BYTES):
+    while not checker.is_over and (data := stream.read1(READ_BYTES)):
         report.add(checker.feed(data))
     report.add(checker.close())
     return report.sum_up()
@@ -126,6 +126,7 @@ def _check_stdin(report: _Report, policy: ScrubPolicy) -> bool:
 
 async def _check_api(report: _Report, base_url: str, model: str, prompt: str, policy: ScrubPolicy) -> bool:
     from rawsse.client.client import AsyncClient
+    from rawsse.client.request import Secrets
     from rawsse.replay import Checker
     from rawsse.replay.taping.proxy import BodyAnswer
 
@@ -139,13 +140,15 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str, po
     client = AsyncClient(base_url=base_url)
     async with client if client.has_credential else AsyncClient(base_url=base_url, api_key="none") as client:
         call = client.call("POST", _PATH, kind=BodyAnswer, body=body, max_retries=0)
+        # The API may quote what the request had.
+        report.policy = policy = replace(policy, secrets=tuple(Secrets(call.settings.request.headers).values))
         answer = await call.open()
         content_type = answer.response.headers.get("content-type") or ""
         checker = Checker(answer.response.status, content_type, wants_stream=True, policy=policy)
         while True:
             for piece in answer.take():
                 report.add(checker.feed(piece))
-            if answer.is_over:
+            if answer.is_over or checker.is_over:
                 break
             await call.more()
         if isinstance(answer.error, APIConnectionError):
@@ -160,8 +163,9 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str, po
 
 
 def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
-    """Explain every recording as text. False if there is something that is none."""
+    """Explain every recording as text, its secrets hidden. False if there is something that is none."""
     from rawsse.replay.looking.explain import explain, visible
+    from rawsse.replay.scrubbing.scrub import to_show
 
     is_good = True
     for path in paths:
@@ -169,7 +173,7 @@ def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
             is_good &= recording is not None
             if recording is not None:
                 # Whatever a terminal would obey was made visible by `explain`; what is left are our own colours.
-                write(f"== {visible(recording.name)}\n{explain(recording, color=color)}\n")
+                write(f"== {visible(recording.name)}\n{explain(to_show(recording), color=color)}\n")
     return is_good
 
 
@@ -177,6 +181,7 @@ def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
     from rawsse.replay.looking.html import explain_html
     from rawsse.replay.recording import write_whole
+    from rawsse.replay.scrubbing.scrub import to_show
 
     recordings = [recording for path in paths for recording in _load_all(path)]
     is_folder = out.is_dir() or len(recordings) > 1
@@ -190,7 +195,7 @@ def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
                 else out
             )
             page.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(page, explain_html(recording))
+            write_whole(page, explain_html(to_show(recording)))
             show(f"{page}")
     return None not in recordings
 

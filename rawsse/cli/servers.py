@@ -285,7 +285,10 @@ class JSONFormatter(logging.Formatter):
 
 def _prepare(log_format: str = "text") -> None:
     """Log to standard error, and let there be as many connections as the system allows."""
+    from rawsse.server import room_for_connections
+
     raise_descriptor_limit()
+    room_for_connections(1)  # fails now if there is room for none: an event loop might fail before, and not say why
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     handler.setFormatter(JSONFormatter() if log_format == "json" else text)

@@ -27,6 +27,14 @@ from rawsse.errors import ConfigurationError
 _CONTROLS: Mapping[int, str] = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
 }
+# Marks of direction, and characters without a width, reorder or hide what stands around them: an error is then read as another.
+# Answers keep them, since some scripts need them.
+_MARKS = (0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_MORE_MARKS = (*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080))  # annotations, tags
+_CONTROLS_AND_MARKS: Mapping[int, str] = {
+    **_CONTROLS,
+    **dict.fromkeys((*_MARKS, *_MORE_MARKS), "\N{REPLACEMENT CHARACTER}"),
+}
 
 
 # --- Showing -------------------------------------------------------------------------------------------------------
@@ -63,7 +71,7 @@ def write(text: str) -> None:
 def say(text: str, *, over: bool = False) -> None:
     """A line to standard error; with `over` in place of what the terminal shows of Ctrl-C."""
     if sys.stderr is not None:
-        _write(sys.stderr, ("\r" if over else "") + text.translate(_CONTROLS) + "\n")
+        _write(sys.stderr, ("\r" if over else "") + text.translate(_CONTROLS_AND_MARKS) + "\n")
 
 
 def complain(problem: Exception | str, asked: Asked | None = None) -> None:

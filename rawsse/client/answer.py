@@ -26,6 +26,8 @@ from rawsse.errors import (
     Ending,
     EventTooLargeError,
     HTTPProtocolError,
+    LimitExceededError,
+    StreamCancelledError,
     StreamTruncatedError,
     quote,
     stream_error,
@@ -53,6 +55,8 @@ MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
 After that many there is no other attempt: they must not fill the memory."""
 
+_BLANKS = b" \t\r\n\xef\xbb\xbf"  # with the byte order mark of UTF-8
+
 
 class Answer(Exchange):
     """An event stream of the Messages API. `builder` folds its events. `holds`: another attempt may follow."""
@@ -65,7 +69,8 @@ class Answer(Exchange):
         self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
-        self._may_be_error = True  # the whole body: a JSON object, although it is called an event stream
+        self._begins = b""  # the body: its first byte after blanks
+        self._may_be_json = True  # the whole body: an error or a message, although it is called an event stream
         self._other_kind = ""  # the content type of a response that says that it is not an event stream
 
     def next_event(self) -> StreamEvent | None:
@@ -173,8 +178,9 @@ class Answer(Exchange):
             self._other_kind, self._is_refusal = kind, True
 
     def _gather(self, data: bytes) -> None:
-        if not self._other_kind or self._gathered[:64].strip() or data.lstrip()[:1] in (b"", b"{", b"[", b'"', b"<"):
-            if not self.takes_message:
+        self._begins = self._begins or data.lstrip(_BLANKS)[:1]
+        if not self._other_kind or self._begins in (b"", b"{", b"[", b'"', b"<"):
+            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
                 self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
             super()._gather(data)
         else:  # it is called something else, and does not begin like that
@@ -194,9 +200,11 @@ class Answer(Exchange):
             self._pending[:0] = exc.events[::-1]
             raise
         self._pending[:0] = events[::-1]
-        if self._may_be_error and data:
-            self._may_be_error = not events and (self._gathered or data)[:1] == b"{"
-            self._gathered += data  # as long as there is no event: no more than `_room`
+        if self._may_be_json and data:
+            self._begins = self._begins or data.lstrip(_BLANKS)[:1]
+            self._may_be_json = not events and self._begins in (b"", b"{")
+            if self._may_be_json and self._begins:
+                super()._gather(data)
         self._room = self._max_filler if events else self._room - len(data)
         if self._room < 0:
             limit = self._max_filler
@@ -208,27 +216,28 @@ class Answer(Exchange):
         """The body has come to its end, or `cause` ended it: it is over when the events that came before are given out."""
         if not (self._has_ended or self.is_over):
             self._has_ended, self._cause = True, cause
-            if self._other_kind and self.takes_message and cause is None:
+            if cause is None and self._may_be_json and (self._other_kind or not self._is_refusal):
                 self._take_message()
             if not self._pending:
                 self._stop(cause)
 
     def _take_message(self) -> None:
-        """The body may be a whole message: mocks and some gateways do not stream."""
+        """The body may be a whole message: mocks and some gateways do not stream. Its events are those of a stream."""
         body = json_or_itself(self._gathered)
         if events := whole_events(body) if isinstance(body, dict) else []:
             self._other_kind, self._is_refusal = "", False
             self._pending[:0] = events[::-1]
 
     def _verdict(self, cause: APIError | None) -> APIError | None:
-        if self._other_kind and self._gathered and self.takes_message and isinstance(cause, APIConnectionError):
-            return cause  # a message may have been cut
+        if self._begins == b"{" and self._other_kind and isinstance(cause, APIConnectionError | LimitExceededError):
+            is_closed = isinstance(cause, StreamCancelledError)
+            return cause if is_closed else self._error_with_200() or cause  # a message was cut, or is too large
         if self._other_kind == "text/plain" and not self._gathered:
             self._other_kind, self._is_refusal = "", False  # as good as an event stream, until its first byte
         error = super()._verdict(cause)
         if self.builder.is_complete:  # it is, if no more than its tail was cut
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error
-        if error is None and self._may_be_error:
+        if error is None and self._may_be_json:
             error = self._error_with_200()
         if error is None:
             inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""

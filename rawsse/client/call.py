@@ -51,17 +51,12 @@ class Call(Generic[E_co]):
         self._signal: Signal | None = None  # of the wait for the next attempt
         self._thread: int | None = None  # the one that drives the exchange now
         self._waits = False  # it waits for the network
-        self._takes_message = False
         self._renew()
 
     @property
     def is_mine(self) -> bool:
         """No other thread drives the exchange now, and this one is not in the midst of it: a signal handler may ask."""
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
-
-    def take_message(self) -> None:
-        """The caller asked for no stream: one whole message is an answer too. Called before `open`."""
-        self._takes_message = self.exchange.takes_message = True
 
     async def open(self, error: APIError | None = None) -> E_co:
         """The open exchange of the first attempt that succeeds so far. `error`: the last attempt failed with it, and the policy
@@ -159,7 +154,6 @@ class Call(Generic[E_co]):
         self.timing.forget_attempt()
         has_retries = self.retries_taken < self.settings.policy.max_retries
         self.exchange = self._kind(self.settings, self.timing, holds=has_retries)
-        self.exchange.takes_message = self._takes_message
 
     async def _try(self, *, fresh: bool = False) -> None:
         exchange = self.exchange

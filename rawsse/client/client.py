@@ -28,7 +28,7 @@ from rawsse.client.request import Endpoint, Query, RequestData, credential, read
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
@@ -94,11 +94,12 @@ class AsyncClient:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
+        api_key, auth_token, proxy = map(Hidden.of, (api_key, auth_token, proxy))
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
+        headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         self._endpoint = Endpoint.of(base_url, credential(api_key, auth_token), headers)
         settings = CallSettings(
             request=RequestData("GET", "", "", ()),  # of each call its own, as the route
@@ -140,6 +141,8 @@ class AsyncClient:
         return self._pools.is_closed
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_endpoint"):  # a traceback shows it half made
+            return object.__repr__(self)
         key = "with a key" if self.has_credential else "without a key"
         return f"<{type(self).__name__} for {self._endpoint.origin}{self._endpoint.prefix}, {key}>"
 
@@ -179,6 +182,7 @@ class AsyncClient:
         Both share their connections: closing one closes the other.
         """
         endpoint, other = self._endpoint, copy.copy(self)
+        api_key, auth_token = map(Hidden.of, (api_key, auth_token))
         other._endpoint = Endpoint.of(
             base_url or endpoint.base_url,
             credential(api_key, auth_token) or endpoint.credential,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -174,12 +175,15 @@ class CallSettings(NamedTuple):
     chance: Callable[[], float] = float
 
 
+# Of servers and gateways that do not know the path: some send their page with 200.
+_OF_WRONG_PATHS = (200, 400, 403, 404, 405, 410, 501)
+_VERSIONED = re.compile(r"(?i)/v1(?:/messages|/models|/complete|/chat/completions)?$")
+
+
 class Exchange:
     """One request and its response, over one connection. By default the body is gathered; subclasses read it."""
 
     _is_raw = False  # every status is an answer, and content codings are not undone
-    takes_message = False
-    """The caller asked for no stream: one whole message is an answer too."""
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         """`settings.timeouts.total` counts from the beginning of `timing`. `holds`: another attempt may follow."""
@@ -387,6 +391,8 @@ class Exchange:
         self.is_over, self._cause, self.error = True, cause, error
         if self.timing.has_started:
             self.timing.ended = self.timing.elapsed()
+        if error is not None and error is not cause and self._has_version_twice:
+            error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
         for each in (cause, error):
             if each is not None:
                 self._describe(each)
@@ -394,11 +400,18 @@ class Exchange:
             is_in_body = isinstance(error, HTTPProtocolError | EventDataError) or getattr(error, "in_stream", False)
             self._watch.end(cause or (error if is_in_body else None))
 
+    @property
+    def _has_version_twice(self) -> bool:
+        """The path has the version twice, and the response may be that of a path that is not there."""
+        is_wrong_path = self.response is not None and self.response.status in _OF_WRONG_PATHS
+        prefix = self.settings.request.target.rpartition("/v1/")[0]
+        return is_wrong_path and self.timing.first_event is None and bool(_VERSIONED.search(prefix))
+
     @cached_property
     def _secrets(self) -> Secrets:
         """Of the request, and of its proxy: either may quote them."""
-        proxy = self.settings.route.proxy
-        return Secrets((*self.settings.request.headers, *(proxy.fields if proxy else ())))
+        request, proxy = self.settings.request, self.settings.route.proxy
+        return request.secrets or Secrets((*request.headers, *(proxy.fields if proxy else ())))
 
     def _without_secrets(self, response: Response) -> Response:
         # In one piece: this is done for every response.
@@ -436,14 +449,12 @@ class Exchange:
         error = status_error(response.status, self._body_of_error(), response.headers)
         if route.is_forwarded:  # the server may have said so, or the proxy
             error.message += f" (asked{route.through})"
-        prefix = self.settings.request.target.rpartition("/v1/")[0]
-        if response.status in (404, 405) and prefix.endswith(("/v1", "/v1/messages")):
-            error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
         return error
 
     def _error_with_200(self) -> APIError | None:
         """The error that the body is; None if it is another JSON value, or text."""
         body = self._body_of_error()
+        body = body[0] if isinstance(body, list) and body else body  # of some gateways
         headers = self.response.headers if self.response else {}
         return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None
 

@@ -17,13 +17,14 @@ from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
 from rawsse.client.network.route import PORTS, Origin, Route
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.messages.lens import Lens, sendable_json, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
@@ -53,6 +54,8 @@ class RequestData(NamedTuple):
     host_field: str
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+    secrets: Secrets | None = None
+    """Those in `headers`, if they are known."""
 
     def __repr__(self) -> str:  # without the header fields: they hold the key
         return f"RequestData({self.method} {self.target} to {self.host_field})"
@@ -71,6 +74,9 @@ MIN_BEGINNING_CHARS = 20
 """A beginning of a secret that is as long as this goes as well: what a server or a lost connection cut short. All keys of the
 API have their first 13 characters in common."""
 
+MAX_ESCAPE_LAYERS = 5
+"""How many escapes of different kinds may stand in one another: HTML in a string of JSON in the query of a URL are three."""
+
 # Fields about the request and its program, and not about who sends it: a message that names a beta is about that, and a
 # response that repeats the id of its request is found by it.
 _PUBLIC = re.compile(
@@ -81,13 +87,15 @@ _PUBLIC = re.compile(
     r"|(?:x-)?(?:request|correlation|trace)-id|traceparent|tracestate|idempotency-key"
 )
 _MEMBER = re.compile(r'(?<!\\)"\s*:\s*\Z')  # a value of a JSON object comes next
-_BREAK = re.compile(r"\\[rn]|[\r\n]")
+_BREAK = re.compile(r"\\+[rn]|[\r\n]")
 _BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
 
-# The escapes of JSON (in the strings of JSON too), of URLs and of HTML, each once or over and over. Linear: what may repeat
-# cannot begin in the middle of itself.
+# The escapes of JSON (in the strings of JSON too), of URLs and of HTML (which browsers read without their `;` too), and ends of
+# lines, since base64 is often broken into lines. Linear: what may repeat cannot begin in the middle of itself.
 _ESCAPE = re.compile(
-    r"(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|\\+([^\\%&]?)|&(?:amp;)*(#?[0-9a-z]{1,8};)", re.IGNORECASE
+    r"(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|[\r\n]|\\+([^\\%&]?)"
+    r"|&(?:amp;?)*(?:#x0*([0-9a-f]{1,2});?|#0*([0-9]{1,3});?|([a-z][0-9a-z]{1,30};|(?-i:amp|gt|lt|quot|AMP|GT|LT|QUOT)))",
+    re.IGNORECASE,
 )
 # Where `quote` cut a text, and half an escape before that.
 _CUT = re.compile(r"(?:\\+[ux]?[0-9a-f]{0,3}|%(?:25)*[0-9a-f]?|&[#a-z0-9;]{0,20})?(?=['\"]… \([0-9]+ in all\))", re.I)
@@ -104,12 +112,12 @@ class Secrets:
         """Each value, and the name of its field."""
         for name, value in headers:
             if not _PUBLIC.fullmatch(name.lower()):
-                self.values |= {part: name for part in _parts(value) if _is_secret(part)}
+                self.values |= {Hidden(part): name for part in _parts(value) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
         self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
 
     def removed(self, text: str) -> str:
-        """The text without the secrets; what was JSON still is. Takes linear time."""
+        """The text without the secrets; what was JSON still is, and lines stay lines. Takes linear time."""
         plain = _Plain(text)
         for form, mark in self._marks:
             beginning = form[:MIN_BEGINNING_CHARS]
@@ -121,16 +129,9 @@ class Secrets:
                     end = at + len(beginning)
                     while end < at + len(form) and plain.text[end : end + 1] == form[end - at]:
                         end += 1
+                    pieces += _BREAK.findall(text, plain.below(at), plain.below(end))
                 text = "".join([*pieces, text[plain.below(end) :]])
                 plain = _Plain(text)
-        return self._removed_from_lines(text)
-
-    def _removed_from_lines(self, text: str) -> str:
-        """The same where lines were broken in the middle of a secret: that is how base64 is often written."""
-        joined = _BREAK.sub("", text)
-        for form, mark in self._marks if joined != text else ():
-            if form in joined:
-                text = re.sub(f"(?:{_BREAK.pattern})*".join(map(re.escape, form)), mark, text)
         return text
 
     def removed_from_message(self, message: str) -> str:
@@ -152,35 +153,49 @@ class Secrets:
 
 
 class _Plain:
-    """A text with its escapes read. `below` says where in the escaped text a character begins."""
+    """A text with its escapes read, also those of which other escapes are made, in lower case, as the names of fields are.
 
-    def __init__(self, escaped: str) -> None:
-        pieces: list[str] = []
-        self._at, self._ahead = [0], [0]  # from which character on the escaped text is ahead, and by how much
-        end = size = 0
+    `below` says where in the escaped text a character begins.
+    """
+
+    def __init__(self, escaped: str, layers: int = MAX_ESCAPE_LAYERS) -> None:
+        self._escaped = escaped
         has_escapes = any(sign in escaped for sign in "\\%&")  # asked first: nearly all texts have none
-        for found in _ESCAPE.finditer(escaped) if has_escapes else ():
-            pieces += (escaped[end : found.start()], _char(*found.groups()))
-            size += len(pieces[-2]) + len(pieces[-1])
-            end = found.end()
-            self._at.append(size)
-            self._ahead.append(end - size)
-        self.text = "".join([*pieces, escaped[end:]])
+        text = _ESCAPE.sub(_char, escaped) if has_escapes else escaped.replace("\n", "").replace("\r", "")
+        self._deeper = _Plain(text, layers - 1) if layers > 1 and text != escaped else None
+        # That letter has two in lower case.
+        self.text: str = self._deeper.text if self._deeper else text.replace("\u0130", "I").lower()
 
     def below(self, at: int) -> int:
         """Where the character `at`, or its escape, begins."""
-        return at + self._ahead[bisect_right(self._at, at) - 1]
+        if self._deeper is not None:
+            at = self._deeper.below(at)
+        begins, ahead = self._shifts
+        return at + ahead[bisect_right(begins, at) - 1]
+
+    @cached_property
+    def _shifts(self) -> tuple[list[int], list[int]]:
+        """From which character on the escaped text is ahead, and by how much."""
+        begins, ahead = [0], [0]
+        for found in _ESCAPE.finditer(self._escaped):
+            ahead.append(ahead[-1] + len(found[0]) - len(_char(found)))
+            begins.append(found.end() - ahead[-1])
+        return begins, ahead
 
 
-def _char(code: str | None, sign: str | None, entity: str | None) -> str:
-    """The character of an escape; nothing for backslashes that escape an escape."""
-    if code:
-        return chr(int(code, 16))
-    if entity is None:
-        return sign or ""
+def _char(found: re.Match[str]) -> str:
+    """The character of an escape; nothing for the end of a line, and for backslashes that escape an escape."""
+    code, sign, hexadecimal, decimal, name = found.groups()
+    if code or hexadecimal:
+        return chr(int(code or hexadecimal, 16))
+    if decimal:
+        return chr(int(decimal))
+    if name is None:
+        return "" if sign in ("n", "r") else sign or ""
     from html import unescape  # 2,000 names, which few texts need
 
-    return unescape(f"&{entity}")
+    char = unescape(f"&{name}")
+    return char if len(char) == 1 else found[0]  # no character has that name
 
 
 def _is_secret(value: str) -> bool:
@@ -198,12 +213,12 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The value without escapes, and what is known of a text in base64 that has it. RFC 4648, 4 and 5."""
+    """The value without escapes, and what is known of a text in base64 that has it. RFC 4648, 4 and 5. In lower case."""
     yield _Plain(value).text
     for before in range(3):
         # Each 3 bytes are 4 characters: how they are written depends on how many bytes stand before.
         data = bytes(before) + value.encode()
-        known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode()
+        known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode().lower()
         yield from {known, known.replace("+", "-").replace("/", "_")}
 
 
@@ -217,6 +232,8 @@ class Endpoint:
     """The path of the base URL, which stands before every path of the API."""
     headers: Mapping[str, str] = field(repr=False)
     credential: Credential | None = field(repr=False)
+    secrets: Secrets = field(repr=False, compare=False)
+    """Those in the fields and the credential; to look for them for each request would take as long as the rest of it."""
 
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
@@ -236,7 +253,9 @@ class Endpoint:
         if not _URL_CHARS.fullmatch(host + parts.path):
             raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
         origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
-        return cls(base_url, origin, parts.path.rstrip("/"), header_fields(headers), credential)
+        fields = header_fields(headers)
+        secrets = Secrets((*fields.items(), *([credential] if credential else ())))
+        return cls(base_url, origin, parts.path.rstrip("/"), fields, credential, secrets)
 
     def request(
         self,
@@ -263,6 +282,7 @@ class Endpoint:
             **self.headers,
             **header_fields(headers or {}),
         }
+        content = b"" if body is None else _encode(body)
         if "x-api-key" not in fields and "authorization" not in fields:
             if self.credential is None:
                 words = "set the environment variable ANTHROPIC_API_KEY, or give api_key (or auth_token)"
@@ -273,7 +293,8 @@ class Endpoint:
             target=route.target(target),
             host_field=self.origin.host_field,
             headers=(*fields.items(), *route.proxy_fields()),
-            body=b"" if body is None else _encode(body),
+            body=content,
+            secrets=None if headers or route.proxy else self.secrets,
         )
 
 
@@ -284,8 +305,8 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
     # A key that was read from a file often has the end of its line with it. One that is blank is none.
     key, token = (api_key or "").strip(), (auth_token or "").strip()
     if key:
-        return ("x-api-key", key)
-    return ("authorization", f"Bearer {token}") if token else None
+        return ("x-api-key", Hidden(key))
+    return ("authorization", Hidden(f"Bearer {token}")) if token else None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
@@ -293,7 +314,7 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
 
     Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
     """
-    fields = {name.lower(): value for name, value in headers.items()}
+    fields = {name.lower(): Hidden.of(value) for name, value in headers.items()}
     for name, value in fields.items():
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"not the name of a header field: {quote(name)}")
@@ -308,13 +329,13 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
 
 def read_custom_headers(text: str) -> dict[str, str]:
     """The fields in `ANTHROPIC_CUSTOM_HEADERS`: `Name: value`, one a line. Raises `ConfigurationError`."""
-    fields: dict[str, str] = {}
-    for line in filter(str.strip, text.split("\n")):
-        name, colon, value = line.partition(":")
+    text, fields = Hidden(text), dict[str, str]()
+    for line in map(Hidden, filter(str.strip, text.split("\n"))):
+        name, colon, value = map(Hidden, line.partition(":"))
         if not colon or not name.strip():
             # The line is not quoted: it may be a key.
             raise ConfigurationError("ANTHROPIC_CUSTOM_HEADERS must have lines of the form `Name: value`")
-        fields[name.strip().lower()] = value.strip()
+        fields[name.strip().lower()] = Hidden(value.strip())
     return fields
 
 

@@ -309,18 +309,21 @@ class WithRawResponse:
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
 
-        async def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
+        def call(*arguments: Any, **options: Any) -> Opening[Any]:
             calls: list[Call[Any]] = []
 
             def remember(*arguments: Any, **options: Any) -> Call[Any]:
                 calls.append(client.call(*arguments, **options))
                 return calls[-1]
 
-            given = method(kind(SimpleNamespace(call=remember)), *arguments, **options)
-            parsed = await given if isawaitable(given) else given
-            return RawResponse(calls[-1], parsed)
+            async def opening(given: Any) -> RawResponse[Any]:
+                parsed = await given if isawaitable(given) else given
+                return RawResponse(calls[-1], parsed)
 
-        return lambda *arguments, **options: Opening(call(*arguments, **options))
+            # Called here, and not when it is awaited: an argument that is missing is told where it is.
+            return Opening(opening(method(kind(SimpleNamespace(call=remember)), *arguments, **options)))
+
+        return call
 
 
 # --- The calls -----------------------------------------------------------------------------------------------------
@@ -396,10 +399,8 @@ class AsyncMessages(_Resource):
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
         asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
-        opened = self.stream(output_format=output_format, **asked)
-        opened._call.take_message()
-        async with opened:
-            message = await opened.get_final_message()
+        async with self.stream(output_format=output_format, **asked) as stream:
+            message = await stream.get_final_message()
         _ = message.parsed_output
         return message
 

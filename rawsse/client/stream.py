@@ -234,7 +234,6 @@ class EventStream(BaseStream):
     async def _read_whole(self) -> Message:
         """The whole message, for a caller who sees no event of it: any failure may be retried."""
         self._is_unseen = True
-        self._call.take_message()
         async with self:
             async for _ in self:
                 pass

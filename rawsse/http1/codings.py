@@ -30,7 +30,10 @@ FREE_DECODED_BYTES = 1024 * 1024
 
 # RFC 9110, 8.4: "identity" is "reserved for its role in Accept-Encoding"; "none" is what the Vercel AI SDK sends, so that no
 # proxy compresses its streams. The others are charsets, and names of MIME (RFC 2045, 6.1), which servers write by mistake.
-_NO_CODINGS = frozenset({"", "identity", "none", "null", "plain", "utf-8", "utf8", "7bit", "8bit", "binary"})
+_NO_CODING = re.compile(
+    r"(?:identity|none|null|nil|no|off|false|undefined|plain|raw|7bit|8bit|binary|text(?:/[a-z-]+)?|application/json"
+    r"|(?:charset=)?(?:utf[-_]?(?:8|16|32)|(?:us-)?ascii|iso[-_]?8859[-_]?\d+|latin[-_]?\d|(?:windows-|cp)125\d))?"
+)
 
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
 # ends with CRLF, never with a bare LF or CR: two readers could differ on that.
@@ -118,9 +121,9 @@ class ContentDecoder:
     """
 
     def __init__(self, encoding: str, *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
-        self._name = ", ".join(
-            name for part in encoding.lower().split(",") if (name := part.strip()) not in _NO_CODINGS
-        )
+        # Without the parameters and quotes that the grammar does not have: servers copy `identity;q=1` from the request.
+        names = [part.partition(";")[0].strip(" \t\"'") for part in encoding.lower().split(",")]
+        self._name = ", ".join(name for name in names if not _NO_CODING.fullmatch(name))
         self._max_decoded_bytes = max_decoded_bytes
         self._inflate: zlib._Decompress | None = None  # of the current member; None between two
         self._room = FREE_DECODED_BYTES

@@ -138,7 +138,7 @@ class BaseBlock(Lens):
     def input_text(self) -> str:
         """The tool input's JSON text as it came."""
         # Joined only when it is read: a caller that reads the block after each delta of 64 kB would copy 2 GB.
-        return self._input_text if isinstance(self._input_text, str) else self._input_text()
+        return well_formed(self._input_text if isinstance(self._input_text, str) else self._input_text())
 
 
 class TextBlock(BaseBlock):
@@ -311,7 +311,7 @@ class BlockBuilder:
     caller must not share it. Raises `EventDataError` if that field has a value that cannot grow.
     """
 
-    __slots__ = ("_half", "_reader", "_unread", "complete", "field", "fragments", "grown", "length", "raw")
+    __slots__ = ("_reader", "_unread", "complete", "field", "fragments", "grown", "half", "length", "raw")
 
     def __init__(self, raw: dict[str, Any], *, complete: bool = False) -> None:
         self.raw = raw
@@ -320,8 +320,10 @@ class BlockBuilder:
         self.fragments: list[str] = []
         self.grown = ""
         """The text that the last event has added."""
-        self._half = ""  # of a surrogate pair, until the other half comes with the next fragment
+        self.half = ""  # of a surrogate pair, until the other half comes with the next fragment
         start = raw[self.field] if self.field else None
+        if isinstance(start, str) and not complete:
+            start = raw[self.field or ""] = self._without_half(start)
         self.length = len(start) if isinstance(start, str) else 0
         self._reader: PartialJSON | None = None
         self._unread = 0  # index of the first fragment of input that the reader has not seen
@@ -329,14 +331,18 @@ class BlockBuilder:
     def grow(self, text: str) -> None:
         """Add the next fragment of the field that grows."""
         self.complete = False  # the block may have been closed before, in an order that only a lenient builder accepts
-        if self._half or not text.isascii():
-            text, self._half = self._half + text, ""
-            if "\ud800" <= text[-1] <= "\udbff":
-                text, self._half = text[:-1], text[-1]
-            text = paired(text)
+        if self.half or not text.isascii():
+            text = self._without_half(text)
         self.grown = text
         self.fragments.append(text)
         self.length += len(text)
+
+    def _without_half(self, text: str) -> str:
+        """The text after the half before it, without the half at its end."""
+        text, self.half = self.half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.half = text[:-1], text[-1]
+        return paired(text)
 
     @property
     def input_text(self) -> str:
@@ -386,7 +392,7 @@ class BlockBuilder:
 
     def _end_half(self) -> None:
         """The other half of a pair did not come."""
-        self.grown, self._half = self._half, ""
+        self.grown, self.half = self.half, ""
         if self.grown:
             self.fragments.append(self.grown)
             self.length += 1

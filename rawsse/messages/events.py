@@ -16,6 +16,7 @@ The second half defines the derived events, such as `TextEvent`, which carry a s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -117,9 +118,14 @@ class MessageStart(BaseEvent):
     FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
 
 
+# Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta`: the second event
+# has the whole character, the first one nothing of it. `raw` has both as they came.
+
+
 class ContentBlockStart(BaseEvent):
     """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
+    __slots__ = ("content_block",)
     content_block: Block
     index: int
     type: Literal["content_block_start"]
@@ -129,6 +135,7 @@ class ContentBlockStart(BaseEvent):
 class ContentBlockDelta(BaseEvent):
     """A change to an open block."""
 
+    __slots__ = ("delta",)
     delta: Delta
     index: int
     type: Literal["content_block_delta"]
@@ -207,12 +214,20 @@ _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
 
 _ERROR_NAMES = ("error", "exception")  # in any case; the second is that of some gateways
 
+# No data, an empty JSON value, or a word: `data: : keep-alive`, `data: "ping"`.
+_KEEP_ALIVE = re.compile(
+    r"""(?ix) [\s:.*-]* (?: \{\s*\} | \[\s*\] | "" | ["'\[<(]?
+    (?: ping | pong | keep[\s_-]?alive | heart[\s_-]?beat | alive | ok | no-?op | null | none | undefined | false | 0)
+    ["'\])>.!]* [\s\d:.+TZ-]* )?"""  # with the time, as sse-starlette writes it
+)
+
 DONE = "[DONE]"
 """The end mark of other vendors' streams. Some gateways add it to those of the Messages API; it has no content."""
 
 
 def read_event(sse: Event) -> StreamEvent | None:
-    """The typed event in `sse`; None for the end mark `[DONE]`, and for an event without name and data: a keep-alive.
+    """The typed event in `sse`; None for the end mark `[DONE]`, and for a keep-alive: an event without a name and without more
+    than a word like "ping" in its data.
 
     Its class follows from the `type` in the JSON or, if that is missing, from the event's name: some gateways send no `event:`
     line, others no `type`. An error may have any form. Raises `EventDataError` if the data are not a JSON object or lack a
@@ -221,11 +236,14 @@ def read_event(sse: Event) -> StreamEvent | None:
     try:
         raw = read_json(sse.data)
     except (ValueError, RecursionError) as exc:
-        if sse.data.strip() == DONE or (sse.event == "message" and not sse.data.strip()):
+        if sse.data.strip() == DONE or _is_keep_alive(sse):
             return None
         return _without_object(sse, f"are no JSON ({exc})")
-    if type(raw) is not dict:
-        return None if not raw and sse.event == "message" else _without_object(sse, "are no JSON object")
+    if type(raw) is not dict or not raw:
+        if _is_keep_alive(sse):
+            return None
+        if type(raw) is not dict:
+            return _without_object(sse, "are no JSON object")
     kind = raw.get("type")
     # The most frequent event, checked as below, but without a loop: 0.4 us less.
     if kind == "content_block_delta" and type(raw.get("index")) is int and type(raw.get("delta")) is dict:
@@ -243,11 +261,16 @@ def read_event(sse: Event) -> StreamEvent | None:
     return _EVENTS.get(kind, UnknownEvent)(raw, sse)
 
 
+def _is_keep_alive(sse: Event) -> bool:
+    """The event has no name, and nothing in its data but what gateways send to keep a connection alive."""
+    return sse.event == "message" and _KEEP_ALIVE.fullmatch(sse.data) is not None
+
+
 def _is_error(raw: dict[str, Any], name: str) -> bool:
     """By its type; without one that is known, by its name; without both, by its fields: gateways send no more than words."""
     kind = raw.get("type")
     if name == "message":
-        return is_error(raw) or (kind is None and bool(raw.get("detail") or isinstance(raw.get("message"), str)))
+        return is_error(raw)
     return kind == "error" or (name.lower() in _ERROR_NAMES and str(kind) not in _EVENTS)
 
 
@@ -426,7 +449,7 @@ def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEve
         case "thinking_delta", "thinking":
             return ThinkingEvent(index, well_formed(block.grown), lambda: block.text_up_to(length))
         case "input_json_delta", _:
-            return InputJSONEvent(index, block.grown, block.best_input)
+            return InputJSONEvent(index, well_formed(block.grown), block.best_input)
         case "citations_delta", "text":
             citations: list[dict[str, Any]] = block.raw["citations"]
             count = len(citations)
@@ -434,5 +457,6 @@ def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEve
         case "signature_delta", "thinking":
             return SignatureEvent(index, delta["signature"])
         case "compaction_delta", "compaction":
-            return CompactionEvent(index, delta.get("content"), delta.get("encrypted_content"))
+            lens = CompactionDelta(delta)
+            return CompactionEvent(index, lens.content, lens.encrypted_content)
     return None

@@ -49,12 +49,17 @@ def read_json(text: str) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The JSON value of `text`, without NaN and infinite numbers (`1e999`). Raises `ValueError` or `RecursionError`.
+    """The JSON value of `text`, without NaN and infinite numbers (`1e999`), and with U+FFFD for half a surrogate pair. Raises
+    `ValueError` or `RecursionError`.
 
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    return as_sent(value) if isinstance(text, str) and _HALF.search(text) else value
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole pair
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -91,7 +96,11 @@ def copied(raw: dict[str, Any]) -> dict[str, Any]:
 
 def paired(text: str) -> str:
     """The text with two halves of a surrogate pair as their character; a half alone stays."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return text
 
 
 def well_formed(text: str) -> str:
@@ -143,7 +152,8 @@ class Lens:
         super().__init_subclass__()
         hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
-        own = [name for name, hint in hints.items() if name not in slots and "ClassVar" not in hint]
+        fields = hints.keys() - slots | cls.FIELDS.keys()
+        own = [name for name, hint in hints.items() if name in fields and "ClassVar" not in hint]
         # A field that is annotated again moves to its new place.
         cls._declared = (*(name for name in cls._declared if name not in own), *own)
         cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
@@ -238,8 +248,7 @@ class Lens:
 
     def _known(self, name: str) -> Any:
         """The value of a field: lenses where the class names one, the JSON itself elsewhere."""
-        value = self.raw.get(name)
-        return self._look(name, value) if name in self.FIELDS else value
+        return getattr(self, name) if name in self.FIELDS and name in self.raw else self.raw.get(name)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Lens) and self.raw == other.raw

@@ -25,6 +25,7 @@ from rawsse.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
+    DerivedEvent,
     ErrorEvent,
     MessageDelta,
     MessageStart,
@@ -187,7 +188,7 @@ class MessageBuilder:
         """Apply one typed event. Raises as `feed`."""
         self._event_number += 1
         self._changed = None
-        if type(event) is ContentBlockDelta and self.state is State.BLOCK and self._append(event.raw):
+        if type(event) is ContentBlockDelta and self.state is State.BLOCK and self._append(event):
             return
         if isinstance(event, Ping | UnknownEvent):
             return
@@ -226,13 +227,13 @@ class MessageBuilder:
             raise EventOrderError(f"{rule} (allowed {self.state.value}: {allowed}, ping)", rule=rule)
         self.deviations.append(Deviation(rule, repair, self._event_number))
 
-    def _append(self, raw: dict[str, Any]) -> bool:
+    def _append(self, event: ContentBlockDelta) -> bool:
         """The fast path of the most frequent event: a delta with the next fragment of the open block, within the limit.
 
         For every other event it returns False and has changed nothing. The plain path does the same to such a fragment, in
         twice the time.
         """
-        index, delta = raw["index"], raw["delta"]
+        index, delta = event.raw["index"], event.raw["delta"]
         if index != self._open:
             return False
         block = self._blocks[self._positions[index]]
@@ -245,6 +246,8 @@ class MessageBuilder:
             return False
         self._message_bytes = size
         block.grow(text)
+        if block.grown is not text:
+            event.delta = type(event.delta)({**delta, name: block.grown})
         self._changed = block
         return True
 
@@ -257,20 +260,31 @@ class MessageBuilder:
         if isinstance(event, ContentBlockDelta):
             derived = None if block is None else derive(event.raw["index"], event.raw["delta"], block)
             return [event] if derived is None else [event, derived]
+        half = self._last_half()
         if isinstance(event, ContentBlockStop) and block is not None:
             block.settle()
             whole = look_at_block(block.raw, complete=block.complete, input_text=block.input_text)
-            return [ContentBlockStop(event.raw, event.sse, whole)]
-        return [MessageStop(event.raw, event.sse, self.message) if isinstance(event, MessageStop) else event]
+            return [*half, ContentBlockStop(event.raw, event.sse, whole)]
+        return [*half, MessageStop(event.raw, event.sse, self.message) if isinstance(event, MessageStop) else event]
+
+    def _last_half(self) -> list[DerivedEvent]:
+        """The derived event of half a surrogate pair that was left when the last event ended its block; none, as a rule."""
+        block = self._changed
+        if block is None or not block.grown:
+            return []
+        kind = next(kind for kind, (field, _) in _GROWS.items() if field == block.field)
+        index = next(index for index, position in self._positions.items() if self._blocks[position] is block)
+        derived = derive(index, {"type": kind}, block)
+        return [] if derived is None else [derived]
 
     def text_of(self, event: StreamEvent) -> str | None:
         """The text that the event just applied has added, as in the `TextEvent` from `expand`; None if there is none."""
         block = self._changed
         if block is None or block.field != "text":
             return None
-        if isinstance(event, ContentBlockDelta) and event.raw["delta"].get("type") == "text_delta":
-            return well_formed(block.grown)
-        return (well_formed(block.grown) or None) if isinstance(event, ContentBlockStop) else None
+        if not isinstance(event, ContentBlockDelta):
+            return well_formed(block.grown) or None
+        return well_formed(block.grown) if event.raw["delta"].get("type") == "text_delta" else None
 
     def _count(self, event: StreamEvent) -> None:
         """Add the memory that the event takes in the message: a fragment its own size, other events that of their JSON."""
@@ -318,7 +332,10 @@ class MessageBuilder:
         if index != len(self._blocks):
             rule = f"block indices count from 0 without gaps: {index} came for {len(self._blocks)}"
             self._deviate(rule, "the block was put last")
-        block = BlockBuilder(_own(event.raw["content_block"]))
+        given = event.raw["content_block"]
+        block = BlockBuilder(_own(given))
+        if block.half and block.field:
+            event.content_block = look_at_block({**given, block.field: block.raw[block.field]})
         self._leave_block()
         self._open = index
         self._positions[index] = len(self._blocks)
@@ -333,7 +350,7 @@ class MessageBuilder:
         if block is None:
             return
         delta: dict[str, Any] = event.raw["delta"]
-        if _change(block, delta):
+        if _change(block, event):
             self._changed = block
             self.has_content = True
         elif str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # an unknown type may accept any delta
@@ -365,7 +382,8 @@ class MessageBuilder:
     def _leave_block(self) -> None:
         """Another event ends the open block, if there is one, without a `content_block_stop`."""
         if self._open is not None:
-            self._blocks[self._positions[self._open]].close_if_whole()
+            self._changed = self._blocks[self._positions[self._open]]
+            self._changed.close_if_whole()
             self._open = None
 
     def _block_of(self, event: ContentBlockDelta | ContentBlockStop) -> BlockBuilder | None:
@@ -382,7 +400,7 @@ class MessageBuilder:
 class EventWatcher(MessageBuilder):
     """Checks the order of the events of one stream, and knows how far the answer is; it keeps no content."""
 
-    def _append(self, raw: dict[str, Any]) -> bool:
+    def _append(self, event: ContentBlockDelta) -> bool:
         return True
 
     def _count(self, event: StreamEvent) -> None:
@@ -400,12 +418,15 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _change(block: BlockBuilder, delta: dict[str, Any]) -> bool:
+def _change(block: BlockBuilder, event: ContentBlockDelta) -> bool:
     """Apply a delta, with a fragment or a whole value; False if it does not fit the block. Unknown deltas fit every block."""
-    raw = block.raw
+    raw, delta = block.raw, event.raw["delta"]
     field, name = _GROWS.get(str(delta.get("type")), (None, ""))
     if field is not None and field == block.field:
-        block.grow(_required(delta, name, str, "a string"))
+        text = _required(delta, name, str, "a string")
+        block.grow(text)
+        if block.grown is not text:
+            event.delta = type(event.delta)({**delta, name: block.grown})
         return True
     match delta.get("type"), raw.get("type"):
         case "citations_delta", "text":

@@ -28,6 +28,7 @@ from rawsse.replay.playing.fakes import FakeNetwork, stream_of
 from rawsse.replay.playing.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
 from rawsse.replay.recording import (
     FORMAT_VERSION,
+    MAX_FILE_BYTES,
     Read,
     RecordedRequest,
     Recording,
@@ -93,6 +94,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AS_UNCUT",
     "FORMAT_VERSION",
+    "MAX_FILE_BYTES",
     "MAX_KEPT_REQUESTS",
     "REWRITES",
     "Break",

@@ -40,11 +40,15 @@ from rawsse.errors import RecordingError
 
 FORMAT_VERSION = 1
 
+MAX_FILE_BYTES = 256 * 1024 * 1024
+"""How large a file may be that is loaded: a device gives bytes without end."""
+
 SUFFIXES = (".sse.jsonl", ".sse")
 """What `find_recordings` looks for in a folder."""
 
 End: TypeAlias = Literal["clean", "cut", "client_closed"]
 
+_PIECE_BYTES = 1024 * 1024
 _MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
 _SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
 # A bare event stream begins with a field or a comment; a file that is named as one may have it in any line.
@@ -67,7 +71,7 @@ class RecordedRequest:
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may hold a key
     body: Any = None
 
 
@@ -80,8 +84,8 @@ class Recording:
 
     request: RecordedRequest | None = None
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: dict(_SSE_HEADERS))
-    reads: tuple[Read, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: dict(_SSE_HEADERS), repr=False)
+    reads: tuple[Read, ...] = field(default=(), repr=False)
     end: End = "clean"
     duration: float = 0.0
     name: str = field(default="recording", compare=False)
@@ -96,9 +100,18 @@ class Recording:
         return b"".join(read.data for read in self.reads)
 
     @classmethod
-    def load(cls, path: str | Path) -> Recording:
+    def load(cls, path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Recording:
         """The recording, or bare event stream, in a file. Raises `RecordingError`, and `OSError` if it cannot be read."""
-        return cls.loads(Path(path).read_bytes(), name=str(path))
+        content = bytearray()
+        try:
+            with Path(path).open("rb") as file:
+                while len(content) <= max_bytes and (piece := file.read(_PIECE_BYTES)):
+                    content += piece
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(path)) from None  # a read names no file
+        if len(content) > max_bytes:
+            raise RecordingError(f"{path}: larger than max_bytes ({max_bytes})")
+        return cls.loads(bytes(content), name=str(path))
 
     @classmethod
     def loads(cls, content: bytes | str, *, name: str = "recording") -> Recording:
@@ -147,10 +160,17 @@ def find_recordings(path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    found = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and _may_be_file(file))
     if not found:
         raise RecordingError(f"{path}: no recording in this folder (looked for {', '.join('*' + s for s in SUFFIXES)})")
     return found
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may not be searched: loading it fails, and says so
+        return True
 
 
 def shipped_fixtures() -> dict[str, Recording]:

@@ -38,14 +38,20 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 def room_for_connections(wanted: int) -> int:
     """`wanted`, or what the process may open (`ulimit -n`) if that is less.
 
-    Each connection counts twice: an app may open one to its upstream to answer it.
+    Each connection counts twice: an app may open one to its upstream to answer it. Raises `ConfigurationError` if there is room
+    for none.
     """
     if sys.platform == "win32":
         return wanted
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(1, (limit - RESERVED_DESCRIPTORS) // 2))
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    if limit < RESERVED_DESCRIPTORS + 2:
+        needed = f"a server needs {RESERVED_DESCRIPTORS + 2} or more"
+        raise ConfigurationError(f"this process may open {limit} files and connections (ulimit -n), and {needed}")
+    return min(wanted, (limit - RESERVED_DESCRIPTORS) // 2)
 
 
 class Server:
@@ -135,6 +141,7 @@ class Server:
             await self._lifespan.shutdown(max(end - now(), self.limits.cleanup_seconds))
 
     async def _listen(self) -> None:
+        self._state.max_connections = room_for_connections(self.limits.max_connections)
         loop = asyncio.get_running_loop()
         self._listener = listener = await loop.create_server(
             lambda: Connection(self._state), self.host, self.port, start_serving=False
@@ -151,7 +158,6 @@ class Server:
                 self._resume_accepting(sock)
             except NotImplementedError:  # Windows
                 await listener.start_serving()
-        self._state.max_connections = room_for_connections(self.limits.max_connections)
 
     def _resume_accepting(self, listening: socket.socket) -> None:
         if not self._state.is_stopping:

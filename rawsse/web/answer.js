@@ -12,7 +12,7 @@
 
 import { makeBlock, Sources, textsOf } from "./blocks.js";
 import { button, make } from "./dom.js";
-import { count, describeStopReason, seconds, tokensPerSecond } from "./words.js";
+import { asText, count, describeStopReason, fields, isObject, seconds, tokensPerSecond } from "./words.js";
 
 /** The line of numbers is renewed this often while the answer runs: often enough to live, not so often as to flicker. */
 const FACTS_EVERY_MS = 250;
@@ -39,7 +39,9 @@ class Meter {
 
   /** Counts in `usage` are totals so far: they replace, and null says nothing. */
   merge(usage) {
-    for (const [name, value] of Object.entries(usage ?? {})) if (value !== null) this.usage[name] = value;
+    for (const [name, value] of Object.entries(fields(usage))) {
+      if (value !== null && (!name.endsWith("_tokens") || Number.isFinite(value))) this.usage[name] = value;
+    }
   }
 
   get running() {
@@ -122,15 +124,16 @@ export class Answer {
   }
 
   /**
-   * Take one event of the Messages API. Unknown parts are left out: the wire pane shows them. So are parts that are missing or
-   * null, as gateways send them.
+   * Take one event of the Messages API. Unknown parts are left out: the wire pane shows them. So are events and parts that are
+   * missing, null or of another type, as gateways send them.
    */
   take(event) {
-    if (event.type === "message_start") this.#start(event.message ?? {});
-    else if (event.type === "content_block_start") this.#startBlock(event.index, event.content_block);
-    else if (event.type === "content_block_delta") this.#delta(event.index, event.delta ?? {});
-    else if (event.type === "content_block_stop") this.#stopBlock(event.index, true);
-    else if (event.type === "message_delta") this.#end(event);
+    const { type, index, message, content_block: block, delta, usage } = fields(event);
+    if (type === "message_start") this.#start(fields(message));
+    else if (type === "content_block_start") this.#startBlock(index, block);
+    else if (type === "content_block_delta") this.#delta(index, fields(delta));
+    else if (type === "content_block_stop") this.#stopBlock(index, true);
+    else if (type === "message_delta") this.#end(fields(delta), usage);
   }
 
   /** What was said, for the next request: thinking and tool calls need not be sent back where no tool is run. */
@@ -168,14 +171,14 @@ export class Answer {
   }
 
   #start({ model, usage, content }) {
-    this.#meter.model = model ?? null;
+    this.#meter.model = asText(model) || null;
     this.#meter.merge(usage);
     this.#showFacts();
     (Array.isArray(content) ? content : []).forEach((block, index) => this.#startBlock(index, block));
   }
 
   #startBlock(index, data) {
-    if (!data) return;
+    if (!isObject(data)) return;
     const last = this.#last;
     const block = makeBlock(data, { box: this.#box, sources: this.#sources, last });
     if (last && last.element !== block.element) for (const text of textsOf([last])) text.end();
@@ -187,7 +190,7 @@ export class Answer {
 
   #delta(index, delta) {
     this.#blocks.get(index)?.take(delta);
-    this.#meter.content(delta.text ?? delta.thinking ?? delta.partial_json);
+    this.#meter.content([delta.text, delta.thinking, delta.partial_json].find(asText));
     if (performance.now() >= this.#factsDue) this.#showFacts();
   }
 
@@ -200,8 +203,8 @@ export class Answer {
     if (this.#open.delete(index)) this.#blocks.get(index).stop(isWhole);
   }
 
-  #end({ delta, usage }) {
-    this.#meter.stopReason = delta?.stop_reason ?? this.#meter.stopReason;
+  #end(delta, usage) {
+    this.#meter.stopReason = asText(delta.stop_reason) || this.#meter.stopReason;
     this.#meter.merge(usage);
   }
 

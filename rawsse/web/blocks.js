@@ -8,7 +8,7 @@
 import { GrowingText, make } from "./dom.js";
 import { citationMark, cleaned, link } from "./inline.js";
 import { Markdown } from "./markdown.js";
-import { count, seconds } from "./words.js";
+import { asText, count, isObject, seconds } from "./words.js";
 
 /** Links to sources that are listed beside a result, at most. */
 const MAX_RESULTS = 50;
@@ -28,10 +28,10 @@ export class Sources {
   #known = [];
 
   /** The number of what this citation cites; null if it does not say. */
-  numberOf({ title, document_title, url, source } = {}) {
-    const address = url ?? source ?? "";
-    const name = title ?? document_title ?? address;
-    if (typeof name !== "string" || !name) return null;
+  numberOf({ title, document_title, url, source }) {
+    const address = asText(url) || asText(source);
+    const name = asText(title) || asText(document_title) || address;
+    if (!name) return null;
     const key = JSON.stringify([name, address]);
     if (!this.#numbers.has(key)) this.#numbers.set(key, this.#known.push({ name, address }));
     return this.#numbers.get(key);
@@ -60,7 +60,7 @@ export class Sources {
 function sourceItem(name, address, more = "") {
   const item = make("li");
   item.dir = "auto";
-  item.append(link(String(address), name) ?? make("cite", "", [...new Set([name, address])].filter(Boolean).join(", ")));
+  item.append(link(address, name) ?? make("cite", "", [...new Set([name, address])].filter(Boolean).join(", ")));
   const host = item.firstChild.hostname;
   const facts = [host, more].filter(Boolean).join(" · ");
   if (facts) item.append(make("span", "host", facts));
@@ -77,13 +77,13 @@ class TextBlock {
     // Texts with and without citations are blocks of their own, and yet one text: sentences go on, lists too.
     this.flow = last instanceof TextBlock ? last.flow : this.#newFlow();
     this.element = this.flow.element;
-    this.#add(text);
-    if (Array.isArray(citations)) this.citations.push(...citations.filter(Boolean));
+    this.#add(asText(text));
+    if (Array.isArray(citations)) this.citations.push(...citations.filter(isObject));
   }
 
   take(delta) {
-    if (delta.type === "text_delta") this.#add(delta.text);
-    if (delta.type === "citations_delta" && delta.citation) this.citations.push(delta.citation);
+    if (delta.type === "text_delta") this.#add(asText(delta.text));
+    if (delta.type === "citations_delta" && isObject(delta.citation)) this.citations.push(delta.citation);
   }
 
   /** The citations of a block are those of all of its text. */
@@ -144,13 +144,13 @@ class ThinkingBlock {
     this.#progress.setAttribute("aria-label", "Thinking");
     this.element.append(this.#summary, body);
     this.growing = new GrowingText(box, body);
-    this.#add(thinking);
+    this.#add(asText(thinking));
     if (!thinking && time === undefined) this.#summary.append(this.#progress);
   }
 
   take({ type, thinking, estimated_tokens: tokens }) {
     if (type !== "thinking_delta") return;
-    this.#add(thinking);
+    this.#add(asText(thinking));
     if (!(tokens > 0)) return;
     this.#tokens += tokens; // each is what came since the last
     this.box.later(() => this.time === undefined && this.#say(`Thinking… about ${count(this.#tokens)} tokens`));
@@ -196,7 +196,7 @@ class ToolBlock {
   constructor({ type, name, input, json }, { box }) {
     Object.assign(this, { type, name, input: input ?? {} });
     const line = make("div", "tool-name", type === "tool_use" ? "Tool call " : "Server tool ");
-    line.append(make("code", "", name ?? ""), this.#note);
+    line.append(make("code", "", asText(name)), this.#note);
     const body = make("pre", "tool-input");
     this.element.append(line, body);
     this.growing = new GrowingText(box, body);
@@ -204,7 +204,7 @@ class ToolBlock {
   }
 
   take(delta) {
-    if (delta.type !== "input_json_delta" || !delta.partial_json) return;
+    if (delta.type !== "input_json_delta" || !asText(delta.partial_json)) return;
     this.#pieces.push(delta.partial_json);
     this.growing.append(delta.partial_json);
   }
@@ -227,13 +227,13 @@ class OtherBlock {
 
   constructor(block) {
     this.block = readable(block);
-    const { type = "", content } = this.block;
-    const items = [content].flat().filter((item) => item !== null && typeof item === "object");
-    const links = items.filter((item) => typeof (item.url ?? item.source) === "string");
-    const code = items.find((item) => item.error_code)?.error_code;
+    const { type, content } = this.block;
+    const items = [content].flat().filter(isObject);
+    const links = items.filter(({ url, source }) => asText(url) || asText(source));
+    const code = asText(items.find((item) => item.error_code)?.error_code);
     const results = `${links.length} result${links.length === 1 ? "" : "s"}`;
-    const tool = String(type).replace(/_tool_result$/, "").replaceAll("_", " ");
-    const headline = code ? `${tool} failed: ${code}` : links.length ? `${tool}: ${results}` : String(type);
+    const tool = asText(type).replace(/_tool_result$/, "").replaceAll("_", " ");
+    const headline = code ? `${tool} failed: ${code}` : links.length ? `${tool}: ${results}` : asText(type);
     this.element.append(make("summary", "", headline), links.length ? this.#list(links) : make("pre", "", this.#text(items)));
   }
 
@@ -246,7 +246,8 @@ class OtherBlock {
   #list(links) {
     const list = make("ul", "sources");
     for (const { title, content, url, source, page_age: age } of links.slice(0, MAX_RESULTS)) {
-      list.append(sourceItem(String(title ?? content?.title ?? url ?? source), url ?? source, age));
+      const address = asText(url) || asText(source);
+      list.append(sourceItem(asText(title) || asText(content?.title) || address, address, asText(age)));
     }
     return list;
   }

@@ -25,6 +25,7 @@ from rawsse.errors import (
     APIConnectionError,
     APIError,
     APITimeoutError,
+    BodyTooLargeError,
     ConnectTimeoutError,
     ContentTimeoutError,
     Ending,
@@ -35,6 +36,7 @@ from rawsse.errors import (
     HeadTimeoutError,
     HTTPProtocolError,
     HTTPUsageError,
+    InternalServerError,
     MessageTooLargeError,
     OverloadedError,
     SilenceTimeoutError,
@@ -601,6 +603,66 @@ def test_an_error_event_of_another_form_is_that_error(event: bytes, *, holds: bo
         assert attempt.exchange.ending().error_type == "overloaded_error"
 
 
+NO = [
+    '{"success":false,"message":"No."}',
+    '{"success":false,"errors":[{"code":1000,"message":"No."}],"messages":[],"result":null}',
+    '{"success":false,"why":"No."}',
+    '{"ok":false,"description":"No."}',
+    '{"status":"error","data":"No."}',
+    '{"error":{"message":"No."}}',
+    '{"error":"No."}',
+    '{"error":true,"message":"No."}',
+    '{"error":{"code":5,"explanation":{"why":"No."}}}',
+    '{"error":{"error":{"error":"No."}}}',
+    '{"error":{"message":"No.","error":{"code":5}}}',
+    '{"errors":["No."]}',
+    '{"type":"error","detail":"No."}',
+    '{"type":"error","explanation":"No."}',
+    '{"code":401,"msg":"No."}',
+    '{"detail":[{"loc":["body"],"msg":"No."}]}',
+    '{"message":"No."}',
+    '{"error":{"code":5,"note":"No."}}',
+]
+NESTED = [
+    '{"error":{"error":{"type":"overloaded_error","message":"No."}}}',
+    '{"type":"error","error":{"type":"error","error":{"type":"overloaded_error","message":"No."}}}',
+    '{"error":{"type":"overloaded_error","error":{"message":"No."}}}',
+    '{"type":"error","error":{"type":"overloaded_error","why":"No."}}',
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [*((body, InternalServerError) for body in NO), *((body, OverloadedError) for body in NESTED)]
+)
+def test_an_error_in_disguise_says_its_words(body: str, error: type[APIError]) -> None:
+    data = body.encode()
+    for attempt in (
+        answered(plain(data, content_type="application/json")),
+        answered(plain(data, content_type="text/event-stream")),
+        Attempt(JSONAnswer).send().play(plain(data, content_type="application/json")),
+        answered(SSE_HEAD + chunked(b"data: " + data + b"\n\n")),
+        answered(SSE_HEAD + chunked(b"event: error\ndata: " + data + b"\n\n")),
+        answered(SSE_HEAD + chunked(to_bytes([BEGIN, BLOCK, HEL]) + b"data: " + data + b"\n\n")),
+    ):
+        assert type(attempt.error) is error
+        assert "No." in str(attempt.error)
+
+
+def test_a_list_of_errors_is_the_first_of_them() -> None:
+    wire = plain(b'[{"error":{"code":503,"message":"No.","status":"UNAVAILABLE"}}]', content_type="application/json")
+    for attempt in (answered(wire), Attempt(JSONAnswer).send().play(wire)):
+        assert type(attempt.error) is InternalServerError
+        assert str(attempt.error) == "error event, of no type: No."
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"input_tokens": 5}', b'{"success":true,"error":null,"errors":[],"input_tokens":5}']
+)
+def test_an_object_that_is_no_error_is_a_value(body: bytes) -> None:
+    attempt = Attempt(JSONAnswer).send().play(plain(body, content_type="application/json"))
+    assert attempt.exchange.value["input_tokens"] == 5
+
+
 def test_half_a_surrogate_pair_in_an_error_does_not_stop_who_prints_it() -> None:
     body = b'{"type":"error","error":{"type":"overloaded_error","message":"No \\ud83d"}}'
     for wire in (plain(body, "529 No"), SSE_HEAD + chunked(b"event: error\ndata: " + body + b"\n\n")):
@@ -609,7 +671,10 @@ def test_half_a_surrogate_pair_in_an_error_does_not_stop_who_prints_it() -> None
 
 
 @pytest.mark.parametrize("at", range(len(HELLO) + 1))
-@pytest.mark.parametrize("keep_alive", [b"data:\n\n", b"data: \n\n", b"event:\ndata:\n\n", b"data: null\n\n"])
+@pytest.mark.parametrize(
+    "keep_alive",
+    [b"data:\n\n", b"data: \n\n", b"event:\ndata:\n\n", b"data: null\n\n", b"data: {}\n\n", b"data: ping\n\n"],
+)
 def test_an_event_without_name_and_data_is_passed_over(keep_alive: bytes, at: int) -> None:
     attempt = answered(SSE_HEAD + chunked(to_bytes(HELLO[:at]) + keep_alive + to_bytes(HELLO[at:])))
     assert ([event.raw for event in attempt.events], attempt.exchange.error) == ([*HELLO], None)
@@ -629,24 +694,24 @@ WHOLE: Raw = {
     "new": [1],
 }
 WHOLE_BODY = json.dumps(WHOLE, indent=1).encode()
+KINDS = ["application/json", "application/problem+json; charset=utf-8", "text/html", "text/plain"]
+KINDS += ["text/event-stream", "application/octet-stream", ""]
 
 
-def unstreamed(*chunks: bytes | float | OSError | None, **options: Any) -> Attempt[Answer]:
-    """The same as `answered`, for a caller that asked for no stream."""
-    attempt = Attempt(Answer, **options)
-    attempt.exchange.takes_message = True
-    return attempt.send().play(*chunks)
-
-
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "text/html"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("before", [b"", b"\n \r\n", b"\xef\xbb\xbf", b" " * 100])
+@pytest.mark.parametrize("body", [WHOLE_BODY, json.dumps(WHOLE).encode() + b"\n\n"])
 @pytest.mark.parametrize("holds", [True, False])
-def test_a_whole_message_is_an_answer_where_no_stream_was_asked_for(kind: str, *, holds: bool) -> None:
-    wire = plain(WHOLE_BODY, content_type=kind)
+def test_a_whole_message_is_an_answer_whatever_it_is_called(
+    kind: str, before: bytes, body: bytes, *, holds: bool
+) -> None:
+    body, fields = before + body, {"content_type": kind} if kind else {}
+    wire = plain(body, **fields)
     for attempt in (
-        unstreamed(wire, holds=holds),
-        unstreamed(*(bytes([byte]) for byte in wire), holds=holds),
-        unstreamed(head(content_type=kind) + WHOLE_BODY, b"", holds=holds),
-        unstreamed(head(content_type=kind, transfer_encoding="chunked"), 60.0, chunked(WHOLE_BODY), holds=holds),
+        answered(wire, holds=holds),
+        answered(*(bytes([byte]) for byte in wire), holds=holds),
+        answered(head(**fields) + body, b"", holds=holds),
+        answered(head(**fields, transfer_encoding="chunked"), 60.0, chunked(body), holds=holds),
     ):
         message = attempt.exchange.builder.message
         assert message is not None
@@ -656,9 +721,25 @@ def test_a_whole_message_is_an_answer_where_no_stream_was_asked_for(kind: str, *
         )
 
 
-def test_a_stream_is_an_answer_there_too_and_so_is_an_error() -> None:
-    assert [event.raw for event in unstreamed(answer(TOOL_CALL)).events] == TOOL_CALL
-    assert type(unstreamed(plain(ERROR_BODIES[0], content_type="application/json")).error) is OverloadedError
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_that_is_too_large_names_the_limit(kind: str) -> None:
+    wire = plain(WHOLE_BODY, **({"content_type": kind} if kind else {}))
+    attempt = answered(wire, max_json_bytes=len(WHOLE_BODY) - 1)
+    assert type(attempt.error) is BodyTooLargeError
+    assert str(attempt.error) == f"the answer is larger than max_json_bytes ({len(WHOLE_BODY) - 1})"
+    assert answered(wire, max_json_bytes=len(WHOLE_BODY)).exchange.error is None
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_an_error_that_has_come_whole_is_that_error_though_the_connection_is_lost(end: Any) -> None:
+    wire = head(content_type="application/json", content_length="999") + ERROR_BODIES[0]
+    assert type(answered(wire, end).error) is OverloadedError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_as_the_body_of_another_status_is_no_answer(kind: str) -> None:
+    attempt = answered(plain(WHOLE_BODY, "502 Bad Gateway", **({"content_type": kind} if kind else {})))
+    assert (type(attempt.error), attempt.events) == (InternalServerError, [])
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
@@ -669,19 +750,15 @@ def test_plain_text_that_was_cut_before_its_first_byte_may_have_been_an_event_st
 
 
 @pytest.mark.parametrize("body", [b'{"type": "message"}', b'{"id": "msg_1"}', b"[1]", b"", b"<html>"])
-def test_what_is_no_message_is_none_there_either(body: bytes) -> None:
-    assert type(unstreamed(plain(body, content_type="application/json")).error) is HTTPProtocolError
+def test_what_is_no_message_is_no_answer(body: bytes) -> None:
+    assert type(answered(plain(body, content_type="application/json")).error) is HTTPProtocolError
 
 
-def test_to_who_asked_for_a_stream_it_is_none() -> None:
-    error = answered(plain(WHOLE_BODY, content_type="application/json")).error
-    assert error.message.startswith("asked for an event stream, got application/json: ")
-
-
-@pytest.mark.parametrize(("end", "error"), [(b"", StreamTruncatedError), (RESET, StreamTruncatedError)])
-def test_a_message_that_is_cut_is_a_cut_answer(end: Any, error: type[APIError]) -> None:
-    attempt = unstreamed(plain(WHOLE_BODY, content_type="application/json")[:-9], end)
-    assert type(attempt.error) is error
+@pytest.mark.parametrize("end", [b"", RESET])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_that_is_cut_is_a_cut_answer(kind: str, end: Any) -> None:
+    attempt = answered(plain(WHOLE_BODY, **({"content_type": kind} if kind else {}))[:-9], end)
+    assert type(attempt.error) is StreamTruncatedError
     assert attempt.exchange.failure().safe_to_retry
 
 

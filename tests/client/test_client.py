@@ -366,26 +366,47 @@ def test_a_base_url_that_cannot_work_is_refused_at_once(url: str, text: str) -> 
     assert "canary" not in str(caught.value)
 
 
-def failure_of(url: str, status: str, call: Callable[[AsyncClient], Any]) -> str:
-    client = client_of(plain(b"<h1>Not here</h1>", status), base_url=url)
-    with pytest.raises(APIStatusError) as caught:
+async def create_events(client: AsyncClient) -> None:
+    async for _ in await client.messages.create(**ASK, stream=True):
+        pass
+
+
+def failure_of(url: str, wire: bytes, call: Callable[[AsyncClient], Any]) -> APIError:
+    client = client_of(wire, base_url=url, max_retries=0)
+    with pytest.raises(APIError) as caught:
         run(call(client))
-    return str(caught.value)
+    assert str(caught.value) == caught.value.message
+    return caught.value
 
 
 CALLS: list[Callable[[AsyncClient], Any]] = [
     lambda client: client.messages.create(**ASK),
-    lambda client: client.messages.create(**ASK, stream=True),
+    create_events,
     lambda client: client.messages.count_tokens(model="m", messages=[]),
     lambda client: client.models.retrieve("m"),
 ]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["create", "stream", "count_tokens", "models"])
-@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
-@pytest.mark.parametrize("path", ["/v1", "/v1/", "/pre/fix/v1", "/v1/messages"])
-def test_a_base_url_that_has_the_version_too_is_named_when_nothing_is_there(path: str, status: str, call: Any) -> None:
-    assert "base_url ends in /v1: leave that out" in failure_of(BASE + path, status, call)
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "400 No", "403 No", "410 No", "501 No"])
+def test_a_base_url_that_has_the_version_too_is_named_when_nothing_is_there(status: str, call: Any) -> None:
+    error = failure_of(BASE + "/v1", plain(b"<h1>Not here</h1>", status), call)
+    assert "base_url ends in /v1: leave that out" in str(error)
+
+
+@pytest.mark.parametrize("path", ["/v1/", "/pre/fix/v1", "/v1/messages", "/V1", "/V1/Messages/", "/v1/models"])
+@pytest.mark.parametrize("status", ["404 Not Found", "200 OK"])
+def test_it_is_named_however_it_is_written(path: str, status: str) -> None:
+    error = failure_of(BASE + path, plain(b"<h1>Not here</h1>", status, content_type="text/html"), CALLS[0])
+    assert "base_url ends in /v1: leave that out" in str(error)
+
+
+@pytest.mark.parametrize("call", CALLS[1:3], ids=["stream", "count_tokens"])
+@pytest.mark.parametrize("kind", ["text/html", "application/json", "text/event-stream", "application/xhtml+xml"])
+@pytest.mark.parametrize("body", [b"<html><title>Welcome</title>", b'{"error":"no such route"}', b""])
+def test_it_is_named_when_another_page_is_there(kind: str, body: bytes, call: Any) -> None:
+    error = failure_of(BASE + "/v1", plain(body, content_type=kind), call)
+    assert str(error).count("base_url ends in /v1: leave that out") == 1
 
 
 @pytest.mark.parametrize(
@@ -393,7 +414,13 @@ def test_a_base_url_that_has_the_version_too_is_named_when_nothing_is_there(path
     [("", "404 No"), ("/v1/account/anthropic", "404 No"), ("/v10", "404 No"), ("/v1", "401 No"), ("/v1", "500 No")],
 )
 def test_another_base_url_or_failure_is_not_blamed_on_the_version(path: str, status: str) -> None:
-    assert "base_url" not in failure_of(BASE + path, status, CALLS[0])
+    assert "base_url" not in str(failure_of(BASE + path, plain(b"<h1>No</h1>", status), CALLS[0]))
+
+
+def test_nor_is_a_stream_that_had_begun() -> None:
+    failed = {"type": "error", "error": {"type": "api_error", "message": "No."}}
+    for wire in (answer(ANSWER[:4]), answer([*ANSWER[:4], failed]), answer([failed])):
+        assert "base_url" not in str(failure_of(BASE + "/v1", wire, CALLS[0]))
 
 
 # --- The calls -----------------------------------------------------------------------------------------------------
@@ -402,13 +429,24 @@ def test_another_base_url_or_failure_is_not_blamed_on_the_version(path: str, sta
 @pytest.mark.parametrize("name", ["create", "stream", "parse", "tool_runner"])
 def test_an_argument_that_is_missing_is_told_with_the_method_that_was_called(name: str) -> None:
     options: dict[str, Any] = {"output_format": dict} if name == "parse" else {}
-    with pytest.raises(TypeError, match=rf"AsyncMessages\.{name}\(\) missing .*'max_tokens'"):
-        getattr(client_of().messages, name)(model="m", messages=[], **options)
-    with (
-        pytest.raises(TypeError, match=rf"\bMessages\.{name}\(\) missing .*'max_tokens'"),
-        Client(api_key=KEY) as client,
-    ):
-        getattr(client.messages, name)(model="m", messages=[], **options)
+    messages = client_of().messages
+    with Client(api_key=KEY) as client:
+        blocking = client.messages
+    for kind, calls in (("AsyncMessages", messages), ("Messages", blocking)):
+        for each in (calls, calls.with_raw_response, calls.with_streaming_response):
+            with pytest.raises(TypeError, match=rf"^{kind}\.{name}\(\) missing .*'max_tokens'"):
+                getattr(each, name)(model="m", messages=[], **options)
+
+
+def test_what_a_blocking_object_lacks_is_told_in_its_own_name() -> None:
+    with Client(api_key=KEY) as client:
+        stream = client.messages.stream(**ASK)
+        given: Any
+        for given in (client, client.messages, client.models, stream):
+            with pytest.raises(AttributeError, match=rf"^'{type(given).__name__}' object has no attribute 'nothing'$"):
+                _ = given.nothing
+        with pytest.raises(AttributeError, match=r"'Messages' has no attribute 'nothing'"):
+            client.messages.with_raw_response.nothing()
 
 
 def test_without_asyncio_the_error_says_that_there_must_be_one() -> None:

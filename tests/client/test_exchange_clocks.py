@@ -311,9 +311,16 @@ def test_or_earlier_if_a_clock_says_so(timeouts: Timeouts) -> None:
     assert attempt.error.headers["retry-after"] == "7"
 
 
-def test_a_body_that_begins_like_json_is_not_waited_for_longer_than_a_refusal() -> None:
-    attempt = Attempt(Answer).send().play(head(content_type="application/json"), 30.0, b"{", 1.0, b'"', 60.0)
+@pytest.mark.parametrize("begins", [b"[", b"<"])
+def test_a_body_that_cannot_be_a_message_is_not_waited_for_longer_than_a_refusal(begins: bytes) -> None:
+    attempt = Attempt(Answer).send().play(head(content_type="application/json"), 30.0, begins, 1.0, b'"', 60.0)
     assert (type(attempt.error), attempt.seconds) == (HTTPProtocolError, 30 + REFUSAL_SECONDS)
+
+
+def test_a_body_that_may_be_a_message_is_waited_for_as_any_answer() -> None:
+    begins = head(content_type="application/json")
+    attempt = Attempt(Answer, Timeouts()).send().play(begins, 30.0, b"{", 80.0, b'"', 100.0)
+    assert (type(attempt.error), attempt.seconds) == (SilenceTimeoutError, 30 + 80 + 90)
 
 
 def test_a_stream_that_is_called_json_may_begin_late() -> None:

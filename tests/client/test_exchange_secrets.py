@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import json
 import pickle
 import time
 import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.answers import ASK, client_of, plain
 from support.clock import run
-from support.quoting import FORMS, IN_HEADERS, PLACES
+from support.quoting import FORMS, IN_HEADERS, PLACES, Form
 from support.reading import fail
 
 from rawsse.client.request import MIN_SECRET_CHARS, Secrets
@@ -21,6 +23,9 @@ from rawsse.errors import APIError, APIStatusError
 
 KEY = "sk-ant-api03-it's/my+own=key&\"0f3b\\7Qx~"
 """With a sign of each kind that is escaped somewhere."""
+
+KEY_IN_A_NAME = "sk-ant-api03-AbCdEf0123456789xYz"
+"""With signs that the name of a field may have."""
 
 EVERYWHERE = {**PLACES, **IN_HEADERS}
 
@@ -75,6 +80,16 @@ def test_nor_what_else_the_request_had(options: dict[str, Any], secret: str, for
     text = shown(error)
     assert secret not in text
     assert form(secret) not in text
+
+
+def test_nor_a_field_that_one_call_had() -> None:
+    async def story() -> str:
+        client = client_of(PLACES["a message"]("open sesame, 42"), api_key=KEY)
+        with pytest.raises(APIError) as caught:
+            await client.messages.create(**ASK, extra_headers={"x-gateway-secret": "open sesame, 42"})
+        return str(caught.value)
+
+    assert "sesame" not in run(story())
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -187,10 +202,82 @@ def test_a_number_may_be_it_too() -> None:
     assert "20251130001" not in shown(error)
 
 
+READ_BY_CHARACTER = {name: form for name, form in FORMS.items() if "base64" not in name}
+MORE_FORMS = {
+    "each in HTML without its end": lambda text: "".join(f"&#{ord(char)}" for char in text),
+    "each in HTML by hexadecimal without its end": lambda text: "".join(f"&#x{ord(char):x}" for char in text),
+    "each in HTML with many zeros": lambda text: "".join(f"&#{ord(char):012};" for char in text),
+    "each in HTML with thousands of zeros": lambda text: "".join(f"&#{ord(char):05000};" for char in text),
+    "each in HTML by hexadecimal with many zeros": lambda text: "".join(f"&#x{ord(char):040X};" for char in text),
+    "names of HTML without their end": lambda text: text.replace("&", "&amp").replace('"', "&quot"),
+    "in the name of a field": str.lower,
+    "in capitals": str.upper,
+    "in lines": lambda text: "\r\n".join(text[at : at + 7] for at in range(0, len(text), 7)),
+    "in lines of a string of JSON": lambda text: json.dumps(
+        "\n".join(text[at : at + 7] for at in range(0, len(text), 7))
+    )[1:-1],
+}
+
+
+@pytest.mark.parametrize("outer", READ_BY_CHARACTER.values(), ids=READ_BY_CHARACTER)
+@pytest.mark.parametrize("inner", [*FORMS.values(), *MORE_FORMS.values()], ids=[*FORMS, *MORE_FORMS])
+def test_a_form_may_be_written_in_another_form(inner: Form, outer: Form) -> None:
+    written = outer(inner("sk-ant-api03-0f3b&\"7Qx~9'Kw"))
+    left = Secrets([("x-api-key", "sk-ant-api03-0f3b&\"7Qx~9'Kw")]).removed(f"before {written} after")
+    assert left.startswith("before ")
+    assert left.endswith(" after")
+    assert "[x-api-key]" in left
+    assert written[len(written) // 3 : -len(written) // 3] not in left
+
+
+def test_escapes_of_two_kinds_in_one_are_read() -> None:
+    secrets = Secrets([("x-api-key", "k<12345678")])
+    for written in (
+        "k\\u0026lt;12345678",
+        "k%26lt%3B12345678",
+        "k&#37;3c12345678",
+        "k\\u00253C12345678",
+        "k&amplt12345678",
+    ):
+        assert secrets.removed(f"bad {written}!") == "bad [x-api-key]!"
+
+
+@pytest.mark.parametrize("key", ["k&gT12345678", "k&ltd12345678", "k%4112345678", "k\\u004112345678", "k&amp;12345678"])
+def test_a_key_may_look_like_an_escape(key: str) -> None:
+    secrets = Secrets([("x-api-key", key)])
+    for form in (str, html.escape, lambda text: json.dumps(text)[1:-1], quote):
+        assert secrets.removed(f"bad {form(key)}!") == "bad [x-api-key]!"
+
+
+def test_a_name_in_html_that_no_character_has_is_left_and_so_is_what_surrounds_a_key() -> None:
+    secrets = Secrets([("x-api-key", "k123456789")])
+    said = "&amp;{0}; &{0}; &lt;b&gt; \u0130 \u212a\n%0A{0}%\n&nosuch; \\n{0}\\n"
+    assert secrets.removed(said.format("k123456789")) == said.format("[x-api-key]")
+
+
+def test_a_key_in_the_name_of_a_field_is_taken_out() -> None:
+    error, _ = run(fail(plain(b"{}", "401 No", **{f"x_{KEY_IN_A_NAME}": "1", "x_other": "2"}), api_key=KEY_IN_A_NAME))
+    assert error.response is not None
+    names = list(error.response.headers)
+    assert "x-[x-api-key]" in names
+    assert "x-other" in names
+
+
+def test_a_key_that_goes_from_a_field_to_the_next_leaves_both_fields() -> None:
+    error, _ = run(
+        fail(plain(b"{}", "401 No", a=KEY_IN_A_NAME[:12], **{KEY_IN_A_NAME[12:]: "1"}), api_key=KEY_IN_A_NAME)
+    )
+    assert error.response is not None
+    assert error.response.headers["a"] == "[x-api-key]"
+
+
 HOSTILE = {
     "backslashes": "\\",
     "percent signs": "%25",
     "ampersands": "&amp;",
+    "ampersands without their end": "&amp",
+    "numbers of HTML": "&#x0000000000",
+    "layers": "\\u005cu005c&amp;%2525",
     "zeros": "&#0",
     "the beginning of the key": KEY[:-1],
     "the key": KEY,
@@ -204,12 +291,12 @@ def test_it_takes_linear_time(piece: str) -> None:
 
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
-        started = time.perf_counter()
+        started = time.thread_time()  # what others do on this machine does not count
         secrets.removed(text)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     small = min(seconds(20_000) for _ in range(3))
-    assert min(seconds(160_000) for _ in range(3)) < 30 * small + 0.01
+    assert min(seconds(160_000) for _ in range(3)) < 40 * small + 0.01  # 64 times for a square
 
 
 def test_a_response_without_a_secret_is_left_as_it_is() -> None:

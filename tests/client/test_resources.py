@@ -21,7 +21,6 @@ from rawsse.errors import (
     APIError,
     ConfigurationError,
     HeadTimeoutError,
-    HTTPProtocolError,
     NotFoundError,
     OverloadedError,
     SilenceTimeoutError,
@@ -202,26 +201,44 @@ async def run_tools_one_by_one(client: AsyncClient, **options: Any) -> Any:
     return message
 
 
-@pytest.mark.parametrize("use", [create, parse, run_tools, run_tools_one_by_one])
+async def run_tools_as_streams(client: AsyncClient, **options: Any) -> Any:
+    runner = client.messages.tool_runner(**ASK, tools=[], stream=True, **options)
+    texts = ["".join([text async for text in stream.text_stream]) async for stream in runner]
+    assert texts == ['{"a": 1}']
+    return runner.last_message
+
+
+async def converse(client: AsyncClient, **options: Any) -> Any:
+    return await client.conversation(model="m", max_tokens=9, **options).ask("?")
+
+
+GIVE_MESSAGES = [create, parse, stream, run_tools, run_tools_one_by_one, run_tools_as_streams, converse]
+
+
+@pytest.mark.parametrize("use", GIVE_MESSAGES)
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("first", [(), (LATER,)], ids=["at once", "after a retry"])
-def test_a_whole_message_is_an_answer_to_a_call_that_gives_no_events(use: Use, first: tuple[bytes, ...]) -> None:
-    wire = plain(json.dumps(WHOLE).encode(), content_type="application/json")
+def test_a_whole_message_is_an_answer_to_every_call(use: Use, first: tuple[bytes, ...], kind: str) -> None:
+    wire = plain(json.dumps(WHOLE).encode(), content_type=kind)
     message = run(use(client_of(*first, wire, max_retries=1)))
     assert message.raw == WHOLE
     assert message.text == '{"a": 1}'
 
 
-@pytest.mark.parametrize("use", [create, parse, run_tools])
+@pytest.mark.parametrize("use", GIVE_MESSAGES)
 def test_a_whole_message_that_is_cut_is_asked_for_again(use: Use) -> None:
     wire = plain(json.dumps(WHOLE).encode(), content_type="application/json")
     assert run(use(client_of(wire[:-9], wire, max_retries=1))).raw == WHOLE
 
 
-@pytest.mark.parametrize("use", [stream, create_events])
-def test_to_a_call_that_gives_events_it_is_none(use: Use) -> None:
+def test_events_of_a_whole_message_are_those_that_a_stream_would_have_brought() -> None:
     wire = plain(json.dumps(WHOLE).encode(), content_type="application/json")
-    with pytest.raises(HTTPProtocolError, match="asked for an event stream, got application/json"):
-        run(use(client_of(wire)))
+
+    async def story() -> list[str]:
+        return [event.type async for event in await client_of(wire).messages.create(**ASK, stream=True)]
+
+    block = ["content_block_start", "content_block_delta", "content_block_stop"]
+    assert run(story()) == ["message_start", *block, "message_delta", "message_stop"]
 
 
 @pytest.mark.parametrize("use", [create, parse, run_tools, stream, create_events, count, models, model])

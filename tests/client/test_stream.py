@@ -28,7 +28,7 @@ from support.streams import (
 from rawsse import errors
 from rawsse.client.stream import EventStream
 from rawsse.client.timeouts import Timeouts
-from rawsse.messages import ContentBlockStop, MessageStop, TextEvent
+from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageStop, TextEvent
 from rawsse.replay.playing.fake_links import FakeStream
 
 # --- A whole answer ------------------------------------------------------------------------------------------------
@@ -64,6 +64,25 @@ def test_an_event_stream_gives_the_wire_s_events_only() -> None:
             return [event async for event in events]
 
     assert types(run(story())) == [raw["type"] for raw in ANSWER]
+
+
+def test_each_delta_can_be_printed_where_a_character_came_in_two_halves() -> None:
+    deltas = [text_delta(0, "a first_"), text_delta(0, "second"), text_delta(0, "b first_")]
+    wire = answer([start(), *block(0, {"type": "text", "text": ""}, *deltas), end(), STOP])
+    wire = wire.replace(b" first_", rb" \ud83d").replace(b"second", rb"\ude00")  # as long as before
+
+    async def story() -> list[list[str]]:
+        async with client_of(wire).messages.stream(**ASK) as stream:
+            heard: list[Any] = [event async for event in stream]
+        events: list[Any] = [event async for event in await client_of(wire).messages.create(**ASK, stream=True)]
+        both: list[list[Any]] = [
+            [each for each in given if type(each) is ContentBlockDelta] for given in (heard, events)
+        ]
+        of_wire = [[event.delta.text for event in given] for given in both]
+        return [*of_wire, [event.text for event in heard if event.type == "text"]]
+
+    whole = ["a ", "\U0001f600", "b "]
+    assert run(story()) == [whole, whole, [*whole, "\ufffd"]]
 
 
 def test_pings_are_events_of_the_wire_alone_and_the_timing_has_their_age() -> None:

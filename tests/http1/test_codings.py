@@ -266,6 +266,19 @@ def raw_deflate(data: bytes) -> bytes:
         ("", TEXT),
         ("identity", TEXT),
         *((name, TEXT) for name in ("none", "None", "identity, none", "UTF-8", "8bit", "binary", "null", " , ")),
+        *(
+            (name, TEXT)
+            for name in ("identity;q=1", "identity; q=1.0, ", ",,", "off", "Off", "no", "false", "US-ASCII", "ascii")
+        ),
+        *(
+            (name, TEXT)
+            for name in ("ISO-8859-1", "iso8859-15", "latin1", "windows-1252", "cp1252", "utf-16", '"utf-8"')
+        ),
+        *(
+            (name, TEXT)
+            for name in ("utf-8;q=0.5,none", "charset=utf-8", "utf_8", "text/event-stream", "undefined", ";", ";q=1")
+        ),
+        ("gzip;q=1.0, identity;q=0", gzip.compress(TEXT, mtime=0)),
         ("gzip, identity", gzip.compress(TEXT, mtime=0)),
         (" ,none,deflate", zlib.compress(TEXT)),
         ("gzip", gzip.compress(TEXT, mtime=0)),
@@ -292,7 +305,15 @@ def test_nothing_decodes_to_nothing() -> None:
     assert ContentDecoder("gzip").decode(b"") == ContentDecoder("").decode(b"") == b""
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "compress", "gzip, gzip", "aws-chunked"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *["br", "zstd", "compress", "aws-chunked", "base64", "utf", "iso-8859", "dcb", "no-gzip", "br;q=1"],
+        "gzip, deflate",
+        "gzip, gzip",
+        "none, br",
+    ],
+)
 def test_another_coding_is_refused_by_name(encoding: str) -> None:
     with pytest.raises(
         HTTPProtocolError, match=f"^the body has a content-encoding that was not asked for: '{encoding}'$"

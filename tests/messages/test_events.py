@@ -265,15 +265,67 @@ def test_an_error_event_in_words_may_name_its_type() -> None:
     assert event.error.type == "overloaded_error"
 
 
-@pytest.mark.parametrize("data", ["", " ", "\n", "\n\n", "null", '""', "[]"])
+WORDS = [
+    "ping",
+    "PING",
+    "pong",
+    "keep-alive",
+    "keepalive",
+    "Keep Alive",
+    "heartbeat",
+    "heart-beat",
+    "[PING]",
+    ": ping",
+    "ok",
+]
+WORDS += [
+    '"ping"',
+    "'keep-alive'",
+    "ping\n",
+    " <heartbeat> ",
+    "None",
+    "undefined",
+    "NULL",
+    ".",
+    ":",
+    "--",
+    "noop",
+    "alive!",
+]
+
+
+WORDS += [": ping - 2026-02-01 10:00:00.123456+00:00", "heartbeat 17"]
+
+
+@pytest.mark.parametrize("data", ["", " ", "\n", "\n\n", "null", '""', "[]", "{}", "{ }", "[ ]", "false", "0", *WORDS])
 def test_an_event_without_name_and_data_keeps_the_connection_alive_and_is_no_other(data: str) -> None:
     assert read_event(Event("message", data)) is None
 
 
-@pytest.mark.parametrize("data", ["tick", "1", "[1]", '"x"'])
+BROKEN = [
+    '{"type": "ping"',
+    '"type": "ping"}',
+    "{",
+    "}",
+    '"}',
+    "{ping}",
+    '{"type": "content_block_delta", "index": 0',
+    "ping {}",
+]
+BROKEN += ["pinging", "ping ping", "keep", '["ping", 1]', "-" * 50 + "{"]
+
+
+@pytest.mark.parametrize("data", ["tick", "1", "[1]", '"x"', *BROKEN])
 def test_an_event_without_name_that_has_data_is_no_keep_alive(data: str) -> None:
     with pytest.raises(EventDataError):
         read_event(Event("message", data))
+
+
+@pytest.mark.parametrize("name", ["message_start", "content_block_start", "content_block_delta", "content_block_stop"])
+@pytest.mark.parametrize("data", ["ping", "{}", "null", ""])
+def test_an_event_of_the_api_s_own_is_none_whatever_its_data(name: str, data: str) -> None:
+    with pytest.raises(EventDataError):
+        read_event(Event(name, data))
 
 
 # --- A whole message -------------------------------------------------------------------------------------------------

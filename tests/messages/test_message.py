@@ -430,6 +430,14 @@ def test_a_half_that_waits_for_the_other_is_not_shown_yet() -> None:
     assert builder.message.text == "a"
 
 
+@pytest.mark.parametrize("half", ["\ud83d", "\\ud83d", "\\uDE00"])
+def test_half_a_character_in_a_tool_s_input_is_a_replacement_character(half: str) -> None:
+    pieces = ['{"a": ["', half, ' \\ud83d\\ude00"]}']
+    builder = fold([start(), *block(0, tool_block(), *(input_delta(0, piece) for piece in pieces))])
+    assert builder.message is not None
+    assert builder.message.content[0].raw["input"] == {"a": ["\ufffd \U0001f600"]}
+
+
 def test_halves_in_a_tool_s_input_are_joined_too() -> None:
     pieces = ['{"a": "\ud83d', '\ude00", "b": "\\ud83d', '\\ude00"}']
     builder = fold([start(), *block(0, tool_block(), *(input_delta(0, piece) for piece in pieces)), STOP], strict=False)
@@ -448,7 +456,7 @@ def test_a_text_that_ends_with_half_a_pair_ends_with_it_however_the_block_ends(*
 def test_a_half_in_a_text_that_came_whole_is_read_as_a_replacement_character() -> None:
     raws = [
         start(id="\ud83d"),
-        block_start(0, {"type": "text", "text": "\ud83d", "citations": [{"cited_text": "\ude00"}]}),
+        *block(0, {"type": "text", "text": "\ud83d", "citations": [{"cited_text": "\ude00"}]}),
     ]
     builder = fold(raws)
     assert builder.message is not None

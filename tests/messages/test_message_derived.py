@@ -16,6 +16,7 @@ from support.streams import (
     block_start,
     block_stop,
     delta,
+    end,
     expanded,
     fold,
     input_delta,
@@ -38,6 +39,7 @@ from rawsse.messages import (
     TextBlock,
     TextEvent,
     ThinkingEvent,
+    ToolUseBlock,
 )
 from rawsse.messages.content import BlockBuilder
 from rawsse.sse import Event
@@ -262,8 +264,79 @@ def test_the_derived_events_have_whole_characters_where_deltas_cut_them_in_two()
         ("a", "a"),
         ("\U0001f600", "a\U0001f600"),
         ("", "a\U0001f600"),
+        ("\ufffd", "a\U0001f600\ufffd"),
     ]
     assert texts == [None, None, "a", "\U0001f600", "", "\ufffd"]
+
+
+# What a block begins with, the deltas of the wire, how these read, and what is left when the block ends.
+HALVES = [
+    ("", ["a\ud83d", "\ude00b"], ["", "a", "\U0001f600b"], ""),
+    ("", ["\ud83d", "", "\ude00"], ["", "", "", "\U0001f600"], ""),
+    ("a\ud83d", ["\ude00", "b"], ["a", "\U0001f600", "b"], ""),
+    ("\ud83d", ["\ud83d", "\ude00", "\ud83d"], ["", "\ufffd", "\U0001f600", ""], "\ufffd"),
+    ("\ude00", ["\ude00"], ["\ufffd", "\ufffd"], ""),
+    ("", ["a", "\ud83d", "é\ud83d"], ["", "a", "", "\ufffdé"], "\ufffd"),
+]
+ENDS: dict[str, list[Raw]] = {
+    "stopped": [block_stop(0), end(), STOP],
+    "ended": [end(), STOP],
+    "followed by a block": [block_start(1, {"type": "text", "text": ""}), block_stop(1), end(), STOP],
+    "ended by the message": [STOP],
+}
+
+
+@pytest.mark.parametrize(("begins", "pieces", "reads", "left"), HALVES)
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+def test_no_character_is_lost_where_two_parts_of_a_block_have_half_of_it_each(
+    kind: str, ends: list[Raw], begins: str, pieces: list[str], reads: list[str], left: str
+) -> None:
+    deltas = [delta(0, f"{kind}_delta", **{kind: piece}) for piece in pieces]
+    raws = [start(), block_start(0, {"type": kind, kind: begins}), *deltas, *ends]
+    builder, events, derived, texts = MessageBuilder(strict=False), list[Any](), list[str](), list[str]()
+    for raw in raws:
+        event = builder.feed(to_sse(raw))
+        assert event is not None
+        derived += [getattr(each, kind) for each in builder.expand(event) if each.type == kind]
+        texts.append(builder.text_of(event) or "")
+        events.append(event)
+    assert [event.raw for event in events] == [event.to_dict() for event in events] == raws
+    parts = [events[1].content_block, *(event.delta for event in events[2 : 2 + len(pieces)])]
+    assert [getattr(part, kind) for part in parts] == reads
+    saved = [json.loads(event.model_dump_json()) for event in events]
+    assert [each.get("delta", each.get("content_block"))[kind] for each in saved[1 : 2 + len(pieces)]] == reads
+    assert "".join(derived) == "".join(reads[1:]) + left
+    assert builder.message is not None
+    assert getattr(builder.message.content[0], kind) == "".join(reads) + left
+    assert "".join(texts) == ("".join(derived) if kind == "text" else "")
+
+
+def test_a_half_that_is_left_of_a_text_comes_before_the_event_that_ends_it() -> None:
+    for ending in (block_stop(0), end(), block_start(1, {"type": "text", "text": ""})):
+        raws = [start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "a\ud83d"), ending]
+        events, builder = list[Any](), MessageBuilder(strict=False)
+        for raw in raws:
+            event = builder.feed(to_sse(raw))
+            assert event is not None
+            events += builder.expand(event)
+        half, last = events[-2:]
+        assert (half.text, half.index, half.snapshot, last.type) == ("\ufffd", 0, "a\ufffd", ending["type"])
+
+
+def test_the_json_of_a_tool_s_input_can_be_printed_too() -> None:
+    pieces = ['{"a": "\ud83d', "\ude00 \ude00", '"}']
+    raws = [start(), *block(0, tool_block(), *(input_delta(0, piece) for piece in pieces))]
+    builder, derived = MessageBuilder(), list[InputJSONEvent]()
+    for raw in raws:
+        event = builder.feed(to_sse(raw))
+        assert event is not None
+        derived += [each for each in builder.expand(event) if isinstance(each, InputJSONEvent)]
+    assert [each.partial_json for each in derived] == ['{"a": "', "\U0001f600 \ufffd", '"}']
+    assert builder.message is not None
+    call = builder.message.content[0]
+    assert isinstance(call, ToolUseBlock)
+    assert call.input_text == '{"a": "\U0001f600 \ufffd"}'
 
 
 def test_a_citation_is_no_text() -> None:

@@ -30,7 +30,7 @@ from support.streams import (
 )
 
 from rawsse.errors import RawsseError
-from rawsse.messages import MAX_MESSAGE_BYTES, MessageBuilder, read_event
+from rawsse.messages import MAX_MESSAGE_BYTES, ContentBlockDelta, MessageBuilder, read_event
 from rawsse.replay import shipped_fixtures
 from rawsse.sse import Decoder, Event
 
@@ -38,15 +38,15 @@ ODD: list[Any] = [None, True, 0.0, 5, "", "x", [], {}]
 
 
 class PlainBuilder(MessageBuilder):
-    def _append(self, raw: Raw) -> bool:
+    def _append(self, event: ContentBlockDelta) -> bool:
         return False
 
 
 class CountingBuilder(MessageBuilder):
     taken = 0
 
-    def _append(self, raw: Raw) -> bool:
-        is_taken = super()._append(raw)
+    def _append(self, event: ContentBlockDelta) -> bool:
+        is_taken = super()._append(event)
         self.taken += is_taken
         return is_taken
 
@@ -63,7 +63,7 @@ def seen(builder: MessageBuilder, stream: Iterable[Event], *, is_watched: bool) 
         else:
             assert event is not None
             derived += builder.expand(event)
-            yield builder.text_of(event)
+            yield builder.text_of(event), event.raw, event.to_json()
         yield builder.state, builder.phase, builder.is_complete, builder.has_content, builder.error, builder.stop_reason
         yield builder._message_bytes, builder._event_number, list(builder.deviations)
         yield [(block.complete, block.length, list(block.fragments)) for block in builder._blocks]

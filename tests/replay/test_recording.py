@@ -52,6 +52,13 @@ def test_a_recording_is_a_head_a_line_for_each_read_and_an_end() -> None:
     ]
 
 
+def test_a_recording_that_is_printed_does_not_show_what_it_holds() -> None:
+    request = RecordedRequest("POST", "/v1/messages", {"x-api-key": "k123456789"})
+    recording = Recording(request, headers={"x-echo": "k123456789"}, reads=(Read(0.0, b"k123456789"),), name="a.sse")
+    assert "k123456789" not in repr([recording, request])
+    assert "a.sse" in repr(recording)
+
+
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     recording = Recording(reads=(Read(0.1, b"event: ping\r\n"), Read(0.2, "é\u2028😀".encode())), duration=3.0)
     recording.save(tmp_path / "a.sse.jsonl")

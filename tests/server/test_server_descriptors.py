@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import resource
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.background import PATIENCE
+from support.background import PATIENCE, Background
 from support.clock import run
 from support.command import MODULE, ROOT, WITHOUT_UVLOOP, Command
 
 from rawsse.cli.servers import raise_descriptor_limit
+from rawsse.errors import ConfigurationError
+from rawsse.replay import Recording, ReplayServer
 from rawsse.server import Server, room_for_connections
 from rawsse.server.connection import MAX_REFUSED, WARN_SECONDS
 from rawsse.server.server import ACCEPT_PAUSE_SECONDS
@@ -36,13 +40,34 @@ def limited(soft: int, hard: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "room"), [(128, 32), (1024, 480), (10_240, 5000), (resource.RLIM_INFINITY, 5000), (65, 1), (8, 1)]
+    ("limit", "room"), [(128, 32), (1024, 480), (10_240, 5000), (resource.RLIM_INFINITY, 5000), (68, 2), (66, 1)]
 )
 def test_half_of_what_a_process_may_open_is_for_upstream(
     limit: int, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert room_for_connections(5000) == room
+
+
+@pytest.mark.parametrize("limit", [65, 64, 63, 8, 0])
+def test_where_upstream_would_have_none_no_server_starts(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    said = rf"^this process may open {limit} files and connections \(ulimit -n\), and a server needs 66 or more$"
+    with pytest.raises(ConfigurationError, match=said):
+        run(Server(echo, port=0).start())
+
+
+@pytest.mark.parametrize("limit", [12, 40, 65])
+@pytest.mark.parametrize("command", ["serve", "replay", "record", "demo"])
+def test_a_command_says_so_in_one_line(command: str, limit: int, tmp_path: Path) -> None:
+    given = {"replay": (RECORDING,), "record": ("--out", tmp_path)}.get(command, ())
+    options: dict[str, Any] = {"env": {"ANTHROPIC_API_KEY": "k"}, "preexec_fn": limited(limit, limit)}
+    with Command(command, *given, "--port", "0", **options) as process:
+        assert process.wait() == 2
+        (line,) = process.complaint().splitlines()
+    assert line.startswith(
+        f"rawsse: this process may open {limit} files and connections (ulimit -n), and a server needs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,6 +123,31 @@ def test_300_idle_connections_against_a_limit_of_128_are_served_or_answered_503(
         lines = process.complaint().splitlines()
     assert [line.partition(" ")[2].partition(" ")[2] for line in lines] == ["more than 32 connections: answering 503"]
     assert used < 3, "it takes 0.4 s to begin"
+
+
+def test_with_the_least_that_a_server_starts_with_its_connection_has_one_to_upstream() -> None:
+    with Background() as background, ExitStack() as stack:
+        upstream = background.enter(ReplayServer([Recording.load(RECORDING)]))
+        options: dict[str, Any] = {
+            "env": {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": upstream.base_url},
+            "preexec_fn": limited(66, 66),
+        }
+        process = stack.enter_context(Command("serve", "--port", "0", **options))
+        address = process.base_url.removeprefix("http://")
+        client = stack.enter_context(closing(HTTPConnection(address, timeout=PATIENCE)))
+        client.connect()
+        host, _, port = address.rpartition(":")
+        for _ in range(40):  # these are refused, and some linger
+            stack.enter_context(socket.create_connection((host, int(port)), PATIENCE))
+        body = {
+            "model": "claude-test-1",
+            "max_tokens": 9,
+            "stream": True,
+            "messages": [{"role": "user", "content": "Hi"}],
+        }
+        client.request("POST", "/v1/messages", json.dumps(body), {"content-type": "application/json"})
+        response = client.getresponse()
+        assert (response.status, b"message_stop" in response.read()) == (200, True)
 
 
 def rest_of(sock: socket.socket) -> bytes:

@@ -127,6 +127,60 @@ def test_what_is_missing_or_null_does_not_end_an_answer(chat: Chat, events: tupl
     assert chat.complaints == []
 
 
+NO_OBJECTS = [None, [], ["x"], "x", 5, True, {}, {"type": None}, {"type": ["message_start"]}, {"type": 5}]
+PARTS = [None, [], [None, "x"], "x", 5, True, {"a": 1}]
+"""What may stand where an object, a list, a text or a number should."""
+ODD: dict[str, list[Any]] = {
+    "events": NO_OBJECTS,
+    "messages": [{"type": "message_start", "message": part} for part in PARTS],
+    "parts of a message": [
+        {"type": "message_start", "message": {"model": part, "content": part, "usage": part}} for part in PARTS
+    ],
+    "blocks": [
+        {"type": "content_block_start", "index": 9, "content_block": part} for part in PARTS if part != {"a": 1}
+    ],
+    "indices": [{"type": "content_block_stop", "index": part} for part in PARTS],
+    "deltas": [{"type": "content_block_delta", "index": 0, "delta": part} for part in PARTS],
+    "citations": [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": each}}
+        for part in PARTS
+        for each in (part, {"title": part, "url": part})
+        if each not in ({"title": "x", "url": "x"},)
+    ],
+    "texts": [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": part}}
+        for part in PARTS
+        if part != "x"
+    ],
+    "ends": [{"type": "message_delta", "delta": part, "usage": {"output_tokens": part}} for part in PARTS if part != 5],
+    "stop reasons": [
+        {"type": "message_delta", "delta": {"stop_reason": part}, "usage": part} for part in PARTS[1:] if part != "x"
+    ],
+}
+
+
+@pytest.mark.parametrize("events", ODD.values(), ids=ODD)
+def test_an_event_of_another_type_than_it_should_have_is_passed_over(chat: Chat, events: list[Any]) -> None:
+    before, after = [start(), open_block(), delta("Fine")], [delta("."), close_block(), *finish()]
+    shown = chat.page.evaluate(
+        """async (events) => {
+            const [{ Answer }, { FollowingBox }] = await Promise.all([import("./answer.js"), import("./dom.js")]);
+            const scroller = document.querySelector("main") ?? document.body;
+            const answer = new Answer(new FollowingBox(scroller));
+            scroller.append(answer.element);
+            for (const event of events) answer.take(event);
+            answer.finish({ kind: "complete" });
+            const { text, summary, isComplete } = answer;
+            return { text, summary, isComplete, said: answer.element.innerText };
+        }""",
+        [*before, *events, *after],
+    )
+    assert (shown["text"], shown["summary"], shown["isComplete"]) == ("Fine.", "Answer complete, 7 tokens.", True)
+    assert "Sources" not in shown["said"]
+    assert not {"null", "undefined", "NaN", "[object Object]"} & set(shown["said"].split())
+    assert chat.complaints == []
+
+
 def test_content_that_the_message_begins_with_is_shown(chat: Chat) -> None:
     begin = start()
     begin["message"]["content"] = [{"type": "text", "text": "Already here"}]

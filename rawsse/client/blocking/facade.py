@@ -24,11 +24,12 @@ from types import GenericAlias
 from typing import Any, ClassVar
 
 from rawsse.client.network.link import drive
-from rawsse.errors import ConfigurationError
+from rawsse.errors import ConfigurationError, Hidden
 
 HIDDEN = frozenset({"aclose", "call", "run"})
 """Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
 
+_SECRETS = frozenset({"api_key", "auth_token", "proxy"})
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__")
 """Special methods that blocking classes have as well, the last three without the `a`; `__anext__` has a faster form."""
 
@@ -38,6 +39,9 @@ _WORDS = (
     (re.compile(r"\b(?=(Conversation|EventStream|MessageStream|(With)?RawResponse|Reply|ToolRunner)\b)"), "Blocking"),
     (re.compile(r"\bPages\b"), "Page"),
 )
+
+
+_ASYNC_METHOD = re.compile(r"Async\w+\.\w+\(\) ")
 
 
 def in_blocking_words(text: str) -> str:
@@ -115,7 +119,11 @@ class Facade:
     def __getattr__(self, name: str) -> Any:
         if not _is_public(name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = getattr(self._inner, name)
+        try:
+            value = getattr(self._inner, name)
+        except AttributeError as exc:
+            words = str(exc).replace(type(self._inner).__name__, type(self).__name__)
+            raise AttributeError(in_blocking_words(words), name=name, obj=self) from None
         return partial(_call, self, name) if inspect.isroutine(value) else _wrapped(value, self)
 
     def __repr__(self) -> str:
@@ -164,6 +172,8 @@ def _method(cls: type, name: str, original: Any, call: Callable[..., Any]) -> An
     """A method that does `call(self, name, …)`, with all that reflection sees of the async one, in blocking words."""
 
     def method(self: Any, /, *arguments: Any, **options: Any) -> Any:
+        for each in _SECRETS & options.keys():
+            options[each] = Hidden.of(options[each])
         return call(self, name, *arguments, **options)
 
     signature = inspect.signature(original)
@@ -196,7 +206,7 @@ def _called(function: Any, arguments: tuple[Any, ...], options: Mapping[str, Any
     try:
         return function(*map(_unwrapped, arguments), **{name: _unwrapped(value) for name, value in options.items()})
     except TypeError as exc:
-        if exc.__traceback__ is None or exc.__traceback__.tb_next is not None:
+        if getattr(exc.__traceback__, "tb_next", None) is not None and not _ASYNC_METHOD.match(str(exc)):
             raise
         raise TypeError(in_blocking_words(str(exc))) from None  # of the arguments: it names the async method
 

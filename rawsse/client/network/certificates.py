@@ -12,12 +12,14 @@ from __future__ import annotations
 import functools
 import os
 import ssl
-from collections.abc import Mapping
 
 from rawsse.errors import ConfigurationError, quote
 
 ALPN_PROTOCOL = "http/1.1"
 """What we speak (RFC 7301): without it a server may choose HTTP/2."""
+
+
+_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class TLSContext:
@@ -35,12 +37,13 @@ class TLSContext:
     def get(self) -> ssl.SSLContext:
         """The context. Raises `ConfigurationError` if the certificates cannot be read."""
         if self._context is None:
-            self._context = _make(os.environ if self._trust_env else {})
+            # Not the whole environment: a traceback may show it, and with it the key.
+            self._context = _make(*(os.environ.get(name) if self._trust_env else None for name in _VARIABLES))
         return self._context
 
 
-def _make(environ: Mapping[str, str]) -> ssl.SSLContext:
-    file, folders = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
+def _make(file: str | None, folders: str | None) -> ssl.SSLContext:
+    file, folders = file or None, folders or None
     if folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
         # OpenSSL would accept that, and trust no certificate.
         raise ConfigurationError(f"SSL_CERT_DIR names no directory: {quote(folders)}")

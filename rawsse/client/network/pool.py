@@ -79,7 +79,7 @@ class PoolLimits:
         check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Connection:
     """A connection, in use or at rest: then `http` takes what comes of the last exchange, and finds what is out of place."""
 

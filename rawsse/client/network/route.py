@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from rawsse.errors import ConfigurationError, ProxyError, quote
+from rawsse.errors import ConfigurationError, Hidden, ProxyError, quote
 from rawsse.http1 import Headers
 
 PORTS: Mapping[str, int] = {"http": 80, "https": 443}
@@ -87,6 +87,7 @@ class Proxy:
             if host and 0 < port < 65536:
                 return cls(Origin(scheme, host, port), _basic(match["user"], source) if match["user"] else None)
         # It is not quoted: what stands there may be a password.
+        url, match = Hidden(url), None
         example = "http://host:port or http://user:password@host:port"
         raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")
 
@@ -196,7 +197,7 @@ class Proxies:
         found: dict[str, tuple[str, str]] = {}
         for name, value in sorted(environ.items()):  # lower case comes last, and wins
             if name.lower().endswith("_proxy") and name != forged and value.strip():
-                found[name.lower()] = name, value.strip()
+                found[name.lower()] = name, Hidden(value.strip())
         return cls(variables=found)
 
     def route_to(self, origin: Origin) -> Route:

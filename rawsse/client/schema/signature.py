@@ -51,8 +51,9 @@ class Signature:
         self.description = docstring.description
         self.fields: list[Field] = []
         self.extra: Any = None
+        parameters = _parameters_of(function, self.name)
         hints = _hints_of(function, self.name)
-        for parameter in _parameters_of(function, self.name):
+        for parameter in parameters:
             self._add(parameter, hints.get(parameter.name, Any), docstring.parameters.get(parameter.name, ""))
 
     def _add(self, parameter: inspect.Parameter, hint: Any, description: str) -> None:

@@ -181,6 +181,8 @@ class Conversation:
                 raise RuntimeError("the conversation has gone on: retry() again")
             turns = turns[:-1]
         history = self._history([*turns, ConversationTurn(question, [], "answered", "", add_up([]))])
+        if not history or history[-1]["role"] == "assistant":
+            raise ConfigurationError("the question has only results of calls that are not in the answer before it")
         options = {**self._fields, "tools": self._tools, "max_turns": self._max_turns}
         runner = ToolRunner[MessageStream](self._client.messages, messages=history, stream=True, **options)
         self._reply = reply

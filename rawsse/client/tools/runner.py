@@ -24,6 +24,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import groupby, pairwise
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from rawsse.client.network.link import Aborted, Stop
@@ -42,7 +43,7 @@ from rawsse.messages.content import (
     sendable,
     without_replaced,
 )
-from rawsse.messages.lens import Lens, as_sent, copied, object_at, sendable_json
+from rawsse.messages.lens import Lens, as_sent, object_at, sendable_json
 from rawsse.messages.usage import NOTHING, add_counts, billed
 
 Item = TypeVar("Item", Message, MessageStream)
@@ -205,8 +206,11 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
     around it become one.
 
     A server's call without result stays while the API makes up for it: if nothing follows but the results of the caller's
-    tools. `is_over`: a question follows, and all neighbours of one role become one turn.
+    tools. `is_over`: a question follows, or is the last turn; all neighbours of one role become one turn, and a call stays only
+    with a result in the turn after it.
     """
+    if is_over:
+        messages = _matched(messages)
     turns: list[tuple[int, dict[str, Any]]] = []  # with their numbers, from the last to the first
     answered = {""}  # the calls whose results are in later answers, and "" for no call
     is_open = not is_over
@@ -240,10 +244,50 @@ def _joined(turns: Iterable[tuple[int, dict[str, Any]]], *, is_over: bool) -> li
         has_gap = is_over or number > before + 1
         before = number
         if history and has_gap and history[-1]["role"] == turn["role"] != "system":
-            history[-1] = {**turn, "content": [*blocks_of(history[-1]["content"]), *blocks_of(turn["content"])]}
+            blocks = [*blocks_of(history[-1]["content"]), *blocks_of(turn["content"])]
+            history[-1] = {**turn, "content": _results_first(blocks)}
         else:
             history.append(turn)
     return history
+
+
+def _matched(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages without the calls that have no result in the user's turns after the answer, and without the results that
+    have no call in the answer before them: the API refuses both."""
+    runs = [[*run] for _, run in groupby(messages, key=_is_answer)]
+    calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for run in runs]
+    matched = [
+        {""},
+        *({*one & other, ""} for one, other in pairwise(calls)),
+        {""},
+    ]  # before, between and after the runs
+    history = []
+    for number, run in enumerate(runs):
+        for turn in run:
+            known, content = matched[number + _is_answer(turn)], turn.get("content")
+            if isinstance(content, list):
+                content = _results_first(block for block in content if _call_of(block) in known)
+            history.append({**turn, "content": content})
+    return history
+
+
+def _is_answer(turn: Mapping[str, Any]) -> bool:
+    return bool(turn["role"] == "assistant")
+
+
+def _call_of(block: Any) -> str:
+    """The id of the client's call that it is, or whose result it is; empty for other blocks."""
+    name = _CALL_IDS.get(str(block.get("type"))) if isinstance(block, dict) else None
+    return str(block.get(name)) if name else ""
+
+
+_CALL_IDS: Mapping[str, str] = {"tool_use": "id", "tool_result": "tool_use_id"}
+
+
+def _results_first(blocks: Iterable[Any]) -> list[Any]:
+    """The API: "the tool_result blocks must come first in the content array. Any text must come after all tool results"
+    (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/implement-tool-use)."""
+    return sorted(blocks, key=lambda block: not isinstance(block, dict) or block.get("type") != "tool_result")
 
 
 def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
@@ -310,7 +354,7 @@ class _Turn:
             self._has_started = True
             calls = [call for call in self.calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
-            jobs = [partial(run, call.tool, call.id, copied(call.block.raw["input"])) for call in calls if call.tool]
+            jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
             try:
                 ran = iter(await api._run(jobs, self._started) if jobs else ())
             except Aborted:
@@ -455,8 +499,6 @@ class ToolRunner(Generic[Item]):
         self.partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
-        if not self._is_streaming:
-            stream._call.take_message()
         self._turn = turn = _Turn(stream, partial(self._plan, self._toolbox))
         try:
             await stream.__aenter__()

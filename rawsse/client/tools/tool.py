@@ -26,7 +26,7 @@ import enum
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
@@ -70,6 +70,31 @@ _CONTEXT_MANAGERS = tuple(
 )
 """The code that `contextlib` puts in the place of a function's own."""
 
+# Found in the text of an annotation: what it names may be imported for a type checker only.
+_CONTEXT_MANAGER = re.compile(r"\b(?:_?(?:Abstract|Async|Generator)*ContextManager|(?:Async)?ExitStack|nullcontext)\b")
+_ASYNC_ITERATOR = re.compile(r"\bAsync(?:Generator|Iterator|Iterable)\b")
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """The function, and those whose results it hands on: that of a partial or a callable object, and what a decorator wraps.
+    But a coroutine function waits for what it wraps, and may give something else."""
+    for _ in range(_MAX_LAYERS):
+        while isinstance(function, partial):
+            function = function.func
+        yield function
+        if not hasattr(function, "__wrapped__"):
+            if not inspect.isfunction(call := getattr(type(function), "__call__", None)):  # noqa: B004 - its own, not of a class
+                return
+            function = call
+        elif inspect.iscoroutinefunction(function):
+            return
+        else:
+            function = function.__wrapped__
+
+
+_MAX_LAYERS = 100
+"""How many decorators are looked through: `__wrapped__` may lead back to itself."""
+
 
 def check_name(name: str) -> None:
     """Raises `ConfigurationError` for a name that the API refuses."""
@@ -98,14 +123,15 @@ class Tool(Generic[P, R]):
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
-        if getattr(getattr(function, "func", function), "__code__", None) in _CONTEXT_MANAGERS:
-            raise ConfigurationError(
-                f"{quote(repr(function))} gives a context manager, which is not the result of a tool"
-            )
-        if inspect.isasyncgenfunction(function):
-            raise ConfigurationError(
-                f"{quote(repr(function))} is an async generator, which has no result: return a list"
-            )
+        for layer in _layers(function):
+            hint = "" if hasattr(layer, "__wrapped__") else str(getattr(layer, "__annotations__", {}).get("return"))
+            if getattr(layer, "__code__", None) in _CONTEXT_MANAGERS or _CONTEXT_MANAGER.search(hint):
+                problem = "gives a context manager, which is not the result of a tool"
+            elif inspect.isasyncgenfunction(layer) or _ASYNC_ITERATOR.search(hint):
+                problem = "is an async generator, which has no result: return a list"
+            else:
+                continue
+            raise ConfigurationError(f"{quote(repr(function))} {problem}")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
@@ -225,8 +251,8 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
     coroutine that gives the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`, a `CancelledError` too: the function was not cancelled by its caller, who
-    waits for it. Those that end programs pass through (`KeyboardInterrupt`, `SystemExit`).
+    An exception becomes a result with `is_error`, `CancelledError` and `GeneratorExit` too: the function was not cancelled by
+    its caller, who waits for it. Others outside `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
     """
     try:
         result = given.call(value)
@@ -238,8 +264,7 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except BaseException as exc:
-        # By its name: a blocking program has not loaded asyncio.
-        if not isinstance(exc, Exception) and type(exc).__name__ != "CancelledError":
+        if not _is_failure(exc):
             raise
         return failed(call_id, exc)
 
@@ -247,8 +272,22 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
 async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]:
     try:
         return tool_result(call_id, content_of(await awaitable))
-    except Exception as exc:
+    except BaseException as exc:
+        if _is_cancellation(exc) or not _is_failure(exc):  # the runner's task knows who cancelled it
+            raise
         return failed(call_id, exc)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """The error is one of the tool, and does not concern the program. Of a group: all errors in it are."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_failure, error.exceptions))
+    return isinstance(error, Exception | GeneratorExit) or _is_cancellation(error)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # By its name: a blocking program has not loaded asyncio.
+    return not isinstance(error, Exception) and any(base.__name__ == "CancelledError" for base in type(error).__mro__)
 
 
 async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:

@@ -169,6 +169,7 @@ class Checker:
 
     `status` and `content_type` are the response's, if they are known; `wants_stream`: a stream was asked for. Secrets are
     looked for by `close`, in the first `max_searched_bytes` of the body; `policy` says what is one beside the known shapes.
+    `is_over`: the stream goes beyond a limit, and no more of it is checked.
     """
 
     def __init__(
@@ -196,14 +197,14 @@ class Checker:
         self._status = status
         self._is_json = is_json(content_type)
         self._is_whole = status != 200 or self._is_json  # no stream, to be looked at when all of it is there
-        self._is_over = False
+        self.is_over = False
         self._check_head(content_type, wants_stream=wants_stream)
 
     def feed(self, data: bytes) -> list[Finding]:
         """Take the next bytes of the body, cut anywhere; return what they break."""
         room = MAX_SEARCHED_BYTES if self._is_whole else self._max_searched_bytes
         self._kept += data[: max(0, room - len(self._kept))]
-        if not self._is_whole and not self._is_over:
+        if not self._is_whole and not self.is_over:
             self._within_limits(lambda: self._check_lines(data))
         return self._taken()
 
@@ -211,11 +212,11 @@ class Checker:
         """Tell how the body ended; return what is missing, and the secrets that were in it."""
         if self._is_whole:
             self._check_whole()
-        elif not self._is_over:
+        elif not self.is_over:
             self._within_limits(self._check_end)
         if self._status == 200 and end != "clean":
             self._find("http-end", f"the exchange ended with {end!r}", "warning")
-        self._is_over = True
+        self.is_over = True
         return self._taken() + (_secrets(bytes(self._kept), self._policy) if self._max_searched_bytes else [])
 
     def _find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
@@ -233,7 +234,7 @@ class Checker:
             step()
         except LimitExceededError as exc:
             self._find("limit", exc.message)
-            self._is_over = True
+            self.is_over = True
 
     # --- HTTP ---
 

@@ -26,6 +26,9 @@ class FakeStream:
     Among the chunks, a number is so many seconds of silence, and None is a peer that waits for the next request: the chunk that
     follows comes when something has been written since the one before. After the chunks comes `end`: `b""` (the peer closed),
     an exception (raised), or None (the peer is silent).
+
+    The peer does not wait for its reader: from the first silence or request on each chunk has its time, and one that is read
+    late makes those behind it no later.
     """
 
     def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
@@ -34,6 +37,7 @@ class FakeStream:
         self._network: Network | None = None
         self._changed: Signal | None = None
         self._silent_until: float | None = None  # in the network's time
+        self._due: float | None = None  # when the last silence was over, or a request came
         self._answered = 0  # bytes that had been written when the last chunk was given
         self._receive: Callable[[bytes], None] | None = None
         self._closed: Callable[[Exception | None], None] | None = None
@@ -122,16 +126,18 @@ class FakeStream:
 
     def _has_passed(self, pause: float | None) -> bool:
         """The silence is over; or there was a request."""
+        assert self._network is not None  # noqa: S101 - as above
+        now = self._network.now()
         if pause is None:
             has_passed = len(self.written) > self._answered
             self._answered = len(self.written)
+            self._due = now
             return has_passed
-        assert self._network is not None  # noqa: S101 - as above
         if self._silent_until is None:
-            self._silent_until = self._network.now() + pause
-        if self._network.now() < self._silent_until:
+            self._silent_until = (now if self._due is None else self._due) + pause
+        if now < self._silent_until:
             return False
-        self._silent_until = None
+        self._due, self._silent_until = self._silent_until, None
         return True
 
     async def write(self, data: bytes, deadline: float) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
-from rawsse.errors import ConfigurationError, SecretRemainsError, quote
+from rawsse.errors import ConfigurationError, Hidden, SecretRemainsError, quote
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrubbing.deltas import (
     JSON_ESCAPES,
@@ -69,6 +69,8 @@ MAX_PASSES = 5
 
 # The signs that JSON, its escapes and lines are made of stay, so that what was JSON remains JSON.
 _KEPT = '"\\/{}[]:,'
+# The word in which `quote` cut a text: half a secret has no shape.
+_CUT_WORD = re.compile(r"(?<![^\s'\"])[^\s'\"]{4,}(?=['\"]… \(\d+ in all\))")
 _NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f{''.join(WIDE.values())}]*")
 
 
@@ -92,11 +94,9 @@ class ScrubPolicy:
     replacement: str = "*"
 
     def __post_init__(self) -> None:
-        for secret in self.secrets:
-            if len(secret) < MIN_SECRET_CHARS:
-                raise ConfigurationError(
-                    f"a secret must have at least {MIN_SECRET_CHARS} characters, not {len(secret)}"
-                )
+        object.__setattr__(self, "secrets", tuple(map(Hidden, self.secrets)))
+        if (shortest := min(map(len, self.secrets), default=MIN_SECRET_CHARS)) < MIN_SECRET_CHARS:
+            raise ConfigurationError(f"a secret must have at least {MIN_SECRET_CHARS} characters, not {shortest}")
         if not re.fullmatch(r"[!#$%&()*+.;<=>?@^_`|~-]", self.replacement):
             raise ConfigurationError(
                 f"replacement must be one ASCII sign that JSON does not use, not {quote(self.replacement)}"
@@ -134,6 +134,16 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
     policy = policy or ScrubPolicy()
     if secret := _unsearchable(recording):
         raise SecretRemainsError(f"{recording.name} may not be written: {secret}")
+    return _scrubbed(recording, policy)
+
+
+def to_show(recording: Recording) -> Recording:
+    """The recording for a person to read: with all its header fields, and without secrets. A compressed body stays as it is."""
+    shown = _scrubbed(recording, ScrubPolicy(allowed_request_headers=("*",), allowed_response_headers=("*",)))
+    return replace(shown, headers={scrub_line(name): value for name, value in shown.headers.items()})
+
+
+def _scrubbed(recording: Recording, policy: ScrubPolicy) -> Recording:
     hider = _Hider(policy)
     return replace(
         recording,
@@ -144,8 +154,8 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
 
 
 def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
-    """A line of text, for a person to read, without secrets."""
-    return _Hider(policy or ScrubPolicy()).line(text)
+    """A line of text, for a person to read, without secrets, and without a word that `quote` has cut."""
+    return _Hider(policy or ScrubPolicy()).line(_CUT_WORD.sub("", text))
 
 
 def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None = None) -> list[Secret]:
@@ -308,7 +318,8 @@ def _allows(allowed: tuple[str, ...], name: str) -> bool:
 
 def _scrubbed_request(request: RecordedRequest, policy: ScrubPolicy, hider: _Hider) -> RecordedRequest:
     headers = hider.headers(request.headers, policy.allowed_request_headers)
-    return replace(request, path=hider.line(request.path), headers=headers, body=_scrubbed_body(request.body, hider))
+    method, path = hider.line(request.method), hider.line(request.path)
+    return RecordedRequest(method, path, headers, _scrubbed_body(request.body, hider))
 
 
 def _scrubbed_body(body: Any, hider: _Hider) -> Any:
@@ -343,6 +354,7 @@ class _Finder:
     def in_recording(self, recording: Recording) -> Iterator[Secret]:
         """In all that a recording's file holds."""
         if recording.request is not None:
+            yield from self._in_line(recording.request.method, "request method")
             yield from self._in_line(recording.request.path, "request path")
             yield from self._in_headers(recording.request.headers, "request header")
             yield from self._in_request_body(_json_bytes(recording.request.body))

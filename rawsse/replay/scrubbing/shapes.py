@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MIN_BASE64_CHARS = 8
 """What a secret has in base64, at least: fewer characters would be found in many texts."""
@@ -31,7 +31,7 @@ class Shape:
     """`pattern` finds it, with what tells it apart; see `secret_span` for the secret in that. `name` is for people."""
 
     name: str
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str] = field(repr=False)  # of a secret of the caller's it is that secret
 
 
 def secret_span(found: re.Match[str]) -> tuple[int, int]:

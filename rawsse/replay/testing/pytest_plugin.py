@@ -40,7 +40,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -255,16 +255,29 @@ def _no_other_loop() -> Iterator[None]:
 
     from rawsse.replay.testing.virtual_clock import VirtualClockLoop
 
-    run, here = asyncio.Runner.run, threading.current_thread()
+    here, has_failed = threading.current_thread(), False
 
-    def guarded(runner: asyncio.Runner, main: Coroutine[Any, Any, T], **options: Any) -> T:
-        if threading.current_thread() is here and not isinstance(runner.get_loop(), VirtualClockLoop):
-            main.close()
-            _fail(f"an event loop is run outside of virtual_clock. {_HOW}")
-        return run(runner, main, **options)
+    def guarded(run: Callable[..., T]) -> Callable[..., T]:
+        def run_if_allowed(runner: Any, *main: Any, **options: Any) -> T:
+            nonlocal has_failed
+            loop = runner.get_loop() if isinstance(runner, asyncio.Runner) else runner
+            is_other = threading.current_thread() is here and not isinstance(loop, VirtualClockLoop)
+            if is_other and not has_failed:  # one that has failed is run once more, to be closed
+                has_failed = True
+                for each in filter(inspect.iscoroutine, main):
+                    each.close()
+                _fail(f"an event loop is run outside of virtual_clock. {_HOW}")
+            return run(runner, *main, **options)
 
+        return run_if_allowed
+
+    # uvloop's loop has its own methods, and uvloop need not be there.
+    loops = [asyncio.BaseEventLoop, *filter(None, [getattr(sys.modules.get("uvloop"), "Loop", None)])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio.Runner, "run", guarded)
+        patch.setattr(asyncio.Runner, "run", guarded(asyncio.Runner.run))
+        for kind in loops:
+            for name in ("run_until_complete", "run_forever"):
+                patch.setattr(kind, name, guarded(getattr(kind, name)))
         yield
 
 

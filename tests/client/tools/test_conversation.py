@@ -85,6 +85,29 @@ def test_a_message_in_its_messages_is_a_turn_with_role_and_content_alone() -> No
     assert Conversation.from_json(script, conversation.to_json()).messages == conversation.messages
 
 
+def test_a_history_that_ends_in_a_call_can_be_asked_on_and_answered() -> None:
+    call = {"type": "tool_use", "id": "1", "name": "n", "input": {}}
+    before: list[Any] = [user("zero"), {"role": "assistant", "content": [{"type": "text", "text": "x"}, call]}]
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "y"}
+    conversation, script = talk(HELLO, HELLO, messages=before)
+    run(conversation.ask("one"))
+    assert script.requests[0]["messages"] == [user("zero"), assistant("x"), user("one")]
+    conversation = Conversation.from_json(script, conversation.to_json())
+    run(conversation.ask("two"))
+    assert script.requests[1]["messages"][:2] == [user("zero"), assistant("x")]
+    conversation, script = talk(HELLO, messages=before)
+    run(conversation.ask([result]))
+    assert script.requests[0]["messages"] == [*before, {"role": "user", "content": [result]}]
+
+
+def test_results_of_other_calls_are_no_question() -> None:
+    conversation, _ = talk(HELLO, messages=[user("zero"), assistant("x")])
+    with pytest.raises(ConfigurationError, match="only results of calls that are not in the answer before it"):
+        run(conversation.ask([{"type": "tool_result", "tool_use_id": "1", "content": "y"}]))
+    assert conversation.turns == []
+    run(conversation.ask("one"))
+
+
 def test_a_message_without_a_role_is_refused_when_it_is_made() -> None:
     with pytest.raises(ConfigurationError, match="a message has no role"):
         talk(messages=[{"content": "x"}])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from rawsse.client.tools.conversation import CUT_NOTE, ConversationTurn, TurnState, history_of
 from rawsse.client.tools.runner import add_up
 
@@ -55,3 +57,70 @@ def test_the_turns_are_not_changed_by_what_is_made_of_them() -> None:
     turns = [turn("one", state="cut"), turn("two")]
     history_of(turns)
     assert turns == [turn("one", state="cut"), turn("two")]
+
+
+# --- Calls and results ---------------------------------------------------------------------------------------------------
+#
+# "tool_use ids were found without tool_result blocks immediately after", and "unexpected tool_use_id found in tool_result
+# blocks", says the API; and tool results must come first in their turn.
+
+TEXT: dict[str, Any] = {"type": "text", "text": "t"}
+THOUGHT: dict[str, Any] = {"type": "thinking", "thinking": "h", "signature": "s"}
+
+
+def call(name: str) -> dict[str, Any]:
+    return {"type": "tool_use", "id": name, "name": "n", "input": {}}
+
+
+def result(name: str) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": name, "content": "x"}
+
+
+def says(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "content": [*blocks]}
+
+
+def asks(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": [*blocks]}
+
+
+SYSTEM = {"role": "system", "content": "s"}
+Q = {"type": "text", "text": "q"}
+
+
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [
+        ([user("a"), says(TEXT, call("1"))], [user("a"), says(TEXT), user("q")]),
+        ([user("a"), says(call("1"))], [user("a", "q")]),
+        ([user("a"), says(THOUGHT, call("1"))], [user("a", "q")]),
+        ([user("a"), says(call("1")), user("no")], [user("a", "no", "q")]),
+        ([user("a"), says(call("1")), asks(TEXT)], [user("a", "t", "q")]),
+        (
+            [user("a"), says(call("1"), call("2")), asks(result("1"))],
+            [user("a"), says(call("1")), asks(result("1"), Q)],
+        ),
+        (
+            [user("a"), says(call("1")), SYSTEM, asks(result("1"))],
+            [user("a"), says(call("1")), SYSTEM, asks(result("1"), Q)],
+        ),
+        (
+            [user("a"), says(call("1")), asks(TEXT), asks(result("1"))],
+            [user("a"), says(call("1")), asks(result("1"), TEXT, Q)],
+        ),
+        (
+            [user("a"), says(call("1")), asks(TEXT), says(TEXT), asks(result("1"))],
+            [user("a", "t"), says(TEXT), user("q")],
+        ),
+        ([asks(result("1"), TEXT), says(TEXT)], [asks(TEXT), says(TEXT), user("q")]),
+        ([user("a"), says(call("1")), asks(result("2"))], [user("a", "q")]),
+    ],
+)
+def test_of_a_given_history_only_calls_with_their_results_are_sent(before: list[Any], sent: list[Any]) -> None:
+    assert history_of([turn("q")], before=before) == sent
+
+
+def test_the_question_may_have_the_results() -> None:
+    asked = ConversationTurn([Q, result("1")], [], "answered", "", NOTHING)
+    before = [user("a"), says(call("1"))]
+    assert history_of([asked], before=before) == [*before, asks(result("1"), Q)]

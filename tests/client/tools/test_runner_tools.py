@@ -4,6 +4,7 @@ turn; on a client that runs coroutines, and on a blocking one."""
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import subprocess
 import sys
@@ -167,6 +168,13 @@ def test_a_tool_that_changes_its_input_does_not_change_the_message() -> None:
     runner = runner_of(calling(("meet", '{"people": [1]}')), tool(meet.function, input_schema={"type": "object"}))
     run(runner.until_done())
     assert runner.messages[1]["content"][0]["input"] == {"people": [1]}
+
+
+def test_a_tool_gets_text_that_can_be_written_where_the_model_wrote_half_a_character() -> None:
+    read = results_of(
+        calling(("look", r'{"a": "\ud83d\ude00 \ud83d"}')), tool(lambda a: a.encode().decode(), name="look")
+    )
+    assert read == [("\U0001f600 \ufffd", False)]
 
 
 # --- Each call once ------------------------------------------------------------------------------------------------
@@ -391,6 +399,87 @@ def test_a_plain_function_that_raises_cancelled_error_has_failed(kind: type[Scri
         raise asyncio.CancelledError
 
     assert set(results_of(answer, meet, kind=kind)) == {("CancelledError: ", True)}
+
+
+class Stopped(asyncio.CancelledError): ...
+
+
+FAILURES = [
+    (Stopped("x"), "Stopped: x"),
+    (GeneratorExit("x"), "GeneratorExit: x"),
+    (BaseExceptionGroup("x", [Stopped(), ValueError()]), "BaseExceptionGroup: x (2 sub-exceptions)"),
+    (BaseExceptionGroup("x", [BaseExceptionGroup("y", [GeneratorExit()])]), "BaseExceptionGroup: x (1 sub-exception)"),
+    (concurrent.futures.CancelledError("x"), "CancelledError: x"),
+    (StopIteration("x"), "StopIteration: x"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), FAILURES, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("kind", [Script, BlockingScript])
+@pytest.mark.parametrize("answer", [ONE, THREE], ids=["one", "three"])
+def test_whatever_a_plain_function_raises_of_its_own_is_its_failure(
+    kind: type[Script], answer: Any, error: BaseException, text: str
+) -> None:
+    @tool
+    def meet(who: int) -> None:
+        raise error
+
+    assert set(results_of(answer, meet, kind=kind)) == {(text, True)}
+
+
+@pytest.mark.parametrize(("error", "text"), FAILURES, ids=lambda each: type(each).__name__)
+def test_and_whatever_an_async_one_raises(error: BaseException, text: str) -> None:
+    @tool
+    async def meet(who: int) -> str:
+        if who == 1:
+            raise error
+        await asyncio.sleep(1)
+        return "met"
+
+    if isinstance(error, Stopped):
+        text = "CancelledError: something else cancelled it"  # asyncio keeps no other class
+    elif isinstance(error, StopIteration):
+        text = "RuntimeError: coroutine raised StopIteration"
+    assert results_of(THREE, meet) == [("met", False), (text, True), ("met", False)]
+
+
+class End(BaseException): ...
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), End(), BaseExceptionGroup("x", [ValueError(), KeyboardInterrupt()])])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_what_concerns_the_program_passes_through(error: BaseException, *, is_async: bool) -> None:
+    def meet(who: int) -> None:
+        raise error
+
+    async def meet_later(who: int) -> None:
+        raise error
+
+    runner = runner_of(ONE, tool(meet_later if is_async else meet, name="meet"))
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(runner.until_done())
+    assert caught.value is error
+    assert runner.messages == [QUESTION]
+    blocking = runner_of(ONE, tool(meet, name="meet"), kind=BlockingScript)
+    with pytest.raises(type(error)):
+        run(blocking.until_done())
+
+
+def test_a_caller_that_is_cancelled_is_though_its_tools_make_a_group_of_it() -> None:
+    async def story() -> None:
+        @tool
+        async def meet(who: int) -> None:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError as exc:
+                raise BaseExceptionGroup("x", [exc]) from None
+
+        caller = asyncio.create_task(runner_of(THREE, meet).until_done())
+        asyncio.get_running_loop().call_later(1, caller.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+
+    run(story())
 
 
 def test_a_caller_that_is_cancelled_while_a_tool_is_cancelled_too_is_cancelled() -> None:

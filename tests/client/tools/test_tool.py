@@ -167,6 +167,56 @@ class Holder:
     def hold(self) -> Iterator[str]:
         yield "x"
 
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[str]:
+        yield "x"
+
+    def all(self) -> AsyncIterator[str]:
+        return generate_async()
+
+
+class Streamer:
+    async def __call__(self) -> AsyncIterator[str]:
+        yield "x"
+
+
+hold = contextlib.contextmanager(generate)
+
+
+def logged(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def annotated() -> contextlib.AbstractContextManager[str]:
+    return hold()
+
+
+def annotated_bare() -> contextlib.AbstractContextManager:  # type: ignore[type-arg]
+    return hold()
+
+
+async def annotated_async() -> contextlib.AbstractAsyncContextManager[str]:
+    return contextlib.asynccontextmanager(generate_async)()
+
+
+def for_a_type_checker() -> Any:
+    """Its annotation cannot be resolved."""
+
+
+for_a_type_checker.__annotations__["return"] = "ContextManager[str]"
+
+
+def annotated_closely() -> contextlib._GeneratorContextManager[str]:
+    return hold()
+
+
+def stacks() -> contextlib.AsyncExitStack:
+    return contextlib.AsyncExitStack()
+
 
 @pytest.mark.parametrize(
     "function",
@@ -175,6 +225,20 @@ class Holder:
         contextlib.asynccontextmanager(generate_async),
         functools.partial(contextlib.contextmanager(generate)),
         Holder().hold,
+        Holder(),
+        logged(hold),
+        logged(logged(functools.partial(hold))),
+        logged(functools.lru_cache(hold)),
+        functools.cache(hold),
+        functools.partial(functools.lru_cache(hold)),
+        annotated,
+        annotated_bare,
+        annotated_async,
+        functools.partial(annotated_async),
+        logged(annotated),
+        for_a_type_checker,
+        annotated_closely,
+        stacks,
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"name": "held", "input_schema": {"type": "object"}}], ids=["", "schema"])
@@ -183,7 +247,11 @@ def test_a_context_manager_is_refused_when_it_is_decorated(function: Any, option
         tool(**options)(function)
 
 
-@pytest.mark.parametrize("function", [generate_async, functools.partial(generate_async)])
+ASYNC_GENERATORS = [generate_async, functools.partial(generate_async), Streamer(), Holder().all]
+ASYNC_GENERATORS += [logged(generate_async), functools.lru_cache(generate_async), logged(Holder().all)]
+
+
+@pytest.mark.parametrize("function", ASYNC_GENERATORS)
 def test_an_async_generator_is_refused_when_it_is_decorated(function: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"is an async generator, which has no result: return a list$"):
         tool(function, name="all")
@@ -200,6 +268,28 @@ def test_generators_and_functions_that_a_context_manager_decorates_are_tools() -
 
     assert run(tool(generate).run({})) == '["x"]'
     assert run(tool(decorated).run({})) == "y"
+
+
+def test_a_coroutine_function_may_wrap_what_is_no_result_and_give_one() -> None:
+    @functools.wraps(generate_async)
+    async def collected() -> list[str]:
+        return [each async for each in generate_async()]
+
+    @functools.wraps(hold)
+    async def held() -> str:
+        with hold() as given:
+            return given
+
+    assert run(tool(collected).run({})) == '["x"]'
+    assert run(tool(held).run({})) == "x"
+
+
+def test_a_wrapper_of_itself_is_refused() -> None:
+    def wrapper() -> None: ...
+
+    wrapper.__wrapped__ = wrapper  # type: ignore[attr-defined]
+    with pytest.raises(ConfigurationError, match="wrapper has no signature that can be read: wrapper loop"):
+        tool(wrapper)
 
 
 def test_a_signature_that_json_cannot_call_needs_a_schema_of_its_own() -> None:
@@ -359,6 +449,25 @@ def test_a_plain_function_s_error_reaches_the_model() -> None:
 def test_cancellation_is_no_result() -> None:
     with pytest.raises(asyncio.CancelledError):
         result_of(failing(asyncio.CancelledError()), {})
+
+
+def test_a_call_that_is_dropped_half_way_ends_its_function() -> None:
+    ended: list[bool] = []
+
+    @tool
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            ended.append(True)
+
+    async def story() -> None:
+        call = run_tool(waits, "call_1", {}, can_await=True)
+        call.send(None)
+        call.close()
+
+    run(story())
+    assert ended == [True]
 
 
 def test_a_tool_error_reads_as_its_texts() -> None:

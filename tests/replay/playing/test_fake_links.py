@@ -69,6 +69,19 @@ def test_a_stream_may_be_silent_for_a_while() -> None:
     assert network_of(stream).time == 1003.5
 
 
+@pytest.mark.parametrize(("late", "times"), [(0.25, [1001, 1002, 1003, 1004]), (1.5, [1001, 1002.5, 1004, 1005.5])])
+def test_a_read_that_is_late_makes_those_behind_it_no_later(late: float, times: list[float]) -> None:
+    stream = entered(None, *(1.0, b"x") * 4, None, 1.0, b"y", 1.0, b"z")
+    write(stream)
+    for time in times:
+        assert (read(stream), network_of(stream).time) == (b"x", time)
+        network_of(stream).time += late
+    network_of(stream).time += 10
+    write(stream)
+    begun = network_of(stream).time
+    assert [(read(stream), network_of(stream).time - begun) for _ in range(2)] == [(b"y", 1), (b"z", 2)]
+
+
 def test_a_read_ends_at_its_deadline_and_the_silence_goes_on() -> None:
     stream = entered(2.5, b"late")
     with pytest.raises(Expired):

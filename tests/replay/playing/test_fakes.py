@@ -255,6 +255,23 @@ def test_the_blocking_client_waits_as_long_as_the_recording_did() -> None:
         assert stream.timing.elapsed() >= 0.037  # the first event is whole after 0.75 s of the recording
 
 
+def test_a_reader_that_takes_its_time_has_the_last_read_when_it_was_recorded() -> None:
+    body = PLAIN.body
+    reads = tuple(Read(0.004 * (at + 1), body[at : at + 1]) for at in range(len(body)))
+    assert len(reads) > 500
+
+    async def story() -> float:
+        loop = asyncio.get_running_loop()
+        async with AsyncClient(api_key="any", connect=FakeNetwork(Recording(reads=reads), speed=1)) as client:
+            begun = loop.time()
+            async with client.messages.stream(**ASK) as stream:
+                async for _ in stream:
+                    await asyncio.sleep(0.001)
+            return loop.time() - begun
+
+    assert run(story()) == pytest.approx(reads[-1].t, abs=0.01)
+
+
 # --- Times, and turns ---
 
 

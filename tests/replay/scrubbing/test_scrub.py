@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -454,6 +455,18 @@ def test_of_a_pattern_with_a_group_the_group_is_hidden() -> None:
     body = to_bytes(deltas(*KINDS[0][:3], ["The pass", "word is swordfish. <", "abc> C:x"]))
     clean = scrubbed(recorded(body), policy)
     assert pieces_of(clean.body, "text") == ["The pass", "word is *********. <", "a**> *:*"]
+
+
+@pytest.mark.parametrize("wrong", [{"patterns": ("(",)}, {"replacement": "a"}, {"secrets": ("my-own-secret", "abc")}])
+def test_what_is_wrong_with_a_policy_does_not_show_its_secrets(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ScrubPolicy(**{"secrets": ("my-own-secret",), **wrong})
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    shown = [repr(frame.locals) for frame in frames if "/rawsse/" in frame.filename]
+    assert shown
+    assert "own-secret" not in "".join(shown)
+    policy = ScrubPolicy(secrets=("my-own-secret",))
+    assert "own-secret" not in repr([policy, policy.secrets, policy.shapes()])
 
 
 def test_a_pattern_that_matches_its_own_stars_is_no_trouble() -> None:
