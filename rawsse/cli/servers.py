@@ -320,7 +320,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
             # There is no key here that a stranger could spend, so any address will do.
-            relay = Relay(client, guard=Guard(bind_host=host), notice=notice)
+            relay = Relay(client, guard=Guard(bind_host=host), notice=notice, examples=("hello", *DEMO_WORDS))
             options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
             await serve(relay, host, port, ready=_say_where, **options)
 
