@@ -45,9 +45,8 @@ class Meter {
   }
 
   get running() {
-    if (this.first === null) return this.model ?? "";
     const speed = tokensPerSecond(this.#chars / CHARS_PER_TOKEN, this.last - this.first);
-    return [this.model, speed && `~${Math.round(speed)} tokens/s`].filter(Boolean).join(" · ");
+    return speed ? ` · ~${Math.round(speed)} tokens/s` : "";
   }
 
   get final() {
@@ -196,7 +195,7 @@ export class Answer {
 
   #showFacts() {
     this.#factsDue = performance.now() + FACTS_EVERY_MS;
-    this.#box.later(() => void (this.#facts.textContent = this.#meter.running));
+    this.#box.later(() => this.#facts.replaceChildren(make("span", "model", this.#meter.model ?? ""), this.#meter.running));
   }
 
   #stopBlock(index, isWhole) {

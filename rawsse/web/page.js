@@ -104,7 +104,7 @@ async function read(run, id) {
   let isFlowing = false;
   const options = {
     id,
-    token: () => account.token,
+    token: account.token,
     onOpen: ({ method, url, status }) => wire.note(`${method} ${url.pathname}: ${status}`),
     onFrame: (raw) => wire.frame(raw),
     onLost: ({ wait }) => {
