@@ -41,13 +41,14 @@ export class FollowingBox {
   #box;
   #changes = [];
   #waiting = []; // for all changes to be made
+  #top = 0;
   #frame = 0;
   #timer = 0;
   #isAtEnd = true; // until the reader scrolls up: then the box stays where it is, until he comes back to the end
 
   constructor(box) {
     this.#box = box;
-    box.addEventListener("scroll", () => (this.#isAtEnd = this.#measure()), { passive: true });
+    box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     // A box that shrinks (the wire opens, a telephone shows its keyboard) hides its end, and no scrolling is reported.
     new ResizeObserver(() => this.#isAtEnd && this.toEnd()).observe(box);
   }
@@ -93,9 +94,12 @@ export class FollowingBox {
     head.scrollIntoView({ block: "nearest" });
   }
 
-  #measure() {
+  /** A reader scrolls up. That the end went away meanwhile, since the text grew or the box shrank, does not count. */
+  #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#box;
-    return scrollHeight - scrollTop - clientHeight <= END_PX;
+    if (scrollHeight - scrollTop - clientHeight <= END_PX) this.#isAtEnd = true;
+    else if (scrollTop < this.#top) this.#isAtEnd = false;
+    this.#top = scrollTop;
   }
 }
 

@@ -275,7 +275,7 @@ def test_a_new_chat_stops_the_running_answer(chat: Chat) -> None:
     post.send(frame(1, start()))
     chat.see(".model")
     # Within one turn of the page's event loop: the old answer hears of its end only after the new one has begun.
-    chat.page.evaluate("fresh.click(); prompt = document.forms[0][0]; prompt.value = 'Second'; form.requestSubmit()")
+    chat.page.evaluate("fresh.click(); prompt = form[0]; prompt.value = 'Second'; form.requestSubmit()")
     chat.server.expect_stop()
     post.wait_for_hang_up()
     chat.server.begin("r2").send(frame(1, start()))
