@@ -109,7 +109,11 @@ export class Answer {
   /** An answer as it was: `kept` is what `toJSON` gave. */
   static from(box, { message, times, ending }, onRetry, isLast) {
     const answer = new Answer(box);
-    answer.#start(message);
+    answer.#start({ ...message, content: null });
+    for (const [index, block] of message.content.entries()) {
+      answer.#startBlock(index, block);
+      answer.#stopBlock(index, true);
+    }
     answer.#meter.stopReason = message.stop_reason;
     Object.assign(answer.#meter, times);
     answer.finish(ending, onRetry, isLast);

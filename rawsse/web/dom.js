@@ -103,9 +103,14 @@ export class FollowingBox {
   }
 }
 
+/** Growing text is laid out in pieces of about this length, each of them once. A line longer than four of them is broken. */
+const PIECE = 4096;
+
 export class GrowingText {
   #box;
   #element;
+  #piece = null;
+  #length = 0;
   #pieces = [];
 
   constructor(box, element) {
@@ -115,7 +120,23 @@ export class GrowingText {
 
   append(text) {
     if (!text) return;
-    if (this.#pieces.length === 0) this.#box.later(() => this.#element.append(this.#pieces.splice(0).join("")));
+    if (this.#pieces.length === 0) this.#box.later(() => this.#write(this.#pieces.splice(0).join("")));
     this.#pieces.push(text);
+  }
+
+  #write(text) {
+    while (text) {
+      if (!this.#piece) this.#element.append((this.#piece = make("span", "piece")));
+      const room = Math.max(0, PIECE - this.#length);
+      const line = text.indexOf("\n", room);
+      let end = line < 0 ? text.length : line + 1;
+      if (this.#length + end > 4 * PIECE) end = Math.max(1, 4 * PIECE - this.#length);
+      if (/[\uDC00-\uDFFF]/.test(text[end])) end += 1;
+      this.#piece.append(text.slice(0, end));
+      this.#length += end;
+      const isFull = this.#length >= 4 * PIECE || (this.#length > PIECE && line >= 0);
+      if (isFull) [this.#piece, this.#length] = [null, 0];
+      text = text.slice(end);
+    }
   }
 }

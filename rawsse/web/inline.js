@@ -81,6 +81,7 @@ class Inline {
   #out = document.createDocumentFragment();
   #depths = new Map();
   #last = null; // of the delimiters, which are linked in both directions
+  #gathered = "";
   #order = 0;
   #brackets = [];
   #unclosed = new Set(); // lengths of backtick runs that no other closes
@@ -100,13 +101,21 @@ class Inline {
       this.#at = found.index;
       this.#special(found[0]);
     }
+    if (this.#gathered) this.#out.append(this.#gathered);
     this.#emphasize(0);
     return this.#out;
   }
 
+  /** Text gathers until a node comes: few long text nodes are faster than many. */
   #add(node) {
-    if (node !== "") this.#out.append(node);
-    return this.#out.lastChild;
+    if (typeof node === "string") {
+      this.#gathered += node;
+      return null;
+    }
+    if (this.#gathered) this.#out.append(this.#gathered);
+    this.#gathered = "";
+    this.#out.append(node);
+    return node;
   }
 
   #special(character) {
@@ -122,7 +131,13 @@ class Inline {
 
   #plain(characters) {
     this.#at += characters.length;
-    return this.#add(characters);
+    this.#add(characters);
+  }
+
+  /** Characters that may turn out to delimit something. */
+  #mark(characters) {
+    this.#at += characters.length;
+    return this.#add(document.createTextNode(characters));
   }
 
   /** What one pattern recognizes: character references, links between angle brackets and bare ones, `<br>`, citations. */
@@ -151,11 +166,9 @@ class Inline {
   }
 
   #newline() {
-    const last = this.#out.lastChild;
-    const before = last?.nodeType === 3 ? last.data : "";
-    const kept = trimmed(before, " ");
-    if (kept !== before) last.data = kept;
-    if (before.length - kept.length > 1) this.#hardBreak(1);
+    const before = this.#gathered;
+    this.#gathered = trimmed(before, " ");
+    if (before.length - this.#gathered.length > 1) this.#hardBreak(1);
     else this.#plain("\n");
     this.#skipSpaces();
   }
@@ -201,8 +214,8 @@ class Inline {
     const isLeft = !spaceAfter && (!markAfter || spaceBefore || markBefore);
     const isRight = !spaceBefore && (!markBefore || spaceAfter || markAfter);
     const isWord = character === "_"; // within a word, it is a part of a name
-    const node = this.#plain(text.slice(at, end));
-    if (character === "~" && end - at !== 2) return;
+    if (character === "~" && end - at !== 2) return this.#plain(text.slice(at, end));
+    const node = this.#mark(text.slice(at, end));
     this.#push({
       node,
       character,
@@ -296,13 +309,14 @@ class Inline {
   // Links -----------------------------------------------------------------------------------------------------------------
 
   #bracket(mark) {
-    this.#brackets.push({ node: this.#plain(mark), isImage: mark !== "[", isActive: true, bottom: this.#order });
+    this.#brackets.push({ node: this.#mark(mark), isImage: mark !== "[", isActive: true, bottom: this.#order });
   }
 
   #closeBracket() {
     const bracket = this.#brackets.pop();
     const tail = bracket?.isActive ? match(LINK_TAIL, this.#text, this.#at + 1) : null;
     if (!tail) return this.#plain("]");
+    this.#add(document.createTextNode("")); // what was gathered belongs to the link
     this.#emphasize(bracket.bottom);
     // An image is loaded from nowhere: the page's policy forbids it, and its address would tell that it was seen.
     const element = link(unescape(tail[1] ?? tail[2] ?? ""), "") ?? make("span");

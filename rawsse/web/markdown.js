@@ -22,8 +22,8 @@ const MAX_DEPTH = 24;
 /** What kind of block a line begins is decided by so many of its characters. */
 const LONG_LINE = 4096;
 
-/** A paragraph is drawn in pieces of about this length, so that no more than two of them are drawn again as it grows. */
-const PIECE = 8192;
+/** A paragraph that is longer than two pieces of this length is drawn and laid out in pieces, each of them once. */
+const PIECE = 2048;
 
 /** Lines of code that are laid out together. */
 const CODE_LINES = 200;
@@ -38,6 +38,8 @@ const DELIMITERS = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*
 
 /** The beginning of a line that may still become anything: it is shown with its next character. */
 const UNDECIDED = /^[ \t]*(?:[-=_*+#>|:`~ \t]*|\d{1,9}[.)]?[ \t]*)$/;
+
+const RTL = /^\P{L}*[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
 
 const isBlank = (line) => /^[ \t]*$/.test(line);
 
@@ -69,7 +71,18 @@ function cellsOf(row) {
 
 
 function truncate(element, length) {
-  while (element.childNodes.length > length) element.lastChild.remove();
+  for (let node = element.childNodes[length]; node; ) {
+    const next = node.nextSibling;
+    node.remove();
+    node = next;
+  }
+}
+
+/** Gives a list, a quote or a table the direction of its first letter. Not dir="auto": with each change of a long one, Chromium
+ * would look for that letter again. Text within finds its own direction (`unicode-bidi: plaintext`). */
+function directed(element, text) {
+  element.dir = RTL.test(text) ? "rtl" : "ltr";
+  return element;
 }
 
 /** A box that scrolls sideways, by keyboard too. */
@@ -90,7 +103,6 @@ class Prose {
 
   constructor(element, text, cite) {
     this.element = this.content = element;
-    this.element.dir = "auto";
     this.text = text;
     this.cite = cite;
   }
@@ -117,9 +129,11 @@ class Prose {
 
   #keep() {
     const space = this.text.slice(PIECE, 2 * PIECE).search(/\s/);
-    let end = PIECE + (space < 0 ? PIECE : space);
+    let end = PIECE + (space < 0 ? PIECE : space + 1);
     if (/[\uDC00-\uDFFF]/.test(this.text[end])) end -= 1;
-    this.content.append(inline(this.text.slice(0, end), { cite: this.cite }));
+    const piece = make("span", "piece");
+    piece.append(inline(this.text.slice(0, end), { cite: this.cite }));
+    this.content.append(piece);
     this.kept = this.content.childNodes.length;
     this.text = this.text.slice(end);
   }
@@ -171,8 +185,7 @@ class Table {
     this.content = make("tbody");
     const head = make("thead");
     head.append(this.#row("th", header));
-    const table = make("table");
-    table.dir = "auto";
+    const table = directed(make("table"), header);
     table.append(head, this.content);
     this.element = scroller("div", "table", "Table");
     this.element.append(table);
@@ -356,7 +369,6 @@ export class Markdown {
     const header = leaf.text.slice(at);
     if (setext) {
       const heading = make(setext[1][0] === "=" ? "h3" : "h4");
-      heading.dir = "auto";
       heading.append(...leaf.content.childNodes);
       leaf.element.replaceWith(heading);
       leaf.content = heading;
@@ -379,12 +391,12 @@ export class Markdown {
       const item = RULE.test(rest) ? null : this.#itemOf(depth, rest);
       if (QUOTE.test(rest)) {
         rest = rest.replace(QUOTE, "");
-        depth = this.#enter(depth, { kind: "quote", element: make("blockquote") });
+        depth = this.#enter(depth, { kind: "quote", element: directed(make("blockquote"), rest) });
       } else if (item) {
         const { key, width, number } = item;
         rest = item.rest;
         if (this.#open[depth - 1].key !== key) {
-          const element = make(number === undefined ? "ul" : "ol");
+          const element = directed(make(number === undefined ? "ul" : "ol"), rest);
           if (number > 1 || number === 0) element.start = number;
           depth = this.#enter(depth, { kind: "list", key, element, isLoose: false });
         }
@@ -455,7 +467,6 @@ export class Markdown {
   #enter(depth, container) {
     depth = container.kind === "item" ? depth : this.#leave(depth);
     this.#close(depth);
-    if (container.kind !== "item") container.element.dir = "auto";
     this.#append(depth, container.element);
     this.#open.push(container);
     return depth + 1;

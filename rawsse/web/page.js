@@ -161,8 +161,17 @@ function keep() {
 }
 
 function restore() {
-  const { model, exchanges: kept = [] } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
-  account.load(model);
+  try {
+    const { model, exchanges: kept = [] } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
+    account.load(model);
+    showKept(kept);
+  } catch {
+    sessionStorage.removeItem(KEY); // another program wrote it, or another version of this one
+    startAfresh();
+  }
+}
+
+function showKept(kept) {
   for (const { question, answer, isRefused, id } of kept) {
     const exchange = Object.assign(show(question), { isRefused });
     if (id) return void reply(exchange, id);
