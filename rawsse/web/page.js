@@ -7,7 +7,7 @@
 
 import { Account } from "./account.js";
 import { Answer } from "./answer.js";
-import { button, FollowingBox, make } from "./dom.js";
+import { button, FollowingBox, make, turn } from "./dom.js";
 import { streamChat } from "./rawsse.js";
 import { Wire } from "./wire.js";
 import { describeError, seconds } from "./words.js";
@@ -17,6 +17,9 @@ const MAX_KEPT_CHARS = 2_000_000;
 
 const KEY = "rawsse.conversation";
 const COPIED_MS = 2000;
+
+/** So long events are taken in, in ms, before the browser has its turn. */
+const TURN_MS = 8;
 
 const byId = (id) => document.getElementById(id);
 const [conversation, welcome, form, prompt] = ["conversation", "welcome", "form", "prompt"].map(byId);
@@ -102,6 +105,7 @@ function messages() {
 /** Read a run to its end; return what end that is. */
 async function read(run, id) {
   let isFlowing = false;
+  let due = 0;
   const options = {
     id,
     token: account.token,
@@ -119,6 +123,8 @@ async function read(run, id) {
     keep();
     for await (const event of run.chat) {
       run.exchange.answer.take(event);
+      // Events that are there already come without a pause between them.
+      if (performance.now() > due) due = (await turn(), performance.now() + TURN_MS);
       if (event.type === "message_start") keep(); // the run has its id from the server now
       if (isFlowing || event.type !== "content_block_delta") continue;
       isFlowing = true; // said once, not for every token
