@@ -25,6 +25,9 @@ const LONG_LINE = 4096;
 /** A paragraph that is longer than two pieces of this length is drawn and laid out in pieces, each of them once. */
 const PIECE = 2048;
 
+/** Blocks of a long document that are laid out together: a browser looks at each child of what has grown. */
+const GROUP = 64;
+
 /** Lines of code that are laid out together. */
 const CODE_LINES = 200;
 
@@ -220,6 +223,7 @@ class Table {
 // --- The document ------------------------------------------------------------------------------------------------------
 
 export class Markdown {
+  #root;
   #cite;
   #tail = ""; // of the source: what is not taken in
   #isLong = false; // the tail goes on with a line whose beginning is taken in
@@ -230,6 +234,7 @@ export class Markdown {
 
   /** `cite(number)` makes the node of a citation, marked in the source by `citationMark(number)`. */
   constructor(element, { cite } = {}) {
+    this.#root = element;
     this.#open = [{ kind: "document", element }];
     this.#cite = cite;
   }
@@ -284,14 +289,16 @@ export class Markdown {
     const [leaf, open] = [this.#leaf, this.#open];
     this.#before = {
       open: open.map((container) => [container, { ...container }, container.element.childNodes.length]),
+      groups: this.#root.childNodes.length,
       leaf: leaf && [leaf, { ...leaf }, leaf.count, leaf.code?.childNodes.length],
     };
   }
 
   #takeBack() {
     if (!this.#before) return;
-    const { open, leaf } = this.#before;
+    const { open, leaf, groups } = this.#before;
     this.#before = null;
+    truncate(this.#root, groups);
     for (const [container, fields, count] of open) {
       Object.assign(container, fields);
       truncate(container.element, count);
@@ -486,6 +493,7 @@ export class Markdown {
       list.element.classList.add("loose");
     }
     for (const container of this.#open) container.isBlank = false;
+    if (depth === 1 && parent.element.childNodes.length >= GROUP) this.#root.append((parent.element = make("div", "group")));
     parent.element.append(element);
   }
 }
