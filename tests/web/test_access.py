@@ -33,7 +33,10 @@ def test_everything_can_be_done_by_keyboard(chat: Chat) -> None:
     reached = []
     for _ in range(8):
         keys.press("Shift+Tab")
-        reached.append(chat.focus or chat.page.evaluate("(({ className, tagName }) => className || tagName)(document.activeElement)"))
+        reached.append(
+            chat.focus
+            or chat.page.evaluate("(({ className, tagName }) => className || tagName)(document.activeElement)")
+        )
     assert reached == ["SUMMARY", "again", "copy", "edit", "conversation", "toggle", "fresh", "skip"]
 
 

@@ -39,7 +39,12 @@ def test_a_reload_keeps_the_conversation(chat: Chat) -> None:
 
 
 def test_every_kind_of_block_is_there_again_after_a_reload(chat: Chat) -> None:
-    citation = {"type": "web_search_result_location", "url": "https://a.example/", "title": "A", "encrypted_index": "SECRET"}
+    citation = {
+        "type": "web_search_result_location",
+        "url": "https://a.example/",
+        "title": "A",
+        "encrypted_index": "SECRET",
+    }
     search = {"type": "web_search_result", "url": "https://b.example/", "title": "B", "encrypted_content": "SECRET"}
     events = [
         open_block(0, type="thinking", thinking="Hm", signature="SECRET"),
@@ -47,7 +52,11 @@ def test_every_kind_of_block_is_there_again_after_a_reload(chat: Chat) -> None:
         open_block(1, type="redacted_thinking", data="SECRET"),
         close_block(1),
         open_block(2, type="server_tool_use", id="t", name="web_search", input={}),
-        {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"q": "b"}'}},
+        {
+            "type": "content_block_delta",
+            "index": 2,
+            "delta": {"type": "input_json_delta", "partial_json": '{"q": "b"}'},
+        },
         close_block(2),
         open_block(3, type="web_search_tool_result", tool_use_id="t", content=[search]),
         close_block(3),
@@ -60,7 +69,9 @@ def test_every_kind_of_block_is_there_again_after_a_reload(chat: Chat) -> None:
     chat.ask().end(b"".join(script(start(), *events, *finish())))
     chat.wait_for_end()
     before = chat.page.locator(".answer").inner_html()
-    assert [word in before for word in ("Hm", "web_search", "{\"q\": \"b\"}", "https://b.example/", "https://a.example/")] == [True] * 5
+    assert [
+        word in before for word in ("Hm", "web_search", '{"q": "b"}', "https://b.example/", "https://a.example/")
+    ] == [True] * 5
     kept = chat.page.evaluate("sessionStorage.getItem('rawsse.conversation')")
     chat.page.reload()
     chat.see(".footer")

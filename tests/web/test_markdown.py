@@ -96,9 +96,7 @@ LINK = "<a https://x.org/>"
 TABLE = "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
 
 BEYOND = {
-    "|a|b|\n|-|:-:|\n|1|2|\n": TABLE.format(
-        "<th>a</th><th center>b</th>", "<tr><td>1</td><td center>2</td></tr>"
-    ),
+    "|a|b|\n|-|:-:|\n|1|2|\n": TABLE.format("<th>a</th><th center>b</th>", "<tr><td>1</td><td center>2</td></tr>"),
     "a | b\n- | -:\n`x\\|y` | **z**\n": TABLE.format(
         "<th>a</th><th right>b</th>", "<tr><td><code>x|y</code></td><td right><strong>z</strong></td></tr>"
     ),
@@ -304,12 +302,15 @@ def test_a_link_opens_beside_the_page_and_tells_nothing_of_it(page: Page) -> Non
 
 def test_each_block_finds_its_own_direction(page: Page) -> None:
     script = """() => {
-      const root = md.render(["English.\\n\\n\u05e2\u05d1\u05e8\u05d9\u05ea\\n\\n- \u05d0\\n\\n> \u05d1\\n\\n```\\n\u05d2\\n```\\n"]);
+      const source = "English.\\n\\n\u05e2\u05d1\u05e8\u05d9\u05ea\\n\\n- \u05d0\\n\\n"
+        + "> \u05d1\\n\\n```\\n\u05d2\\n```\\n";
+      const root = md.render([source]);
       root.className = "text";
       document.querySelector("#welcome").className = "answer";
       document.querySelector("#welcome").append(root);
       const style = (each) => getComputedStyle(each.querySelector("pre") ?? each);
-      const directions = [...root.children].map((each) => (each.tagName === "P" ? style(each).unicodeBidi : style(each).direction));
+      const found = (each) => (each.tagName === "P" ? style(each).unicodeBidi : style(each).direction);
+      const directions = [...root.children].map(found);
       root.remove();
       return directions;
     }"""
@@ -375,7 +376,8 @@ def test_a_hostile_text_takes_linear_time_and_bounded_depth(page: Page, source: 
         depth = Math.max(depth, d);
         if (d > 300) break;
       }
-      return { ms, depth, isSame: root.innerHTML === whole.innerHTML, lone: /[\\uD800-\\uDBFF](?![\\uDC00-\\uDFFF])/.test(root.textContent) };
+      const isSame = root.innerHTML === whole.innerHTML;
+      return { ms, depth, isSame, lone: /[\\uD800-\\uDBFF](?![\\uDC00-\\uDFFF])/.test(root.textContent) };
     }"""
     found = page.evaluate(script, [source, MANY])
     assert found["ms"] < 3_000  # a quadratic one takes minutes
