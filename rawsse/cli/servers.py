@@ -326,8 +326,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     host, port = _address(arguments)
     _prepare(arguments.log_format)
-    notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
-    (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(notice)
+    notice = "Recorded answers, no model. A word in your message picks one:"
+    (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(f"{notice} {', '.join(DEMO_WORDS)}")
     _run(run())
     return DONE
 

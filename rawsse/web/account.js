@@ -32,7 +32,7 @@ export class Account {
       sessionStorage.setItem(KEY, this.token);
       field.value = "";
       form.hidden = true;
-      this.load();
+      this.load(this.choice.model);
       onToken();
     });
   }
@@ -64,7 +64,9 @@ export class Account {
   /** Renew what is left. A relay without limits is asked once. */
   async showQuota() {
     if (this.#quota.hidden && this.#quota.dataset.known) return;
-    const { left = {}, limits = {} } = (await this.#get("me")) ?? {};
+    const me = await this.#get("me");
+    if (!me) return;
+    const { left = {}, limits = {} } = me;
     const known = QUOTAS.filter(([name, limit]) => left[name] !== undefined && limits[limit]);
     this.#quota.textContent = known.map(([name, limit, words]) => `${count(left[name])} of ${count(limits[limit])} ${words}`).join(" · ");
     this.#quota.hidden = known.length === 0;

@@ -265,3 +265,9 @@ def test_a_relay_that_wants_a_token_says_so_before_the_first_question(chat: Chat
     chat.page.reload()
     chat.see("#access")
     assert chat.focus == "token"
+    chat.server.facts["/v1/models"] = (200, MODELS)
+    chat.server.facts["/me"] = quota(41)
+    chat.page.keyboard.type("secret")
+    chat.page.keyboard.press("Enter")
+    chat.see("#quota")
+    assert chat.page.locator("#model").is_visible()

@@ -64,6 +64,12 @@ def test_the_page_says_how_the_relays_answer_ended(page: Page, word: str, said: 
     assert page.locator("#status").text_content() == said
 
 
+def test_a_word_of_the_demo_is_a_button(page: Page) -> None:
+    page.get_by_role("button", name="think", exact=True).click()
+    page.locator("#send").wait_for()
+    assert page.locator("details.thinking").count() == 1
+
+
 def test_the_relay_takes_the_pages_stop_before_the_first_byte(page: Page) -> None:
     with page.expect_response(lambda response: response.request.method == "DELETE") as stopped:
         page.evaluate("form[0].value = 'Hello'; form.requestSubmit(); document.querySelector('#stop').click()")
