@@ -6,7 +6,7 @@
  */
 
 import { GrowingText, make } from "./dom.js";
-import { citationMark, cleaned, link } from "./inline.js";
+import { citationMark, cleaned, link, trimmed } from "./inline.js";
 import { Markdown } from "./markdown.js";
 import { asText, count, isObject, seconds } from "./words.js";
 
@@ -105,7 +105,7 @@ class TextBlock {
     if (!text) return;
     this.pieces.push(text);
     // White space at the end waits: a citation stands before it.
-    const kept = text.trimEnd();
+    const kept = trimmed(text);
     if (kept) this.#draw(this.flow.space + cleaned(kept));
     this.flow.space = (kept ? "" : this.flow.space) + text.slice(kept.length);
   }

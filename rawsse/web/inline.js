@@ -62,7 +62,7 @@ function decode(found) {
 const tidied = (text) => trimmed(text.replace(/\[([^[\]]*)\]\([^()\s]*$/, "$1"), "*_~`[");
 
 /** A text without what it ends in of some characters. A pattern would look at each run of them from each of its places. */
-function trimmed(text, characters) {
+export function trimmed(text, characters = " \t\n") {
   let end = text.length;
   while (end > 0 && characters.includes(text[end - 1])) end -= 1;
   return text.slice(0, end);

@@ -14,7 +14,7 @@
  */
 
 import { button, make } from "./dom.js";
-import { inline } from "./inline.js";
+import { inline, trimmed } from "./inline.js";
 
 /** Blocks within each other; deeper ones are text. */
 const MAX_DEPTH = 24;
@@ -43,6 +43,9 @@ const DELIMITERS = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*
 const UNDECIDED = /^[ \t]*(?:[-=_*+#>|:`~ \t]*|\d{1,9}[.)]?[ \t]*)$/;
 
 const RTL = /^\P{L}*[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+
+// Not `trim`, which takes more than Markdown calls white space.
+const unindented = (line) => line.replace(/^[ \t]+/, "");
 
 const isBlank = (line) => /^[ \t]*$/.test(line);
 
@@ -126,7 +129,7 @@ class Prose {
     truncate(this.content, this.kept);
     while (this.text.length > 2 * PIECE) this.#keep();
     // A line with bars may be the head of a table: the next line tells.
-    const text = isOpen ? this.text.replace(/(^|\n)\|[^\n]*$/, "") : this.text.trimEnd();
+    const text = isOpen ? this.text.replace(/(^|\n)\|[^\n]*$/, "") : trimmed(this.text);
     this.content.append(inline(text, { isOpen, cite: this.cite }));
   }
 
@@ -324,7 +327,7 @@ export class Markdown {
     [depth, rest] = this.#containers(depth, rest);
     const isText = !isBlank(rest) && (more || !(HEADING.test(rest) || FENCE.test(rest) || RULE.test(rest)));
     // Also where the line lacks the markers of the containers that the paragraph stands in: "laziness".
-    if (isText && this.#leaf instanceof Prose) this.#leaf.add(`\n${rest.trimStart()}${more}`);
+    if (isText && this.#leaf instanceof Prose) this.#leaf.add(`\n${unindented(rest)}${more}`);
     else if (isText && this.#leaf instanceof Table && isWithin) this.#leaf.addLine(rest + more);
     else if (isBlank(rest)) this.#blank(depth, depth > matched);
     else this.#begin(depth, rest, more, isPartial);
@@ -350,7 +353,7 @@ export class Markdown {
   #codeLine(line, isPartial) {
     const { fence, indent } = this.#leaf;
     if (fence) {
-      const closing = line.trimStart().trimEnd();
+      const closing = trimmed(unindented(line));
       const isEnd = closing.length >= fence.length && closing === fence[0].repeat(closing.length) && indentOf(line) < 4;
       if (isEnd && !isPartial) this.#close(this.#open.length);
       else this.#leaf.addLine(dedent(line, Math.min(indent, indentOf(line))));
@@ -381,7 +384,7 @@ export class Markdown {
       leaf.content = heading;
       this.#close(depth);
     } else if (DELIMITERS.test(line) && `${line}${header}`.includes("|") && cellsOf(header).length === cellsOf(line).length) {
-      leaf.text = leaf.text.slice(0, at).trimEnd();
+      leaf.text = trimmed(leaf.text.slice(0, at));
       leaf.drawn = "";
       if (!leaf.text && !leaf.kept) leaf.element.remove();
       this.#close(depth);
@@ -435,7 +438,7 @@ export class Markdown {
     if (indentOf(line) >= 4) {
       this.#add(depth, new Code("")).addLine(dedent(line, 4) + more);
     } else if (heading) {
-      const text = line.slice(heading[0].length).trim().replace(/(^|[ \t]+)#+$/, "");
+      const text = trimmed(trimmed(unindented(line.slice(heading[0].length))).replace(/(^|[ \t]+)#+$/, ""));
       this.#add(depth, new Prose(make(`h${Math.min(6, heading[1].length + 2)}`), text, this.#cite)).draw(isPartial);
       this.#leaf = null;
     } else if (fence) {
@@ -444,7 +447,7 @@ export class Markdown {
       this.#add(depth, { element: make("hr") });
       this.#leaf = null;
     } else {
-      this.#add(depth, new Prose(make("p"), line.trimStart() + more, this.#cite));
+      this.#add(depth, new Prose(make("p"), unindented(line) + more, this.#cite));
     }
   }
 
