@@ -320,14 +320,14 @@ def _demo(arguments: argparse.Namespace) -> int:
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
             # There is no key here that a stranger could spend, so any address will do.
-            relay = Relay(client, guard=Guard(bind_host=host), notice=notice)
+            relay = Relay(client, guard=Guard(bind_host=host), notice=notice, examples=("hello", *DEMO_WORDS))
             options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
             await serve(relay, host, port, ready=_say_where, **options)
 
     host, port = _address(arguments)
     _prepare(arguments.log_format)
-    notice = f"Recorded answers, no model. Words in your message that pick one: {', '.join(DEMO_WORDS)}"
-    (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(notice)
+    notice = "Recorded answers, no model. A word in your message picks one:"
+    (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(f"{notice} {', '.join(DEMO_WORDS)}")
     _run(run())
     return DONE
 

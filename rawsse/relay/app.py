@@ -21,7 +21,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -124,7 +124,8 @@ class Relay:
     the record of each run that has ended, and `observers` are told of all runs; none of them may wait. `metrics_token` is what
     callers of `/metrics` must bring, if they are no users.
 
-    `static` is a folder that replaces the built-in page; `notice` is a text that the built-in page shows below its greeting.
+    `static` is a folder that replaces the built-in page; `notice` is a text that the built-in page shows below its greeting,
+    and `examples` are prompts that it offers.
     `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
     routes. `write_seconds` is how long a client may take nothing under other servers than ours. `clock` gives Unix seconds.
     Raises `ConfigurationError`.
@@ -149,6 +150,7 @@ class Relay:
         metrics_token: str | None = None,
         static: Path | None = None,
         notice: str = "",
+        examples: Iterable[str] = (),
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         write_seconds: float = WRITE_SECONDS,
@@ -184,7 +186,7 @@ class Relay:
         kept += [OnEnd(on_end)] if on_end is not None else []
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=[*kept, OnEnd(self._cut)], clock=clock)
         self._is_cutting = False  # `_cut_all` is about to be called
-        self._page = Page(static, notice=notice)
+        self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
         self._max_body_bytes = max_body_bytes

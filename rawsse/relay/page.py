@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -44,11 +44,16 @@ class Page:
     """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy, and finds the
     modules of the browser's half beside it.
 
-    `notice` is a text that the built-in page shows below its greeting.
+    `notice` is a text that the built-in page shows below its greeting, and `examples` are prompts that it offers as buttons
+    below that.
     """
 
-    def __init__(self, folder: Path | None = None, *, notice: str = "") -> None:
-        self._notice = f"<p>{html.escape(notice)}</p>".encode() if notice and folder is None else b""
+    def __init__(self, folder: Path | None = None, *, notice: str = "", examples: Iterable[str] = ()) -> None:
+        shown = [f"<p>{html.escape(notice)}</p>"] if notice else []
+        buttons = [f'<button type="button" class="example">{html.escape(each)}</button>' for each in examples]
+        if buttons:
+            shown.append(f'<p class="examples">{" ".join(buttons)}</p>')
+        self._notice = "".join(shown).encode() if folder is None else b""
         self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
         policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
         self._headers = (*policy, *PAGE_HEADERS)

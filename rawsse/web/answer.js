@@ -1,22 +1,18 @@
 /**
  * One answer on the page: its content blocks as they grow, how fast they came, and how it ended.
  *
- * This file knows the events of the Messages API and the elements that show them. It refuses to know where the events
- * come from, and what becomes of the answer afterwards.
- *
  *     const answer = new Answer(box);
  *     scroller.append(answer.element);
  *     for await (const event of events) answer.take(event);
- *     answer.finish({ kind: "complete" });
+ *     await answer.finish({ kind: "complete" }, onRetry);
  *     answer.text;                                   // what the next request sends back
  *
- * Why plain text and no Markdown: half an answer is half a Markdown document, so each piece could change the meaning of
- * what stands before it (a table, a fence, a link) and the page would jump. And a renderer makes markup out of what the
- * model wrote, which is how `<img onerror>` gets into pages. Here nothing has to be cleaned, since nothing is parsed.
+ * `Answer.from(box, JSON.parse(JSON.stringify(answer)), onRetry, isLast)` makes it again after a reload.
  */
 
-import { GrowingText, make } from "./dom.js";
-import { count, describeError, describeStopReason, seconds, tokensPerSecond } from "./words.js";
+import { makeBlock, Sources, textsOf } from "./blocks.js";
+import { button, make } from "./dom.js";
+import { asText, count, describeStopReason, fields, isObject, seconds, tokensPerSecond } from "./words.js";
 
 /** The line of numbers is renewed this often while the answer runs: often enough to live, not so often as to flicker. */
 const FACTS_EVERY_MS = 250;
@@ -24,168 +20,45 @@ const FACTS_EVERY_MS = 250;
 /** Characters of English per token, roughly. Only for the estimate while the answer runs; it is marked with a tilde. */
 const CHARS_PER_TOKEN = 4;
 
-// --- Values of another type than they should have are as good as missing ----------------------------------------------
-
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
-
-/** An object to take fields from: an empty one in place of anything else. */
-const fields = (value) => (isObject(value) ? value : {});
-
-const text = (value) => (typeof value === "string" ? value : "");
-
-// --- Content blocks: each has an `element`, takes deltas, and is told its end ----------------------------------------
-
-class TextBlock {
-  element = make("span", "text");
-  pieces = [];
-  sources = [];
-
-  constructor(box, block) {
-    this.growing = new GrowingText(box, this.element);
-    this.#add(text(block.text));
-  }
-
-  take(delta) {
-    if (delta.type === "text_delta") this.#add(text(delta.text));
-    if (delta.type === "citations_delta" && isObject(delta.citation)) this.sources.push(delta.citation);
-  }
-
-  stop() {}
-
-  #add(piece) {
-    if (!piece) return;
-    this.pieces.push(piece);
-    this.growing.append(piece);
-  }
-}
-
-class ThinkingBlock {
-  element = make("details", "thinking");
-  #summary = make("summary", "", "Thinking…");
-  #begun = performance.now();
-  #isEmpty = true;
-
-  constructor(box, { thinking }) {
-    const body = make("div", "thought");
-    this.element.append(this.#summary, body);
-    this.growing = new GrowingText(box, body);
-    this.#add(text(thinking));
-  }
-
-  take(delta) {
-    if (delta.type === "thinking_delta") this.#add(text(delta.thinking));
-  }
-
-  stop(isWhole) {
-    const time = seconds(performance.now() - this.#begun);
-    this.#summary.textContent = isWhole ? `Thought for ${time}` : `Thought for ${time}, not to the end`;
-    if (this.#isEmpty) this.growing.append("The API did not send the text of this thinking.");
-  }
-
-  #add(piece) {
-    if (!piece) return;
-    this.#isEmpty = false;
-    this.growing.append(piece);
-  }
-}
-
-class ToolBlock {
-  element = make("div", "tool");
-  #pieces = [];
-  #note = make("span", "tool-note");
-
-  constructor(box, { name, input }) {
-    this.input = input ?? {};
-    const line = make("div", "tool-name", "Tool call ");
-    line.append(make("code", "", text(name)), this.#note);
-    const body = make("pre", "tool-input");
-    this.element.append(line, body);
-    this.growing = new GrowingText(box, body);
-  }
-
-  take(delta) {
-    if (delta.type !== "input_json_delta" || !text(delta.partial_json)) return;
-    this.#pieces.push(delta.partial_json);
-    this.growing.append(delta.partial_json);
-  }
-
-  stop(isWhole) {
-    // A tool without arguments streams nothing, or empty strings: then the input is the one that the block began with.
-    const json = this.#pieces.join("");
-    if (json === "" && isWhole) this.growing.append(JSON.stringify(this.input));
-    if (!isWhole || !isJSON(json || "{}")) this.#note.textContent = " (input incomplete)";
-  }
-}
-
-/** Any other block: results of the API's own tools, redacted thinking, and what is invented next year. */
-class OtherBlock {
-  element = make("details", "other");
-
-  constructor(box, block) {
-    this.element.append(make("summary", "", text(block.type)), make("pre", "", JSON.stringify(block, null, 2)));
-  }
-
-  take() {}
-  stop() {}
-}
-
-const BLOCKS = {
-  __proto__: null, // or a block of type "constructor" would be found
-  text: TextBlock,
-  thinking: ThinkingBlock,
-  tool_use: ToolBlock,
-  server_tool_use: ToolBlock,
-  mcp_tool_use: ToolBlock,
-};
-
-function isJSON(text) {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-// --- The numbers -----------------------------------------------------------------------------------------------------
-
 class Meter {
   usage = {};
   stopReason = null;
   model = null;
   #sent = performance.now();
-  #first = null;
-  #last = null;
   #chars = 0;
+  first = null; // ms from the request to the first content
+  last = null;
 
   /** Content came. The times of the first and the last are what the speed is measured between. */
-  content(piece) {
-    if (!piece) return;
-    this.#last = performance.now();
-    this.#first ??= this.#last;
-    this.#chars += piece.length;
+  content(text) {
+    if (!text) return;
+    this.last = performance.now() - this.#sent;
+    this.first ??= this.last;
+    this.#chars += text.length;
   }
 
   /** Counts in `usage` are totals so far: they replace, and null says nothing. */
   merge(usage) {
     for (const [name, value] of Object.entries(fields(usage))) {
-      if (value !== null && (name !== "output_tokens" || Number.isFinite(value))) this.usage[name] = value;
+      if (value !== null && (!name.endsWith("_tokens") || Number.isFinite(value))) this.usage[name] = value;
     }
   }
 
   get running() {
-    if (this.#first === null) return "";
-    const speed = tokensPerSecond(this.#chars / CHARS_PER_TOKEN, this.#last - this.#first);
-    return [this.#firstToken, speed && `~${Math.round(speed)} tokens/s`].filter(Boolean).join(" · ");
+    const speed = tokensPerSecond(this.#chars / CHARS_PER_TOKEN, this.last - this.first);
+    return speed ? ` · ~${Math.round(speed)} tokens/s` : "";
   }
 
   get final() {
-    const speed = this.#speed;
+    const { input_tokens: input, output_tokens: output } = this.usage;
+    const isWhole = this.stopReason !== null;
+    const sent = [input, this.usage.cache_read_input_tokens, this.usage.cache_creation_input_tokens];
     const parts = [
-      this.stopReason,
-      this.stopReason && "output_tokens" in this.usage && `${count(this.usage.output_tokens)} tokens`,
-      this.#first !== null && this.#firstToken,
-      speed && `${speed.toFixed(1)} tokens/s`,
+      this.model,
+      isWhole && input !== undefined && `${count(sent.reduce((sum, n) => sum + (n ?? 0), 0))} tokens in`,
+      isWhole && output !== undefined && `${count(output)} out`,
+      this.last !== null && seconds(this.last),
+      this.#speed && `${this.#speed.toFixed(1)} tokens/s`,
     ];
     return parts.filter(Boolean).join(" · ");
   }
@@ -196,8 +69,8 @@ class Meter {
     const add = (name, value) => value !== null && rows.push([name, value]);
     add("Model", this.model);
     add("Stop reason", this.stopReason);
-    add("First token", this.#first && `${seconds(this.#first - this.#sent)} after the request was sent`);
-    add("Last token", this.#last && `${seconds(this.#last - this.#sent)} after the request was sent`);
+    add("First token", this.first && `${seconds(this.first)} after the request was sent`);
+    add("Last token", this.last && `${seconds(this.last)} after the request was sent`);
     const speed = this.#speed?.toFixed(1);
     add("Speed", speed ? `${speed} tokens/s: output_tokens over the time from first to last token` : null);
     const when = this.stopReason === null ? " at the start" : "";
@@ -207,35 +80,50 @@ class Meter {
     return rows;
   }
 
-  get #firstToken() {
-    return `first token ${seconds(this.#first - this.#sent)}`;
-  }
-
   /** Only from the API's own count, which is whole once a stop reason came. */
   get #speed() {
     const tokens = this.usage.output_tokens;
-    return this.stopReason === null || !tokens ? null : tokensPerSecond(tokens, this.#last - this.#first);
+    return this.stopReason === null || !tokens ? null : tokensPerSecond(tokens, this.last - this.first);
   }
 }
 
-// --- The answer ------------------------------------------------------------------------------------------------------
-
 export class Answer {
   element = make("article", "answer");
-  #hasStopped = false;
   #box;
-  #heading = make("h2", "", "Claude");
   #body = make("div", "body");
   #facts = make("p", "facts");
   #blocks = new Map();
+  #last = null;
   #open = new Set();
+  #sources = new Sources();
   #meter = new Meter();
   #factsDue = 0;
+  #ending = null;
 
   constructor(box) {
     this.#box = box;
     this.element.setAttribute("aria-busy", "true");
-    this.element.append(this.#heading, this.#body, this.#facts);
+    this.element.append(make("h2", "unseen", "Claude"), this.#body, this.#facts);
+  }
+
+  /** An answer as it was: `kept` is what `toJSON` gave. */
+  static from(box, { message, times, ending }, onRetry, isLast) {
+    const answer = new Answer(box);
+    answer.#start({ ...message, content: null });
+    for (const [index, block] of message.content.entries()) {
+      answer.#startBlock(index, block);
+      answer.#stopBlock(index, true);
+    }
+    answer.#meter.stopReason = message.stop_reason;
+    Object.assign(answer.#meter, times);
+    answer.finish(ending, onRetry, isLast);
+    return answer;
+  }
+
+  toJSON() {
+    const { model, usage, stopReason, first, last } = this.#meter;
+    const content = [...this.#blocks.values()].map((block) => block.toJSON());
+    return { message: { model, usage, stop_reason: stopReason, content }, times: { first, last }, ending: this.#ending };
   }
 
   /**
@@ -243,23 +131,17 @@ export class Answer {
    * missing, null or of another type, as gateways send them.
    */
   take(event) {
-    const { type, index, message, content_block, delta, usage } = fields(event);
+    const { type, index, message, content_block: block, delta, usage } = fields(event);
     if (type === "message_start") this.#start(fields(message));
-    else if (type === "content_block_start") this.#startBlock(index, content_block);
+    else if (type === "content_block_start") this.#startBlock(index, block);
     else if (type === "content_block_delta") this.#delta(index, fields(delta));
     else if (type === "content_block_stop") this.#stopBlock(index, true);
     else if (type === "message_delta") this.#end(fields(delta), usage);
-    else if (type === "message_stop") this.#hasStopped = true;
-  }
-
-  /** The whole answer is there: `message_stop` came, or only that is missing, since the stop reason is known. */
-  get isComplete() {
-    return this.#hasStopped || this.#meter.stopReason !== null;
   }
 
   /** What was said, for the next request: thinking and tool calls need not be sent back where no tool is run. */
   get text() {
-    return this.#textBlocks.flatMap((block) => block.pieces).join("");
+    return textsOf([...this.#blocks.values()]).flatMap((block) => block.pieces).join("");
   }
 
   get hasContent() {
@@ -268,45 +150,56 @@ export class Answer {
 
   /** The answer in one sentence, once it is complete. */
   get summary() {
-    const tokens = this.#meter.usage.output_tokens;
-    const plain = tokens === undefined ? "Answer complete." : `Answer complete, ${count(tokens)} tokens.`;
-    return describeStopReason(this.#meter.stopReason) ?? plain;
+    return describeStopReason(this.#meter.stopReason) ?? "Answer complete.";
   }
 
-  /** The answer is over. `ending` is { kind: "complete" | "stopped" } or { kind: "failed", error }. */
-  finish(ending, onRetry) {
-    for (const index of this.#open) this.#stopBlock(index, false);
-    this.#box.later(() => {
-      this.element.removeAttribute("aria-busy");
-      this.#facts.replaceWith(...this.#footer());
-      const limited = describeStopReason(this.#meter.stopReason);
-      if (ending.kind !== "complete") this.element.append(this.#describe(ending, onRetry));
-      else if (limited) this.element.append(make("div", "ending limited", limited));
-    });
+  /**
+   * The answer is over, and is drawn to its end. `ending` is { kind: "complete" | "stopped" } or { kind: "failed", headline,
+   * detail }. An answer that is not the last cannot be tried again.
+   */
+  async finish(ending, onRetry, isLast = true) {
+    this.#ending = ending;
+    for (const index of this.#open) this.#stopBlock(index, ending.kind === "complete");
+    for (const block of textsOf([...this.#blocks.values()])) block.end();
+    await this.#box.settled();
+    this.element.removeAttribute("aria-busy");
+    this.#facts.remove();
+    const limited = describeStopReason(this.#meter.stopReason);
+    this.element.append(...this.#sources.list);
+    if (ending.kind !== "complete") this.element.append(this.#describe(ending, onRetry));
+    else if (limited) this.element.append(make("div", "ending limited", limited));
+    this.element.append(this.#footer(onRetry));
+    if (!isLast) for (const again of this.element.querySelectorAll(".again")) again.remove();
     this.#box.flush();
   }
 
   #start({ model, usage, content }) {
-    this.#meter.model = text(model) || null;
+    this.#meter.model = asText(model) || null;
     this.#meter.merge(usage);
-    this.#box.later(() => this.#heading.append(make("span", "model", text(model))));
+    this.#showFacts();
     (Array.isArray(content) ? content : []).forEach((block, index) => this.#startBlock(index, block));
   }
 
   #startBlock(index, data) {
     if (!isObject(data)) return;
-    const block = new (BLOCKS[data.type] ?? OtherBlock)(this.#box, data);
+    const last = this.#last;
+    const block = makeBlock(data, { box: this.#box, sources: this.#sources, last });
+    if (last && last.element !== block.element) for (const text of textsOf([last])) text.end();
     this.#blocks.set(index, block);
+    this.#last = block;
     this.#open.add(index);
-    this.#box.later(() => this.#body.append(block.element));
+    if (block.element !== last?.element) this.#box.later(() => this.#body.append(block.element));
   }
 
   #delta(index, delta) {
     this.#blocks.get(index)?.take(delta);
-    this.#meter.content([delta.text, delta.thinking, delta.partial_json].find(text));
-    if (performance.now() < this.#factsDue) return;
+    this.#meter.content([delta.text, delta.thinking, delta.partial_json].find(asText));
+    if (performance.now() >= this.#factsDue) this.#showFacts();
+  }
+
+  #showFacts() {
     this.#factsDue = performance.now() + FACTS_EVERY_MS;
-    this.#box.later(() => (this.#facts.textContent = this.#meter.running));
+    this.#box.later(() => this.#facts.replaceChildren(make("span", "model", this.#meter.model ?? ""), this.#meter.running));
   }
 
   #stopBlock(index, isWhole) {
@@ -314,46 +207,38 @@ export class Answer {
   }
 
   #end(delta, usage) {
-    this.#meter.stopReason = text(delta.stop_reason) || this.#meter.stopReason;
+    this.#meter.stopReason = asText(delta.stop_reason) || this.#meter.stopReason;
     this.#meter.merge(usage);
   }
 
-  get #textBlocks() {
-    return [...this.#blocks.values()].filter((block) => block instanceof TextBlock);
-  }
-
-  /** The sources that were cited, and the numbers: one line, which opens to a table that says what each means. */
-  #footer() {
+  /** What can be done with the answer, and its numbers: one line, which opens to a table that says what each means. */
+  #footer(onRetry) {
+    const footer = make("div", "footer");
+    if (this.text.trim()) footer.append(button("copy", "Copy", "Copy the answer"));
+    if (this.#ending.kind === "complete") footer.append(retryButton("Retry", onRetry));
     const details = make("details", "facts");
     const table = make("dl");
     for (const [name, value] of this.#meter.rows) table.append(make("dt", "", name), make("dd", "", value));
     const summary = make("summary", "", this.#meter.final || "no numbers");
     details.append(summary, table);
     details.addEventListener("toggle", () => this.#box.grown(summary));
-    return [...this.#sources(), ...(table.childElementCount ? [details] : [])];
-  }
-
-  #sources() {
-    const cited = this.#textBlocks.flatMap((block) => block.sources);
-    const nameOf = ({ title, document_title, url, source }) => [title ?? document_title, url ?? source];
-    const names = new Set(cited.map((citation) => nameOf(citation).filter(text).join(", ")));
-    names.delete("");
-    if (names.size === 0) return [];
-    const list = make("ol", "sources");
-    for (const name of names) list.append(make("li", "", name));
-    return [make("h3", "", "Sources"), list];
+    if (table.childElementCount) footer.append(details);
+    return footer;
   }
 
   #describe(ending, onRetry) {
     const box = make("div", `ending ${ending.kind}`);
     const hasFailed = ending.kind === "failed";
-    const { headline, detail } = hasFailed ? describeError(ending.error) : { headline: "Stopped.", detail: "" };
+    const { headline, detail } = hasFailed ? ending : { headline: "Stopped." };
     box.append(make("strong", "", headline), this.hasContent ? " The answer above is incomplete." : "");
     if (detail) box.append(make("p", "", detail));
-    const again = make("button", "again", hasFailed ? "Try again" : "Answer again");
-    again.type = "button";
-    again.addEventListener("click", onRetry);
-    box.append(again);
+    box.append(retryButton(hasFailed ? "Try again" : "Answer again", onRetry));
     return box;
   }
+}
+
+function retryButton(text, onRetry) {
+  const again = button("again", text);
+  again.addEventListener("click", onRetry);
+  return again;
 }

@@ -1,18 +1,25 @@
 /**
  * The chat page: the prompt, the conversation, one answer at a time, and Stop.
  *
- * This file knows the page's elements and when what happens. It refuses to know how an answer travels (`rawsse.js`), how
- * it looks (`answer.js`) and what things are called (`words.js`).
- *
- * A relay that wants a token gets it from the page's own address: `http://host/#token=…`. What stands after the # is never
- * sent with the page's request, so that it is in no server's log.
+ * The conversation is kept in the tab: after a reload it is there again, and an answer that was running goes on by its id. Of
+ * a page that was left for good, the relay hears nothing more, and stops the run after its grace time.
  */
 
+import { Account } from "./account.js";
 import { Answer } from "./answer.js";
-import { FollowingBox, make } from "./dom.js";
+import { button, FollowingBox, make, turn } from "./dom.js";
 import { streamChat } from "./rawsse.js";
 import { Wire } from "./wire.js";
 import { describeError, seconds } from "./words.js";
+
+/** Characters of the conversation that are kept over a reload: its newest part. Browsers allow about 5 million. */
+const MAX_KEPT_CHARS = 2_000_000;
+
+const KEY = "rawsse.conversation";
+const COPIED_MS = 2000;
+
+/** So long events are taken in, in ms, before the browser has its turn. */
+const TURN_MS = 8;
 
 const byId = (id) => document.getElementById(id);
 const [conversation, welcome, form, prompt] = ["conversation", "welcome", "form", "prompt"].map(byId);
@@ -20,54 +27,88 @@ const [stopButton, sendButton, status] = ["stop", "send", "status"].map(byId);
 
 const box = new FollowingBox(conversation);
 const wire = new Wire(byId("frames"));
-const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
+const account = new Account({ select: byId("model"), quota: byId("quota"), form: byId("access") }, askAgain);
 
-let messages = []; // what the API is sent: [{ role, content }]
-let current = null; // the answer that runs, as { chat }
+let exchanges = []; // { question, element, answer, isRefused }, the oldest first
+let current = null; // the answer that runs, as { chat, exchange }
+let edited = null; // the exchange whose question is being changed
 
 // --- Asking ----------------------------------------------------------------------------------------------------------
 
 function ask(text) {
-  const question = make("article", "question");
-  question.append(make("h2", "", "You"), make("div", "text", text));
-  for (const button of conversation.querySelectorAll(".again")) button.remove();
-  welcome.hidden = true;
-  conversation.append(question);
-  messages.push({ role: "user", content: text });
-  reply(messages);
+  if (edited) leaveOut(exchanges.indexOf(edited));
+  stopEditing();
+  reply(show(text));
 }
 
-/** Have the conversation so far answered. */
-async function reply(turns) {
-  const answer = new Answer(box);
-  const run = { chat: null };
-  conversation.append(answer.element);
+/** Show a question; return its exchange. */
+function show(question) {
+  const element = make("article", "question");
+  const text = make("div", "text", question);
+  text.dir = "auto";
+  element.append(make("h2", "unseen", "You"), text, button("edit", "Edit", "Edit this message"));
+  const exchange = { question, element, answer: null, isRefused: false };
+  exchanges.push(exchange);
+  welcome.hidden = true;
+  conversation.append(element);
+  return exchange;
+}
+
+/** Have a question answered; or read the answer that has this run's id. */
+async function reply(exchange, id) {
+  for (const old of conversation.querySelectorAll(".again")) old.remove();
+  exchange.isRefused = false;
+  exchange.answer = new Answer(box);
+  conversation.append(exchange.answer.element);
   box.toEnd();
+  const run = { chat: null, exchange };
   showRunning(run);
-  const ending = await read(run, turns, answer);
-  const hasText = answer.text.trim() !== ""; // the API refuses a message without any
-  if (hasText) turns.push({ role: "assistant", content: answer.text });
+  const ending = await read(run, id);
+  const { answer, question } = exchange;
   // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
-  const refused = ending.kind === "failed" && !answer.hasContent ? turns.pop() : null;
+  exchange.isRefused = ending.kind === "failed" && !answer.hasContent;
   // To be mended there, unless the next one is being written. Before `finish`, which scrolls to what a grown prompt hides.
-  if (refused && current === run) prompt.value ||= refused.content;
-  answer.finish(ending, () => {
-    if (current) return;
-    if (hasText) turns.pop();
-    if (refused) turns.push(refused);
-    if (prompt.value === refused?.content) prompt.value = "";
-    answer.element.remove();
-    prompt.focus();
-    reply(turns);
-  });
-  if (current === run) showIdle(wordsFor(ending, answer));
+  if (exchange.isRefused && current === run) prompt.value ||= question;
+  await answer.finish(ending, () => retry(exchange));
+  if (current !== run) return;
+  showIdle(ending.headline ?? (ending.kind === "stopped" ? "Stopped." : answer.summary));
+  keep();
+  if (ending.status === 401) account.wantToken();
+  else account.showQuota();
+}
+
+function retry(exchange) {
+  if (current) return;
+  if (exchange.isRefused && prompt.value === exchange.question) prompt.value = "";
+  exchange.answer.element.remove();
+  prompt.focus();
+  reply(exchange);
+}
+
+/** A token was given: ask what was refused without it. */
+function askAgain() {
+  prompt.focus();
+  if (exchanges.at(-1)?.isRefused) retry(exchanges.at(-1));
+}
+
+/** What the API is sent: all up to the last question. */
+function messages() {
+  return exchanges
+    .filter(({ isRefused }) => !isRefused)
+    .flatMap(({ question, answer }) => [
+      { role: "user", content: question },
+      { role: "assistant", content: answer.text },
+    ])
+    .filter(({ content }) => content.trim() !== ""); // the API refuses a message without any text
 }
 
 /** Read a run to its end; return what end that is. */
-async function read(run, turns, answer) {
+async function read(run, id) {
   let isFlowing = false;
+  let due = 0;
   const options = {
-    token,
+    id,
+    token: account.token,
     onOpen: ({ method, url, status }) => wire.note(`${method} ${url.pathname}: ${status}`),
     onFrame: (raw) => wire.frame(raw),
     onLost: ({ wait }) => {
@@ -78,20 +119,22 @@ async function read(run, turns, answer) {
   };
   wire.begin();
   try {
-    run.chat = streamChat("api/chat", { messages: turns }, options);
+    run.chat = streamChat("api/chat", id ? null : { messages: messages(), ...account.choice }, options);
+    keep();
     for await (const event of run.chat) {
-      answer.take(event);
+      run.exchange.answer.take(event);
+      // Events that are there already come without a pause between them.
+      if (performance.now() > due) due = (await turn(), performance.now() + TURN_MS);
+      if (event.type === "message_start") keep(); // the run has its id from the server now
       if (isFlowing || event.type !== "content_block_delta") continue;
       isFlowing = true; // said once, not for every token
       say("Claude is answering…");
     }
   } catch (error) {
-    return { kind: "failed", error };
+    return { kind: "failed", status: error.status, ...describeError(error) };
   }
   return { kind: run.chat.ending };
 }
-
-// --- Stopping --------------------------------------------------------------------------------------------------------
 
 /** Stop the running answer, in any phase: here at once, and on the server, so that nothing more is generated. */
 async function halt() {
@@ -101,17 +144,64 @@ async function halt() {
   say("Stopped here, but the server could not be told. It gives up by itself in a few seconds.");
 }
 
+// --- Keeping -----------------------------------------------------------------------------------------------------------
+
+function keep() {
+  const kept = [];
+  let room = MAX_KEPT_CHARS;
+  for (const exchange of exchanges.toReversed()) {
+    const { question, answer, isRefused } = exchange;
+    const isRunning = exchange === current?.exchange;
+    // What is finished is made into JSON once.
+    if (!isRunning && exchange.json?.answer !== answer) exchange.json = { answer, text: JSON.stringify({ question, answer, isRefused }) };
+    const text = isRunning ? JSON.stringify({ question, id: current.chat.id }) : exchange.json.text;
+    room -= text.length;
+    if (room < 0) break;
+    kept.unshift(text);
+  }
+  try {
+    sessionStorage.setItem(KEY, `{"model":${JSON.stringify(account.choice.model ?? null)},"exchanges":[${kept.join(",")}]}`);
+  } catch {
+    sessionStorage.removeItem(KEY); // the browser has less room: a reload begins a new conversation
+  }
+}
+
+function restore() {
+  try {
+    const { model, exchanges: kept = [] } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
+    account.load(model);
+    showKept(kept);
+  } catch {
+    sessionStorage.removeItem(KEY); // another program wrote it, or another version of this one
+    startAfresh();
+  }
+}
+
+function showKept(kept) {
+  for (const { question, answer, isRefused, id } of kept) {
+    const exchange = Object.assign(show(question), { isRefused });
+    if (id) return void reply(exchange, id);
+    const isLast = exchanges.length === kept.length;
+    exchange.answer = Answer.from(box, answer, () => retry(exchange), isLast);
+    conversation.append(exchange.answer.element);
+  }
+  box.toEnd();
+}
+
+/** Leave out the exchanges from this one on. */
+function leaveOut(from) {
+  for (const { element, answer } of exchanges.splice(from)) {
+    element.remove();
+    answer?.element.remove();
+  }
+}
+
 // --- What is said and shown ------------------------------------------------------------------------------------------
 
 /** Say something in the status line, which screen readers read out: few and whole sentences, never tokens. */
-function say(sentence) {
+function say(sentence, isSeen = true) {
   status.textContent = sentence;
-}
-
-function wordsFor(ending, answer) {
-  if (ending.kind === "stopped") return "Stopped.";
-  if (ending.kind === "failed") return describeError(ending.error).headline;
-  return answer.summary;
+  status.classList.toggle("unseen", !isSeen);
 }
 
 function showRunning(run) {
@@ -121,9 +211,10 @@ function showRunning(run) {
   sendButton.hidden = true;
 }
 
+/** The sentence is for those who do not see the page: the answer itself shows how it ended. */
 function showIdle(sentence) {
   current = null;
-  say(sentence);
+  say(sentence, false);
   if (document.activeElement === stopButton) prompt.focus(); // a button that vanishes would take the focus with it
   stopButton.hidden = true;
   sendButton.hidden = false;
@@ -131,11 +222,26 @@ function showIdle(sentence) {
 
 function startAfresh() {
   halt();
-  messages = [];
-  conversation.replaceChildren(welcome);
+  stopEditing();
+  leaveOut(0);
   welcome.hidden = false;
   showIdle("");
+  keep();
   prompt.focus();
+}
+
+function startEditing(exchange) {
+  if (current) return say("An answer is still running. Escape stops it.");
+  edited = exchange;
+  form.classList.add("editing");
+  prompt.value = exchange.question;
+  prompt.focus();
+  say("To send this message again leaves out what came after it. Escape cancels.");
+}
+
+function stopEditing() {
+  edited = null;
+  form.classList.remove("editing");
 }
 
 function toggleWire(event) {
@@ -143,6 +249,17 @@ function toggleWire(event) {
   pane.hidden = !pane.hidden;
   event.currentTarget.setAttribute("aria-expanded", String(!pane.hidden));
   wire.toEnd();
+}
+
+async function copy(source, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    return say("The browser does not allow this page to copy."); // over plain HTTP, for one
+  }
+  say("Copied.", false);
+  source.textContent = "Copied";
+  setTimeout(() => (source.textContent = "Copy"), COPIED_MS);
 }
 
 // --- Keys and buttons ------------------------------------------------------------------------------------------------
@@ -166,12 +283,23 @@ prompt.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.isComposing) halt();
+  if (event.key !== "Escape" || event.isComposing) return;
+  if (!edited) return void halt();
+  stopEditing();
+  prompt.value = "";
+  say("");
 });
 
-// Who leaves the page cannot come back to its answer: it is stopped, rather than paid for to the end.
-addEventListener("pagehide", halt);
+conversation.addEventListener("click", ({ target }) => {
+  const article = target.closest("article");
+  const exchange = exchanges.find(({ element, answer }) => article && (element === article || answer?.element === article));
+  if (target.matches(".example")) ask(target.textContent);
+  else if (target.matches(".edit")) startEditing(exchange);
+  else if (target.matches(".copy")) copy(target, target.closest(".code")?.querySelector("code").textContent ?? exchange.answer.text);
+});
 
 stopButton.addEventListener("click", halt);
 byId("fresh").addEventListener("click", startAfresh);
 byId("toggle").addEventListener("click", toggleWire);
+byId("model").addEventListener("change", keep);
+restore();

@@ -23,6 +23,11 @@ const ENDINGS = {
   limit: "The answer was larger than the server allows.",
 };
 
+// Values of another type than they should have are as good as missing.
+export const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+export const fields = (value) => (isObject(value) ? value : {});
+export const asText = (value) => (typeof value === "string" ? value : "");
+
 /** An error as { headline, detail }: what happened, and what the other side said about it. */
 export function describeError(error) {
   // The page has a button for another try.

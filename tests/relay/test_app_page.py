@@ -291,6 +291,12 @@ def test_a_notice_stands_on_the_built_in_page_as_text() -> None:
     assert b"<p>Try &lt;b&gt;tools&lt;/b&gt; &amp; more</p>" in content
 
 
+def test_examples_stand_below_the_notice_as_buttons() -> None:
+    content = Page(notice="Try", examples=["a", "<b>"]).find("/")[1]
+    button = b'<button type="button" class="example">%s</button>'
+    assert b'<p>Try</p><p class="examples">' + b" ".join((button % b"a", button % b"&lt;b&gt;")) + b"</p>" in content
+
+
 def test_without_a_notice_the_page_has_none() -> None:
     assert Page(notice="").find("/")[1] == Page().find("/")[1]
 

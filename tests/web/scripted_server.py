@@ -99,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
         file = WEB / ("index.html" if self.path == "/" else self.path.lstrip("/"))
         if file.suffix in TYPES and file.is_file():
             self._serve(file)
+        elif self.path in self.server.facts:
+            self._tell(*self.server.facts[self.path])
         else:
             self._perform()
 
@@ -120,6 +122,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _tell(self, status: int, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def _perform(self) -> None:
         exchange = Exchange(self)
         self.server.exchanges.append(exchange)
@@ -135,18 +145,26 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.arrived: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
         self.exchanges: list[Exchange] = []
+        self.facts: dict[str, tuple[int, Any]] = {
+            "/v1/models": (200, {"data": []}),
+            "/me": (200, {"user": None, "limits": {}, "left": {}, "resets": {}}),
+        }
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that goes away is no error here."""
 
 
 class ScriptedServer:
-    """The server; `url` is where its page is, `exchanges` every request so far that is not for a file of the page."""
+    """The server; `url` is where its page is, `exchanges` every request so far that is not for a file of the page.
+
+    `facts` is what it answers at once: path -> status and JSON.
+    """
 
     def __enter__(self) -> Self:
         self._server = _Server()
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         self.exchanges = self._server.exchanges
+        self.facts = self._server.facts
         self._waiting: list[Exchange] = []
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()

@@ -43,7 +43,7 @@ def test_the_page_streams_an_answer_under_the_relays_own_policy(page: Page) -> N
     page.reload()
     ask(page, "Hello")
     page.locator("#send").wait_for()
-    assert (page.locator("#status").text_content() or "").startswith("Answer complete, ")
+    assert page.locator("#status").text_content() == "Answer complete."
     assert len(page.locator(".answer .text").text_content() or "") > 100
     assert complaints == []
 
@@ -62,6 +62,12 @@ def test_the_page_says_how_the_relays_answer_ended(page: Page, word: str, said: 
     ask(page, word)
     page.locator("#send").wait_for()
     assert page.locator("#status").text_content() == said
+
+
+def test_a_word_of_the_demo_is_a_button(page: Page) -> None:
+    page.get_by_role("button", name="think", exact=True).click()
+    page.locator("#send").wait_for()
+    assert page.locator("details.thinking").count() == 1
 
 
 def test_the_relay_takes_the_pages_stop_before_the_first_byte(page: Page) -> None:

@@ -1,0 +1,502 @@
+/**
+ * Markdown as it streams: blocks of CommonMark 0.31 and GitHub's tables, made by DOM calls only. No HTML is ever parsed.
+ *
+ *     const markdown = new Markdown(element);
+ *     markdown.append("# Ti");
+ *     markdown.draw();                              // false if the time that it was given ran out: draw again
+ *     markdown.append("tle\n");
+ *     markdown.end();                               // then draw once more
+ *
+ * Each whole line is taken in once, so that the work is linear, and what it finished is not touched again: its nodes keep
+ * a reader's selection. Only the last line, while it is not whole, is drawn, taken back and drawn again.
+ *
+ * Left out: HTML (it stays text) and link reference definitions.
+ */
+
+import { button, make } from "./dom.js";
+import { inline, trimmed } from "./inline.js";
+
+/** Blocks within each other; deeper ones are text. */
+const MAX_DEPTH = 24;
+
+/** What kind of block a line begins is decided by so many of its characters. */
+const LONG_LINE = 4096;
+
+/** A paragraph that is longer than two pieces of this length is drawn and laid out in pieces, each of them once. */
+const PIECE = 2048;
+
+/** Blocks of a long document that are laid out together: a browser looks at each child of what has grown. */
+const GROUP = 64;
+
+/** Lines of code that are laid out together. */
+const CODE_LINES = 200;
+
+const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})[ \t]*([^\s`]*)/;
+const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+|$)/;
+const RULE = /^ {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
+const SETEXT = /^ {0,3}(=+|-+)[ \t]*$/;
+const QUOTE = /^ {0,3}> ?/;
+const ITEM = /^ {0,3}([-+*]|(\d{1,9})([.)]))(?=[ \t]|$)/;
+const DELIMITERS = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+
+/** The beginning of a line that may still become anything: it is shown with its next character. */
+const UNDECIDED = /^[ \t]*(?:[-=_*+#>|:`~ \t]*|\d{1,9}[.)]?[ \t]*)$/;
+
+const RTL = /^\P{L}*[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+
+// Not `trim`, which takes more than Markdown calls white space.
+const unindented = (line) => line.replace(/^[ \t]+/, "");
+
+const isBlank = (line) => /^[ \t]*$/.test(line);
+
+function indentOf(line) {
+  let columns = 0;
+  for (const character of line) {
+    if (character !== " " && character !== "\t") break;
+    columns += character === " " ? 1 : 4 - (columns % 4);
+  }
+  return columns;
+}
+
+/** A line without its first columns, if they are white. */
+function dedent(line, columns) {
+  let [at, column] = [0, 0];
+  for (; column < columns && (line[at] === " " || line[at] === "\t"); at += 1) column += line[at] === " " ? 1 : 4 - (column % 4);
+  return " ".repeat(Math.max(0, column - columns)) + line.slice(at);
+}
+
+/** The cells of a table's row. */
+function cellsOf(row) {
+  const inner = row.trim().replace(/^\|/, "");
+  const cells = inner.match(/(?:[^|\\]|\\[^]?)+|\|/g) ?? [];
+  const found = [""];
+  for (const piece of cells) piece === "|" ? found.push("") : (found[found.length - 1] = piece);
+  if (found.at(-1).trim() === "" && found.length > 1) found.pop();
+  return found.map((cell) => cell.trim().replaceAll("\\|", "|"));
+}
+
+
+function truncate(element, length) {
+  for (let node = element.childNodes[length]; node; ) {
+    const next = node.nextSibling;
+    node.remove();
+    node = next;
+  }
+}
+
+/** Gives a list, a quote or a table the direction of its first letter. Not dir="auto": with each change of a long one, Chromium
+ * would look for that letter again. Text within finds its own direction (`unicode-bidi: plaintext`). */
+function directed(element, text) {
+  element.dir = RTL.test(text) ? "rtl" : "ltr";
+  return element;
+}
+
+/** A box that scrolls sideways, by keyboard too. */
+function scroller(tag, className, label) {
+  const element = make(tag, className);
+  element.tabIndex = 0;
+  element.setAttribute("role", "group");
+  element.setAttribute("aria-label", label);
+  return element;
+}
+
+// --- Blocks that take lines: `content` is the element that grows -------------------------------------------------------
+
+/** A paragraph or heading. Pieces that are finished stay; `kept` counts their nodes, `text` is the rest. */
+class Prose {
+  kept = 0;
+  drawn = ""; // "open", "whole"
+
+  constructor(element, text, cite) {
+    this.element = this.content = element;
+    this.text = text;
+    this.cite = cite;
+  }
+
+  get count() {
+    return this.kept;
+  }
+
+  add(text) {
+    this.text += text;
+    this.drawn = "";
+  }
+
+  draw(isOpen = false) {
+    const wanted = isOpen ? "open" : "whole";
+    if (this.drawn === wanted) return;
+    this.drawn = wanted;
+    truncate(this.content, this.kept);
+    while (this.text.length > 2 * PIECE) this.#keep();
+    // A line with bars may be the head of a table: the next line tells.
+    const text = isOpen ? this.text.replace(/(^|\n)\|[^\n]*$/, "") : trimmed(this.text);
+    this.content.append(inline(text, { isOpen, cite: this.cite }));
+  }
+
+  #keep() {
+    const space = this.text.slice(PIECE, 2 * PIECE).search(/\s/);
+    let end = PIECE + (space < 0 ? PIECE : space + 1);
+    if (/[\uDC00-\uDFFF]/.test(this.text[end])) end -= 1;
+    const piece = make("span", "piece");
+    piece.append(inline(this.text.slice(0, end), { cite: this.cite }));
+    this.content.append(piece);
+    this.kept = this.content.childNodes.length;
+    this.text = this.text.slice(end);
+  }
+}
+
+class Code {
+  lines = 0;
+  blanks = ""; // of indented code, which does not end in blank lines
+
+  constructor(language, fence = "", indent = 0) {
+    Object.assign(this, { fence, indent });
+    this.code = make("code");
+    this.content = make("span");
+    this.code.append(this.content);
+    const pre = scroller("pre", "", language ? `Code, ${language}` : "Code");
+    pre.dir = "ltr";
+    pre.append(this.code);
+    this.element = make("div", "code");
+    const bar = make("div", "bar");
+    bar.append(make("span", "language", language), button("copy", "Copy", "Copy the code"));
+    this.element.append(bar, pre);
+  }
+
+  get count() {
+    return this.content.childNodes.length;
+  }
+
+  add(text) {
+    const plain = text.replace(/\uFDD0\d+\uFDD1/g, "");
+    if (plain) this.content.append(plain);
+  }
+
+  addLine(line) {
+    const isNext = this.lines > 0 && this.lines % CODE_LINES === 0;
+    if (isNext) this.add("\n");
+    if (isNext) this.code.append((this.content = make("span")));
+    this.add(this.lines > 0 && !isNext ? `\n${line}` : line);
+    this.lines += 1;
+  }
+
+  draw() {}
+}
+
+class Table {
+  constructor(header, delimiters, cite) {
+    this.cite = cite;
+    const sides = { "::": "center", "-:": "right", ":-": "left" };
+    this.aligns = cellsOf(delimiters).map((cell) => sides[cell[0] + cell.at(-1)] ?? "");
+    this.content = make("tbody");
+    const head = make("thead");
+    head.append(this.#row("th", header));
+    const table = directed(make("table"), header);
+    table.append(head, this.content);
+    this.element = scroller("div", "table", "Table");
+    this.element.append(table);
+  }
+
+  get count() {
+    return this.content.childNodes.length;
+  }
+
+  addLine(line) {
+    this.content.append(this.#row("td", line));
+  }
+
+  /** The rest of a row that is as long as no row is. */
+  add(text) {
+    this.content.lastChild.lastChild.append(text);
+  }
+
+  draw() {}
+
+  #row(tag, line) {
+    const [row, cells] = [make("tr"), cellsOf(line)];
+    this.aligns.forEach((align, i) => {
+      const cell = make(tag, align);
+      cell.append(inline(cells[i] ?? "", { cite: this.cite }));
+      row.append(cell);
+    });
+    return row;
+  }
+}
+
+// --- The document ------------------------------------------------------------------------------------------------------
+
+export class Markdown {
+  #root;
+  #cite;
+  #tail = ""; // of the source: what is not taken in
+  #isLong = false; // the tail goes on with a line whose beginning is taken in
+  #isEnded = false;
+  #open; // containers: { kind, element, … }, the outermost first
+  #leaf = null; // the block that takes the text of the next line: a paragraph, code or a table
+  #before = null; // how all was before the unfinished line
+
+  /** `cite(number)` makes the node of a citation, marked in the source by `citationMark(number)`. */
+  constructor(element, { cite } = {}) {
+    this.#root = element;
+    this.#open = [{ kind: "document", element }];
+    this.#cite = cite;
+  }
+
+  append(text) {
+    this.#tail += text;
+  }
+
+  end() {
+    this.#isEnded = true;
+  }
+
+  /** Draw what was appended, or as much of it as there is time for until `performance.now()` is `until`. */
+  draw(until = Infinity) {
+    this.#takeBack();
+    // A CR may be half of a CRLF.
+    const text = this.#isEnded || !this.#tail.endsWith("\r") ? this.#tail : this.#tail.slice(0, -1);
+    const end = /\r\n?|\n/g;
+    let [start, isInTime] = [0, true];
+    for (let found; isInTime && (found = end.exec(text)); isInTime = performance.now() < until) {
+      this.#take(text.slice(start, found.index));
+      this.#isLong = false;
+      start = end.lastIndex;
+    }
+    this.#tail = this.#tail.slice(start);
+    if (isInTime) this.#takeUnfinished(text.slice(start));
+    if (isInTime && this.#isEnded) this.#close(1);
+    this.#leaf?.draw(true);
+    return isInTime;
+  }
+
+  /** Take in a line, or more of a long one. However a long line is cut, what it begins is decided by the same beginning. */
+  #take(line) {
+    if (this.#isLong) this.#leaf?.add(line);
+    else this.#line(line.slice(0, LONG_LINE), line.slice(LONG_LINE), false);
+  }
+
+  #takeUnfinished(line) {
+    if (this.#isEnded || this.#isLong || line.length > LONG_LINE) {
+      if (line) this.#take(line);
+      this.#isLong = true;
+      this.#tail = this.#tail.slice(line.length);
+    } else if (!(this.#leaf instanceof Code ? /^[ \t>]*[`~]*$/ : UNDECIDED).test(line)) {
+      this.#remember();
+      this.#line(line, "", true);
+    }
+  }
+
+  // The unfinished line is taken back before the next drawing ---------------------------------------------------------------
+
+  #remember() {
+    const [leaf, open] = [this.#leaf, this.#open];
+    this.#before = {
+      open: open.map((container) => [container, { ...container }, container.element.childNodes.length]),
+      groups: this.#root.childNodes.length,
+      leaf: leaf && [leaf, { ...leaf }, leaf.count, leaf.code?.childNodes.length],
+    };
+  }
+
+  #takeBack() {
+    if (!this.#before) return;
+    const { open, leaf, groups } = this.#before;
+    this.#before = null;
+    truncate(this.#root, groups);
+    for (const [container, fields, count] of open) {
+      Object.assign(container, fields);
+      truncate(container.element, count);
+      if (container.kind === "list") container.element.classList.toggle("loose", container.isLoose);
+    }
+    this.#open = open.map(([container]) => container);
+    this.#leaf = leaf && Object.assign(leaf[0], leaf[1]);
+    if (!leaf) return;
+    truncate(this.#leaf.content, leaf[2]);
+    if (leaf[3]) truncate(this.#leaf.code, leaf[3]);
+    this.#leaf.drawn = "";
+  }
+
+  // Lines: the procedure of the specification's appendix --------------------------------------------------------------------
+
+  /** Take in a line; `more` is what follows the beginning of a long one. */
+  #line(line, more, isPartial) {
+    let [depth, rest] = this.#continued(line);
+    const isWithin = depth === this.#open.length;
+    if (isWithin && this.#leaf instanceof Code && this.#codeLine(rest + more, isPartial)) return;
+    if (isWithin && this.#leaf instanceof Prose && !isPartial && !more && this.#underline(rest)) return;
+    const matched = depth;
+    [depth, rest] = this.#containers(depth, rest);
+    const isText = !isBlank(rest) && (more || !(HEADING.test(rest) || FENCE.test(rest) || RULE.test(rest)));
+    // Also where the line lacks the markers of the containers that the paragraph stands in: "laziness".
+    if (isText && this.#leaf instanceof Prose) this.#leaf.add(`\n${unindented(rest)}${more}`);
+    else if (isText && this.#leaf instanceof Table && isWithin) this.#leaf.addLine(rest + more);
+    else if (isBlank(rest)) this.#blank(depth, depth > matched);
+    else this.#begin(depth, rest, more, isPartial);
+  }
+
+  /** How many of the open containers the line goes on with, and the line without their markers. */
+  #continued(line) {
+    let [depth, rest] = [1, line];
+    for (; depth < this.#open.length; depth += 1) {
+      const { kind, width, element } = this.#open[depth];
+      if (kind === "quote") {
+        if (!QUOTE.test(rest)) break;
+        rest = rest.replace(QUOTE, "");
+      } else if (kind === "item") {
+        // An item may begin with one blank line, not with two.
+        if (isBlank(rest) ? element.childNodes.length === 0 : indentOf(rest) < width) break;
+        rest = dedent(rest, width);
+      }
+    }
+    return [depth, rest];
+  }
+
+  #codeLine(line, isPartial) {
+    const { fence, indent } = this.#leaf;
+    if (fence) {
+      const closing = trimmed(unindented(line));
+      const isEnd = closing.length >= fence.length && closing === fence[0].repeat(closing.length) && indentOf(line) < 4;
+      if (isEnd && !isPartial) this.#close(this.#open.length);
+      else this.#leaf.addLine(dedent(line, Math.min(indent, indentOf(line))));
+    } else if (isBlank(line)) {
+      this.#leaf.blanks += `${dedent(line, 4)}\n`;
+      this.#markBlank();
+    } else if (indentOf(line) >= 4) {
+      for (const blank of this.#leaf.blanks.split("\n").slice(0, -1)) this.#leaf.addLine(blank);
+      this.#leaf.blanks = "";
+      this.#leaf.addLine(dedent(line, 4));
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  /** A line that makes a heading or a table of the paragraph above it. */
+  #underline(line) {
+    const leaf = this.#leaf;
+    const depth = this.#open.length;
+    const setext = SETEXT.exec(line);
+    const at = leaf.text.lastIndexOf("\n") + 1;
+    const header = leaf.text.slice(at);
+    if (setext) {
+      const heading = make(setext[1][0] === "=" ? "h3" : "h4");
+      heading.append(...leaf.content.childNodes);
+      leaf.element.replaceWith(heading);
+      leaf.content = heading;
+      this.#close(depth);
+    } else if (DELIMITERS.test(line) && `${line}${header}`.includes("|") && cellsOf(header).length === cellsOf(line).length) {
+      leaf.text = trimmed(leaf.text.slice(0, at));
+      leaf.drawn = "";
+      if (!leaf.text && !leaf.kept) leaf.element.remove();
+      this.#close(depth);
+      this.#add(depth, new Table(header, line, this.#cite));
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  /** Open the block quotes and list items that the line begins. */
+  #containers(depth, rest) {
+    while (!isBlank(rest) && depth < MAX_DEPTH && indentOf(rest) < 4) {
+      const item = RULE.test(rest) ? null : this.#itemOf(depth, rest);
+      if (QUOTE.test(rest)) {
+        rest = rest.replace(QUOTE, "");
+        depth = this.#enter(depth, { kind: "quote", element: directed(make("blockquote"), rest) });
+      } else if (item) {
+        const { key, width, number } = item;
+        rest = item.rest;
+        if (this.#open[depth - 1].key !== key) {
+          const element = directed(make(number === undefined ? "ul" : "ol"), rest);
+          if (number > 1 || number === 0) element.start = number;
+          depth = this.#enter(depth, { kind: "list", key, element, isLoose: false });
+        }
+        depth = this.#enter(depth, { kind: "item", width, element: make("li") });
+      } else {
+        break;
+      }
+    }
+    return [depth, rest];
+  }
+
+  #itemOf(depth, line) {
+    const found = ITEM.exec(line);
+    if (!found) return null;
+    const [marker, bullet, digits, delimiter] = found;
+    const content = line.slice(marker.length);
+    const number = digits === undefined ? undefined : Number(digits);
+    // A paragraph is interrupted by a list only if that has text, and begins with 1.
+    const isInterrupting = this.#leaf instanceof Prose && depth === this.#open.length;
+    if (isInterrupting && (isBlank(content) || (number ?? 1) !== 1)) return null;
+    const spaces = isBlank(content) || indentOf(content) > 4 ? 1 : indentOf(content);
+    return { key: delimiter ?? bullet, number, width: marker.length + spaces, rest: dedent(content, spaces) };
+  }
+
+  #begin(depth, line, more, isPartial) {
+    depth = this.#leave(depth);
+    const heading = more ? null : HEADING.exec(line);
+    const fence = more ? null : FENCE.exec(line);
+    if (indentOf(line) >= 4) {
+      this.#add(depth, new Code("")).addLine(dedent(line, 4) + more);
+    } else if (heading) {
+      const text = trimmed(trimmed(unindented(line.slice(heading[0].length))).replace(/(^|[ \t]+)#+$/, ""));
+      this.#add(depth, new Prose(make(`h${Math.min(6, heading[1].length + 2)}`), text, this.#cite)).draw(isPartial);
+      this.#leaf = null;
+    } else if (fence) {
+      this.#add(depth, new Code(fence[2], fence[1], indentOf(line)));
+    } else if (!more && RULE.test(line)) {
+      this.#add(depth, { element: make("hr") });
+      this.#leaf = null;
+    } else {
+      this.#add(depth, new Prose(make("p"), unindented(line) + more, this.#cite));
+    }
+  }
+
+  #blank(depth, isNew) {
+    this.#close(depth);
+    if (!isNew) this.#markBlank();
+  }
+
+  /** A blank line makes a list loose if more comes after it: see `#append`. */
+  #markBlank() {
+    for (let i = this.#open.length - 1; i > 0 && this.#open[i].kind !== "quote"; i -= 1) this.#open[i].isBlank = true;
+  }
+
+  #close(depth) {
+    this.#leaf?.draw();
+    this.#leaf = null;
+    this.#open.length = depth;
+  }
+
+  /** Close what is deeper; a list, too, since it takes nothing but items. */
+  #leave(depth) {
+    const left = this.#open[depth - 1].kind === "list" ? depth - 1 : depth;
+    this.#close(left);
+    return left;
+  }
+
+  #enter(depth, container) {
+    depth = container.kind === "item" ? depth : this.#leave(depth);
+    this.#close(depth);
+    this.#append(depth, container.element);
+    this.#open.push(container);
+    return depth + 1;
+  }
+
+  #add(depth, leaf) {
+    this.#append(depth, leaf.element);
+    this.#leaf = leaf;
+    return leaf;
+  }
+
+  #append(depth, element) {
+    const parent = this.#open[depth - 1];
+    const list = parent.kind === "item" ? this.#open[depth - 2] : parent;
+    if (parent.isBlank && list.kind === "list" && parent.element.childNodes.length) {
+      list.isLoose = true;
+      list.element.classList.add("loose");
+    }
+    for (const container of this.#open) container.isBlank = false;
+    if (depth === 1 && parent.element.childNodes.length >= GROUP) this.#root.append((parent.element = make("div", "group")));
+    parent.element.append(element);
+  }
+}
