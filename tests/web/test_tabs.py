@@ -327,6 +327,7 @@ def test_what_a_former_leader_still_says_is_left_to_the_next_one(tabs: Callable[
           say("x", { frames: [frame(1)] });
           say("y", { leads: true });
           say("x", { frames: [frame(2)] });
+          for (let i = 0; i < 500 && joins.length < 2; i += 1) await navigator.locks.query();
           say("y", { opened: [name], runs: [run] });
           say("y", { frames: [frame(2), frame(3), ["", "", ": beat\\n\\n"], ["other", "u-9", "id: u-9\\n\\n"]] });
           say("y", { lost: [name] });
