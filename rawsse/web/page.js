@@ -11,15 +11,16 @@
 import { Answer } from "./answer.js";
 import { FollowingBox, make } from "./dom.js";
 import { streamChat } from "./rawsse.js";
+import { sharedFetch } from "./tabs.js";
 import { Wire } from "./wire.js";
-import { describeError, seconds } from "./words.js";
+import { describeError } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const [conversation, welcome, form, prompt] = ["conversation", "welcome", "form", "prompt"].map(byId);
 const [stopButton, sendButton, status] = ["stop", "send", "status"].map(byId);
 
 const box = new FollowingBox(conversation);
-const wire = new Wire(byId("frames"));
+const wire = new Wire(byId("frames"), { conversation });
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
 
 let messages = []; // what the API is sent: [{ role, content }]
@@ -45,6 +46,7 @@ async function reply(turns) {
   box.toEnd();
   showRunning(run);
   const ending = await read(run, turns, answer);
+  wire.end(ending.kind);
   const hasText = answer.text.trim() !== ""; // the API refuses a message without any
   if (hasText) turns.push({ role: "assistant", content: answer.text });
   // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
@@ -68,15 +70,16 @@ async function read(run, turns, answer) {
   let isFlowing = false;
   const options = {
     token,
-    onOpen: ({ method, url, status }) => wire.note(`${method} ${url.pathname}: ${status}`),
+    fetch: sharedFetch,
+    onOpen: (opened) => wire.opened(opened),
     onFrame: (raw) => wire.frame(raw),
-    onLost: ({ wait }) => {
+    onLost: (lost) => {
       isFlowing = false;
-      wire.note(`connection lost, next try in ${seconds(wait)}`);
+      wire.lost(lost);
       say("Connection lost. Reconnecting…");
     },
   };
-  wire.begin();
+  wire.begin((index) => answer.blockElement(index));
   try {
     run.chat = streamChat("api/chat", { messages: turns }, options);
     for await (const event of run.chat) {
