@@ -5,13 +5,20 @@
 /** Longer lines are not coloured: a page of them would have a hundred thousand elements. */
 const MAX_COLOURED = 20_000;
 
-const JSON_TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)|(\s+(?=[}\]]\s*$))/g;
+const JSON_TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\d[\d.eE+-]*|true|false|null/g;
 
-/** The frame's fields: `event` is "" and `data` null for what is no event. */
+/** A frame's event and data; "" and null if it is no event. Not by `^` and `$`: they also match at U+2028, which is content. */
 function read(raw) {
-  const field = (name) => [...raw.matchAll(new RegExp(`^${name}: ?(.*)$`, "gm"))].map(([, value]) => value);
+  const lines = raw.split(/\r\n|\n|\r/);
+  const field = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).replace(/^ /, ""));
   const data = field("data");
   return data.length ? { event: field("event").at(-1) ?? "message", data: data.join("\n") } : { event: "", data: null };
+}
+
+/** How many blanks stand before the last bracket. */
+function padOf(data) {
+  const whole = data.trimEnd();
+  return /[}\]]$/.test(whole) ? whole.length - 1 - whole.slice(0, -1).trimEnd().length : 0;
 }
 
 function valueOf(raw) {
@@ -24,9 +31,8 @@ function valueOf(raw) {
 
 /** For the timeline: "piece" of content, "ping", or "frame". */
 export function kindOf(raw) {
-  const [, event] = /^event: ?(.*)$/m.exec(raw.slice(0, 200)) ?? [];
-  if (event === "ping") return event;
-  return event === "content_block_delta" || (!event && raw.includes('data: {"text"')) ? "piece" : "frame";
+  const { event, data } = read(raw.slice(0, 200));
+  return event === "content_block_delta" || (event === "message" && data.startsWith('{"text"')) ? "piece" : event === "ping" ? "ping" : "frame";
 }
 
 /** The frame in parts [kind, text], which add up to it. `isIndented` is for the eye: then they add up to more. */
@@ -48,20 +54,22 @@ function json(text, isIndented) {
     }
   }
   if (text.length > MAX_COLOURED) return [["", text]];
+  const pad = padOf(text);
+  const tail = text.trimEnd().length - 1;
   const parts = [];
   let end = 0;
-  for (const { 0: all, 1: string, 2: colon, 4: pad, index } of text.matchAll(JSON_TOKEN)) {
-    if (index > end) parts.push(["", text.slice(end, index)]);
-    parts.push([pad ? "pad" : colon ? "key" : string ? "string" : "word", all]);
+  for (const { 0: all, 1: string, 2: colon, index } of text.slice(0, tail - pad).matchAll(JSON_TOKEN)) {
+    parts.push(["", text.slice(end, index)], [colon ? "key" : string ? "string" : "word", all]);
     end = index + all.length;
   }
-  return end < text.length ? [...parts, ["", text.slice(end)]] : parts;
+  parts.push(["", text.slice(end, tail - pad)], ["pad", text.slice(tail - pad, tail)], ["", text.slice(tail)]);
+  return parts.filter(([, part]) => part);
 }
 
 /** What a reader may wonder about, in words; "" where there is nothing. */
 export function oddity(raw) {
   const { event, data } = read(raw);
-  const pad = data && /\s+(?=[}\]]$)/.exec(data)?.[0].length;
+  const pad = padOf(data ?? "");
   if (data === "[DONE]") return "The relay's end mark. The API's own last event is message_stop.";
   if (data === null && raw.startsWith(":")) return "A comment. It is no event: the relay sends it so that a quiet connection is not closed.";
   if (data === null) return raw.startsWith("retry") ? "The wait that the server asks for before the next connection, in ms." : "No data: no event.";
@@ -90,6 +98,8 @@ export function linksOf(frames) {
   return blocks;
 }
 
+const withoutIds = (raw) => raw.split("\n").filter((line) => !/^(id|retry):/.test(line)).join("\n");
+
 /**
  * An exchange as a recording, which `rawsse explain` and `rawsse replay` take; null if its frames are not the API's events, as
  * those of the text dialect.
@@ -106,7 +116,7 @@ export function recordingOf({ frames, status = 200, ending, ms }) {
     if (typeof type !== "string") continue;
     const isRelays = type === "error" && seen !== undefined && seen.kind !== "error";
     if (type === "error") end = seen?.kind === "cancelled" ? "client_closed" : isRelays ? "cut" : "clean";
-    const data = status >= 400 ? JSON.stringify({ type, ...rest }) : raw.replace(/^(id|retry):.*\n/gm, "");
+    const data = status >= 400 ? JSON.stringify({ type, ...rest }) : withoutIds(raw);
     if (!isRelays || status >= 400) kept.push({ t: seconds(time), data });
   }
   if (!kept.length) return null;

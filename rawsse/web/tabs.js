@@ -227,7 +227,7 @@ class Leader {
     let frames = [];
     const parser = new EventStreamParser({
       onFrame: (raw) => {
-        const [, id = "", tag = ""] = /^id: ((.*)-\d+)$/m.exec(raw) ?? [];
+        const [, id = "", tag = ""] = /^id: ((.*)-\d+)\n/.exec(raw) ?? [];
         const told = /^event: runs\ndata: (.*)/.exec(raw)?.[1];
         if (told) this.#say({ opened, runs: Object.values((tags = JSON.parse(told).runs)) });
         else frames.push([tags[tag] ?? "", id, raw]);

@@ -13,8 +13,12 @@ FROM_END = "((box) => Math.abs(box.scrollHeight - box.clientHeight - box.scrollT
 """JavaScript for the pixels that a scrolling box is away from its end."""
 
 
-def test_the_wire_shows_each_frame_exactly_as_it_came(chat: Chat) -> None:
+def show(chat: Chat) -> None:
     chat.page.get_by_role("button", name="Wire").click()
+
+
+def test_the_wire_shows_each_frame_exactly_as_it_came(chat: Chat) -> None:
+    show(chat)
     frames = [b": warm\n\n", b"retry:5\n\n", *answer("Otter 🦦", "  two spaces  ")]
     chat.ask().end(b"".join(frames))
     chat.wait_until("(n) => $('#frames .frame').length === n", len(frames))
@@ -23,6 +27,7 @@ def test_the_wire_shows_each_frame_exactly_as_it_came(chat: Chat) -> None:
 
 
 def test_each_frame_on_the_wire_has_its_time_since_the_request(chat: Chat) -> None:
+    show(chat)
     post = chat.ask()
     post.send(frame(1, start()))
     chat.wait_until("() => $('#frames .frame').length === 1")
@@ -34,12 +39,14 @@ def test_each_frame_on_the_wire_has_its_time_since_the_request(chat: Chat) -> No
 
 
 def test_the_wire_is_bounded(chat: Chat) -> None:
+    show(chat)
     chat.ask().end(b"".join(script(start(), open_block(), *[delta("x")] * 1000, close_block(), *finish())))
     chat.wait_until("() => $('#frames li:last-child')[0]?.textContent.includes('[DONE]')")
     assert chat.page.locator("#frames li").count() == 400
 
 
 def test_the_wire_is_bounded_in_characters_too(chat: Chat) -> None:
+    show(chat)
     chat.ask().end(b"".join(script(start(), open_block(), *[delta("x" * 300_000)] * 5, close_block(), *finish())))
     chat.wait_until("() => $('#frames li:last-child')[0]?.textContent.includes('[DONE]')")
     shown = chat.page.locator("#frames pre").all_text_contents()
@@ -47,7 +54,7 @@ def test_the_wire_is_bounded_in_characters_too(chat: Chat) -> None:
 
 
 def test_the_wire_follows_its_end_unless_one_scrolled_up(chat: Chat) -> None:
-    chat.page.get_by_role("button", name="Wire").click()
+    show(chat)
     post = chat.ask()
     frames = script(start(), open_block(), *[delta("x")] * 60)
     post.send(b"".join(frames[:30]))
@@ -62,7 +69,7 @@ def test_the_conversation_follows_its_end_when_the_wire_takes_its_room(chat: Cha
     chat.page.set_viewport_size({"width": 320, "height": 640})
     chat.ask().send(b"".join(answer("line\n" * 100)[:3]))
     chat.wait_until("() => conversation.scrollTop > 0")
-    chat.page.get_by_role("button", name="Wire").click()
+    show(chat)
     chat.wait_until(f"() => !wire.hidden && {FROM_END.format(id='conversation')} < 1")
 
 
