@@ -66,7 +66,7 @@ export class Wire {
   }
 
   opened({ method, url, status }) {
-    if (method === "POST") this.#exchange.status = status;
+    if (status !== 202) this.#exchange.status ??= status;
     this.note(`${method} ${url.pathname}: ${status}`);
   }
 

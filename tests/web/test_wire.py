@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
+from interop.stack import Stack, recorded, text
+from support.background import Background
+
+from rawsse import AsyncClient
+from rawsse.cli import main
+from rawsse.replay import Recording, ReplayServer, check
 
 from .chat_page import Chat
 from .scripted_server import answer, close_block, delta, finish, frame, open_block, script, start
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.real
 
@@ -105,3 +118,222 @@ def test_a_refusal_is_seen_above_the_long_question_that_is_back_in_the_prompt(ch
     post.end(b"{}")
     chat.see(".again")
     chat.wait_until(f"() => form[0].clientHeight > 100 && {FROM_END.format(id='conversation')} < 1")
+
+
+# --- The tools of the pane ---------------------------------------------------------------------------------------------
+
+
+def press(chat: Chat, name: str) -> None:
+    chat.page.locator("#wire").get_by_role("button", name=name).click()
+
+
+def count_frames(chat: Chat, count: int) -> None:
+    chat.wait_until("(n) => $('#frames .frame').length === n", count)
+
+
+def facts(chat: Chat) -> str:
+    return chat.page.locator(".wire-facts").text_content() or ""
+
+
+def test_a_paused_pane_stays_as_it_is_and_shows_what_came_when_it_goes_on(chat: Chat) -> None:
+    show(chat)
+    post = chat.ask()
+    frames = answer("Ott", "er")
+    post.send(b"".join(frames[:3]))
+    count_frames(chat, 3)
+    press(chat, "Pause")
+    post.end(b"".join(frames[3:]))
+    chat.wait_for_end()
+    assert (chat.page.locator("#frames .frame").count(), chat.text) == (3, "Otter")
+    assert facts(chat) == f"paused, {len(frames) - 3} waiting"
+    press(chat, "Pause")
+    count_frames(chat, len(frames))
+    assert facts(chat) == ""
+
+
+def test_a_pane_that_is_paused_for_long_keeps_the_last_frames_and_counts_the_others(chat: Chat) -> None:
+    show(chat)
+    press(chat, "Pause")
+    chat.ask().end(b"".join(script(start(), open_block(), *[delta("x")] * 1000, close_block(), *finish())))
+    chat.wait_for_end()
+    assert facts(chat) == "paused, 400 waiting · 607 older dropped"
+
+
+def test_a_cleared_pane_is_empty_and_goes_on(chat: Chat) -> None:
+    show(chat)
+    post = chat.ask()
+    frames = answer("Ott", "er")
+    post.send(b"".join(frames[:3]))
+    count_frames(chat, 3)
+    press(chat, "Clear")
+    assert chat.page.locator("#frames li").count() == 0
+    post.end(b"".join(frames[3:]))
+    count_frames(chat, len(frames) - 3)
+
+
+def test_the_filter_takes_the_name_of_an_event_or_a_text(chat: Chat) -> None:
+    show(chat)
+    post = chat.ask()
+    frames = answer("Ott", "er")
+    post.send(b"".join(frames[:3]))
+    count_frames(chat, 3)
+    chat.page.locator("#wire input").fill("BLOCK_delta")
+    count_frames(chat, 1)
+    post.end(b"".join(frames[3:]))
+    count_frames(chat, 2)
+    chat.page.locator("#wire input").fill('"er"')
+    count_frames(chat, 1)
+    chat.page.locator("#wire input").fill("")
+    count_frames(chat, len(frames))
+
+
+def test_frames_can_be_indented(chat: Chat) -> None:
+    show(chat)
+    chat.ask().end(b"".join(answer("Otter")))
+    chat.wait_for_end()
+    press(chat, "Indent")
+    assert '\n  "index": 0' in (chat.page.locator("#frames .frame pre").nth(1).text_content() or "")
+
+
+def test_hostile_frames_are_text(chat: Chat) -> None:
+    show(chat)
+    chat.ask().end(b"".join(answer("<img src=x onerror=document.title='x'></pre><script>1</script>")))
+    chat.wait_for_end()
+    assert chat.page.locator("#frames :is(img, script)").count() == 0
+
+
+def test_the_time_since_the_last_frame_is_told_while_the_answer_runs(chat: Chat) -> None:
+    chat.page.clock.install()
+    show(chat)
+    post = chat.ask()
+    post.send(answer("a")[0])
+    chat.page.clock.run_for(500)
+    chat.wait_until("() => $('#frames .frame').length === 1")
+    before = chat.page.evaluate("performance.now()")
+    chat.page.clock.fast_forward(7000)
+    chat.page.clock.run_for(500)
+    assert chat.page.evaluate("performance.now()") - before >= 7000
+    told = re.fullmatch(r"last frame (\d+\.\d\d) s ago", facts(chat))
+    assert told
+    assert float(told[1]) >= 7
+
+
+# --- Frames and text -----------------------------------------------------------------------------------------------------
+
+LIT = "[...(CSS.highlights.get('wire') ?? [])].map(String).join()"
+
+
+def test_a_frame_that_is_clicked_shows_the_text_that_it_made(chat: Chat) -> None:
+    show(chat)
+    frames = answer("Ott", "er and ", "otter")
+    chat.ask().end(b"".join(frames))
+    chat.wait_for_end()
+    count_frames(chat, len(frames))
+    for number, piece in ((2, "Ott"), (3, "er and "), (4, "otter"), (0, "")):
+        chat.page.locator("#frames .frame").nth(number).click()
+        assert chat.page.evaluate(LIT) == piece
+        assert chat.page.locator("#frames [aria-selected=true]").count() == 1
+
+
+def test_a_text_that_is_clicked_shows_the_frame_that_made_it(chat: Chat) -> None:
+    show(chat)
+    frames = answer("One otter. ", "Two otters.\n\n", "Three otters.")
+    chat.ask().end(b"".join(frames))
+    chat.wait_for_end()
+    count_frames(chat, len(frames))
+    box = chat.page.evaluate(
+        """() => {
+          const walker = document.createTreeWalker(document.querySelector(".answer .body"), NodeFilter.SHOW_TEXT);
+          let node;
+          while ((node = walker.nextNode())) {
+            const at = node.data.indexOf("Two");
+            if (at < 0) continue;
+            const range = new Range();
+            range.setStart(node, at + 1);
+            range.setEnd(node, at + 2);
+            const { x, y, width, height } = range.getBoundingClientRect();
+            return [x + width / 2, y + height / 2];
+          }
+        }"""
+    )
+    chat.page.mouse.click(*box)
+    selected = chat.page.locator("#frames [aria-selected=true]")
+    assert "Two otters" in (selected.text_content() or "")
+    assert "Two otters." in chat.page.evaluate(LIT)
+
+
+def test_frames_are_chosen_by_keyboard_too(chat: Chat) -> None:
+    show(chat)
+    frames = answer("Ott", "er")
+    chat.ask().end(b"".join(frames))
+    chat.wait_for_end()
+    count_frames(chat, len(frames))
+    chat.page.locator("#frames .frame").nth(2).click()
+    chat.page.locator("#frames").focus()
+    chat.page.keyboard.press("ArrowDown")
+    assert chat.page.evaluate(LIT) == "er"
+    active = chat.page.locator("#frames").get_attribute("aria-activedescendant")
+    assert active == chat.page.locator("#frames [aria-selected=true]").get_attribute("id")
+    for _ in frames:
+        chat.page.keyboard.press("ArrowDown")
+    assert chat.page.locator("#frames [aria-selected=true]").text_content() == (
+        chat.page.locator("#frames li").last.text_content()
+    )
+
+
+# --- The recording, and the picture ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["thinking", "unicode", "server-tools"])
+def test_a_saved_answer_is_a_recording_that_explains_and_plays_the_same(
+    chromium: Browser, tmp_path: Path, name: str
+) -> None:
+    async def play(saved: Recording) -> str:
+        async with ReplayServer(saved) as api, AsyncClient(api_key="none", base_url=api.base_url) as client:
+            question = {"role": "user", "content": "Hello"}
+            message = await client.messages.create(model="claude-test-1", max_tokens=1024, messages=[question])
+            return "".join(block.text for block in message.content if block.type == "text")
+
+    with Background() as background, chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(Stack(background, [recorded(name)]).base_url)
+        show_wire = page.get_by_role("button", name="Wire", exact=True)
+        show_wire.click()
+        page.locator("#prompt").fill("Hello")
+        page.keyboard.press("Enter")
+        page.locator("#send").wait_for()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save").click()
+        file = tmp_path / download.value.suggested_filename
+        download.value.save_as(file)
+        saved = Recording.load(file)
+        assert saved.body == recorded(name).body
+        assert background.run(play(saved)) == text(name)
+    assert file.name == "answer.sse.jsonl"
+    assert [finding.rule for finding in check(saved)] == [finding.rule for finding in check(recorded(name))]
+    assert main(["explain", str(file)]) == 0
+
+
+def test_without_an_answer_there_is_nothing_to_save_and_the_pane_says_so(chat: Chat) -> None:
+    show(chat)
+    press(chat, "Save")
+    assert facts(chat).startswith("Nothing to save")
+
+
+def test_the_picture_shows_a_reconnect_and_the_end(chat: Chat) -> None:
+    show(chat)
+    post = chat.ask()
+    frames = answer("Ott", "er")
+    post.send(b"".join(frames[:3]))
+    count_frames(chat, 3)
+    assert chat.page.locator("#wire svg .piece").count() == 1
+    post.drop()
+    again = chat.server.next("GET", "/runs/r1")
+    again.head(200, {"content-type": "text/event-stream"})
+    again.end(b"".join(frames[3:]))
+    chat.wait_for_end()
+    words = chat.page.locator("#wire figcaption").text_content() or ""
+    assert f"{len(frames)} frames" in words
+    assert "1 reconnect · end" in words
+    assert chat.page.locator("#wire svg").get_attribute("aria-label") == words
+    assert [chat.page.locator(f"#wire svg .{kind}").count() for kind in ("first", "lost", "end")] == [1, 1, 1]
