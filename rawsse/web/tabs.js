@@ -18,17 +18,14 @@
 
 import { EventStreamParser } from "./rawsse.js";
 
-/** Bounds. Times are in ms. */
 export const TAB_LIMITS = Object.freeze({
-  /** The longest wait for a leader. */
+  /** The longest wait for a leader, in ms. */
   openMs: 5000,
   /** The runs that the relay sends over one connection. */
   maxRuns: 32,
   /** What waits in a tab that does not read it, in bytes. Beyond it, the connection counts as lost. */
   maxUnreadBytes: 16 * 1024 * 1024,
 });
-
-/** @typedef {{ run: string, after: string, base: string, room: string, headers: Record<string, string> }} Wanted */
 
 const nothing = () => {};
 
@@ -41,16 +38,15 @@ export async function sharedFetch(url, init = {}) {
   if (!navigator?.locks || !BroadcastChannel) return fetch(url, init);
   const headers = new Headers(init.headers);
   if (init.method === "POST" && headers.has("x-run-id")) headers.set("prefer", "respond-async");
-  const [, base = "", run = ""] = /^(.*\/runs)\/([\w-]{16,64})$/.exec(String(url)) ?? [];
+  const [, base, run] = /^(.*\/runs)\/([\w-]{16,64})$/.exec(String(url)) ?? [];
   if (init.method !== "GET" || !run) return fetch(url, { ...init, headers });
   const after = headers.get("last-event-id") ?? "";
   headers.delete("last-event-id");
-  const fields = Object.fromEntries(headers);
+  const wanted = { run, after, base, headers: Object.fromEntries(headers) };
   // Another user's tabs are in another room. The browser's tools show its name, which therefore holds no token.
-  const whole = new TextEncoder().encode(JSON.stringify([base, fields]));
+  const whole = new TextEncoder().encode(JSON.stringify([base, wanted.headers]));
   const room = `rawsse ${new Uint8Array(await crypto.subtle.digest("SHA-256", whole)).join("")}`;
-  const reader = new Reader({ run, after, base, room, headers: fields }, init.signal);
-  return (await reader.response) ?? fetch(url, init);
+  return (await new Reader(room, wanted, init.signal).response) ?? fetch(url, init);
 }
 
 /** Reads one run through the leader. `response` is null if no leader takes it. */
@@ -60,28 +56,24 @@ class Reader {
   #channel;
   #leader = ""; // whose frames are taken: those of one leader follow each other
   #over = new AbortController();
-  /** @type {ReadableStreamDefaultController<Uint8Array> | null} */
-  #body = null;
+  #body = null; // the controller of its stream
   #encoder = new TextEncoder();
-  /** @type {(response: Response | null) => void} */
-  #resolve = nothing;
-  /** @type {(error: unknown) => void} */
-  #reject = nothing;
+  #resolve;
+  #reject;
 
-  /** @param {Wanted} wanted @param {AbortSignal | null} [signal] */
-  constructor(wanted, signal) {
+  constructor(room, wanted, signal) {
     this.#wanted = wanted;
-    this.#name = `${wanted.room} ${crypto.randomUUID()}`;
-    this.#channel = new BroadcastChannel(wanted.room);
+    this.#name = `${room} ${crypto.randomUUID()}`;
+    this.#channel = new BroadcastChannel(room);
     this.#channel.onmessage = ({ data }) => this.#take(data);
-    /** @type {Promise<Response | null>} */
     this.response = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
     const over = { signal: this.#over.signal };
     const late = setTimeout(() => this.#body || this.#end(), TAB_LIMITS.openMs);
     over.signal.addEventListener("abort", () => (clearTimeout(late), this.#channel.close()));
     signal?.addEventListener("abort", () => this.#end(signal.reason), over);
-    navigator.locks.request(this.#name, over, () => (this.#join(), ended(over.signal))).catch(nothing);
-    navigator.locks.request(wanted.room, over, () => new Leader(wanted, over.signal).lead()).catch(nothing);
+    const held = () => (this.#join(), new Promise((resolve) => over.signal.addEventListener("abort", resolve)));
+    navigator.locks.request(this.#name, over, held).catch(nothing);
+    navigator.locks.request(room, over, () => new Leader(room, wanted, over.signal).lead()).catch(nothing);
   }
 
   #join() {
@@ -90,7 +82,7 @@ class Reader {
     this.#channel.postMessage({ join: this.#name, run, after });
   }
 
-  /** @param {any} message  of a leader */
+  /** What a leader says. */
   #take({ leader, leads, opened, runs, lost, refused, frames }) {
     if (leads) this.#join();
     else if (opened?.includes(this.#name)) this.#open(leader, runs.includes(this.#wanted.run));
@@ -98,29 +90,26 @@ class Reader {
     else if (frames && leader === this.#leader) this.#pass(frames);
   }
 
-  /** @param {string} leader @param {boolean} isThere */
   #open(leader, isThere) {
     this.#leader = leader;
     if (!isThere) return this.#end(); // the relay itself says why
     if (this.#body) return;
-    const room = new ByteLengthQueuingStrategy({ highWaterMark: TAB_LIMITS.maxUnreadBytes });
-    const cancel = () => this.#over.abort();
-    const body = new ReadableStream({ start: (controller) => void (this.#body = controller), cancel }, room);
-    const headers = { "content-type": "text/event-stream; charset=utf-8", "x-run-id": this.#wanted.run };
-    this.#resolve(new Response(body, { headers }));
+    const bound = new ByteLengthQueuingStrategy({ highWaterMark: TAB_LIMITS.maxUnreadBytes });
+    const body = new ReadableStream({ start: (body) => void (this.#body = body), cancel: () => this.#over.abort() }, bound);
+    this.#resolve(new Response(body, { headers: { "content-type": "text/event-stream", "x-run-id": this.#wanted.run } }));
   }
 
-  /** @param {[run: string, id: string, raw: string][]} frames  of all runs; a comment is for each */
+  /** Frames of all runs, as [run, id, raw]; a comment is for each. */
   #pass(frames) {
     for (const [run, id, raw] of frames) {
       if (run && run !== this.#wanted.run) continue;
       this.#wanted.after = id || this.#wanted.after;
-      this.#body?.enqueue(this.#encoder.encode(raw));
+      this.#body.enqueue(this.#encoder.encode(raw));
     }
-    if ((this.#body?.desiredSize ?? 1) <= 0) this.#end(new TypeError("what came was not read"));
+    if (this.#body.desiredSize <= 0) this.#end(new TypeError("what came was not read"));
   }
 
-  /** @param {unknown} [error]  what has come, and was not read yet, is dropped with it */
+  /** With an error, what has come and was not read yet is dropped. */
   #end(error = null) {
     if (this.#over.signal.aborted) return;
     this.#over.abort();
@@ -137,20 +126,16 @@ class Leader {
   #over;
   #channel;
   #id = crypto.randomUUID();
-  /** @type {Map<string, string>} */
   #readers = new Map(); // the run of each
-  /** @type {Map<string, string>} */
   #places = new Map(); // of each run, the id of the last frame that was passed on
   #link = new AbortController();
   #isOpen = false;
   #isStale = false; // other runs are wanted than the connection brings
   #wake = nothing;
 
-  /** @param {Wanted} wanted @param {AbortSignal} over */
-  constructor(wanted, over) {
-    this.#wanted = wanted;
-    this.#over = over;
-    this.#channel = new BroadcastChannel(wanted.room);
+  constructor(room, wanted, over) {
+    [this.#wanted, this.#over] = [wanted, over];
+    this.#channel = new BroadcastChannel(room);
     this.#channel.onmessage = ({ data }) => data.join && this.#join(data);
   }
 
@@ -158,19 +143,17 @@ class Leader {
     this.#over.addEventListener("abort", () => this.#change());
     this.#say({ leads: true });
     while (!this.#over.aborted) {
-      if (!this.#isStale) await new Promise((resolve) => (this.#wake = () => resolve(null)));
+      if (!this.#isStale) await new Promise((resolve) => (this.#wake = resolve));
       this.#isStale = false;
       if (this.#places.size && !this.#over.aborted) await this.#connect();
     }
     this.#channel.close();
   }
 
-  /** @param {object} message */
   #say(message) {
     this.#channel.postMessage({ leader: this.#id, ...message });
   }
 
-  /** @param {{ join: string, run: string, after: string }} message */
   #join({ join: name, run, after }) {
     if (this.#readers.has(name)) return;
     // Readers of one run are at one place, or they could not read the same frames.
@@ -182,7 +165,7 @@ class Leader {
     this.#change();
   }
 
-  /** True: a run has no reader any more. @param {string[]} names */
+  /** True: a run has no reader any more. */
   #leave(names) {
     for (const name of names) this.#readers.delete(name);
     const read = [...this.#readers.values()];
@@ -208,7 +191,7 @@ class Leader {
       const response = await fetch(`${base}?${query.join("&")}`, { headers, cache: "no-store", signal: this.#link.signal });
       refused = response.status !== 200; // its readers ask for themselves, and are told why
       this.#isOpen = !this.#isStale && !refused;
-      if (response.body && this.#isOpen) await this.#read(response.body, names);
+      if (this.#isOpen) await this.#read(response.body.getReader(), names);
     } catch {
       // It was lost, or given up for another one.
     }
@@ -219,32 +202,23 @@ class Leader {
     this.#say({ lost: names, refused });
   }
 
-  /** @param {ReadableStream<Uint8Array>} body @param {string[]} opened */
-  async #read(body, opened) {
-    /** @type {Record<string, string>} */
-    let tags = {};
-    /** @type {[run: string, id: string, raw: string][]} */
-    let frames = [];
-    const parser = new EventStreamParser({
-      onFrame: (raw) => {
-        const [, id = "", tag = ""] = /^id: ((.*)-\d+)\n/.exec(raw) ?? [];
-        const told = /^event: runs\ndata: (.*)/.exec(raw)?.[1];
-        if (told) this.#say({ opened, runs: Object.values((tags = JSON.parse(told).runs)) });
-        else frames.push([tags[tag] ?? "", id, raw]);
-      },
-    });
-    for (const reader = body.getReader(); ; frames = []) {
+  async #read(reader, opened) {
+    let [tags, frames] = [{}, []]; // the run of each tag; [run, id, raw]
+    const onFrame = (raw) => {
+      const [, told] = /^event: runs\ndata: (.*)/.exec(raw) ?? [];
+      if (told) return this.#say({ opened, runs: Object.values((tags = JSON.parse(told).runs)) });
+      const [, id = "", tag] = /^id: ((.*)-\d+)\n/.exec(raw) ?? [];
+      const run = tags[tag] ?? "";
+      frames.push([run, id, raw]);
+      if (this.#places.has(run)) this.#places.set(run, id);
+      if (raw.endsWith("data: [DONE]\n\n")) this.#places.delete(run); // it is whole: no other connection is made without it
+    };
+    const parser = new EventStreamParser({ onFrame });
+    for (; ; frames = []) {
       const { done, value } = await reader.read();
       if (done || this.#isStale) return;
       parser.feed(value);
       this.#say({ frames });
-      for (const [run, id, raw] of frames) {
-        if (this.#places.has(run)) this.#places.set(run, id);
-        if (raw.endsWith("data: [DONE]\n\n")) this.#places.delete(run); // it is whole: no other connection is needed without it
-      }
     }
   }
 }
-
-/** @param {AbortSignal} signal @returns {Promise<unknown>} */
-const ended = (signal) => new Promise((resolve) => signal.addEventListener("abort", resolve));

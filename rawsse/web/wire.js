@@ -26,6 +26,9 @@ export const WIRE_LIMITS = Object.freeze({
 /** The picture, and the time since the last frame, are drawn anew this often. */
 const DRAW_MS = 250;
 
+/** Frames that are drawn in one animation frame: a screen has room for ten. */
+const DRAWN_AT_ONCE = 40;
+
 /** So many characters between two pieces of text may be markup: an address, say. */
 const MAX_MARKUP = 4096;
 
@@ -99,6 +102,7 @@ export class Wire {
   /** Go to the end, and follow it from there: for when the pane is shown. */
   toEnd() {
     this.#write();
+    this.#draw();
     this.#box.toEnd();
   }
 
@@ -121,7 +125,7 @@ export class Wire {
   // --- What is kept ----------------------------------------------------------------------------------------------------
 
   #add(entry) {
-    if (!this.#waiting.length) this.#box.later(() => this.#isShown && this.#write());
+    if (!this.#waiting.length) this.#box.later(() => this.#write());
     this.#entries.push(entry);
     this.#waiting.push(entry);
     this.#chars += entry.raw.length;
@@ -171,10 +175,9 @@ export class Wire {
   }
 
   #write() {
-    if (!this.#isPaused) {
-      for (const entry of this.#waiting.splice(0)) if (this.#matches(entry)) this.#list.append(this.#draft(entry));
-    }
-    this.#draw();
+    if (this.#isPaused || !this.#isShown) return;
+    for (const entry of this.#waiting.splice(0, DRAWN_AT_ONCE)) if (this.#matches(entry)) this.#list.append(this.#draft(entry));
+    if (this.#waiting.length) this.#box.later(() => this.#write());
   }
 
   #rewrite() {

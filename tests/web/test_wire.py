@@ -281,6 +281,77 @@ def test_frames_are_chosen_by_keyboard_too(chat: Chat) -> None:
     )
 
 
+WIRE = """async () => {
+  const { Wire } = await import("/wire.js");
+  const pane = document.createElement("section");
+  const conversation = document.createElement("div");
+  const list = document.createElement("ol");
+  [pane.id, list.id] = ["wire", "frames"];
+  pane.append(list);
+  const page = document.createElement("main");
+  page.append(conversation, pane);
+  document.body.replaceChildren(page);
+  window.shown = document.createElement("div");
+  conversation.append(shown);
+  window.wire = new Wire(list, { conversation, maxAnswerChars: 10_000 });
+  wire.begin((index) => (index === 0 ? shown : null));
+  window.piece = (text) => wire.frame(`event: content_block_delta\\ndata: ${JSON.stringify({
+    type: "content_block_delta", index: 0, delta: { type: "text_delta", text } })}\\n\\n`);
+  window.make = (tag, ...children) => {
+    const element = document.createElement(tag);
+    element.append(...children);
+    return element;
+  };
+}"""
+
+
+def test_pieces_are_found_in_text_that_was_rendered_from_markdown(chat: Chat) -> None:
+    chat.page.evaluate(WIRE)
+    chat.page.evaluate(
+        """() => {
+          for (const text of ["Two **bo", "ld** [words](https://example.com/two), `a", "", "`\\nand\\n", "* one"]) piece(text);
+          const code = make("code", "a");
+          shown.append(make("p", "Two ", make("strong", "bold"), " ", make("a", "words"), ", ", code, " and"));
+          shown.append(make("button", "Two"), make("ul", make("li", "one")));
+          wire.toEnd();
+        }"""
+    )
+    lit = []
+    for number in range(5):
+        chat.page.locator("li.frame").nth(number).click()
+        lit.append(chat.page.evaluate(LIT))
+    assert lit == ["Two bo", "ld words, a", "", " and", "one"]
+
+
+def test_of_an_answer_that_is_too_long_to_be_kept_nothing_is_lit_or_saved(chat: Chat) -> None:
+    chat.page.evaluate(WIRE)
+    chat.page.evaluate(
+        "() => { for (const _ of Array(200)) piece('x'.repeat(10)); shown.append('x'.repeat(2000)); wire.toEnd() }"
+    )
+    chat.page.locator("li.frame").last.click()
+    assert chat.page.evaluate(LIT) == ""
+    chat.page.get_by_role("button", name="Save").click()
+    assert facts(chat).startswith("Nothing to save")
+
+
+def test_twenty_thousand_frames_leave_the_page_its_turns(chat: Chat) -> None:
+    chat.page.evaluate(WIRE)
+    longest = chat.page.evaluate(
+        """async () => {
+          const tasks = [];
+          new PerformanceObserver((list) => tasks.push(...list.getEntries())).observe({ type: "longtask" });
+          for (let i = 0; i < 20_000; i += 1) {
+            piece(`word ${i} `);
+            if (i % 50 === 0) await new Promise((resolve) => setTimeout(resolve));
+          }
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          return Math.max(0, ...tasks.map((task) => task.duration));
+        }"""
+    )
+    count_frames(chat, 400)
+    assert longest < 100, "ms in one task"
+
+
 # --- The recording, and the picture ----------------------------------------------------------------------------------------
 
 
@@ -326,7 +397,7 @@ def test_the_picture_shows_a_reconnect_and_the_end(chat: Chat) -> None:
     frames = answer("Ott", "er")
     post.send(b"".join(frames[:3]))
     count_frames(chat, 3)
-    assert chat.page.locator("#wire svg .piece").count() == 1
+    chat.wait_until("() => $('#wire svg .piece').length === 1")
     post.drop()
     again = chat.server.next("GET", "/runs/r1")
     again.head(200, {"content-type": "text/event-stream"})
