@@ -31,7 +31,7 @@ const nothing = () => {};
 
 /**
  * A `fetch` for `streamChat`: a run of the relay is read over one connection with those of the other tabs.
- * @param {string | URL} url @param {RequestInit} [init] @returns {Promise<Response>}
+ * @param {RequestInfo | URL} url @param {RequestInit} [init] @returns {Promise<Response>}
  */
 export async function sharedFetch(url, init = {}) {
   const { navigator, BroadcastChannel } = globalThis;

@@ -182,6 +182,7 @@ export class Wire {
 
   #rewrite() {
     this.#list.replaceChildren();
+    for (const entry of this.#entries) entry.item = null;
     this.#told.clear();
     this.#waiting = [...this.#entries];
     this.toEnd();

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from interop.stack import Stack, recorded, text
 from support.background import Background
+from support.contrast import WORST_CONTRAST
 
 from rawsse import AsyncClient
 from rawsse.cli import main
@@ -408,3 +409,29 @@ def test_the_picture_shows_a_reconnect_and_the_end(chat: Chat) -> None:
     assert "1 reconnect · end" in words
     assert chat.page.locator("#wire svg").get_attribute("aria-label") == words
     assert [chat.page.locator(f"#wire svg .{kind}").count() for kind in ("first", "lost", "end")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("settings", [{"color_scheme": "light"}, {"color_scheme": "dark"}])
+def test_every_colour_of_the_pane_has_a_contrast_of_at_least_4_5(chat: Chat, settings: dict[str, Any]) -> None:
+    show(chat)
+    frames = [b": beat\n\n", b"retry: 5\n\n", *answer("Otter")]
+    chat.ask().end(b"".join(frames))
+    chat.wait_for_end()
+    count_frames(chat, len(frames))
+    press(chat, "Pause")
+    chat.page.locator("#frames .frame").nth(4).click()
+    ratio, whose = chat.page.evaluate(WORST_CONTRAST)
+    assert ratio >= 4.5, whose
+
+
+def test_a_text_whose_frame_is_filtered_out_says_so(chat: Chat) -> None:
+    show(chat)
+    frames = answer("Otter")
+    chat.ask().end(b"".join(frames))
+    chat.wait_for_end()
+    count_frames(chat, len(frames))
+    chat.page.locator("#wire input").fill("message_start")
+    count_frames(chat, 1)
+    chat.page.get_by_text("Otter", exact=True).click()
+    assert facts(chat).startswith("The frame of this text is no longer kept")
+    assert chat.page.locator("#frames [aria-selected=true]").count() == 0
