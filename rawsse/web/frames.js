@@ -1,5 +1,6 @@
 /**
- * What a raw frame is: its parts for colouring, its oddities in words, and many of them as a recording. Pure.
+ * Raw frames: the parts of one for colouring, its oddities in words, the text that each made, and all of them as a recording.
+ * Pure.
  */
 
 /** Longer lines are not coloured: a page of them would have a hundred thousand elements. */
@@ -7,7 +8,7 @@ const MAX_COLOURED = 20_000;
 
 const JSON_TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\d[\d.eE+-]*|true|false|null/g;
 
-/** A frame's event and data; "" and null if it is no event. Not by `^` and `$`: they also match at U+2028, which is content. */
+/** A frame's event and data; "" and null where it has none. Not by `^` and `$`: they also match at U+2028, which is content. */
 function read(raw) {
   const lines = raw.split(/\r\n|\n|\r/);
   const field = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).replace(/^ /, ""));
@@ -66,12 +67,12 @@ function json(text, isIndented) {
   return parts.filter(([, part]) => part);
 }
 
-/** What a reader may wonder about, in words; "" where there is nothing. */
+/** An explanation for a reader who wonders about the frame; "" where nothing is odd. */
 export function oddity(raw) {
   const { event, data } = read(raw);
   const pad = padOf(data ?? "");
   if (data === "[DONE]") return "The relay's end mark. The API's own last event is message_stop.";
-  if (data === null && raw.startsWith(":")) return "A comment. It is no event: the relay sends it so that a quiet connection is not closed.";
+  if (data === null && raw.startsWith(":")) return "A comment, and not an event: the relay sends it so that a quiet connection is not closed.";
   if (data === null) return raw.startsWith("retry") ? "The wait that the server asks for before the next connection, in ms." : "No data: no event.";
   if (event === "ping") return "The API is at work, and has nothing to say yet.";
   if (event === "error") return "The stream ends here. The status of the response was sent long before.";
@@ -79,32 +80,25 @@ export function oddity(raw) {
   return pad ? `${blanks} before the last bracket: the API pads its data, so that their length does not tell what they are.` : "";
 }
 
-/** The text that a frame adds to a content block, as [index, text]. */
-export function pieceOf(raw) {
-  const { index = 0, delta, content_block: block } = valueOf(raw);
-  const holder = delta ?? block ?? {};
-  return [index, holder.text ?? holder.thinking ?? holder.partial_json ?? ""];
-}
-
 /** Of each content block the text, and which frame made which piece of it, as [number, from, to]. Frames are [ms, raw]. */
 export function linksOf(frames) {
   const blocks = new Map();
   frames.forEach(([, raw], number) => {
-    const [index, text] = pieceOf(raw);
-    if (!text) return;
+    const { index = 0, delta, content_block: begun } = valueOf(raw);
+    const { text, thinking, partial_json } = delta ?? begun ?? {};
+    const piece = text ?? thinking ?? partial_json;
+    if (!piece || typeof piece !== "string") return;
     const block = blocks.get(index) ?? blocks.set(index, { source: "", pieces: [] }).get(index);
-    block.pieces.push([number, block.source.length, (block.source += text).length]);
+    block.pieces.push([number, block.source.length, (block.source += piece).length]);
   });
   return blocks;
 }
-
-const withoutIds = (raw) => raw.split("\n").filter((line) => !/^(id|retry):/.test(line)).join("\n");
 
 /**
  * An exchange as a recording, which `rawsse explain` and `rawsse replay` take; null if its frames are not the API's events, as
  * those of the text dialect.
  *
- * What the relay adds is left out: ids, comments, the end mark, and its words on how the API's stream ended. `frames` are
+ * The relay's additions are left out: ids, comments, the end mark, and its words on how the API's stream ended. `frames` are
  * [ms since the request, raw]; `ending` is "complete", "stopped" or "failed", or nothing yet; `ms` is the time of it.
  */
 export function recordingOf({ frames, status = 200, ending, ms }) {
@@ -116,7 +110,7 @@ export function recordingOf({ frames, status = 200, ending, ms }) {
     if (typeof type !== "string") continue;
     const isRelays = type === "error" && seen !== undefined && seen.kind !== "error";
     if (type === "error") end = seen?.kind === "cancelled" ? "client_closed" : isRelays ? "cut" : "clean";
-    const data = status >= 400 ? JSON.stringify({ type, ...rest }) : withoutIds(raw);
+    const data = status >= 400 ? JSON.stringify({ type, ...rest }) : raw.replace(/(^|\n)((id|retry):[^\n]*\n)+/g, "$1");
     if (!isRelays || status >= 400) kept.push({ t: seconds(time), data });
   }
   if (!kept.length) return null;

@@ -12,8 +12,8 @@
  * it to each new leader, so that no frame is lost or comes twice. A reader holds a lock as well: by it the leader sees that a
  * reader has gone, even if its tab has crashed.
  *
- * What is lost here is a lost connection to `streamChat`, which resumes. Where the browser has no locks (plain HTTP, but for
- * localhost), or no leader takes the run, a tab has a connection of its own.
+ * To `streamChat`, a leader that is lost is a connection that is lost: it resumes. A tab has its own connection where the
+ * browser has no locks (plain HTTP, but for localhost), or no leader takes the run.
  */
 
 import { EventStreamParser } from "./rawsse.js";
@@ -23,7 +23,7 @@ export const TAB_LIMITS = Object.freeze({
   openMs: 5000,
   /** The runs that the relay sends over one connection. */
   maxRuns: 32,
-  /** What waits in a tab that does not read it, in bytes. Beyond it, the connection counts as lost. */
+  /** The bytes that wait in a tab that does not read them. With more of them, the connection counts as lost. */
   maxUnreadBytes: 16 * 1024 * 1024,
 });
 
@@ -82,7 +82,7 @@ class Reader {
     this.#channel.postMessage({ join: this.#name, run, after });
   }
 
-  /** What a leader says. */
+  /** Take a message of a leader. */
   #take({ leader, leads, opened, runs, lost, refused, frames }) {
     if (leads) this.#join();
     else if (opened?.includes(this.#name)) this.#open(leader, runs.includes(this.#wanted.run));

@@ -14,7 +14,7 @@ const COLUMNS = 120;
 /** Marks of one kind that are kept, and the silences that are shown: the longest ones. */
 const [MARKS, SILENCES] = [60, 3];
 
-/** A shorter silence is none to a reader. */
+/** Silences that are shorter than this are not told. */
 const SILENCE_MS = 400;
 
 export class Timeline {

@@ -7,11 +7,11 @@
  *     wire.opened({ method, url, status });              // and `frame(raw)`, `lost({ wait })`, `note(text)`
  *     wire.end("complete");                              // or "stopped", "failed"
  *
- * What is kept is bounded, and what was dropped is counted. A pane that is hidden, or paused, draws no frames.
+ * It keeps the last frames, and counts those that it dropped. A pane that is hidden, or paused, draws no frames.
  */
 
 import { FollowingBox, make } from "./dom.js";
-import { kindOf, linksOf, oddity, partsOf, pieceOf, recordingOf } from "./frames.js";
+import { kindOf, linksOf, oddity, partsOf, recordingOf } from "./frames.js";
 import { picture, Timeline, words } from "./timeline.js";
 import { count, seconds } from "./words.js";
 
@@ -23,11 +23,11 @@ export const WIRE_LIMITS = Object.freeze({
   maxAnswerChars: 8_000_000,
 });
 
-/** The picture, and the time since the last frame, are drawn anew this often. */
+/** The picture, and the time since the last frame, are drawn again this often. */
 const DRAW_MS = 250;
 
 /** Frames that are drawn in one animation frame: a screen has room for ten. */
-const DRAWN_AT_ONCE = 40;
+const DRAWN_AT_ONCE = 20;
 
 /** So many characters between two pieces of text may be markup: an address, say. */
 const MAX_MARKUP = 4096;
@@ -122,7 +122,7 @@ export class Wire {
     this.#exchange = { begun: performance.now(), frames: [], chars: 0, timeline: new Timeline(), elementOf };
   }
 
-  // --- What is kept ----------------------------------------------------------------------------------------------------
+  // --- Keeping ---------------------------------------------------------------------------------------------------------
 
   #add(entry) {
     if (!this.#waiting.length) this.#box.later(() => this.#write());
@@ -154,7 +154,7 @@ export class Wire {
     setTimeout(() => URL.revokeObjectURL(link.href));
   }
 
-  // --- What is shown -----------------------------------------------------------------------------------------------------
+  // --- Drawing -----------------------------------------------------------------------------------------------------------
 
   #tools() {
     const tools = make("div", "wire-tools");
@@ -229,11 +229,11 @@ export class Wire {
     if (!entry) return;
     this.#mark(entry);
     if (entry.exchange !== this.#exchange) return;
-    const [index] = pieceOf(entry.raw);
-    const { source, pieces } = linksOf(this.#exchange.frames).get(index) ?? { pieces: [] };
-    const [, at, end] = pieces.find(([number]) => number === entry.number) ?? [];
-    const element = at === end ? null : this.#exchange.elementOf(index);
-    if (element) light(element, origins(element, source), at, end);
+    for (const [index, { source, pieces }] of linksOf(this.#exchange.frames)) {
+      const [, at, end] = pieces.find(([number]) => number === entry.number) ?? [];
+      const element = at < end && this.#exchange.elementOf(index);
+      if (element) light(element, origins(element, source), at, end);
+    }
   }
 
   /** Choose the frame that made the text at a place in the conversation. */
@@ -267,7 +267,7 @@ export class Wire {
   }
 }
 
-/** Where in its source each text node of an element comes from. What a renderer leaves out, as markup, is skipped. */
+/** Where in its source each text node of an element comes from. Markup, which a renderer leaves out, is skipped. */
 function origins(element, source) {
   const blank = (text) => text.replace(/\s/g, " ");
   const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);

@@ -68,7 +68,7 @@ class Tabs:
         pages = self.open(count)
         for page in pages:
             page.evaluate("begin()")
-            wait(page, "told.opened.includes('GET 200')")
+            wait(page, "told.opened.some((opened) => opened.endsWith(' 200'))")
         return pages
 
     def reads(self) -> list[str]:
@@ -338,3 +338,28 @@ def test_what_a_former_leader_still_says_is_left_to_the_next_one(tabs: Callable[
         [LEAD, "a" * 32],
     )
     assert told == ["id: t-1\n\nid: t-2\n\nid: t-3\n\n: beat\n\n", ["", "t-1"]]
+
+
+def test_the_built_in_page_shares_its_connection_and_its_wire_shows_it(
+    chromium: Browser, background: Background
+) -> None:
+    gate = background.gate()
+    proxy = background.enter(Proxy(port(Stack(background, [PLAIN] * 2, speed=1, sleep=gate.sleep))))
+    with chromium.new_context() as context:
+        pages = [context.new_page() for _ in range(2)]
+        for number, page in enumerate(pages, 1):
+            page.goto(proxy.url)
+            page.get_by_role("button", name="Wire").click()
+            page.locator("#prompt").fill("Hello")
+            page.keyboard.press("Enter")
+            page.locator("#frames .note").nth(1).wait_for()
+            proxy.wait_for(2 * number)
+        gate.let(1000)
+        for page in pages:
+            page.locator("#send").wait_for()
+            assert page.locator(".answer .body").text_content() == text("plain")
+            notes = page.locator("#frames .note pre").all_text_contents()
+            assert (notes[0], notes[1][:10], notes[1][-5:]) == ("POST /api/chat: 202", "GET /runs/", ": 200")
+    reads = [request for request in proxy.requests if request.startswith("GET")]
+    assert reads[0].startswith("GET /runs?id=")
+    assert any(read.count("id=") == 2 for read in reads)
