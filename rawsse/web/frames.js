@@ -80,10 +80,10 @@ export function oddity(raw) {
   return pad ? `${blanks} before the last bracket: the API pads its data, so that their length does not tell what they are.` : "";
 }
 
-/** Of each content block the text, and which frame made which piece of it, as [number, from, to]. Frames are [ms, raw]. */
+/** Of each content block the text, and which frame made which piece of it, as [number, from, to]. Frames are [ms, kind, raw]. */
 export function linksOf(frames) {
   const blocks = new Map();
-  frames.forEach(([, raw], number) => {
+  frames.forEach(([, , raw], number) => {
     const { index = 0, delta, content_block: begun } = valueOf(raw);
     const { text, thinking, partial_json } = delta ?? begun ?? {};
     const piece = text ?? thinking ?? partial_json;
@@ -99,13 +99,13 @@ export function linksOf(frames) {
  * those of the text dialect.
  *
  * The relay's additions are left out: ids, comments, the end mark, and its words on how the API's stream ended. `frames` are
- * [ms since the request, raw]; `ending` is "complete", "stopped" or "failed", or nothing yet; `ms` is the time of it.
+ * [ms since the request, kind, raw]; `ending` is "complete", "stopped" or "failed", or nothing yet; `ms` is the time of it.
  */
 export function recordingOf({ frames, status = 200, ending, ms }) {
   const seconds = (time) => Math.round(time) / 1000;
   const kept = [];
   let end = ending === "complete" ? "clean" : ending === "failed" ? "cut" : "client_closed";
-  for (const [time, raw] of frames) {
+  for (const [time, , raw] of frames) {
     const { type, ending: seen, ...rest } = valueOf(raw);
     if (typeof type !== "string") continue;
     const isRelays = type === "error" && seen !== undefined && seen.kind !== "error";

@@ -1,88 +1,71 @@
 /**
- * When the frames of an answer came: a model that does not grow with the answer, and a picture of it.
+ * When the frames of an answer came, in words and as a picture.
  *
- *     const timeline = new Timeline();
- *     timeline.add("piece", 80);                     // ms since the request; also "ping", "frame", "lost", "end"
- *     figure.replaceChildren(picture(timeline), words(timeline));
+ *     const times = timesOf([[80, "piece"], [90, "ping"], [95, "frame"], [120, "lost"], [300, "end"]]);  // [ms, kind]
+ *     figure.replaceChildren(picture(times), words(times));
  */
 
 import { seconds } from "./words.js";
 
-/** Columns of the picture. When they are full, each two become one. */
-const COLUMNS = 120;
-
-/** Marks of one kind that are kept, and the silences that are shown: the longest ones. */
-const [MARKS, SILENCES] = [60, 3];
+/** Marks of one kind in the picture, the silences in it (the longest ones), and its columns. */
+const [MARKS, SILENCES, COLUMNS] = [60, 3, 120];
 
 /** Silences that are shorter than this are not told. */
 const SILENCE_MS = 400;
 
-export class Timeline {
-  first = null; // the time of the first piece of content
-  last = 0;
-  end = null;
-  frames = 0;
-  counts = { ping: 0, lost: 0 };
-  marks = []; // [kind, ms]
-  silences = []; // [from, to], the longest first
-  width = 50; // ms of a column
-  columns = Array(COLUMNS).fill(0); // pieces
-
-  add(kind, ms) {
-    if (ms - this.last >= SILENCE_MS) this.#silence(this.last, ms);
-    this.last = Math.max(this.last, ms);
-    if (kind in this.counts && (this.counts[kind] += 1) <= MARKS) this.marks.push([kind, ms]);
-    if (kind === "end") this.end = ms;
-    else if (kind !== "lost") this.frames += 1;
-    while (ms >= this.width * COLUMNS) this.#widen();
-    if (kind !== "piece") return;
-    this.first ??= ms;
-    this.columns[Math.floor(ms / this.width)] += 1;
+/** The figures of an answer so far. Times are in ms since the request, and in order. */
+export function timesOf(frames) {
+  const times = { first: null, last: frames.at(-1)?.[0] ?? 0, end: null, count: 0, pings: [], losses: [], silences: [] };
+  times.columns = Array(COLUMNS).fill(0);
+  let before = 0;
+  for (const [ms, kind] of frames) {
+    if (ms - before >= SILENCE_MS) times.silences.push([before, ms]);
+    before = ms;
+    if (kind === "end") times.end = ms;
+    else if (kind === "lost") times.losses.push(ms);
+    else times.count += 1;
+    if (kind === "ping") times.pings.push(ms);
+    if (kind !== "piece") continue;
+    times.first ??= ms;
+    times.columns[Math.min(COLUMNS - 1, Math.floor((ms / (times.last || 1)) * COLUMNS))] += 1;
   }
-
-  #silence(from, to) {
-    this.silences = [...this.silences, [from, to]].sort(([a, b], [c, d]) => d - c - (b - a)).slice(0, SILENCES);
-  }
-
-  #widen() {
-    this.width *= 2;
-    this.columns = this.columns.map((_, i) => (this.columns[2 * i] ?? 0) + (this.columns[2 * i + 1] ?? 0));
-  }
+  times.silences.sort(([a, b], [c, d]) => d - c - (b - a)).splice(SILENCES);
+  return times;
 }
 
 /** The picture in words, for those who do not see it, and with the numbers for those who do. */
-export function words({ first, last, end, frames, counts, silences }) {
+export function words({ first, last, end, count, pings, losses, silences }) {
   const many = (n, one) => n > 0 && `${n} ${one}${n === 1 ? "" : "s"}`;
-  const [longest] = silences.filter(([from]) => from > (first ?? Infinity)).map(([from, to]) => to - from);
+  const gap = first !== null && silences.find(([from]) => from >= first);
   return [
     first === null ? "no content yet" : `first token ${seconds(first)}`,
-    many(frames, "frame"),
-    many(counts.ping, "ping"),
-    longest && `longest gap ${seconds(longest)}`,
-    many(counts.lost, "reconnect"),
+    many(count, "frame"),
+    many(pings.length, "ping"),
+    gap && `longest gap ${seconds(gap[1] - gap[0])}`,
+    many(losses.length, "reconnect"),
     end === null ? `at ${seconds(last)}` : `end ${seconds(end)}`,
   ].filter(Boolean).join(" · ");
 }
 
 const [WIDTH, HEIGHT, BASE] = [600, 48, 40];
 
-/** An SVG of one answer: bars are pieces of content, boxes are silences, ticks below are pings, lines are the rest. */
-export function picture(timeline) {
-  const { first, last, end, marks, silences, width, columns } = timeline;
-  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
-  svg.setAttribute("aria-label", words(timeline));
-  const scale = WIDTH / Math.max(1, last);
-  const box = (kind, x, y, w, h) => svg.append(shape("rect", { class: kind, x, y, width: w, height: h }));
-  for (const [from, to] of silences) box("silence", from * scale, 0, (to - from) * scale, BASE);
-  const most = Math.log1p(Math.max(...columns));
+/** An SVG: bars are pieces of content, boxes are silences, ticks below are pings, lines are the first token, losses, the end. */
+export function picture(times) {
+  const { first, last, end, pings, losses, silences, columns } = times;
+  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": words(times) });
+  const box = (kind, x, y, width, height) => svg.append(shape("rect", { class: kind, x, y, width, height }));
+  const at = (ms) => Math.min(WIDTH - 3, (ms / (last || 1)) * WIDTH);
+  for (const [from, to] of silences) box("silence", at(from), 0, at(to) - at(from), BASE);
+  const [step, most] = [WIDTH / COLUMNS, Math.log1p(Math.max(...columns))];
   columns.forEach((pieces, i) => {
     const height = (BASE * 0.9 * Math.log1p(pieces)) / most;
-    if (pieces) box("piece", i * width * scale, BASE - height, Math.max(1, width * scale - 0.5), height);
+    if (pieces) box("piece", i * step, BASE - height, step - 0.5, height);
   });
   box("base", 0, BASE, WIDTH, 0.5);
-  for (const [kind, ms] of marks) box(kind, Math.min(ms * scale, WIDTH - 2), kind === "ping" ? BASE + 2 : 0, 2, kind === "ping" ? 6 : BASE);
-  if (first !== null) box("first", first * scale, 0, 2, BASE);
-  if (end !== null) box("end", WIDTH - 3, 0, 3, HEIGHT);
+  for (const ms of pings.slice(0, MARKS)) box("ping", at(ms), BASE + 2, 2, 6);
+  for (const ms of losses.slice(0, MARKS)) box("lost", at(ms), 0, 2, BASE);
+  if (first !== null) box("first", at(first), 0, 2, BASE);
+  if (end !== null) box("end", at(end), 0, 3, HEIGHT);
   return svg;
 }
 

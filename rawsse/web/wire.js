@@ -12,7 +12,7 @@
 
 import { FollowingBox, make } from "./dom.js";
 import { kindOf, linksOf, oddity, partsOf, recordingOf } from "./frames.js";
-import { picture, Timeline, words } from "./timeline.js";
+import { picture, timesOf, words } from "./timeline.js";
 import { count, seconds } from "./words.js";
 
 export const WIRE_LIMITS = Object.freeze({
@@ -20,7 +20,7 @@ export const WIRE_LIMITS = Object.freeze({
   maxFrames: 400,
   maxChars: 1_000_000,
   /** Characters of the last answer that are kept to be saved, and found in its text. */
-  maxAnswerChars: 8_000_000,
+  maxAnswerChars: 16_000_000,
 });
 
 /** The picture, and the time since the last frame, are drawn again this often. */
@@ -74,7 +74,7 @@ export class Wire {
   }
 
   lost({ wait }) {
-    this.#exchange.timeline.add("lost", this.#now);
+    this.#keep("lost");
     this.note(`connection lost, next try in ${seconds(wait)}`);
   }
 
@@ -84,17 +84,13 @@ export class Wire {
   }
 
   frame(raw) {
-    const [exchange, at] = [this.#exchange, this.#now];
-    exchange.timeline.add(kindOf(raw), at);
-    exchange.chars += raw.length;
-    if (exchange.chars > this.#limits.maxAnswerChars) exchange.frames = []; // a part would be no recording
-    else exchange.frames.push([at, raw]);
-    this.#add({ kind: "frame", raw, at, exchange, number: exchange.frames.length - 1 });
+    this.#keep(kindOf(raw), raw);
+    this.#add({ kind: "frame", raw, at: this.#now, exchange: this.#exchange, number: this.#exchange.frames.length - 1 });
   }
 
   end(ending) {
     Object.assign(this.#exchange, { ending, ms: this.#now });
-    this.#exchange.timeline.add("end", this.#now);
+    this.#keep("end");
     this.#clock = clearInterval(this.#clock);
     this.#draw();
   }
@@ -119,10 +115,17 @@ export class Wire {
   }
 
   #begin(elementOf = () => null) {
-    this.#exchange = { begun: performance.now(), frames: [], chars: 0, timeline: new Timeline(), elementOf };
+    this.#exchange = { begun: performance.now(), frames: [], chars: 0, elementOf };
   }
 
   // --- Keeping ---------------------------------------------------------------------------------------------------------
+
+  #keep(kind, raw = "") {
+    const exchange = this.#exchange;
+    exchange.chars += raw.length;
+    exchange.frames.push([this.#now, kind, raw]);
+    if (exchange.chars > this.#limits.maxAnswerChars) exchange.frames = []; // a part of it would be a wrong picture
+  }
 
   #add(entry) {
     if (!this.#waiting.length) this.#box.later(() => this.#write());
@@ -212,14 +215,16 @@ export class Wire {
 
   #draw() {
     if (!this.#isShown) return;
-    const { timeline, ending } = this.#exchange;
+    const { frames, chars, ending } = this.#exchange;
+    const times = timesOf(frames);
     const facts = [
       this.#isPaused && `paused, ${count(this.#waiting.length)} waiting`,
-      timeline.frames > 0 && !ending && `last frame ${seconds(this.#now - timeline.last)} ago`,
+      times.count > 0 && !ending && `last frame ${seconds(this.#now - times.last)} ago`,
+      chars > this.#limits.maxAnswerChars && "the answer is too long for a picture",
       this.#dropped > 0 && `${count(this.#dropped)} older dropped`,
     ];
     this.#say(facts.filter(Boolean).join(" · "));
-    this.#figure.replaceChildren(picture(timeline), make("figcaption", "", words(timeline)));
+    this.#figure.replaceChildren(picture(times), make("figcaption", "", words(times)));
   }
 
   // --- Frames and text -------------------------------------------------------------------------------------------------

@@ -178,9 +178,8 @@ const tasks = {
   frames: ({ name, args }) => modules.frames[name](...args),
   links: ({ frames }) => [...modules.frames.linksOf(frames)],
   timeline({ adds }) {
-    const timeline = new timelines.Timeline();
-    for (const [kind, ms] of adds) timeline.add(kind, ms);
-    return { ...timeline, words: timelines.words(timeline) };
+    const times = timelines.timesOf(adds);
+    return { ...times, words: timelines.words(times) };
   },
 };
 
