@@ -200,6 +200,7 @@ export class Wire {
     const item = (entry.item = make("li", kind));
     item.setAttribute("role", "option");
     item.id = `frame-${(this.#count += 1)}`;
+    item.ariaSelected = String(entry === this.#selected);
     const parts = kind === "note" ? [["", raw]] : partsOf(raw, this.#isIndented);
     const pre = make("pre");
     pre.append(...parts.map(([name, text]) => (name ? make("span", `wire-${name}`, text) : text)));
@@ -255,9 +256,9 @@ export class Wire {
   }
 
   #mark(entry) {
-    this.#selected?.item?.setAttribute("aria-selected", "false");
+    if (this.#selected?.item) this.#selected.item.ariaSelected = "false";
     this.#selected = entry;
-    entry.item.setAttribute("aria-selected", "true");
+    entry.item.ariaSelected = "true";
     entry.item.scrollIntoView({ block: "nearest" });
     this.#list.setAttribute("aria-activedescendant", entry.item.id);
     globalThis.CSS.highlights?.delete("wire");
@@ -268,7 +269,7 @@ export class Wire {
     const shown = this.#entries.filter(({ item }) => item?.isConnected);
     if (!step || !shown.length) return;
     event.preventDefault();
-    this.#select(shown.at(shown.indexOf(this.#selected) + step) ?? this.#selected);
+    this.#select(shown[shown.indexOf(this.#selected) + step]);
   }
 }
 
@@ -289,6 +290,7 @@ function origins(element, source) {
 
 /** Light up a piece of the source where it is shown. */
 function light(element, from, at, end) {
+  if ("open" in element) element.open = true; // thinking is folded
   const shown = from.filter((origin) => origin.end > at && origin.at < end);
   const [first, last] = [shown[0], shown.at(-1)];
   (first?.node.parentElement ?? element).scrollIntoView({ block: "nearest" });

@@ -275,6 +275,9 @@ def test_frames_are_chosen_by_keyboard_too(chat: Chat) -> None:
     assert chat.page.evaluate(LIT) == "er"
     active = chat.page.locator("#frames").get_attribute("aria-activedescendant")
     assert active == chat.page.locator("#frames [aria-selected=true]").get_attribute("id")
+    press(chat, "Indent")
+    assert chat.page.locator("#frames [aria-selected=true]").count() == 1
+    chat.page.locator("#frames").focus()
     for _ in frames:
         chat.page.keyboard.press("ArrowDown")
     assert chat.page.locator("#frames [aria-selected=true]").text_content() == (
@@ -350,9 +353,24 @@ def test_twenty_thousand_frames_leave_the_page_its_turns(chat: Chat) -> None:
       return Math.max(0, ...tasks.map((task) => task.duration));
     }"""
     # Durations are by the wall clock: on a busy machine, a task may have waited for others.
-    longest = min(chat.page.evaluate(flood) for _ in range(3))
+    assert any(chat.page.evaluate(flood) < 100 for _ in range(3)), "ms in one task"
     count_frames(chat, 400)
-    assert longest < 100, "ms in one task"
+
+
+def test_a_frame_of_thinking_unfolds_it(chat: Chat) -> None:
+    show(chat)
+    thought = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "thinking_delta", "thinking": "Hm, otters."},
+    }
+    frames = script(start(), open_block(type="thinking", thinking=""), thought, close_block(), *finish())
+    chat.ask().end(b"".join(frames))
+    chat.wait_for_end()
+    count_frames(chat, len(frames))
+    chat.page.locator("#frames .frame").nth(2).click()
+    assert chat.page.evaluate(LIT) == "Hm, otters."
+    assert chat.page.get_by_text("Hm, otters.", exact=True).is_visible()
 
 
 # --- The recording, and the picture ----------------------------------------------------------------------------------------
