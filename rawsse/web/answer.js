@@ -144,6 +144,11 @@ export class Answer {
     return textsOf([...this.#blocks.values()]).flatMap((block) => block.pieces).join("");
   }
 
+  /** The element that shows a content block: the wire lights up pieces of it. */
+  blockElement(index) {
+    return this.#blocks.get(index)?.element ?? null;
+  }
+
   get hasContent() {
     return this.#blocks.size > 0;
   }

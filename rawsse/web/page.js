@@ -9,8 +9,8 @@ import { Account } from "./account.js";
 import { Answer } from "./answer.js";
 import { button, FollowingBox, make, turn } from "./dom.js";
 import { streamChat } from "./rawsse.js";
-import { Wire } from "./wire.js";
-import { describeError, seconds } from "./words.js";
+import { sharedFetch } from "./tabs.js";
+import { describeError } from "./words.js";
 
 /** Characters of the conversation that are kept over a reload: its newest part. Browsers allow about 5 million. */
 const MAX_KEPT_CHARS = 2_000_000;
@@ -21,14 +21,18 @@ const COPIED_MS = 2000;
 /** So long events are taken in, in ms, before the browser has its turn. */
 const TURN_MS = 8;
 
+/** So many calls wait for the wire pane to be opened; of more, the newest. */
+const MAX_CALLS = 20_000;
+
 const byId = (id) => document.getElementById(id);
 const [conversation, welcome, form, prompt] = ["conversation", "welcome", "form", "prompt"].map(byId);
 const [stopButton, sendButton, status] = ["stop", "send", "status"].map(byId);
 
 const box = new FollowingBox(conversation);
-const wire = new Wire(byId("frames"));
 const account = new Account({ select: byId("model"), quota: byId("quota"), form: byId("access") }, askAgain);
 
+let wire = null; // loaded when its pane is first opened; until then its calls wait
+let calls = []; // [name, arguments, time]
 let exchanges = []; // { question, element, answer, isRefused }, the oldest first
 let current = null; // the answer that runs, as { chat, exchange }
 let edited = null; // the exchange whose question is being changed
@@ -64,6 +68,7 @@ async function reply(exchange, id) {
   const run = { chat: null, exchange };
   showRunning(run);
   const ending = await read(run, id);
+  tell("end", ending.kind);
   const { answer, question } = exchange;
   // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
   exchange.isRefused = ending.kind === "failed" && !answer.hasContent;
@@ -109,15 +114,16 @@ async function read(run, id) {
   const options = {
     id,
     token: account.token,
-    onOpen: ({ method, url, status }) => wire.note(`${method} ${url.pathname}: ${status}`),
-    onFrame: (raw) => wire.frame(raw),
-    onLost: ({ wait }) => {
+    fetch: sharedFetch,
+    onOpen: (opened) => tell("opened", opened),
+    onFrame: (raw) => tell("frame", raw),
+    onLost: (lost) => {
       isFlowing = false;
-      wire.note(`connection lost, next try in ${seconds(wait)}`);
+      tell("lost", lost);
       say("Connection lost. Reconnecting…");
     },
   };
-  wire.begin();
+  tell("begin", (index) => run.exchange.answer.blockElement(index));
   try {
     run.chat = streamChat("api/chat", id ? null : { messages: messages(), ...account.choice }, options);
     keep();
@@ -139,7 +145,7 @@ async function read(run, id) {
 /** Stop the running answer, in any phase: here at once, and on the server, so that nothing more is generated. */
 async function halt() {
   if (!current || current.chat.ending) return;
-  wire.note(`DELETE run ${current.chat.id}`);
+  tell("note", `DELETE run ${current.chat.id}`);
   if (await current.chat.stop()) return;
   say("Stopped here, but the server could not be told. It gives up by itself in a few seconds.");
 }
@@ -196,6 +202,22 @@ function leaveOut(from) {
   }
 }
 
+// --- The wire pane -----------------------------------------------------------------------------------------------------
+
+function tell(name, ...given) {
+  if (wire) return wire[name](...given);
+  calls.push([name, given, performance.now()]);
+  if (calls.length > MAX_CALLS) calls = calls.slice(MAX_CALLS / 2);
+}
+
+async function loadWire() {
+  const { Wire } = await import("./wire.js");
+  if (wire) return; // loaded by another click meanwhile
+  wire = new Wire(byId("frames"), { conversation });
+  wire.repeat(calls);
+  calls = [];
+}
+
 // --- What is said and shown ------------------------------------------------------------------------------------------
 
 /** Say something in the status line, which screen readers read out: few and whole sentences, never tokens. */
@@ -244,10 +266,11 @@ function stopEditing() {
   form.classList.remove("editing");
 }
 
-function toggleWire(event) {
+async function toggleWire({ currentTarget }) {
   const pane = byId("wire");
   pane.hidden = !pane.hidden;
-  event.currentTarget.setAttribute("aria-expanded", String(!pane.hidden));
+  currentTarget.setAttribute("aria-expanded", String(!pane.hidden));
+  if (!wire) await loadWire();
   wire.toEnd();
 }
 

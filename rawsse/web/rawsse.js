@@ -544,7 +544,9 @@ export class ChatStream {
     const id = response.headers.get("x-run-id");
     this.#isKept &&= id !== null;
     this.id = id ?? this.id;
-    return this.#checkType(response);
+    if (response.status !== 202 || !this.#isKept) return this.#checkType(response);
+    this.#phase = "begun"; // it is read where it is kept: the request said `Prefer: respond-async`
+    return null;
   }
 
   /** Go on with the run. Null: nothing is left of it, or it has not begun. */

@@ -8,7 +8,9 @@ import { results } from "./conformance.mjs";
 
 const folder = pathToFileURL(`${process.argv[2]}/`);
 const { Chat, ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
-const words = await import(new URL("words.js", folder));
+const modules = {};
+for (const name of ["frames", "words"]) modules[name] = await import(new URL(`${name}.js`, folder));
+const timelines = await import(new URL("timeline.js", folder));
 
 // Errors that nothing handled, as a browser's console would show them.
 let unhandled = [];
@@ -172,7 +174,13 @@ const tasks = {
       return error.message;
     }
   },
-  words: ({ name, args }) => words[name](...args),
+  words: ({ name, args }) => modules.words[name](...args),
+  frames: ({ name, args }) => modules.frames[name](...args),
+  links: ({ frames }) => [...modules.frames.linksOf(frames)],
+  timeline({ adds }) {
+    const times = timelines.timesOf(adds);
+    return { ...times, words: timelines.words(times) };
+  },
 };
 
 /** Fails what hangs, so that a test that would wait for ever says so. */

@@ -55,6 +55,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Path:
         "rawsse.js",
         "react.d.ts",
         "react.js",
+        "tabs.d.ts",
+        "tabs.js",
     ]
     (folder / "package.json").write_text('{"type": "module"}')
     run("npm", "install", "--offline", "--no-audit", "--no-fund", f"./{packed['filename']}", cwd=folder)
@@ -137,6 +139,8 @@ def test_a_bundler_finds_it_and_its_bundle_runs(project: Path, packages: Path) -
 CONSUMER = """
 import { ChatError, streamChat, textOf, type Options } from "rawsse";
 import { useStreamingChat } from "rawsse/react";
+import { sharedFetch } from "rawsse/tabs";
+export const shared: Options = { fetch: sharedFetch };
 export async function ask(options: Options): Promise<string> {
   const chat = streamChat("/api/chat/stream", { message: "Hello" }, { ...options, onText: (text) => text.trim() });
   for await (const event of streamChat("/api/chat", {})) textOf(event).trim();

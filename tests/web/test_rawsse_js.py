@@ -749,3 +749,16 @@ def test_counts_are_set_in_groups_of_three(node: Node, number: int, said: str) -
 def test_a_speed_is_tokens_over_time_and_none_where_the_time_is_too_short(node: Node) -> None:
     assert node("words", name="tokensPerSecond", args=[30, 500]) == 60
     assert node("words", name="tokensPerSecond", args=[30, 49]) is None
+
+
+def test_an_answer_that_was_only_accepted_is_read_where_it_is_kept(node: Node) -> None:
+    accepted = {"chunks": ['{"run": "r/1"}'], "status": 202, "headers": {"x-run-id": "r/1"}}
+    told = node("run", responses=[accepted, play('id: e-1\ndata: {"text": "Hi"}\n\n', "id: e-2\ndata: [DONE]\n\n")])
+    assert (told["text"], told["ending"], told["lost"]) == ("Hi", "complete", [])
+    assert told["opened"] == ["POST 202", "GET 200"]
+    assert told["requests"][1]["url"].endswith("/runs/r%2F1")
+
+
+def test_an_answer_that_was_only_accepted_by_another_server_is_malformed(node: Node) -> None:
+    told = node("run", responses=[{"chunks": ["{}"], "status": 202, "headers": {}}])
+    assert (told["error"]["type"], told["error"]["status"]) == ("malformed", 202)
