@@ -1,12 +1,10 @@
 """Recordings: one exchange with the Messages API, kept so that nothing of it is lost and a person can read it.
 
-This file knows the format of `*.sse.jsonl` files. It refuses to know how an exchange is recorded or played, and what the
-bytes mean.
 
 A recording is JSON Lines (https://jsonlines.org): a head, one line for each read from the network, an end.
 
     {"rawsse": 1, "request": {"method": …, "path": …, "headers": {…}, "body": …}, "status": 200, "headers": {…}}
-    {"t": 0.912, "data": "event: message_start\\ndata: {…}\\n\\n"}
+    {"t": 0.912, "data": "event: message_start\ndata: {…}\n\n"}
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
@@ -17,10 +15,18 @@ byte, boundary or time is lost: `Recording.loads(recording.dump()) == recording`
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
-    Recording.from_sse(b"event: ping\\ndata: {}\\n\\n").save("ping.sse.jsonl")
+    Recording.from_sse(b"event: ping\ndata: {}\n\n").save("ping.sse.jsonl")
 
 A bare event stream (the body alone, usually `*.sse`) is read as a recording, too: one read at time 0 and a clean end, since the
 body does not say more.
+
+
+The reply in a recording: the message that it adds up to, and the same recording with another id for it.
+
+
+    reply = reply_in(Recording.load("fixtures/plain.sse.jsonl"))        # what the API would have answered without `stream`
+    reply["id"], reply["content"]
+    again = with_reply_id(recording, "msg_2")                           # times and boundaries stay
 """
 
 from __future__ import annotations
@@ -36,7 +42,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from rawsse.errors import RecordingError
+from rawsse.errors import APIError, RecordingError
+from rawsse.messages import MessageBuilder
+from rawsse.messages.lens import parse_json
+from rawsse.sse import Decoder
+
+# --- recording
+
 
 FORMAT_VERSION = 1
 
@@ -318,3 +330,37 @@ class _Reader:
 
     def _error(self, text: str) -> RecordingError:
         return RecordingError(f"{self._name}, line {self._number}: {text}")
+
+
+# --- matching/reply
+
+
+def is_event_stream(recording: Recording) -> bool:
+    """Whether the response says that it is server-sent events."""
+    headers = {name.lower(): value for name, value in recording.headers.items()}
+    return headers.get("content-type", "").startswith("text/event-stream")
+
+
+def reply_in(recording: Recording) -> dict[str, Any] | None:
+    """The whole message that was answered, as JSON; None if there was none: an error, a cut stream, something else."""
+    if recording.status != 200:
+        return None
+    return _folded(recording.body) if is_event_stream(recording) else _parsed(recording.body)
+
+
+def _folded(body: bytes) -> dict[str, Any] | None:
+    builder = MessageBuilder(strict=False)
+    try:
+        for event in Decoder().feed(body):
+            builder.feed(event)
+    except APIError:
+        return None
+    return builder.message.raw if builder.message is not None and builder.is_complete else None
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = parse_json(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and value.get("type") == "message" else None

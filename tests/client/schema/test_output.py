@@ -25,7 +25,7 @@ from rawsse.messages import (
     TextBlock,
     TextEvent,
 )
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 ORDER_SCHEMA: Raw = {
     "type": "object",

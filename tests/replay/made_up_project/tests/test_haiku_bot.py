@@ -6,7 +6,7 @@ import pytest
 from haiku_bot.bot import HaikuError, haiku, line_to_count
 
 from rawsse.replay import Fault, answer, tool_use
-from rawsse.replay.testing.hand import Replay
+from rawsse.replay.fixture import Replay
 
 SPRING = "An old silent pond\nA frog jumps into the pond\nSplash! Silence again."
 

@@ -6,7 +6,7 @@ import pytest
 from haiku_bot.recital import recital
 
 from rawsse.replay import Fault
-from rawsse.replay.testing.virtual_clock import VirtualClock
+from rawsse.replay.virtual_clock import VirtualClock
 
 
 @pytest.mark.replay("spring", speed=1)
