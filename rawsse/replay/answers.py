@@ -1,66 +1,63 @@
 """What a Messages API made of recordings answers: one request in, one `Answer` out, decided without any I/O.
 
-
-    repertoire = Repertoire([Recording.load("fixtures/plain.sse.jsonl")])
-    answer = repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
+    api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")])
+    answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
     answer.status, answer.headers, answer.reads
 
 With `stream` the recording itself is the answer; without it, the message that its events add up to. A message that was recorded
-without is streamed to who asks for that, in made-up deltas. Several recordings take turns, unless `match` says otherwise; see
+without is streamed to a client that asks for a stream. Several recordings take turns, unless `match` says otherwise; see
 `match.py`. A request that no recording answers is a miss: 404, with an error that names the nearest recording and says where it
-differs. An error has `x-should-retry: false`, unless it was recorded with a word of its own on that: a client's repeats would
-shift the turns.
+differs. An error has `x-should-retry: false`, unless it was recorded with another value: a client's repeats would shift the
+turns.
 
 `…/count_tokens` is answered by a recording of the same question; else by the usage of a recorded answer to it; else by the
-length of what is sent. `…/models` is answered by a recording of that request, or else lists the models that answered.
-
-Message threads are refused, and the official SDK then sends the whole history each time.
+length of what is sent. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
+threads are refused, and the official SDK then sends the whole history each time.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 from urllib.parse import parse_qsl
 
 from rawsse.errors import APIError, quote, stream_error
-from rawsse.messages import MessageBuilder, MessageStart, read_event
+from rawsse.messages import MessageStart, read_event
 from rawsse.messages.content import Usage
 from rawsse.replay.compose import recording_of
-from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, Match, Miss, asked_key, matcher
-from rawsse.replay.recording import Read, RecordedRequest, Recording, is_event_stream, reply_in
+from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, Match, Miss, asked_key, finder
+from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.sse import Decoder
 
 BYTES_PER_TOKEN = 4
-"""For `count_tokens`: a rule of thumb for English text and JSON. Nobody but the API knows the count."""
+"""For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
 
 MAX_KEPT_MISSES = 100
-"""How many of the last misses a `Repertoire` remembers: the first one tells most, and a test ends there."""
+"""How many of the last misses a `RecordedAPI` remembers: the first one tells most, and a test ends there."""
 
 MISS_CODE = "no_recording_matches"
 """The `error_code` in the details of the error that answers a miss."""
 
-Kind: TypeAlias = Literal["messages", "count_tokens", "models"]
-
-# Headers that belong to the connection that was recorded, not to the answer.
-_NOT_PLAYED = frozenset(
+HOP_BY_HOP = frozenset(
     {
         "connection",
-        "content-encoding",
-        "content-length",
-        "date",
         "keep-alive",
         "proxy-authenticate",
-        "set-cookie",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
         "trailer",
         "transfer-encoding",
         "upgrade",
     }
 )
-# What a prompt is made of. How long the answer may be is no part of it.
+"""Header fields that concern one connection (RFC 9110, 7.6.1)."""
+
+_NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
+# What a prompt is made of. How long the answer may be is not part of it.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
 # Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
@@ -79,10 +76,9 @@ class Answer:
     duration: float = 0.0
 
 
-class Repertoire:
-    """Recordings, and which of them answers. `misses` are the last requests that none did.
+class RecordedAPI:
+    """Recordings, and which of them answers (`match`: see `match.py`). `on_miss` is called with each request that none does.
 
-    `match`: see `match.py`. `on_miss` is called with each miss.
     Raises `ConfigurationError`.
     """
 
@@ -96,30 +92,37 @@ class Repertoire:
     ) -> None:
         self.recordings = tuple(recordings)
         self.misses: list[Miss] = []
-        self._answers = _of_kind(recordings, "messages")
-        self._matcher = matcher(self._answers, match)
-        self._counter = _Counter(_of_kind(recordings, "count_tokens"), self._answers)
-        self._listings = _of_kind(recordings, "models")
+        """The last requests that no recording answered."""
+        # One that does not say what was asked, or a path that we do not know, is an answer to a message.
+        kinds = [recording.request and _kind(recording.request.path) for recording in recordings]
+        of_kind = {
+            name: [one for one, kind in zip(recordings, kinds, strict=True) if (kind or "messages") == name]
+            for name in ("messages", "count_tokens", "models")
+        }
+        self._answers, self._listings = of_kind["messages"], of_kind["models"]
+        self.find = finder(self._answers, match)
+        """Chooses the recording that answers a request. Another function may be put in its place."""
+        self._find_count = finder(of_kind["count_tokens"], "request")
+        self._charged: dict[str, int] | None = None
         self._played: Counter[int] = Counter()  # by identity: two equal recordings are two
         self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
 
     @property
     def unplayed(self) -> list[Recording]:
-        """The recordings of answers to `…/v1/messages` that have not been played yet."""
-        left = +self._played
+        """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
+        left = self._played.copy()
         unplayed = []
         for recording in self._answers:
-            if left[id(recording)] > 0:
-                left[id(recording)] -= 1
-            else:
+            left[id(recording)] -= 1
+            if left[id(recording)] < 0:
                 unplayed.append(recording)
         return unplayed
 
     @property
     def repeats(self) -> list[Recording]:
         """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
-        given = Counter(id(recording) for recording in self._answers)
+        given = Counter(map(id, self._answers))
         once = {id(recording): recording for recording in self._answers}
         return [recording for key, recording in once.items() if self._played[key] > given[key]]
 
@@ -132,7 +135,7 @@ class Repertoire:
             if kind == "messages":
                 return self._messages(request)
             if kind == "count_tokens":
-                return _what_is_wrong(request, {"model": str, "messages": list}) or self._counter.answer(request)
+                return _what_is_wrong(request, {"model": str, "messages": list}) or self._count(request)
         except RecursionError:
             return error_answer(400, "invalid_request_error", "the request's body is nested too deeply")
         if kind == "models":
@@ -148,22 +151,27 @@ class Repertoire:
             # The tool runner of the official SDK then goes on without a thread and sends the whole history.
             details = {"error_code": "thread_unsupported_request", "unsupported": []}
             return error_answer(400, "invalid_request_error", "message threads are not supported here", details)
-        found = self._choose(request)
-        return found if isinstance(found, Answer) else _as_asked(found, request)
+        found = self.find(request)
+        if isinstance(found, Miss):
+            self._on_miss(found)
+            self.misses.append(found)
+            del self.misses[: -self._max_kept_misses]
+            return _missed(found)
+        self._played[id(found)] += 1
+        return _streamed(found) if request.body.get("stream") is True else _folded(found)
 
-    def choose(self, request: RecordedRequest) -> Recording | Miss:
-        """The recording that answers `request`. To choose otherwise, override this."""
-        return self._matcher.find(request)
-
-    def _choose(self, request: RecordedRequest) -> Recording | Answer:
-        found = self.choose(request)
+    def _count(self, request: RecordedRequest) -> Answer:
+        found = self._find_count(request)
         if isinstance(found, Recording):
-            self._played[id(found)] += 1
-            return found
-        self._on_miss(found)
-        self.misses.append(found)
-        del self.misses[: -self._max_kept_misses]
-        return _missed(found)
+            return _recorded(found)
+        if self._charged is None:  # few clients ever ask, so the answers are not read before one does
+            self._charged = {}
+            for recording in self._answers:
+                body, message = recording.request and recording.request.body, recording.message()
+                if isinstance(body, dict) and message is not None and isinstance(message.get("usage"), dict):
+                    self._charged[asked_key(_counted(body))] = Usage(message["usage"]).total_input_tokens
+        tokens = self._charged.get(asked_key(_counted(request.body)))
+        return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
 
     def _models(self, request: RecordedRequest) -> Answer:
         if request.method != "GET":
@@ -172,7 +180,7 @@ class Repertoire:
         for listing in self._listings:
             if listing.request and _within_models(listing.request.path) == asked:
                 return _recorded(listing)
-        models = _models_in(self._answers)
+        models = list(dict.fromkeys(filter(None, map(_model_in, self._answers))))  # each once, in order of appearance
         model, _ = asked
         if not model:
             first, last = (models[0], models[-1]) if models else (None, None)
@@ -183,7 +191,13 @@ class Repertoire:
         return _json_answer(200, _model_info(model))
 
 
-def _kind(path: str) -> Kind | None:
+def answer_of(recording: Recording, *, is_stream: bool = True) -> Answer:
+    """What a recording answers to the plainest request."""
+    body = {"model": "any", "max_tokens": 1, "messages": [], "stream": is_stream}
+    return RecordedAPI([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
+
+
+def _kind(path: str) -> str | None:
     """Which of the API's requests this is, by the end of its path."""
     path = path.partition("?")[0].rstrip("/")
     if path.endswith("/v1/messages"):
@@ -194,34 +208,31 @@ def _kind(path: str) -> Kind | None:
     return "models" if is_model and (not model or model.startswith("/")) else None
 
 
-def _of_kind(recordings: Sequence[Recording], kind: Kind) -> list[Recording]:
-    """The recordings for such requests. One that does not say what was asked, or a path that we do not know, is a message."""
-    asked = [_kind(recording.request.path) if recording.request else None for recording in recordings]
-    return [one for one, its in zip(recordings, asked, strict=True) if (its or "messages") == kind]
-
-
 def _within_models(path: str) -> tuple[str, list[tuple[str, str]]]:
     """The model that is asked for, if any, and what the query says."""
     path, _, query = path.partition("?")
     return path.rstrip("/").rpartition("/v1/models")[2].strip("/"), sorted(parse_qsl(query))
 
 
-def error_answer(status: int, kind: str, message: str, details: Mapping[str, Any] | None = None) -> Answer:
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+
+def error_answer(
+    status: int, kind: str, message: str, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
+) -> Answer:
     """An error in the API's form."""
     error = {"type": kind, "message": message} | ({"details": details} if details else {})
-    return _json_answer(status, {"type": "error", "error": error}, {"x-should-retry": "false"})
+    headers = {} if may_retry else {"x-should-retry": "false"}
+    return _json_answer(status, {"type": "error", "error": error}, headers)
 
 
 def _missed(miss: Miss) -> Answer:
-    """What a client is told for which there is no recording. A 404, since nobody tries that again; 5xx many do."""
+    """A 404, since clients do not try that again; 5xx many do."""
     details: dict[str, Any] = {"error_code": MISS_CODE}
     if miss.nearest is not None:
         shown = [asdict(difference) for difference in miss.differences[:MAX_SHOWN_DIFFERENCES]]
         details |= {"nearest": miss.nearest.name, "differences": shown}
     return error_answer(404, "not_found_error", miss.message, details)
-
-
-# --- What is wrong with a request ------------------------------------------------------------------------------------
 
 
 def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Answer | None:
@@ -242,25 +253,21 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Answer:
     return error_answer(405, "invalid_request_error", f"{request.method} is not allowed here; {allowed} is")
 
 
-# --- Recordings as answers ---------------------------------------------------------------------------------------------
-
-
-def _as_asked(recording: Recording, request: RecordedRequest) -> Answer:
-    return _streamed(recording) if request.body.get("stream") is True else _folded(recording)
+# --- Recordings as answers -------------------------------------------------------------------------------------------
 
 
 def _streamed(recording: Recording) -> Answer:
     """The recording as it is, but a message that was recorded without `stream` as the events that would have made it."""
-    reply = None if is_event_stream(recording) else reply_in(recording)
-    if reply is None or not isinstance(reply.get("content"), list):
+    message = None if recording.is_stream else recording.message()
+    if message is None:
         return _recorded(recording)
-    stream = recording_of(reply)
+    stream = recording_of(message)
     reads = tuple(Read(recording.duration, read.data) for read in stream.reads)
-    return Answer(200, _played_headers(recording) | {"content-type": stream.headers["content-type"]}, reads)
+    return Answer(200, _played_headers(recording) | {"content-type": stream.content_type}, reads)
 
 
 def _recorded(recording: Recording) -> Answer:
-    """The recording as it is. Who left before the end did not see it, so for `client_closed` there is none to be played."""
+    """The recording as it is. A client that left did not see the end, so for `client_closed` there is none to be played."""
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
@@ -270,14 +277,11 @@ def _recorded(recording: Recording) -> Answer:
 def _folded(recording: Recording) -> Answer:
     """What the API would have answered without `stream`: the message that the events add up to, or their error."""
     headers = _played_headers(recording)
-    if recording.status != 200 or not is_event_stream(recording):
+    if recording.status != 200 or not recording.is_stream:
         return _recorded(recording)
-    builder = MessageBuilder(strict=False)
-    try:
-        for event in Decoder().feed(recording.body):
-            builder.feed(event)
-    except APIError as exc:
-        return error_answer(500, "api_error", f"{recording.name} is no stream of the Messages API: {exc.message}")
+    builder, error = recording.fold()
+    if error is not None:
+        return error_answer(500, "api_error", f"{recording.name} is not a stream of the Messages API: {error.message}")
     if builder.error is not None:
         status = stream_error(builder.error.raw, headers).status_code
         return _json_answer(status, builder.error.raw, headers | {"x-should-retry": "false"}, recording.duration)
@@ -291,34 +295,7 @@ def _played_headers(recording: Recording) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in _NOT_PLAYED}
 
 
-# --- The answers around them -------------------------------------------------------------------------------------------
-
-
-class _Counter:
-    """Answers `count_tokens`: as recorded, as an answer to the same question was charged, or by a rule of thumb."""
-
-    def __init__(self, counts: Sequence[Recording], answers: Sequence[Recording]) -> None:
-        self._counts = matcher(counts, "request")
-        self._answers = answers
-        self._charged: dict[str, int] | None = None
-
-    def answer(self, request: RecordedRequest) -> Answer:
-        found = self._counts.find(request)
-        if isinstance(found, Recording):
-            return _recorded(found)
-        if self._charged is None:  # few clients ever ask, so the answers are not read before one does
-            self._charged = dict(_charged(self._answers))
-        tokens = self._charged.get(asked_key(_counted(request.body)))
-        return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
-
-
-def _charged(answers: Sequence[Recording]) -> Iterator[tuple[str, int]]:
-    """What each answer says that its question came to."""
-    for recording in answers:
-        body = recording.request and recording.request.body
-        reply = reply_in(recording)
-        if isinstance(body, dict) and reply is not None and isinstance(reply.get("usage"), dict):
-            yield asked_key(_counted(body)), Usage(reply["usage"]).total_input_tokens
+# --- The answers around them -----------------------------------------------------------------------------------------
 
 
 def _counted(body: dict[str, Any]) -> dict[str, Any]:
@@ -331,12 +308,6 @@ def _estimated(body: dict[str, Any]) -> int:
     return max(1, size // BYTES_PER_TOKEN)
 
 
-def _models_in(recordings: Iterable[Recording]) -> list[str]:
-    """The ids of the models that answered, each once, in order of appearance."""
-    found = (_model_in(recording) for recording in recordings)
-    return list(dict.fromkeys(model for model in found if model))
-
-
 def _model_in(recording: Recording) -> str | None:
     try:
         for sse in Decoder().feed(recording.body):
@@ -344,7 +315,7 @@ def _model_in(recording: Recording) -> str | None:
             if isinstance(event, MessageStart) and isinstance(model := event.raw["message"].get("model"), str):
                 return model
     except APIError:
-        pass  # no stream of the Messages API, at least not from here on
+        pass  # not a stream of the Messages API, at least from here on
     return None
 
 

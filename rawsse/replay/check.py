@@ -1,35 +1,25 @@
-"""An answer that is no stream: one JSON object, as the API gives a message without `stream`, a count, a list, an error.
-
-
-    answer = JSONAnswer.of(recording)       # None for a stream
-    answer.kind, answer.value               # "message", {"id": "msg_1", …}
-    for breach in breaches(answer): ...     # message-usage, "the message has no usage with output_tokens", "error"
-
-
-Is this a correct answer of the Messages API? Every rule that it breaks, by name and place.
-
+"""Is this a correct stream of the Messages API? Every rule that it breaks, by name and place.
 
     for finding in check(Recording.load("answer.sse.jsonl")):
         print(finding)          # error at byte 812, event 9: event-order: content_block_delta may not come after message_stop
 
     checker = Checker()         # the same for a stream that is still coming
     while data := await reader.read(65536):
-        print(*checker.feed(data), sep="
-")
-    print(*checker.close(), sep="
-")
+        print(*checker.feed(data), sep="\\n")
+    print(*checker.close(), sep="\\n")
 
-An `error` breaks some reader, or loses something. A `warning` is what real streams do not do. A `note` is only worth knowing:
-types that this version does not know, for example, since the API may add new ones at any time. `RULES` says what each rule
-asks for.
+`RULES` says what each rule asks for: the rules of server-sent events, of the Messages API, and what both official SDKs need. An
+`error` breaks some reader, or loses something. A `warning` is what real streams do not do. A `note` is only worth knowing:
+types that this version does not know, for example, since the API may add new ones at any time. An answer that says it is JSON,
+or that has another status than 200, is not a stream, and is not looked into.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from rawsse.errors import EventDataError, LimitExceededError, quote
 from rawsse.messages import (
@@ -47,191 +37,31 @@ from rawsse.messages import (
     UnknownDelta,
     UnknownEvent,
 )
-from rawsse.messages.content import KNOWN_BLOCK_TYPES
+from rawsse.messages.content import KNOWN_BLOCK_TYPES, StopReason
 from rawsse.messages.events import DONE
-from rawsse.messages.lens import parse_json
 from rawsse.replay.recording import End, Recording
 from rawsse.replay.scrub import ScrubPolicy, find_secrets
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
-# --- looking/json_answer
-
-
-STOP_REASONS = frozenset(
-    {
-        "end_turn",
-        "max_tokens",
-        "stop_sequence",
-        "tool_use",
-        "pause_turn",
-        "refusal",
-        "model_context_window_exceeded",
-        "compaction",
-    }
-)
-MESSAGE_FIELDS: Mapping[str, type] = {
-    "id": str,
-    "type": str,
-    "role": str,
-    "model": str,
-    "content": list,
-    "usage": dict,
-}
-
-
-class Breach(NamedTuple):
-    """A rule, by its name in `check.RULES`, that is not kept; `text` says how."""
-
-    rule: str
-    text: str
-    severity: Literal["error", "warning", "note"] = "error"
-
-
-def is_json(content_type: str) -> bool:
-    """Whether the content type says JSON: RFC 8259, or one that is made of it (RFC 6839, 3.1)."""
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
-
-
-@dataclass(frozen=True, slots=True)
-class JSONAnswer:
-    """The body of an answer whose content type is JSON. `value` is None if it is no JSON object."""
-
-    status: int
-    value: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, recording: Recording) -> JSONAnswer | None:
-        """The answer in a recording; None if it says that it is something else."""
-        kind = next((value for name, value in recording.headers.items() if name.lower() == "content-type"), "")
-        return cls.read(recording.status, recording.body) if is_json(kind) else None
-
-    @classmethod
-    def read(cls, status: int, body: bytes) -> JSONAnswer:
-        """What a body holds. Never raises."""
-        try:
-            value = parse_json(body)
-        except (ValueError, RecursionError):
-            value = None
-        return cls(status, value if isinstance(value, dict) else None)
-
-    @property
-    def kind(self) -> str:
-        """What it is: `message`, `error`, `token count`, `list`, or the type that it names; `nothing` if it is no object."""
-        value = self.value
-        if value is None:
-            return "nothing"
-        if isinstance(value.get("type"), str):
-            return str(value["type"])
-        if "input_tokens" in value:
-            return "token count"
-        return "list" if isinstance(value.get("data"), list) else "object"
-
-    @property
-    def verdict(self) -> str:
-        """What it is, in a few words."""
-        value = self.value or {}
-        match self.kind:
-            case "nothing":
-                return "truncated, or no JSON object"
-            case "error":
-                error = value.get("error")
-                named = f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else "without 'error'"
-                return f"HTTP status {self.status}, {named}"
-            case "token count":
-                return f"a token count: {value['input_tokens']}"
-            case "list":
-                return f"a list of {len(value['data'])}"
-            case "message":
-                return "complete, a message that was not streamed"
-        return f"a JSON object, {self.kind}"
-
-
-def breaches(answer: JSONAnswer) -> Iterator[Breach]:
-    """Everything that is wrong, or worth knowing, about an answer."""
-    if answer.value is None:
-        yield Breach("json-object", "the body is no JSON object")
-    elif answer.kind == "error":
-        yield from _of_error(answer)
-    elif answer.status == 200 and answer.kind == "message":
-        yield from _of_message(answer.value)
-    elif answer.status == 200 and answer.kind == "token count" and type(answer.value["input_tokens"]) is not int:
-        yield Breach("json-fields", "input_tokens is no whole number")
-    elif answer.status == 200 and answer.kind == "object":
-        yield Breach("json-fields", "this is no answer that the API is known to give", "note")
-
-
-def _of_error(answer: JSONAnswer) -> Iterator[Breach]:
-    error = answer.value.get("error") if answer.value else None
-    if answer.status == 200:
-        yield Breach("http-status", "an error, and the status is 200: it is read as an answer")
-    if not isinstance(error, dict) or not all(isinstance(error.get(name), str) for name in ("type", "message")):
-        yield Breach("json-fields", "an error without type or message", "warning")
-
-
-def _of_message(message: dict[str, Any]) -> Iterator[Breach]:
-    for name, wanted in MESSAGE_FIELDS.items():
-        if not isinstance(message.get(name), wanted):
-            yield Breach("message-fields", f"the message has no {name!r}")
-    usage, reason = message.get("usage"), message.get("stop_reason")
-    if not isinstance(usage, dict) or type(usage.get("output_tokens")) is not int:
-        yield Breach("message-usage", "the message has no usage with output_tokens")
-    if reason is None:
-        yield Breach("message-fields", "the message has no stop reason: it is not whole", "warning")
-    else:
-        yield from _of_name("the stop reason", reason, STOP_REASONS)
-    content = message.get("content")
-    calls: set[str] = set()
-    for index, block in enumerate(content if isinstance(content, list) else []):
-        if isinstance(block, dict):
-            yield from _of_block(index, block, calls)
-        else:
-            yield Breach("message-fields", f"block {index} is no object")
-
-
-def _of_block(index: int, block: dict[str, Any], calls: set[str]) -> Iterator[Breach]:
-    yield from _of_name("a block of type", block.get("type"), KNOWN_BLOCK_TYPES)
-    calls.add(str(block.get("id")))
-    if "tool_use_id" in block and (named := str(block["tool_use_id"])) not in calls:
-        yield Breach("block-result", f"a result for {quote(named)}, which was not called", "warning")
-    if "input" in block and not isinstance(block["input"], dict):
-        yield Breach("block-input", f"the input of block {index} is no JSON object: {quote(repr(block['input']))}")
-    if block.get("type") == "thinking" and not block.get("signature"):
-        yield Breach("block-signature", f"the thinking of block {index} has no signature", "warning")
-
-
-def _of_name(what: str, value: Any, known: frozenset[str]) -> Iterator[Breach]:
-    """New names may come at any time; what is no name at all breaks readers."""
-    if not isinstance(value, str):
-        yield Breach("message-fields", f"{what} {quote(repr(value))}, which is no string")
-    elif value not in known:
-        yield Breach("event-unknown", f"{what} {quote(value)}", "note")
-
-
-# --- looking/check
-
-
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 RULES: Mapping[str, str] = {
-    "http-status": "What was asked for has the status 200; another is an error's, which has the API's form.",
-    "http-type": "The content type is text/event-stream, or application/json where no stream was asked for.",
+    "http-status": "The status is 200; another is an error's, which has the API's form.",
+    "http-type": "The content type is text/event-stream.",
     "http-time": "The times of the reads do not go back.",
     "http-end": "The connection ends after the last event, and the client waits for it.",
     "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
     "sse-utf8": "The stream is UTF-8; other bytes turn into U+FFFD.",
-    "sse-field": "The fields are event and data. `id` and `retry` are no part of the Messages API, others of nothing.",
+    "sse-field": "The fields are event and data. The Messages API has no `id` and no `retry`, and nothing else is a field.",
     "sse-empty": "An event has data; without them readers drop it.",
     "sse-cut": "The stream ends after a blank line; an event without one is dropped.",
     "event-name": "An event has an `event:` line with its type; the official SDKs drop events without.",
     "event-data": "The data are one JSON object with the fields that the type asks for.",
     "event-done": "The last event is message_stop. The end mark [DONE] is not the Messages API's.",
-    "json-object": "An answer that is no stream is one JSON object: a message, a token count, a list, an error.",
-    "json-fields": "A token count has input_tokens, an error has type and message.",
     "event-unknown": "Events, blocks, deltas and stop reasons are of known types.",
     "event-order": "The events come in the order that the Messages API allows; blocks count from 0 without gaps.",
     "event-error": "No error event.",
-    "message-fields": "A message has id, type, role, model, content and usage.",
+    "message-fields": "message_start has a message with id, type, role, model, content and usage.",
     "message-usage": "message_start and message_delta have a usage with output_tokens: both official SDKs fail without.",
     "block-input": "A tool's input is a JSON object when its block ends.",
     "block-open": "Every block is closed before message_delta.",
@@ -242,15 +72,25 @@ RULES: Mapping[str, str] = {
     "secret": "No key, token or password is in the stream, the request or the headers; `scrub` hides what looks like one.",
 }
 
+MAX_SEARCHED_BYTES = 16 * 1024 * 1024
+"""How much of a stream a `Checker` keeps, to look for secrets at its end: the texts that may hold one come in many deltas."""
+
+MAX_ERROR_BYTES = 65536
+"""How much of the body of an error is kept, to see whether it has the API's form."""
+
+_STOP_REASONS = frozenset(reason for reasons in get_args(StopReason) for reason in get_args(reasons))
+_MESSAGE_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("id", "type", "role", "model"), str),
+    "content": list,
+    "usage": dict,
+}
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # Only such lines are quoted: what was given may be another file than was meant, and hold a key.
 _NAME = re.compile(rb"[A-Za-z-]{1,20}")
 _FIELD = re.compile(rb"(?:data|event|id|retry)?:")
-
-MAX_SEARCHED_BYTES = 16 * 1024 * 1024
-"""How much of a stream a `Checker` keeps, to look for secrets at its end: the texts that may hold one come in many deltas."""
+_JSON_TYPE = re.compile(r"application/(?:[^;]+\+)?json\s*(?:;|\Z)")  # RFC 8259; RFC 6839, 3.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +120,12 @@ class Finding:
 def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[Finding]:
     """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream.
 
-    A recording whose content type is JSON is checked as such. `policy` says what is a secret beside the known shapes.
+    `policy` says what is a secret beside the known shapes.
     """
     recording = Recording.from_sse(stream) if isinstance(stream, bytes) else stream
-    kind = next((value for name, value in recording.headers.items() if name.lower() == "content-type"), "")
     body = recording.request.body if recording.request else None
     wants_stream = isinstance(body, dict) and body.get("stream") is True
-    checker = Checker(recording.status, kind, wants_stream=wants_stream, max_searched_bytes=0)
+    checker = Checker(recording.status, recording.content_type, wants_stream=wants_stream, max_searched_bytes=0)
     findings, last = [], 0.0
     for read in recording.reads:
         if not read.t >= last:
@@ -300,32 +139,6 @@ def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[
 def _secrets(searched: Recording | bytes, policy: ScrubPolicy | None) -> list[Finding]:
     found = find_secrets(searched, policy)
     return [Finding("secret", Place(secret.byte, secret.event), str(secret), "error") for secret in found]
-
-
-class _Lines:
-    """Cuts bytes into lines as they come, and knows where each begins. A CR ends its line at once, as in the decoder."""
-
-    def __init__(self) -> None:
-        self.start = 0  # of the line whose end has not come
-        self.rest = bytearray()
-        self._after_return = False
-
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        if self._after_return and data.startswith(b"\n"):
-            data = data[1:]
-            self.start += 1
-        elif not data:
-            return []
-        lines, at = [], 0
-        for found in _LINE_END.finditer(data):
-            line = bytes(self.rest + data[at : found.start()])
-            lines.append((self.start, line))
-            self.start += len(line) + len(found[0])
-            self.rest.clear()
-            at = found.end()
-        self.rest += data[at:]
-        self._after_return = data.endswith(b"\r")
-        return lines
 
 
 class Checker:
@@ -345,46 +158,58 @@ class Checker:
         max_searched_bytes: int = MAX_SEARCHED_BYTES,
         policy: ScrubPolicy | None = None,
     ) -> None:
+        self.builder = MessageBuilder(strict=False)
+        """What the events add up to."""
+        self.events: list[tuple[Event, StreamEvent | None]] = []
+        """The events that the last bytes completed, as they were sent and as they were read; None: they cannot be read."""
+        self.is_over = False
         self._policy = policy
+        self._status = status
+        self._is_stream = status == 200 and not _JSON_TYPE.match(content_type.strip().lower())
         self._findings: list[Finding] = []
         self._max_searched_bytes = max_searched_bytes
         self._kept = bytearray()
-        self._lines = _Lines()
-        self._builder = MessageBuilder(strict=False)
         self._decoder = Decoder()
-        self._byte = 0  # where the event at hand began
+        self._line = bytearray()  # whose end has not come
+        self._line_start = 0
+        self._after_return = False
+        self._byte = 0  # where the current event began
         self._event = 0  # its number
-        self._fields: set[bytes] = set()  # of the event at hand
+        self._fields: set[bytes] = set()  # its fields
         self._calls: set[str] = set()  # ids of the tool calls so far
         self._closed: set[int] = set()  # indices of the blocks that have ended
         self._signed: set[int] = set()  # indices of the blocks that have a signature
-        self._status = status
-        self._is_json = is_json(content_type)
-        self._is_whole = status != 200 or self._is_json  # no stream, to be looked at when all of it is there
-        self.is_over = False
-        self._check_head(content_type, wants_stream=wants_stream)
+        if status != 200:
+            self._find("http-status", f"the status is {status}", "note")
+        elif not self._is_stream:
+            text = f"the content type is {quote(content_type)}: this is not a stream, and not checked"
+            self._find("http-type", text, "error" if wants_stream else "note")
+        elif content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
+            self._find("http-type", f"the content type is {quote(content_type)}", "warning")
 
     def feed(self, data: bytes) -> list[Finding]:
         """Take the next bytes of the body, cut anywhere; return what they break."""
-        room = MAX_SEARCHED_BYTES if self._is_whole else self._max_searched_bytes
+        room = self._max_searched_bytes if self._status == 200 else MAX_ERROR_BYTES
         self._kept += data[: max(0, room - len(self._kept))]
-        if not self._is_whole and not self.is_over:
+        self.events = []
+        if self._is_stream and not self.is_over:
             self._within_limits(lambda: self._check_lines(data))
         return self._taken()
 
     def close(self, end: End = "clean") -> list[Finding]:
         """Tell how the body ended; return what is missing, and the secrets that were in it."""
-        if self._is_whole:
-            self._check_whole()
-        elif not self.is_over:
+        body = bytes(self._kept)
+        if self._is_stream and not self.is_over:
             self._within_limits(self._check_end)
+        if self._status != 200 and not re.search(rb'"type"\s*:\s*"error"', body):
+            self._find("http-status", f"the body is not an error of the API: {quote(body)}", "warning")
         if self._status == 200 and end != "clean":
             self._find("http-end", f"the exchange ended with {end!r}", "warning")
         self.is_over = True
-        return self._taken() + (_secrets(bytes(self._kept), self._policy) if self._max_searched_bytes else [])
+        return self._taken() + (_secrets(body, self._policy) if self._max_searched_bytes else [])
 
     def _find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
-        """Note a finding, at the event at hand or at `byte`."""
+        """Note a finding, at the current event or at `byte`."""
         assert rule in RULES  # noqa: S101
         place = Place(self._byte if byte is None else byte, self._event)
         self._findings.append(Finding(rule, place, text, severity))
@@ -400,47 +225,37 @@ class Checker:
             self._find("limit", exc.message)
             self.is_over = True
 
-    # --- HTTP ---
-
-    def _check_head(self, content_type: str, *, wants_stream: bool) -> None:
-        if self._status != 200:
-            self._find("http-status", f"the status is {self._status}", "note")
-        elif self._is_json and wants_stream:
-            self._find("http-type", f"a stream was asked for, and the content type is {quote(content_type)}")
-        elif not self._is_json and content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
-            self._find("http-type", f"the content type is {quote(content_type)}", "warning")
-
-    def _check_whole(self) -> None:
-        body = bytes(self._kept)
-        if self._status != 200 and not re.search(rb'"type"\s*:\s*"error"', body):
-            self._find("http-status", f"the body is no error of the API: {quote(body)}", "warning")
-        elif len(body) >= MAX_SEARCHED_BYTES:
-            self._find("limit", f"the answer has {MAX_SEARCHED_BYTES} bytes or more, and is not looked at", "warning")
-        elif self._is_json:
-            for rule, text, severity in breaches(JSONAnswer.read(self._status, body)):
-                self._find(rule, text, severity)
-
     # --- Server-sent events ---
 
     def _check_lines(self, data: bytes) -> None:
-        for start, line in self._lines.feed(data):
+        if not data:
+            return
+        if self._after_return and data.startswith(b"\n"):  # a CR has ended its line at once, as in the decoder
+            data = data[1:]
+            self._line_start += 1
+        at = 0
+        for found in _LINE_END.finditer(data):
+            line, start = bytes(self._line + data[at : found.start()]), self._line_start
+            self._line_start += len(line) + len(found[0])
+            self._line.clear()
+            at = found.end()
             self._check_line(line, start)
             for event in self._decoder.feed(line + b"\n"):
                 self._check_event(event)
             if not line and self._fields:
                 self._end_event()
-        if len(self._lines.rest) > MAX_EVENT_BYTES:
-            self._decoder.feed(bytes(self._lines.rest))  # which refuses it: no line may make us keep more
+        self._line += data[at:]
+        self._after_return = data.endswith(b"\r")
+        if len(self._line) > MAX_EVENT_BYTES:
+            self._decoder.feed(bytes(self._line))  # which refuses it: no line may make us keep more
 
     def _check_line(self, line: bytes, at: int) -> None:
         if at == 0 and line.startswith(_MARK):
             self._find("sse-mark", "the stream begins with a byte order mark", "warning")
-        if line and not self._fields:
+        if not line:
+            return
+        if not self._fields:
             self._byte, self._event = at, self._event + 1
-        if line:
-            self._check_field(line, at)
-
-    def _check_field(self, line: bytes, at: int) -> None:
         name = line.removeprefix(_MARK if at == 0 else b"").partition(b":")[0]
         self._fields.add(name)
         if name in (b"id", b"retry"):
@@ -451,24 +266,41 @@ class Checker:
         try:
             line.decode()
         except UnicodeDecodeError as exc:
-            self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is no UTF-8", "error", at + exc.start)
+            self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is not UTF-8", "error", at + exc.start)
 
     def _end_event(self) -> None:
-        if b"data" not in self._fields and self._fields & {b"event", b"id"}:
-            self._find("sse-empty", "an event without data")
         if b"data" not in self._fields:
-            self._event -= 1  # it was none
+            if self._fields & {b"event", b"id"}:
+                self._find("sse-empty", "an event without data")
+            self._event -= 1  # it was not one
         self._fields = set()
+
+    def _check_end(self) -> None:
+        start, rest = self._line_start, bytes(self._line)
+        self._check_line(rest, start)
+        self._decoder.feed(rest)
+        self._byte = start + len(rest)
+        if pending := self._decoder.close():
+            quoted = f": {quote(pending)}" if _FIELD.match(pending) else ""
+            self._find("sse-cut", f"the stream ends inside an event{quoted}")
+        if self.builder.is_done or self.builder.error is not None:
+            return
+        if self.builder.is_complete:
+            self._find("stream-end", "message_stop is missing; the stop reason has come", "warning")
+        else:
+            self._find("stream-end", f"the stream ends {self.builder.state.value}, before message_stop")
 
     # --- The Messages API ---
 
     def _check_event(self, sse: Event) -> None:
-        known = len(self._builder.deviations)
+        known = len(self.builder.deviations)
         try:
-            event = self._builder.feed(sse)
+            event = self.builder.feed(sse)
         except EventDataError as exc:
+            self.events.append((sse, None))
             self._find("event-data", exc.message)
             return
+        self.events.append((sse, event))
         if event is None and sse.data.strip() == DONE:
             self._find("event-done", "the end mark [DONE] is not the Messages API's", "note")
             return
@@ -479,7 +311,7 @@ class Checker:
             self._find("event-name", f"{quote(event.type)} has no event line")
         elif sse.event != event.type:
             self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
-        for deviation in self._builder.deviations[known:]:
+        for deviation in self.builder.deviations[known:]:
             self._find("event-order", deviation.rule)
         self._check_kind(event)
 
@@ -498,18 +330,21 @@ class Checker:
             case MessageDelta():
                 self._check_message_delta(event.raw)
             case ErrorEvent():
-                self._check_error(event.raw["error"])
+                error = event.raw["error"]
+                said = f"an error event, {_type(error)}: {quote(str(error.get('message')))}"
+                self._find("event-error", said, "note")
+                if not isinstance(error.get("type"), str) or not isinstance(error.get("message"), str):
+                    self._find("event-data", "an error without type or message")
             case UnknownEvent():
                 self._find("event-unknown", f"an event of type {quote(event.type)}", "note")
 
     def _check_message(self, message: dict[str, Any]) -> None:
-        for name, wanted in MESSAGE_FIELDS.items():
+        for name, wanted in _MESSAGE_FIELDS.items():
             if not isinstance(message.get(name), wanted):
                 self._find("message-fields", f"message_start has a message without {name!r}")
         self._check_usage("message_start", message.get("usage"))
-        self._closed |= set(
-            range(len(self._blocks()))
-        )  # an answer that goes on from a tool call begins with whole blocks
+        # An answer that goes on from a tool call begins with whole blocks.
+        self._closed |= set(range(len(self._blocks())))
 
     def _check_usage(self, kind: str, usage: Any) -> None:
         if not isinstance(usage, dict) or type(usage.get("output_tokens")) is not int:
@@ -523,9 +358,9 @@ class Checker:
             self._find("block-result", f"a result for {quote(named)}, which was not called", "warning")
 
     def _check_known(self, what: str, value: Any, known: frozenset[str]) -> None:
-        """New names may come at any time; what is no name at all breaks readers."""
+        """New names may come at any time; what is not a name breaks readers."""
         if not isinstance(value, str):
-            self._find("event-data", f"{what} {quote(repr(value))}, which is no string")
+            self._find("event-data", f"{what} {quote(repr(value))}, which is not a string")
         elif value not in known:
             self._find("event-unknown", f"{what} {quote(value)}", "note")
 
@@ -542,7 +377,7 @@ class Checker:
             return  # an event-order finding has said so
         block = blocks[index]
         if not block.complete or ("input" in block and not isinstance(block["input"], dict)):
-            self._find("block-input", f"the input of block {index} is no JSON object: {quote(block.input_text)}")
+            self._find("block-input", f"the input of block {index} is not a JSON object: {quote(block.input_text)}")
         if block.get("type") == "thinking" and not block.get("signature"):
             self._find("block-signature", f"the thinking of block {index} has no signature", "warning")
 
@@ -553,33 +388,13 @@ class Checker:
             return
         self._check_usage("message_delta", event.get("usage"))
         if (reason := delta.get("stop_reason")) is not None:
-            self._check_known("the stop reason", reason, STOP_REASONS)
+            self._check_known("the stop reason", reason, _STOP_REASONS)
         for index in range(len(self._blocks())):
             if index not in self._closed:
                 self._find("block-open", f"block {index} is still open", "note")
 
     def _blocks(self) -> list[Block]:
-        return self._builder.message.content if self._builder.message else []
-
-    def _check_error(self, error: dict[str, Any]) -> None:
-        self._find("event-error", f"an error event, {_type(error)}: {quote(str(error.get('message')))}", "note")
-        if not isinstance(error.get("type"), str) or not isinstance(error.get("message"), str):
-            self._find("event-data", "an error without type or message")
-
-    def _check_end(self) -> None:
-        start, rest = self._lines.start, bytes(self._lines.rest)
-        self._check_line(rest, start)
-        self._decoder.feed(rest)
-        self._byte = start + len(rest)
-        if pending := self._decoder.close():
-            quoted = f": {quote(pending)}" if _FIELD.match(pending) else ""
-            self._find("sse-cut", f"the stream ends inside an event{quoted}")
-        if self._builder.is_done or self._builder.error is not None:
-            return
-        if self._builder.is_complete:
-            self._find("stream-end", "message_stop is missing; the stop reason has come", "warning")
-        else:
-            self._find("stream-end", f"the stream ends {self._builder.state.value}, before message_stop")
+        return self.builder.message.content if self.builder.message else []
 
 
 def _type(value: dict[str, Any]) -> str:

@@ -1,44 +1,31 @@
-"""A message of the Messages API, written down in a test as a person would say it.
+"""Answers that were not recorded: a message, written down as a person would say it, becomes the stream of the Messages API.
 
+    recording_of(answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"})))
+    recording_of(message, fragments=1, pings=(), pace="ttft=0.5,tps=40")        # any message, as JSON or as `Message`
+    recording_of(message, fragments=["Hel", "lo"], ending=cut(after=4, at_byte=10))
+    recording_of(message, ending=error("overloaded_error"))                     # instead of the first event
+    error_recording(429, headers={"retry-after": "3"})
 
-    answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"}))
     answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
-Every part is a content block as plain JSON, and every other dict that is a block may stand beside them. Ids are made of the
-content and of `seed`: the same answer has the same ids, in every run. A client that must tell apart two answers which say the
-same needs two seeds.
-
-
-A message -> the stream that the Messages API would have sent for it, as a recording.
-
-
-    recording = recording_of(answer(text("Hello there."), tool_use("get_weather", {"place": "Bergen"})))
-    recording = recording_of(message, fragments=1, pings=(), pace="ttft=0.5,tps=40")     # any message, as JSON or as `Message`
-    recording = recording_of(message, fragments=["Hel", "lo"], ending=cut(after=4, at_byte=10))
-    recording = recording_of(message, ending=error("overloaded_error"))                  # instead of the first event
-    recording = error_recording(429, headers={"retry-after": "3"})
+Every part of an answer is a content block as plain JSON, and every other dict that is a block may stand beside them. What a
+test does not care about is filled in: ids, usage, stop reason. Ids are made of the content and of `seed`: the same answer has
+the same ids, in every run. A client that must tell apart two answers which say the same needs two seeds.
 
 What the events add up to is the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a
-last block that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content.
+last block that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each
+event is one read. `pace` says when they come; by default, at once.
 
-Each event is one read. `pace` says when they come; by default, at once. A tool's input comes as the API sends it, an empty
-fragment first.
-
-
-Recordings of the turns of one conversation, made of answers that were recorded or written one by one.
-
-
-    recordings = turns(
-        {"model": …, "max_tokens": …, "tools": […], "messages": [{"role": "user", "content": "Do I need an umbrella?"}]},
-        shipped_fixtures()["tools"],        # the model calls `get_weather`
-        ToolResults("Rain, 11 degrees."),   # what the program sends back
-        shipped_fixtures()["plain"],        # and what the model makes of it
+    ReplayServer(
+        turns(
+            {"model": …, "max_tokens": …, "tools": […], "messages": [{"role": "user", "content": "Do I need an umbrella?"}]},
+            shipped_fixtures()["tools"],        # the model calls `get_weather`
+            ToolResults("Rain, 11 degrees."),   # what the program sends back
+            shipped_fixtures()["plain"],        # and what the model makes of it
+        ),
+        match="request",                        # each recording has the request that it answers
     )
-    ReplayServer(recordings, match="request")
-
-Each recording gets the request that it answers, so that a client that goes through the conversation finds the next answer by
-what it has sent so far.
 """
 
 from __future__ import annotations
@@ -52,19 +39,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import ConfigurationError, error_type, quote
 from rawsse.messages import Block, Message
 from rawsse.messages.content import BlockBuilder
 from rawsse.messages.lens import object_at
-from rawsse.replay.recording import Read, RecordedRequest, Recording, reply_in
+from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.rewrites import Pace, pace_by
 from rawsse.sse import encode
 
-# --- shaping/parts
-
-
 MODEL = "claude-sonnet-5"
 """The model of an answer that names none."""
+
+MAX_RANDOM_CHARACTERS = 20
+"""The longest fragment of `random:SEED`: about what the API sends."""
+
+Fragments: TypeAlias = str | int | Sequence[str] | Callable[[str], Iterable[str]]
+"""How text, thinking and tool inputs come: `"words"`, `"characters"`, `"whole"`, `"random:SEED"`, so many characters each, the
+fragments themselves (they must add up to what the block has), or a function of your own."""
 
 Raw = dict[str, Any]
 
@@ -73,6 +64,41 @@ _INPUT_TOKENS = 25
 _ID_CHARACTERS = 22
 _OPAQUE_BYTES = 64
 _HALF = re.compile("[\ud800-\udfff]")
+_WORD = re.compile(r"\W{0,8}\w{1,16}|\W{1,8}")
+_RANDOM = re.compile("random:([0-9]{1,9})")
+_SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+_ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
+_DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
+_PLACE: Mapping[str, Any] = {"start_block_index": 0, "end_block_index": 1}
+_PAGE: Mapping[str, Any] = {"source": "https://example.com/", "title": None, "search_result_index": 0}
+_LOCATIONS: Mapping[str, Mapping[str, Any]] = {
+    "char_location": {**_DOCUMENT, "start_char_index": 0},
+    "page_location": {**_DOCUMENT, "start_page_number": 1, "end_page_number": 2},
+    "content_block_location": {**_DOCUMENT, **_PLACE},
+    "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
+    "search_result_location": {**_PAGE, **_PLACE},
+}
+_SAID: Mapping[str, str] = {
+    "invalid_request_error": "messages: Field required",
+    "authentication_error": "invalid x-api-key",
+    "billing_error": "Your credit balance is too low to access the API",
+    "permission_error": "Your API key does not have permission to use the specified resource",
+    "not_found_error": "model: not found",
+    "conflict_error": "Conflict",
+    "request_too_large": "Request exceeds the maximum size",
+    "rate_limit_error": "This request would exceed the rate limit for your organization",
+    "api_error": "Internal server error",
+    "timeout_error": "Request timed out",
+    "overloaded_error": "Overloaded",
+}
+"""What an error says that is given no message, by its type."""
+
+_LATE = ("context_management", "input_transformations")
+"""Fields of the message that come at its end, beside `delta`."""
+
+# Which counts come with `message_delta`, too; and which of them only there. All others are known at the start.
+_TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "server_tool_use")
+_ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
 
 
 # --- Blocks ----------------------------------------------------------------------------------------------------------
@@ -94,12 +120,8 @@ def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> 
 
 def thinking(thinking: str, *, signature: str | None = None, **fields: Any) -> Raw:
     """Thinking, with a signature that is made up unless you give one. An empty one is that of thinking that was cut."""
-    return {
-        "type": "thinking",
-        "thinking": thinking,
-        "signature": _opaque(thinking) if signature is None else signature,
-        **fields,
-    }
+    signed = _opaque(thinking) if signature is None else signature
+    return {"type": "thinking", "thinking": thinking, "signature": signed, **fields}
 
 
 def redacted_thinking(data: str | None = None, **fields: Any) -> Raw:
@@ -107,42 +129,31 @@ def redacted_thinking(data: str | None = None, **fields: Any) -> Raw:
     return {"type": "redacted_thinking", "data": _opaque("redacted") if data is None else data, **fields}
 
 
-def tool_use(
-    name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, id: str | None = None, **fields: Any
-) -> Raw:
-    """A call of one of the client's tools.
+def tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any) -> Raw:
+    """A call of one of the client's tools. `fields` may have its `id`.
 
-    `tool_input` as a string is the JSON text as the model wrote it. With `cut` it is no whole JSON object, and must not be one:
+    `tool_input` as a string is the JSON text as the model wrote it. With `cut` it is only a part of a JSON object, and must be:
     the call is not `complete`, and as the last part of an answer it is never closed, as when `max_tokens` cuts it.
     """
-    return _call("tool_use", name, tool_input, cut, id, fields)
+    return _call("tool_use", name, tool_input, cut, fields)
 
 
-def server_tool_use(
-    name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, id: str | None = None, **fields: Any
-) -> Raw:
+def server_tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any) -> Raw:
     """A call of a tool that runs at the API: `web_search`, `code_execution` … For `cut` see `tool_use`."""
-    return _call("server_tool_use", name, tool_input, cut, id, fields)
+    return _call("server_tool_use", name, tool_input, cut, fields)
 
 
 def mcp_tool_use(
-    server_name: str,
-    name: str,
-    tool_input: Mapping[str, Any] | str,
-    *,
-    cut: bool = False,
-    id: str | None = None,
-    **fields: Any,
+    server_name: str, name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any
 ) -> Raw:
     """A call of a tool at an MCP server that the API talks to. For `cut` see `tool_use`."""
-    return _call("mcp_tool_use", name, tool_input, cut, id, {"server_name": server_name, **fields})
+    return _call("mcp_tool_use", name, tool_input, cut, {"server_name": server_name, **fields})
 
 
-def server_tool_result(type: str, content: Any, *, tool_use_id: str | None = None, **fields: Any) -> Raw:
+def server_tool_result(type: str, content: Any, **fields: Any) -> Raw:
     """What a tool at the API gave: `type` is `web_search_tool_result`, `mcp_tool_result` … It belongs to the call that
     `tool_use_id` names, or else to the last such call before it."""
-    named = {} if tool_use_id is None else {"tool_use_id": tool_use_id}
-    return {"type": type, **named, "content": content, **fields}
+    return {"type": type, "content": content, **fields}
 
 
 def web_search_result(title: str, url: str, *, page_age: str | None = None, **fields: Any) -> Raw:
@@ -151,42 +162,17 @@ def web_search_result(title: str, url: str, *, page_age: str | None = None, **fi
     return {**found, "page_age": page_age, **fields}
 
 
-def _call(
-    type: str, name: str, tool_input: Mapping[str, Any] | str, cut: bool, id: str | None, fields: Mapping[str, Any]
-) -> Raw:
-    named = {} if id is None else {"id": id}
-    call = {"type": type, **named, "name": name, "input": _input(name, tool_input), **fields}
+def _call(type: str, name: str, tool_input: object, cut: bool, fields: Mapping[str, Any]) -> Raw:
+    if not isinstance(tool_input, str | Mapping):
+        raise ConfigurationError(f"the input of {quote(name)} is a mapping or JSON text, not {quote(repr(tool_input))}")
+    call = {"type": type, "name": name, "input": tool_input if isinstance(tool_input, str) else dict(tool_input)}
     is_whole = _built(call).complete
     if cut and is_whole:
         raise ConfigurationError(f"the input of {quote(name)} is a whole JSON object: it was not cut")
     if not cut and not is_whole:
-        said = f"the input of {quote(name)} is no whole JSON object: {quote(call['input'])}"
-        raise ConfigurationError(f"{said}; cut=True says that it is meant to be none")
-    return call
-
-
-def _input(name: str, tool_input: object) -> str | Raw:
-    if isinstance(tool_input, str):
-        return tool_input
-    if isinstance(tool_input, Mapping):
-        return dict(tool_input)
-    raise ConfigurationError(f"the input of {quote(name)} is a mapping or JSON text, not {quote(repr(tool_input))}")
-
-
-_DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
-_LOCATIONS: Mapping[str, Mapping[str, Any]] = {
-    "char_location": {**_DOCUMENT, "start_char_index": 0},
-    "page_location": {**_DOCUMENT, "start_page_number": 1, "end_page_number": 2},
-    "content_block_location": {**_DOCUMENT, "start_block_index": 0, "end_block_index": 1},
-    "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
-    "search_result_location": {
-        "source": "https://example.com/",
-        "title": None,
-        "search_result_index": 0,
-        "start_block_index": 0,
-        "end_block_index": 1,
-    },
-}
+        said = f"the input of {quote(name)} is not a whole JSON object: {quote(str(tool_input))}"
+        raise ConfigurationError(f"{said}; cut=True says that it was cut")
+    return {**call, **fields}
 
 
 # --- The message -----------------------------------------------------------------------------------------------------
@@ -211,21 +197,28 @@ def answer(
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
     calls = any(block.get("type") == "tool_use" for block in content)
+    counts = {
+        "input_tokens": _INPUT_TOKENS,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": max(1, len(identity) // _CHARACTERS_PER_TOKEN),
+        "service_tier": "standard",
+    }
     raw = {
         "model": model,
-        "id": made_id("msg", identity) if id is None else id,
+        "id": _made_id("msg", identity) if id is None else id,
         "type": "message",
         "role": "assistant",
         "content": content,
         "stop_reason": stop_reason or ("tool_use" if calls else "end_turn"),
         "stop_sequence": None,
         **fields,
-        "usage": {**_made_up_usage(identity), **(usage or {})},
+        "usage": {**counts, **(usage or {})},
     }
     return Message(raw, facts=blocks)
 
 
-def made_id(prefix: str, identity: str) -> str:
+def _made_id(prefix: str, identity: str) -> str:
     """An id in the API's form, made of `identity`: the same for the same."""
     digest = hashlib.sha256(f"{prefix} {identity}".encode()).hexdigest()
     return f"{prefix}_01{digest[:_ID_CHARACTERS]}"
@@ -243,7 +236,8 @@ def to_json(value: Any, **options: Any) -> str:
     return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
-_ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
+def _compact(value: Raw) -> str:
+    return to_json(value, separators=(",", ":"))
 
 
 def _block(part: object) -> Raw:
@@ -262,7 +256,7 @@ def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
         kind = str(block.get("type"))
         made: Raw = {}
         if kind in _ID_PREFIXES:
-            made = {"id": made_id(_ID_PREFIXES[kind], f"{place} {identity}")}
+            made = {"id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}")}
         elif kind.endswith("_tool_result") and "tool_use_id" not in block:
             if last_call is None:
                 raise ConfigurationError(f"a {kind} stands before any call that it could be the result of")
@@ -284,65 +278,13 @@ def _built(block: Raw) -> BlockBuilder:
     return built
 
 
-def _made_up_usage(identity: str) -> dict[str, Any]:
-    return {
-        "input_tokens": _INPUT_TOKENS,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": max(1, len(identity) // _CHARACTERS_PER_TOKEN),
-        "service_tier": "standard",
-    }
-
-
 def _opaque(of: str) -> str:
     """What only the API can read, in its form: base64, made of what it stands for."""
     digest = hashlib.shake_256(of.encode("utf-8", "surrogatepass")).digest(_OPAQUE_BYTES)
     return base64.b64encode(digest).decode()
 
 
-# --- shaping/builder
-
-
-MAX_RANDOM_CHARACTERS = 20
-"""The longest fragment of `random:SEED`: about what the API sends."""
-
-Fragments: TypeAlias = str | int | Sequence[str] | Callable[[str], Iterable[str]]
-"""How text, thinking and tool inputs come: `"words"`, `"characters"`, `"whole"`, `"random:SEED"`, so many characters each, the
-fragments themselves (they must add up to what the block has), or a function of your own."""
-
-
-_JSON: Mapping[str, str] = {"content-type": "application/json"}
-_SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-_SAID: Mapping[str, str] = {
-    "invalid_request_error": "messages: Field required",
-    "authentication_error": "invalid x-api-key",
-    "billing_error": "Your credit balance is too low to access the API",
-    "permission_error": "Your API key does not have permission to use the specified resource",
-    "not_found_error": "model: not found",
-    "conflict_error": "Conflict",
-    "request_too_large": "Request exceeds the maximum size",
-    "rate_limit_error": "This request would exceed your rate limit",
-    "api_error": "Internal server error",
-    "timeout_error": "Request timed out",
-    "overloaded_error": "Overloaded",
-}
-"""What an error says that is given no message, by its type."""
-
-# https://docs.anthropic.com/en/api/errors
-_TYPES: Mapping[int, str] = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-
-
-# --- Where a stream breaks off ---------------------------------------------------------------------------------------
+# --- Errors, and where a stream breaks off ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,10 +304,37 @@ def cut(after: int, at_byte: int = 0) -> Break:
 
 def error(type: str, message: str | None = None, *, after: int = 0, details: Mapping[str, Any] | None = None) -> Break:
     """An `error` event comes after so many events: instead of the first one by default. The stream ends with it."""
-    return Break(after, error=_error(type, message, details))
+    return Break(after, error=error_body(type, message, details))
 
 
-# --- A stream --------------------------------------------------------------------------------------------------------
+def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
+    """An error in the API's form."""
+    said = _SAID.get(type, "Error") if message is None else message
+    told = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
+    return {"type": "error", "error": told}
+
+
+def error_recording(
+    status: int,
+    type: str | None = None,
+    message: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    details: Mapping[str, Any] | None = None,
+    request: RecordedRequest | None = None,
+    name: str = "built",
+) -> Recording:
+    """An HTTP error in the API's form. The type goes by the status unless you give one."""
+    if not 400 <= status <= 599:
+        raise ConfigurationError(f"the status of an error is between 400 and 599, not {status}")
+    kind = type or error_type(status)
+    request_id = _made_id("req", f"{status} {kind} {message}")
+    body = _compact({**error_body(kind, message, details), "request_id": request_id}).encode()
+    sent = {"content-type": "application/json", "request-id": request_id, **(headers or {})}
+    return Recording(request=request, status=status, headers=sent, reads=(Read(0.0, body),), name=name)
+
+
+# --- The stream of a message -----------------------------------------------------------------------------------------
 
 
 def recording_of(
@@ -387,14 +356,18 @@ def recording_of(
     """
     whole = _message(message)
     events = list(_events(whole, fragments))
-    frames = [encode(to_json(raw, separators=(",", ":")), event=raw["type"]) for raw in events]
-    frames = _with_pings(frames, (2,) if pings is None and len(frames) > 1 else pings or ())
+    frames = [encode(_compact(raw), event=raw["type"]) for raw in events]
+    pings = (2,) if pings is None and len(frames) > 1 else pings or ()
+    if bad := [place for place in pings if not 0 <= place <= len(frames)]:
+        raise ConfigurationError(f"there are {len(frames)} events: no ping can come after {bad[0]}")
+    for place in sorted(pings, reverse=True):
+        frames.insert(place, encode('{"type": "ping"}', event="ping"))
     if ending is not None:
         frames = _broken(frames, ending)
     is_cut = ending.error is None if ending else whole.raw.get("stop_reason") is None
     recording = Recording(
         request=request,
-        headers={**_SSE, "request-id": made_id("req", to_json(events)), **(headers or {})},
+        headers={**_SSE, "request-id": _made_id("req", to_json(events)), **(headers or {})},
         reads=tuple(Read(0.0, frame) for frame in frames),
         end="cut" if is_cut else "clean",
         name=name,
@@ -412,72 +385,25 @@ def _message(given: object) -> Message:
     return message
 
 
-def error_recording(
-    status: int,
-    type: str | None = None,
-    message: str | None = None,
-    *,
-    headers: Mapping[str, str] | None = None,
-    details: Mapping[str, Any] | None = None,
-    request: RecordedRequest | None = None,
-    name: str = "built",
-) -> Recording:
-    """An HTTP error in the API's form. The type goes by the status unless you give one."""
-    if not 400 <= status <= 599:
-        raise ConfigurationError(f"the status of an error is between 400 and 599, not {status}")
-    kind = type or _TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
-    request_id = made_id("req", f"{status} {kind} {message}")
-    body = to_json({**_error(kind, message, details), "request_id": request_id}, separators=(",", ":"))
-    reads = (Read(0.0, body.encode()),)
-    sent = {**_JSON, "request-id": request_id, **(headers or {})}
-    return Recording(request=request, status=status, headers=sent, reads=reads, name=name)
-
-
-def _error(type: str, message: str | None, details: Mapping[str, Any] | None) -> Raw:
-    said = _SAID.get(type, "Error") if message is None else message
-    return {
-        "type": "error",
-        "error": {"type": type, "message": said, **({"details": dict(details)} if details else {})},
-    }
-
-
-def _with_pings(frames: list[bytes], pings: Collection[int]) -> list[bytes]:
-    ping = encode('{"type": "ping"}', event="ping")
-    if bad := [place for place in pings if not 0 <= place <= len(frames)]:
-        raise ConfigurationError(f"there are {len(frames)} events: no ping can come after {bad[0]}")
-    for place in sorted(pings, reverse=True):
-        frames.insert(place, ping)
-    return frames
-
-
 def _broken(frames: list[bytes], ending: Break) -> list[bytes]:
     if not -len(frames) <= ending.after <= len(frames):
         raise ConfigurationError(f"there are {len(frames)} events: the stream cannot break after {ending.after}")
     after = ending.after % len(frames) if ending.after < 0 else ending.after
     kept, following = frames[:after], b"".join(frames[after : after + 1])
     if ending.error is not None:
-        return [*kept, encode(to_json(dict(ending.error), separators=(",", ":")), event="error")]
+        return [*kept, encode(_compact(dict(ending.error)), event="error")]
     if not 0 <= ending.at_byte <= len(following):
         raise ConfigurationError(f"the next event has {len(following)} bytes: it cannot be cut at {ending.at_byte}")
     return [*kept, following[: ending.at_byte]] if ending.at_byte else kept
 
 
-# --- The events of a message -----------------------------------------------------------------------------------------
-
-_LATE = ("context_management", "input_transformations")
-"""Fields of the message that come at its end, beside `delta`."""
-
-# Which counts come with `message_delta`, too; and which of them only there. All others are known at the start.
-_TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "server_tool_use")
-_ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
-
-
 def _events(message: Message, fragments: Fragments | Mapping[int, Fragments]) -> Iterator[Raw]:
-    blocks: list[Block] = message.content
+    blocks = message.content
     if isinstance(fragments, Mapping) and (bad := fragments.keys() - set(range(len(blocks)))):
         raise ConfigurationError(f"there are fragments for block {min(bad)}, and the message has {len(blocks)}")
     is_finished = message.raw.get("stop_reason") is not None
-    yield {"type": "message_start", "message": _at_the_start(message.raw) if is_finished else _empty(message.raw)}
+    empty = {**message.raw, "content": []}
+    yield {"type": "message_start", "message": _at_the_start(empty) if is_finished else empty}
     for index, block in enumerate(blocks):
         how = fragments.get(index, "words") if isinstance(fragments, Mapping) else fragments
         yield {"type": "content_block_start", "index": index, "content_block": _begun(block.raw)}
@@ -490,15 +416,11 @@ def _events(message: Message, fragments: Fragments | Mapping[int, Fragments]) ->
         yield {"type": "message_stop"}
 
 
-def _empty(raw: Raw) -> Raw:
-    return {**raw, "content": []}
-
-
-def _at_the_start(raw: Raw) -> Raw:
+def _at_the_start(empty: Raw) -> Raw:
     """The message as `message_start` has it: without content, without an ending, with the first counts."""
-    start = {name: value for name, value in _empty(raw).items() if value is None or name not in _LATE}
-    start |= {name: None for name in ("stop_reason", "stop_sequence", "stop_details", "container") if name in raw}
-    usage = {n: v for n, v in object_at(raw, "usage").items() if v is None or n not in _ONLY_AT_THE_END}
+    start = {name: value for name, value in empty.items() if value is None or name not in _LATE}
+    start |= {name: None for name in ("stop_reason", "stop_sequence", "stop_details", "container") if name in empty}
+    usage = {n: v for n, v in object_at(empty, "usage").items() if v is None or n not in _ONLY_AT_THE_END}
     if isinstance(count := usage.get("output_tokens"), int):
         usage["output_tokens"] = min(1, count)
     if isinstance(used := usage.get("server_tool_use"), dict):
@@ -531,65 +453,40 @@ def _begun(raw: Raw) -> Raw:
 
 
 def _deltas(block: Block, how: Fragments, index: int) -> Iterator[Raw]:
-    match block.raw.get("type"):
+    raw = block.raw
+    match raw.get("type"):
         case "text":
-            yield from _text_deltas(block.raw, how, index)
+            yield from ({"type": "citations_delta", "citation": each} for each in raw.get("citations") or ())
+            yield from ({"type": "text_delta", "text": piece} for piece in _fragments(raw.get("text"), how, index))
         case "thinking":
-            yield from _thinking_deltas(block.raw, how, index)
+            pieces = _fragments(raw.get("thinking"), how, index)
+            yield from ({"type": "thinking_delta", "thinking": piece} for piece in pieces)
+            if signature := raw.get("signature"):
+                yield {"type": "signature_delta", "signature": signature}
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            yield from _input_deltas(block, how, index)
+            # The JSON text as the model wrote it, an empty fragment first. For a tool without arguments the API sends none.
+            given = raw.get("input")
+            pieces = _fragments(block.input_text or (to_json(given) if given else ""), how, index)
+            is_exact = not isinstance(how, str | int) and not callable(how)
+            yield from (
+                {"type": "input_json_delta", "partial_json": each} for each in (*([""] * (not is_exact)), *pieces)
+            )
         case "compaction":
-            final: Raw = {name: block.raw[name] for name in ("content", "encrypted_content") if name in block.raw}
-            yield {"type": "compaction_delta", **final}
+            yield {"type": "compaction_delta"} | {n: raw[n] for n in ("content", "encrypted_content") if n in raw}
 
 
-def _text_deltas(raw: Raw, how: Fragments, index: int) -> Iterator[Raw]:
-    for citation in raw.get("citations") or ():
-        yield {"type": "citations_delta", "citation": citation}
-    for piece in _fragments(raw.get("text") or "", how, index):
-        yield {"type": "text_delta", "text": piece}
-
-
-def _thinking_deltas(raw: Raw, how: Fragments, index: int) -> Iterator[Raw]:
-    for piece in _fragments(raw.get("thinking") or "", how, index):
-        yield {"type": "thinking_delta", "thinking": piece}
-    if signature := raw.get("signature"):
-        yield {"type": "signature_delta", "signature": signature}
-
-
-def _input_deltas(block: Block, how: Fragments, index: int) -> Iterator[Raw]:
-    pieces = _fragments(_input_text(block), how, index)
-    for piece in pieces if _is_exact(how) else ("", *pieces):
-        yield {"type": "input_json_delta", "partial_json": piece}
-
-
-def _input_text(block: Block) -> str:
-    """The JSON text of a tool's input. For a tool without arguments the API sends none."""
-    given = block.raw.get("input")
-    return block.input_text or (to_json(given) if given else "")
-
-
-# --- Fragments -------------------------------------------------------------------------------------------------------
-
-_WORD = re.compile(r"\W{0,8}\w{1,16}|\W{1,8}")
-_RANDOM = re.compile("random:([0-9]{1,9})")
-
-
-def _is_exact(how: Fragments) -> bool:
-    return not isinstance(how, str | int) and not callable(how)
-
-
-def _fragments(text: str, how: Fragments, index: int) -> Sequence[str]:
+def _fragments(text: str | None, how: Fragments, index: int) -> Sequence[str]:
     """The text in pieces, none of them empty unless you said so. Code points stay whole, whatever they mean together."""
+    text = text or ""
     if isinstance(how, str):
         return _named_fragments(text, how, index)
     if isinstance(how, int):
-        return _of_length(text, how)
+        if how < 1:
+            raise ConfigurationError(f"a fragment has at least 1 character, not {how}")
+        return [text[at : at + how] for at in range(0, len(text), how)]
     pieces = tuple(how(text) if callable(how) else how)
-    if "".join(pieces) != text:
-        raise ConfigurationError(
-            f"the fragments of block {index} add up to {quote(''.join(pieces))}, and not to {quote(text)}"
-        )
+    if (joined := "".join(pieces)) != text:
+        raise ConfigurationError(f"the fragments of block {index} add up to {quote(joined)}, and not to {quote(text)}")
     return pieces
 
 
@@ -597,18 +494,14 @@ def _named_fragments(text: str, name: str, index: int) -> Sequence[str]:
     if name == "words":
         return _WORD.findall(text)
     if name == "characters":
-        return _of_length(text, 1)
+        return list(text)
     if name == "whole":
         return (text,) if text else ()
     found = _RANDOM.fullmatch(name)
     if found is None:
         names = "words, characters, whole, random:SEED"
         raise ConfigurationError(f"fragments must be a length, texts, a function, or one of {names}, not {quote(name)}")
-    return _random_fragments(text, f"{found[1]} {index}")
-
-
-def _random_fragments(text: str, seed: str) -> Sequence[str]:
-    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    chance = random.Random(f"{found[1]} {index}")  # noqa: S311 - to be repeated, not to be secret
     pieces, at = [], 0
     while at < len(text):
         length = chance.randint(1, MAX_RANDOM_CHARACTERS)
@@ -617,13 +510,7 @@ def _random_fragments(text: str, seed: str) -> Sequence[str]:
     return pieces
 
 
-def _of_length(text: str, length: int) -> Sequence[str]:
-    if length < 1:
-        raise ConfigurationError(f"a fragment has at least 1 character, not {length}")
-    return [text[at : at + length] for at in range(0, len(text), length)]
-
-
-# --- matching/turns
+# --- The turns of a conversation -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -647,36 +534,27 @@ def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
     Raises `ConfigurationError` if an answer in the middle is not whole, or if there are not as many results as calls, or no
     messages in the request. A message becomes a recording named by its number among the answers.
     """
-    messages, recordings = _question(request), list[Recording]()
+    if not isinstance(request, Mapping):
+        raise ConfigurationError(f"the first argument is the body of the first request, not {quote(repr(request))}")
+    asked = request.get("messages")
+    if not isinstance(asked, Sequence) or isinstance(asked, str) or not asked:
+        raise ConfigurationError("the request has no messages: a list with the first question, as the API takes it")
+    messages, recordings = list(asked), list[Recording]()
     for turn in conversation:
         if isinstance(turn, Recording | Message | Mapping):
             body = {**request, "messages": list(messages)}
             answer = turn if isinstance(turn, Recording) else recording_of(turn, name=f"answer {len(recordings) + 1}")
             recordings.append(replace(answer, request=RecordedRequest("POST", "/v1/messages", {}, body)))
             continue
-        content = _answer_before(recordings)
+        if not recordings:
+            raise ConfigurationError("the conversation must begin with an answer: the first question is in the request")
+        message = recordings[-1].message()
+        if message is None:
+            raise ConfigurationError(f"{recordings[-1].name} has no whole message: nothing can come after it")
+        content = message.get("content")
         said = _results(content, turn) if isinstance(turn, ToolResults) else turn
         messages += [{"role": "assistant", "content": content}, {"role": "user", "content": said}]
     return recordings
-
-
-def _question(request: Mapping[str, Any]) -> list[Any]:
-    if not isinstance(request, Mapping):
-        raise ConfigurationError(f"the first argument is the body of the first request, not {quote(repr(request))}")
-    messages = request.get("messages")
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise ConfigurationError("the request has no messages: a list with the first question, as the API takes it")
-    return list(messages)
-
-
-def _answer_before(recordings: Sequence[Recording]) -> Any:
-    """The content of the last answer, as the next request sends it back."""
-    if not recordings:
-        raise ConfigurationError("the conversation must begin with an answer: the first question is in the request")
-    reply = reply_in(recordings[-1])
-    if reply is None:
-        raise ConfigurationError(f"{recordings[-1].name} has no whole message: nothing can come after it")
-    return reply.get("content")
 
 
 def _results(content: Any, results: ToolResults) -> list[Any]:

@@ -1,18 +1,14 @@
 """What came when in a recording: its bytes cut into reads and lines, the events that they complete, the message, the figures.
 
+    print(explain(Recording.load("fixtures/plain.sse.jsonl"), color=sys.stdout.isatty()))
 
-    timeline = Timeline.of(Recording.load("fixtures/plain.sse.jsonl"))
+    timeline = Timeline.of(recording)
     for group in timeline.groups:
         print(group.t, group.event, group.kind, [piece.data for piece in group.pieces])
     timeline.first_content, timeline.longest_gap, timeline.tokens_per_second, timeline.verdict
 
-Nothing that a recording holds makes it fail: what is wrong stands in `problems`, where it was found.
-
-
-The anatomy of a recording as text for a terminal: bytes, lines, events, the message, and when each came.
-
-
-    print(explain(Recording.load("fixtures/plain.sse.jsonl"), color=sys.stdout.isatty()))
+`explain` prints a timeline as text for a terminal, `explain_page.py` as HTML. Nothing that a recording holds makes either fail:
+the errors and warnings that `check` finds stand in `problems`, where they were found.
 """
 
 from __future__ import annotations
@@ -25,25 +21,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from rawsse.errors import APIError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
 from rawsse.messages.events import DONE
-from rawsse.replay.check import JSONAnswer
-from rawsse.replay.recording import Recording
-from rawsse.sse import Decoder, Event
-
-# --- looking/timeline
-
+from rawsse.messages.lens import object_at
+from rawsse.replay.check import Checker
+from rawsse.replay.recording import Recording, parse_body
+from rawsse.sse import Event
 
 Lane: TypeAlias = Literal["message", "text", "thinking", "tool", "ping", "error", "other"]
 LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error", "other")
 """What events are about, in the order in which it is shown."""
 
 MIN_GAP_SECONDS = 0.25
-"""A shorter wait is no gap: people do not notice it."""
+"""A shorter wait is not a gap: people do not notice it."""
 
 GAP_FACTOR = 4
 """A gap is at least so many times as long as the median wait of its recording: in a slow stream, every wait is long."""
+
+WIDTH = 100
+"""How wide the text is by default, in characters."""
+
+MIN_WIDTH = 60
+"""What the columns need at least."""
 
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 # Which field of which delta brings something, and what it is about.
@@ -52,6 +51,16 @@ _BRINGS: Mapping[str, tuple[str, Lane]] = {
     "thinking_delta": ("thinking", "thinking"),
     "input_json_delta": ("partial_json", "tool"),
 }
+_MARGIN = 24  # time, read, byte
+_LABEL = 19
+_BARS = " ▁▂▃▄▅▆▇█"
+# SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
+_COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
+_DIM, _ALARM = "2", "1;31"
+# Controls are obeyed by terminals; marks of direction, and characters without a width, hide or reorder what stands around.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +129,35 @@ class Timeline:
     groups: tuple[Group, ...]
     message: Message | None
     verdict: str
-    cut_off: bytes
-    answer: JSONAnswer | None = None
-    """What came instead of a stream, if that is JSON."""
+    is_cut_off: bool
+    """The stream ends within an event."""
 
     @classmethod
     def of(cls, recording: Recording) -> Timeline:
         """Lay out a recording."""
-        return _Layout(recording).timeline()
+        checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
+        groups, group, number = [Group()], Group(), 0
+        blocks: dict[int, str] = {}  # the types of the blocks, by index
+        before = b"\n"
+        for piece in _pieces(recording):
+            is_rest = piece.data == b"\n" and before.endswith(b"\r")  # of a CR LF whose CR has ended the line
+            is_new_line = not group.pieces or before.endswith((b"\r", b"\n"))
+            (groups[-1] if is_rest and not group.pieces else group).pieces.append(piece)
+            findings = checker.feed(piece.data)
+            group.problems += [finding.text for finding in findings if finding.severity != "note"]
+            for sse, event in checker.events:
+                number += 1
+                _fill(group, number, sse, event, blocks)
+            if checker.events or (is_new_line and not is_rest and not piece.data.strip(b"\r\n")):
+                groups.append(group)
+                group = Group()
+            before = piece.data
+        groups += [group] if group.pieces else []
+        message = checker.builder.message
+        if message is None and not recording.is_stream and (whole := recording.message()):
+            message = Message(whole)
+        is_cut_off = any(finding.rule == "sse-cut" for finding in checker.close())
+        return cls(recording, tuple(groups[1:]), message, _verdict(recording, checker.builder), is_cut_off)
 
     @property
     def events(self) -> tuple[Group, ...]:
@@ -141,14 +171,9 @@ class Timeline:
         return Counter(event.detail or deltas if event.kind == deltas else event.kind for event in self.events)
 
     @property
-    def pings(self) -> int:
-        """How many pings came."""
-        return sum(event.lane == "ping" for event in self.events)
-
-    @property
     def duration(self) -> float:
         """From the request to the end."""
-        return max([self.recording.duration, *(read.t for read in self.recording.reads[-1:])])
+        return self.recording.duration
 
     @property
     def first_event(self) -> float | None:
@@ -159,11 +184,6 @@ class Timeline:
     def first_content(self) -> Group | None:
         """The first event that adds something to a text, a thought or a tool's input: the first token."""
         return next((event for event in self.events if event.adds), None)
-
-    @property
-    def last_content(self) -> Group | None:
-        """The last event that adds something."""
-        return next((event for event in reversed(self.events) if event.adds), None)
 
     @property
     def characters(self) -> int:
@@ -192,143 +212,32 @@ class Timeline:
         return tuple(wait for wait in waits if wait.seconds >= max(MIN_GAP_SECONDS, GAP_FACTOR * usual))
 
     @property
-    def output_tokens(self) -> int | None:
-        """The last count of output tokens that was told."""
-        count = self.message.usage.raw.get("output_tokens") if self.message else None
-        return count if type(count) is int else None
-
-    @property
     def tokens_per_second(self) -> float | None:
         """Output tokens for each second from the first content to the last; None if that was but one moment, or if the last
         count never came."""
-        first, last = self.first_content, self.last_content
-        if self.message is None or self.message.stop_reason is None or self.output_tokens is None:
+        times = [event.t for event in self.events if event.adds]
+        raw = self.message.raw if self.message else {}
+        if raw.get("stop_reason") is None or not times or times[-1] <= times[0]:
             return None
-        if first is None or last is None or last.t <= first.t:
-            return None
-        return self.output_tokens / (last.t - first.t)
+        count = object_at(raw, "usage").get("output_tokens")
+        return count / (times[-1] - times[0]) if type(count) is int else None
 
-
-class _Layout:
-    """Feeds a recording piece by piece, so that each event is seen to come out of the line that completes it."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._decoder = Decoder()
-        self._builder = MessageBuilder(strict=False)
-        self._groups: list[Group] = []
-        self._group = Group()
-        self._number = 0
-        self._answer = JSONAnswer.of(recording)
-        self._is_readable = recording.status == 200 and self._answer is None
-        self._blocks: dict[int, str] = {}  # the types of the blocks, by index
-        self._before = b""  # the piece before
-
-    def timeline(self) -> Timeline:
-        for piece in _pieces(self._recording):
-            self._place(piece)
-            self._before = piece.data
-        self._end_group()
-        cut_off = self._decoder.close()
-        return Timeline(self._recording, tuple(self._groups), self._message(), self._verdict(), cut_off, self._answer)
-
-    def _message(self) -> Message | None:
-        if self._answer is None:
-            return self._builder.message
-        return Message(self._answer.value) if self._answer.kind == "message" and self._answer.value else None
-
-    def _place(self, piece: Piece) -> None:
-        if piece.data == b"\n" and self._before.endswith(b"\r"):
-            # The rest of a CR LF whose CR has ended the line, and perhaps the event, before.
-            (self._group if self._group.pieces else self._groups[-1]).pieces.append(piece)
-            self._events(piece)
-            return
-        is_new_line = not self._group.pieces or self._before.endswith((b"\r", b"\n"))
-        self._group.pieces.append(piece)
-        events = self._events(piece)
-        for event in events:
-            self._read(event)
-        if events or (is_new_line and not piece.data.strip(b"\r\n")):
-            self._end_group()
-
-    def _events(self, piece: Piece) -> list[Event]:
-        if not self._is_readable:
-            return []
-        try:
-            return self._decoder.feed(piece.data)
-        except APIError as exc:
-            self._is_readable = False
-            self._group.problems.append(str(exc))
-            return []
-
-    def _end_group(self) -> None:
-        if self._group.pieces:
-            self._groups.append(self._group)
-        self._group = Group()
-
-    def _read(self, sse: Event) -> None:
-        self._number += 1
-        group, known = self._group, len(self._builder.deviations)
-        group.event, group.kind = self._number, sse.event
-        try:
-            event = self._builder.feed(sse)
-        except APIError as exc:
-            group.lane = "error"
-            group.problems.append(str(exc))
-            return
-        if event is None:
-            says = "the end mark [DONE], which is not the API's"
-            group.kind, group.says = ("[DONE]", says) if sse.data.strip() == DONE else ("keep-alive", "no data")
-            return
-        group.problems += [f"{deviation.rule}: {deviation.text}" for deviation in self._builder.deviations[known:]]
-        group.kind = event.type
-        group.index = event.raw.get("index") if isinstance(event.raw.get("index"), int) else None
-        self._look_at(event, group)
-
-    def _look_at(self, event: StreamEvent, group: Group) -> None:
-        match event.raw:
-            case {"type": "content_block_delta", "delta": dict(delta)}:
-                self._look_at_delta(delta, group)
-            case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
-                group.detail = self._blocks[index] = str(block.get("type"))
-                group.lane = _lane_of_block(group.detail)
-                group.says = _named(block)
-            case {"type": "content_block_stop", "index": int(index)}:
-                group.lane = _lane_of_block(self._blocks.get(index, ""))
-            case {"type": "message_start", "message": dict(message)}:
-                group.lane, group.says = "message", str(message.get("model"))
-            case {"type": "message_delta"}:
-                group.lane, group.says = "message", _end_in_words(event.raw)
-            case {"type": "message_stop"}:
-                group.lane = "message"
-            case {"type": "ping"}:
-                group.lane = "ping"
-            case {"type": "error", "error": dict(error)}:
-                group.lane, group.says = "error", f"{error.get('type')}: {error.get('message')}"
-
-    def _look_at_delta(self, delta: dict[str, Any], group: Group) -> None:
-        group.detail = str(delta.get("type"))
-        group.lane = _lane_of_block(self._blocks.get(group.index or 0, ""))
-        if group.detail in _BRINGS:
-            name, group.lane = _BRINGS[group.detail]
-            group.adds = delta[name] if isinstance(delta.get(name), str) else ""
-        else:
-            values = {name: value for name, value in delta.items() if name != "type"}
-            group.says = to_json(next(iter(values.values())) if len(values) == 1 else values)
-
-    def _verdict(self) -> str:
-        builder = self._builder
-        if self._answer is not None and (self._answer.value is not None or self._recording.status == 200):
-            return self._answer.verdict
-        if self._recording.status != 200:
-            return f"no stream: HTTP status {self._recording.status}"
-        if builder.error is not None:
-            return f"error event, {builder.error.error.get('type')}: {builder.error.error.get('message')}"
-        if builder.is_done:
-            return "complete"
-        if builder.is_complete:
-            return "complete, but message_stop is missing"
-        return f"truncated {builder.state.value}"
+    @property
+    def figures(self) -> Iterator[tuple[str, str]]:
+        """What sums it up: pairs of a name and what is to be said."""
+        reads, first, gap, speed = self.recording.reads, self.first_content, self.longest_gap, self.tokens_per_second
+        yield "first event", _seconds(self.first_event)
+        yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
+        yield "longest gap", f"{_seconds(gap.seconds)} after {_seconds(gap.t)}" if gap else "none"
+        yield "end", _seconds(self.duration)
+        yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
+        yield "reads", f"{len(reads):,}, {sum(len(read.data) for read in reads):,} bytes"
+        yield "pings", str(sum(event.lane == "ping" for event in self.events))
+        kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in self.kinds.items())
+        yield "events", f"{len(self.events):,}: {kinds}" if kinds else "0"
+        if self.message is not None:
+            yield "usage", _usage(object_at(self.message.raw, "usage"))
+        yield "ending", visible(f"{self.recording.end}: {self.verdict}")
 
 
 def _pieces(recording: Recording) -> Iterator[Piece]:
@@ -339,17 +248,76 @@ def _pieces(recording: Recording) -> Iterator[Piece]:
         offset += len(read.data)
 
 
+def _verdict(recording: Recording, builder: MessageBuilder) -> str:
+    if recording.status != 200:
+        match parse_body(recording.body):
+            case {"error": {"type": kind, "message": message}}:
+                return f"HTTP status {recording.status}, {kind}: {message}"
+        return f"no stream: HTTP status {recording.status}"
+    if builder.message is None and not recording.is_stream:
+        return f"no stream: {recording.content_type or 'no content type'}"
+    if builder.error is not None:
+        return f"error event, {builder.error.error.get('type')}: {builder.error.error.get('message')}"
+    if builder.is_done:
+        return "complete"
+    return "complete, but message_stop is missing" if builder.is_complete else f"truncated {builder.state.value}"
+
+
+# --- What an event is about ------------------------------------------------------------------------------------------
+
+
+def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, blocks: dict[int, str]) -> None:
+    """Say what the event is about. `blocks` has the types of the blocks so far."""
+    group.event, group.kind = number, sse.event
+    if event is None:
+        if sse.data.strip() == DONE:
+            group.kind, group.says = "[DONE]", "the end mark [DONE], which is not the API's"
+        elif not sse.data.strip():
+            group.kind, group.says = "keep-alive", "no data"
+        else:
+            group.lane = "error"
+        return
+    group.kind = event.type
+    group.index = event.raw.get("index") if isinstance(event.raw.get("index"), int) else None
+    match event.raw:
+        case {"type": "content_block_delta", "delta": dict(delta)}:
+            group.lane = _lane_of_block(blocks.get(group.index or 0, ""))
+            _fill_delta(group, delta)
+        case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
+            group.detail = blocks[index] = str(block.get("type"))
+            group.lane = _lane_of_block(group.detail)
+            names = (block.get("name"), block.get("id") or block.get("tool_use_id"))
+            group.says = ", ".join(str(name) for name in names if name is not None)
+        case {"type": "content_block_stop", "index": int(index)}:
+            group.lane = _lane_of_block(blocks.get(index, ""))
+        case {"type": "message_start", "message": dict(message)}:
+            group.lane, group.says = "message", str(message.get("model"))
+        case {"type": "message_delta"}:
+            group.lane, group.says = "message", _end_in_words(event.raw)
+        case {"type": "message_stop"}:
+            group.lane = "message"
+        case {"type": "ping"}:
+            group.lane = "ping"
+        case {"type": "error", "error": dict(error)}:
+            group.lane, group.says = "error", f"{error.get('type')}: {error.get('message')}"
+
+
+def _fill_delta(group: Group, delta: dict[str, Any]) -> None:
+    group.detail = str(delta.get("type"))
+    if group.detail in _BRINGS:
+        name, group.lane = _BRINGS[group.detail]
+        group.adds = delta[name] if isinstance(delta.get(name), str) else ""
+    else:
+        values = {name: value for name, value in delta.items() if name != "type"}
+        group.says = to_json(next(iter(values.values())) if len(values) == 1 else values)
+
+
 def _lane_of_block(kind: str) -> Lane:
     if "thinking" in kind:
         return "thinking"
     if kind.endswith(("tool_use", "tool_result")):
         return "tool"
     return "text" if kind == "text" else "other"
-
-
-def _named(block: dict[str, Any]) -> str:
-    names = (block.get("name"), block.get("id") or block.get("tool_use_id"))
-    return ", ".join(str(name) for name in names if name is not None)
 
 
 def _end_in_words(event: dict[str, Any]) -> str:
@@ -362,45 +330,12 @@ def _end_in_words(event: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def to_json(value: Any, *, indent: int | None = None) -> str:
+# --- In words --------------------------------------------------------------------------------------------------------
+
+
+def to_json(value: Any) -> str:
     """A value as JSON, for a person."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-# --- looking/explain
-
-
-WIDTH = 100
-"""How wide the text is by default, in characters."""
-
-MIN_WIDTH = 60
-"""What the columns need at least."""
-
-_MARGIN = 24  # time, read, byte
-_LABEL = 19
-_BARS = " ▁▂▃▄▅▆▇█"
-# SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
-_COLORS: Mapping[Lane, str] = {
-    "message": "34",
-    "text": "32",
-    "thinking": "35",
-    "tool": "33",
-    "ping": "2",
-    "error": "31",
-    "other": "36",
-}
-_DIM, _BOLD, _ALARM = "2", "1", "1;31"
-# Controls are obeyed by terminals; marks of direction, and characters without a width, hide or reorder what stands around.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
-)
-
-
-def explain(recording: Recording, *, color: bool = False, width: int = WIDTH) -> str:
-    """The recording as text: its head; every line with the event that it completes; its times as a picture and in figures;
-    the ending and the message. Never raises for what the recording holds: what is wrong is shown where it stands.
-    """
-    return "\n".join(_Explanation(recording, color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def visible(text: str) -> str:
@@ -415,43 +350,32 @@ def _picture(found: re.Match[str]) -> str:
     return "␡" if code == 0x7F else f"\\u{code:04x}"
 
 
-def figures(timeline: Timeline) -> Iterator[tuple[str, str]]:
-    """What sums a recording up: pairs of a name and what is to be said."""
-    is_stream = timeline.answer is None
-    first, gap, speed = timeline.first_content, timeline.longest_gap, timeline.tokens_per_second
-    if is_stream:
-        yield "first event", _seconds(timeline.first_event)
-        yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
-    yield "longest gap", f"{_seconds(gap.seconds)} after {_seconds(gap.t)}" if gap else "none"
-    yield "end", _seconds(timeline.duration)
-    reads = timeline.recording.reads
-    if is_stream:
-        yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
-    yield "reads", f"{len(reads):,}, {sum(len(read.data) for read in reads):,} bytes"
-    if is_stream:
-        kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in timeline.kinds.items())
-        yield "pings", str(timeline.pings)
-        yield "events", f"{len(timeline.events):,}: {kinds}" if kinds else "0"
-    if timeline.message is not None:
-        yield "usage", _usage(timeline.message.usage.raw)
-    yield "ending", visible(f"{timeline.recording.end}: {timeline.verdict}")
-
-
 def _seconds(t: float | None) -> str:
     return "none" if t is None else f"{t:.3f} s"
 
 
 def _usage(usage: Mapping[str, Any]) -> str:
-    known = {name: value for name, value in usage.items() if _counts(value)}
-    flat = ((name, value if isinstance(value, int | str) else to_json(value)) for name, value in known.items())
-    return visible(
-        ", ".join(f"{value} {name}" if isinstance(value, int) else f"{name} {value}" for name, value in flat)
+    counted = {name: value for name, value in usage.items() if _counts(value)}
+    words = (
+        f"{value} {name}" if isinstance(value, int) else f"{name} {value if isinstance(value, str) else to_json(value)}"
+        for name, value in counted.items()
     )
+    return visible(", ".join(words))
 
 
 def _counts(value: Any) -> bool:
     """It is more than zeros."""
     return any(map(_counts, value.values())) if isinstance(value, dict) else bool(value)
+
+
+# --- As text ---------------------------------------------------------------------------------------------------------
+
+
+def explain(recording: Recording, *, color: bool = False, width: int = WIDTH) -> str:
+    """The recording as text: its head; every line with the event that it completes; its times as a picture and in figures;
+    the ending and the message. Never raises for what the recording holds: what is wrong is shown where it stands.
+    """
+    return "\n".join(_Explanation(recording, color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
 
 
 class _Explanation:
@@ -470,19 +394,27 @@ class _Explanation:
         for group in self._timeline.groups:
             yield from self._group(group)
         yield from self._gap(0)
-        if self._timeline.cut_off:
-            yield self._paint(_ALARM, f"{'':{_MARGIN}}! cut off: these lines are no event")
+        if self._timeline.is_cut_off:
+            yield self._paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
         yield ""
         yield from self._picture()
         yield ""
-        for name, value in figures(self._timeline):
+        for name, value in self._timeline.figures:
             yield from self._labelled(name, value)
-        yield from self._message() if self._timeline.answer is None else self._answer(self._timeline.answer)
+        yield from self._message()
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
 
-    # --- Head ---
+    def _labelled(self, name: str, value: str) -> Iterator[str]:
+        """A name, and its value in as many lines as it takes."""
+        label = f"{name:{_LABEL}}"
+        for line in _wrapped(value, self._width - _LABEL):
+            yield self._paint(_DIM, label) + line
+            label = " " * _LABEL
+
+    def _fit(self, text: str, used: int) -> str:
+        return _cut(visible(text), self._width - used)
 
     def _head(self) -> Iterator[str]:
         request = self._recording.request
@@ -495,55 +427,35 @@ class _Explanation:
         for name, value in self._recording.headers.items():
             yield " " * _LABEL + self._fit(f"{name}: {value}", _LABEL)
 
-    def _labelled(self, name: str, value: str) -> Iterator[str]:
-        """A name, and its value in as many lines as it takes."""
-        room = max(self._width - _LABEL, len(name))
-        label = f"{name:{_LABEL}}" if len(name) < _LABEL else f"{name}  "
-        for line in _wrapped(value, room - max(0, len(label) - _LABEL)):
-            yield self._paint(_DIM, label) + line
-            label = " " * _LABEL
-
-    def _fit(self, text: str, used: int) -> str:
-        return _cut(visible(text), self._width - used)
-
-    # --- Lines and events ---
-
     def _group(self, group: Group) -> Iterator[str]:
         for piece in group.pieces:
             is_last = piece is group.pieces[-1]
             yield from self._gap(piece.read)
-            yield self._margin(piece) + self._line(piece, group if is_last and group.event else None)
+            # The read and its time stand where it begins; the byte at every line.
+            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.read != self._read else " " * 14
+            self._read = piece.read
+            margin = f"{begins}{self._paint(_DIM, f'{piece.start:8}')}  "
+            yield margin + self._line(piece, group if is_last and group.event else None)
         for problem in group.problems:
             yield self._paint(_ALARM, f"{'':{_MARGIN}}! {self._fit(problem, _MARGIN + 2)}")
 
     def _gap(self, read: int) -> Iterator[str]:
         gap = self._gaps.pop(read, None)
         if gap is not None:
-            words = f"┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄"
-            yield self._paint(_DIM, f"{'':{_MARGIN}}{words}")
-
-    def _margin(self, piece: Piece) -> str:
-        """The read and its time stand where it begins; the byte at every line."""
-        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.read != self._read else " " * 14
-        self._read = piece.read
-        return f"{begins}{self._paint(_DIM, f'{piece.start:8}')}  "
+            yield self._paint(_DIM, f"{'':{_MARGIN}}┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄")
 
     def _line(self, piece: Piece, completed: Group | None) -> str:
         text = visible(piece.data.decode("utf-8", "backslashreplace"))
         if completed is None:
-            end = "" if piece.data.endswith((b"\r", b"\n")) else " ⋯"
-            body, shown_end = (text, end) if end else (text.rstrip("␍␊"), text[len(text.rstrip("␍␊")) :])
-            return _cut(body, self._width - _MARGIN - len(shown_end)) + self._paint(_DIM, shown_end)
+            body = text.rstrip("␍␊") if piece.data.endswith((b"\r", b"\n")) else text
+            end = text[len(body) :] or " ⋯"
+            return _cut(body, self._width - _MARGIN - len(end)) + self._paint(_DIM, end)
+        index = "" if completed.index is None else f" [{completed.index}]"
+        detail = f" {completed.detail}" if completed.detail else ""
+        brings = f" {to_json(completed.adds)}" if completed.adds else f" {completed.says}" if completed.says else ""
+        event = visible(f"event {completed.event}: {completed.kind}{index}{detail}{brings}")
         room = self._width - _MARGIN - len(text) - 4
-        return f"{text} ═▶ {self._paint(_COLORS[completed.lane], _cut(self._event(completed), room))}"
-
-    def _event(self, group: Group) -> str:
-        index = "" if group.index is None else f" [{group.index}]"
-        detail = f" {group.detail}" if group.detail else ""
-        brings = f" {to_json(group.adds)}" if group.adds else f" {group.says}" if group.says else ""
-        return visible(f"event {group.event}: {group.kind}{index}{detail}{brings}")
-
-    # --- The picture ---
+        return f"{text} ═▶ {self._paint(_COLORS[completed.lane], _cut(event, room))}"
 
     def _picture(self) -> Iterator[str]:
         """A row for the reads and one for each lane that has an event: how many there were in each piece of time."""
@@ -564,26 +476,17 @@ class _Explanation:
             mark = f"▲ {words}" if at + len(words) + 2 <= columns else f"{words} ▲"
             yield " " * (_LABEL + (at if mark.startswith("▲") else at - len(words) - 1)) + mark
 
-    # --- The message ---
-
     def _message(self) -> Iterator[str]:
         message = self._timeline.message
         if message is None:
             yield from self._labelled("message", "none: message_start never came")
             return
-        words = f"{message.get('id')}, {message.get('model')}, stop reason {message.stop_reason}"
+        words = f"{message.get('id')}, {message.get('model')}, stop reason {message.get('stop_reason')}"
         yield from self._labelled("message", visible(words))
         for index, block in enumerate(message.content):
             shown = {name: value for name, value in block.raw.items() if name != "type"}
             open_mark = "" if block.complete else "  (not complete)"
             yield "  " + self._fit(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}", 2)
-
-    def _answer(self, answer: JSONAnswer) -> Iterator[str]:
-        """An answer that is no stream: its JSON, a line for each member."""
-        yield from self._labelled("body", visible(answer.kind))
-        if answer.value is not None:
-            for line in to_json(answer.value, indent=2).split("\n"):
-                yield "  " + self._fit(line, 2)
 
 
 def _bars(shares: Iterable[float], columns: int) -> str:

@@ -1,25 +1,18 @@
-"""A connection made of byte chunks, for tests of what reads from a network; and links that a function of the test makes.
+"""Connections without a socket, for `AsyncClient(connect=…)` and `Client(connect=…)`: made of bytes, or of a recording.
 
-Used as in
-
-    async def connect(route, tls):
-        return FakeStream([b"HTTP/1.1 200 OK\r\n…", 30.0, b"…"])        # 30 seconds of silence between two reads
-
-    AsyncClient(connect=fake_links(connect))                                # or Client(connect=…)
-
-
-Recordings and their faults without a socket, for `AsyncClient(connect=…)` and `Client(connect=…)`.
-
-Pauses take no time on a virtual clock; in a blocking client they take the time they say.
-
-    stream = stream_of(recording, faults=[Fault.stall(at_event=2)], split="event")
-
-    network = FakeNetwork(recording, faults=[Fault.status(529).times(2)])       # faults are counted in connections
-    client = AsyncClient(api_key="any", connect=network)                                # or Client
+    network = FakeNetwork(recording, faults=["status=529 x2"])                  # faults are counted in connections
+    client = AsyncClient(api_key="any", connect=network)                        # or Client
     network.streams[0].written                                                  # what the client asked
 
-A stream answers one request, after which the server closes it, as the answer's head says. A reset is a `ConnectionResetError`
-that the read raises, a half-close is the end of what is read, and a stall without an end waits until the client gives up.
+    stream = stream_of(recording, faults=["stall=30@event=2"], split="event")   # one connection
+
+    async def connect(route, tls):
+        return FakeStream([b"HTTP/1.1 200 OK\\r\\n…", 30.0, b"…"])            # 30 seconds of silence between two reads
+    AsyncClient(connect=fake_links(connect))
+
+Pauses take no time on a virtual clock; in a blocking client they take the time they say. A stream of a recording answers one
+request, after which the server closes it, as the answer's head says. A reset is a `ConnectionResetError` that the read raises,
+a half-close is the end of what is read, and a stall without an end waits until the client gives up.
 """
 
 from __future__ import annotations
@@ -28,20 +21,18 @@ import asyncio
 import errno
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
 from rawsse.client.network.route import Route
 from rawsse.errors import ConfigurationError
-from rawsse.replay.answers import Repertoire
-from rawsse.replay.faults import Fault
-from rawsse.replay.recording import RecordedRequest, Recording
+from rawsse.replay.answers import answer_of
+from rawsse.replay.faults import End, Fault, Faults, edited, replacement
+from rawsse.replay.recording import Recording
 from rawsse.replay.splits import Split, split_by
-from rawsse.replay.wire import Act, Faults, Schedule, Script, edited, is_cutting, recut, replacement, script
-
-# --- playing/fake_links
+from rawsse.replay.wire import Schedule, recut, script
 
 
 class FakeStream:
@@ -243,12 +234,6 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-# --- playing/fakes
-
-
-_QUESTION: Mapping[str, object] = {"model": "any", "max_tokens": 1, "messages": [], "stream": True}
-
-
 def stream_of(
     recording: Recording,
     *,
@@ -267,25 +252,19 @@ def stream_of(
 def _stream(
     recording: Recording, due: Sequence[Fault], split: Split | None, segments: Split | None, speed: float
 ) -> FakeStream:
-    answer = replacement(due) or Repertoire([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, _QUESTION))
-    answer = edited(answer, due)
+    answer = edited(replacement(due) or answer_of(recording), due)
     if split is not None:
         answer = replace(answer, reads=recut(answer.reads, split_by(split)))
-    cut = None if segments is None else split_by(segments)
-    return _performed(script(answer, due, segments=cut, speed=speed))
-
-
-def _performed(steps: Script) -> FakeStream:
     # None: a server says nothing before it was asked.
     chunks: list[bytes | float | None] = [None]
     end: bytes | BaseException | None = b""
-    for step in steps:
-        if not isinstance(step, Act):
-            chunks.append(step)
-        elif step is Act.RESET:
+    for step in script(answer, due, segments=None if segments is None else split_by(segments), speed=speed):
+        if step is End.RESET:
             end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-        elif step is Act.HOLD:
+        elif step is End.HOLD:
             end = None
+        elif not isinstance(step, End):
+            chunks.append(step)
     return FakeStream(chunks, end=end)
 
 
@@ -293,7 +272,7 @@ class FakeNetwork:
     """What a client's `connect` may be: each connection answers one request with a recording and the faults that are due.
 
     Recordings take turns; one that a fault cut comes again on the next connection. `streams` are the connections. Routes and
-    certificates are not looked at. Raises `ConfigurationError`.
+    certificates are ignored. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -320,26 +299,23 @@ class FakeNetwork:
     @property
     def misplaced(self) -> list[str]:
         """What the last connections failed with, since a fault had no place in their answer."""
-        return self._schedule.misplaced
+        return list(self._schedule.misplaced)
 
     def __call__(self, network: Network) -> FakeLink:
         """A link, not connected yet."""
         return FakeLink(network, self.connect)
 
     async def connect(self, route: Route, tls: TLSContext) -> FakeStream:
-        """The next connection.
-
-        Raises `ConfigurationError` if a fault has no place in the recording.
-        """
+        """The next connection. Raises `ConfigurationError` if a fault has no place in the recording."""
         del route, tls
         due = self._schedule.next()
         recording = self._recordings[self._turn % len(self._recordings)]
         try:
             self.streams.append(_stream(recording, due, self._split, self._segments, self._speed))
         except ConfigurationError as exc:
-            self._schedule.misplace(str(exc))
+            self._schedule.misplaced.append(str(exc))
             raise
         self._schedule.applied(due)
-        if replacement(due) is None and not any(is_cutting(fault) for fault in due):
+        if replacement(due) is None and not any(fault.cuts for fault in due):
             self._turn += 1
         return self.streams[-1]

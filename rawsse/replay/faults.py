@@ -1,81 +1,47 @@
-"""How a fault is written as a text: for command lines, for messages, and for `Fault.parse` and `str(fault)`.
+"""What can go wrong with an answer: every fault is a row of the table `FAULTS`, written as a text.
 
+    Fault.parse("reset@event=3")                # RST after three events, in every request
+    Fault.parse("status=529,retry-after=2 x2")  # the first two requests are refused, and then all is well
+    Fault.parse("error=api_error@event=1 x1 after=2")   # only the third request
+    str(fault)                                  # the same text again
 
     spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
 
-    reset@event=3 x2                          # after three events; in two requests
-    status=529,retry-after=2 x1 after=1       # only the second request
-    error=api_error,message="Oh, no"@event=-1
+A value with a blank, a comma, a quote or an @ is written as a JSON string. `xN` says in how many requests the fault happens
+(default: in all), `after=N` how many requests go well before.
 
-A place is counted from 0, or from the end if negative. `xN` says in how many requests, `after=N` how many before them are well.
-A value with a blank, a comma, a quote or an @ is written as a JSON string. `FAULTS` has a line for each name.
+Places are counted from 0, or from the end if negative. `event=N` is before event N: an event is what `split="event"` cuts off,
+up to and with the next blank line, comments too. `byte=N` is after N bytes of the body, before HTTP cuts them into chunks and
+before they are compressed. `head=N` is after N bytes of the response's head. An answer that has no such place is an
+error.
 
-
-Faults: what a server, a proxy or the network may do wrong to an answer, as values that can be written, read and compared.
-
-This file knows which faults there are, what each takes, and where in an answer and in which requests it may be. It refuses to
-know how a fault is done; `edits.py` and `script.py` do that.
-
-    Fault.reset(at_event=3)                             # RST after three events, in every request
-    Fault.status(529, retry_after=2).times(2)           # the first two requests are refused, and then all is well
-    Fault.error("overloaded_error", at_event=1).times(1).after(2)      # only the third
-    Fault.parse("reset@event=3 x2")                     # the same as a text, for command lines; `str(fault)` writes it
-
-Places. An event is what `split="event"` cuts off: all up to and with the next blank line, comments too. Events and bytes are
-counted from 0, and from the end if negative: -1 is the last. `at_event=k` is before event k, so that k events were sent;
-`at_byte=k` is after k bytes of the body, which are counted before HTTP cuts them into chunks and before they are compressed;
-`at_head_byte=k` is after k bytes of the response's head, and `before_head` is before all of it. An answer that has no such
-place is an error, and no whole answer.
-
-Several faults in one request are done in this order, whatever order they are given in: those that are an answer of their own
-(`status`, `html`, `redirect`; one only), those of events and bytes (one after the other, each as the one before left the
-body), then compression, then framing, and then those of the wire (by their place; the first end is the end). Where another
-answer comes, faults of the recorded one's events, bytes and chunks have nothing to be done to, and wait for the next request;
-`schedule.py` counts.
-
-How a fault is written as a text stands in `specs.py`.
+Several faults in one request are done in this order, whatever order they are given in: those that are another answer (`status`,
+`html`, `redirect`; only the first), those of events and bytes (one after the other, each on what the one before left), then
+compression, then framing, then those of the wire by their place; the first end is the end. See `wire.py` for the last three.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from itertools import accumulate
+from typing import Literal, NamedTuple, TypeAlias
 
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import ConfigurationError, error_type, quote, stream_error
+from rawsse.replay.answers import Answer, error_answer
+from rawsse.replay.compose import error_body
+from rawsse.replay.recording import Read
+from rawsse.replay.splits import by_event
 
-# --- breaking/specs
-
-
-GRAMMAR = "NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N]"
-
-FAULTS: Mapping[str, str] = {
-    "reset@PLACE": "the connection is reset (TCP RST)",
-    "close@PLACE": "the connection is closed (FIN)",
-    "half-close@PLACE": "the server closes its side only, and goes on listening",
-    "stall[=SECONDS]@PLACE": "silence; without SECONDS for ever",
-    "drip=BYTES_PER_SECOND[@PLACE]": "byte by byte, from there on",
-    "slow-head=BYTES_PER_SECOND": "the head byte by byte",
-    "drop@event=N": "the event is missing",
-    "duplicate@event=N": "it comes twice",
-    "swap@event=N": "it comes after the next one",
-    "garble@event=N": "the first byte of its data becomes #, so that the data are no JSON",
-    "bad-utf8@PLACE": "a byte FF: there, or in an event before the last quote, which is inside a string",
-    "oversized-line=BYTES[@event=N]": "a ping whose data line has so many bytes (default: before event 1)",
-    "error=TYPE[,message=TEXT][@event=N]": "an error event (default: overloaded_error, before event 0) and no more",
-    "bad-chunk-size[=TEXT][@PLACE]": "the next chunk's size is TEXT (default zz)",
-    "no-last-chunk": "the connection is closed without the chunk that ends the body",
-    "wrong-content-length=N": "the body's length is announced as N more (+N) or less (-N) than it is",
-    "gzip": "the body is compressed, whether the client asked for it or not",
-    "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]": "an error in the API's form instead of the answer",
-    "html[=CODE]": "a proxy's error page instead of the answer (default 502)",
-    "redirect[=CODE][,location=URL]": "a redirection instead of the answer (default 307)",
-}
-"""Every fault, as it is written -> what it does."""
+Unit: TypeAlias = Literal["head", "byte", "event"]
+Splice: TypeAlias = tuple[int, int, bytes]
+"""The bytes from the one offset to the other become these."""
 
 _VALUE = r'(?:"(?:[^"\\]|\\.)*"|[^\s,@"]+)'
 _SPEC = re.compile(
@@ -84,168 +50,19 @@ _SPEC = re.compile(
 )
 _FIELD = re.compile(rf",([A-Za-z0-9-]+)=({_VALUE})")
 _BARE = re.compile(r'[^\s,@"\\]+')
-
-_ANYWHERE: Mapping[str, str] = {"head": "at_head_byte", "byte": "at_byte", "event": "at_event"}
-_IN_THE_BODY: Mapping[str, str] = {"byte": "at_byte", "event": "at_event"}
-_AN_EVENT: Mapping[str, str] = {"event": "event"}
-_WRITTEN: Mapping[str, tuple[str, ...]] = {"head": ("@head", "@head=N"), "byte": ("@byte=N",), "event": ("@event=N",)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How a fault is written: the argument after the name, if it must be there, the named ones, and for each unit of a place
-    the argument that it is."""
-
-    value: str = ""
-    convert: Callable[[str], Any] = str
-    needs_value: bool = False
-    fields: tuple[str, ...] = ()
-    takes_headers: bool = False
-    places: Mapping[str, str] = field(default_factory=dict)
-    needs_place: bool = False
-
-    def arguments(self, found: re.Match[str]) -> dict[str, Any]:
-        """The arguments of the function that makes the fault. Raises `ConfigurationError`."""
-        return self._value_in(found) | self._fields_in(found) | self._place_in(found)
-
-    def _value_in(self, found: re.Match[str]) -> dict[str, Any]:
-        kind, text = found["kind"], found["value"]
-        if text is None and not self.needs_value:
-            return {}
-        if text is None or not self.value:
-            raise ConfigurationError(
-                f"{kind} needs a value: {_line(kind)}" if text is None else f"{kind} takes no value"
-            )
-        unquoted = _unquoted(text)
-        try:
-            return {self.value: self.convert(unquoted)}
-        except ValueError:
-            raise ConfigurationError(f"{kind} cannot have the value {quote(text)}: {_line(kind)}") from None
-
-    def _fields_in(self, found: re.Match[str]) -> dict[str, Any]:
-        given = {name.lower(): _unquoted(text) for name, text in _FIELD.findall(found["fields"])}
-        known = {name: given.pop(name) for name in self.fields if name in given}
-        if given and not self.takes_headers:
-            raise ConfigurationError(f"{found['kind']} takes no {quote(next(iter(given)))}: {_line(found['kind'])}")
-        return known | ({"headers": given} if given else {})
-
-    def _place_in(self, found: re.Match[str]) -> dict[str, Any]:
-        kind, unit, index = found["kind"], found["unit"], found["index"]
-        if unit is None and self.needs_place:
-            written = [word for unit in self.places for word in _WRITTEN[unit]]
-            raise ConfigurationError(f"{kind} needs a place: {_either(written)}, as in {kind}@event=3")
-        if unit is None:
-            return {}
-        if unit not in self.places:
-            raise ConfigurationError(
-                f"{kind} cannot be at {quote(unit)}, only at {' or '.join(self.places) or 'no place'}"
-            )
-        if index is None and unit != "head":
-            raise ConfigurationError(f"{kind}@{unit} needs a number: {unit}=N")
-        return {self.places[unit]: int(index or 0)}
+_DATA = re.compile(rb"(?:\A|(?<=[\r\n]))data: ?")
+# RFC 9110, 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]"
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
+_PING, _PING_END = b'data: {"type": "ping", "padding": "', b'"}'
 
 
-_FORMS: Mapping[str, _Form] = {
-    "reset": _Form(places=_ANYWHERE, needs_place=True),
-    "close": _Form(places=_ANYWHERE, needs_place=True),
-    "half-close": _Form(places=_ANYWHERE, needs_place=True),
-    "stall": _Form("seconds", float, places=_ANYWHERE, needs_place=True),
-    "drip": _Form("bytes_per_second", float, needs_value=True, places=_IN_THE_BODY),
-    "slow-head": _Form("bytes_per_second", float, needs_value=True),
-    "drop": _Form(places=_AN_EVENT, needs_place=True),
-    "duplicate": _Form(places=_AN_EVENT, needs_place=True),
-    "swap": _Form(places=_AN_EVENT, needs_place=True),
-    "garble": _Form(places=_AN_EVENT, needs_place=True),
-    "bad-utf8": _Form(places={"event": "event", "byte": "at_byte"}, needs_place=True),
-    "oversized-line": _Form("size", int, needs_value=True, places={"event": "at_event"}),
-    "error": _Form("type", fields=("message",), places={"event": "at_event"}),
-    "bad-chunk-size": _Form("size", places=_IN_THE_BODY),
-    "no-last-chunk": _Form(),
-    "wrong-content-length": _Form("by", int, needs_value=True),
-    "gzip": _Form(),
-    "status": _Form("code", int, needs_value=True, fields=("type", "message"), takes_headers=True),
-    "html": _Form("code", int),
-    "redirect": _Form("code", int, fields=("location",)),
-}
+class End(enum.Enum):
+    """How the bytes of an answer may end."""
 
-
-class Spec(NamedTuple):
-    """A fault as it was written: its name, the arguments of the function that makes it, in how many requests (None: in all)
-    it is, and how many are well before."""
-
-    kind: str
-    arguments: dict[str, Any]
-    requests: int | None
-    skipped: int
-
-
-def read_spec(text: str) -> Spec:
-    """What a spec says. Raises `ConfigurationError`, which says what is wrong and what would be right."""
-    found = _SPEC.fullmatch(text.strip())
-    if found is None:
-        raise ConfigurationError(f"no fault: {quote(text)}; write {GRAMMAR}, as in reset@event=3 x2")
-    form = _FORMS.get(found["kind"])
-    if form is None:
-        raise ConfigurationError(f"no fault has the name {quote(found['kind'])}; there are {', '.join(_FORMS)}")
-    return Spec(found["kind"], form.arguments(found), *_requests_in(found["when"].split()))
-
-
-def _requests_in(words: list[str]) -> tuple[int | None, int]:
-    """In how many requests, and after how many."""
-    given: dict[str, int] = {}
-    for word in words:
-        name, number = ("x", word[1:]) if word.startswith("x") else ("after", word.removeprefix("after="))
-        if name in given:
-            other = word.replace(number, str(given[name]))
-            raise ConfigurationError(f"a fault takes one {'xN' if name == 'x' else 'after=N'}, not {other} and {word}")
-        given[name] = int(number)
-    return given.get("x"), given.get("after", 0)
-
-
-def write_value(value: float | str, *, is_signed: bool = False) -> str:
-    """A value as it stands in a spec."""
-    text = f"{value:+}" if is_signed else to_text(value)
-    return text if _BARE.fullmatch(text) else json.dumps(text)
-
-
-def to_text(value: float | str) -> str:
-    """Numbers as people write them: 5, not 5.0."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _either(words: list[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _line(kind: str) -> str:
-    return next(line for line in FAULTS if re.match(r"[a-z0-9-]+", line)[0] == kind)  # type: ignore[index]
-
-
-def _unquoted(text: str) -> str:
-    if not text.startswith('"'):
-        return text
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise ConfigurationError(f"no JSON string: {quote(text)}") from None
-
-
-# --- breaking/faults
-
-
-Unit: TypeAlias = Literal["head", "byte", "event"]
-
-_TYPE_BY_STATUS: Mapping[int, str] = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
+    CLOSE = "the connection is closed"
+    RESET = "the connection is reset"
+    HALF_CLOSE = "the server closes its side, and listens until the client leaves"
+    HOLD = "nothing happens until the client leaves"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +76,44 @@ class Place:
         return "head" if self == Place("head", 0) else f"{self.unit}={self.index}"
 
 
+class Value(NamedTuple):
+    """What may stand behind a fault's name: `read` makes it of the text, and raises ValueError for what is not `expected`."""
+
+    expected: str
+    read: Callable[[str], float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row: `form` is how the fault is written (brackets: may be left out), `doc` what it does. The rest is how it is done.
+
+    `place` is the place by default. One of these is the fault: `answer` comes instead of the
+    recorded one, `edit` changes its body, `end` ends the bytes on the wire. `on_wire` faults of framing and pace are done by
+    `wire.script`. `cuts`: a client that meets it has no whole answer, and may ask again.
+    """
+
+    form: str
+    doc: str
+    value: Value | None = None
+    default: float | str | None = None
+    place: Place | None = None
+    answer: Callable[[Fault], Answer] | None = None
+    edit: Callable[[Fault, bytes], Splice] | None = None
+    end: End | None = None
+    on_wire: bool = False
+    cuts: bool = False
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """What its place may be counted in: only an end can also be in the head."""
+        if "@event" in self.form:
+            return ("event",)
+        return () if "@" not in self.form else ("byte", "event") if self.end is None else ("head", "byte", "event")
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. It is made by the functions below, which raise `ConfigurationError`; its attributes are for those who do it.
-
-    `value` and `fields` are what the fault takes, `requests` is in how many requests it happens (None: in all) after the
-    `skipped` first ones.
-    """
+    """One fault; `parse` makes it. It happens in `requests` requests (None: in all) after the `skipped` first ones."""
 
     kind: str
     value: float | str | None = None
@@ -274,245 +122,390 @@ class Fault:
     requests: int | None = None
     skipped: int = 0
 
-    def times(self, requests: int) -> Fault:
-        """The same in so many requests, and then all is well."""
-        return replace(self, requests=_at_least(1, requests, "the number of requests"))
-
-    def after(self, requests: int) -> Fault:
-        """The same, but so many requests are well before it."""
-        return replace(self, skipped=_at_least(0, requests, "the number of requests before a fault"))
-
-    # --- The connection
-
-    @classmethod
-    def reset(
-        cls,
-        *,
-        at_byte: int | None = None,
-        at_event: int | None = None,
-        at_head_byte: int | None = None,
-        before_head: bool = False,
-    ) -> Fault:
-        """The connection is reset (TCP RST): the client's read fails. What its system has not taken by then is lost."""
-        return cls("reset", place=_one_place("reset", at_byte, at_event, at_head_byte, before_head))
-
-    @classmethod
-    def close(
-        cls,
-        *,
-        at_byte: int | None = None,
-        at_event: int | None = None,
-        at_head_byte: int | None = None,
-        before_head: bool = False,
-    ) -> Fault:
-        """The connection is closed (TCP FIN): the client reads an end."""
-        return cls("close", place=_one_place("close", at_byte, at_event, at_head_byte, before_head))
-
-    @classmethod
-    def half_close(
-        cls,
-        *,
-        at_byte: int | None = None,
-        at_event: int | None = None,
-        at_head_byte: int | None = None,
-        before_head: bool = False,
-    ) -> Fault:
-        """The server closes its side only: the client reads an end, and what it still sends is taken."""
-        return cls("half-close", place=_one_place("half-close", at_byte, at_event, at_head_byte, before_head))
-
-    @classmethod
-    def stall(
-        cls,
-        seconds: float | None = None,
-        *,
-        at_byte: int | None = None,
-        at_event: int | None = None,
-        at_head_byte: int | None = None,
-        before_head: bool = False,
-    ) -> Fault:
-        """Silence for so many seconds; without a number until the client leaves. It is waited for at any `speed`."""
-        place = _one_place("stall", at_byte, at_event, at_head_byte, before_head)
-        return cls("stall", None if seconds is None else _positive(seconds, "the seconds of a stall"), place=place)
-
-    @classmethod
-    def drip(cls, bytes_per_second: float, *, at_byte: int | None = None, at_event: int | None = None) -> Fault:
-        """From there on (by default the whole body, chunk framing and all) byte by byte, each in a write of its own."""
-        rate = _positive(bytes_per_second, "the bytes per second of a drip")
-        return cls("drip", rate, place=_place("drip", byte=at_byte, event=at_event) or Place("byte", 0))
-
-    @classmethod
-    def slow_head(cls, bytes_per_second: float) -> Fault:
-        """The response's head byte by byte, each in a write of its own."""
-        return cls("slow-head", _positive(bytes_per_second, "the bytes per second of a slow head"))
-
-    # --- Events and bytes
-
-    @classmethod
-    def drop(cls, *, event: int) -> Fault:
-        """The event is missing."""
-        return cls("drop", place=Place("event", event))
-
-    @classmethod
-    def duplicate(cls, *, event: int) -> Fault:
-        """The event comes twice, byte for byte."""
-        return cls("duplicate", place=Place("event", event))
-
-    @classmethod
-    def swap(cls, *, event: int) -> Fault:
-        """The event comes after the next one."""
-        return cls("swap", place=Place("event", event))
-
-    @classmethod
-    def garble(cls, *, event: int) -> Fault:
-        """The first byte of the event's data becomes `#`, so that they are no JSON. Nothing changes its length."""
-        return cls("garble", place=Place("event", event))
-
-    @classmethod
-    def bad_utf8(cls, *, event: int | None = None, at_byte: int | None = None) -> Fault:
-        """A byte FF, which no UTF-8 has. In an event it stands before the last quote: inside the text of a delta."""
-        place = _place("bad-utf8", byte=at_byte, event=event)
-        return cls("bad-utf8", place=_needed(place, "bad-utf8", "event or at_byte"))
-
-    @classmethod
-    def oversized_line(cls, size: int, *, at_event: int = 1) -> Fault:
-        """A `ping` whose data line has so many bytes, before that event. It is proper SSE: only a limit can refuse it."""
-        least = len(b'data: {"type": "ping", "padding": ""}')
-        return cls("oversized-line", _at_least(least, size, "the bytes of the line"), place=Place("event", at_event))
-
-    @classmethod
-    def error(cls, type: str = "overloaded_error", *, at_event: int = 0, message: str | None = None) -> Fault:
-        """An `error` event of that type before event k, after which the body ends, as it does in the API.
-
-        A JSON answer (of a request without `stream`) becomes the HTTP error of that type.
-        """
-        fields = () if message is None else (("message", message),)
-        return cls("error", type, fields, Place("event", at_event))
-
-    # --- Framing and compression
-
-    @classmethod
-    def bad_chunk_size(cls, size: str = "zz", *, at_byte: int | None = None, at_event: int | None = None) -> Fault:
-        """The chunk that begins there has `size` where its size should be."""
-        if not re.fullmatch(r"[\x20-\x7e]*", size):
-            raise ConfigurationError(f"the size of a chunk must be printable ASCII, not {quote(size)}")
-        return cls(
-            "bad-chunk-size", size, place=_place("bad-chunk-size", byte=at_byte, event=at_event) or Place("byte", 0)
-        )
-
-    @classmethod
-    def no_last_chunk(cls) -> Fault:
-        """All of the body comes, but not the chunk that ends it; the connection is closed."""
-        return cls("no-last-chunk")
-
-    @classmethod
-    def wrong_content_length(cls, by: int) -> Fault:
-        """`content-length` says so many bytes more than there are; less, if negative. Then the connection is closed."""
-        if by == 0:
-            raise ConfigurationError("wrong-content-length must differ from the true length: by 0 it does not")
-        return cls("wrong-content-length", by)
-
-    @classmethod
-    def gzip(cls) -> Fault:
-        """The body is compressed, whether the client asked for it or not; each read can be decompressed as it comes."""
-        return cls("gzip")
-
-    # --- Another answer
-
-    @classmethod
-    def status(
-        cls,
-        code: int,
-        *,
-        type: str | None = None,
-        message: str | None = None,
-        retry_after: float | str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Fault:
-        """An error in the API's form. `type` defaults to the one of that status. `retry_after`: seconds, or an HTTP date."""
-        _status(400, code, 599)
-        kind = type or _TYPE_BY_STATUS.get(code, "api_error" if code >= 500 else "invalid_request_error")
-        given = {} if retry_after is None else {"retry-after": to_text(retry_after)}
-        given |= {name.lower(): value for name, value in (headers or {}).items()}
-        for name, value in given.items():
-            _check_header(name, value)
-        said = {} if message is None else {"message": message}
-        return cls("status", code, tuple(({"type": kind} | said | given).items()))
-
-    @classmethod
-    def html(cls, code: int = 502) -> Fault:
-        """A page in HTML, as proxies write it. With code 200, what a captive portal says."""
-        return cls("html", _status(200, code, 599))
-
-    @classmethod
-    def redirect(cls, code: int = 307, location: str = "/elsewhere") -> Fault:
-        """A redirection."""
-        _check_header("location", location)
-        return cls("redirect", _status(300, code, 399), (("location", location),))
-
-    # --- As a text
-
     @classmethod
     def parse(cls, spec: str) -> Fault:
-        """The fault that a spec describes. Raises `ConfigurationError`, which says what is wrong and what would be right."""
-        read = read_spec(spec)
-        fault: Fault = getattr(cls, read.kind.replace("-", "_"))(**read.arguments)
-        fault = fault if read.requests is None else fault.times(read.requests)
-        return fault.after(read.skipped)
+        """The fault that a text describes. Raises `ConfigurationError`, which says what is wrong and what would be right."""
+        found = _SPEC.fullmatch(spec.strip())
+        if found is None:
+            form = "NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N]"
+            raise ConfigurationError(f"invalid fault {quote(spec)}: write {form}, as in reset@event=3 x2")
+        name = found["kind"]
+        if name not in FAULTS:
+            raise ConfigurationError(f"unknown fault {quote(name)}; there are {', '.join(FAULTS)}")
+        kind = FAULTS[name]
+        fault = cls(name, _value(kind, found), _fields(kind, found), _place(kind, found))
+        return _counted(fault, found["when"].split())
+
+    def times(self, requests: int) -> Fault:
+        """The same in so many requests, and then all is well."""
+        if requests < 1:
+            raise ConfigurationError(f"the number of requests must be 1 or more, not {requests}")
+        return replace(self, requests=requests)
+
+    def after(self, requests: int) -> Fault:
+        """The same, but so many requests go well before it."""
+        if requests < 0:
+            raise ConfigurationError(f"the number of requests before a fault must be 0 or more, not {requests}")
+        return replace(self, skipped=requests)
+
+    @property
+    def row(self) -> Kind:
+        """Its row in the table."""
+        return FAULTS[self.kind]
+
+    @property
+    def needs_wire(self) -> bool:
+        """It is one of framing or of the network: no ASGI server can do it, but for the extension of `rawsse.server`."""
+        return self.row.on_wire or self.row.end is not None
+
+    @property
+    def cuts(self) -> bool:
+        """A client that meets this fault has no whole answer, and may ask for it again."""
+        is_delay = self.row.end is End.HOLD and self.value is not None
+        return (self.row.cuts or self.row.end is not None) and not is_delay
+
+    @property
+    def number(self) -> float:
+        """The value of a fault that has a number."""
+        return float(self.value or 0)
 
     def __str__(self) -> str:
-        value = (
-            "" if self.value is None else "=" + write_value(self.value, is_signed=self.kind == "wrong-content-length")
-        )
-        named = "".join(f",{name}={write_value(text)}" for name, text in self.fields)
+        value = "" if self.value is None else "=" + _written(self.value, "+" if self.kind == _LENGTH else "")
+        named = "".join(f",{name}={_written(text)}" for name, text in self.fields)
         place = "" if self.place is None else f"@{self.place}"
         times = "" if self.requests is None else f" x{self.requests}"
         return f"{self.kind}{value}{named}{place}{times}" + (f" after={self.skipped}" if self.skipped else "")
 
 
-# --- What may be given -----------------------------------------------------------------------------------------------
+Faults: TypeAlias = Fault | str | Iterable[Fault | str]
+"""Faults, or how they are written; or one of them."""
 
 
-def _one_place(kind: str, byte: int | None, event: int | None, head_byte: int | None, before_head: bool) -> Place:
-    if before_head and head_byte is not None:
-        raise ConfigurationError(f"{kind} has two places: at_head_byte and before_head")
-    place = _place(kind, byte=byte, event=event, head=0 if before_head else head_byte)
-    return _needed(place, kind, "at_byte, at_event, at_head_byte or before_head")
+def read_faults(faults: Faults) -> tuple[Fault, ...]:
+    """All of them as values. Raises `ConfigurationError`."""
+    given = [faults] if isinstance(faults, Fault | str) else faults
+    return tuple(Fault.parse(fault) if isinstance(fault, str) else fault for fault in given)
 
 
-def _place(kind: str, **given: int | None) -> Place | None:
-    places = [Place(unit, index) for unit in get_args(Unit) if (index := given.get(unit)) is not None]
-    if len(places) > 1:
-        raise ConfigurationError(f"{kind} has two places: {places[0]} and {places[1]}")
-    return places[0] if places else None
+# --- Reading and writing ---------------------------------------------------------------------------------------------
 
 
-def _needed(place: Place | None, kind: str, names: str) -> Place:
-    if place is None:
-        raise ConfigurationError(f"{kind} needs a place: {names}")
-    return place
+def _value(kind: Kind, found: re.Match[str]) -> float | str | None:
+    name, text = found["kind"], found["value"]
+    if text is None:
+        if kind.form.startswith(f"{name}="):
+            raise ConfigurationError(f"{name} needs a value: {kind.form}")
+        return kind.default
+    if kind.value is None:
+        raise ConfigurationError(f"{name} takes no value: {kind.form}")
+    given = _unquoted(text)
+    try:
+        return kind.value.read(given)
+    except ValueError:
+        wrong = f"{name} cannot have the value {quote(text)}, only {kind.value.expected}"
+        raise ConfigurationError(f"{wrong}: {kind.form}") from None
 
 
-def _positive(number: float, what: str) -> float:
-    if not 0 < number < math.inf:
-        raise ConfigurationError(f"{what} must be more than 0, not {number}")
+def _fields(kind: Kind, found: re.Match[str]) -> tuple[tuple[str, str], ...]:
+    known = re.findall(r",([a-z]+)=", kind.form)
+    given = {name.lower(): _unquoted(text) for name, text in _FIELD.findall(found["fields"])}
+    for name, text in given.items():
+        if name not in known and "HEADER" not in kind.form:
+            raise ConfigurationError(f"{found['kind']} takes no {quote(name)}: {kind.form}")
+        if name not in ("type", "message") and not _HEADER_VALUE.fullmatch(text):
+            raise ConfigurationError(f"the header {name} cannot have the value {quote(text)}")
+    return tuple(given.items())
+
+
+def _place(kind: Kind, found: re.Match[str]) -> Place | None:
+    name, unit, index = found["kind"], found["unit"], found["index"]
+    if unit is None:
+        if kind.units and kind.place is None:
+            raise ConfigurationError(f"{name} needs a place ({' or '.join(kind.units)}), as in {name}@event=3")
+        return kind.place
+    for known in kind.units:
+        if known == unit:
+            if index is None and unit != "head":
+                raise ConfigurationError(f"{name}@{unit} needs a number: {unit}=N")
+            return Place(known, int(index or 0))
+    raise ConfigurationError(f"{name} cannot be at {quote(unit)}, only at {' or '.join(kind.units) or 'no place'}")
+
+
+def _counted(fault: Fault, words: list[str]) -> Fault:
+    given: dict[str, int] = {}
+    for word in words:
+        name, number = ("xN", word[1:]) if word.startswith("x") else ("after=N", word.removeprefix("after="))
+        if name in given:
+            raise ConfigurationError(f"a fault takes one {name}, not {' and '.join(words)}")
+        given[name] = int(number)
+    fault = fault.times(given["xN"]) if "xN" in given else fault
+    return fault.after(given.get("after=N", 0))
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        raise ConfigurationError(f"invalid JSON string: {quote(text)}") from None
+
+
+def _written(value: float | str, sign: str = "") -> str:
+    """Numbers as people write them: 5, not 5.0. Texts are quoted where they must be."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = value if isinstance(value, str) else f"{value:{sign}}"
+    return text if _BARE.fullmatch(text) else json.dumps(text)
+
+
+def _positive(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError
     return number
 
 
-def _at_least(least: int, number: int, what: str) -> int:
-    if number < least:
-        raise ConfigurationError(f"{what} must be {least} or more, not {number}")
+def _whole(least: int, most: float = math.inf) -> Value:
+    def read(text: str) -> int:
+        if not least <= (number := int(text)) <= most:
+            raise ValueError
+        return number
+
+    return Value(f"a whole number from {least}" + (" on" if most == math.inf else f" to {most}"), read)
+
+
+def _difference(text: str) -> int:
+    if (number := int(text)) == 0:
+        raise ValueError
     return number
 
 
-def _status(least: int, code: int, most: int) -> int:
-    if not least <= code <= most:
-        raise ConfigurationError(f"the status must be from {least} to {most}, not {code}")
-    return code
+def _chunk_size(text: str) -> str:
+    if not re.fullmatch(r"[\x20-\x7e]*", text):
+        raise ValueError
+    return text
 
 
-def _check_header(name: str, value: str) -> None:
-    if not re.fullmatch(r"[a-z0-9-]+", name) or name in ("type", "message"):
-        raise ConfigurationError(f"a header may not have the name {quote(name)} here")
-    # RFC 9110, 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]"
-    if not re.fullmatch(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?", value):
-        raise ConfigurationError(f"the header {name} may not have the value {quote(value)}")
+# --- Another answer --------------------------------------------------------------------------------------------------
+
+
+def replacement(faults: Iterable[Fault]) -> Answer | None:
+    """What the first fault that is another answer says; None if there is none."""
+    return next((fault.row.answer(fault) for fault in faults if fault.row.answer is not None), None)
+
+
+def _status(fault: Fault) -> Answer:
+    code, fields = int(fault.number), dict(fault.fields)
+    error = error_body(fields.pop("type", error_type(code)), fields.pop("message", None))["error"]
+    answer = error_answer(code, error["type"], error["message"], may_retry=True)
+    return replace(answer, headers={**answer.headers, **fields})
+
+
+def _html(fault: Fault) -> Answer:
+    code = int(fault.number)
+    phrase = next((status.phrase for status in HTTPStatus if status.value == code), "")
+    title = f"{code} {phrase}".strip()
+    lines = ("<html>", f"<head><title>{title}</title></head>", "<body>", f"<center><h1>{title}</h1></center>")
+    page = "\r\n".join([*lines, "<hr><center>nginx</center>", "</body>", "</html>", ""]).encode()
+    headers = {"server": "nginx", "content-type": "text/html", "content-length": str(len(page))}
+    return Answer(code, headers, (Read(0.0, page),))
+
+
+def _redirect(fault: Fault) -> Answer:
+    return Answer(int(fault.number), {"location": "/elsewhere", **dict(fault.fields), "content-length": "0"})
+
+
+# --- Events and bytes ------------------------------------------------------------------------------------------------
+
+
+def edited(answer: Answer, faults: Iterable[Fault]) -> Answer:
+    """The answer with its events and bytes as these faults leave them, one after the other. What is put in goes out with the
+    bytes that it stands before; all others keep their reads and times.
+
+    Raises `ConfigurationError` for a fault that has no place in it.
+    """
+    for fault in faults:
+        if fault.kind == "error" and not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            # What the API says to a request without `stream`, where a stream would have had an `error` event.
+            status = stream_error(_error_body(fault), {}).status_code
+            answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
+        elif fault.row.edit is not None:
+            body = b"".join(read.data for read in answer.reads)
+            answer = _spliced(answer, fault.row.edit(fault, body))
+            if fault.kind == "error":  # the body then ends, also if the recording was cut, or went on
+                answer = replace(answer, is_cut=False, duration=0.0)
+    return answer
+
+
+def offset_of(fault: Fault, body: bytes) -> int:
+    """After how many of these bytes, a body or a head, the place of a fault is. One behind the last is a place, too: after all.
+
+    Raises `ConfigurationError` if there is no such place.
+    """
+    place = fault.place or Place("byte", 0)
+    ends: Sequence[int] = range(len(body) + 1)
+    if place.unit == "event":
+        ends = [0, *accumulate(len(event) for event in by_event(body))]
+    count = len(ends) - 1
+    if not 0 <= (at := place.index + (count if place.index < 0 else 0)) <= count:
+        has = {"event": "events", "byte": "bytes of body", "head": "bytes of head"}[place.unit]
+        raise ConfigurationError(f"{fault} has no place in this answer, which has {count} {has}")
+    return ends[at]
+
+
+def _span(fault: Fault, body: bytes) -> tuple[int, int]:
+    """Where the event of a fault begins and ends."""
+    start = offset_of(fault, body)
+    event = next(iter(by_event(body[start:])), None)
+    if event is None:
+        raise ConfigurationError(f"{fault} has no place in this answer, which has no such event")
+    return start, start + len(event)
+
+
+def _drop(fault: Fault, body: bytes) -> Splice:
+    return *_span(fault, body), b""
+
+
+def _duplicate(fault: Fault, body: bytes) -> Splice:
+    start, end = _span(fault, body)
+    return end, end, body[start:end]
+
+
+def _swap(fault: Fault, body: bytes) -> Splice:
+    start, middle = _span(fault, body)
+    after = next(iter(by_event(body[middle:])), None)
+    if after is None:
+        raise ConfigurationError(f"{fault} has no place in this answer, in which no event comes after that one")
+    return start, middle + len(after), after + body[start:middle]
+
+
+def _garble(fault: Fault, body: bytes) -> Splice:
+    start, end = _span(fault, body)
+    found = _DATA.search(body, start, end)
+    at = found.end() if found else start
+    return at, at + 1, b"#"
+
+
+def _bad_utf8(fault: Fault, body: bytes) -> Splice:
+    at = offset_of(fault, body)
+    if fault.place is not None and fault.place.unit == "event":
+        start, end = _span(fault, body)
+        at = max(start, body.rfind(b'"', start, end))
+    return at, at, b"\xff"
+
+
+def _oversized_line(fault: Fault, body: bytes) -> Splice:
+    at = offset_of(fault, body)
+    padding = b"x" * (int(fault.number) - len(_PING + _PING_END))
+    return at, at, b"event: ping\n" + _PING + padding + _PING_END + b"\n\n"
+
+
+def _error(fault: Fault, body: bytes) -> Splice:
+    data = json.dumps(_error_body(fault), ensure_ascii=False, separators=(",", ":"))
+    return offset_of(fault, body), len(body), f"event: error\ndata: {data}\n\n".encode()
+
+
+def _error_body(fault: Fault) -> dict[str, object]:
+    error = error_body(str(fault.value), dict(fault.fields).get("message"))["error"]
+    return {"type": "error", "error": {"details": None, **error}}
+
+
+def _spliced(answer: Answer, splice: Splice) -> Answer:
+    """The answer with some bytes of its body replaced. What is new goes out with what stood there."""
+    start, end, new = splice
+    reads: list[Read] = []
+    at, is_due = 0, bool(new)
+    for read in answer.reads:
+        kept = read.data[: max(0, start - at)]
+        if is_due and start < at + len(read.data):
+            kept, is_due = kept + new, False
+        reads.append(Read(read.t, kept + read.data[max(0, end - at) :]))
+        at += len(read.data)
+    if is_due:
+        reads.append(Read(reads[-1].t if reads else 0.0, new))
+    size = sum(len(read.data) for read in reads)
+    headers = {**answer.headers, "content-length": str(size)} if "content-length" in answer.headers else answer.headers
+    return replace(answer, headers=headers, reads=tuple(read for read in reads if read.data))
+
+
+# --- The table -------------------------------------------------------------------------------------------------------
+
+_SECONDS = Value("a number above 0", _positive)
+_TEXT = Value("a text", str)
+_LENGTH = "wrong-content-length"
+
+_ROWS = (
+    Kind("reset@PLACE", "the connection is reset (TCP RST)", end=End.RESET),
+    Kind("close@PLACE", "the connection is closed (FIN)", end=End.CLOSE),
+    Kind("half-close@PLACE", "the server closes its side only, and goes on listening", end=End.HALF_CLOSE),
+    Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS for ever", _SECONDS, end=End.HOLD),
+    Kind(
+        "drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _SECONDS, place=Place("byte", 0), on_wire=True
+    ),
+    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _SECONDS, on_wire=True),
+    Kind("drop@event=N", "the event is missing", edit=_drop),
+    Kind("duplicate@event=N", "the event comes twice", edit=_duplicate),
+    Kind("swap@event=N", "the event comes after the next one", edit=_swap),
+    Kind("garble@event=N", "the first byte of its data becomes #, so that the data are no JSON", edit=_garble),
+    Kind(
+        "bad-utf8@PLACE",
+        "a byte FF: there, or in an event before the last quote, which is inside a string",
+        edit=_bad_utf8,
+    ),
+    Kind(
+        "oversized-line=BYTES[@event=N]",
+        "a ping whose data line has so many bytes (default: before event 1)",
+        _whole(len(_PING + _PING_END)),
+        place=Place("event", 1),
+        edit=_oversized_line,
+    ),
+    Kind(
+        "error[=TYPE][,message=TEXT][@event=N]",
+        "an error event (default: overloaded_error, before event 0) and no more",
+        _TEXT,
+        "overloaded_error",
+        place=Place("event", 0),
+        edit=_error,
+        cuts=True,
+    ),
+    Kind(
+        "bad-chunk-size[=TEXT][@PLACE]",
+        "the next chunk's size is TEXT (default: zz)",
+        Value("printable ASCII", _chunk_size),
+        "zz",
+        place=Place("byte", 0),
+        on_wire=True,
+        cuts=True,
+    ),
+    Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", on_wire=True, cuts=True),
+    Kind(
+        f"{_LENGTH}=N",
+        "the body's length is announced as N more (+N) or less (-N) than it is",
+        Value("a whole number that is not 0", _difference),
+        on_wire=True,
+        cuts=True,
+    ),
+    Kind("gzip", "the body is compressed, whether the client asked for it or not"),
+    Kind(
+        "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]",
+        "an error in the API's form instead of the answer",
+        _whole(400, 599),
+        answer=_status,
+    ),
+    Kind(
+        "html[=CODE]", "a proxy's error page instead of the answer (default: 502)", _whole(200, 599), 502, answer=_html
+    ),
+    Kind(
+        "redirect[=CODE][,location=URL]",
+        "a redirection instead of the answer (default: 307)",
+        _whole(300, 399),
+        307,
+        answer=_redirect,
+    ),
+)
+
+FAULTS: Mapping[str, Kind] = {re.split(r"[@=\[]", kind.form)[0]: kind for kind in _ROWS}
+"""Every fault, by its name."""
+
+HELP: Mapping[str, str] = {kind.form: kind.doc for kind in _ROWS}
+"""How each is written -> what it does."""

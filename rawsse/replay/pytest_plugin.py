@@ -1,19 +1,7 @@
-"""No connection leaves this machine: a client that missed the test's API shall not find the real one, with the real key.
+"""The pytest plugin: a Messages API made of recordings in one fixture, streams cut at every place, and a clock that jumps.
 
-
-    with Guard() as guard:
-        my_bot.ask("Oslo?")                         # PermissionError, if it asks somebody out there
-    guard.refused                                   # ["api.anthropic.com port 443"]
-
-What asyncio, `http.client`, httpx, requests and most others open is a `socket.socket`, whose `connect` is changed here, for the
-whole process; and so is `socket.getaddrinfo`, so that the message has a name and not a number. What brings sockets of its own
-is not seen: uvloop and grpc, for example; other processes; and proxies on this machine.
-
-
-The pytest plugin: a Messages API made of recordings in one fixture, streams cut at every place, and a clock that jumps.
-
-
-For the same reason it is loaded by its path (`entry.py`), not through the packages that it lies in.
+It imports nothing of rawsse before a test asks for something, so that it costs other test runs nothing. For the same reason it
+is loaded by its path (`_rawsse_pytest.py`), not through the package that it lies in.
 
     @pytest.mark.replay("weather")                              # recordings/weather.sse.jsonl beside the test file
     def test_the_bot_says_what_the_weather_is(replay):
@@ -33,8 +21,8 @@ goes before what one on its class or module says. `replay` comes before all othe
 clients; but a client that is made when its module is imported has read the environment before.
 
 No test passes by mistake. It fails if nothing was asked, or something that no recording answers, or if a fault never happened.
-And lest a client that went astray spend money: while a test has `replay`, connections to other machines are refused
-(`guard.py`), unless the mark says `network=True`.
+While a test has `replay`, connections to other machines are refused (`guard`), unless the mark says `network=True`: a client
+that missed the test's API does not find the real one, with the real key.
 
 (PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
 
@@ -54,99 +42,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
-from unittest.mock import patch
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-# --- testing/guard
-
-
-def _never() -> bool:
-    return False
-
-
-class Guard:
-    """Refuses connections to other machines within `with`. `is_off` is asked each time: True lets it pass. `hint` ends the
-    error's message. `on_connect` is called with each socket that is to be connected to a port of this machine, and the port."""
-
-    def __init__(
-        self,
-        *,
-        is_off: Callable[[], bool] = _never,
-        hint: str = "",
-        on_connect: Callable[[socket.socket, int], object] = lambda *_: None,
-    ) -> None:
-        self.refused: list[str] = []
-        """Where somebody wanted to go, each once."""
-        self._is_off = is_off
-        self._hint = hint
-        self._on_connect = on_connect
-        self._patches = ExitStack()
-
-    def __enter__(self) -> Self:
-        connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
-
-        def guarded_connect(sock: socket.socket, address: Any, /) -> None:
-            self._check_address(sock, address)
-            connect(sock, address)
-
-        def guarded_connect_ex(sock: socket.socket, address: Any, /) -> int:
-            self._check_address(sock, address)
-            return connect_ex(sock, address)
-
-        def guarded_getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-            self._check(host, port)
-            return getaddrinfo(host, port, *args, **kwargs)
-
-        self._patches.enter_context(patch.object(socket.socket, "connect", guarded_connect))
-        self._patches.enter_context(patch.object(socket.socket, "connect_ex", guarded_connect_ex))
-        self._patches.enter_context(patch.object(socket, "getaddrinfo", guarded_getaddrinfo))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._patches.close()
-
-    def _check_address(self, sock: socket.socket, address: Any) -> None:
-        if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
-            self._check(address[0], address[1])
-            self._on_connect(sock, address[1])
-
-    def _check(self, host: Any, port: Any) -> None:
-        name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-        if name is None or is_this_machine(str(name)) or self._is_off():
-            return
-        place = f"{name} port {port}"
-        if place not in self.refused:
-            self.refused.append(place)
-        # What a firewall would say: the code under test treats it as any other network that does not work.
-        raise PermissionError(f"a connection to {place} was refused: this test asks nobody out there{self._hint}")
-
-
-def is_this_machine(host: str) -> bool:
-    """The name or number means no other machine."""
-    name = host.lower().rstrip(".")
-    # RFC 6761, 6.3: "localhost." and names below it are loopback.
-    if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address  # Python < 3.13 takes ::ffff:127.0.0.1 for a stranger
-    return bool(mapped.is_loopback or mapped.is_unspecified)
-
-
-# --- testing/pytest_plugin
-
-
 if TYPE_CHECKING:
-    import socket
     from types import FrameType
 
     from rawsse.replay.fixture import RecordMode, Replay
@@ -237,20 +140,16 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         _or_fail(lambda: replay.play(*sources, **options))
     node.stash[_REPLAY] = replay
     has_clock = "virtual_clock" in request.fixturenames  # which serves it, in its own loop
-    guard = Guard(
-        is_off=lambda: bool(network) or replay.is_recording,
-        hint=_HINT,
-        on_connect=(lambda sock, port: _require_clock(replay, sock, port)) if has_clock else lambda *_: None,
-    )
-    node.stash[_REFUSED] = guard.refused
-    with guard:
+    clock_check = partial(_require_clock, replay) if has_clock else lambda *_: None
+    with guard(is_off=lambda: bool(network) or replay.is_recording, hint=_HINT, on_connect=clock_check) as refused:
+        node.stash[_REFUSED] = refused
         if has_clock:
             with replay.kept():
                 yield replay
         else:
             replay.__enter__()
             yield replay
-            _or_fail(lambda: replay.__exit__(None, None, None))
+            _or_fail(replay.__exit__)
 
 
 @pytest.fixture(scope="session")
@@ -267,7 +166,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
     if "replay" not in request.fixturenames:
         return VirtualClock()
     replay: Replay = request.getfixturevalue("replay")
-    return VirtualClock(replay.here)
+    return VirtualClock(lambda: replay)
 
 
 @pytest.fixture
@@ -377,6 +276,76 @@ def _no_other_loop() -> Iterator[None]:
         yield
 
 
+# --- Other machines --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def guard(
+    *,
+    is_off: Callable[[], bool] = lambda: False,
+    hint: str = "",
+    on_connect: Callable[[socket.socket, int], object] = lambda *_: None,
+) -> Iterator[list[str]]:
+    """Refuse connections to other machines, and give the list of those that were refused ("api.anthropic.com port 443").
+
+    What asyncio, `http.client`, httpx, requests and most others open is a `socket.socket`, whose `connect` is changed here, for
+    the whole process; and so is `socket.getaddrinfo`, so that the message has a name and not a number. Libraries with sockets
+    of another kind are not seen: uvloop and grpc, for example; nor are other processes, and proxies on this machine.
+
+    `is_off` is asked each time: True lets it pass. `hint` ends the error's message. `on_connect` is called with each socket
+    that is to be connected to a port of this machine, and the port.
+    """
+    refused: list[str] = []
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(host: Any, port: Any) -> None:
+        name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+        if name is None or is_this_machine(str(name)) or is_off():
+            return
+        place = f"{name} port {port}"
+        if place not in refused:
+            refused.append(place)
+        # What a firewall would say: the code under test treats it as any other network that does not work.
+        raise PermissionError(f"a connection to {place} was refused: this test may not reach other machines{hint}")
+
+    def check_address(sock: socket.socket, address: Any) -> None:
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
+            check(address[0], address[1])
+            on_connect(sock, address[1])
+
+    def guarded_connect(sock: socket.socket, address: Any, /) -> None:
+        check_address(sock, address)
+        connect(sock, address)
+
+    def guarded_connect_ex(sock: socket.socket, address: Any, /) -> int:
+        check_address(sock, address)
+        return connect_ex(sock, address)
+
+    def guarded_getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        check(host, port)
+        return getaddrinfo(host, port, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        yield refused
+
+
+def is_this_machine(host: str) -> bool:
+    """The name or number means no other machine."""
+    name = host.lower().rstrip(".")
+    # RFC 6761, 6.3: "localhost." and names below it are loopback.
+    if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address  # Python < 3.13 takes ::ffff:127.0.0.1 for a stranger
+    return bool(mapped.is_loopback or mapped.is_unspecified)
+
+
 # --- What the marks say ----------------------------------------------------------------------------------------------
 
 
@@ -394,9 +363,9 @@ def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _require_known(options: dict[str, Any]) -> None:
-    from rawsse.replay.fixture import Replay
+    from rawsse.replay.fixture import PlayOptions
 
-    known = [*list(inspect.signature(Replay.play).parameters)[2:], *_UNKNOWN_TO_REPLAY]
+    known = [*PlayOptions.__annotations__, "strict", "record_errors", *_UNKNOWN_TO_REPLAY]
     _require_argument("replay", options, known)
 
 

@@ -1,5 +1,4 @@
-"""Scrubbing: no secret in a recording reaches the disk. Wherever it stands, and however many deltas it is spread over.
-
+"""No secret in a recording reaches the disk: wherever it stands, and however many deltas it is spread over.
 
     recording = checked(scrub(recording, ScrubPolicy(secrets=(api_key,))))
     recording.save("answer.sse.jsonl")
@@ -8,10 +7,10 @@
         print(secret)           # Anthropic key in the response body, event 9, text of block 0 (across 3 deltas)
 
 Headers are kept only if they are on a list. In all the rest (URL, the headers that are left, both bodies) secrets are looked
-for as their readers see them: with escapes read, and in what the deltas add up to. Each of their characters turns into `*`
-where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the reads, the
-times. What tells the kind of a key is left (`sk-ant-api03-****`), and so are the signs that JSON and line ends are made of.
-The same secret always turns into the same stars; scrubbing twice is scrubbing once.
+for as their readers see them: with escapes read, and in what the deltas add up to. Each of their characters
+turns into `*` where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the
+reads, the times. What tells the kind of a key is left (`sk-ant-api03-****`), and so are the signs that JSON and line ends are
+made of. The same secret always turns into the same stars; scrubbing twice is scrubbing once.
 """
 
 from __future__ import annotations
@@ -30,15 +29,14 @@ from rawsse.replay.secrets import CREDENTIAL_HEADERS, SHAPES, Shape, named_value
 from rawsse.replay.strands import (
     JSON_ESCAPES,
     PERCENT_ESCAPES,
-    WIDE,
     Characters,
     Escapes,
-    Strand,
+    JoinedText,
     Text,
     event_starts,
+    joined_texts,
     layers,
     literals,
-    strands,
 )
 
 ALLOWED_REQUEST_HEADERS = ("accept", "anthropic-beta", "anthropic-version", "content-type")
@@ -68,7 +66,7 @@ MAX_PASSES = 5
 _KEPT = '"\\/{}[]:,'
 # The word in which `quote` cut a text: half a secret has no shape.
 _CUT_WORD = re.compile(r"(?<![^\s'\"])[^\s'\"]{4,}(?=['\"]… \(\d+ in all\))")
-_NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f{''.join(WIDE.values())}]*")
+_NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,36 +129,27 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
     policy = policy or ScrubPolicy()
     if secret := _unsearchable(recording):
         raise SecretRemainsError(f"{recording.name} may not be written: {secret}")
-    return _scrubbed(recording, policy)
+    return _Search(policy).scrubbed(recording)
 
 
 def to_show(recording: Recording) -> Recording:
     """The recording for a person to read: with all its header fields, and without secrets. A compressed body stays as it is."""
-    shown = _scrubbed(recording, ScrubPolicy(allowed_request_headers=("*",), allowed_response_headers=("*",)))
+    policy = ScrubPolicy(allowed_request_headers=("*",), allowed_response_headers=("*",))
+    shown = _Search(policy).scrubbed(recording)
     return replace(shown, headers={scrub_line(name): value for name, value in shown.headers.items()})
-
-
-def _scrubbed(recording: Recording, policy: ScrubPolicy) -> Recording:
-    hider = _Hider(policy)
-    return replace(
-        recording,
-        request=recording.request and _scrubbed_request(recording.request, policy, hider),
-        headers=hider.headers(recording.headers, policy.allowed_response_headers),
-        reads=_scrubbed_reads(recording, hider),
-    )
 
 
 def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
     """A line of text, for a person to read, without secrets, and without a word that `quote` has cut."""
-    return _Hider(policy or ScrubPolicy()).line(_CUT_WORD.sub("", text))
+    return _Search(policy or ScrubPolicy()).hide_in_line(_CUT_WORD.sub("", text))
 
 
 def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None = None) -> list[Secret]:
     """Everything that looks like a secret in a recording, or in the body of a response."""
-    finder = _Finder(policy or ScrubPolicy())
+    search = _Search(policy or ScrubPolicy())
     if isinstance(exchange, Recording):
-        return list(finder.in_recording(exchange))
-    return list(finder.in_response(exchange if isinstance(exchange, bytes) else _to_bytes(exchange)))
+        return list(search.secrets(exchange))
+    return list(search.secrets_in_response(exchange if isinstance(exchange, bytes) else _to_bytes(exchange)))
 
 
 def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
@@ -175,7 +164,7 @@ def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as exc:
-        raise ConfigurationError(f"{quote(str(pattern))} is no regular expression: {exc}") from None
+        raise ConfigurationError(f"{quote(str(pattern))} is not a regular expression: {exc}") from None
 
 
 # Halves of surrogate pairs can be in JSON, and so in a request's body.
@@ -192,7 +181,7 @@ def _json_bytes(body: Any) -> bytes:
 
 
 def _unsearchable(recording: Recording) -> Secret | None:
-    """A body that is still as it was compressed hides its secrets from us, and from nobody else."""
+    """A body that is still as it was compressed hides its secrets from us only."""
     headers = {name.lower(): value for name, value in recording.headers.items()}
     coding = headers.get("content-encoding", "identity")
     try:
@@ -203,7 +192,7 @@ def _unsearchable(recording: Recording) -> Secret | None:
     return None
 
 
-# --- Looking ---------------------------------------------------------------------------------------------------------
+# --- The search ------------------------------------------------------------------------------------------------------
 
 
 class _Hit(NamedTuple):
@@ -213,181 +202,154 @@ class _Hit(NamedTuple):
     text: Text
     start: int
     end: int
-    strand: Strand | None = None  # None: found in the bytes as they stand
+    joined: JoinedText | None = None  # None: found in the bytes as they stand
 
 
 _Look: TypeAlias = Callable[[bytes], Iterator[_Hit]]
 
 
-class _Looker:
-    """How each part of an exchange is looked at."""
+class _Search:
+    """Looks for what a policy takes for a secret, writes over it, and says where it stands."""
 
     def __init__(self, policy: ScrubPolicy) -> None:
+        self._policy = policy
         self._shapes = policy.shapes()
         self._mark = policy.replacement
 
-    def in_line(self, data: bytes) -> Iterator[_Hit]:
+    # --- Where it looks
+
+    def _in_line(self, data: bytes) -> Iterator[_Hit]:
         """In a path or a header's value."""
         return self._in_text(Characters(data), PERCENT_ESCAPES)
 
-    def in_json(self, data: bytes) -> Iterator[_Hit]:
+    def _in_json(self, data: bytes) -> Iterator[_Hit]:
         """In a JSON text, or any other."""
         return self._in_text(Characters(data), JSON_ESCAPES)
 
-    def in_stream(self, data: bytes) -> Iterator[_Hit]:
+    def _in_stream(self, data: bytes) -> Iterator[_Hit]:
         """In the body of a response: first in what its events add up to, then in the bytes as they stand."""
         body = Characters(data)
-        for strand in strands(body):
-            for hit in self._in_text(strand.text, JSON_ESCAPES):
-                yield hit._replace(strand=strand)
+        for joined in joined_texts(body):
+            for hit in self._in_text(joined.text, JSON_ESCAPES):
+                yield hit._replace(joined=joined)
         yield from self._in_text(body, JSON_ESCAPES)
-
-    def is_hidden(self, value: str) -> bool:
-        """Nothing is left to be hidden: what was there has been."""
-        return _NOTHING_TO_HIDE.fullmatch(value.replace(self._mark, "")) is not None
 
     def _in_text(self, text: Text, escapes: Escapes) -> Iterator[_Hit]:
         for layer in layers(text, escapes):
             for shape in self._shapes:
                 for found in shape.pattern.finditer(layer.text):
                     start, end = secret_span(found)
-                    if not self.is_hidden(layer.text[start:end]):
+                    if not self._is_hidden(layer.text[start:end]):
                         yield _Hit(shape.name, layer, start, end)
             for value in named_values(layer):
-                if not (self.is_hidden(value.text) or self._is_known(value.text)):
+                if not (self._is_hidden(value.text) or self._is_known(value.text)):
                     yield _Hit("value of a secret's name", value, 0, len(value.text))
 
+    def _is_hidden(self, value: str) -> bool:
+        """Nothing is left to be hidden: what was there has been."""
+        return _NOTHING_TO_HIDE.fullmatch(value.replace(self._mark, "")) is not None
+
     def _is_known(self, value: str) -> bool:
-        """It has a shape of its own, whose beginning may stay; or it had."""
+        """It has a shape, whose beginning may stay; or it had."""
         found = (shape.pattern.search(value) for shape in self._shapes)
         return self._mark * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
 
+    # --- Hiding
 
-# --- Hiding ------------------------------------------------------------------------------------------------------------
+    def scrubbed(self, recording: Recording) -> Recording:
+        """The recording without the headers that are not allowed, and with every secret hidden."""
+        request, policy = recording.request, self._policy
+        if request is not None:
+            headers = self._headers(request.headers, policy.allowed_request_headers)
+            method, path = self.hide_in_line(request.method), self.hide_in_line(request.path)
+            request = RecordedRequest(method, path, headers, self._request_body(request.body))
+        body = self._hide(recording.body, self._in_stream)
+        ends = accumulate(len(read.data) for read in recording.reads)
+        reads = [Read(read.t, body[at - len(read.data) : at]) for read, at in zip(recording.reads, ends, strict=True)]
+        headers = self._headers(recording.headers, policy.allowed_response_headers)
+        return replace(recording, request=request, headers=headers, reads=tuple(reads))
 
+    def hide_in_line(self, text: str) -> str:
+        """The same line without the secrets."""
+        return _to_text(self._hide(_to_bytes(text), self._in_line))
 
-def _is_kept(char: str) -> bool:
-    return char in _KEPT or char.isspace() or char < " "
-
-
-class _Hider:
-    """Writes over what is found."""
-
-    def __init__(self, policy: ScrubPolicy) -> None:
-        self.looker = _Looker(policy)
-        self._mark = policy.replacement
-
-    def hide(self, data: bytes, look: _Look) -> bytes:
+    def _hide(self, data: bytes, look: _Look) -> bytes:
         """The same bytes without the secrets, as many of them."""
         for _ in range(MAX_PASSES):
             buffer = bytearray(data)
             for hit in look(data):
-                self._write_over(hit, buffer)
+                for at in range(hit.start, hit.end):
+                    if not _is_kept(hit.text.text[at]):
+                        hit.text.write(at, self._mark, buffer)
             if buffer == data:
                 break
             data = bytes(buffer)
         return data
 
-    def line(self, text: str) -> str:
-        """The same line without the secrets."""
-        return _to_text(self.hide(_to_bytes(text), self.looker.in_line))
+    def _headers(self, headers: Mapping[str, str], allowed: tuple[str, ...]) -> dict[str, str]:
+        known = [entry.lower() for entry in allowed]
+        beginnings = tuple(entry[:-1] for entry in known if entry.endswith("*"))
+        kept = {}
+        for name, value in headers.items():
+            if name.lower() in CREDENTIAL_HEADERS:
+                value = "".join(char if _is_kept(char) else self._mark for char in value)  # noqa: PLW2901
+            if name.lower() in known or name.lower().startswith(beginnings):
+                kept[name] = self.hide_in_line(value)
+        return kept
 
-    def headers(self, headers: Mapping[str, str], allowed: tuple[str, ...]) -> dict[str, str]:
-        """Those that are allowed, without the secrets."""
-        kept = {name: value for name, value in headers.items() if _allows(allowed, name.lower())}
-        return {name: self._value(name.lower(), value) for name, value in kept.items()}
+    def _request_body(self, body: Any) -> Any:
+        before = _json_bytes(body)
+        after = self._hide(before, self._in_json)
+        if after == before:
+            return body
+        try:
+            return json.loads(_to_text(after))
+        except ValueError:  # a pattern of the caller's took more than strings for secret
+            return _to_text(after)
 
-    def _value(self, name: str, value: str) -> str:
-        if name in CREDENTIAL_HEADERS:
-            return "".join(char if _is_kept(char) else self._mark for char in value)
-        return self.line(value)
+    # --- Finding
 
-    def _write_over(self, hit: _Hit, buffer: bytearray) -> None:
-        for at in range(hit.start, hit.end):
-            if not _is_kept(hit.text.text[at]):
-                hit.text.write(at, self._mark, buffer)
-
-
-def _allows(allowed: tuple[str, ...], name: str) -> bool:
-    known = [entry.lower() for entry in allowed]
-    return name in known or any(entry.endswith("*") and name.startswith(entry[:-1]) for entry in known)
-
-
-def _scrubbed_request(request: RecordedRequest, policy: ScrubPolicy, hider: _Hider) -> RecordedRequest:
-    headers = hider.headers(request.headers, policy.allowed_request_headers)
-    method, path = hider.line(request.method), hider.line(request.path)
-    return RecordedRequest(method, path, headers, _scrubbed_body(request.body, hider))
-
-
-def _scrubbed_body(body: Any, hider: _Hider) -> Any:
-    before = _json_bytes(body)
-    after = hider.hide(before, hider.looker.in_json)
-    if after == before:
-        return body
-    try:
-        return json.loads(_to_text(after))
-    except ValueError:  # a pattern of the caller's took more than strings for secret
-        return _to_text(after)
-
-
-def _scrubbed_reads(recording: Recording, hider: _Hider) -> tuple[Read, ...]:
-    """The body without its secrets, cut where it was cut."""
-    body = hider.hide(recording.body, hider.looker.in_stream)
-    ends = accumulate(len(read.data) for read in recording.reads)
-    return tuple(
-        Read(read.t, body[end - len(read.data) : end]) for read, end in zip(recording.reads, ends, strict=True)
-    )
-
-
-# --- Finding -----------------------------------------------------------------------------------------------------------
-
-
-class _Finder:
-    """Says where what is found stands."""
-
-    def __init__(self, policy: ScrubPolicy) -> None:
-        self._looker = _Looker(policy)
-
-    def in_recording(self, recording: Recording) -> Iterator[Secret]:
+    def secrets(self, recording: Recording) -> Iterator[Secret]:
         """In all that a recording's file holds."""
-        if recording.request is not None:
-            yield from self._in_line(recording.request.method, "request method")
-            yield from self._in_line(recording.request.path, "request path")
-            yield from self._in_headers(recording.request.headers, "request header")
-            yield from self._in_request_body(_json_bytes(recording.request.body))
-        yield from self._in_headers(recording.headers, "response header")
+        if (request := recording.request) is not None:
+            yield from self._secrets_in_line(request.method, "request method")
+            yield from self._secrets_in_line(request.path, "request path")
+            yield from self._secrets_in_headers(request.headers, "request header")
+            data = _json_bytes(request.body)
+            for hit in _new(self._in_json(data), len(data)):
+                path = _path_to(data, hit.text.byte(hit.start))
+                yield Secret(hit.shape, f"request body, {path}" if path else "request body")
+        yield from self._secrets_in_headers(recording.headers, "response header")
         if secret := _unsearchable(recording):
             yield secret
-        yield from self.in_response(recording.body)
+        yield from self.secrets_in_response(recording.body)
 
-    def in_response(self, body: bytes) -> Iterator[Secret]:
+    def secrets_in_response(self, body: bytes) -> Iterator[Secret]:
         """In the body of a response."""
         starts: list[int] | None = None
-        for hit in _new(self._looker.in_stream(body), len(body)):
-            first, last = hit.text.byte(hit.start), hit.text.byte(hit.end - 1)
+        for hit in _new(self._in_stream(body), len(body)):
+            byte, last = hit.text.byte(hit.start), hit.text.byte(hit.end - 1)
             starts = event_starts(Characters(body)) if starts is None else starts
-            number = bisect_right(starts, first)
+            number = bisect_right(starts, byte)
             place = f"response body, event {number}" if number else "response body"
-            if hit.strand is not None:
-                place += f", {hit.strand.name}{_spread(hit.strand, number, bisect_right(starts, last))}"
-            yield Secret(hit.shape, place, first, number)
+            if hit.joined is not None:
+                place += f", {hit.joined.name}{_spread(hit.joined, number, bisect_right(starts, last))}"
+            yield Secret(hit.shape, place, byte, number)
 
-    def _in_line(self, line: str, place: str) -> Iterator[Secret]:
+    def _secrets_in_line(self, line: str, place: str) -> Iterator[Secret]:
         data = _to_bytes(line)
-        for hit in _new(self._looker.in_line(data), len(data)):
-            yield Secret(hit.shape, place)
+        return (Secret(hit.shape, place) for hit in _new(self._in_line(data), len(data)))
 
-    def _in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
+    def _secrets_in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
         for name, value in headers.items():
-            if name.lower() in CREDENTIAL_HEADERS and not self._looker.is_hidden(value):
+            if name.lower() in CREDENTIAL_HEADERS and not self._is_hidden(value):
                 yield Secret("credential", f"{kind} {name}")
             else:
-                yield from self._in_line(value, f"{kind} {name}")
+                yield from self._secrets_in_line(value, f"{kind} {name}")
 
-    def _in_request_body(self, data: bytes) -> Iterator[Secret]:
-        for hit in _new(self._looker.in_json(data), len(data)):
-            path = _path_to(data, hit.text.byte(hit.start))
-            yield Secret(hit.shape, f"request body, {path}" if path else "request body")
+
+def _is_kept(char: str) -> bool:
+    return char in _KEPT or char.isspace() or char < " "
 
 
 def _new(hits: Iterator[_Hit], size: int) -> Iterator[_Hit]:
@@ -401,8 +363,8 @@ def _new(hits: Iterator[_Hit], size: int) -> Iterator[_Hit]:
             seen[place] = 1
 
 
-def _spread(strand: Strand, first: int, last: int) -> str:
-    pieces = zip(strand.parts, strand.events, strict=True)
+def _spread(joined: JoinedText, first: int, last: int) -> str:
+    pieces = zip(joined.parts, joined.events, strict=True)
     count = sum(end > start and first <= event <= last for (_, start, end), event in pieces)
     return f" (across {count} deltas)" if count > 1 else ""
 

@@ -1,30 +1,22 @@
-"""What secrets look like: the shapes of known keys, tokens and passwords, one by one.
-
+"""What secrets look like: the shapes of known keys, tokens and passwords, and the names whose value is a secret.
 
     for shape in SHAPES:
         for found in shape.pattern.finditer(text):
             start, end = secret_span(found)     # what to hide: the secret without its well-known prefix
+    for value in named_values(text):            # {"db_password": "…"}, API_KEY=…, x-api-key: …, secret = '…'
+        value.text
+    if name.lower() in CREDENTIAL_HEADERS: ...
 
 A shape errs on the side of hiding: a made-up key in an example looks like a true one. But what every stream of the Messages
 API is full of must never match, or no recording could be played: ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking
 and other long base64, images.
 
 No pattern takes more than linear time: what may repeat is bounded, or cannot begin in the middle of itself. Most secrets begin
-where no letter or digit stands before them (`task-…` is no `sk-…`); a pattern looks back for that after the beginning, since
-a search for plain characters is many times faster.
+where no letter or digit stands before them (`task-…` is not an `sk-…`); a pattern looks back for that after the beginning,
+since a search for plain characters is many times faster.
 
-
-Names that say that their value is a secret: of header fields, of members of JSON objects, of variables and options.
-
-This file knows such names, how a value stands behind its name in a text, and what is written there instead of a secret. It
-refuses to know what known keys look like (`shapes.py`), and what becomes of what is found.
-
-    if name.lower() in CREDENTIAL_HEADERS: ...
-    for value in named_values(text):        # {"db_password": "…"}, API_KEY=…, x-api-key: …, secret = '…'
-        value.text
-
-A value has `MIN_VALUE_CHARS` at least. One that is an object is none: the schema of a tool may have a property called
-`password`. Nor is a placeholder, or a sentence about the secret.
+A named value has `MIN_VALUE_CHARS` at least. An object is not one: the schema of a tool may have a property called `password`.
+Nor is a placeholder, or a sentence about the secret.
 """
 
 from __future__ import annotations
@@ -35,9 +27,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rawsse.replay.strands import JSON_ESCAPES, Joined, Text, Unescaped
-
-# --- scrubbing/shapes
-
 
 MIN_BASE64_CHARS = 8
 """What a secret has in base64, at least: fewer characters would be found in many texts."""
@@ -187,9 +176,6 @@ SHAPES: tuple[Shape, ...] = (
 """Every shape that is looked for, the particular ones before the general."""
 
 
-# --- scrubbing/names
-
-
 CREDENTIAL_HEADERS: frozenset[str] = frozenset(
     {
         "api-key",
@@ -205,20 +191,12 @@ CREDENTIAL_HEADERS: frozenset[str] = frozenset(
 )
 """Header fields, in lower case. Whatever their value is, these are there to carry a secret."""
 
+_KEYS = ("api", "secret", "private", "access", "subscription", "signing", "encryption", "account")
+_TOKENS = ("access", "refresh", "auth", "api", "bearer", "bot", "session", "security", "authorization")
 SECRET_NAMES: tuple[str, ...] = (
-    *("password", "passwd", "passphrase", "secret", "credential"),
-    *("apikey", "secretkey", "privatekey", "accesskey", "subscriptionkey", "signingkey", "encryptionkey", "accountkey"),
-    *(
-        "accesstoken",
-        "refreshtoken",
-        "authtoken",
-        "apitoken",
-        "bearertoken",
-        "bottoken",
-        "sessiontoken",
-        "securitytoken",
-    ),
-    *("authorization", "authorizationtoken"),
+    *("password", "passwd", "passphrase", "secret", "credential", "authorization"),
+    *(f"{kind}key" for kind in _KEYS),
+    *(f"{kind}token" for kind in _TOKENS),
 )
 """How such names end, in lower case and without signs: `DB_PASSWORD`, `client_secret`, `x-api-key`, `accessToken2`."""
 

@@ -1,34 +1,24 @@
 """Cutting bytes into chunks, at every place where a network may cut them; and finding the cut that breaks a parser.
 
-
     for chunks in every_split(body):                 # (body[:1], body[1:]) … (body[:-1], body[-1:])
         assert my_parse(chunks) == expected
 
     cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it; my_parse may be async, or give a generator
     print(cut)                                       # where, the bytes around it, and what went wrong
+    assert_every_split(body, my_parse)               # the same as an AssertionError
 
     my_parse(split_by("random:7")(body))             # one chunking, by name
     my_parse(as_recorded(recording))                 # as the network cut it
 
+    for case in cases(body, "plain"):                # for a test runner: a name for each cutting, the same in every run
+        my_parse(case.chunks)                        # "plain-cut-at-0812-inside-data-line"
+
 A chunking is a tuple of chunks which joined give the data. Networks deliver whatever chunks they like, and the faults that
 parsers have hide at single places: between CR and LF, inside a character, before a blank line's second line feed. Random
-cuts rarely hit those, so the functions here go through all of them.
+cuts rarely hit those, so the functions here go through all of them. They work on any parser.
 
 No chunk is empty unless you say `empty=True`: a network never delivers b"", for that is its word for the end. What stands
 between a network and a parser may: decompression, decoding, a gateway's buffer.
-
-
-Every cutting of a stream as a case of a test, with a name that says where it cuts; and one test of all of them.
-
-
-    for case in cases(body, "plain"):
-        case.name                                   # "plain-cut-at-0812-inside-data-line"
-        my_parse(case.chunks)
-
-    assert_every_split(body, my_parse)              # all of them at once: AssertionError tells the smallest that breaks it
-
-Names depend on the bytes alone, so that they are the same in every run. They are made when they are asked for: a stream of some
-kilobytes has thousands of cuttings.
 """
 
 from __future__ import annotations
@@ -37,7 +27,7 @@ import asyncio
 import inspect
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
@@ -46,9 +36,6 @@ from typing import Any, Final, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Recording
-
-# --- shaping/splits
-
 
 Chunks: TypeAlias = tuple[bytes, ...]
 Split: TypeAlias = str | int | Sequence[int] | Callable[[bytes], Chunks]
@@ -255,31 +242,18 @@ def smallest_failing_cut(
     if max_pairs < 1:
         raise ConfigurationError(f"max_pairs must be at least 1, not {max_pairs}")
     with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
-        parser = _Parser(parse, runner)
+        trial = _Trial(data, parse, runner)
         if expected is AS_UNCUT:
-            expected = _made_of_uncut(data, parser)
-        trial = _Trial(data, parser, list(expected) if isinstance(expected, Iterator) else expected)
-        return _smallest(trial, _places(data, empty=empty), max_pairs if pairs else 0)
-
-
-def _made_of_uncut(data: bytes, parser: _Parser) -> Any:
-    try:
-        return parser(whole(data))
-    except _LoopRunsError:
-        raise
-    except Exception as exc:
-        said = f"the parser fails on the uncut data, with {quote(repr(exc))}: there is nothing to compare with"
-        raise ConfigurationError(f"{said}; say what is expected") from exc
-
-
-def _smallest(trial: _Trial, places: Sequence[int], max_pairs: int) -> FailingCut | None:
-    if failing := trial.first([(), *((at,) for at in places)]):
-        return failing
-    failing = trial.failing(tuple(range(1, len(trial.data))))
-    reduced = failing and _reduced(failing, trial)
-    if max_pairs and (reduced is None or len(reduced.cuts) > 2):
-        return trial.first(_pairs(places, max_pairs)) or reduced
-    return reduced
+            expected = trial.made_of_uncut()
+        trial.expected = list(expected) if isinstance(expected, Iterator) else expected
+        places = _places(data, empty=empty)
+        if failing := trial.first([(), *((at,) for at in places)]):
+            return failing
+        failing = trial.failing(tuple(range(1, len(data))))
+        reduced = failing and _reduced(failing, trial)
+        if pairs and (reduced is None or len(reduced.cuts) > 2):
+            return trial.first(_pairs(places, max_pairs)) or reduced
+        return reduced
 
 
 def _pairs(places: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
@@ -309,59 +283,31 @@ def _reduced(failing: FailingCut, trial: _Trial) -> FailingCut:
         size = max(1, size // 2)
 
 
-# --- Somebody's parser, run ------------------------------------------------------------------------------------------
-
-
 class _LoopRunsError(ConfigurationError):
     """Not the parser's fault, as all other exceptions are."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parser:
-    """Gives what `parse` makes of chunks as a value, however it gives that."""
-
-    parse: Callable[[Chunks], Any]
-    runner: asyncio.Runner
-
-    def __call__(self, chunks: Chunks) -> Any:
-        made = self.parse(chunks)
-        if inspect.isasyncgen(made):
-            made = _listed(made)
-        if inspect.isawaitable(made):
-            _require_no_loop(made)
-            made = self.runner.run(_awaited(made))
-        return list(made) if isinstance(made, Iterator) else made
-
-
-async def _listed(made: AsyncIterator[Any]) -> list[Any]:
-    return [each async for each in made]
-
-
-async def _awaited(made: Awaitable[Any]) -> Any:
-    return await made
-
-
-def _require_no_loop(made: Awaitable[Any]) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if inspect.iscoroutine(made):
-        made.close()  # or Python would warn that it was never awaited
-    raise _LoopRunsError("the parser is async, and an event loop runs already: call this from code that is not async")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Trial:
-    """What a parser is to make of the data, however they are cut."""
+    """What a parser is to make of the data, however they are cut, and in whichever way it gives that."""
 
     data: bytes
-    parser: _Parser
-    expected: Any
+    parse: Callable[[Chunks], Any]
+    runner: asyncio.Runner
+    expected: Any = None
+
+    def made_of_uncut(self) -> Any:
+        try:
+            return self._made(())
+        except _LoopRunsError:
+            raise
+        except Exception as exc:
+            said = f"the parser fails on the uncut data, with {quote(repr(exc))}: there is nothing to compare with"
+            raise ConfigurationError(f"{said}; say what is expected") from exc
 
     def failing(self, cuts: tuple[int, ...]) -> FailingCut | None:
         try:
-            got = self.parser(_cut(self.data, *cuts) if cuts else whole(self.data))
+            got = self._made(cuts)
         except _LoopRunsError:
             raise
         except Exception as exc:  # whatever it is, it is the parser's failure that we look for
@@ -371,9 +317,23 @@ class _Trial:
     def first(self, cuttings: Iterable[tuple[int, ...]]) -> FailingCut | None:
         return next(filter(None, map(self.failing, cuttings)), None)
 
+    def _made(self, cuts: tuple[int, ...]) -> Any:
+        made = self.parse(_cut(self.data, *cuts) if cuts else whole(self.data))
+        if inspect.isasyncgen(made) or inspect.isawaitable(made):
+            if asyncio._get_running_loop() is not None:
+                if inspect.iscoroutine(made):
+                    made.close()  # or Python would warn that it was never awaited
+                said = "the parser is async, and an event loop runs already"
+                raise _LoopRunsError(f"{said}: call this from code that is not async")
+            made = self.runner.run(_awaited(made))
+        return list(made) if isinstance(made, Iterator) else made
 
-# --- testing/cases
 
+async def _awaited(made: Any) -> Any:
+    return [each async for each in made] if inspect.isasyncgen(made) else await made
+
+
+# --- Each cutting as a case ------------------------------------------------------------------------------------------
 
 MAX_CASES = 20_000
 """Of one stream: what a test runner gets through in half a minute. Pairs of cuts in more than 200 bytes are too many."""

@@ -1,17 +1,18 @@
 """The texts in a body, whichever way they are written, and writing over single characters of them in place.
 
+Text stands in bytes as UTF-8, with JSON's escapes, and in pieces, as deltas.
 
-    data = b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "sk\u002dant"}}\n\n'
+    data = b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "sk\\u002dant"}}\\n\\n'
     buffer = bytearray(data)
-    for strand in strands(Characters(data)):
+    for strand in joined_texts(Characters(data)):
         for text in layers(strand.text, JSON_ESCAPES):
             at = text.text.find("sk-ant")           # as its reader sees it, over any number of deltas
-            text.write(at + 2, "*", buffer)         # … "sk\u002aant" …
+            text.write(at + 2, "*", buffer)         # … "sk\\u002aant" …
 
 Each view of a text stands on another one: decoded bytes at the bottom, pieces of them joined, escapes read. A view knows
-which character of the view below each of its characters is, and hands down what is written. A character takes as many bytes
-as the one it replaces: nothing else moves, so every event, every cut between two deltas and every boundary between two reads
-stays where it was.
+which character of the view below each of its characters is, and hands down what is written. What is written takes as many bytes
+as the character that it replaces: nothing else moves, so every event, every cut between two deltas and every boundary between
+two reads stays where it was.
 """
 
 from __future__ import annotations
@@ -20,45 +21,27 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import accumulate
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 MAX_LAYERS = 5
-"""How often escapes are read in the result of reading escapes. Strings of a program in a tool's input are at 3."""
+"""How often escapes are read in the result of reading escapes. A private key in JSON in a tool's input is at 3."""
 
 MAX_PATH = 8
-"""Strings that lie deeper in an event's JSON are no pieces of a longer text. The deepest known lies at 3."""
+"""Strings that lie deeper in an event's JSON are not pieces of a longer text. The deepest known lies at 3."""
 
-WIDE: Mapping[int, str] = {2: "\u00b7", 3: "\u2022", 4: "\U0001f512"}
-"""What is written instead of a character that takes 2, 3 or 4 bytes in UTF-8."""
-
-# Not those that stand for single bytes that are no UTF-8.
+# Not those that stand for single bytes that are not UTF-8.
 _WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
-
-
-class Text(Protocol):
-    """A text whose characters stand in a buffer of bytes."""
-
-    @property
-    def text(self) -> str:
-        """The characters."""
-
-    def byte(self, at: int) -> int:
-        """Where in the buffer the character `at` begins."""
-
-    def write(self, at: int, char: str, buffer: bytearray) -> None:
-        """Write `char`, which is ASCII, over the character `at`. It takes the same number of bytes."""
 
 
 # --- Three views -----------------------------------------------------------------------------------------------------
 
 
 class Characters:
-    """Bytes as UTF-8. A byte that is none counts as a character of its own."""
+    """Bytes as UTF-8. A byte that is not counts as one character."""
 
     def __init__(self, data: bytes) -> None:
-        self.text = data.decode("utf-8", "surrogateescape")
+        self.text: str = data.decode("utf-8", "surrogateescape")
         # Where the characters of more than one byte stand, and by how much the bytes are ahead before each of them.
         self._at = [] if len(self.text) == len(data) else [found.start() for found in _WIDE.finditer(self.text)]
         self._ahead = list(accumulate((len(self.text[at].encode()) - 1 for at in self._at), initial=0))
@@ -68,10 +51,13 @@ class Characters:
         return at + self._ahead[bisect_left(self._at, at)]
 
     def write(self, at: int, char: str, buffer: bytearray) -> None:
-        """Write `char` over the character `at`, or one of the same width."""
+        """Write `char` over each byte of the character `at`."""
         start, end = self.byte(at), self.byte(at + 1)
-        buffer[start:end] = (char if end - start == 1 else WIDE[end - start]).encode()
+        buffer[start:end] = char.encode() * (end - start)
 
+
+Text: TypeAlias = "Characters | Joined | Unescaped"
+"""A view: `text` are its characters, `byte` is where one begins, and `write` writes over it."""
 
 Part: TypeAlias = tuple[Text, int, int]
 """The characters from … to (not included) of a text."""
@@ -81,13 +67,9 @@ class Joined:
     """Parts of texts, one after the other, as one text."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        self.text = "".join(text.text[start:end] for text, start, end in parts)
+        self.text: str = "".join(text.text[start:end] for text, start, end in parts)
         self._parts = parts
         self._ends = list(accumulate(end - start for _, start, end in parts))
-
-    def part(self, at: int) -> int:
-        """The number of the part that the character `at` stands in, from 0."""
-        return bisect_right(self._ends, at)
 
     def byte(self, at: int) -> int:
         """Where the character `at` begins."""
@@ -100,7 +82,7 @@ class Joined:
         text.write(below, char, buffer)
 
     def _below(self, at: int) -> tuple[Text, int]:
-        number = self.part(at)
+        number = bisect_right(self._ends, at)
         text, _, end = self._parts[number]
         return text, end - (self._ends[number] - at)
 
@@ -134,12 +116,7 @@ class Unescaped:
             self._ahead.append(self._ahead[-1] + len(found[0]) - 1)
             size, start = size + 1, found.end()
         pieces.append(below.text[start:])
-        self.text = "".join(pieces)
-
-    @property
-    def has_escapes(self) -> bool:
-        """There was something to be read."""
-        return bool(self._at)
+        self.text: str = "".join(pieces)
 
     def byte(self, at: int) -> int:
         """Where the character `at`, or its escape, begins."""
@@ -175,7 +152,7 @@ def _read_json(escape: str) -> str:
 
 def _written_json(escape: str, char: str) -> tuple[int, str]:
     if len(escape) == _PAIR_CHARS:
-        return 2, "d83d\\udd12"  # U+1F512, as in WIDE
+        return 2, f"{ord(char):04x}\\u{ord(char):04x}"
     return 2, f"{ord(char):04x}" if len(escape) > 2 else ""
 
 
@@ -195,13 +172,11 @@ PERCENT_ESCAPES = Escapes(
 
 def layers(text: Text, escapes: Escapes) -> Iterator[Text]:
     """The text, the text with its escapes read, the same again, as long as there are any, `MAX_LAYERS` at most."""
-    yield text
-    for _ in range(MAX_LAYERS - 1):
-        unescaped = Unescaped(text, escapes)
-        if not unescaped.has_escapes:
+    for _ in range(MAX_LAYERS):
+        yield text
+        text, before = Unescaped(text, escapes), text.text
+        if text.text == before:
             return
-        yield unescaped
-        text = unescaped
 
 
 # --- JSON, as far as it has come -------------------------------------------------------------------------------------
@@ -220,7 +195,7 @@ class Literal(NamedTuple):
 def literals(text: str) -> Iterator[Literal]:
     """The strings and numbers in a JSON text, without keys, and without those below `MAX_PATH`.
 
-    Never raises: the text may be cut off, or none. What can be read of it is.
+    Never raises: the text may be cut off, or not be JSON. What can be read of it is.
     """
     # For each open object its current key (None before it), for each open array a count.
     path: list[str | int | None] = []
@@ -256,7 +231,7 @@ _SAID = ("thinking", "text", "partial_json")
 
 
 @dataclass(slots=True)
-class Strand:
+class JoinedText:
     """A text that comes in pieces, over several events. `events` are the numbers of their events, from 1."""
 
     name: str
@@ -270,24 +245,26 @@ class Strand:
         return Joined(self.parts)
 
 
-def strands(body: Text) -> Iterator[Strand]:
+def joined_texts(body: Text) -> Iterator[JoinedText]:
     """The texts that the events of a stream add up to: every string in their JSON, joined with those in the same place of
-    other events. So the deltas of each block, and also what nobody knows yet. Then the text of all blocks of a message, and
-    all that is said in it: a thought may break off in the middle of a key, and the text go on with it.
+    other events. So the deltas of each block, and also those of types that are not known yet. Then the text of all blocks
+    of a message, and all that is said in it: a thought may break off in the middle of a key, and the text go on with it.
 
     A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
     left out.
     """
-    found: dict[tuple[object, ...], Strand] = {}
+    found: dict[tuple[object, ...], JoinedText] = {}
     message = 0
     for number, (_, data) in enumerate(_events(body), 1):
         event = list(literals(data.text))
         values = {item.path: data.text[item.start : item.end] for item in event if len(item.path) == 1}
         message += values.get(("type",)) == "message_start"
         block = values.get(("index",), "")
-        for item in filter(partial(_may_be_a_piece, data), event):
+        for item in event:
+            if data.text[item.start - 1 : item.start] != '"' or item.path[-1:] == ("type",):
+                continue
             for key, name in _places(item.path, block):
-                strand = found.setdefault((message, *key), Strand(name))
+                strand = found.setdefault((message, *key), JoinedText(name))
                 strand.parts.append(_decoded(data, item))
                 strand.events.append(number)
                 strand.blocks.add(block)
@@ -302,11 +279,6 @@ def strands(body: Text) -> Iterator[Strand]:
 def event_starts(body: Text) -> list[int]:
     """The byte at which each event of a stream begins."""
     return [body.byte(start) for start, _ in _events(body)]
-
-
-def _may_be_a_piece(data: Text, item: Literal) -> bool:
-    is_string = data.text[item.start - 1 : item.start] == '"'
-    return is_string and item.path[-1:] != ("type",)
 
 
 def _places(path: tuple[str | int | None, ...], block: str) -> Iterator[tuple[tuple[object, ...], str]]:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rawsse.replay import Match, Miss, Read, RecordedRequest, Recording, shipped_fixtures
-from rawsse.replay.answers import Answer, Repertoire
-from rawsse.replay.recording import reply_in
+from rawsse.replay.answers import Answer, RecordedAPI
 
 FIXTURES = shipped_fixtures()
 EXPECTED = Path(__file__).parents[2] / "fixtures"
@@ -18,7 +17,7 @@ BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "u
 
 
 def ask(*recordings: Recording, path: str = "/v1/messages", method: str = "POST", body: Any = BODY) -> Answer:
-    return Repertoire(recordings or [FIXTURES["plain"]]).answer(RecordedRequest(method, path, {}, body))
+    return RecordedAPI(recordings or [FIXTURES["plain"]]).answer(RecordedRequest(method, path, {}, body))
 
 
 def json_of(answer: Answer) -> Any:
@@ -50,17 +49,17 @@ def test_the_path_may_have_any_prefix_and_a_query(path: str) -> None:
 
 
 def test_several_recordings_take_turns() -> None:
-    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["tools"]])
+    api = RecordedAPI([FIXTURES["plain"], FIXTURES["tools"]])
     request = RecordedRequest("POST", "/v1/messages", {}, {**BODY, "stream": True})
-    names = [repertoire.answer(request).reads for _ in range(3)]
+    names = [api.answer(request).reads for _ in range(3)]
     assert names == [FIXTURES["plain"].reads, FIXTURES["tools"].reads, FIXTURES["plain"].reads]
 
 
 def test_a_wrong_request_takes_no_turn() -> None:
-    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["tools"]])
-    repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, {}))
+    api = RecordedAPI([FIXTURES["plain"], FIXTURES["tools"]])
+    api.answer(RecordedRequest("POST", "/v1/messages", {}, {}))
     good = RecordedRequest("POST", "/v1/messages", {}, {**BODY, "stream": True})
-    assert repertoire.answer(good).reads == FIXTURES["plain"].reads
+    assert api.answer(good).reads == FIXTURES["plain"].reads
 
 
 def test_a_recording_of_an_unknown_path_takes_turns_too() -> None:
@@ -69,27 +68,27 @@ def test_a_recording_of_an_unknown_path_takes_turns_too() -> None:
 
 
 def test_what_has_not_been_played_is_known() -> None:
-    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["tools"], FIXTURES["cut"]])
+    api = RecordedAPI([FIXTURES["plain"], FIXTURES["tools"], FIXTURES["cut"]])
     for _ in range(2):
-        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
-    assert repertoire.unplayed == [FIXTURES["cut"]]
+        api.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
+    assert api.unplayed == [FIXTURES["cut"]]
 
 
 def test_what_has_been_played_again_is_known() -> None:
-    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["tools"]])
+    api = RecordedAPI([FIXTURES["plain"], FIXTURES["tools"]])
     repeats = []
     for _ in range(4):
-        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
-        repeats.append([recording.name for recording in repertoire.repeats])
+        api.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
+        repeats.append([recording.name for recording in api.repeats])
     assert repeats == [[], [], ["plain.sse.jsonl"], ["plain.sse.jsonl", "tools.sse.jsonl"]]
 
 
 def test_a_recording_that_is_given_twice_may_be_played_twice() -> None:
-    repertoire = Repertoire([FIXTURES["plain"], FIXTURES["plain"]])
+    api = RecordedAPI([FIXTURES["plain"], FIXTURES["plain"]])
     counts = []
     for _ in range(3):
-        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
-        counts.append((len(repertoire.unplayed), len(repertoire.repeats)))
+        api.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
+        counts.append((len(api.unplayed), len(api.repeats)))
     assert counts == [(1, 0), (0, 0), (0, 1)]
 
 
@@ -149,14 +148,14 @@ def test_a_message_that_was_recorded_without_stream_can_be_streamed() -> None:
     answer = ask(recording, body={**BODY, "stream": True})
     assert answer.headers == {"content-type": "text/event-stream; charset=utf-8", "request-id": "req_1"}
     assert {read.t for read in answer.reads} == {2.0}
-    assert reply_in(Recording(reads=answer.reads)) == message
+    assert Recording(reads=answer.reads).message() == message
 
 
 def test_a_stream_of_something_else_cannot_be_folded() -> None:
     recording = Recording.from_sse(b"event: message_stop\ndata: {\n\n", name="x.sse")
     status, kind, message = error_of(ask(recording))
     assert (status, kind) == (500, "api_error")
-    assert message.startswith("x.sse is no stream of the Messages API: the data of event 'message_stop' are no JSON")
+    assert message.startswith("x.sse is not a stream of the Messages API: the data of event 'message_stop' are no JSON")
 
 
 # --- Wrong requests ---
@@ -217,8 +216,8 @@ def test_a_body_nested_too_deeply_is_refused(path: str) -> None:
     deep: Any = "x"
     for _ in range(5000):
         deep = [deep]
-    repertoire = Repertoire([of(asking("a"))], match="request")
-    answer = repertoire.answer(RecordedRequest("POST", path, {}, {**BODY, "messages": deep}))
+    api = RecordedAPI([of(asking("a"))], match="request")
+    answer = api.answer(RecordedRequest("POST", path, {}, {**BODY, "messages": deep}))
     assert error_of(answer) == (400, "invalid_request_error", "the request's body is nested too deeply")
 
 
@@ -236,13 +235,13 @@ def of(body: Any, path: str = "/v1/messages", answer: Any = None, method: str = 
     return Recording(request, headers={"content-type": "application/json"}, reads=reads, name=name)
 
 
-def matching(match: Match, *recordings: Recording, **options: Any) -> Repertoire:
-    return Repertoire(recordings, match=match, **options)
+def matching(match: Match, *recordings: Recording, **options: Any) -> RecordedAPI:
+    return RecordedAPI(recordings, match=match, **options)
 
 
 def test_a_request_that_no_recording_answers_is_not_found_and_not_to_be_retried() -> None:
-    repertoire = matching("request", of(asking("What is it?"), name="it.sse.jsonl"))
-    answer = repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("What was it?")))
+    api = matching("request", of(asking("What is it?"), name="it.sse.jsonl"))
+    answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, asking("What was it?")))
     words = (
         "no recording matches this request. Nearest of 1: it.sse.jsonl (2 of 3 parts are equal). It differs at "
         'messages[0].content[0].text: recorded "What is it?", asked "What was it?"'
@@ -260,18 +259,18 @@ def test_a_request_that_no_recording_answers_is_not_found_and_not_to_be_retried(
 def test_misses_are_remembered_and_reported_and_play_nothing() -> None:
     reported: list[Miss] = []
     recording = of(asking("a"))
-    repertoire = matching("request", recording, on_miss=reported.append, max_kept_misses=2)
+    api = matching("request", recording, on_miss=reported.append, max_kept_misses=2)
     for text in "bcad":
-        repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking(text)))
+        api.answer(RecordedRequest("POST", "/v1/messages", {}, asking(text)))
     assert [miss.request.body for miss in reported] == [asking(text) for text in "bcd"]
-    assert repertoire.misses == reported[1:]
-    assert repertoire.unplayed == []
+    assert api.misses == reported[1:]
+    assert api.unplayed == []
 
 
 def test_an_unmatched_request_leaves_its_recording_unplayed() -> None:
-    repertoire = matching("request", of(asking("a")))
-    repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, asking("b")))
-    assert repertoire.unplayed == [of(asking("a"))]
+    api = matching("request", of(asking("a")))
+    api.answer(RecordedRequest("POST", "/v1/messages", {}, asking("b")))
+    assert api.unplayed == [of(asking("a"))]
 
 
 def test_a_miss_without_a_nearest_has_no_differences() -> None:
@@ -282,9 +281,9 @@ def test_a_miss_without_a_nearest_has_no_differences() -> None:
 
 
 def test_a_base_url_can_name_the_recording() -> None:
-    repertoire = matching("name", FIXTURES["plain"], FIXTURES["tools"])
+    api = matching("name", FIXTURES["plain"], FIXTURES["tools"])
     request = RecordedRequest("POST", "/tools/v1/messages", {}, {**BODY, "stream": True})
-    assert repertoire.answer(request).reads == FIXTURES["tools"].reads
+    assert api.answer(request).reads == FIXTURES["tools"].reads
 
 
 # --- The other paths ---
@@ -293,50 +292,50 @@ def test_a_base_url_can_name_the_recording() -> None:
 COUNT = "/v1/messages/count_tokens"
 
 
-def count(repertoire: Repertoire, body: Any) -> int:
-    tokens: int = json_of(repertoire.answer(RecordedRequest("POST", COUNT, {}, body)))["input_tokens"]
+def count(api: RecordedAPI, body: Any) -> int:
+    tokens: int = json_of(api.answer(RecordedRequest("POST", COUNT, {}, body)))["input_tokens"]
     return tokens
 
 
 def test_a_recorded_count_is_played_for_its_question() -> None:
     body = {"model": "m", "messages": asking("a")["messages"]}
-    repertoire = matching("turns", of(body, COUNT, {"input_tokens": 77}), FIXTURES["plain"])
-    answers = [repertoire.answer(RecordedRequest("POST", COUNT, {}, {**body, "system": s})) for s in (None, "s")]
+    api = matching("turns", of(body, COUNT, {"input_tokens": 77}), FIXTURES["plain"])
+    answers = [api.answer(RecordedRequest("POST", COUNT, {}, {**body, "system": s})) for s in (None, "s")]
     assert b"".join(read.data for read in answers[0].reads) == b'{"input_tokens": 77}'
     assert json_of(answers[1])["input_tokens"] < 77
 
 
 def test_else_a_question_counts_what_its_answer_was_charged() -> None:
-    reply = reply_in(FIXTURES["tools"])
+    reply = FIXTURES["tools"].message()
     request = FIXTURES["tools"].request
     assert reply is not None
     assert request is not None
     asked = {name: request.body[name] for name in ("model", "tools", "messages")}
     assert reply["usage"]["input_tokens"] == 412
-    repertoire = matching("turns", *FIXTURES.values())
-    assert [count(repertoire, asked), count(repertoire, asked | {"max_tokens": 1})] == [412, 412]
-    assert count(repertoire, asked | {"system": "Be brief."}) != 412
+    api = matching("turns", *FIXTURES.values())
+    assert [count(api, asked), count(api, asked | {"max_tokens": 1})] == [412, 412]
+    assert count(api, asked | {"system": "Be brief."}) != 412
 
 
 def test_a_recorded_count_takes_no_turn_and_answers_no_message() -> None:
-    repertoire = matching("turns", of(BODY, COUNT))
-    status, _, message = error_of(repertoire.answer(RecordedRequest("POST", "/v1/messages", {}, BODY)))
+    api = matching("turns", of(BODY, COUNT))
+    status, _, message = error_of(api.answer(RecordedRequest("POST", "/v1/messages", {}, BODY)))
     assert (status, message) == (404, "there is no recording of an answer to this kind of request")
-    assert repertoire.unplayed == []
+    assert api.unplayed == []
 
 
 def test_a_recorded_list_of_models_is_played_for_its_query() -> None:
     listing = of(None, "/v1/models?limit=5&after_id=x", {"data": []}, method="GET", name="models")
-    repertoire = matching("turns", listing, FIXTURES["plain"])
+    api = matching("turns", listing, FIXTURES["plain"])
     path = "/prefix/v1/models?after_id=x&limit=5"
-    assert repertoire.answer(RecordedRequest("GET", path)).reads == listing.reads
-    assert len(json_of(repertoire.answer(RecordedRequest("GET", "/v1/models")))["data"]) == 1
+    assert api.answer(RecordedRequest("GET", path)).reads == listing.reads
+    assert len(json_of(api.answer(RecordedRequest("GET", "/v1/models")))["data"]) == 1
 
 
 def test_a_recorded_model_is_played() -> None:
     model = of(None, "/v1/models/claude-x", {"id": "claude-x"}, method="GET")
-    repertoire = matching("turns", model, FIXTURES["plain"])
-    assert repertoire.answer(RecordedRequest("GET", "/v1/models/claude-x")).reads == model.reads
+    api = matching("turns", model, FIXTURES["plain"])
+    assert api.answer(RecordedRequest("GET", "/v1/models/claude-x")).reads == model.reads
 
 
 def test_tokens_are_counted_by_the_length_of_what_is_sent() -> None:
@@ -377,7 +376,7 @@ def test_a_browser_that_asks_first_is_told_that_it_may() -> None:
     request = RecordedRequest(
         "OPTIONS", "/v1/messages", {"access-control-request-headers": "x-api-key,anthropic-version"}
     )
-    answer = Repertoire([FIXTURES["plain"]]).answer(request)
+    answer = RecordedAPI([FIXTURES["plain"]]).answer(request)
     assert (answer.status, answer.reads) == (204, ())
     assert answer.headers["access-control-allow-headers"] == "x-api-key,anthropic-version"
     assert answer.headers["access-control-allow-methods"] == "GET, POST"

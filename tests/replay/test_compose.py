@@ -442,7 +442,7 @@ def test_what_is_no_message_is_refused(message: Any, said: str) -> None:
     [
         (400, "invalid_request_error", "messages: Field required"),
         (422, "invalid_request_error", "messages: Field required"),
-        (429, "rate_limit_error", "This request would exceed your rate limit"),
+        (429, "rate_limit_error", "This request would exceed the rate limit for your organization"),
         (500, "api_error", "Internal server error"),
         (529, "overloaded_error", "Overloaded"),
     ],

@@ -13,7 +13,6 @@ from rawsse.messages import Message
 from rawsse.replay.compose import (
     answer,
     citation,
-    made_id,
     mcp_tool_use,
     redacted_thinking,
     server_tool_result,
@@ -197,8 +196,8 @@ def test_text_that_is_no_whole_object_is_refused_unless_it_is_meant_to_be_none(
     assert call("f", given, cut=True)["input"] == given
     with pytest.raises(ConfigurationError) as caught:
         call("f", given)
-    said = f"the input of 'f' is no whole JSON object: '{given}'"
-    assert str(caught.value) == f"{said}; cut=True says that it is meant to be none"
+    said = f"the input of 'f' is not a whole JSON object: '{given}'"
+    assert str(caught.value) == f"{said}; cut=True says that it was cut"
 
 
 @pytest.mark.parametrize("given", ['{"a": 1}', {"a": 1}, {}])
@@ -228,7 +227,7 @@ def test_json_is_written_as_the_api_writes_it() -> None:
 
 def test_half_a_surrogate_pair_is_escaped() -> None:
     assert to_json("a\ud83d") == '"a\\ud83d"'
-    assert made_id("msg", to_json("\ud83d")).startswith("msg_01")
+    assert answer("\ud83d").id.startswith("msg_01")
 
 
 @pytest.mark.parametrize("value", [float("nan"), object(), {1j: 2}])

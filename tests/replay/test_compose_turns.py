@@ -17,7 +17,6 @@ from rawsse.replay import (
     tool_use,
     turns,
 )
-from rawsse.replay.recording import reply_in
 
 FIXTURES = shipped_fixtures()
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Umbrella?"}]}
@@ -29,7 +28,7 @@ def messages(recording: Recording) -> Any:
 
 
 def content(name: str) -> Any:
-    reply = reply_in(FIXTURES[name])
+    reply = FIXTURES[name].message()
     assert reply is not None
     return reply["content"]
 

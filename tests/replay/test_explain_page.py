@@ -161,7 +161,7 @@ def test_blocks_whose_numbers_are_confused_show_their_text_without_links() -> No
 def test_what_is_wrong_stands_at_its_event() -> None:
     page = page_of(b"data: {\n\ndata: half")
     assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
-    assert page.all("li", "problem") == ["The end cut these lines off: no blank line came, so they are no event."]
+    assert page.all("li", "problem") == ["The end cut these lines off: no blank line came, so they are not an event."]
     assert page.all("p", "says") == ["None: message_start never came."]
 
 

@@ -101,7 +101,7 @@ def test_split_cuts_the_body_and_segments_the_wire() -> None:
 
 
 def test_a_reset_is_raised_after_what_was_sent() -> None:
-    assert reads_of(stream_of(THREE, faults=[Fault.reset(at_byte=4)])) == [
+    assert reads_of(stream_of(THREE, faults=[Fault.parse("reset@byte=4")])) == [
         HEAD + b"4\r\ndata\r\n",
         ConnectionResetError,
     ]
@@ -127,7 +127,7 @@ def test_a_stall_without_an_end_has_none() -> None:
 
 def test_nothing_comes_before_it_was_asked_for() -> None:
     async def story() -> None:
-        stream = stream_of(THREE, faults=[Fault.reset(before_head=True)])
+        stream = stream_of(THREE, faults=[Fault.parse("reset@head")])
         with pytest.raises(Expired):
             await stream.read(entered(stream).now() + 60)
 
@@ -135,7 +135,7 @@ def test_nothing_comes_before_it_was_asked_for() -> None:
 
 
 def test_a_fault_for_a_later_request_is_not_for_this_one() -> None:
-    assert reads_of(stream_of(THREE, faults=[Fault.reset(at_byte=0).after(1)]))[-1] == b""
+    assert reads_of(stream_of(THREE, faults=[Fault.parse("reset@byte=0").after(1)]))[-1] == b""
 
 
 def test_a_fault_without_a_place_is_refused() -> None:
@@ -276,7 +276,9 @@ def test_a_reader_that_takes_its_time_has_the_last_read_when_it_was_recorded() -
 
 
 def test_faults_are_counted_in_connections_and_then_all_is_well() -> None:
-    network = FakeNetwork(PLAIN, faults=[Fault.status(529).times(1), Fault.reset(before_head=True).times(1).after(1)])
+    network = FakeNetwork(
+        PLAIN, faults=[Fault.parse("status=529").times(1), Fault.parse("reset@head").times(1).after(1)]
+    )
     assert asking(network, text, max_retries=2) == EXPECTED
     assert len(network.streams) == 3
     assert all(stream.written.startswith(b"POST /v1/messages ") for stream in network.streams)
@@ -293,7 +295,7 @@ def test_a_network_tells_which_faults_had_no_place() -> None:
     with pytest.raises(ConfigurationError, match="swap@event=4 has no place"):
         asking(network, text, max_retries=0)
     assert network.misplaced == ["swap@event=4 has no place in this answer, which has 2 events"]
-    assert network.unused_faults == [Fault.swap(event=4)]
+    assert network.unused_faults == [Fault.parse("swap@event=4")]
 
 
 def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:

@@ -1,4 +1,4 @@
-"""rawsse.replay.fixture and acts: what a test holds in its hand, without any test runner."""
+"""rawsse.replay.fixture: what a test holds in its hand, without any test runner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, RecordingError
 from rawsse.replay import Recording, ScrubPolicy, answer, recording_of
 from rawsse.replay.fixture import RecordMode, Replay
-from rawsse.replay.recording import reply_in
 from rawsse.replay.virtual_clock import VirtualClock
 
 QUESTION: dict[str, Any] = {
@@ -58,11 +57,11 @@ def test_the_environment_leads_here() -> None:
 
 def test_there_is_no_address_before_and_after() -> None:
     replay = Replay()
-    with pytest.raises(ConfigurationError, match="the API is not served yet"):
+    with pytest.raises(ConfigurationError, match="the API is not served"):
         _ = replay.base_url
     with replay:
         assert replay.base_url.startswith("http://127.0.0.1:")
-    with pytest.raises(ConfigurationError, match="the API is not served yet"):
+    with pytest.raises(ConfigurationError, match="the API is not served"):
         _ = replay.base_url
 
 
@@ -145,9 +144,7 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
         replay.play(answer("one"), faults=["status=529 x1 after=2"])
         assert ask(replay) == "one"
         [problem] = replay.problems()
-        assert problem.startswith(
-            "the fault status=529,type=overloaded_error x1 after=2 never happened: the test asked too little"
-        )
+        assert problem.startswith("the fault status=529 x1 after=2 never happened: the test asked too little")
         assert replay.problems(is_over=False) == []
     with Replay() as replay:
         replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
@@ -175,8 +172,8 @@ def test_the_address_may_be_known_before_it_is_served_and_stays() -> None:
     with replay.kept():
         [base_url] = told
         for _ in range(2):
-            assert VirtualClock(replay.here).run(story(base_url)) == "one"
-            with pytest.raises(ConfigurationError, match="the API is not served yet"):
+            assert VirtualClock(lambda: replay).run(story(base_url)) == "one"
+            with pytest.raises(ConfigurationError, match="the API is not served"):
                 _ = replay.base_url
             with pytest.raises(urllib.error.URLError):
                 urllib.request.urlopen(base_url, timeout=10)
@@ -188,7 +185,7 @@ def test_a_missing_recording_comes_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"no recording 'spring'.*\. Do this$"):
         replay.play("spring")
     (tmp_path / "spring.sse.jsonl").write_text("{", encoding="utf-8")
-    with pytest.raises(RecordingError, match=r"spring.sse.jsonl, line 1: no JSON \(.*\)$"):
+    with pytest.raises(RecordingError, match=r"spring.sse.jsonl, line 1: invalid JSON \(.*\)$"):
         replay.play("spring")
 
 
@@ -206,7 +203,7 @@ def test_in_the_loop_of_its_client_time_is_whatever_the_loop_says() -> None:
 
     replay = Replay()
     replay.play(recording, speed=1)
-    clock = VirtualClock(replay.here)
+    clock = VirtualClock(lambda: replay)
     assert clock.run(story()) == "Hello, world."
     assert clock.elapsed == pytest.approx(recording.reads[-1].t)
     assert recording.reads[-1].t > 60
@@ -214,7 +211,7 @@ def test_in_the_loop_of_its_client_time_is_whatever_the_loop_says() -> None:
 
 def test_a_pace_is_seen_without_a_speed_and_speed_0_does_not_wait() -> None:
     replay = Replay()
-    clock = VirtualClock(replay.here)
+    clock = VirtualClock(lambda: replay)
 
     async def story() -> str:
         async with AsyncClient(base_url=replay.base_url, api_key="any") as client:
@@ -266,7 +263,7 @@ def test_what_is_missing_is_recorded_under_the_names_in_the_order_of_the_questio
     first, second = (
         Recording.load(tmp_path / name) for name in ("recordings/first.sse.jsonl", "talks/second.sse.jsonl")
     )
-    assert [(reply_in(each) or {})["content"][0]["text"] for each in (first, second)] == ["one", "two"]
+    assert [(each.message() or {})["content"][0]["text"] for each in (first, second)] == ["one", "two"]
     assert "secret" not in first.dump()
 
 
@@ -357,10 +354,10 @@ def test_made_up_answers_are_not_recorded_together_with_others(tmp_path: Path) -
 
 def test_the_real_api_has_no_virtual_time(tmp_path: Path) -> None:
     async def story() -> None:
-        async with replay.here():
+        async with replay:
             pass
 
     replay = Replay(tmp_path, record=RecordMode("once"))
     replay.play("it")
-    with pytest.raises(ConfigurationError, match="the real API cannot be recorded in virtual time"):
+    with replay.kept(), pytest.raises(ConfigurationError, match="the real API cannot be recorded in virtual time"):
         asyncio.run(story())

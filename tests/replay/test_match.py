@@ -8,7 +8,7 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Match, Miss, Read, RecordedRequest, Recording, shipped_fixtures
-from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, MAX_SHOWN_NAMES, asked_key, matcher
+from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, MAX_SHOWN_NAMES, asked_key, finder
 
 FIXTURES = shipped_fixtures()
 KEY = "sk-ant-api03-" + "abcDEF0123456789" * 5
@@ -27,15 +27,14 @@ class Found:
     """The names of what is found for one request after the other; a miss by its words."""
 
     def __init__(self, match: Match, *recordings: Recording) -> None:
-        self._matcher = matcher(recordings, match)
+        self._find = finder(recordings, match)
 
-    def __call__(self, body: Any = None, path: str = "/v1/messages", **headers: str) -> str:
-        found = self.find(body, path, **headers)
+    def __call__(self, body: Any = None, path: str = "/v1/messages") -> str:
+        found = self.find(body, path)
         return found.message if isinstance(found, Miss) else found.name
 
-    def find(self, body: Any = None, path: str = "/v1/messages", **headers: str) -> Recording | Miss:
-        fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._matcher.find(RecordedRequest("POST", path, fields, asking() if body is None else body))
+    def find(self, body: Any = None, path: str = "/v1/messages") -> Recording | Miss:
+        return self._find(RecordedRequest("POST", path, {}, asking() if body is None else body))
 
 
 # --- Turns and sequences ---
@@ -136,7 +135,7 @@ def test_a_miss_shows_no_secret() -> None:
 def test_a_recording_that_does_not_say_what_was_asked_cannot_be_matched_by_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Found("request", recording("a"), Recording.from_sse(b"data: x\n\n", name="bare.sse"))
-    assert str(caught.value) == "bare.sse does not say what was asked: it can be matched by no request"
+    assert str(caught.value) == "bare.sse does not say what was asked, and cannot be matched by a request"
 
 
 @pytest.mark.parametrize("match", ["turns", "request"])
@@ -166,31 +165,9 @@ def test_what_a_function_gives_need_not_be_json() -> None:
 NAMED = (recording("fixtures/a.sse.jsonl"), recording("fixtures/b.sse"), recording("other/deep/b.sse.jsonl"))
 
 
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ("a", "fixtures/a.sse.jsonl"),
-        ("a.sse.jsonl", "fixtures/a.sse.jsonl"),
-        ("fixtures/a", "fixtures/a.sse.jsonl"),
-        ("/fixtures/a.sse.jsonl", "fixtures/a.sse.jsonl"),
-        ("b", "fixtures/b.sse"),
-        ("deep/b", "other/deep/b.sse.jsonl"),
-        ("other\\deep\\b.sse.jsonl", "other/deep/b.sse.jsonl"),
-    ],
-)
-def test_a_client_names_the_recording_by_header_query_or_base_url(given: str, name: str) -> None:
-    assert Found("name", *NAMED)(x_rawsse_recording=given) == name
-    assert Found("name", *NAMED)(path=f"/v1/messages?beta=true&recording={given}") == name
-    assert Found("name", *NAMED)(path=f"/{given}/v1/messages") == name
-    assert Found("name", *NAMED)(path=f"/any/prefix/{given}/v1/messages?beta=true") == name
-
-
-def test_the_header_counts_more_than_the_base_url() -> None:
-    assert (
-        Found("name", *NAMED)(path="/a/v1/messages?recording=deep/b", x_rawsse_recording="fixtures/b")
-        == "fixtures/b.sse"
-    )
-    assert Found("name", *NAMED)(path="/a/v1/messages?recording=deep/b") == "other/deep/b.sse.jsonl"
+@pytest.mark.parametrize("path", ["/a/v1/messages", "/any/prefix/a/v1/messages?beta=/v1/"])
+def test_a_base_url_names_the_recording_at_its_end(path: str) -> None:
+    assert Found("name", *NAMED)(path=path) == "fixtures/a.sse.jsonl"
 
 
 def test_those_of_one_name_are_played_in_order() -> None:
@@ -203,10 +180,7 @@ def test_a_name_that_none_has_is_told_those_that_there_are() -> None:
 
 
 def test_no_name_at_all_is_told_how_to_give_one() -> None:
-    assert Found("name", *NAMED)() == (
-        "the request names no recording (by the header x-rawsse-recording, by ?recording=, or at the end of the base URL). "
-        "There are: a, b"
-    )
+    assert Found("name", *NAMED)() == ("the base URL names no recording at its end. There are: a, b")
 
 
 def test_only_so_many_names_are_listed() -> None:
@@ -219,7 +193,7 @@ def test_only_so_many_names_are_listed() -> None:
 
 def test_another_way_is_refused() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        matcher([], "first")  # type: ignore[arg-type]
+        finder([], "first")  # type: ignore[arg-type]
     assert str(caught.value) == "match must be a function, or one of turns, sequence, request, name"
 
 

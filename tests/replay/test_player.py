@@ -127,7 +127,7 @@ def test_a_server_of_a_test_waits_only_for_a_pace_that_it_is_given(options: dict
     async def run() -> float:
         start = asyncio.get_running_loop().time()
         exchange = Exchange()
-        await ReplayServer(THREE, **options).player(exchange.scope, exchange.receive, exchange.send)
+        await ReplayServer(THREE, **options)(exchange.scope, exchange.receive, exchange.send)
         return asyncio.get_running_loop().time() - start
 
     assert virtual(run()) == seconds
@@ -446,7 +446,7 @@ def test_there_must_be_something_to_play() -> None:
 def test_files_and_folders_are_loaded(tmp_path: Path) -> None:
     THREE.save(tmp_path / "b.sse.jsonl")
     (tmp_path / "a.sse").write_bytes(b"data: a\n\n")
-    recordings = Player([tmp_path, str(tmp_path / "b.sse.jsonl"), PLAIN]).repertoire.recordings
+    recordings = Player([tmp_path, str(tmp_path / "b.sse.jsonl"), PLAIN]).api.recordings
     assert recordings == (Recording.from_sse(b"data: a\n\n"), THREE, THREE, PLAIN)
 
 

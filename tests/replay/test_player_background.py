@@ -8,13 +8,12 @@ import urllib.request
 
 import pytest
 
-from rawsse.replay import Player, shipped_fixtures
-from rawsse.replay.player import BackgroundServer
+from rawsse.errors import ConfigurationError
+from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay.player import LocalServer
 from rawsse.server import Receive, Scope, Send
 
-
-def player() -> Player:
-    return Player(shipped_fixtures()["plain"], speed=0)
+PLAIN = shipped_fixtures()["plain"]
 
 
 def threads() -> list[str]:
@@ -22,15 +21,34 @@ def threads() -> list[str]:
 
 
 def test_a_blocking_client_is_served_and_the_thread_ends() -> None:
-    with BackgroundServer(player()) as server:
+    with ReplayServer(PLAIN) as server:
         with urllib.request.urlopen(server.base_url + "/v1/models", timeout=10) as answer:
             assert b'"claude-sonnet-5"' in answer.read()
         assert threads() == ["rawsse replay"]
     assert threads() == []
+    assert [request.path for request in server.requests] == ["/v1/models"]
+
+
+def test_it_may_be_served_once_more() -> None:
+    server = ReplayServer(PLAIN)
+    for _ in range(2):
+        with server:
+            urllib.request.urlopen(server.base_url + "/v1/models", timeout=10).close()
+    assert len(server.requests) == 2
+
+
+def test_there_is_no_address_before_and_after() -> None:
+    server = ReplayServer(PLAIN)
+    with pytest.raises(ConfigurationError, match="the API is not served"):
+        _ = server.base_url
+    with server:
+        assert server.base_url.startswith("http://127.0.0.1:")
+    with pytest.raises(ConfigurationError, match="the API is not served"):
+        _ = server.base_url
 
 
 def test_an_open_connection_does_not_keep_it() -> None:
-    with BackgroundServer(player()) as server:
+    with ReplayServer(PLAIN) as server:
         host, port = server.base_url.removeprefix("http://").split(":")
         connection = socket.create_connection((host, int(port)), timeout=10)
         connection.sendall(b"POST /v1/messages HTTP/1.1\r\n")
@@ -38,31 +56,42 @@ def test_an_open_connection_does_not_keep_it() -> None:
     connection.close()
 
 
-def test_what_is_to_be_done_at_the_end_is_done_after_the_last_connection() -> None:
-    done: list[str] = []
+class Ending(ReplayServer):
+    """Does something at its end."""
 
-    async def on_stop() -> None:
-        done.append(threading.current_thread().name)
+    error: Exception | None = None
+    ended: str = ""
 
-    with BackgroundServer(player(), on_stop=on_stop):
-        assert done == []
-    assert done == ["rawsse replay"]
+    async def __aexit__(self, *exc: object) -> None:
+        await super().__aexit__(*exc)
+        self.ended = threading.current_thread().name
+        if self.error is not None:
+            raise self.error
+
+
+def test_what_is_to_be_done_at_the_end_is_done_in_the_thread() -> None:
+    with Ending(PLAIN) as server:
+        assert server.ended == ""
+    assert server.ended == "rawsse replay"
 
 
 def test_what_goes_wrong_at_the_end_comes_out_of_the_block() -> None:
-    async def on_stop() -> None:
-        raise ValueError("not written")
-
-    with pytest.raises(ValueError, match="not written"), BackgroundServer(player(), on_stop=on_stop):
+    server = Ending(PLAIN)
+    server.error = ValueError("not written")
+    with pytest.raises(ValueError, match="not written"), server:
         pass
     assert threads() == []
 
 
-def test_an_app_that_cannot_start_says_so_at_once() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+class Broken(LocalServer):
+    """Cannot start."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no disk"})
 
-    with pytest.raises(Exception, match="no disk"), BackgroundServer(app):
+
+def test_an_app_that_cannot_start_says_so_at_once() -> None:
+    with pytest.raises(Exception, match="no disk"), Broken():
         pass
     assert threads() == []

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from rawsse.replay import RecordedRequest, shipped_fixtures
-from rawsse.replay.player import DEMO_WORDS, DemoPlayer
+from rawsse.replay.player import DEMO_WORDS, demo_player
 
 
 def chosen(content: Any) -> str:
     body = {"messages": [{"role": "user", "content": "cut"}, {"role": "user", "content": content}]}
     request = RecordedRequest("POST", "/v1/messages", {}, body)
-    recording = DemoPlayer().repertoire.choose(request)
+    recording = demo_player().api.find(request)
     return next(name for name, shipped in shipped_fixtures().items() if shipped == recording)
 
 
@@ -32,7 +32,7 @@ def test_the_text_of_content_blocks_counts_and_earlier_messages_do_not() -> None
 
 def test_a_request_without_messages_gets_the_plain_answer() -> None:
     request = RecordedRequest("POST", "/v1/messages", {}, {"messages": []})
-    assert DemoPlayer().repertoire.choose(request) == shipped_fixtures()["plain"]
+    assert demo_player().api.find(request) == shipped_fixtures()["plain"]
 
 
 @pytest.mark.parametrize("content", [5, None, [], [5], {}, [{"text": 7}]])

@@ -29,7 +29,6 @@ from rawsse.client.request import RequestData
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.replay import FakeNetwork, Read, Recorder, Recording, ReplayServer, ScrubPolicy, scrub, shipped_fixtures
-from rawsse.replay import recorder as module
 from rawsse.replay.explain import explain
 from rawsse.replay.fakes import FakeStream
 from rawsse.replay.proxy import RawAnswer
@@ -401,12 +400,6 @@ def test_a_blocking_client_has_one_too(tmp_path: Path) -> None:
     assert [found.body for found in recordings_in(tmp_path)] == [PLAIN.body]
 
 
-def test_a_body_that_is_no_json_is_recorded_as_text() -> None:
-    assert module._parsed(b"{x\xff") == "{x\ufffd"
-    assert module._parsed(b"") is None
-    assert module._parsed(b"[" * 100_000) == "[" * 100_000
-
-
 # --- Secrets ---------------------------------------------------------------------------------------------------------
 
 
@@ -696,14 +689,6 @@ def test_a_failure_that_it_kept_can_be_had_again(tmp_path: Path) -> None:
 
     assert len(Decoder().feed(recording.body)) == 3
     assert run(again()) == len(recording.body)
-
-
-def test_a_request_is_one_for_a_message_by_method_and_path() -> None:
-    assert module.is_messages("POST", "/v1/messages")
-    assert module.is_messages("POST", "/gateway/v1/messages/?beta=true")
-    assert not module.is_messages("GET", "/v1/messages")
-    assert not module.is_messages("POST", "/v1/messages/count_tokens")
-    assert not module.is_messages("POST", "/v1/messages/batches")
 
 
 def test_the_key_is_no_part_of_what_a_request_shows() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.recording import reply_in
 
 FIXTURES = shipped_fixtures()
 EXPECTED = {
@@ -25,26 +24,32 @@ def of(*pieces: bytes, **headers: str) -> Recording:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_reply_is_what_was_written_down_for_the_recording(name: str) -> None:
-    assert reply_in(FIXTURES[name]) == EXPECTED[name]["message"]
+    assert FIXTURES[name].message() == EXPECTED[name]["message"]
 
 
 @pytest.mark.parametrize("name", sorted(set(FIXTURES) - set(WHOLE)))
 def test_what_is_cut_or_ends_in_an_error_is_no_reply(name: str) -> None:
-    assert reply_in(FIXTURES[name]) is None
+    assert FIXTURES[name].message() is None
 
 
 def test_a_message_as_json_is_a_reply() -> None:
-    assert reply_in(of(b'{"type": "message", ', b'"id": "a"}')) == {"type": "message", "id": "a"}
+    assert of(b'{"type": "message", ', b'"content": []}').message() == {"type": "message", "content": []}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"type": "error"}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000),
+        *(b'{"type": "error"}', b'{"type": "message"}', b'{"type": "message", "content": [5]}'),
+    ],
+)
 def test_other_json_is_none(body: bytes) -> None:
-    assert reply_in(of(body)) is None
+    assert of(body).message() is None
 
 
 def test_an_error_status_has_no_reply() -> None:
-    assert reply_in(Recording(status=529, headers=JSON, reads=(Read(0.0, b'{"type": "message"}'),))) is None
+    assert Recording(status=529, headers=JSON, reads=(Read(0.0, b'{"type": "message"}'),)).message() is None
 
 
 def test_a_broken_stream_has_none() -> None:
-    assert reply_in(of(b"event: message_start\ndata: {\n\n", content_type="text/event-stream")) is None
+    assert of(b"event: message_start\ndata: {\n\n", content_type="text/event-stream").message() is None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -15,29 +13,14 @@ from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder
 from rawsse.replay import shipped_fixtures, smallest_failing_cut
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.rewrites import (
-    REWRITES,
-    cr,
-    crlf,
-    rewrite_by,
-    with_blank_lines,
-    with_bom,
-    with_comments,
-    with_comments_inside,
-    with_done,
-    with_ids,
-    with_lines_of_data,
-    with_padding,
-    with_retry,
-    without_event_lines,
-    without_spaces,
-)
+from rawsse.replay.rewrites import REWRITES, rewrite_by
 from rawsse.sse import Decoder, Event
 
 TWO = b'event: a\ndata: {"x":1,"y":2}\n\nevent: b\ndata: {}\n\n'
 CUT = b"event: a\ndata: {}\n\nevent: b\ndata: {"
 
 FIXTURES = shipped_fixtures()
+CRLF = REWRITES["crlf"]
 
 
 def decoded(data: bytes) -> list[Event]:
@@ -58,69 +41,80 @@ def folded(data: bytes) -> Message | None:
 # --- Each, by hand ---
 
 
+def of(name: str, body: bytes) -> bytes:
+    return rewrite_by(name)(Recording.from_sse(body)).body
+
+
 @pytest.mark.parametrize(
-    ("rewrite", "rewritten"),
+    ("name", "rewritten"),
     [
-        (crlf, b'event: a\r\ndata: {"x":1,"y":2}\r\n\r\nevent: b\r\ndata: {}\r\n\r\n'),
-        (cr, b'event: a\rdata: {"x":1,"y":2}\r\revent: b\rdata: {}\r\r'),
-        (with_blank_lines, b'event: a\ndata: {"x":1,"y":2}\n\n\nevent: b\ndata: {}\n\n\n'),
-        (with_bom, b"\xef\xbb\xbf" + TWO),
-        (with_comments, b': keep-alive\n\nevent: a\ndata: {"x":1,"y":2}\n\n: keep-alive\n\nevent: b\ndata: {}\n\n'),
-        (partial(with_comments, every=2, text=""), b":\n\n" + TWO),
+        ("crlf", b'event: a\r\ndata: {"x":1,"y":2}\r\n\r\nevent: b\r\ndata: {}\r\n\r\n'),
+        ("cr", b'event: a\rdata: {"x":1,"y":2}\r\revent: b\rdata: {}\r\r'),
+        ("blank-lines", b'event: a\ndata: {"x":1,"y":2}\n\n\nevent: b\ndata: {}\n\n\n'),
+        ("bom", b"\xef\xbb\xbf" + TWO),
+        ("comments", b': keep-alive\n\nevent: a\ndata: {"x":1,"y":2}\n\n: keep-alive\n\nevent: b\ndata: {}\n\n'),
         (
-            partial(with_comments_inside, text=r"\1"),
-            b'event: a\n: \\1\ndata: {"x":1,"y":2}\n\nevent: b\n: \\1\ndata: {}\n\n',
+            "comments-inside",
+            b'event: a\n: keep-alive\ndata: {"x":1,"y":2}\n\nevent: b\n: keep-alive\ndata: {}\n\n',
         ),
-        (with_ids, b'id: 0\nevent: a\ndata: {"x":1,"y":2}\n\nid: 1\nevent: b\ndata: {}\n\n'),
-        (with_retry, b'retry: 3000\nevent: a\ndata: {"x":1,"y":2}\n\nretry: 3000\nevent: b\ndata: {}\n\n'),
-        (with_done, TWO + b"data: [DONE]\n\n"),
-        (without_event_lines, b'data: {"x":1,"y":2}\n\ndata: {}\n\n'),
-        (without_spaces, b'event:a\ndata:{"x":1,"y":2}\n\nevent:b\ndata:{}\n\n'),
-        (with_lines_of_data, b'event: a\ndata: {"x":1,\ndata: "y":2}\n\nevent: b\ndata: {}\n\n'),
+        ("ids", b'id: 0\nevent: a\ndata: {"x":1,"y":2}\n\nid: 1\nevent: b\ndata: {}\n\n'),
+        ("retry", b'retry: 3000\nevent: a\ndata: {"x":1,"y":2}\n\nretry: 3000\nevent: b\ndata: {}\n\n'),
+        ("done", TWO + b"data: [DONE]\n\n"),
+        ("no-event-lines", b'data: {"x":1,"y":2}\n\ndata: {}\n\n'),
+        ("no-spaces", b'event:a\ndata:{"x":1,"y":2}\n\nevent:b\ndata:{}\n\n'),
+        ("lines-of-data", b'event: a\ndata: {"x":1,\ndata: "y":2}\n\nevent: b\ndata: {}\n\n'),
     ],
 )
-def test_a_stream_is_rewritten(rewrite: Callable[[bytes], bytes], rewritten: bytes) -> None:
-    assert rewrite(TWO) == rewritten
+def test_a_stream_is_rewritten(name: str, rewritten: bytes) -> None:
+    assert of(name, TWO) == rewritten
 
 
-def test_padding_stands_before_the_last_brace_and_goes_by_the_seed() -> None:
-    body = TWO * 20
-    first, again, other = (with_padding(body, seed=seed) for seed in (1, 1, 2))
-    assert first == again != other
-    padded = [len(found) for found in re.findall(rb"( *)}\n", first)]
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_padding_stands_before_the_last_brace_and_is_always_the_same(end: bytes) -> None:
+    body = (TWO * 20).replace(b"\n", end)
+    first, again = (of("padding", body) for _ in range(2))
+    assert first == again
+    padded = [len(found) for found in re.findall(rb"( *)}[\r\n]", first)]
     assert len(padded) == 40
     assert 0 <= min(padded) < 8 < max(padded) <= 15
-    assert re.sub(rb" *}\n", b"}\n", first) == body
+    assert re.sub(rb" *}([\r\n])", rb"}\1", first) == body
 
 
 def test_a_second_space_is_content_and_stays() -> None:
-    assert without_spaces(b"data:  a\ndata: b\n\n") == b"data:  a\ndata:b\n\n"
+    assert of("no-spaces", b"data:  a\ndata: b\n\n") == b"data:  a\ndata:b\n\n"
 
 
 def test_a_comma_in_a_string_is_no_place_to_cut_json() -> None:
-    assert with_lines_of_data(b'data: {"a":"x,\\",","b":1}\n\n') == b'data: {"a":"x,\\",",\ndata: "b":1}\n\n'
+    body = b'data: {"a":"x,\\",","b":1}\n\n'
+    assert of("lines-of-data", body) == b'data: {"a":"x,\\",",\ndata: "b":1}\n\n'
 
 
 @pytest.mark.parametrize("body", [b'data: {"a":"x,y"}\n\n', b"data: a, b\n\n", b'data: {"a":1,\ndata: "b":2}\n\n'])
 def test_data_that_cannot_be_cut_or_are_cut_already_stay_as_they_are(body: bytes) -> None:
-    assert with_lines_of_data(body) == body
+    assert of("lines-of-data", body) == body
 
 
 def test_comments_by_themselves_have_no_number_but_the_same_line_ends() -> None:
     body = b": hi\n\ndata: {}\n\n"
-    assert with_ids(body) == b": hi\n\nid: 0\ndata: {}\n\n"
-    assert crlf(body) == b": hi\r\n\r\ndata: {}\r\n\r\n"
+    assert of("ids", body) == b": hi\n\nid: 0\ndata: {}\n\n"
+    assert of("crlf", body) == b": hi\r\n\r\ndata: {}\r\n\r\n"
 
 
 def test_new_lines_end_as_the_others_do() -> None:
-    assert with_ids(crlf(b"data: {}\n\n")) == b"id: 0\r\ndata: {}\r\n\r\n"
-    assert with_done(cr(b"data: {}\n\n")) == b"data: {}\r\rdata: [DONE]\r\r"
+    assert of("crlf,ids", b"data: {}\n\n") == b"id: 0\r\ndata: {}\r\n\r\n"
+    assert of("cr,done", b"data: {}\n\n") == b"data: {}\r\rdata: [DONE]\r\r"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_event_lines_go_whatever_their_end_and_not_in_data(end: bytes) -> None:
+    body = b'event: a\ndata: {"x":"event: y"}\n\n'.replace(b"\n", end)
+    assert of("no-event-lines", body) == b'data: {"x":"event: y"}\n\n'.replace(b"\n", end)
 
 
 def test_there_is_one_byte_order_mark_and_it_stays_first() -> None:
-    assert with_bom(with_bom(TWO)) == with_bom(TWO)
-    assert with_ids(with_bom(b"data: {}\n\n")) == b"\xef\xbb\xbfid: 0\ndata: {}\n\n"
-    assert without_event_lines(with_bom(TWO)) == with_bom(without_event_lines(TWO))
+    assert of("bom,bom", TWO) == of("bom", TWO)
+    assert of("bom,ids", b"data: {}\n\n") == b"\xef\xbb\xbfid: 0\ndata: {}\n\n"
+    assert of("bom,no-event-lines", TWO) == of("no-event-lines,bom", TWO)
 
 
 @pytest.mark.parametrize("name", sorted(REWRITES.keys() - {"bom"}))
@@ -133,19 +127,6 @@ def test_an_event_that_was_cut_off_stays_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", REWRITES)
 def test_of_nothing_comes_nothing(name: str) -> None:
     assert REWRITES[name](Recording()) == Recording()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"every": 0}, "a comment can come before every event, or every second one …, not every 0"),
-        ({"text": "a\ndata: b"}, r"a comment is one line, not 'a\ndata: b'"),
-    ],
-)
-def test_a_comment_that_is_none_is_refused(options: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        with_comments(TWO, **options)
-    assert str(caught.value) == message
 
 
 # --- All of them, over every fixture ---
@@ -212,7 +193,7 @@ def ends(recording: Recording) -> list[int]:
 def test_a_read_that_ended_inside_an_event_ends_as_far_inside_it() -> None:
     recording = Recording(reads=(Read(1, b"data: {"), Read(2, b"}\n\n"), Read(3, b"data: {}\n\n")))
     # 10 bytes become 12, so 7 of them 8.4: eight.
-    assert crlf(recording).reads == (Read(1, b"data: {}"), Read(2, b"\r\n\r\n"), Read(3, b"data: {}\r\n\r\n"))
+    assert CRLF(recording).reads == (Read(1, b"data: {}"), Read(2, b"\r\n\r\n"), Read(3, b"data: {}\r\n\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +204,7 @@ def test_a_read_that_ended_inside_an_event_ends_as_far_inside_it() -> None:
     ],
 )
 def test_an_answer_that_is_no_event_stream_stays_as_it_is(recording: Recording) -> None:
-    assert crlf(recording) is recording
+    assert CRLF(recording) is recording
 
 
 # --- By name ---
@@ -231,8 +212,8 @@ def test_an_answer_that_is_no_event_stream_stays_as_it_is(recording: Recording) 
 
 def test_rewrites_have_names_and_are_applied_in_their_order() -> None:
     recording = Recording.from_sse(TWO)
-    assert rewrite_by("ids, crlf")(recording) == crlf(with_ids(recording))
-    assert rewrite_by(with_bom)(recording) == with_bom(recording)
+    assert rewrite_by("ids, crlf")(recording) == CRLF(REWRITES["ids"](recording))
+    assert rewrite_by(CRLF)(recording) == CRLF(recording)
 
 
 @pytest.mark.parametrize("name", ["", "openrouter", "crlf,", "crlf;cr"])

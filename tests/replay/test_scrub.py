@@ -440,13 +440,13 @@ def test_a_secret_of_the_callers_is_hidden_whatever_it_looks_like() -> None:
     for at in range(len(secret) + 1):
         body = to_bytes(deltas(*KINDS[0][:3], [secret[:at], secret[at:]]))
         clean = scrubbed(recorded(body), policy)
-        assert "".join(pieces_of(clean.body, "text")) == '******* "*****" **·** •🔒'
+        assert "".join(pieces_of(clean.body, "text")) == '******* "*****" ****** *******'
 
 
 def test_a_secret_of_the_callers_is_hidden_in_escapes_too() -> None:
     policy = ScrubPolicy(secrets=("naïve ☺😀",))
     body = json.dumps({"a": "naïve ☺😀"}).encode()
-    assert json.loads(scrubbed(recorded(body), policy).body) == {"a": "***** *🔒"}
+    assert json.loads(scrubbed(recorded(body), policy).body) == {"a": "***** ***"}
     assert scrubbed(recorded(body.upper().replace(b"\\U", b"\\u")), policy).body == body.upper().replace(b"\\U", b"\\u")
 
 
@@ -488,7 +488,7 @@ def test_the_replacement_is_a_matter_of_taste() -> None:
     ("fields", "message"),
     [
         ({"secrets": ("abc",)}, "a secret must have at least 4 characters, not 3"),
-        ({"patterns": ("(",)}, "'(' is no regular expression: missing ), unterminated subpattern at position 0"),
+        ({"patterns": ("(",)}, "'(' is not a regular expression: missing ), unterminated subpattern at position 0"),
         ({"replacement": "x"}, "replacement must be one ASCII sign that JSON does not use, not 'x'"),
         ({"replacement": '"'}, "replacement must be one ASCII sign that JSON does not use, not '\"'"),
     ],
