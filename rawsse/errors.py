@@ -247,31 +247,19 @@ class APIStatusError(APIError):
         self.in_stream = in_stream
         self.type = _text_at(body, "error", "type")
         self.request_id = self.headers.get("request-id") or _text_at(body, "request_id")
+        self.workspace_id = self.headers.get("anthropic-workspace-id")
+        """The `anthropic-workspace-id` response header."""
+        self.api_message = None if isinstance(body, str) else words_of(body)
+        """`error.message` of the body, or what a gateway has in its place: the words of the other side, if they are in JSON."""
+        details = _value_at(body, "error", "details")
+        self.details: Mapping[str, Any] = details if isinstance(details, dict) else {}
+        """`error.details` of the body; empty if there are none."""
+        self.error_code = _text_at(self.details, "error_code")
+        """`error.details.error_code` of the body."""
         wish = {name.lower(): value.strip().lower() for name, value in self.headers.items()}.get("x-should-retry")
         # The header was written before the stream failed, so its `true` does not mean that failure.
         if wish == "false" or (wish == "true" and not in_stream):
             self.should_retry = wish == "true"
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` response header."""
-        return self.headers.get("anthropic-workspace-id")
-
-    @property
-    def api_message(self) -> str | None:
-        """`error.message` of the body, or what a gateway has in its place: the words of the other side, if they are in JSON."""
-        return None if isinstance(self.body, str) else words_of(self.body)
-
-    @property
-    def details(self) -> Mapping[str, Any]:
-        """`error.details` of the body; empty if there are none."""
-        details = _value_at(self.body, "error", "details")
-        return details if isinstance(details, dict) else {}
-
-    @property
-    def error_code(self) -> str | None:
-        """`error.details.error_code` of the body."""
-        return _text_at(self.details, "error_code")
 
 
 class BadRequestError(APIStatusError, status=400, type="invalid_request_error"):

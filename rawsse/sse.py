@@ -96,17 +96,10 @@ class Decoder:
         completed before. The decoder cannot be used after that.
         """
         start = self._frame_start
-        if (
-            start
-            and self.is_between_events
-            and chunk.startswith(start)
-            and chunk.endswith(b"\n\n")
-            and 0x0D not in chunk
-        ):
+        is_like_a_frame = start and chunk.startswith(start) and chunk.endswith(b"\n\n") and 0x0D not in chunk
+        if is_like_a_frame and self.is_between_events and len(chunk) <= self._max_event_bytes:
             data = chunk[len(start) : -2]
-            if len(chunk) <= self._max_event_bytes:
-                if 0x0A in data:
-                    return self._read_frames([], data)
+            if 0x0A not in data:
                 return [_new_tuple(Event, (self._known_event or "message", data.decode("utf-8", "replace"), self._id))]
         events = self._feed(chunk)
         is_pending = self._skippable or self._line or self._data or self._event or self._id != self.last_event_id
@@ -354,4 +347,4 @@ def _to_bytes(text: str) -> bytes:
     except UnicodeEncodeError as exc:
         # Only the part around the surrogate is quoted, since the text is the whole event.
         found = quote(text[max(exc.start - 20, 0) : exc.end])
-        raise InvalidFieldError(f"a lone surrogate is no text: {found}") from None
+        raise InvalidFieldError(f"cannot encode a lone surrogate: {found}") from None

@@ -136,18 +136,18 @@ class Pacer:
 
 def read_async(pacer: Pacer, patch: pytest.MonkeyPatch) -> str:
     """The text that a client reads in an event loop."""
-    original = AsyncioLink.buffer_updated
+    original = AsyncioLink.data_received
 
-    def buffer_updated(link: AsyncioLink, nbytes: int) -> None:
-        original(link, nbytes)
-        pacer.note(nbytes)
+    def data_received(link: AsyncioLink, data: bytes) -> None:
+        original(link, data)
+        pacer.note(len(data))
 
     async def story() -> str:
         async with serving(pacer) as origin, AsyncClient(api_key="x", base_url=str(origin)) as client:
             text: str = (await client.messages.create(**ASK)).text
             return text
 
-    patch.setattr(AsyncioLink, "buffer_updated", buffer_updated)
+    patch.setattr(AsyncioLink, "data_received", data_received)
     return run(story())
 
 

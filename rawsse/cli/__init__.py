@@ -231,9 +231,9 @@ def _chat(arguments: argparse.Namespace) -> int:
     from rawsse.cli.chat import run_chat
 
     fields = {"model": arguments.model, "max_tokens": arguments.max_tokens, "system": arguments.system}
-    files = {"load_from": arguments.load, "save_to": arguments.save}
-    is_whole = run_chat(new_client(arguments.base_url), fields, asked=_asked(arguments), **files)
-    # Whoever sits there has seen what failed, and has asked again or not. A script has not.
+    client = new_client(arguments.base_url)
+    is_whole = run_chat(client, fields, arguments.load, arguments.save, _asked(arguments))
+    # A person has seen what failed, and has asked again or not. A script has not.
     return DONE if is_whole or is_typed() else FAILED
 
 

@@ -1,9 +1,6 @@
-"""An error as one line for whoever sits at a terminal: what is wrong, and what to do about it.
+"""An error as one line for a person at a terminal: the problem, and the option or variable that helps. Pure.
 
-This file knows which option or variable helps against which failure. It refuses to know how failures come about, reads no
-environment by itself, and prints nothing. Pure.
-
-    advise(error, Asked(model="claude-x", environ=os.environ))   # "there is no model 'claude-x': name another with …"
+advise(error, Asked(model="claude-x", environ=os.environ))   # "there is no model 'claude-x': name another with …"
 """
 
 from __future__ import annotations
@@ -36,11 +33,11 @@ _SECRETS = (*_FIELDS.values(), "RAWSSE_TOKEN")
 
 
 class Asked(NamedTuple):
-    """What was asked for, and how to ask for something else."""
+    """The model and address of the request, and the option that changes the model."""
 
     model: str = ""
     base_url: str = ""
-    """Where the API is; empty, if nobody has said so and it is where it always is."""
+    """The address of the API; empty if it is the default."""
     model_option: str = "--model"
     environ: Mapping[str, str] = {}
 
@@ -130,7 +127,7 @@ def _network(error: APIError, asked: Asked) -> str:
 
 
 def _without_number(error: APIError) -> str:
-    """The message; where it ends with what the resolver says, without "[Errno -2]", which nobody can look up."""
+    """The message; where it ends with the resolver's words, without "[Errno -2]", which cannot be looked up."""
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno < 0:
         return error.message.replace(f"[Errno {cause.errno}] ", "")

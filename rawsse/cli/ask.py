@@ -1,9 +1,6 @@
 """One question, one answer, in a terminal or a pipe: `rawsse ask`.
 
-This file knows where a prompt comes from, and how an answer and what it cost are shown. It refuses to know arguments, exit
-codes and how the answer comes.
-
-    message = ask(new_client(None), read_prompt(["Sum", "up:", "-"]), model=…, max_tokens=…)
+message = ask(new_client(None), read_prompt(["Sum", "up:", "-"]), model=…, max_tokens=…)
 """
 
 from __future__ import annotations
@@ -94,7 +91,7 @@ async def print_text(texts: AsyncIterator[str]) -> None:
 
 
 def usage_line(message: Message) -> str:
-    """What the answer cost, and why it stopped."""
+    """The cost of the answer, and why it stopped."""
     usage = message.usage
     counts = f"{usage.total_input_tokens} tokens in, {usage.get('output_tokens', 0)} out"
     more = ": more room by --max-tokens" if message.stop_reason == "max_tokens" else ""

@@ -1,98 +1,71 @@
 """Several questions and their answers in a terminal or a pipe: `rawsse chat`.
 
-This file knows the chat's lines: which is a question, which a command, and what each does. It refuses to know how an answer
-comes, and what becomes of the history when one breaks off (`client/conversation.py`).
-
     run_chat(client, {"system": "Be brief."})      # until the end of standard input, /quit, or Ctrl-C with nothing typed
 
-Lines are read while no event loop runs, so that Ctrl-C there is Python's own; during an answer it is asyncio's, and cancels
-that answer alone.
+A line is a question, or a command that begins with `/`. Lines are read while no event loop runs, so that Ctrl-C there is
+Python's own; during an answer it is asyncio's, and cancels that answer alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from rawsse.cli.advice import Asked
 from rawsse.cli.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, print_text, usage_line
 from rawsse.cli.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
+from rawsse.client.client import AsyncClient
+from rawsse.client.tools import Conversation, Reply
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
+from rawsse.messages import Message
 
-if TYPE_CHECKING:
-    from rawsse.client.client import AsyncClient
-    from rawsse.client.tools import Conversation, Reply
-    from rawsse.messages import Message
-
-WELCOME = "chat with {model}{after}: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
+WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
 
 
-# --- Lines ---------------------------------------------------------------------------------------------------------
-
-
-class Command(NamedTuple):
-    """A line that is no question."""
-
-    name: str
-    argument: str
-
-
-class _Use(NamedTuple):
-    argument: str  # "" none; in brackets: it may be left out
-    does: str
-
-
-COMMANDS: Mapping[str, _Use] = {
-    "help": _Use("", "this list"),
-    "multi": _Use("", "a question of several lines, up to a line that is a single ."),
-    "retry": _Use("", "ask the last question again, in place of what came of it"),
-    "reset": _Use("", "begin anew: what was said is forgotten, model and system prompt stay"),
-    "model": _Use("[NAME]", "the model for the questions to come; alone: which it is"),
-    "system": _Use("[TEXT]", "the system prompt; alone: what it is; - for none"),
-    "usage": _Use("", "what the chat has cost so far"),
-    "save": _Use("[FILE]", "keep the conversation in a file; alone: in that of --save"),
-    "load": _Use("FILE", "go on with a conversation that was saved"),
-    "quit": _Use("", "leave, as Ctrl-D does"),
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "help": ("", "this list"),
+    "retry": ("", "ask the last question again, in place of its answer"),
+    "reset": ("", "forget the questions and answers; model and system prompt stay"),
+    "model": ("[NAME]", "the model for the next questions; alone: show it"),
+    "system": ("[TEXT]", "the system prompt; alone: show it; - removes it"),
+    "usage": ("", "the cost of the conversation so far"),
+    "save": ("FILE", "save the conversation in a file"),
+    "load": ("FILE", "continue a saved conversation"),
+    "quit": ("", "leave, as Ctrl-D does"),
 }
+"""The argument of each (in brackets: it may be left out), and its help."""
 
 
-def parse_line(line: str) -> Command | str:
-    """The command in a line, or the question. `//` begins a question that begins with `/`.
+def parse_line(line: str) -> tuple[str, str]:
+    """The command in a line and its argument; of a question "ask" and the question. `//` begins a question that begins with
+    `/`.
 
-    Raises `ConfigurationError` for a command that there is not, or that is not used in this way.
+    Raises `ConfigurationError` for an unknown command, and for a wrong argument.
     """
     text = line.strip()
     if not text.startswith("/") or text.startswith("//"):
-        return text[1:] if text.startswith("//") else line.strip()
+        return "ask", text[1:] if text.startswith("//") else text
     name, _, argument = text[1:].partition(" ")
-    use = COMMANDS.get(name)
-    if use is None:
+    if name not in COMMANDS:
         known = "/help lists the commands; a question that begins with / is written with //"
         raise ConfigurationError(f"there is no {quote('/' + name)}: {known}")
-    if argument and not use.argument:
+    wanted, _ = COMMANDS[name]
+    if argument and not wanted:
         raise ConfigurationError(f"/{name} takes nothing after it")
-    if not argument and use.argument and not use.argument.startswith("["):
-        raise ConfigurationError(f"say /{name} {use.argument}")
-    return Command(name, argument.strip())
-
-
-def _help() -> str:
-    left = {name: f"/{name} {use.argument}".strip() for name, use in COMMANDS.items()}
-    return "\n".join(f"  {left[name]:<14} {use.does}" for name, use in COMMANDS.items())
-
-
-# --- Files ---------------------------------------------------------------------------------------------------------
+    if not argument and wanted and not wanted.startswith("["):
+        raise ConfigurationError(f"say /{name} {wanted}")
+    return name, argument.strip()
 
 
 def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
-    """The conversation in a file; `fields` replace its own. Raises `ConfigurationError` if it is none, and `OSError`."""
-    from rawsse.client.tools import Conversation
-
+    """The conversation in a file; `fields` replace its own. Raises `ConfigurationError` and `OSError`."""
     text = path.read_bytes()
     try:
         return Conversation.from_json(client, text, **fields)
@@ -102,279 +75,176 @@ def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
 
 def save(conversation: Conversation, path: Path) -> None:
     """Write the conversation into a file that only its owner can read: whole, or not at all. Raises `OSError`."""
-    real = os.path.realpath(path)  # what a link leads to, not the link
-    data = conversation.to_json(indent=1).encode()
-    try:
-        number, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{path.name}.")
-    except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(path)) from None  # and not of a file that nobody has named
-    try:
-        with open(number, "wb") as file:
-            file.write(data + b"\n")
-        os.replace(beside, real)
-    except BaseException:
-        os.unlink(beside)
-        raise
-
-
-# --- The chat ------------------------------------------------------------------------------------------------------
+    real = os.path.realpath(path)  # the file that a link leads to, not the link
+    if not os.path.isdir(os.path.dirname(real)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    with tempfile.TemporaryDirectory(prefix=".", dir=os.path.dirname(real)) as folder:
+        written = Path(folder, "conversation")
+        written.touch(0o600)
+        written.write_bytes(conversation.to_json(indent=1).encode() + b"\n")
+        os.replace(written, real)
 
 
 def run_chat(
-    client: AsyncClient,
-    fields: Mapping[str, Any],
-    *,
-    load_from: Path | None = None,
-    save_to: Path | None = None,
-    asked: Asked | None = None,
+    client: AsyncClient, fields: Mapping[str, Any], load_from: Path | None, save_to: Path | None, asked: Asked
 ) -> bool:
     """Chat until there are no more lines, and close the client. False if something failed on the way.
 
-    `fields` (`model`, `max_tokens`, `system`) that are None are those of the conversation in `load_from`, or the usual ones.
-    For `save_to` see `Chat`. Raises what is wrong with the files, and `KeyboardInterrupt`.
+    `fields` (`model`, `max_tokens`, `system`) that are None are those of the conversation in `load_from`, or the defaults.
+    After each answer the conversation is saved in `save_to`. Raises `ConfigurationError` and `OSError` for these files, and
+    `KeyboardInterrupt`.
     """
-    from rawsse.client.tools import Conversation
-
     given = {name: value for name, value in fields.items() if value is not None}
-    if load_from is not None:
-        conversation = load(client, load_from, **given)
-    else:
-        conversation = Conversation(client, **{"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS, **given})
+    usual = {"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS}
+    conversation = load(client, load_from, **given) if load_from else Conversation(client, **{**usual, **given})
     with asyncio.Runner() as runner:
-        chat = Chat(runner, client, conversation, loaded=load_from, save_to=save_to, asked=asked)
+        chat = Chat(runner, client, conversation, save_to, asked)
+        chat.files |= {os.path.realpath(load_from)} if load_from is not None else set()
         try:
+            if save_to is not None:
+                chat.own(save_to)
             chat.run()
         finally:
             runner.run(client.aclose())
     return not chat.has_failed
 
 
+@dataclass
 class Chat:
-    """Reads lines and does what they say. `has_failed`: an answer did not come whole, or a command could not be done."""
+    """Reads lines and does what they say."""
 
-    def __init__(
-        self,
-        runner: asyncio.Runner,
-        client: AsyncClient,
-        conversation: Conversation,
-        *,
-        loaded: Path | None = None,
-        save_to: Path | None = None,
-        asked: Asked | None = None,
-    ) -> None:
-        """`loaded` is the file that the conversation is from, `save_to` the one that it is saved in after each answer.
-
-        Raises `ConfigurationError` if that is another one, and there already.
-        """
-        self.has_failed = False
-        self._runner = runner
-        self._client = client
-        self._files = {os.path.realpath(loaded)} if loaded is not None else set()  # that may be written over
-        self._save_to = self._own(save_to) if save_to is not None else None
-        self._asked = asked or Asked()
-        self._is_typed = is_typed()
-        self._has_just_stopped = False  # an answer: whoever pressed Ctrl-C twice for that does not want to leave
-        self._questions = self._tokens_in = self._tokens_out = 0
-        self._is_exact = True
-        self._adopt(conversation)
+    runner: asyncio.Runner
+    client: AsyncClient
+    conversation: Conversation
+    save_to: Path | None
+    asked: Asked
+    files: set[str] = field(default_factory=set)
+    """The files that may be overwritten: the conversation was loaded from them, or saved in them."""
+    has_failed: bool = False
+    """An answer did not arrive whole, or a command failed."""
+    has_just_stopped: bool = False
+    """An answer was stopped by Ctrl-C: a second one does not mean to leave."""
 
     def run(self) -> None:
         """Until the lines end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
         lines are not typed by a person, at the first."""
-        if self._is_typed:
+        if is_typed():
             begin_editing()
-            asked = len(self._conversation.turns)
-            say(WELCOME.format(model=self._model, after=f", after {_count(asked, 'question')}" if asked else ""))
+            say(f"chat with {self.conversation.fields['model']}: {WELCOME}")
         try:
             while (line := self._next_line()) is not None and self._take(line):
                 pass
         finally:
-            if self._questions:
+            if self.conversation.usage.turns:
                 say(self._total())
 
-    # Lines ---------------------------------------------------------------------------------------------------------
-
     def _next_line(self) -> str | None:
-        """The next line; None when there is none, or whoever types wants to leave."""
+        """The next line; None if there is none, or the user wants to leave."""
         while True:
             try:
-                return self._read("you> ")
+                line = read_line("you> ")
+                self.has_just_stopped = False
+                return line
             except EOFError:
+                self._end_line()
                 return None
             except KeyboardInterrupt:
-                if not self._is_typed:
+                self._end_line()
+                if not is_typed():
                     raise
-                if not self._is_forgiven():
-                    return None
-
-    def _read(self, prompt: str) -> str:
-        try:
-            line = read_line(prompt)
-        except (EOFError, KeyboardInterrupt):
-            self._end_line()
-            raise
-        self._has_just_stopped = False
-        return line
-
-    def _is_forgiven(self) -> bool:
-        """Ctrl-C here does not leave, but drops what was typed."""
-        if has_typed():
-            return True
-        if self._has_just_stopped:
-            self._has_just_stopped = False
-            say("(Ctrl-C once more leaves)")
-            return True
-        return False
+                if not has_typed():  # else it drops the line
+                    if not self.has_just_stopped:
+                        return None
+                    say("(Ctrl-C once more leaves)")
+                self.has_just_stopped = False
 
     def _end_line(self) -> None:
-        if self._is_typed:
+        if is_typed():
             say("")
 
     def _take(self, line: str) -> bool:
         """Do what a line says. False: leave."""
         try:
-            wish = parse_line(line)
-            if isinstance(wish, Command):
-                return self._obey(wish)
-            if wish:
-                self._answer(self._conversation.stream(wish))
+            command, argument = parse_line(line)
+            if command == "quit":
+                return False
+            self._do(command, argument)
         except BrokenPipeError:
             raise
         except (RawsseError, OSError) as exc:
             self._complain(exc)
         return True
 
-    def _complain(self, problem: Exception | str) -> None:
+    def _complain(self, problem: Exception) -> None:
         self.has_failed = True
-        complain(problem, self._asked._replace(model=self._model, model_option="/model", environ=os.environ))
-        if self._is_typed and isinstance(problem, APIError) and problem.may_heal:
+        model = str(self.conversation.fields["model"])
+        complain(problem, self.asked._replace(model=model, model_option="/model", environ=os.environ))
+        if is_typed() and isinstance(problem, APIError) and problem.may_heal:
             say("[/retry asks again]")
         self._end_line()
 
-    # Answers -------------------------------------------------------------------------------------------------------
-
-    def _answer(self, reply: Reply) -> None:
-        """Show the answer as it comes, and what it cost. Raises `APIError`."""
-        before = self._conversation.usage
-        message: Message | None = None
-        try:
-            message = self._runner.run(_show(reply))
-        finally:
-            self._count(before)
-            self._keep()
-        if message is None and not self._is_typed:
-            raise KeyboardInterrupt
-        self._has_just_stopped = message is None
-        say("[stopped]" if message is None else usage_line(message), over=message is None)
-        if message is not None and self._conversation.turns[-1].state == "refused":
-            say("[the model refuses to answer: the question is not kept]")
-        self._end_line()
-
-    def _count(self, before: Any) -> None:
-        after = self._conversation.usage
-        self._questions += 1
-        self._tokens_in += after.total_input_tokens - before.total_input_tokens
-        self._tokens_out += after.output_tokens - before.output_tokens
-        self._is_exact = self._is_exact and after.exact
-
-    def _total(self) -> str:
-        at_least = "" if self._is_exact else "at least "
-        return f"[{_count(self._questions, 'question')}, {at_least}{self._tokens_in} tokens in, {self._tokens_out} out]"
-
-    def _keep(self) -> None:
-        if self._save_to is None:
-            return
-        try:
-            save(self._conversation, self._save_to)
-        except (RawsseError, OSError) as exc:
-            self._complain(exc)
-
-    # Commands ------------------------------------------------------------------------------------------------------
-
-    def _obey(self, command: Command) -> bool:
-        """Do what a command says. False: leave."""
-        argument = command.argument
-        match command.name:
-            case "quit":
-                return False
+    def _do(self, command: str, argument: str) -> None:
+        path = Path(argument).expanduser()
+        match command:
+            case "ask" if argument:
+                self._answer(self.conversation.stream(argument))
             case "help":
-                say(_help() + "\n")
+                for name, (wanted, does) in COMMANDS.items():
+                    say(f"  {f'/{name} {wanted}':<14} {does}")
             case "usage":
                 say(self._total())
             case "retry":
-                self._retry()
-            case "multi":
-                self._take_several()
+                if not self.conversation.turns:
+                    raise ConfigurationError("nothing has been asked that could be asked again")
+                self._answer(self.conversation.retry())
             case "reset":
-                self._reset()
+                self.conversation.reset()
+                say("[forgotten]")
             case "save":
-                self._save(argument)
+                save(self.conversation, self.own(path))
+                say(f"[saved in {argument}]")
             case "load":
-                self._load(Path(argument).expanduser())
-            case _:
-                self._set(command.name, argument)
-        return True
+                self.conversation = load(self.client, path)
+                self.files.add(os.path.realpath(path))
+                asked = _count(len(self.conversation.turns), "question")
+                say(f"[{argument}: {asked}; the model is {self.conversation.fields['model']}]")
+            case "model" | "system":
+                if argument:
+                    self.conversation.fields[command] = None if (command, argument) == ("system", "-") else argument
+                now = self.conversation.fields.get(command)
+                say(f"[{command}: {now if isinstance(now, str) else json.dumps(now) if now else 'none'}]")
 
-    def _retry(self) -> None:
-        if not self._conversation.turns:
-            raise ConfigurationError("nothing has been asked that could be asked again")
-        self._answer(self._conversation.retry())
-
-    def _take_several(self) -> None:
-        lines: list[str] = []
+    def _answer(self, reply: Reply) -> None:
+        """Show the answer as it comes, and its cost. Raises `APIError`."""
+        message: Message | None = None
         try:
-            while (line := self._read("...> ")) != ".":
-                lines.append(line)
-        except EOFError:
-            pass
-        except KeyboardInterrupt:
-            if self._is_typed:
-                return  # without a question
-            raise
-        self._answer(self._conversation.stream("\n".join(lines)))
+            message = self.runner.run(_show(reply))
+        finally:
+            if self.save_to is not None:
+                try:
+                    save(self.conversation, self.save_to)
+                except (RawsseError, OSError) as exc:
+                    self._complain(exc)
+        if message is None and not is_typed():
+            raise KeyboardInterrupt
+        self.has_just_stopped = message is None
+        say("[stopped]" if message is None else usage_line(message), over=message is None)
+        if message is not None and self.conversation.turns[-1].state == "refused":
+            say("[the model refuses to answer: the question is not kept]")
+        self._end_line()
 
-    def _reset(self) -> None:
-        saved = json.loads(self._conversation.to_json())
-        self._adopt_saved({**saved, "messages": [], "turns": [], "replaced": []})
-        say("[begun anew]")
+    def _total(self) -> str:
+        usage = self.conversation.usage
+        tokens = f"{usage.total_input_tokens} tokens in, {usage.output_tokens} out"
+        return f"[{_count(len(usage.turns), 'question')}, {'' if usage.exact else 'at least '}{tokens}]"
 
-    def _load(self, path: Path) -> None:
-        self._adopt(load(self._client, path))
-        self._files.add(os.path.realpath(path))
-        say(f"[{path}: {_count(len(self._conversation.turns), 'question')}; the model is {self._model}]")
-
-    def _save(self, argument: str) -> None:
-        path = Path(argument).expanduser() if argument else self._save_to
-        if path is None:
-            raise ConfigurationError("say /save FILE")
-        save(self._conversation, self._own(path))
-        say(f"[saved in {path}]")
-
-    def _own(self, path: Path) -> Path:
-        """The file, which is the chat's own from now on. Raises `ConfigurationError` if it is there, and is not."""
+    def own(self, path: Path) -> Path:
+        """The file, which may be overwritten from now on. Raises `ConfigurationError` if it exists and is not the chat's."""
         real = os.path.realpath(path)
-        if os.path.lexists(real) and real not in self._files:
+        if os.path.lexists(real) and real not in self.files:
             raise ConfigurationError(f"{path} is there already: load it to go on with it, or take another name")
-        self._files.add(real)
+        self.files.add(real)
         return path
-
-    def _set(self, field: str, value: str) -> None:
-        """Set the model or the system prompt, or show it."""
-        if value:
-            saved = json.loads(self._conversation.to_json())
-            self._adopt_saved(saved, **{field: None if field == "system" and value == "-" else value})
-        now = self._fields.get(field)
-        say(f"[{field}: {now if isinstance(now, str) else json.dumps(now) if now else 'none'}]")
-
-    def _adopt_saved(self, saved: Mapping[str, Any], **fields: Any) -> None:
-        from rawsse.client.tools import Conversation
-
-        self._adopt(Conversation.from_json(self._client, json.dumps(saved), **fields))
-
-    def _adopt(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._fields: Mapping[str, Any] = json.loads(conversation.to_json())["fields"]
-        self._model = str(self._fields["model"])
 
 
 async def _show(reply: Reply) -> Message | None:

@@ -1,9 +1,7 @@
-"""Environment variables out of a file, usually `.env`.
+"""Environment variables from a file, usually `.env`.
 
-This file knows the lines of such a file, and which of its variables may be trusted. It refuses to know what they are for.
-
-    load_env_file(None)                 # .env in this folder, if there is one
-    load_env_file(Path("prod.env"))     # a file that the user named
+load_env_file(None)                 # .env in this folder, if there is one
+load_env_file(Path("prod.env"))     # a file that the user named
 """
 
 from __future__ import annotations
@@ -19,7 +17,8 @@ CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ADDRESS = "ANTHROPIC_BASE_URL"
 
 TAKEN_UNASKED = (*CREDENTIALS, ADDRESS, "RAWSSE_TOKEN")
-"""What is taken from a `.env` that nobody named. A folder may be somebody else's: its PATH and proxies are not for us."""
+"""The variables that are read from a `.env` that the user did not name: the folder may be another person's, and its PATH and
+proxies are not trusted."""
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -27,8 +26,8 @@ _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 def load_env_file(named: Path | None) -> None:
     """Put a file's variables into the environment; those that are set already stay. None: `.env` in this folder, if there is.
 
-    Raises `ConfigurationError` if the file cannot be used, and if a `.env` that nobody named would send the key of the
-    environment to an address of its own.
+    Raises `ConfigurationError` if the file cannot be used, and if a `.env` that the user did not name would send the key of
+    the environment to another address.
     """
     path = named or Path(".env")
     if named is None and not path.is_file():
@@ -56,7 +55,7 @@ def _read_text(path: Path) -> str:
     except OSError as exc:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"cannot read {path}: it is no UTF-8 text") from None
+        raise ConfigurationError(f"cannot read {path}: it is not UTF-8 text") from None
 
 
 def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
@@ -72,7 +71,7 @@ def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
         key, equals, value = re.sub(r"^export\s+", "", line).partition("=")
         key, value = key.strip(), _unquoted(value.strip())
         if not equals or not _NAME.fullmatch(key) or "\0" in value:
-            raise ConfigurationError(f"{name}, line {number}: is no NAME=value")
+            raise ConfigurationError(f"{name}, line {number}: not NAME=value")
         variables[key] = value
     return variables
 

@@ -1,8 +1,5 @@
 """Showing text to a person, and reading what the person types.
 
-This file knows standard input, output and error, and what a terminal would do with them. It refuses to know what the texts
-are about.
-
     show("The answer is ", end="")          # to standard output, at once
     say("[28 tokens in, 217 out]")          # to standard error
     line = read_line("you> ")               # with a prompt if a person types it; raises EOFError at the end
@@ -23,7 +20,7 @@ from typing import TextIO
 from rawsse.cli.advice import Asked, advise
 from rawsse.errors import ConfigurationError
 
-# A terminal obeys some characters instead of showing them, and an answer is written by somebody else.
+# A terminal obeys some characters instead of showing them, and an answer is not trusted.
 _CONTROLS: Mapping[int, str] = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
 }
@@ -75,7 +72,7 @@ def say(text: str, *, over: bool = False) -> None:
 
 
 def complain(problem: Exception | str, asked: Asked | None = None) -> None:
-    """What went wrong, in one line to standard error."""
+    """The problem, in one line to standard error."""
     asked = asked or Asked(environ=os.environ)
     say(f"rawsse: {problem if isinstance(problem, str) else advise(problem, asked)}")
 
@@ -121,9 +118,9 @@ def has_typed() -> bool:
 def read_line(prompt: str) -> str:
     """The next line of standard input, without its end; the prompt is for a person only.
 
-    Raises `EOFError` at the end, `KeyboardInterrupt` at Ctrl-C, and `ConfigurationError` for what is no text.
+    Raises `EOFError` at the end, `KeyboardInterrupt` at Ctrl-C, and `ConfigurationError` for bytes that are not text.
     """
-    with _told_as_no_text("the line"):
+    with _must_be_text("the line"):
         if not is_typed():
             line = sys.stdin.readline() if sys.stdin is not None else ""
             if not line:
@@ -136,27 +133,27 @@ def read_line(prompt: str) -> str:
 
 
 def read_all(what: str) -> str:
-    """All of standard input. Raises `ConfigurationError` for what is no text."""
+    """All of standard input. Raises `ConfigurationError` for bytes that are not text."""
     if sys.stdin is None:
         return ""
     if is_typed():
         say(f"rawsse: type {what}, then Ctrl-D on a line of its own")
-    with _told_as_no_text(what):
+    with _must_be_text(what):
         return sys.stdin.read()
 
 
 def check_text(text: str, what: str) -> str:
-    """`text`. Raises `ConfigurationError` if it is none: Python keeps bytes that are no characters as surrogates."""
+    """`text`. Raises `ConfigurationError` if it is not text: Python keeps bytes that are not characters as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{what} is no UTF-8 text") from None
+        raise ConfigurationError(f"{what} is not UTF-8 text") from None
     return text
 
 
 @contextlib.contextmanager
-def _told_as_no_text(what: str) -> Iterator[None]:
+def _must_be_text(what: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{what} is no {exc.encoding.upper()} text") from None
+        raise ConfigurationError(f"{what} is not {exc.encoding.upper()} text") from None

@@ -6,7 +6,8 @@ Read in this order:
     network/     connections: routes and proxies, TCP and TLS for asyncio and for blocking code, the pool
     request.py   from arguments to a request
     retry.py     which failure may be retried, and when; the rate limits in a response's header
-    schema/      Python types and functions as JSON Schema; answers as values of a type
+    schema.py    Python types and functions as JSON Schema. Pure.
+    output.py    answers as values of a type. Pure.
     exchange.py  one HTTP request and its response. Pure.
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
     call.py      a request, tried until an answer begins: drives an exchange over a network
@@ -16,6 +17,5 @@ Read in this order:
     client.py    keys, options, connections: AsyncClient
     blocking/    Client: the same calls for code without async
 
-`tools/`, `blocking/` and most of `schema/` are loaded when they are first used: a program that only streams does not pay for
-them.
+`tools/`, `blocking/` and `schema.py` are loaded when they are first used: a program that only streams does not pay for them.
 """

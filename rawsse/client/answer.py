@@ -102,8 +102,6 @@ class Answer(Exchange):
         assert error is not None  # noqa: S101 - asked only of an answer that failed
         error.ending, error.phase = ending, ending.phase
         error.partial = self.builder.message
-        if error.partial is not None:
-            error.partial.request_id = error.request_id
         error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
         return error
 
@@ -172,6 +170,7 @@ class Answer(Exchange):
 
     def _receive_head(self, response: Response, now: float) -> None:
         super()._receive_head(response, now)
+        self.builder.request_id = self.request_id
         # Read leniently: gateways call an event stream `text/plain`, or nothing.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if (kind in ("text/html", "text/plain") or kind.endswith("json")) and not self._is_refusal:

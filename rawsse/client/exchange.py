@@ -410,8 +410,8 @@ class Exchange:
     @cached_property
     def _secrets(self) -> Secrets:
         """Of the request, and of its proxy: either may quote them."""
-        proxy = self.settings.route.proxy
-        return Secrets((*self.settings.request.headers, *(proxy.fields if proxy else ())))
+        request, proxy = self.settings.request, self.settings.route.proxy
+        return request.secrets or Secrets((*request.headers, *(proxy.fields if proxy else ())))
 
     def _without_secrets(self, response: Response) -> Response:
         # In one piece: this is done for every response.

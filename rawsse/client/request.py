@@ -54,6 +54,8 @@ class RequestData(NamedTuple):
     host_field: str
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+    secrets: Secrets | None = None
+    """Those in `headers`, if they are known."""
 
     def __repr__(self) -> str:  # without the header fields: they hold the key
         return f"RequestData({self.method} {self.target} to {self.host_field})"
@@ -230,6 +232,8 @@ class Endpoint:
     """The path of the base URL, which stands before every path of the API."""
     headers: Mapping[str, str] = field(repr=False)
     credential: Credential | None = field(repr=False)
+    secrets: Secrets = field(repr=False, compare=False)
+    """Those in the fields and the credential; to look for them for each request would take as long as the rest of it."""
 
     @classmethod
     def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
@@ -249,7 +253,9 @@ class Endpoint:
         if not _URL_CHARS.fullmatch(host + parts.path):
             raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
         origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
-        return cls(base_url, origin, parts.path.rstrip("/"), header_fields(headers), credential)
+        fields = header_fields(headers)
+        secrets = Secrets((*fields.items(), *([credential] if credential else ())))
+        return cls(base_url, origin, parts.path.rstrip("/"), fields, credential, secrets)
 
     def request(
         self,
@@ -288,6 +294,7 @@ class Endpoint:
             host_field=self.origin.host_field,
             headers=(*fields.items(), *route.proxy_fields()),
             body=content,
+            secrets=None if headers or route.proxy else self.secrets,
         )
 
 

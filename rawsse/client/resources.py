@@ -11,7 +11,7 @@ Beside them:
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is tried again before any content came
     strict          whether an order of events that the API does not allow is an error; None: as the client says
-    output_format   the type that the text of the answer becomes a value of (`schema/output.py`)
+    output_format   the type that the text of the answer becomes a value of (`output.py`)
 
 With the response beside the answer:
 
@@ -39,9 +39,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAli
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Exchange
+from rawsse.client.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.request import Query, encoded
-from rawsse.client.schema.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.stream import CallInfo, EventStream, MessageStream
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.errors import ConfigurationError, EventDataError, quote
@@ -81,7 +80,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class CountFields(CallOptions, total=False):
-    """What a request may have beside `model` and `messages`, and a count of its tokens too."""
+    """The fields of a request, and of a count of its tokens, beside `model` and `messages`."""
 
     system: str | Iterable[Mapping[str, Any]] | None
     tools: Iterable[Any] | None
@@ -98,8 +97,8 @@ class CountFields(CallOptions, total=False):
 
 
 class MessageFields(CountFields, total=False):
-    """What a request for an answer may have beside `model`, `max_tokens` and `messages`: the API's fields that this version
-    knows. Others are taken as well, and sent; for a type checker they go into `extra_body`."""
+    """The fields of a request for an answer beside `model`, `max_tokens` and `messages` that this version knows. Others are
+    sent as well; for a type checker they go into `extra_body`."""
 
     stop_sequences: Sequence[str] | None
     metadata: Mapping[str, Any] | None
@@ -152,7 +151,7 @@ class ModelInfo(Lens):
 class AsyncPage(Lens):
     """One page of a list. `async for model in page` goes on through all pages after it, and `data` is this page alone.
 
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page.
+    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page.
     """
 
     __slots__ = ("_asked", "_fetch", "_next")
@@ -187,7 +186,7 @@ class AsyncPage(Lens):
         """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
         leads back to one that was asked for before: the list would never end."""
         if self._next is None:
-            raise RuntimeError("there is no next page: ask has_next_page() first")
+            raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
 
     async def _itself(self) -> AsyncPage:
@@ -250,12 +249,22 @@ class _Items(AsyncIterator[ModelInfo]):
 
 
 class RawResponse(CallInfo, Generic[T]):
-    """A response and what it brought. With `stream=True` that is an `EventStream`, which the caller must read to its end or
+    """A response and the answer in it. With `stream=True` that is an `EventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
-    def __init__(self, call: Call[Exchange], parsed: T) -> None:
-        super().__init__(call)
-        self.parsed = parsed
+    parsed: T
+
+    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None:
+        self._calls = calls  # made by the method that gave `given`
+        self._given = given
+
+    async def _open(self) -> Self:
+        self.parsed = await self._given if isawaitable(self._given) else self._given
+        super().__init__(self._calls[-1])
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._open().__await__()
 
     @property
     def status_code(self) -> int:
@@ -267,7 +276,7 @@ class RawResponse(CallInfo, Generic[T]):
         return self.parsed
 
     async def __aenter__(self) -> Self:
-        return self
+        return self if hasattr(self, "parsed") else await self
 
     async def __aexit__(self, *exc: object) -> None:
         self._close()
@@ -278,23 +287,6 @@ class RawResponse(CallInfo, Generic[T]):
 
     def __repr__(self) -> str:
         return f"<RawResponse {self.status_code}, request {self.request_id}>"
-
-
-class Opening(Generic[T]):
-    """A call that is `await`ed for its `RawResponse`, or entered with `async with`."""
-
-    def __init__(self, opening: Awaitable[RawResponse[T]]) -> None:
-        self._opening = opening
-
-    def __await__(self) -> Generator[Any, Any, RawResponse[T]]:
-        return self._opening.__await__()
-
-    async def __aenter__(self) -> RawResponse[T]:
-        self._raw = await self._opening
-        return self._raw
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._raw._close()
 
 
 class WithRawResponse:
@@ -309,19 +301,15 @@ class WithRawResponse:
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
 
-        def call(*arguments: Any, **options: Any) -> Opening[Any]:
+        def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
             calls: list[Call[Any]] = []
 
             def remember(*arguments: Any, **options: Any) -> Call[Any]:
                 calls.append(client.call(*arguments, **options))
                 return calls[-1]
 
-            async def opening(given: Any) -> RawResponse[Any]:
-                parsed = await given if isawaitable(given) else given
-                return RawResponse(calls[-1], parsed)
-
-            # Called here, and not when it is awaited: an argument that is missing is told where it is.
-            return Opening(opening(method(kind(SimpleNamespace(call=remember)), *arguments, **options)))
+            # Called here, and not when it is awaited: the traceback of a wrong argument shows the caller's line.
+            return RawResponse(calls, method(kind(SimpleNamespace(call=remember)), *arguments, **options))
 
         return call
 

@@ -173,11 +173,7 @@ class RateLimits:
         `now` is POSIX time: without it a `retry-after` that is a date is not read.
         """
         raw = {name.lower(): headers[name] for name in headers if _ABOUT_LIMITS.fullmatch(name.lower())}
-        return cls(
-            **{name: _limit(raw, name) for name in _FAMILIES},
-            retry_after=parse_retry_after(raw, now),
-            raw=raw,
-        )
+        return cls(**{name: _limit(raw, name) for name in _FAMILIES}, retry_after=parse_retry_after(raw, now), raw=raw)
 
     def __bool__(self) -> bool:
         return bool(self.raw)

@@ -26,20 +26,12 @@ from typing import Any, Self
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
 from rawsse.client.exchange import Exchange, Timing
+from rawsse.client.output import Outputs
 from rawsse.client.retry import RateLimits
-from rawsse.client.schema.output import Outputs
 from rawsse.errors import APIError, Ending, StreamCancelledError
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
-from rawsse.messages.events import (
-    ContentBlockDelta,
-    ErrorEvent,
-    MessageStop,
-    MessageStreamEvent,
-    Ping,
-    StreamEvent,
-    TextEvent,
-)
+from rawsse.messages.events import ContentBlockDelta, ErrorEvent, MessageStreamEvent, Ping, StreamEvent, TextEvent
 
 
 class OpenResponse(Response):
@@ -121,7 +113,6 @@ class BaseStream(CallInfo):
         message = self._call.exchange.builder.message
         if message is None:
             raise RuntimeError("message_start has not come yet")
-        message.request_id = self.request_id
         return message
 
     # Open and close ------------------------------------------------------------------------------------------------
@@ -282,10 +273,10 @@ class MessageStream(BaseStream):
             if self._expanded:  # the caller took the event of the wire and left the derived one
                 derived = self._expanded.popleft()
                 text = derived.text if isinstance(derived, TextEvent) else None
-            elif (event := self._take_event()) is None:
+            elif self._take_event() is None:
                 return None
             else:
-                text = self._call.exchange.builder.text_of(event)
+                text = self._call.exchange.builder.added_text
             if text is not None:
                 return text
 
@@ -295,8 +286,6 @@ class MessageStream(BaseStream):
         expanded = builder.expand(event)
         if isinstance(event, ContentBlockDelta) and not self._outputs.has_format:
             return expanded  # nearly all events: nothing to parse
-        if isinstance(last := expanded[-1], MessageStop) and last.message is not None:
-            last.message.request_id = self.request_id
         return [self._outputs.event(each, lambda: builder.message) for each in expanded]
 
     async def until_done(self) -> None:

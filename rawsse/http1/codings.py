@@ -18,8 +18,8 @@ MAX_CHUNK_HEAD_BYTES = 4 * 1024
 """The size of one chunk with its extensions, or all trailers. Known servers send a few dozen bytes."""
 
 MAX_DECODED_BYTES = 32 * 1024 * 1024
-"""What a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB can become
-64 MiB: half of that is not text any more, but a bomb."""
+"""The largest size that a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB
+can become 64 MiB. A piece that expands to half of that is not text, but a decompression bomb."""
 
 MAX_EXPANSION = 64
 """How many times its size a piece of a body may expand to, beyond `FREE_DECODED_BYTES`. Event streams expand tenfold, deflate
@@ -103,10 +103,10 @@ class ChunkedReader:
         return b"", trailers[end + 4 :]
 
     def _check_size(self, size: int) -> None:
-        if size > self._max_chunk_head_bytes:
-            limit = self._max_chunk_head_bytes
-            message = f"a chunk's head, or the trailers, are larger than max_chunk_head_bytes ({limit})"
-            raise HeadTooLargeError(message, limit=limit)
+        if size > (limit := self._max_chunk_head_bytes):
+            raise HeadTooLargeError(
+                f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})", limit=limit
+            )
 
 
 def _not_a_head(unread: bytes) -> HTTPProtocolError:

@@ -1,4 +1,4 @@
-"""What the Messages API says. Pure: no sockets, no clock, no randomness.
+"""The answers of the Messages API: events, content and the message. Pure: no sockets, no clock, no randomness.
 
 Read in this order:
 
@@ -28,5 +28,5 @@ __all__ += ["ErrorEvent", "MessageStreamEvent", "Ping", "StreamEvent", "UnknownE
 __all__ += ["CitationsDelta", "CompactionDelta", "Delta", "InputJSONDelta", "SignatureDelta", "TextDelta"]
 __all__ += ["ThinkingDelta", "UnknownDelta"]
 __all__ += ["CitationEvent", "CompactionEvent", "InputJSONEvent", "SignatureEvent", "TextEvent", "ThinkingEvent"]
-# What reads them.
+# Readers.
 __all__ += ["MAX_MESSAGE_BYTES", "Deviation", "MessageBuilder", "PartialJSON", "read_event", "read_partial"]

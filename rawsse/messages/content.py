@@ -20,24 +20,14 @@ A block under construction joins its fragments into its JSON:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, OutputFormatError, PartialJSONError, quote
-from rawsse.messages.lens import (
-    Lens,
-    OpenLens,
-    as_sent,
-    by_type,
-    is_json_object,
-    object_at,
-    paired,
-    parse_json,
-    well_formed,
-)
+from rawsse.messages.lens import Lens, OpenLens, as_sent, by_type, is_json_object, object_at, parse_json, well_formed
 from rawsse.messages.partial_json import PartialJSON
+from rawsse.messages.usage import INPUT_TOKENS
 
 T = TypeVar("T")
 
@@ -48,7 +38,7 @@ StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_
 
 class Citation(OpenLens):
     """Where a piece of text comes from: `char_location`, `page_location`, `content_block_location`,
-    `web_search_result_location` or `search_result_location`, each with fields of its own."""
+    `web_search_result_location` or `search_result_location`, each with its own fields."""
 
     type: str
     cited_text: str
@@ -73,7 +63,7 @@ class CacheCreation(Lens):
 
 
 class OutputTokensDetails(Lens):
-    """What of the output was what."""
+    """How the output tokens were used."""
 
     thinking_tokens: int
 
@@ -110,9 +100,7 @@ class Usage(Lens):
     @property
     def total_input_tokens(self) -> int:
         """Fresh, written to the cache and read from the cache: what the context window held."""
-        names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        counts = [self.raw.get(name) for name in names]
-        return sum(count for count in counts if isinstance(count, int))
+        return sum(count for name in INPUT_TOKENS if isinstance(count := self.raw.get(name), int))
 
 
 class BaseBlock(Lens):
@@ -122,23 +110,23 @@ class BaseBlock(Lens):
     `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
     """
 
-    __slots__ = ("_input_text", "complete")
+    __slots__ = ("_built", "complete")
     type: str
     complete: bool
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
     FIELDS: ClassVar[Mapping[str, Any]] = {"citations": Citation}
 
-    def __init__(self, raw: dict[str, Any], *, complete: bool = True, input_text: str | Callable[[], str] = "") -> None:
+    def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
         super().__init__(raw)
-        self.complete = complete
-        self._input_text = input_text
+        self.complete = built is None or built.complete
+        self._built = built
 
     @property
     def input_text(self) -> str:
         """The tool input's JSON text as it came."""
         # Joined only when it is read: a caller that reads the block after each delta of 64 kB would copy 2 GB.
-        return well_formed(self._input_text if isinstance(self._input_text, str) else self._input_text())
+        return "" if self._built is None else self._built.input_text
 
 
 class TextBlock(BaseBlock):
@@ -155,7 +143,7 @@ class ParsedTextBlock(TextBlock, Generic[T]):
     __slots__ = ("_parsed",)
 
     def __init__(self, block: TextBlock, parsed: T | OutputFormatError | None = None) -> None:
-        super().__init__(block.raw, complete=block.complete, input_text=block.input_text)
+        super().__init__(block.raw, block._built)
         self._parsed = parsed
 
     @property
@@ -294,12 +282,20 @@ _BLOCKS: Mapping[str, type[Block]] = by_type(Block)
 KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
-def look_at_block(raw: dict[str, Any], *, complete: bool = True, input_text: str | Callable[[], str] = "") -> Block:
-    """The lens of the class that `raw["type"]` names."""
-    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, complete=complete, input_text=input_text)
+def look_at_block(raw: dict[str, Any], built: BlockBuilder | None = None) -> Block:
+    """The lens of the class that `raw["type"]` names. `built` is the block under construction, if it was streamed."""
+    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, built)
 
 
 # --- A block under construction ----------------------------------------------------------------------------------------
+
+
+# For the field of a block that grows: the type of its deltas, and their field that has the next fragment.
+_FRAGMENTS: Mapping[str | None, tuple[str, str]] = {
+    "text": ("text_delta", "text"),
+    "thinking": ("thinking_delta", "thinking"),
+    "input": ("input_json_delta", "partial_json"),
+}
 
 
 class BlockBuilder:
@@ -307,19 +303,19 @@ class BlockBuilder:
     `fragments`, joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when its
     block ends, and before that only if it is read.
 
-    `field` is the field of `raw` that grows: "text", "thinking" or "input"; None if there is none. `raw` is modified: the
-    caller must not share it. Raises `EventDataError` if that field has a value that cannot grow.
+    `field` is the field of `raw` that grows: "text", "thinking" or "input"; None if there is none. `index` is the block's in
+    its events. Raises `EventDataError` if the field that grows has a value that cannot grow.
     """
 
-    __slots__ = ("_reader", "_unread", "complete", "field", "fragments", "grown", "half", "length", "raw")
-
-    def __init__(self, raw: dict[str, Any], *, complete: bool = False) -> None:
-        self.raw = raw
+    def __init__(self, raw: dict[str, Any], index: int = 0, *, complete: bool = False) -> None:
+        self.raw = raw = dict(raw)  # a copy of all that changes: the event stays as received
+        if isinstance(raw.get("citations"), list):
+            raw["citations"] = [*raw["citations"]]
+        self.index = index
         self.complete = complete
         self.field = _growing_field(raw)
+        self.delta_type, self.delta_field = _FRAGMENTS.get(self.field, ("", ""))
         self.fragments: list[str] = []
-        self.grown = ""
-        """The text that the last event has added."""
         self.half = ""  # of a surrogate pair, until the other half comes with the next fragment
         start = raw[self.field] if self.field else None
         if isinstance(start, str) and not complete:
@@ -328,21 +324,38 @@ class BlockBuilder:
         self._reader: PartialJSON | None = None
         self._unread = 0  # index of the first fragment of input that the reader has not seen
 
-    def grow(self, text: str) -> None:
-        """Add the next fragment of the field that grows."""
+    def grow(self, text: str) -> str:
+        """Add the next fragment of the field that grows. Returns what is added: half a surrogate pair waits for the other."""
         self.complete = False  # the block may have been closed before, in an order that only a lenient builder accepts
         if self.half or not text.isascii():
             text = self._without_half(text)
-        self.grown = text
         self.fragments.append(text)
         self.length += len(text)
+        return text
 
     def _without_half(self, text: str) -> str:
         """The text after the half before it, without the half at its end."""
         text, self.half = self.half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self.half = text[:-1], text[-1]
-        return paired(text)
+        return well_formed(text)
+
+    def change(self, delta: dict[str, Any]) -> bool:
+        """Apply a delta that brings a whole value; False if it does not fit the block. Raises `EventDataError`."""
+        raw = self.raw
+        match delta.get("type"), raw.get("type"):
+            case "citations_delta", "text":
+                citation = required(delta, "citation", dict, "an object")
+                if raw.get("citations") is None:
+                    raw["citations"] = []
+                required(raw, "citations", list, "a list").append(citation)
+            case "signature_delta", "thinking":
+                raw["signature"] = required(delta, "signature", str, "a string")
+            case "compaction_delta", "compaction":
+                raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
+            case _:
+                return False
+        return True
 
     @property
     def input_text(self) -> str:
@@ -353,7 +366,7 @@ class BlockBuilder:
         """The first `length` characters of the text or thinking."""
         self.settle()
         grown: str = self.raw[self.field or "text"]
-        return well_formed(grown[:length])
+        return grown[:length]
 
     def best_input(self) -> Any:
         """The input as far as it can be read: of a finished call the input, of an unfinished one its best reading."""
@@ -369,33 +382,26 @@ class BlockBuilder:
             self.raw[self.field] += "".join(self.fragments)
             self.fragments.clear()
 
-    def close(self) -> None:
-        """The block is over: its input is parsed, strictly and once. It is complete if that input is a JSON object."""
-        self._end_half()
-        if self.field != "input":
-            self.complete = True
-            return
-        if any(self.fragments):  # a tool without arguments may stream nothing, or only empty strings
+    def close(self, *, is_stopped: bool = True) -> str | None:
+        """End the block. A tool's input is parsed, strictly and once; it is complete if it is a JSON object.
+
+        Without a `content_block_stop` (`is_stopped`) only such an input is: a part of an object never parses. Returns U+FFFD,
+        which is then added, if half a character is left; None if nothing is.
+        """
+        left = "\ufffd" if self.half else None
+        if left:
+            self.half = ""
+            self.fragments.append(left)
+            self.length += 1
+        if self.field == "input" and any(self.fragments):  # without arguments there may be none, or only empty strings
             try:
                 self.raw["input"] = parse_json(self.input_text)
+                self.complete = isinstance(self.raw["input"], dict)
             except (ValueError, RecursionError):
                 self._read_ahead()
-                return
-        self.complete = isinstance(self.raw["input"], dict)
-
-    def close_if_whole(self) -> None:
-        """The block ends without a `content_block_stop`. A tool's input that parses as an object is complete all the same: a
-        part of an object never parses. Without a single character nothing is known."""
-        self._end_half()
-        if self.field == "input" and any(self.fragments):
-            self.close()
-
-    def _end_half(self) -> None:
-        """The other half of a pair did not come."""
-        self.grown, self.half = self.half, ""
-        if self.grown:
-            self.fragments.append(self.grown)
-            self.length += 1
+        elif is_stopped:
+            self.complete = self.field != "input" or isinstance(self.raw["input"], dict)
+        return left
 
     def _read_ahead(self) -> None:
         # Made when an unfinished input is read for the first time; it then reads each fragment once.
@@ -405,6 +411,14 @@ class BlockBuilder:
             self._reader.feed("".join(unread))
         if self._reader.value is not None:
             self.raw["input"] = self._reader.value
+
+
+def required(raw: dict[str, Any], name: str, kind: type[T], words: str) -> T:
+    """The field of a delta or a block. Raises `EventDataError` if it is not of the type that `words` name."""
+    value = raw.get(name)
+    if not isinstance(value, kind):
+        raise EventDataError(f"a {raw.get('type')} has no {name!r} that is {words}")
+    return value
 
 
 def _growing_field(raw: dict[str, Any]) -> str | None:
@@ -465,11 +479,10 @@ class Message(Lens):
         return [self._look_at_block(index, block) for index, block in enumerate(value)]
 
     def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        if index >= len(self._facts):
-            return look_at_block(raw)
-        facts = self._facts[index]
-        facts.settle()
-        return look_at_block(raw, complete=facts.complete, input_text=partial(getattr, facts, "input_text"))
+        built = self._facts[index] if index < len(self._facts) else None
+        if built is not None:
+            built.settle()
+        return look_at_block(raw, built)
 
     @property
     def _request_id(self) -> str | None:
@@ -516,10 +529,11 @@ class ParsedMessage(Message, Generic[T]):
         Raises `OutputFormatError` if there is text, and none of it fits. Its `partial` is the message.
         """
         parsed = [self._parsed[index] for index in sorted(self._parsed)]
-        fitting = [value for value in parsed if not isinstance(value, OutputFormatError)]
-        if parsed and not fitting and isinstance(parsed[0], OutputFormatError):
-            raise parsed[0]
-        return fitting[0] if fitting else None
+        fitting = (value for value in parsed if not isinstance(value, OutputFormatError))
+        value = next(fitting, parsed[0] if parsed else None)
+        if isinstance(value, OutputFormatError):
+            raise value
+        return value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Message) and self.raw == other.raw
@@ -538,7 +552,7 @@ class MessageDeltaFields(Lens):
     FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
 
 
-# --- What may be sent back -----------------------------------------------------------------------------------------------
+# --- Sending it back -----------------------------------------------------------------------------------------------
 
 
 def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collection[str] = ()) -> list[Block]:

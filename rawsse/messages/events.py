@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, as_error, is_error, quote
 from rawsse.messages.content import Block, BlockBuilder, Citation, Message, MessageDeltaFields, Usage, look_at_block
-from rawsse.messages.lens import Lens, OpenLens, by_type, read_json, well_formed
+from rawsse.messages.lens import Lens, OpenLens, by_type, read_json
 from rawsse.messages.partial_json import read_partial
 from rawsse.sse import Event
 
@@ -145,14 +145,9 @@ class ContentBlockDelta(BaseEvent):
 class ContentBlockStop(BaseEvent):
     """A block ends. `content_block` is the whole block if the event comes from a `MessageStream`, else None."""
 
-    __slots__ = ("content_block",)
     index: int
     type: Literal["content_block_stop"]
-    content_block: Block  # None only outside of a `MessageStream`, where the SDK has no such field
-
-    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, content_block: Any = None) -> None:
-        super().__init__(raw, sse)
-        self.content_block = content_block
+    content_block: Block = None  # type: ignore[assignment]  # only outside of a `MessageStream`, where the SDK has no such field
 
 
 class MessageDelta(BaseEvent):
@@ -169,13 +164,8 @@ class MessageDelta(BaseEvent):
 class MessageStop(BaseEvent):
     """The answer is complete. `message` is the message if the event comes from a `MessageStream`, else None."""
 
-    __slots__ = ("message",)
     type: Literal["message_stop"]
-    message: Message  # likewise
-
-    def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT, message: Any = None) -> None:
-        super().__init__(raw, sse)
-        self.message = message
+    message: Message = None  # type: ignore[assignment]  # likewise
 
 
 class Ping(BaseEvent):
@@ -236,18 +226,15 @@ def read_event(sse: Event) -> StreamEvent | None:
     try:
         raw = read_json(sse.data)
     except (ValueError, RecursionError) as exc:
-        if sse.data.strip() == DONE or _is_keep_alive(sse):
-            return None
         return _without_object(sse, f"are no JSON ({exc})")
-    if type(raw) is not dict or not raw:
-        if _is_keep_alive(sse):
-            return None
-        if type(raw) is not dict:
-            return _without_object(sse, "are no JSON object")
+    if type(raw) is not dict:
+        return _without_object(sse, "are no JSON object")
     kind = raw.get("type")
     # The most frequent event, checked as below, but without a loop: 0.4 us less.
     if kind == "content_block_delta" and type(raw.get("index")) is int and type(raw.get("delta")) is dict:
         return ContentBlockDelta(raw, sse)
+    if not raw and sse.event == "message":
+        return None
     if _is_error(raw, sse.event):
         return ErrorEvent(as_error(raw), sse)
     kind = kind or sse.event
@@ -261,11 +248,6 @@ def read_event(sse: Event) -> StreamEvent | None:
     return _EVENTS.get(kind, UnknownEvent)(raw, sse)
 
 
-def _is_keep_alive(sse: Event) -> bool:
-    """The event has no name, and nothing in its data but what gateways send to keep a connection alive."""
-    return sse.event == "message" and _KEEP_ALIVE.fullmatch(sse.data) is not None
-
-
 def _is_error(raw: dict[str, Any], name: str) -> bool:
     """By its type; without one that is known, by its name; without both, by its fields: gateways send no more than words."""
     kind = raw.get("type")
@@ -274,8 +256,11 @@ def _is_error(raw: dict[str, Any], name: str) -> bool:
     return kind == "error" or (name.lower() in _ERROR_NAMES and str(kind) not in _EVENTS)
 
 
-def _without_object(sse: Event, problem: str) -> StreamEvent:
-    """The event whose data are not a JSON object. A ping needs none, and an event that is not the API's may have any data."""
+def _without_object(sse: Event, problem: str) -> StreamEvent | None:
+    """The event whose data are not a JSON object; None for the end mark and a keep-alive. A ping needs no data, and an event
+    that is not the API's may have any."""
+    if sse.data.strip() == DONE or (sse.event == "message" and _KEEP_ALIVE.fullmatch(sse.data)):
+        return None
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)
     if sse.event.lower() in _ERROR_NAMES:  # from a gateway, as plain text: the failure is reported all the same
@@ -343,12 +328,15 @@ class _Derived(Generic[Added]):
 class _Growing(_Derived[Added], Generic[Added, Snapshot]):
     """A derived event of a field that grows. Its snapshot is not one of its fields."""
 
-    __slots__ = ("_snapshot",)
+    __slots__ = ("_parsed", "_snapshot")
 
-    def __init__(self, index: int, added: Added, _snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self, index: int, added: Added, _snapshot: Callable[[], Snapshot], _parsed: Callable[[], Any] | None = None
+    ) -> None:
         self._index = index  # not by `super`: these are made once per delta
         self._added = added
         self._snapshot = _snapshot
+        self._parsed = _parsed  # of text: how it is read as JSON
 
     @property
     def snapshot(self) -> Snapshot:
@@ -359,18 +347,10 @@ class _Growing(_Derived[Added], Generic[Added, Snapshot]):
 class TextEvent(_Growing[str, str]):
     """More text. `snapshot` is the block's text so far."""
 
-    __slots__ = ("_parsed",)
+    __slots__ = ()
     __match_args__ = ("index", "text", "type")
     type: Literal["text"] = "text"
     text: str = _read_only("_added", "The text that this event adds.")
-
-    def __init__(
-        self, index: int, text: str, _snapshot: Callable[[], str], _parsed: Callable[[], Any] | None = None
-    ) -> None:
-        self._index = index
-        self._added = text
-        self._snapshot = _snapshot
-        self._parsed = _parsed
 
     def parsed_snapshot(self) -> Any:
         """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
@@ -418,38 +398,32 @@ class SignatureEvent(_Derived[str]):
     signature: str = _read_only("_added", "The whole signature.")
 
 
-class CompactionEvent(_Derived[str | None]):
+class CompactionEvent(_Derived[CompactionDelta]):
     """The content of the compaction block."""
 
-    __slots__ = ("_encrypted_content",)
+    __slots__ = ()
     __match_args__ = ("index", "content", "encrypted_content", "type")
     type: Literal["compaction"] = "compaction"
-    content: str | None = _read_only("_added", "The summary.")
-    encrypted_content: str | None = _read_only(
-        "_encrypted_content", "The summary in a form that only the API can read."
-    )
-
-    def __init__(self, index: int, content: str | None, encrypted_content: str | None) -> None:
-        super().__init__(index, content)
-        self._encrypted_content = encrypted_content
+    content: str | None = _read_only("_added.content", "The summary.")
+    encrypted_content: str | None = _read_only("_added.encrypted_content", "The summary as only the API can read it.")
 
 
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent
 
 MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
-"""What a `MessageStream` iterates over: each event as received, followed by its derived event, if any."""
+"""An event of a `MessageStream`: as received, or the derived event that follows it."""
 
 
-def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEvent | None:
-    """The derived event of a delta that was applied to the block."""
-    length = block.length
-    match delta.get("type"), block.raw.get("type"):
-        case "text_delta", "text":
-            return TextEvent(index, well_formed(block.grown), lambda: block.text_up_to(length))
-        case "thinking_delta", "thinking":
-            return ThinkingEvent(index, well_formed(block.grown), lambda: block.text_up_to(length))
-        case "input_json_delta", _:
-            return InputJSONEvent(index, well_formed(block.grown), block.best_input)
+def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> DerivedEvent | None:
+    """The derived event of what an event added to the block (`added`), or of another delta that was applied to it."""
+    index, length, kind = block.index, block.length, block.raw.get("type")
+    if added is not None:
+        if kind == "text":
+            return TextEvent(index, added, lambda: block.text_up_to(length))
+        if kind == "thinking":
+            return ThinkingEvent(index, added, lambda: block.text_up_to(length))
+        return InputJSONEvent(index, added, block.best_input) if block.field == "input" else None
+    match delta.get("type"), kind:
         case "citations_delta", "text":
             citations: list[dict[str, Any]] = block.raw["citations"]
             count = len(citations)
@@ -457,6 +431,5 @@ def derive(index: int, delta: dict[str, Any], block: BlockBuilder) -> DerivedEve
         case "signature_delta", "thinking":
             return SignatureEvent(index, delta["signature"])
         case "compaction_delta", "compaction":
-            lens = CompactionDelta(delta)
-            return CompactionEvent(index, lens.content, lens.encrypted_content)
+            return CompactionEvent(index, CompactionDelta(delta))
     return None

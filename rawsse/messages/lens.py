@@ -94,15 +94,6 @@ def copied(raw: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def paired(text: str) -> str:
-    """The text with two halves of a surrogate pair as their character; a half alone stays."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return text
-
-
 def well_formed(text: str) -> str:
     """The text as Unicode: two halves of a surrogate pair become their character, a half alone becomes U+FFFD. No request
     can carry a half; answers, and the names of files, can contain one."""
@@ -139,11 +130,7 @@ class Lens:
     OPAQUE: ClassVar[frozenset[str]] = frozenset()
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
 
-    _declared: ClassVar[tuple[str, ...]] = ()  # the annotated fields, in their order
-    _nullable: ClassVar[frozenset[str]] = frozenset()  # those whose absence a dump shows as None
-    _optional: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # those and the fields of betas: read as None where they are absent
+    _declared: ClassVar[Mapping[str, str]] = {}  # the fields in their order, with their annotations
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -153,11 +140,9 @@ class Lens:
         hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
         fields = hints.keys() - slots | cls.FIELDS.keys()
-        own = [name for name, hint in hints.items() if name in fields and "ClassVar" not in hint]
+        own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
         # A field that is annotated again moves to its new place.
-        cls._declared = (*(name for name in cls._declared if name not in own), *own)
-        cls._nullable = cls._nullable | {name for name, hint in hints.items() if "None" in hint}
-        cls._optional = cls._optional | {name for name, hint in hints.items() if "None" in hint or hint == "Any"}
+        cls._declared = {**{name: hint for name, hint in cls._declared.items() if name not in own}, **own}
 
     if not TYPE_CHECKING:
 
@@ -167,7 +152,8 @@ class Lens:
             try:
                 value = self.raw[name]
             except KeyError:
-                if name in self._optional:
+                hint = self._declared.get(name, "")
+                if "None" in hint or hint == "Any":  # `Any`: a field of a beta, which a dump does not add
                     return None
                 has = ", ".join(self.raw)
                 raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}") from None
@@ -234,16 +220,12 @@ class Lens:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
         finite (RFC 8259, 6)."""
         separators = (",", ":") if indent is None else None
-        encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
-        dumped = self.model_dump(**options)
-        try:
-            return well_formed(encoder.encode(dumped))
-        except ValueError:
-            return encoder.encode(as_sent(dumped))
+        dumped = as_sent(self.model_dump(**options))
+        return json.dumps(dumped, ensure_ascii=False, indent=indent, separators=separators)
 
     def _names(self, *, is_full: bool) -> Iterator[str]:
         """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""
-        yield from (name for name in self._declared if name in self.raw or (is_full and name in self._nullable))
+        yield from (name for name, hint in self._declared.items() if name in self.raw or (is_full and "None" in hint))
         yield from (name for name in self.raw if name not in self._declared)
 
     def _known(self, name: str) -> Any:

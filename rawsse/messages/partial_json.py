@@ -3,13 +3,13 @@ streams as fragments cut anywhere (`input_json_delta`).
 
     reading = PartialJSON()
     reading.feed('{"city": "Os')
-    reading.value                           # {}: half a string is no city
+    reading.value                           # {}: half a string does not count
     reading.feed('lo", "days": 1')
     reading.value                           # {"city": "Oslo", "days": 1}: a number may still grow
     reading.feed("4}")
     reading.value                           # {"city": "Oslo", "days": 14}
 
-What counts. Containers count from their first character, members once key and value are there. Of a value that is cut, a
+Which parts count. Containers count from their first character, members once key and value are there. Of a value that is cut, a
 number counts if it is one as it stands (`1`, not `1.`), a literal once it is whole (`true`, not `tru`). A cut string is
 dropped, unless `keep_strings` is set; a cut key always is. jiter, the parser of the official SDK, reads alike.
 
@@ -43,10 +43,10 @@ _END: Final = "nothing after the value"
 
 _BLANKS: Final = " \t\n\r"  # RFC 8259, 2; no others
 _SCALAR = re.compile(r"[-+.0-9A-Za-z]*")
-# The three last are no JSON, but Python writes and reads them, and jiter reads them.
+# The three last are not JSON, but Python writes and reads them, and jiter reads them.
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # RFC 8259, 7: "To escape an extended character that is not in the Basic Multilingual Plane, the character is represented as a
-# 12-character sequence, encoding the UTF-16 surrogate pair." One half alone is no character: it could not be sent on as UTF-8,
+# 12-character sequence, encoding the UTF-16 surrogate pair." One half alone is not a character: UTF-8 cannot carry it,
 # and jiter refuses it, too.
 _ESCAPE = (
     r'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})'
@@ -55,7 +55,7 @@ _IN_STRING = re.compile(rf'(?:[^"\\\x00-\x1f]+|{_ESCAPE})*')
 
 
 def read_partial(text: str, *, keep_strings: bool = False, max_depth: int = MAX_DEPTH) -> Any:
-    """The best reading of `text` in one call. Raises `PartialJSONError` if it is no beginning of a JSON text."""
+    """The best reading of `text` in one call. Raises `PartialJSONError` if it is not the beginning of a JSON text."""
     reading = PartialJSON(keep_strings=keep_strings, max_depth=max_depth)
     reading.feed(text)
     return reading.value

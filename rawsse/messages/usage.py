@@ -1,4 +1,4 @@
-"""What an answer costs: the token counts of the Messages API's `usage`, and which of them are billed."""
+"""The cost of an answer: the token counts of the Messages API's `usage`, and which of them are billed."""
 
 from __future__ import annotations
 

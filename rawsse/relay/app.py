@@ -168,7 +168,6 @@ class Relay:
         self._authenticate = authenticate
         self._on_request = on_request
         self._clock = clock
-        self._has_cuts = False  # a run was admitted whose limits may end it
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
         if ledger is not None:
@@ -183,6 +182,7 @@ class Relay:
         kept += [ledger] if ledger is not None else []
         kept += [OnEnd(on_end)] if on_end is not None else []
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=[*kept, OnEnd(self._cut)], clock=clock)
+        self._is_cutting = False  # `_cut_all` is about to be called
         self._page = Page(static, notice=notice)
         self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
@@ -194,11 +194,19 @@ class Relay:
         return [run for run in self._runs.open() if user is None or run.start.user == user]
 
     def _cut(self, record: RunRecord) -> None:
-        """A run has ended: end others, where the day's tokens are used up and the limits say so."""
-        del record
+        """A run has ended: if its user, or all together, have used up the day's tokens, and the limits say so, end the others.
+
+        Soon, and all in one step: each that ends comes here again.
+        """
+        if not self._is_cutting and self.quotas.must_end(record.user, self._clock()):
+            self._is_cutting = True
+            asyncio.get_running_loop().call_soon(self._cut_all)
+
+    def _cut_all(self) -> None:
+        self._is_cutting = False
         now = self._clock()
-        for run in self._runs.open() if self._has_cuts else ():
-            if self.quotas.must_end(run.owner, now):
+        for run in self._runs.open():
+            if self.quotas.must_end(run.start.user, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
     async def aclose(self) -> None:
@@ -372,7 +380,7 @@ class _Call:
         return run
 
     async def _new_run(self, asked: _Asked) -> Run:
-        dialect, user = asked.dialect, self._user
+        dialect = asked.dialect
         request = await self._completed(asked.request, is_browser=dialect.is_resumable)
         if (run := self._known_run(asked)) is not None:  # begun while this one was looked at
             return run
@@ -382,7 +390,7 @@ class _Call:
         id = self._run_id if asked.fingerprint is not None else None
         with self._admitted(is_messages=not dialect.is_resumable):
             run = self._runs.begin(dialect, pushed(events), **who, id=id, alias=asked.alias)
-        run.fingerprint, run.owner = asked.fingerprint, user
+        run.fingerprint = asked.fingerprint
         return run
 
     @property
@@ -416,7 +424,6 @@ class _Call:
         """A run may begin inside, or an exception of it is raised. Raises `Answer`: 429."""
         relay = self._relay
         fields = relay.quotas.admit(self._user, relay._clock(), is_messages=is_messages)
-        relay._has_cuts |= any(limits.ends_open_runs for limits in self._limits)
         try:
             yield
         except BaseException:
@@ -538,8 +545,9 @@ class _Call:
         stream = self._events(request, max_retries=0)()
         with self._admitted(is_messages=True):
             start = self._runs.begun(self._user_id, "messages", request["model"])
-        failure: Failure | None = Failure(200, "cancelled", "the client closed the connection")
-        words = "the client closed the connection"
+        gone = Failure(200, "cancelled", "the client closed the connection")
+        failure: Failure | None = gone
+        words = gone.message
         try:
             message = await unless_gone(stream._read_whole(), self._exchange.receive)
             if message is not None and stream.ending is not None:
@@ -548,8 +556,9 @@ class _Call:
             failure, words = failure_of(exc), str(exc)
             raise refused(failure) from None
         finally:
-            seconds = stream.timing.elapsed()
-            self._runs.ended(record_of(start, stream, stream.ending, failure, seconds=seconds, words=words))
+            how: dict[str, Any] = {"seconds": stream.timing.elapsed(), "words": words}
+            how["on_disconnect"] = "cancel" if failure is gone else None
+            self._runs.ended(record_of(start, stream, stream.ending, failure, **how))
         if message is not None:
             headers = (JSON, *forwarded(stream.headers))
             await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())

@@ -36,7 +36,7 @@ def choose(
         _check_system(request)
         alone = (defaults["model"],) if models_of(limits) is None else None
         limits = (*limits, UserLimits(models=alone, max_tokens=defaults["max_tokens"]))
-    models, cap = models_of(limits), min(limit.max_tokens or MAX_LIMIT for limit in (*limits, UserLimits()))
+    models, cap = models_of(limits), min((limit.max_tokens or MAX_LIMIT for limit in limits), default=MAX_LIMIT)
     chosen = {name: value for name, value in defaults.items() if is_browser or name != "system"}
     if models is not None and chosen["model"] not in models:
         chosen["model"] = next(iter(models), None)

@@ -140,7 +140,8 @@ def _words(error: RawsseError) -> str:
 
 def one_line(words: str) -> str:
     """Words from elsewhere, fit for one line of a log."""
-    return "".join(c if c.isprintable() else " " for c in words[:MAX_LOGGED_CHARS])
+    words = words[:MAX_LOGGED_CHARS]
+    return words if words.isprintable() else "".join(c if c.isprintable() else " " for c in words)
 
 
 # --- Frames --------------------------------------------------------------------------------------------------------

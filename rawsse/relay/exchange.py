@@ -210,7 +210,7 @@ def _read(data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
         text = data.decode()
         body = parse_json(text)
         _check_nesting(body)
-        _check_text(text, body)
+        _check_text(text)
     except RecursionError:
         raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
     except ValueError as exc:
@@ -231,10 +231,10 @@ def _check_nesting(body: object) -> None:
     raise RecursionError
 
 
-def _check_text(text: str, body: object) -> None:
+def _check_text(text: str) -> None:
     """Raises `ValueError` for half of a surrogate pair, which cannot be sent on. Only an escape can bring one in."""
     if "\\ud" in text or "\\uD" in text:
         try:
-            json.dumps(body, ensure_ascii=False).encode()
+            json.dumps(json.loads(text), ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ValueError("it has half of a surrogate pair, which is no text") from None

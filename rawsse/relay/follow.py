@@ -21,6 +21,10 @@ SSE_HEADERS = (
     ("x-accel-buffering", "no"),  # nginx would gather the whole answer
 )
 
+STOPPED_STATUS = 499
+"""Of an answer in the API's form that was stopped before it had begun: its clients would take a 200 for an empty answer, and a
+5xx for one to be asked for again."""
+
 _FORWARDED = re.compile(
     r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(workspace-id|(ratelimit|priority|fast)-.*)"
 )
@@ -153,7 +157,8 @@ def refused(failure: Failure) -> Answer:
     headers = dict(forwarded(failure.headers))
     if failure.ending is not None and failure.ending.request_id is not None:
         headers["request-id"] = failure.ending.request_id
-    answer = Answer(failure.status, failure.type, failure.message, headers=headers)
+    status = failure.status if failure.status >= 400 else STOPPED_STATUS
+    answer = Answer(status, failure.type, failure.message, headers=headers)
     if failure.body is not None:
         answer.body = compact(failure.body).encode()  # with its details: the SDKs' classes go by them
     return answer

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -22,14 +23,14 @@ from rawsse.client.network.link import READ_BYTES
 from rawsse.client.stream import EventStream
 from rawsse.errors import APIError, Ending
 from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent, read_event
+from rawsse.messages.lens import read_json
 from rawsse.messages.message import EventWatcher, State
 from rawsse.sse import Event
 
 _BLOCK = State.BLOCK  # here, because an enum's member is slow to find
 
-# How an event with more text begins, as the API writes it, and where its JSON begins.
-_DELTA = b"event: content_block_delta\ndata: {"
-_DELTA_AT = len(_DELTA) - 1
+# One whole chunk with one event, as the API writes those that bring text: the chunk's size, and the event's data.
+_DELTA_CHUNK = re.compile(r"([0-9a-f]{1,16})\r\nevent: content_block_delta\ndata: (.*)\n\n\r\n")
 
 
 Receive = Callable[[list[StreamEvent], float], None]
@@ -47,12 +48,7 @@ class EventPush:
     a read can only have moved that to later.
     """
 
-    def __init__(
-        self,
-        stream: EventStream,
-        receive: Receive,
-        ended: Ended,
-    ) -> None:
+    def __init__(self, stream: EventStream, receive: Receive, ended: Ended) -> None:
         self.stream = stream
         self._receive = receive
         self._ended = ended
@@ -198,21 +194,28 @@ class UnfoldedAnswer(Answer):
 
         This is the shortest way of nearly all reads: such a chunk leaves HTTP, the decoder and the watcher as they were.
         """
-        size, _, rest = data.partition(b"\r\n")
-        is_whole = rest.startswith(_DELTA) and rest.endswith(b"\n\n\r\n") and size == b"%x" % (len(rest) - 2)
-        if not (self._is_steady and is_whole) or 0x0A in (read := rest[_DELTA_AT:-4]) or 0x0D in read:
+        if not self._is_steady or (found := _DELTA_CHUNK.fullmatch(data.decode("utf-8", "replace"))) is None:
+            return None
+        size, text = found.groups()
+        body_bytes = len(data) - len(size) - 4
+        if int(size, 16) != body_bytes or "\r" in text:
             return None
         try:
-            text = read.decode("utf-8", "replace")
-            event = read_event(tuple.__new__(Event, ("content_block_delta", text, self._decoder.last_event_id)))
-        except APIError:
+            raw = read_json(text)
+        except (ValueError, RecursionError):
             return None  # to be found again, and told
-        if type(event) is not ContentBlockDelta or not event.raw["delta"].get("text"):
+        # As in `read_event`.
+        if type(raw) is not dict or raw.get("type") != "content_block_delta" or type(raw.get("index")) is not int:
             return None
-        self._note_wait(now)
-        self._received_at, self._waited_for_content, self._room = now, 0.0, self._max_filler
-        self.bytes_received += len(rest) - 2
-        return event
+        if type(delta := raw.get("delta")) is not dict or not delta.get("text"):
+            return None
+        gap = now - self.waiting_since  # as in `_note_wait`
+        if gap > self.timing.longest_gap:
+            self.timing.longest_gap = gap
+        self.waiting_since = self._received_at = now
+        self._waited_for_content = 0.0
+        self.bytes_received += body_bytes
+        return ContentBlockDelta(raw, tuple.__new__(Event, ("content_block_delta", text, self._decoder.last_event_id)))
 
     def take_events(self) -> list[StreamEvent]:
         """All events that have come, once `next_event` has given None."""
@@ -237,6 +240,7 @@ class UnfoldedAnswer(Answer):
         self._is_steady = (
             self._coding is None
             and self._watch is None
+            and self._room == self._max_filler
             and self.settings.max_event_bytes >= 2 * READ_BYTES  # more than a read has
             and self.builder.state is _BLOCK
             and self.timing.first_content is not None

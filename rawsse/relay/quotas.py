@@ -151,15 +151,21 @@ class Quotas(Observer):
     def settle(self, totals: Mapping[str, int], now: float) -> None:
         """Take over the tokens that each user has used today, as the ledger has them: so quotas survive a restart."""
         for user, tokens in totals.items():
+            if not user:  # of a relay without users: they count for all together
+                continue
             account = self._kept.setdefault(user, _Account())
             account.advance(now)
             account.tokens = max(account.tokens, tokens)
         self._all.advance(now)
         self._all.tokens = max(self._all.tokens, sum(totals.values()))
 
-    def must_end(self, user: User | None, now: float, tokens: int = 0) -> bool:
-        """The day's tokens are used up, with `tokens` of open runs, and the limits say that this ends open runs."""
-        accounts = [account for account in self._accounts(user, now) if account.limits.ends_open_runs]
+    def must_end(self, user: str, now: float, tokens: int = 0) -> bool:
+        """The day's tokens are used up, with `tokens` of open runs, and the limits say that this ends open runs of that user:
+        those limits with which the user's newest request came."""
+        self._all.limits = self.everyone
+        accounts = [account for account in self._counting(user) if account.limits.ends_open_runs]
+        for account in accounts:
+            account.advance(now)
         return any(p.name == "tokens" and p.left <= tokens for account in accounts for p in account.policies())
 
     def me(self, user: User | None, now: float) -> dict[str, Any]:

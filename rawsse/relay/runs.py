@@ -34,7 +34,6 @@ from rawsse.messages.events import Ping
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
 from rawsse.relay.log import PIECE_BYTES, FrameLog
 from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
-from rawsse.relay.users import User
 from rawsse.server.connection import NotNegative
 
 MAX_PUSH_BYTES = 256 * 1024
@@ -120,7 +119,6 @@ class Run(FrameLog):
         self.has_begun = False
         """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
-        self.owner: User | None = None
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
@@ -160,9 +158,10 @@ class Run(FrameLog):
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
+        self.has_read()  # it may have come after all that there is: then nothing else lets a full log go on
 
     def has_read(self) -> None:
-        """A reader has moved on, or left."""
+        """A reader has joined, moved on, or left."""
         if not self._is_resumable:
             self._forget_oldest(0)
         if self._source is not None and self._can_grow():
@@ -172,12 +171,15 @@ class Run(FrameLog):
         """The reader reads no more."""
         self._readers.discard(reader)
         self.live.discard(reader)
+        self.wait_for_readers()  # first: a run that is drained may forget what this one has not read
         self.has_read()
-        if not self._readers and not self.is_finished:
-            self.wait_for_readers()
 
     def wait_for_readers(self) -> None:
-        """Nothing reads the run: it goes on for as long as the limits say, unless a reader joins."""
+        """If nothing reads the run, it goes on for as long as the limits say, counted from now, unless a reader joins."""
+        if self._readers or self.is_finished:
+            return
+        if self._grace is not None:
+            self._grace.cancel()
         limits = self.runs.limits
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
         seconds = max(limits.drain_seconds, limits.grace_seconds if self._is_resumable else 0)
@@ -548,7 +550,7 @@ class Runs:
     async def aclose(self, failure: Failure) -> None:
         """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
         self.is_closed = True
-        for run in self._runs.values():
+        for run in list(self._runs.values()):  # one that ends may make others forgotten early
             run.stop(failure)
         if self.tasks:
             await asyncio.wait(self.tasks)

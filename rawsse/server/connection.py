@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, cast
 
 from rawsse.errors import BodyTooLargeError, ConfigurationError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError
@@ -38,6 +40,11 @@ MAX_REFUSED = 32
 
 WARN_SECONDS = 60.0
 """Between two log lines about too many connections."""
+
+
+@lru_cache(maxsize=1)
+def _date(now: int) -> str:
+    return formatdate(now, usegmt=True)
 
 
 class NotNegative:
@@ -119,8 +126,12 @@ class ServerState:
             logger.warning(text)
 
     def run(self, call: Call, scope: Scope) -> None:
-        """Call the app, in a new task."""
-        task = asyncio.get_running_loop().create_task(call.run(self.app, scope))
+        """Call the app, in a new task.
+
+        It begins in the next step of the event loop, whatever the loop's task factory: an eager task might answer at once, and
+        end the exchange whose events are being read.
+        """
+        task = asyncio.Task(call.run(self.app, scope))
         self.tasks.add(task)
         self.is_empty.clear()
         task.add_done_callback(self.forget)
@@ -374,8 +385,7 @@ class Connection(asyncio.Protocol):
         self._call = Call(self)
         scope = http_scope(request, client, server, self._server.lifespan_state)
         scope["extensions"] = {"rawsse.push": self._call, "rawsse.wire": self}
-        # Not here: an eager task might answer at once, and end the exchange whose events are being read.
-        self._loop.call_soon(self._server.run, self._call, scope)
+        self._server.run(self._call, scope)
 
     def regulate_reading(self) -> None:
         """Read no further while the app is behind with the body, or requests wait for their turn."""
@@ -392,8 +402,8 @@ class Connection(asyncio.Protocol):
         """The bytes of a response's head. Raises `HTTPUsageError`."""
         # RFC 9110, 6.6.1: "An origin server with a clock MUST generate a Date header field in all 2xx (Successful), 3xx
         # (Redirection), and 4xx (Client Error) responses".
-        if not any(name.lower() == "date" for name, _ in headers):
-            headers.append(("date", formatdate(usegmt=True)))
+        if "date" not in {name.lower() for name, _ in headers}:
+            headers.append(("date", _date(int(time.time()))))
         # RFC 9112, 9.6: a server that answers before it has read the whole request cannot read on to the next one.
         is_early = self._call is not None and not self._call.is_whole
         return self.http.send_response(status, headers, close=close or is_early or self._server.is_stopping)

@@ -1,157 +1,247 @@
 """The official SDK's names for what is sent and what comes back, for programs that move over.
 
-Read in this order:
-
-    params.py   what may be sent: typed dicts
-    answers.py  what comes back: the classes of `rawsse.messages`
-    beta.py     the same with `Beta` before the name
-
     from rawsse.types import Message, MessageParam, ToolParam
+    from rawsse.types.beta import BetaMessageParam
 
-These names are for annotations and `isinstance`; no call needs them. Those that the SDK has and that are not here stand for
+These names are for annotations and `isinstance`; no call needs them. Params are plain dicts at run time, which the API
+checks (https://docs.anthropic.com/en/api/messages). Answers are of classes of `rawsse.messages`: where the SDK has a
+class for each kind of tool result, ours is one class, so look at `block.type`. SDK names that are missing here stand for
 fields that are mappings to us: annotate them as `dict[str, Any]`.
+
+`BetaX` is `X`, since there is one Messages API here. Type checkers read `beta.pyi`, which lists those names.
 """
 
-from rawsse.types.answers import (
-    BashCodeExecutionToolResultBlock,
-    CacheCreation,
-    CitationsDelta,
-    CodeExecutionToolResultBlock,
-    ContainerUploadBlock,
-    ContentBlock,
-    ContentBlockDeltaEvent,
-    ContentBlockStartEvent,
-    ContentBlockStopEvent,
-    InputJSONDelta,
-    Message,
-    MessageDeltaEvent,
-    MessageDeltaUsage,
-    MessageStartEvent,
-    MessageStopEvent,
-    MessageStreamEvent,
-    MessageTokensCount,
-    Model,
-    ModelInfo,
-    OutputTokensDetails,
-    ParsedContentBlock,
-    ParsedMessage,
-    ParsedTextBlock,
-    RawContentBlockDeltaEvent,
-    RawContentBlockStartEvent,
-    RawContentBlockStopEvent,
-    RawMessageDeltaEvent,
-    RawMessageStartEvent,
-    RawMessageStopEvent,
-    RawMessageStreamEvent,
-    RedactedThinkingBlock,
-    RefusalStopDetails,
-    ServerToolUsage,
-    ServerToolUseBlock,
-    SignatureDelta,
-    StopReason,
-    TextBlock,
-    TextCitation,
-    TextDelta,
-    TextEditorCodeExecutionToolResultBlock,
-    ThinkingBlock,
-    ThinkingDelta,
-    ToolSearchToolResultBlock,
-    ToolUseBlock,
-    Usage,
-    WebFetchToolResultBlock,
-    WebSearchToolResultBlock,
-)
-from rawsse.types.params import (
-    CacheControlEphemeralParam,
-    CitationsConfigParam,
-    ContentBlockParam,
-    DocumentBlockParam,
-    ImageBlockParam,
-    JSONOutputFormatParam,
-    MessageParam,
-    MetadataParam,
-    ModelParam,
-    OutputConfigParam,
-    RedactedThinkingBlockParam,
-    SearchResultBlockParam,
-    TextBlockParam,
-    ThinkingBlockParam,
-    ThinkingConfigParam,
-    ToolChoiceParam,
-    ToolParam,
-    ToolReferenceBlockParam,
-    ToolResultBlockParam,
-    ToolUnionParam,
-    ToolUseBlockParam,
-)
+from __future__ import annotations
 
-__all__ = [
-    "BashCodeExecutionToolResultBlock",
-    "CacheControlEphemeralParam",
-    "CacheCreation",
-    "CitationsConfigParam",
-    "CitationsDelta",
-    "CodeExecutionToolResultBlock",
-    "ContainerUploadBlock",
-    "ContentBlock",
-    "ContentBlockDeltaEvent",
-    "ContentBlockParam",
-    "ContentBlockStartEvent",
-    "ContentBlockStopEvent",
-    "DocumentBlockParam",
-    "ImageBlockParam",
-    "InputJSONDelta",
-    "JSONOutputFormatParam",
-    "Message",
-    "MessageDeltaEvent",
-    "MessageDeltaUsage",
-    "MessageParam",
-    "MessageStartEvent",
-    "MessageStopEvent",
-    "MessageStreamEvent",
-    "MessageTokensCount",
-    "MetadataParam",
-    "Model",
-    "ModelInfo",
-    "ModelParam",
-    "OutputConfigParam",
-    "OutputTokensDetails",
-    "ParsedContentBlock",
-    "ParsedMessage",
-    "ParsedTextBlock",
-    "RawContentBlockDeltaEvent",
-    "RawContentBlockStartEvent",
-    "RawContentBlockStopEvent",
-    "RawMessageDeltaEvent",
-    "RawMessageStartEvent",
-    "RawMessageStopEvent",
-    "RawMessageStreamEvent",
-    "RedactedThinkingBlock",
-    "RedactedThinkingBlockParam",
-    "RefusalStopDetails",
-    "SearchResultBlockParam",
-    "ServerToolUsage",
-    "ServerToolUseBlock",
-    "SignatureDelta",
-    "StopReason",
-    "TextBlock",
-    "TextBlockParam",
-    "TextCitation",
-    "TextDelta",
-    "TextEditorCodeExecutionToolResultBlock",
-    "ThinkingBlock",
-    "ThinkingBlockParam",
-    "ThinkingConfigParam",
-    "ThinkingDelta",
-    "ToolChoiceParam",
-    "ToolParam",
-    "ToolReferenceBlockParam",
-    "ToolResultBlockParam",
-    "ToolSearchToolResultBlock",
-    "ToolUnionParam",
-    "ToolUseBlock",
-    "ToolUseBlockParam",
-    "Usage",
-    "WebFetchToolResultBlock",
-    "WebSearchToolResultBlock",
-]
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Required, TypeAlias, TypedDict
+
+from rawsse.client.resources import ModelInfo, TokenCount
+from rawsse.messages.content import *
+from rawsse.messages.events import *
+
+# Answers.
+__all__ = ["BashCodeExecutionToolResultBlock", "CacheCreation", "CitationsDelta", "CodeExecutionToolResultBlock"]
+__all__ += ["ContainerUploadBlock", "ContentBlock", "ContentBlockDeltaEvent", "ContentBlockStartEvent"]
+__all__ += ["ContentBlockStopEvent", "InputJSONDelta", "Message", "MessageDeltaEvent", "MessageDeltaUsage"]
+__all__ += ["MessageStartEvent", "MessageStopEvent", "MessageStreamEvent", "MessageTokensCount", "Model", "ModelInfo"]
+__all__ += ["OutputTokensDetails", "ParsedContentBlock", "ParsedMessage", "ParsedTextBlock"]
+__all__ += ["RawContentBlockDeltaEvent", "RawContentBlockStartEvent", "RawContentBlockStopEvent"]
+__all__ += ["RawMessageDeltaEvent", "RawMessageStartEvent", "RawMessageStopEvent", "RawMessageStreamEvent"]
+__all__ += ["RedactedThinkingBlock", "RefusalStopDetails", "ServerToolUsage", "ServerToolUseBlock", "SignatureDelta"]
+__all__ += ["StopReason", "TextBlock", "TextCitation", "TextDelta", "TextEditorCodeExecutionToolResultBlock"]
+__all__ += ["ThinkingBlock", "ThinkingDelta", "ToolSearchToolResultBlock", "ToolUseBlock", "Usage"]
+__all__ += ["WebFetchToolResultBlock", "WebSearchToolResultBlock"]
+# Params.
+__all__ += ["CacheControlEphemeralParam", "CitationsConfigParam", "ContentBlockParam", "DocumentBlockParam"]
+__all__ += ["ImageBlockParam", "JSONOutputFormatParam", "MessageParam", "MetadataParam", "ModelParam"]
+__all__ += ["OutputConfigParam", "RedactedThinkingBlockParam", "SearchResultBlockParam", "TextBlockParam"]
+__all__ += ["ThinkingBlockParam", "ThinkingConfigParam", "ToolChoiceParam", "ToolParam", "ToolReferenceBlockParam"]
+__all__ += ["ToolResultBlockParam", "ToolUnionParam", "ToolUseBlockParam"]
+
+# --- Answers -------------------------------------------------------------------------------------------------------
+
+Model: TypeAlias = str
+
+ContentBlock = Block
+TextCitation = Citation
+MessageDeltaUsage = Usage
+MessageTokensCount = TokenCount
+
+WebSearchToolResultBlock = ToolResultBlock
+WebFetchToolResultBlock = ToolResultBlock
+ToolSearchToolResultBlock = ToolResultBlock
+CodeExecutionToolResultBlock = ToolResultBlock
+BashCodeExecutionToolResultBlock = ToolResultBlock
+TextEditorCodeExecutionToolResultBlock = ToolResultBlock
+
+RawMessageStreamEvent = StreamEvent
+RawMessageStartEvent = MessageStart
+MessageStartEvent = MessageStart
+RawMessageDeltaEvent = MessageDelta
+MessageDeltaEvent = MessageDelta
+RawMessageStopEvent = MessageStop
+MessageStopEvent = MessageStop
+RawContentBlockStartEvent = ContentBlockStart
+ContentBlockStartEvent = ContentBlockStart
+RawContentBlockDeltaEvent = ContentBlockDelta
+ContentBlockDeltaEvent = ContentBlockDelta
+RawContentBlockStopEvent = ContentBlockStop
+ContentBlockStopEvent = ContentBlockStop
+
+# --- Params --------------------------------------------------------------------------------------------------------
+
+ModelParam: TypeAlias = str
+"""The name of a model."""
+
+ContentBlockParam: TypeAlias = Mapping[str, Any] | Block
+"""A content block: one of the types below, any other mapping, or a block of an answer as it came."""
+
+
+class CacheControlEphemeralParam(TypedDict, total=False):
+    """Marks the end of what is to be cached."""
+
+    type: Required[Literal["ephemeral"]]
+    ttl: Literal["5m", "1h"]
+
+
+class MessageParam(TypedDict):
+    """One turn of the conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | Iterable[ContentBlockParam]
+
+
+class TextBlockParam(TypedDict, total=False):
+    """Text."""
+
+    type: Required[Literal["text"]]
+    text: Required[str]
+    citations: Iterable[Mapping[str, Any]] | None
+    cache_control: CacheControlEphemeralParam | None
+
+
+class ImageBlockParam(TypedDict, total=False):
+    """An image: `source` holds it, or says where it is."""
+
+    type: Required[Literal["image"]]
+    source: Required[Mapping[str, Any]]
+    cache_control: CacheControlEphemeralParam | None
+
+
+class CitationsConfigParam(TypedDict, total=False):
+    """Whether the answer is to cite the document."""
+
+    enabled: bool
+
+
+class DocumentBlockParam(TypedDict, total=False):
+    """A document: `source` holds it, or says where it is."""
+
+    type: Required[Literal["document"]]
+    source: Required[Mapping[str, Any]]
+    title: str | None
+    context: str | None
+    citations: CitationsConfigParam | None
+    cache_control: CacheControlEphemeralParam | None
+
+
+class SearchResultBlockParam(TypedDict, total=False):
+    """A result of a search of your own, which the answer may cite."""
+
+    type: Required[Literal["search_result"]]
+    source: Required[str]
+    title: Required[str]
+    content: Required[Iterable[TextBlockParam]]
+    citations: CitationsConfigParam
+    cache_control: CacheControlEphemeralParam | None
+
+
+class ThinkingBlockParam(TypedDict):
+    """Thinking, sent back unchanged."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str
+
+
+class RedactedThinkingBlockParam(TypedDict):
+    """Thinking that only the API can read, sent back unchanged."""
+
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+class ToolUseBlockParam(TypedDict, total=False):
+    """A call of a tool, sent back."""
+
+    type: Required[Literal["tool_use"]]
+    id: Required[str]
+    name: Required[str]
+    input: Required[Mapping[str, Any]]
+    cache_control: CacheControlEphemeralParam | None
+
+
+class ToolResultBlockParam(TypedDict, total=False):
+    """The result of a tool call."""
+
+    type: Required[Literal["tool_result"]]
+    tool_use_id: Required[str]
+    content: str | Iterable[ContentBlockParam]
+    is_error: bool
+    cache_control: CacheControlEphemeralParam | None
+
+
+class ToolReferenceBlockParam(TypedDict, total=False):
+    """Names a tool that a search for tools found."""
+
+    type: Required[Literal["tool_reference"]]
+    tool_name: Required[str]
+    cache_control: CacheControlEphemeralParam | None
+
+
+class ToolParam(TypedDict, total=False):
+    """A tool of yours."""
+
+    name: Required[str]
+    input_schema: Required[Mapping[str, Any]]
+    description: str
+    type: Literal["custom"] | None
+    strict: bool
+    defer_loading: bool
+    eager_input_streaming: bool | None
+    input_examples: Iterable[Mapping[str, Any]]
+    cache_control: CacheControlEphemeralParam | None
+
+
+ToolUnionParam: TypeAlias = ToolParam | Mapping[str, Any]
+"""A tool of yours, or one of Anthropic's."""
+
+ToolChoiceParam: TypeAlias = Mapping[str, Any]
+"""Whether a tool must be called, and which: `{"type": "auto" | "any" | "tool" | "none", …}`."""
+
+ThinkingConfigParam: TypeAlias = Mapping[str, Any]
+"""How the model may think: `{"type": "adaptive" | "enabled" | "disabled" …}`."""
+
+
+class MetadataParam(TypedDict, total=False):
+    """Data about the request."""
+
+    user_id: str | None
+
+
+class JSONOutputFormatParam(TypedDict):
+    """The JSON that the answer is to be."""
+
+    type: Literal["json_schema"]
+    schema: Mapping[str, Any]
+
+
+class OutputConfigParam(TypedDict, total=False):
+    """How the answer is to be."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None
+    format: JSONOutputFormatParam | None
+
+
+# --- The beta resource ---------------------------------------------------------------------------------------------
+
+_ONLY_BETA: Mapping[str, Any] = {
+    "BetaCompactionBlock": CompactionBlock,
+    "BetaFallbackBlock": FallbackBlock,
+    "BetaMCPToolResultBlock": ToolResultBlock,
+    "BetaMCPToolUseBlock": MCPToolUseBlock,
+    "BetaRequestDocumentBlockParam": DocumentBlockParam,
+}
+
+beta = sys.modules[f"{__name__}.beta"] = sys.modules[__name__]
+"""`rawsse.types.beta` is this module, as `os.path` is a module of another name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ONLY_BETA:
+        return _ONLY_BETA[name]
+    if (plain := name.removeprefix("Beta")) in __all__:
+        return globals()[plain]
+    raise AttributeError(f"module 'rawsse.types' has no attribute {name!r}")

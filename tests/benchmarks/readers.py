@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.readers URL text|messages STREAMS EVENTS INTERVAL_MS RAMP_SECONDS
 
-`relay.py` runs it. URL is http://HOST:PORT; "text" asks the relay for `/chat/stream`, "messages" asks for `/v1/messages`.
+`relay.py` runs it. URL is http://HOST:PORT, or http://TOKEN@HOST:PORT; "text" asks the relay for `/chat/stream`, "messages"
+asks for `/v1/messages`.
 """
 
 from __future__ import annotations
@@ -59,11 +60,14 @@ class Reader(asyncio.Protocol):
 
 async def read(url: str, dialect: str, streams: int, events: int, interval_ms: int, ramp: float) -> dict[str, Any]:
     loop, delays = asyncio.get_running_loop(), array.array("d")
-    host, port = url.removeprefix("http://").split(":")
+    token, _, address = url.removeprefix("http://").rpartition("@")
+    host, port = address.split(":")
     if dialect == "text":
         asked = request("/chat/stream", {"message": prompt(events, interval_ms)})
     else:
         asked = request("/v1/messages", {**ask(events, interval_ms), "stream": True})
+    if token:
+        asked = asked.replace(b"\r\n", f"\r\nauthorization: Bearer {token}\r\n".encode(), 1)
 
     async def one(number: int) -> tuple[bool, float, float, int]:
         # Spread over the ramp, and over the interval too: the streams' events do not arrive together.

@@ -25,7 +25,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -113,9 +113,12 @@ def express(upstream_port: int, scheme: str = "http") -> Iterator[Running]:
 
 
 @contextmanager
-def rawsse(checkout: Path, loop: str, upstream_port: int, scheme: str = "http") -> Iterator[Running]:
+def rawsse(
+    checkout: Path, loop: str, upstream_port: int, scheme: str = "http", more: Sequence[str | Path] = ()
+) -> Iterator[Running]:
+    """`rawsse serve`, with `more` arguments."""
     base_url = f"{scheme}://127.0.0.1:{upstream_port}"
-    command = (*PYTHON, "-c", SERVE[loop] + RUN_COMMAND, "serve", "--port", "0", "--base-url", base_url)
+    command = (*PYTHON, "-c", SERVE[loop] + RUN_COMMAND, "serve", "--port", "0", "--base-url", base_url, *more)
     env = environment(checkout) | {"SSL_CERT_FILE": str(CERTIFICATE)}
     with (
         tempfile.TemporaryDirectory() as folder,

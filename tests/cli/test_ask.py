@@ -174,7 +174,7 @@ def test_a_prompt_that_is_no_text_is_refused_in_words(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8", errors))
     assert main(["ask"]) == 2
-    assert capsys.readouterr().err == "rawsse: the prompt is no UTF-8 text\n"
+    assert capsys.readouterr().err == "rawsse: the prompt is not UTF-8 text\n"
 
 
 @pytest.mark.parametrize("command", ["ask", "chat", "serve"])

@@ -21,7 +21,6 @@ from support.terminal import CTRL_C, CTRL_D, UP, Terminal
 
 from rawsse.cli import main
 from rawsse.cli.chat import COMMANDS, parse_line
-from rawsse.cli.chat import Command as Order
 from rawsse.client.tools import CUT_NOTE
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures, text
@@ -116,19 +115,19 @@ class Upstream:
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
-        ("Hello there", "Hello there"),
-        ("  spaces around  ", "spaces around"),
-        ("", ""),
-        ("//etc/hosts: what is it?", "/etc/hosts: what is it?"),
-        ("1/2 of it", "1/2 of it"),
-        ("/retry", Order("retry", "")),
-        ("/retry  ", Order("retry", "")),
-        ("/save my talk.json", Order("save", "my talk.json")),
-        ("/save", Order("save", "")),
-        ("/system  Be brief. ", Order("system", "Be brief.")),
+        ("Hello there", ("ask", "Hello there")),
+        ("  spaces around  ", ("ask", "spaces around")),
+        ("", ("ask", "")),
+        ("//etc/hosts: what is it?", ("ask", "/etc/hosts: what is it?")),
+        ("1/2 of it", ("ask", "1/2 of it")),
+        ("/retry", ("retry", "")),
+        ("/retry  ", ("retry", "")),
+        ("/save my talk.json", ("save", "my talk.json")),
+        ("/model", ("model", "")),
+        ("/system  Be brief. ", ("system", "Be brief.")),
     ],
 )
-def test_a_line_is_a_question_or_a_command(line: str, meant: Order | str) -> None:
+def test_a_line_is_a_question_or_a_command(line: str, meant: tuple[str, str]) -> None:
     assert parse_line(line) == meant
 
 
@@ -253,17 +252,6 @@ def test_with_nothing_asked_there_is_nothing_to_retry(chat: Chat, capsys: pytest
     assert capsys.readouterr().err == "rawsse: nothing has been asked that could be asked again\n"
 
 
-def test_several_lines_are_one_question(chat: Chat, play: Play) -> None:
-    server = play("plain")
-    assert chat("/multi", "One", "", "/two", ".", "Three", "/multi", "and no end") == 0
-    assert questions(server)[-1] == ["One\n\n/two", "Three", "and no end"]
-
-
-def test_several_lines_of_nothing_are_no_question(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
-    assert chat("/multi", ".") == 1
-    assert capsys.readouterr().err == "rawsse: the question is empty\n"
-
-
 def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     server = play("plain")
     assert chat("/model", "/model m2", "/system", "/system Be brief.", "Hi", "/system -", "Hi again") == 0
@@ -307,7 +295,7 @@ def test_what_is_no_text_is_told(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), "utf-8", "strict"))
     assert main(["chat"]) == 2
-    assert capsys.readouterr().err == "rawsse: the line is no UTF-8 text\n"
+    assert capsys.readouterr().err == "rawsse: the line is not UTF-8 text\n"
 
 
 def test_ctrl_c_ends_a_chat_that_nobody_types(background: Background) -> None:
@@ -359,7 +347,7 @@ def test_only_its_owner_reads_what_was_saved(chat: Chat, play: Play, folder: Pat
 def test_with_save_each_answer_is_saved_and_load_goes_on(chat: Chat, play: Play, folder: Path) -> None:
     server = play("plain")
     assert chat("One?", arguments=("--save", "talk.json")) == 0
-    assert chat("Two?", "/save", arguments=("--load", "talk.json", "--save", "talk.json", "--model", "m2")) == 0
+    assert chat("Two?", arguments=("--load", "talk.json", "--save", "talk.json", "--model", "m2")) == 0
     saved = json.loads((folder / "talk.json").read_bytes())
     assert [turn["question"] for turn in saved["turns"]] == ["One?", "Two?"]
     assert [request.body["model"] for request in server.requests] == ["claude-sonnet-4-5", "m2"]
@@ -560,19 +548,6 @@ def test_ctrl_c_many_times_at_once_does_not_hang(background: Background) -> None
         shown = terminal.wait_for(PROMPT, or_end=True)  # the end, if one came while the answer was being stopped
         assert upstream.gate.left.wait(5)
         assert "Traceback" not in shown
-
-
-def test_ctrl_c_in_a_question_of_several_lines_drops_it() -> None:
-    with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
-        terminal.wait_for(PROMPT)
-        terminal.type("/multi\n")
-        terminal.wait_for("...> ")
-        terminal.type("One\n")
-        terminal.wait_for("...> ")
-        terminal.interrupt()
-        assert terminal.wait_for(PROMPT) == f"\n{PROMPT}"
-        terminal.type(CTRL_D)
-        assert terminal.wait() == 0
 
 
 def test_up_brings_the_last_line() -> None:

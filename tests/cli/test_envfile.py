@@ -66,7 +66,7 @@ def test_the_last_line_of_a_name_counts() -> None:
 def test_a_line_that_is_none_is_named_and_never_quoted(line: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_env_file(f"A=1\n{line}", "my.env")
-    assert str(caught.value) == "my.env, line 2: is no NAME=value"
+    assert str(caught.value) == "my.env, line 2: not NAME=value"
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_a_named_file_must_be_there() -> None:
 
 def test_a_file_in_another_encoding_is_refused_in_words() -> None:
     Path(".env").write_text("ANTHROPIC_API_KEY=x", encoding="utf-16")  # what PowerShell's `>` writes
-    with pytest.raises(ConfigurationError, match=r"^cannot read \.env: it is no UTF-8 text$"):
+    with pytest.raises(ConfigurationError, match=r"^cannot read \.env: it is not UTF-8 text$"):
         load_env_file(None)
 
 

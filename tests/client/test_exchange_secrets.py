@@ -82,6 +82,16 @@ def test_nor_what_else_the_request_had(options: dict[str, Any], secret: str, for
     assert form(secret) not in text
 
 
+def test_nor_a_field_that_one_call_had() -> None:
+    async def story() -> str:
+        client = client_of(PLACES["a message"]("open sesame, 42"), api_key=KEY)
+        with pytest.raises(APIError) as caught:
+            await client.messages.create(**ASK, extra_headers={"x-gateway-secret": "open sesame, 42"})
+        return str(caught.value)
+
+    assert "sesame" not in run(story())
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_saved_conversation_does_not_have_it_either(form: Any) -> None:
     async def story() -> str:

@@ -185,7 +185,7 @@ def test_the_next_page_of_the_last_one_is_a_mistake_of_the_caller() -> None:
     async def story() -> None:
         await (await first_of(Server(answer("a")))).get_next_page()
 
-    with pytest.raises(RuntimeError, match=re.escape("there is no next page: ask has_next_page() first")):
+    with pytest.raises(RuntimeError, match=re.escape("no next page: call has_next_page() first")):
         run(story())
 
 

@@ -123,6 +123,18 @@ def test_leaving_the_block_closes_what_was_not_read(name: str) -> None:
     assert run(story()) == ["message_start", "cancelled"]
 
 
+def test_a_response_that_was_awaited_may_be_entered_later() -> None:
+    async def story() -> str:
+        connection = FakeStream([streamed()[:-40]], end=None)
+        raw = await client_of(connection).messages.with_raw_response.create(**ASK, stream=True)
+        async with raw as entered:
+            assert entered is raw
+        assert connection.is_aborted
+        return str(raw.parsed.ending.kind)
+
+    assert run(story()) == "cancelled"
+
+
 def test_a_block_around_a_whole_answer_has_it() -> None:
     async def story() -> str:
         async with client_of(streamed()).messages.with_streaming_response.create(**ASK) as raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -163,7 +164,7 @@ def test_a_header_value_may_be_empty_hold_blanks_or_be_latin_1() -> None:
     assert b"\r\na: \r\nb: c \t d\r\ne: \xe9\r\n" in wire
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "é", "a\n"])
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "é", "a\n", "a\0", "a\0b\nc"])
 def test_a_header_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(HTTPUsageError, match=r"^invalid name of a header field: '"):
         ClientConnection("x").send_request("GET", "/", [(name, "v")])
@@ -291,6 +292,106 @@ def test_what_is_not_one_whole_chunk_is_not_taken_and_changes_nothing(data: byte
 def test_data_are_handed_on_as_soon_as_they_are_there() -> None:
     assert events_of(client(), [CHUNKED[: CHUNKED.index(b"el")]])[1:] == [Data(b"h")]
     assert events_of(client(), [SIZED[:-4]])[1:] == [Data(b"h")]
+
+
+def outcome(make: Callable[[], Connection], wire: bytes) -> Any:
+    connection = make()
+    connection.receive_data(wire)
+    try:
+        return connection.next_event(), connection.next_event(), connection.is_reusable
+    except APIError as exc:
+        return type(exc), str(exc), getattr(exc, "status_hint", None)
+
+
+ODD_FIELDS = [
+    *("Content-Length: 5", "content-length: 5", "Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5"),
+    *("Content-Length: 5\r\nContent-Length: 6", "Content-Length: " + "0" * 20 + "5", "Content-Length: " + "1" * 5000),
+    *("Content-Length: +5", "Content-Length: \xb2", "Content-Length: 5 ", "Content-Length:", "Content-Length: "),
+    *("Transfer-Encoding: chunked", "Transfer-Encoding: Chunked", "Transfer-Encoding: gzip", "Transfer-Encoding:"),
+    *("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: gzip, chunked"),
+    *("Transfer-Encoding: chunked\r\nContent-Length: 5", "Host: x", "Host:", "Host: a b", "HOST: y\r\nhost: z"),
+    *(
+        "X: a\r\nX: b",
+        "X:a",
+        "X:  a",
+        "X: a ",
+        "X: a\tb",
+        "X : a",
+        "X: a: b",
+        "X: \xe9",
+        "X: \x85",
+        "X: a\x00",
+        "X: a\x7f",
+    ),
+    *(
+        "X_y: 1",
+        "X!y: 1",
+        "\xe9: 1",
+        ": 1",
+        "X",
+        "X: a\r\n b",
+        "X: a\n",
+        "X: a\rY: b",
+        "Connection: close",
+        "",
+        "\r\nX: a",
+    ),
+    *("Connection: keep-alive, Close", "Expect: 100-continue", "Upgrade: websocket\r\nConnection: upgrade"),
+]
+
+
+@pytest.mark.parametrize(
+    "start", ["GET / HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.0", "GET / HTTP/1.2", "GET  / HTTP/1.1"]
+)
+@pytest.mark.parametrize("fields", ODD_FIELDS)
+def test_a_plain_request_head_is_read_as_h11_reads_it(start: str, fields: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("Host: x\r\n", ""):
+        wire = f"{start}\r\n{host}{fields}\r\n\r\n".encode("latin-1")
+        as_it_is = outcome(ServerConnection, wire)
+        with monkeypatch.context() as patch:
+            patch.setattr(ServerConnection, "_plain_head", re.compile("(?!)"))
+            assert as_it_is == outcome(ServerConnection, wire)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(
+            "HTTP/1.1 200 OK",
+            "HTTP/1.1 204 No Content",
+            "HTTP/1.1 200 ",
+            "HTTP/1.1 200",
+            "HTTP/1.1 200 \xe9",
+            "HTTP/1.0 200 OK",
+        ),
+        *(
+            "HTTP/1.2 200 OK",
+            "HTTP/1.1 100 Continue",
+            "HTTP/1.1 99 No",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 999 ",
+            "http/1.1 200 OK",
+        ),
+    ],
+)
+@pytest.mark.parametrize("fields", ODD_FIELDS)
+def test_a_plain_response_head_is_read_as_h11_reads_it(
+    start: str, fields: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = f"{start}\r\n{fields}\r\n\r\n".encode("latin-1")
+    as_it_is = outcome(client, wire)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClientConnection, "_plain_head", re.compile("(?!)"))
+        assert as_it_is == outcome(client, wire)
+
+
+def test_a_plain_head_is_read_without_h11(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(h11, "Connection")
+    assert request(b"GET /a HTTP/1.1\r\nHost: x\r\nX-A: b: c\r\n\r\n")[0].headers.raw == [
+        ("host", "x"),
+        ("x-a", "b: c"),
+    ]
+    assert answer(SIZED)[:2] == (Response(200, "OK", answer(SIZED)[0].headers, "1.1"), b"hello")
 
 
 def test_header_values_are_latin_1_and_names_lower_case() -> None:

@@ -274,8 +274,8 @@ SAID, MORE, THOUGHT = (
 
 
 def test_a_parsed_block_is_the_block_and_its_value() -> None:
-    block = ParsedTextBlock(TextBlock(SAID, complete=False, input_text="x"), 5)
-    assert (block.text, block.complete, block.input_text, block.parsed_output) == ("1", False, "x", 5)
+    block = ParsedTextBlock(TextBlock(SAID, BlockBuilder(SAID)), 5)
+    assert (block.text, block.complete, block.input_text, block.parsed_output) == ("1", False, "", 5)
     assert repr(block) == "ParsedTextBlock(citations=None, text='1', type='text', parsed_output=5)"
 
 

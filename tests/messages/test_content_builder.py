@@ -227,14 +227,14 @@ def test_more_input_after_the_end_undoes_it() -> None:
 )
 def test_a_missing_end_is_seen_in_the_json(fragments: list[str], complete: bool) -> None:
     builder = tool(*fragments)
-    builder.close_if_whole()
+    builder.close(is_stopped=False)
     assert builder.complete is complete
 
 
 def test_a_text_without_an_end_stays_open() -> None:
     builder = BlockBuilder({"type": "text", "text": ""})
     builder.grow("a")
-    builder.close_if_whole()
+    builder.close(is_stopped=False)
     assert not builder.complete
 
 

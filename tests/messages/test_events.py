@@ -129,12 +129,12 @@ def test_mypy_knows_the_fields() -> None:
     assert_type(block.index, int)
     assert_type(block.content_block, Block)
     assert_type(ContentBlockDelta(text_delta(0, "t")).delta, Delta)
-    assert_type(ContentBlockStop(block_stop(0), content_block=TextBlock({})).content_block, Block)
+    assert_type(ContentBlockStop(block_stop(0)).content_block, Block)
     ended = MessageDelta(end())
     assert_type(ended.delta, MessageDeltaFields)
     assert_type(ended.delta.stop_reason, StopReason | None)
     assert_type(ended.usage, Usage)
-    assert_type(MessageStop(STOP, message=Message({})).message, Message)
+    assert_type(MessageStop(STOP).message, Message)
     assert_type(ErrorEvent({"error": {}}).error, Any)
     assert_type(TextDelta({"text": "t"}).text, str)
     assert_type(CitationsDelta({"citation": {}}).citation, Citation)
@@ -410,7 +410,7 @@ def test_a_derived_event_says_its_index_its_type_and_its_piece() -> None:
         InputJSONEvent(1, "{", dict),
         CitationEvent(1, Citation({}), list),
         SignatureEvent(1, "s"),
-        CompactionEvent(1, None, None),
+        CompactionEvent(1, CompactionDelta({})),
     ]
     assert [event.type for event in kinds] == ["text", "thinking", "input_json", "citation", "signature", "compaction"]
     assert {event.index for event in kinds} == {1}
@@ -422,7 +422,7 @@ DERIVED: list[tuple[Any, Any]] = [
     (InputJSONEvent(1, "{", lambda: "one"), InputJSONEvent(1, "{", lambda: "two")),
     (CitationEvent(1, Citation({}), list), CitationEvent(1, Citation({}), lambda: [Citation({})])),
     (SignatureEvent(1, "s"), SignatureEvent(1, "s")),
-    (CompactionEvent(1, "c", None), CompactionEvent(1, "c", None)),
+    (CompactionEvent(1, CompactionDelta({"content": "c"})), CompactionEvent(1, CompactionDelta({"content": "c"}))),
 ]
 
 
@@ -448,10 +448,9 @@ def test_a_derived_event_shows_its_fields_and_can_be_hashed() -> None:
     assert len({TextEvent(1, "t", str), TextEvent(1, "t", lambda: "other"), TextEvent(1, "u", str)}) == 2
 
 
-def test_a_stop_may_bring_what_it_finished() -> None:
-    block, message = TextBlock({"text": "t"}), Message({"id": "m"})
-    assert ContentBlockStop(block_stop(0), content_block=block).content_block is block
-    assert MessageStop(STOP, message=message).message is message
+def test_a_stop_has_nothing_that_it_finished_unless_a_message_stream_says_so() -> None:
+    for event in (ContentBlockStop(block_stop(0)).content_block, MessageStop(STOP).message):
+        assert event is None
 
 
 def test_a_snapshot_is_made_when_it_is_looked_at() -> None:

@@ -246,7 +246,7 @@ def test_the_text_of_an_event_is_that_of_its_derived_event() -> None:
         event = builder.feed(to_sse(raw))
         assert event is not None
         texts = [derived.text for derived in builder.expand(event) if isinstance(derived, TextEvent)]
-        assert builder.text_of(event) == (texts[0] if texts else None)
+        assert builder.added_text == (texts[0] if texts else None)
 
 
 def test_the_derived_events_have_whole_characters_where_deltas_cut_them_in_two() -> None:
@@ -259,7 +259,7 @@ def test_the_derived_events_have_whole_characters_where_deltas_cut_them_in_two()
         event = builder.feed(to_sse(raw))
         assert event is not None
         derived += [each for each in builder.expand(event) if isinstance(each, TextEvent)]
-        texts.append(builder.text_of(event))
+        texts.append(builder.added_text)
     assert [(each.text, each.snapshot) for each in derived] == [
         ("a", "a"),
         ("\U0001f600", "a\U0001f600"),
@@ -299,7 +299,7 @@ def test_no_character_is_lost_where_two_parts_of_a_block_have_half_of_it_each(
         event = builder.feed(to_sse(raw))
         assert event is not None
         derived += [getattr(each, kind) for each in builder.expand(event) if each.type == kind]
-        texts.append(builder.text_of(event) or "")
+        texts.append(builder.added_text or "")
         events.append(event)
     assert [event.raw for event in events] == [event.to_dict() for event in events] == raws
     parts = [events[1].content_block, *(event.delta for event in events[2 : 2 + len(pieces)])]
@@ -344,4 +344,4 @@ def test_a_citation_is_no_text() -> None:
     raws = [start(), block_start(0, {"type": "text", "text": ""}), delta(0, "citations_delta", citation=CITED)]
     events = [builder.feed(to_sse(raw)) for raw in raws]
     assert events[-1] is not None
-    assert builder.text_of(events[-1]) is None
+    assert builder.added_text is None

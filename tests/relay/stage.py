@@ -241,6 +241,7 @@ class Stage:
         headers: Mapping[str, str] | None = None,
         query: str = "",
         root_path: str = "",
+        kind: type[Browser] = Browser,
     ) -> Browser:
         """Begin a request. `body` is JSON, or bytes as they are."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
@@ -255,7 +256,7 @@ class Stage:
             "query_string": query.encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
         }
-        return Browser(self.relay, scope, data)
+        return kind(self.relay, scope, data)
 
     async def call(self) -> Api:
         """The relay's next call to the API."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.clock import run, ticks
-from support.streams import ANSWER, block_start, start, text_delta
+from support.streams import ANSWER, STOP, block_start, end, start, text_delta
 
 from rawsse.relay import Guard, RunLimits, RunRecord, User, UserLimits
 from rawsse.relay.dialects import Answer
@@ -18,7 +18,7 @@ from rawsse.server import Scope
 
 from .outlets import TEXT_BLOCK
 from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, relay
-from .test_record import Rows
+from .test_record import SAYS_NO, Rows
 
 USER = {"role": "user", "content": "Hi"}
 MESSAGES = {"model": "m", "max_tokens": 9, "messages": [USER], "stream": True}
@@ -91,6 +91,21 @@ def test_the_page_and_the_probes_are_open(path: str) -> None:
     assert ask("GET", path, authenticate=by_name).status == 200
 
 
+def test_a_link_elsewhere_may_lead_to_the_page() -> None:
+    assert ask("GET", "/", headers={"sec-fetch-site": "cross-site"}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/me"), ("GET", "/runs"), ("POST", "/stream"), ("GET", "/doctor")]
+)
+def test_the_token_for_the_metrics_opens_nothing_else(method: str, path: str) -> None:
+    headers = {"authorization": "Bearer m3trics"}
+    options: dict[str, Any] = {"authenticate": by_name, "metrics_token": "m3trics", "headers": headers}
+    browser = ask(method, path, CHAT if method == "POST" else None, **options)
+    assert error_json(browser) == (401, "authentication_error", None)
+    assert browser.calls == []
+
+
 def test_another_user_s_run_is_not_there_on_any_route() -> None:
     async def story() -> None:
         async with relay(authenticate=by_name) as stage:
@@ -105,6 +120,22 @@ def test_another_user_s_run_is_not_there_on_any_route() -> None:
                 assert b"secret" not in several.body
             assert (await stage.ask("GET", "/runs", headers=as_user("bob")).done()).json == []
             assert not mine.is_ended
+            await over(mine)
+
+    run(story())
+
+
+def test_a_run_of_a_program_is_listed_but_cannot_be_read_or_stopped_by_its_id() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine = stage.ask("POST", "/v1/messages", MESSAGES, headers=as_user("bob"))
+            await stage.call()
+            (told,) = (await stage.ask("GET", "/runs", headers=as_user("bob")).done()).json
+            for method in ("GET", "DELETE"):
+                other = await stage.ask(method, f"/runs/{told['run']}", headers=as_user("bob")).done()
+                assert error_json(other) == (404, "not_found_error", None)
+            several = await stage.ask("GET", "/runs", headers=as_user("bob"), query=f"id={told['run']}").done()
+            assert json.loads(several.data[0]) == {"runs": {}, "missing": [told["run"]]}
             await over(mine)
 
     run(story())
@@ -257,6 +288,39 @@ def test_a_repeated_request_for_the_same_run_counts_once() -> None:
     run(story())
 
 
+def test_two_requests_that_name_the_same_run_at_once_begin_it_once() -> None:
+    async def story() -> None:
+        async def on_request(request: dict[str, Any], user: User | None) -> None:
+            await asyncio.sleep(1)
+
+        async with relay(WHOLE, WHOLE, authenticate=by_name, on_request=on_request) as stage:
+            headers = as_user("ada", x_run_id=RUN_ID)
+            both = [stage.ask("POST", "/stream", CHAT, headers=headers) for _ in range(2)]
+            bodies = {(await browser.done()).body for browser in both}
+            assert (len(bodies), len(stage.calls)) == (1, 1)
+            assert (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json["left"]["open_runs"] == 2
+
+    run(story())
+
+
+@pytest.mark.parametrize(("path", "body", "calls"), [("/stream", CHAT, 3), ("/v1/messages", MESSAGES, 1)])
+def test_only_for_browsers_does_the_relay_itself_try_again(path: str, body: Any, calls: int) -> None:
+    said = SAYS_NO.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+
+    async def story() -> None:
+        async with relay(*[said] * 9, max_retries=2) as stage:
+            assert (await stage.ask("POST", path, body).done()).status == 529
+            assert len(stage.calls) == calls
+
+    run(story())
+
+
+@pytest.mark.parametrize(("path", "body"), CHATS)
+def test_the_api_s_own_fields_about_limits_are_for_its_clients(path: str, body: Any) -> None:
+    names = ask("POST", path, body, authenticate=by_name, headers=as_user("ada")).headers
+    assert ("anthropic-ratelimit-requests-limit" in names) is (path == "/v1/messages")
+
+
 def test_an_invalid_request_and_one_that_the_relay_cannot_take_count_nowhere() -> None:
     async def story() -> None:
         clock: dict[str, Any] = {"authenticate": by_name, "clock": lambda: 1_000_000.0}
@@ -316,6 +380,63 @@ def test_runs_in_progress_go_on_when_the_day_s_tokens_are_used_up_unless_they_ar
 
     assert "the tokens of the day are used up" in run(story(is_cut=True))
     assert "used up" not in run(story(is_cut=False))
+
+
+def test_only_the_runs_of_users_are_cut_whose_own_tokens_are_used_up_and_each_time() -> None:
+    async def story() -> None:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
+        async with relay(authenticate=by_name, user_limits=limits) as stage:
+            opened = {user: await begun(stage, user) for user in ("bob", "eve")}
+            for user, browser in opened.items():
+                assert not browser.is_ended
+                short = stage.ask("POST", "/stream", CHAT, headers=as_user(user))
+                (await stage.call()).send(*ANSWER, end=True)
+                await short.done()
+                await ticks(5)
+                assert browser.is_ended
+
+    run(story())
+
+
+def test_any_number_of_runs_may_be_cut_at_once() -> None:
+    rows = Rows()
+
+    async def story() -> None:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
+        async with relay(authenticate=by_name, user_limits=limits, observers=[rows]) as stage:
+            opened = [await begun(stage, "bob") for _ in range(300)]  # a call in another's call would be too deep
+            short = stage.ask("POST", "/stream", CHAT, headers=as_user("bob"))
+            (await stage.call()).send(*ANSWER, end=True)
+            await short.done()
+            for browser in opened:
+                assert b"used up" in (await browser.done()).body
+
+    run(story())
+    assert len(rows.records) == 301
+
+
+def test_the_end_of_a_run_does_not_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a thousand runs that end cost a million looks."""
+    looks: list[str] = []
+
+    async def story() -> None:
+        async with relay(
+            authenticate=by_name, user_limits=UserLimits(tokens_per_day=10**6, ends_open_runs=True)
+        ) as stage:
+            opened = [await begun(stage, "bob") for _ in range(20)]
+
+            def must_end(user: str, now: float) -> bool:
+                looks.append(user)
+                return False
+
+            monkeypatch.setattr(stage.relay.quotas, "must_end", must_end)
+            for api in stage.calls:
+                api.send({"type": "content_block_stop", "index": 0}, end(), STOP, end=True)
+            for browser in opened:
+                await browser.done()
+
+    run(story())
+    assert len(looks) == 20
 
 
 def test_all_users_together_have_a_budget() -> None:
@@ -387,6 +508,28 @@ def test_a_user_may_have_fewer_models_and_tokens_than_the_relay() -> None:
     assert [model["id"] for model in listed["data"]] == ["claude-b"]
 
 
+def test_what_all_users_together_may_choose_holds_for_each() -> None:
+    everyone = UserLimits(models=("claude-b",), max_tokens=10)
+    options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "all_limits": everyone}
+    options |= {"authenticate": by_name, "headers": as_user("bob")}
+    for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
+        assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
+        assert error_json(ask("POST", "/v1/messages", {**MESSAGES, "model": "claude-b", **body}, **options))[2] == field
+
+
+@pytest.mark.parametrize("value", ["a\tb", "caf\u00e9"])
+def test_a_header_field_for_the_api_must_be_printable_ascii(value: str) -> None:
+    browser = ask("POST", "/v1/messages", MESSAGES, headers={"anthropic-beta": value})
+    assert error_json(browser) == (400, "invalid_request_error", "anthropic-beta")
+    assert browser.calls == []
+
+
+@pytest.mark.parametrize(("path", "body"), CHATS[:3])
+def test_a_prompt_of_a_browser_has_a_largest_length(path: str, body: Any) -> None:
+    browser = ask("POST", path, body, max_prompt_chars=1)
+    assert (browser.status, browser.calls) == (413, [])
+
+
 def test_the_embedder_may_change_a_request_or_refuse_it() -> None:
     seen: list[tuple[str, User | None]] = []
 
@@ -449,6 +592,23 @@ def test_a_user_lists_and_ends_the_open_runs_that_are_theirs() -> None:
     run(story())
 
 
+def test_a_program_whose_run_is_ended_before_it_had_begun_is_not_told_that_all_is_well() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            program = stage.ask("POST", "/v1/messages", MESSAGES, headers=as_user("ada"))
+            await stage.call()
+            assert (await stage.ask("DELETE", "/runs", headers=as_user("ada")).done()).json == {"stopped": 1}
+            assert error_json(await program.done()) == (499, "cancelled", None)
+
+    run(story())
+
+
+def test_where_there_are_no_users_each_may_ask_for_all_runs() -> None:
+    for query in ("user=ada", "user=*", ""):
+        browser = ask("GET", "/runs", query=query)
+        assert (browser.status, browser.json) == (200, [])
+
+
 def test_it_is_not_ready_while_it_shuts_down_and_still_alive() -> None:
     async def story() -> None:
         async with relay() as stage:
@@ -497,8 +657,35 @@ def test_resumes_are_counted_by_their_result() -> None:
             lines = (await stage.ask("GET", "/metrics").done()).body.decode().splitlines()
             for result, count in (("resumed", 1), ("nothing_left", 1), ("not_found", 1)):
                 assert f'rawsse_resumes_total{{result="{result}"}} {count}' in lines
+            assert not any("refused" in line for line in lines)  # of a 404 and its kin
 
     run(story())
+
+
+def test_a_resume_that_comes_too_late_is_counted_once() -> None:
+    async def story() -> None:
+        async with relay(WHOLE, limits=RunLimits(max_log_bytes=50)) as stage:
+            first = await stage.ask("POST", "/stream", CHAT).done()
+            assert (await stage.ask("GET", f"/runs/{first.headers['x-run-id']}").done()).status == 410
+            lines = (await stage.ask("GET", "/metrics").done()).body.decode().splitlines()
+            assert [line for line in lines if line.startswith("rawsse_resumes")] == [
+                'rawsse_resumes_total{result="gone"} 1'
+            ]
+
+    run(story())
+
+
+def test_the_row_says_that_a_client_left_before_its_whole_message() -> None:
+    rows = Rows()
+
+    async def story() -> None:
+        async with relay(observers=[rows]) as stage:
+            browser = stage.ask("POST", "/v1/messages", {**MESSAGES, "stream": False})
+            (await stage.call()).send(start())
+            await over(browser)
+
+    run(story())
+    assert [(each.ending, each.on_disconnect) for each in rows.records] == [("cancelled", "cancel")]
 
 
 def test_rows_of_the_ledger_and_records_are_the_same() -> None:

@@ -281,6 +281,30 @@ def test_there_is_no_snapshot_once_the_beginning_is_no_longer_kept() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("query", ["snapshot=1", "after=last"])
+def test_a_run_that_waited_for_room_goes_on_for_a_client_that_has_read_all_of_it(query: str) -> None:
+    async def story() -> None:
+        async with relay(limits=RunLimits(max_log_bytes=1000)) as stage:
+            first = stage.ask("POST", "/stream", CHAT)
+            api = await stage.call()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "x"))
+            await ticks(5)
+            first.leave()
+            await first.done()
+            api.send(*texts(100))
+            await ticks(5)
+            (found,) = stage.relay.open_runs()
+            assert found.first == 1  # nothing is forgotten as long as nothing reads
+            last = query.replace("last", f"{found.tag}-{found.last}")
+            late = stage.ask("GET", f"/runs/{found.id}", query=last)
+            await ticks(5)
+            api.send(text_delta(0, "more"), end(), STOP, end=True)
+            await ticks(10)
+            assert late.data[-2:] == ['{"text":"more"}', "[DONE]"]
+
+    run(story())
+
+
 # --- Several runs in one connection ---------------------------------------------------------------------------------
 
 
@@ -407,6 +431,25 @@ def test_an_answer_that_nobody_comes_to_read_is_cancelled() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("first", [ASYNC, {}])
+def test_a_page_that_asks_again_to_read_elsewhere_does_not_end_the_answer_of_one_that_reads(first: Any) -> None:
+    async def story() -> None:
+        async with relay() as stage:
+            named = {"x-run-id": "a-chosen-id-00000"}
+            posted = stage.ask("POST", "/stream", CHAT, headers=named | first)
+            (await stage.call()).send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "x"))
+            await asyncio.sleep(1)
+            assert (await stage.ask("POST", "/stream", CHAT, headers=named | ASYNC).done()).status == 202
+            reader = stage.ask("GET", "/runs/a-chosen-id-00000") if first else posted
+            await asyncio.sleep(30)
+            assert not reader.is_ended
+            for browser in (posted, reader):
+                browser.leave()
+                await browser.done()
+
+    run(story())
+
+
 def test_clients_of_the_api_are_answered_at_once_whatever_they_prefer() -> None:
     async def story() -> None:
         async with relay(WHOLE) as stage:
@@ -453,6 +496,26 @@ def test_a_run_is_drained_for_so_long_and_keeps_only_the_newest_frames() -> None
             assert api.is_closed
 
     run(story())
+
+
+def test_a_run_that_waits_for_a_slow_reader_is_drained_when_this_one_leaves() -> None:
+    rows = Rows()
+
+    async def story() -> None:
+        async with house(drain_seconds=100, max_log_bytes=1000) as home:
+            home.runs._observers = [rows]
+            begun, api = await home.started()
+            outlet = join(begun, outlet=FakeOutlet(is_stalled=True))
+            for number in range(100):
+                api.send(text_delta(0, f"{number}"))
+            await ticks(300)
+            outlet.leave()
+            api.send(*block(0, TEXT_BLOCK)[1:], end(output_tokens=7), STOP, end=True)
+            await asyncio.sleep(1)
+            assert begun.is_finished
+
+    run(story())
+    assert [(each.ending, each.output_tokens) for each in rows.records] == [("complete", 7)]
 
 
 def test_a_reader_that_comes_back_in_time_is_not_said_to_have_left() -> None:

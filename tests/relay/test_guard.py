@@ -159,6 +159,15 @@ def test_an_allowed_origin_may_come_from_another_site() -> None:
     assert guard.refuse(headers) is None
 
 
+@pytest.mark.parametrize("host", ["LocalHost:8000", "localhost:8000"])
+@pytest.mark.parametrize("origin", ["HTTP://localhost:8000", "http://LOCALHOST:8000"])
+def test_names_are_the_same_in_capitals(host: str, origin: str) -> None:
+    """RFC 9110, 4.2.3: "The scheme and host are case-insensitive"."""
+    assert Guard().refuse({"host": host, "origin": origin}) is None
+    guard = Guard(origins=["https://friend.example"])
+    assert guard.allow_origin({**HOST, "origin": "https://Friend.example"}) == "https://Friend.example"
+
+
 # --- Tokens --------------------------------------------------------------------------------------------------------
 
 GUARDED = Guard(tokens=["first", "s3cret"])

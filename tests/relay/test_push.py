@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -18,7 +18,9 @@ from support.sockets import serving, trusting
 from support.streams import PING, STOP, block_start, text_delta
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.exchange import BUSY_SECONDS
+from rawsse.client.exchange import BUSY_SECONDS, CallSettings, Timing
+from rawsse.client.network.route import Origin, Route
+from rawsse.client.request import RequestData
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
@@ -235,6 +237,7 @@ ODD_FRAMES: dict[str, bytes] = {
     "an index that is none": frame(DELTA.replace("0", '"0"')),
     "another block": frame(DELTA.replace("0", "3")),
     "broken JSON": frame(DELTA[:-1]),
+    "JSON that is too deep": frame("[" * 20_000),
     "more after the JSON": frame(DELTA + "]"),
     "a list": frame(f"[{DELTA}]"),
     "the end mark": frame("[DONE]"),
@@ -245,6 +248,7 @@ ODD_FRAMES: dict[str, bytes] = {
 ODD_CHUNKS: dict[str, bytes] = {
     "a size in capitals": b"BE\r\n%b\r\n" % frame(DELTA.replace('"x"', '"' + "x" * 75 + '"')),
     "a size with a zero": b"0" + in_chunk(frame()),
+    "a size of 17 digits": b"0" * 15 + in_chunk(frame()),
     "an extension": in_chunk(frame()).replace(b"\r\n", b";a=b\r\n", 1),
     "a size too small": b"%x\r\n%b\r\n" % (len(frame()) - 1, frame()),
     "a size too large": b"%x\r\n%b\r\n" % (len(frame()) + 1, frame()),
@@ -273,6 +277,28 @@ def test_whatever_comes_between_two_texts_reads_of_their_own_give_what_one_read_
         assert len(told[0]) >= 5
 
     run(story())
+
+
+def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
+    def numbers(*, is_short: bool) -> Iterator[dict[str, Any]]:
+        route = Route(Origin("http", "x", 80))
+        answer = UnfoldedAnswer(CallSettings(RequestData("POST", "/v1/messages", "x", ()), route), Timing())
+        answer.send()
+        answer.sent(0.0)
+        text, taken = in_chunk(frame()), 0
+        for number, data in enumerate((OPEN, text, text, in_chunk(b": hello\n\n"), text, text), 1):
+            if number % 2:
+                answer.deadline(number**2 - 1.0)  # a wait begins
+            if is_short and answer.take_text(data, number**2) is not None:
+                taken += 1
+            else:
+                answer.receive(data, number**2)
+                answer.take_events()
+            kept = {**vars(answer), "longest_gap": answer.timing.longest_gap}
+            yield {name: value for name, value in kept.items() if isinstance(value, int | float)}
+        assert taken == 3 * is_short  # not the one after the comment, which begins the count of such bytes again
+
+    assert list(numbers(is_short=True)) == list(numbers(is_short=False))
 
 
 def test_texts_with_nothing_in_them_do_not_put_off_the_clock_for_content() -> None:

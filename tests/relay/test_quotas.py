@@ -305,6 +305,13 @@ def test_quotas_survive_a_restart() -> None:
     assert refusal(quotas, User("ada"), MIDNIGHT) is None
 
 
+def test_what_was_used_before_there_were_users_is_of_no_user() -> None:
+    quotas = Quotas(UserLimits(tokens_per_day=1000), max_users=1)
+    quotas.settle({"": 400}, NOON)
+    assert quotas.me(None, NOON)["left"] == {"tokens": 600}
+    assert admitted(quotas, [ADA]) == 1
+
+
 def test_a_ledger_that_lags_behind_takes_nothing_back() -> None:
     quotas, ada = Quotas(UserLimits(tokens_per_day=1000)), user(tokens_per_day=1000)
     run(quotas, ada, tokens=700)
@@ -328,9 +335,9 @@ def test_open_runs_end_with_the_tokens_only_if_the_limits_say_so(
     alone, together = Quotas(), Quotas(UserLimits(**limits))
     run(alone, user(**limits), tokens=used)
     run(together, ADA, tokens=used)
-    assert alone.must_end(user(**limits), NOON, running) is must
-    assert together.must_end(ADA, NOON, running) is must
-    assert not alone.must_end(user(**limits), MIDNIGHT)
+    assert alone.must_end("ada", NOON, running) is must
+    assert together.must_end(ADA.id, NOON, running) is must
+    assert not alone.must_end("ada", MIDNIGHT)
 
 
 # --- All users together --------------------------------------------------------------------------------------------

@@ -870,6 +870,16 @@ def test_the_oldest_finished_run_makes_room_for_a_new_one() -> None:
     run(story())
 
 
+def test_runs_that_are_stopped_together_may_be_more_than_is_kept() -> None:
+    async def story() -> None:
+        async with house(max_kept_bytes=10) as home:
+            outlets = [join((await home.started())[0]) for _ in range(3)]
+            await home.runs.aclose(STOPPED)
+            assert [data(outlet.body)[-2:] for outlet in outlets] == [LAST_WORD] * 3
+
+    run(story())
+
+
 def test_finished_runs_together_keep_no_more_than_they_may() -> None:
     async def story() -> None:
         async with house(WHOLE, WHOLE, WHOLE, max_kept_bytes=250) as home:

@@ -1,15 +1,16 @@
 # Generated from the async classes by tests/client/blocking/stub.py.
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.call import Call
-from rawsse.client.exchange import Exchange, Observer, Timing
+from rawsse.client.exchange import Observer, Timing
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
+from rawsse.client.output import Outputs
 from rawsse.client.request import Query
 from rawsse.client.resources import (
     AskFields,
@@ -22,7 +23,6 @@ from rawsse.client.resources import (
     Turns,
 )
 from rawsse.client.retry import RateLimits, RetryPolicy
-from rawsse.client.schema.output import Outputs
 from rawsse.client.stream import OpenResponse
 from rawsse.client.timeouts import NotGiven, Timeouts
 from rawsse.client.tools.conversation import ConversationTurn, Question
@@ -204,16 +204,12 @@ class BlockingToolRunner(Generic[Item]):
         """The stream of the current answer, or of the last one; None before the first."""
 
     @property
-    def is_turn_whole(self) -> bool:
-        """There is a current turn, and its answer has arrived to its end."""
-
-    @property
     def usage(self) -> TotalUsage:
-        """What all turns cost together, without the current one; `usage.turns` is what each cost."""
+        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
-        """The calls of the last answer for which there is no function here."""
+        """The calls of the last answer without a function here."""
 
     def __iter__(self) -> Iterator[Item]: ...
     def __next__(self) -> Item:
@@ -272,7 +268,7 @@ class BlockingReply:
 
     @property
     def usage(self) -> TotalUsage:
-        """What the answers that are whole have cost."""
+        """The cost of the answers that are whole."""
 
     def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
@@ -296,7 +292,9 @@ class BlockingConversation:
 
     `client` is a `Client`. `tools` and `max_turns` (of the tool loop, for each question) are those of `BlockingToolRunner`,
     `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `CUT_NOTE`; if it is empty, there is no note."""
+    `CUT_NOTE`; if it is empty, no note is added."""
+
+    fields: dict[str, Any]
 
     def __init__(
         self,
@@ -338,6 +336,9 @@ class BlockingConversation:
 
         Raises `RuntimeError` if nothing has been asked."""
 
+    def reset(self) -> None:
+        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
+
     def to_json(self, *, indent: int | None = None) -> str:
         """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
         timeouts).
@@ -351,12 +352,12 @@ class BlockingConversation:
         Raises `ConfigurationError` if the text is not a saved conversation."""
 
 class BlockingRawResponse(Generic[T]):
-    """A response and what it brought. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
+    """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
     timing: Timing
 
-    def __init__(self, call: Call[Exchange], parsed: T) -> None: ...
+    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
     def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
@@ -401,7 +402,7 @@ class BlockingWithRawResponse:
 class Page:
     """One page of a list. `for model in page` goes on through all pages after it, and `data` is this page alone.
 
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is no page."""
+    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page."""
 
     raw: dict[str, Any]
 

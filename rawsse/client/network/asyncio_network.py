@@ -7,8 +7,9 @@
     data = await link.read(network.now() + 90)          # or, once it is connected: link.push_to(receive, closed)
     link.abort()
 
-Reads go through `asyncio.BufferedProtocol`. A plain `Protocol` makes asyncio read into 256 KiB that it allocates each time, and
-for so large a block the allocator maps, shrinks and unmaps memory: three system calls for each event of a stream.
+asyncio reads into a block that it allocates for each read. 256 KiB, its own choice, would cost three system calls, because the
+allocator maps, shrinks and unmaps memory for so large a block. uvloop reads as much, again and again in one step, and nothing
+tells it to read less but a buffer of ours.
 """
 
 from __future__ import annotations
@@ -42,9 +43,8 @@ class AsyncioNetwork:
         self.now = self.loop.time
         self._thread = threading.get_ident()
         self.is_proactor = isinstance(self.loop, getattr(asyncio, "ProactorEventLoop", ()))  # that of Windows
-        # A selector loop, and uvloop, read and deliver in one step: all links of the loop read into one buffer. The proactor
-        # holds a link's buffer while it waits.
-        self.buffer = None if self.is_proactor else memoryview(bytearray(READ_BYTES))
+        self._kind = AsyncioLink if isinstance(self.loop, asyncio.BaseEventLoop) else BufferedLink
+        self.buffer = memoryview(bytearray(READ_BYTES))  # for all links: uvloop reads and delivers in one step
 
     @staticmethod
     def owner() -> asyncio.AbstractEventLoop:
@@ -56,7 +56,7 @@ class AsyncioNetwork:
 
     def link(self) -> AsyncioLink:
         """A link that is not connected yet."""
-        return AsyncioLink(self)
+        return self._kind(self)
 
     def signal(self) -> AsyncioSignal:
         """A signal that is not set yet."""
@@ -137,7 +137,7 @@ class AsyncioSignal:
 # --- A link --------------------------------------------------------------------------------------------------------
 
 
-class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
+class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
     """A `Link` over TCP in an event loop."""
 
     def __init__(self, network: AsyncioNetwork) -> None:
@@ -145,7 +145,6 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         self._now = network.now
         self._signal = network.signal()
         self._transport: asyncio.Transport | None = None
-        self._buffer = network.buffer or memoryview(bytearray(READ_BYTES))
         self._unread = bytearray()
         self._is_over = False  # the peer closed its side, or the connection is lost
         self._error: Exception | None = None  # why it is lost, if neither side closed it
@@ -220,29 +219,32 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
                 self._network.loop.call_soon(self._tell)
             self._wake()
 
-    def watch(self, callback: Callable[[], None]) -> None:
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
         self._watcher = callback
-        self._network.loop.call_soon(callback)
+        if soon:
+            self._network.loop.call_soon(callback)
 
     # What asyncio calls --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
+        with contextlib.suppress(AttributeError):
+            self._transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio's name for it
         if self._is_aborted:
             self._transport.abort()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        data = self._buffer[:nbytes]  # to be copied: the buffer is every link's
-        if self._closed is not None and not (self._unread or self._is_paused):
-            self._push(bytes(data))
-        else:
+    def data_received(self, data: bytes) -> None:
+        size = len(data)
+        if self._closed is None or self._unread or self._is_paused:
             self._unread += data
+            size = len(self._unread)
             self._tell()
-        if (nbytes == READ_BYTES or len(self._unread) >= READ_BYTES) and self._transport is not None:
+        else:  # as `_push` does, without a call
+            try:
+                self._receive(data)
+            except Exception as exc:
+                self._fail(exc)
+        if size >= READ_BYTES and self._transport is not None:
             self._transport.pause_reading()  # uvloop would read on, 32 times in one step
             self._network.loop.call_soon(self._read_on)
 
@@ -316,3 +318,14 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BufferedProtocol):
         self._set_timer(math.inf if waiting is None or is_over else self._deadline)
         if is_over and waiting is not None and not waiting.done():
             waiting.set_exception(Expired())
+
+
+class BufferedLink(AsyncioLink, asyncio.BufferedProtocol):
+    """The same for uvloop, which takes it for a `BufferedProtocol` only if it is not an `asyncio.Protocol`."""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._network.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._network.buffer[:nbytes]))

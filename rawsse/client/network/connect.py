@@ -154,10 +154,9 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                     except OSError as exc:
                         number = exc.errno or 0
                     pending[_checked(sock, number, address)] = address
-                    continue
-                await wait(pending, min(deadline, next_at if addresses else math.inf))
-                for sock, _ in ready(pending, 0, to_write=True):
+                for sock, _ in ready(pending, 0, to_write=True):  # on this machine a connection takes no time
                     return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
+                await wait(pending, min(deadline, next_at if addresses else math.inf))
             except OSError as exc:
                 errors.append(exc)
                 next_at = -math.inf
@@ -207,8 +206,9 @@ class Socket(socket.socket):
 
 # NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
 # that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
-# By name, as each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
-_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+# Each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
+_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+_KEEPALIVE = tuple((getattr(socket, name), value) for name, value in _OPTIONS if hasattr(socket, name))
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
@@ -218,7 +218,7 @@ def new_socket(family: socket.AddressFamily) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in _KEEPALIVE:
-        with contextlib.suppress(AttributeError, OSError):  # an option that the system lacks is no reason to fail
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    for option, value in _KEEPALIVE:
+        with contextlib.suppress(OSError):  # an option that the system lacks is no reason to fail
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
     return sock

@@ -93,8 +93,8 @@ class PushSource(Link, Protocol):
     _receive: Callable[[bytes], None]
     _closed: Callable[[Exception | None], None] | None = None
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Call `callback` in the loop soon, and from then on as soon as there may be more for `read_ready`."""
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
+        """Call `callback` in the loop as soon as there may be more for `read_ready`; with `soon`, in the next step too."""
 
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
         """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` may be called after `pull`.
@@ -119,24 +119,25 @@ class PushSource(Link, Protocol):
     def resume(self) -> None:
         """Push on, soon."""
         self._is_paused = False
-        self.watch(self._push)
+        self.watch(self._push, soon=True)
 
-    def _push(self, data: bytes = b"") -> None:
-        """Push `data`, which the link has just read, or what `read_ready` gives."""
+    def _push(self) -> None:
+        """Push what `read_ready` gives."""
         try:
-            if data:
-                self._receive(data)
-            while not data and self._closed and not self._is_paused and (came := self.read_ready()) is not None:
+            while self._closed and not self._is_paused and (came := self.read_ready()) is not None:
                 self._receive(came)
                 if not came:
                     self._end(None)
         except Exception as exc:
-            self.abort()
-            if self._closed is None:  # pulled: nothing else would tell of it
-                raise
-            self._end(None if isinstance(exc, Aborted) else exc)
+            self._fail(exc)
         if self._is_aborted:
             self._end(None)
+
+    def _fail(self, exc: Exception) -> None:
+        self.abort()
+        if self._closed is None:  # pulled: nothing else would tell of it
+            raise exc
+        self._end(None if isinstance(exc, Aborted) else exc)
 
     def _end(self, error: Exception | None) -> None:
         closed, self._closed = self._closed, None

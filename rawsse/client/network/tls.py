@@ -78,9 +78,9 @@ class TLSLink(PushSource):
         self._is_aborted = True
         self._link.abort()
 
-    def watch(self, callback: Callable[[], None]) -> None:
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
         """See `PushSource.watch`."""
-        self._link.watch(callback)
+        self._link.watch(callback, soon=soon)
 
     def take(self, data: bytes) -> None:
         """Take bytes from the link below."""

@@ -2,9 +2,10 @@
 
 Read in this order:
 
-    tool.py      Python functions as tools, and their results
-    runner.py    the calls of an answer, the tool loop, and its cost
-    conversation.py  questions and answers in turn, and their history
+    tool.py          Python functions as tools, and their results
+    history.py       the messages of a request in the form that the API accepts
+    runner.py        the calls of an answer, the tool loop, and its cost
+    conversation.py  questions and answers in turn
 """
 
 from rawsse.client.tools.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply

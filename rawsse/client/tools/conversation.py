@@ -25,16 +25,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.runner import (
-    ToolRunner,
-    TotalUsage,
-    add_up,
-    as_history,
-    as_turn,
-    blocks_of,
-    closed_turn,
-    step_of,
-)
+from rawsse.client.tools.history import as_history, as_turn, blocks_of, closed_turn
+from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, step_of
 from rawsse.client.tools.tool import Toolbox
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
@@ -54,9 +46,6 @@ _VERSION = 1
 _NOT_SAVED = frozenset({"extra_headers", "max_retries", "output_format", "timeout", "timeouts"})
 
 
-# --- The history ---------------------------------------------------------------------------------------------------
-
-
 class ConversationTurn(NamedTuple):
     """A question and its result: `messages` is the answer; with tools, all answers and the results between them.
 
@@ -70,23 +59,6 @@ class ConversationTurn(NamedTuple):
     usage: TotalUsage
 
 
-def history_of(
-    turns: Iterable[ConversationTurn], *, before: Iterable[Mapping[str, Any]] = (), cut_note: str = CUT_NOTE
-) -> list[dict[str, Any]]:
-    """The messages of these turns as a request takes them: without refused turns, and with every other question."""
-    history = [dict(message) for message in before]
-    was_cut = False
-    for turn in turns:
-        if turn.state == "refused":
-            continue
-        content: Any = turn.question
-        if was_cut and cut_note and history[-1]["role"] == "assistant":
-            content = [*blocks_of(cut_note), *blocks_of(content)]
-        history += [{"role": "user", "content": content}, *turn.messages]
-        was_cut = turn.state == "cut"
-    return as_history(history, is_over=True)
-
-
 # --- The conversation ----------------------------------------------------------------------------------------------
 
 
@@ -95,7 +67,7 @@ class Conversation:
 
     `client` is an `AsyncClient`. `tools` and `max_turns` (of the tool loop, for each question) are those of `ToolRunner`,
     `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `CUT_NOTE`; if it is empty, there is no note.
+    `CUT_NOTE`; if it is empty, no note is added.
     """
 
     def __init__(
@@ -117,7 +89,8 @@ class Conversation:
         if system is not None:
             fields["system"] = system
         self._client = client
-        self._fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
+        self.fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
+        """The arguments of the next request. They may be changed."""
         self._tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
         self._max_turns = max_turns
         self._before = [as_turn(message) for message in messages or ()]
@@ -132,7 +105,18 @@ class Conversation:
         return self._history(self._turns)
 
     def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
-        return history_of(turns, before=self._before, cut_note=self._cut_note)
+        """The messages of a request after these turns: without refused turns, and with every other question."""
+        history = list(self._before)
+        was_cut = False
+        for turn in turns:
+            if turn.state == "refused":
+                continue
+            content: Any = turn.question
+            if was_cut and self._cut_note and history[-1]["role"] == "assistant":
+                content = [*blocks_of(self._cut_note), *blocks_of(content)]
+            history += [{"role": "user", "content": content}, *turn.messages]
+            was_cut = turn.state == "cut"
+        return as_history(history, is_over=True)
 
     @property
     def turns(self) -> list[ConversationTurn]:
@@ -150,12 +134,10 @@ class Conversation:
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
         """
-        given: Any = question
-        if not isinstance(given, str):
-            given = [block.raw if isinstance(block, Lens) else dict(block) for block in given]
-        if not as_history([{"role": "user", "content": given}]):
+        turn = as_turn({"role": "user", "content": question})
+        if not as_history([turn]):
             raise ConfigurationError("the question is empty")
-        return Reply(self, given)
+        return Reply(self, turn["content"])
 
     async def ask(self, question: Question) -> Message:
         """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
@@ -172,18 +154,25 @@ class Conversation:
             raise RuntimeError("nothing has been asked that could be asked again")
         return Reply(self, self._turns[-1].question, self._turns[-1])
 
+    def reset(self) -> None:
+        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
+        if self._reply is not None:
+            raise RuntimeError("the conversation still waits for an answer")
+        self._replaced += [turn.usage for turn in self._turns]
+        self._before, self._turns = [], []
+
     def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> ToolRunner[MessageStream]:
         if self._reply is not None:
             raise RuntimeError("the conversation still waits for an answer")
         turns = self._turns
         if replaced is not None:
-            if turns[-1] is not replaced:
+            if not turns or turns[-1] is not replaced:
                 raise RuntimeError("the conversation has gone on: retry() again")
             turns = turns[:-1]
         history = self._history([*turns, ConversationTurn(question, [], "answered", "", add_up([]))])
         if not history or history[-1]["role"] == "assistant":
             raise ConfigurationError("the question has only results of calls that are not in the answer before it")
-        options = {**self._fields, "tools": self._tools, "max_turns": self._max_turns}
+        options = {**self.fields, "tools": self._tools, "max_turns": self._max_turns}
         runner = ToolRunner[MessageStream](self._client.messages, messages=history, stream=True, **options)
         self._reply = reply
         return runner
@@ -211,7 +200,7 @@ class Conversation:
         """
         saved = {
             "rawsse_conversation": _VERSION,
-            "fields": {name: value for name, value in self._fields.items() if name not in _NOT_SAVED},
+            "fields": {name: value for name, value in self.fields.items() if name not in _NOT_SAVED},
             "max_turns": self._max_turns,
             "cut_note": self._cut_note,
             "messages": as_history(self._before),
@@ -315,7 +304,7 @@ class Reply:
 
     @property
     def usage(self) -> TotalUsage:
-        """What the answers that are whole have cost."""
+        """The cost of the answers that are whole."""
         return self._runs.usage
 
     @property
@@ -352,14 +341,18 @@ class Reply:
 
     async def _settle(self, error: BaseException | None) -> None:
         """End the loop, and let the conversation keep the part that arrived."""
-        runner = self._runs
+        runner, turn = self._runs, self._runs._turn
         try:
-            if runner.is_turn_whole and step_of(self.stream.current_message_snapshot.stop_reason) == "stop":
+            if (
+                turn is not None
+                and turn.is_whole
+                and step_of(turn.stream.current_message_snapshot.stop_reason) == "stop"
+            ):
                 await runner.until_done()  # the last answer is whole; the caller left before reading to the very end
             await runner.close()
         finally:
             if runner.container is not None:
-                self._conversation._fields["container"] = runner._fields["container"]
+                self._conversation.fields["container"] = runner._fields["container"]
             if self._conversation._reply is self:
                 self._conversation._settle(_outcome(self._question, runner, self._sent, error), self._replaced)
 

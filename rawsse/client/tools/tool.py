@@ -13,25 +13,23 @@
     await get_weather("Oslo")                    # the function itself
     await get_weather.run({"city": "Oslo"})      # called with the model's input; returns the content of a tool_result
 
-A tool runner gives each call of a function that is not async a daemon thread with a copy of the caller's context
-variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the
-program can end before the function does.
+A tool runner runs each call of a function that is not async in a daemon thread with a copy of the caller's context
+variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the program
+can end before the function does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from rawsse.client.schema.signature import Signature
-from rawsse.client.schema.types import MismatchError, schema_of
+from rawsse.client.schema import MismatchError, Signature, form_of
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.content import is_sendable, look_at_block
 from rawsse.messages.lens import Lens, well_formed
@@ -51,49 +49,14 @@ class ToolError(Exception):
     image."""
 
     def __init__(self, content: str | Iterable[Mapping[str, Any]]) -> None:
-        given = content if isinstance(content, str) else list(content)
-        self.content = content_of(given)
-        texts = (
-            [given]
-            if isinstance(given, str)
-            else [str(block.get("text") or f"[{block.get('type')}]") for block in given]
-        )
-        super().__init__(" ".join(texts))
+        self.content = content_of(content)
+        blocks = [{"text": self.content}] if isinstance(self.content, str) else self.content
+        super().__init__(" ".join(str(block.get("text") or f"[{block['type']}]") for block in blocks))
 
 
 # --- Tools ---------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-
-_CONTEXT_MANAGERS = tuple(
-    cast(Any, make)(print).__code__ for make in (contextlib.contextmanager, contextlib.asynccontextmanager)
-)
-"""The code that `contextlib` puts in the place of a function's own."""
-
-# Found in the text of an annotation: what it names may be imported for a type checker only.
-_CONTEXT_MANAGER = re.compile(r"\b(?:_?(?:Abstract|Async|Generator)*ContextManager|(?:Async)?ExitStack|nullcontext)\b")
-_ASYNC_ITERATOR = re.compile(r"\bAsync(?:Generator|Iterator|Iterable)\b")
-
-
-def _layers(function: Any) -> Iterator[Any]:
-    """The function, and those whose results it hands on: that of a partial or a callable object, and what a decorator wraps.
-    But a coroutine function waits for what it wraps, and may give something else."""
-    for _ in range(_MAX_LAYERS):
-        while isinstance(function, partial):
-            function = function.func
-        yield function
-        if not hasattr(function, "__wrapped__"):
-            if not inspect.isfunction(call := getattr(type(function), "__call__", None)):  # noqa: B004 - its own, not of a class
-                return
-            function = call
-        elif inspect.iscoroutinefunction(function):
-            return
-        else:
-            function = function.__wrapped__
-
-
-_MAX_LAYERS = 100
-"""How many decorators are looked through: `__wrapped__` may lead back to itself."""
 
 
 def check_name(name: str) -> None:
@@ -123,24 +86,19 @@ class Tool(Generic[P, R]):
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a tool is made of a function, not of {quote(repr(function))}")
-        for layer in _layers(function):
-            hint = "" if hasattr(layer, "__wrapped__") else str(getattr(layer, "__annotations__", {}).get("return"))
-            if getattr(layer, "__code__", None) in _CONTEXT_MANAGERS or _CONTEXT_MANAGER.search(hint):
-                problem = "gives a context manager, which is not the result of a tool"
-            elif inspect.isasyncgenfunction(layer) or _ASYNC_ITERATOR.search(hint):
-                problem = "is an async generator, which has no result: return a list"
-            else:
-                continue
+        if inspect.isasyncgenfunction(function):
+            problem = "is an async generator, which has no result: return a list"
             raise ConfigurationError(f"{quote(repr(function))} {problem}")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
         self._signature: Signature | None = None
+        has_schema = not self._is_custom or input_schema is not None
         try:
-            self._signature = Signature(function)
+            self._signature = Signature(function, is_lenient=has_schema)
         except ConfigurationError:  # a function with its own schema may have a signature that JSON cannot call
-            if self._is_custom and input_schema is None:
+            if not has_schema:
                 raise
         self.name = str(name or (self._signature.name if self._signature else getattr(function, "__name__", "")))
         if self.name in ("", "<lambda>"):
@@ -154,7 +112,7 @@ class Tool(Generic[P, R]):
         if isinstance(given, Mapping):
             return dict(given)
         if given is not None:
-            return schema_of(given, where=f"{self.name}, input_schema")
+            return form_of(given, f"{self.name}, input_schema").schema
         return self._signature.input_schema() if self._signature else {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -144,20 +144,21 @@ def test_many_threads_may_abort_a_link_at_once(accepted: Accepted) -> None:
 
 
 def test_a_link_that_is_aborted_while_it_connects_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[socket.socket] = []
+    made: list[weakref.ref[socket.socket]] = []
     new_socket = connect.new_socket
 
     def begin(*arguments: Any) -> socket.socket:
-        made.append(new_socket(*arguments))
+        sock = new_socket(*arguments)
+        made.append(weakref.ref(sock))
         link.abort()
-        return made[-1]
+        return sock
 
     monkeypatch.setattr(connect, "new_socket", begin)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         link = SocketNetwork().link()
         with pytest.raises(Aborted):
             drive(link.connect(Route(Origin("http", *listener.getsockname())), trusting(), now() + PATIENCE))
-    assert [sock.fileno() for sock in made] == [-1]
+    assert [sock() for sock in made] == [None]  # the last reference closes it
 
 
 def test_one_that_is_aborted_in_the_moment_in_which_it_is_connected_leaves_none(

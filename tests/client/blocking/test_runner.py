@@ -76,7 +76,7 @@ def test_answers_come_one_after_the_other_and_tools_run_between_them(
     assert runner.current_stream.get_final_text() == "Hello ☺"
     assert runner.usage.output_tokens == 14
     assert [message["role"] for message in runner.messages] == ["user", "assistant", "user", "assistant"]
-    assert (runner.unanswered, runner.partial, runner.is_turn_whole) == ([], None, False)
+    assert (runner.unanswered, runner.partial) == ([], None)
 
 
 def test_the_text_of_all_answers_is_one_stream(client: Client) -> None:
@@ -122,7 +122,7 @@ def test_the_course_can_be_changed(client: Client, connections: list[FakeStream]
     runner.append_messages({"role": "user", "content": "in short"})
     runner.until_done()
     sent = Sent(connections[1].written).json
-    assert (sent["max_tokens"], sent["messages"][-1]["content"]) == (7, "in short")
+    assert (sent["max_tokens"], sent["messages"][-1]["content"][-1]["text"]) == (7, "in short")
 
 
 # --- Tools ---------------------------------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ from typing import Any, cast
 import pytest
 from support.background import PATIENCE
 from support.clock import run, ticks
+from support.loops import Loop, each_loop
 from support.networks import SOON, Drive, connected, every_event_loop
 from support.sockets import serving, shout
 
-from rawsse.client.network.asyncio_network import AsyncioLink, AsyncioNetwork
+from rawsse.client.network.asyncio_network import AsyncioLink, AsyncioNetwork, BufferedLink
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, Network
 from rawsse.client.network.route import Origin, Route
@@ -376,10 +377,10 @@ def test_two_loops_in_two_threads_get_their_own_bytes() -> None:
     assert found == {0: True, 100: True, 200: True}
 
 
-def test_all_links_of_a_loop_read_into_one_buffer_and_each_keeps_a_copy() -> None:
+def test_all_links_of_uvloop_read_into_one_buffer_and_each_keeps_a_copy() -> None:
     async def story() -> tuple[int, list[bytes]]:
         network = AsyncioNetwork()
-        one, other = network.link(), network.link()
+        one, other = BufferedLink(network), BufferedLink(network)
         buffers = set()
         for link, word in ((one, b"one"), (other, b"two"), (one, b"!")):
             buffer = link.get_buffer(-1)
@@ -391,18 +392,33 @@ def test_all_links_of_a_loop_read_into_one_buffer_and_each_keeps_a_copy() -> Non
     assert run(story()) == (1, [b"one!", b"two"])
 
 
-def test_where_a_buffer_is_lent_while_the_loop_waits_each_link_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncio, "ProactorEventLoop", asyncio.SelectorEventLoop, raising=False)
-
-    async def story() -> tuple[bool, bytes]:
+@each_loop
+def test_a_loop_of_asyncio_is_lent_no_buffer_as_the_proactor_would_hold_it_while_it_waits(on: Loop) -> None:
+    async def story() -> tuple[bool, bool]:
         network = AsyncioNetwork()
-        one, other = network.link(), network.link()
-        buffers = [one.get_buffer(-1), other.get_buffer(-1)]
-        async with serving(shout) as origin, connected(network, Route(origin)) as link:
-            await link.write(b"x", math.inf)
-            return buffers[0].obj is buffers[1].obj, await link.read(math.inf)
+        return isinstance(network.loop, asyncio.BaseEventLoop), isinstance(network.link(), asyncio.BufferedProtocol)
 
-    assert run(story()) == (False, b"X")
+    is_asyncio_s, is_lent = on(story())
+    assert is_asyncio_s != is_lent
+
+
+def test_a_link_that_is_not_read_stops_its_peer_however_small_the_pieces_are() -> None:
+    class Still(asyncio.Transport):
+        is_paused = False
+
+        def pause_reading(self) -> None:
+            self.is_paused = True
+
+    async def story() -> int:
+        link, transport = AsyncioLink(AsyncioNetwork()), Still()
+        link.connection_made(transport)
+        for number in range(1, 1000):
+            link.data_received(bytes(1000))
+            if transport.is_paused:
+                return number
+        return 0
+
+    assert run(story()) == READ_BYTES // 1000 + 1
 
 
 MAPPING = "mmap,mremap,munmap"

@@ -64,7 +64,7 @@ class Peer:
     def abort(self) -> None:
         self.is_aborted = True
 
-    def watch(self, callback: Callable[[], None]) -> None:
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
         self.push = callback
 
     def close(self, *, politely: bool) -> None:

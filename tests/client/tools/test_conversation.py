@@ -597,6 +597,37 @@ def test_the_usage_of_a_cut_answer_is_a_lower_bound() -> None:
 # --- Saving --------------------------------------------------------------------------------------------------------
 
 
+def test_its_fields_are_the_arguments_of_the_next_request_and_may_be_changed() -> None:
+    conversation, script = talk(HELLO, HELLO, system="x")
+    run(conversation.ask("one"))
+    conversation.fields |= {"model": "n", "system": "y"}
+    run(conversation.ask("two"))
+    assert [(request["model"], request["system"]) for request in script.requests] == [("m", "x"), ("n", "y")]
+
+
+def test_a_reset_forgets_all_but_the_cost() -> None:
+    conversation, script = talk(HELLO, HELLO, messages=[user("a"), assistant("b")])
+    run(conversation.ask("one"))
+    before, old = conversation.usage, conversation.retry()
+    conversation.reset()
+    assert (conversation.messages, conversation.turns) == ([], [])
+    assert (conversation.usage, len(conversation.usage.turns)) == (before, 1)
+    with pytest.raises(RuntimeError, match=r"the conversation has gone on: retry\(\) again"):
+        run(old.__aenter__())
+    run(conversation.ask("two"))
+    assert script.requests[-1]["messages"] == [user("two")]
+
+
+def test_a_conversation_cannot_be_reset_while_an_answer_arrives() -> None:
+    async def story() -> None:
+        conversation, _ = talk(HELLO)
+        async with conversation.stream("one"):
+            with pytest.raises(RuntimeError, match="the conversation still waits for an answer"):
+                conversation.reset()
+
+    run(story())
+
+
 def test_a_saved_conversation_goes_on_where_it_was() -> None:
     async def story() -> tuple[Conversation, Conversation, Script]:
         first, script = talk(

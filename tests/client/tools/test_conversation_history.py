@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.asking import Script
 
-from rawsse.client.tools.conversation import CUT_NOTE, ConversationTurn, TurnState, history_of
+from rawsse.client.tools.conversation import CUT_NOTE, Conversation, ConversationTurn, TurnState
 from rawsse.client.tools.runner import add_up
 
 NOTHING = add_up([])
@@ -23,6 +24,10 @@ def assistant(text: str) -> dict[str, Any]:
 
 def turn(question: str, *answers: str, state: TurnState = "answered") -> ConversationTurn:
     return ConversationTurn(question, [assistant(text) for text in answers], state, "", NOTHING)
+
+
+def history_of(turns: list[ConversationTurn], before: list[Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+    return Conversation(Script(), model="m", max_tokens=1, messages=before, **options)._history(turns)
 
 
 def test_questions_and_answers_take_turns() -> None:

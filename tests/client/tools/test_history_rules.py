@@ -392,7 +392,7 @@ def test_7_a_conversation_with_halves_can_be_saved_and_loaded() -> None:
     escaped = answer(saying("half  ")).replace(b"half  ", b"\\ud83d")
     script = Script(FakeStream([escaped]), DONE)
     conversation = Conversation(script, **ASK)
-    assert run(conversation.ask(HALF)).raw["content"][0]["text"] == HALF
+    assert run(conversation.ask(HALF)).raw["content"][0]["text"] == NO_CHAR
     again = Conversation.from_json(script, conversation.to_json().encode())
     assert again.messages == [{"role": "user", "content": NO_CHAR}, assistant({"type": "text", "text": NO_CHAR})]
 

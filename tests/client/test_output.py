@@ -1,11 +1,11 @@
-"""rawsse.client.schema.output: what is asked for with a type, and what the text of an answer is read as."""
+"""rawsse.client.output: a type as the format of an answer, and the text of an answer as its value."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, assert_type
+from typing import Any, Literal
 
 import pytest
 from support.answers import ASK, Sent, client_of, plain
@@ -13,7 +13,7 @@ from support.answers import answer as response
 from support.clock import run
 from support.streams import Raw, block, block_start, end, fold, start, text_delta, to_sse, tool_block
 
-from rawsse.client.schema.output import MAX_REASONS, OutputFormat, Outputs, strict_schema, with_output_format
+from rawsse.client.output import OutputFormat, Outputs, strict_schema, with_output_format
 from rawsse.errors import ConfigurationError, OutputFormatError, PartialJSONError
 from rawsse.messages import (
     ContentBlockStop,
@@ -27,63 +27,37 @@ from rawsse.messages import (
 )
 from rawsse.replay.fakes import FakeStream
 
-ORDER_SCHEMA: Raw = {
-    "type": "object",
-    "properties": {"name": {"type": "string"}, "count": {"type": "integer"}},
-    "required": ["name", "count"],
-    "additionalProperties": False,
-}
-
-
-@dataclass
-class Order:
-    name: str
-    count: int
-
-
-class OrderDict(TypedDict):
-    name: str
-    count: int
-
-
-class RefusedError(ValueError):
-    """As pydantic's `ValidationError`: its reasons are in `errors()`."""
-
-    def __init__(self, reasons: int) -> None:
-        super().__init__(f"{reasons} validation errors\n  of several lines")
-        self.reasons = reasons
-
-    def errors(self) -> list[dict[str, Any]]:
-        return [{"loc": ("items", number), "msg": "Field required"} for number in range(self.reasons)]
-
-
-class Model:
-    """What pydantic's models have, and nothing of pydantic."""
-
-    @staticmethod
-    def model_json_schema() -> Raw:
-        return {"type": "object", "title": "Model", "properties": {}, "required": []}
-
-    @staticmethod
-    def model_validate_json(text: str) -> Any:
-        raise RefusedError(len(text))
+ORDER: Any = list[str | int]  # a plain type: classes need pydantic, which may not be installed
+ORDER_SCHEMA: Raw = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}
 
 
 # --- What is asked for -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("type", [Order, OrderDict])
-def test_a_class_with_fields_is_asked_for_as_an_object(type: Any) -> None:
-    assert OutputFormat(type).param() == {"type": "json_schema", "schema": ORDER_SCHEMA}
-
-
 def test_a_list_is_asked_for_as_an_array() -> None:
-    assert OutputFormat(list[int]).param()["schema"] == {"type": "array", "items": {"type": "integer"}}
+    assert OutputFormat(ORDER).param() == {"type": "json_schema", "schema": ORDER_SCHEMA}
 
 
-def test_a_model_says_itself_what_it_is() -> None:
-    schema = {"type": "object", "title": "Model", "properties": {}, "required": [], "additionalProperties": False}
-    assert OutputFormat(Model).param()["schema"] == schema
+def test_a_class_is_asked_for_as_an_object_of_its_fields_alone() -> None:
+    pytest.importorskip("pydantic", reason="makes the schemas of classes: the extra `schema`")
+
+    @dataclass
+    class Order:
+        name: str
+        count: int
+
+    wanted = OutputFormat(Order)
+    schema = wanted.param()["schema"]
+    assert {name: schema[name] for name in ("type", "required", "additionalProperties")} == {
+        "type": "object",
+        "required": ["name", "count"],
+        "additionalProperties": False,
+    }
+    assert wanted.read('{"name": "tea", "count": 2}') == Order("tea", 2)
+    with pytest.raises(
+        OutputFormatError, match=r"^the text of the answer does not fit Order: output\.count: Field req"
+    ):
+        wanted.read('{"name": "tea"}')
 
 
 def test_a_schema_is_no_type() -> None:
@@ -92,42 +66,16 @@ def test_a_schema_is_no_type() -> None:
         OutputFormat(schema)
 
 
-def test_a_type_that_json_has_not_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pydantic_a_class_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    with pytest.raises(ConfigurationError, match="output_format: there is no JSON Schema for 'complex'"):
-        OutputFormat(complex)
-
-
-class Pydantic:
-    """The package, as far as it is asked for types that are no models."""
-
-    class TypeAdapter:
-        def __init__(self, type: Any) -> None:
-            if type is bytes:
-                raise RuntimeError("no schema for bytes")
-
-        def json_schema(self) -> Raw:
-            return {"type": "string", "format": "complex"}
-
-        def validate_json(self, text: str) -> complex:
-            return complex(json.loads(text))
-
-
-def test_pydantic_is_asked_for_a_type_that_we_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydantic", Pydantic)
-    wanted = OutputFormat(complex)
-    assert wanted.param()["schema"] == {"type": "string", "description": "{format: complex}"}
-    assert wanted.read('"1+2j"') == 1 + 2j
-
-
-def test_what_pydantic_does_not_know_either_is_refused_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydantic", Pydantic)
-    with pytest.raises(ConfigurationError, match="there is no JSON Schema for 'bytes'"):
-        OutputFormat(bytes)
+    with pytest.raises(
+        ConfigurationError, match=r"^output_format: the type 'Message' needs pydantic.*'rawsse\[schema\]'"
+    ):
+        OutputFormat(Message)
 
 
 def test_the_format_goes_into_the_output_config_beside_what_is_there() -> None:
-    wanted = OutputFormat(Order)
+    wanted = OutputFormat(ORDER)
     given = {"max_tokens": 1, "output_config": {"effort": "low"}}
     assert with_output_format(given, wanted) == {
         "max_tokens": 1,
@@ -143,7 +91,7 @@ def test_without_a_format_the_fields_stay_as_they_are() -> None:
 
 def test_two_formats_are_one_too_many() -> None:
     with pytest.raises(ConfigurationError, match=r"output_format or output_config\['format'\], not both"):
-        with_output_format({"output_config": {"format": {}}}, OutputFormat(Order))
+        with_output_format({"output_config": {"format": {}}}, OutputFormat(ORDER))
 
 
 # --- The part of JSON Schema that the API takes ----------------------------------------------------------------------
@@ -202,40 +150,30 @@ def test_a_schema_that_leaves_the_type_open_is_refused(schema: Raw) -> None:
 
 
 def test_a_text_is_read_as_the_value_that_it_stands_for() -> None:
-    assert OutputFormat(Order).read('{"name": "tea", "count": 2}') == Order("tea", 2)
-    assert OutputFormat(OrderDict).read('{"name": "tea", "count": 2}') == {"name": "tea", "count": 2}
+    assert OutputFormat(ORDER).read('["tea", 2]') == ["tea", 2]
     assert OutputFormat(list[Literal["a", "b"]]).read(' ["a"] ') == ["a"]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("Sure!", "the text of the answer does not fit Order: Expecting value"),
-        ('{"name": "te', "does not fit Order: Unterminated string"),
-        ('{"name": "tea", "count": "two"}', "does not fit Order: output.count: expected an integer, got 'two'"),
-        ('{"name": "tea"}', "does not fit Order: output: missing 'count'"),
-        ("[" * 100_000, "does not fit Order: "),
+        ("Sure!", "the text of the answer does not fit list: Expecting value"),
+        ('["te', "does not fit list: Unterminated string"),
+        ("[2.5]", r"does not fit list: output\[0\]: expected a string, got 2.5; or output\[0\]: expected an integer"),
+        ("[" * 100_000, "does not fit list: "),
     ],
 )
 def test_a_text_that_does_not_fit_is_refused_with_its_reason(text: str, reason: str) -> None:
     with pytest.raises(OutputFormatError, match=reason) as caught:
-        OutputFormat(Order).read(text)
+        OutputFormat(ORDER).read(text)
     assert caught.value.text == text
     assert caught.value.__cause__ is not None
-
-
-@pytest.mark.parametrize(("faults", "more"), [(1, ""), (MAX_REASONS, ""), (MAX_REASONS + 2, "; and 2 more")])
-def test_the_reasons_of_a_model_are_told_in_one_line_up_to_a_number(faults: int, more: str) -> None:
-    told = "; ".join(f"output.items.{number}: Field required" for number in range(min(faults, MAX_REASONS)))
-    with pytest.raises(OutputFormatError) as caught:
-        OutputFormat(Model).read("x" * faults)
-    assert str(caught.value) == f"the text of the answer does not fit Model: {told}{more}"
 
 
 # --- A stream --------------------------------------------------------------------------------------------------------
 
 TEXT = {"type": "text", "text": ""}
-JSON = '{"name": "tea", "count": 2}'
+JSON = '["tea", 2]'
 
 
 def answer(*texts: str, stop_reason: str = "end_turn") -> list[Raw]:
@@ -272,31 +210,31 @@ def test_without_a_format_text_is_parsed_to_none() -> None:
 
 
 def test_a_block_is_parsed_when_it_ends() -> None:
-    events = heard(answer(JSON), Outputs(OutputFormat(Order)))
-    assert stops(events)[0].parsed_output == Order("tea", 2)
+    events = heard(answer(JSON), Outputs(OutputFormat(ORDER)))
+    assert stops(events)[0].parsed_output == ["tea", 2]
 
 
 def test_the_message_has_the_very_value_that_the_block_had() -> None:
-    events = heard(answer(JSON), Outputs(OutputFormat(Order)))
+    events = heard(answer(JSON), Outputs(OutputFormat(ORDER)))
     message = events[-1].message
     assert message.parsed_output is message.content[0].parsed_output is stops(events)[0].parsed_output
 
 
 def test_text_that_does_not_fit_leaves_the_rest_of_the_stream_as_it_is() -> None:
-    events = heard(answer("I have it:", JSON), Outputs(OutputFormat(Order)))
+    events = heard(answer("I have it:", JSON), Outputs(OutputFormat(ORDER)))
     prose, value = stops(events)
-    with pytest.raises(OutputFormatError, match="does not fit Order: Expecting value"):
+    with pytest.raises(OutputFormatError, match="does not fit list: Expecting value"):
         _ = prose.parsed_output
-    assert value.parsed_output == events[-1].message.parsed_output == Order("tea", 2)
+    assert value.parsed_output == events[-1].message.parsed_output == ["tea", 2]
 
 
 def test_an_error_has_the_message_and_says_why_it_stopped() -> None:
-    events = heard(answer('{"name"', stop_reason="max_tokens"), Outputs(OutputFormat(Order)))
+    events = heard(answer('["tea"', stop_reason="max_tokens"), Outputs(OutputFormat(ORDER)))
     for _ in range(2):
-        with pytest.raises(OutputFormatError, match=r"does not fit Order: .* \(stop_reason: max_tokens\)$") as caught:
+        with pytest.raises(OutputFormatError, match=r"does not fit list: .* \(stop_reason: max_tokens\)$") as caught:
             _ = events[-1].message.parsed_output
         assert caught.value.partial is not None
-        assert caught.value.partial.text == caught.value.text == '{"name"'
+        assert caught.value.partial.text == caught.value.text == '["tea"'
         assert str(caught.value) == caught.value.message
         assert str(caught.value).count("stop_reason") == 1
 
@@ -309,14 +247,14 @@ def test_only_text_is_parsed() -> None:
         end("tool_use"),
         {"type": "message_stop"},
     ]
-    tool, text = stops(heard(raws, Outputs(OutputFormat(Order))))
-    assert (tool.type, text.parsed_output) == ("tool_use", Order("tea", 2))
+    tool, text = stops(heard(raws, Outputs(OutputFormat(ORDER))))
+    assert (tool.type, text.parsed_output) == ("tool_use", ["tea", 2])
 
 
 def test_a_block_that_is_still_open_is_not_parsed() -> None:
     builder = fold([start(), block_start(0, TEXT), text_delta(0, JSON)])
     assert builder.message is not None
-    message = Outputs(OutputFormat(Order)).message(builder.message)
+    message = Outputs(OutputFormat(ORDER)).message(builder.message)
     (block,) = message.content
     assert isinstance(block, ParsedTextBlock)
     assert (message.text, message.parsed_output, block.parsed_output) == (JSON, None, None)
@@ -325,22 +263,23 @@ def test_a_block_that_is_still_open_is_not_parsed() -> None:
 def test_a_block_whose_end_was_never_told_is_parsed_when_the_answer_is_over() -> None:
     builder = fold([start(), block_start(0, TEXT), text_delta(0, JSON), end()])
     assert builder.message is not None
-    assert Outputs(OutputFormat(Order)).message(builder.message).parsed_output == Order("tea", 2)
+    assert Outputs(OutputFormat(ORDER)).message(builder.message).parsed_output == ["tea", 2]
 
 
 def test_a_message_that_was_taken_early_shows_what_is_known_later() -> None:
-    outputs: Outputs[Order] = Outputs(OutputFormat(Order))
+    outputs: Outputs[Any] = Outputs(OutputFormat(ORDER))
     builder = fold([start(), block_start(0, TEXT), text_delta(0, JSON)])
     assert builder.message is not None
     early = outputs.message(builder.message)
     builder.feed(to_sse({"type": "content_block_stop", "index": 0}))
     outputs.message(builder.message)
-    assert early.parsed_output == Order("tea", 2)
+    assert early.parsed_output == ["tea", 2]
 
 
 def test_a_stop_without_a_message_is_given_all_the_same() -> None:
-    stop = ContentBlockStop({"type": "content_block_stop", "index": 0}, content_block=TextBlock({**TEXT, "text": JSON}))
-    given = Outputs(OutputFormat(Order)).event(stop, lambda: None)
+    stop = ContentBlockStop({"type": "content_block_stop", "index": 0})
+    stop.content_block = TextBlock({**TEXT, "text": JSON})
+    given = Outputs(OutputFormat(ORDER)).event(stop, lambda: None)
     assert isinstance(given, ContentBlockStop)
     assert isinstance(given.content_block, ParsedTextBlock)
     assert given.content_block.parsed_output is None
@@ -349,7 +288,7 @@ def test_a_stop_without_a_message_is_given_all_the_same() -> None:
 # --- While it comes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outputs", [Outputs(), Outputs(OutputFormat(Order))], ids=["without a format", "with one"])
+@pytest.mark.parametrize("outputs", [Outputs(), Outputs(OutputFormat(ORDER))], ids=["without a format", "with one"])
 def test_the_text_can_be_read_as_json_after_every_character(outputs: Outputs[Any]) -> None:
     texts = [event for event in heard(answer('{"name":"té","count":12}'), outputs) if isinstance(event, TextEvent)]
     shown = [event.parsed_snapshot() for event in texts]
@@ -359,7 +298,7 @@ def test_the_text_can_be_read_as_json_after_every_character(outputs: Outputs[Any
 
 
 def test_snapshots_are_values_of_their_own_and_may_be_asked_for_in_any_order() -> None:
-    outputs: Outputs[Order] = Outputs(OutputFormat(Order))
+    outputs: Outputs[Any] = Outputs(OutputFormat(ORDER))
     texts = [event for event in heard(answer('{"name":"t"}'), outputs) if isinstance(event, TextEvent)]
     whole, early = texts[-1].parsed_snapshot(), texts[-4].parsed_snapshot()
     whole["name"] = "changed"
@@ -368,7 +307,7 @@ def test_snapshots_are_values_of_their_own_and_may_be_asked_for_in_any_order() -
 
 
 def test_text_that_is_no_json_says_so_each_time() -> None:
-    outputs: Outputs[Order] = Outputs(OutputFormat(Order))
+    outputs: Outputs[Any] = Outputs(OutputFormat(ORDER))
     for event in heard(answer("Sure"), outputs):
         if isinstance(event, TextEvent):
             with pytest.raises(PartialJSONError, match="no JSON at character 0"):
@@ -385,8 +324,8 @@ async def in_stream(raws: list[Raw], **options: Any) -> list[Any]:
 
 
 def test_a_stream_parses_what_it_was_asked_for() -> None:
-    (stop,), last, message, stream = run(in_stream(answer(JSON), output_format=Order))
-    assert stop.parsed_output == message.parsed_output == last.message.parsed_output == Order("tea", 2)
+    (stop,), last, message, stream = run(in_stream(answer(JSON), output_format=ORDER))
+    assert stop.parsed_output == message.parsed_output == last.message.parsed_output == ["tea", 2]
     assert stream.current_message_snapshot.parsed_output is message.parsed_output
     assert last.message.request_id == message.request_id == "req_1"
 
@@ -397,28 +336,27 @@ def test_a_stream_without_a_format_parses_to_none() -> None:
 
 
 def test_a_stream_whose_events_nobody_read_is_parsed_too() -> None:
-    async def story() -> Order | None:
-        async with client_of(response(answer(JSON))).messages.stream(**ASK, output_format=Order) as stream:
+    async def story() -> Any:
+        async with client_of(response(answer(JSON))).messages.stream(**ASK, output_format=ORDER) as stream:
             message = await stream.get_final_message()
-            value: Order | None = message.parsed_output
+            value: Any = message.parsed_output
             return value
 
-    assert run(story()) == Order("tea", 2)
+    assert run(story()) == ["tea", 2]
 
 
 def test_parse_gives_a_message_of_that_type() -> None:
     connection = FakeStream([response(answer(JSON))])
-    message = run(client_of(connection).messages.parse(**ASK, output_format=Order, output_config={"effort": "low"}))
-    assert_type(message, ParsedMessage[Order])
-    assert message.parsed_output == Order("tea", 2)
+    message = run(client_of(connection).messages.parse(**ASK, output_format=ORDER, output_config={"effort": "low"}))
+    assert message.parsed_output == ["tea", 2]
     request = Sent(connection.written).json
     assert request["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": ORDER_SCHEMA}}
     assert "output_format" not in request
 
 
 def test_parse_loses_nothing_of_an_answer_that_does_not_fit() -> None:
-    with pytest.raises(OutputFormatError, match=r"does not fit Order: .*\(stop_reason: refusal\)") as caught:
-        run(client_of(response(answer("No.", stop_reason="refusal"))).messages.parse(**ASK, output_format=Order))
+    with pytest.raises(OutputFormatError, match=r"does not fit list: .*\(stop_reason: refusal\)") as caught:
+        run(client_of(response(answer("No.", stop_reason="refusal"))).messages.parse(**ASK, output_format=ORDER))
     error = caught.value
     assert error.partial is not None
     assert (error.text, error.partial.text, error.partial.usage.output_tokens) == ("No.", "No.", 7)
@@ -431,7 +369,7 @@ def test_create_gives_a_plain_message() -> None:
 
 def test_tokens_are_counted_with_the_format() -> None:
     connection = FakeStream([plain(b'{"input_tokens": 12}')])
-    run(client_of(connection).messages.count_tokens(model="m", messages=[], output_format=Order))
+    run(client_of(connection).messages.count_tokens(model="m", messages=[], output_format=ORDER))
     assert Sent(connection.written).json["output_config"]["format"]["schema"] == ORDER_SCHEMA
 
 
@@ -445,30 +383,6 @@ def test_a_type_that_cannot_be_asked_for_is_refused_before_anything_is_sent() ->
 # --- Whatever goes wrong while a text is read ---------------------------------------------------------------------------
 
 
-@dataclass
-class Price:
-    amount: float
-
-
-class Broken(Exception):  # noqa: N818 - of a user's own code
-    pass
-
-
-@dataclass
-class Checked:
-    amount: int
-
-    def __post_init__(self) -> None:
-        reasons = [
-            Broken("broken"),
-            AssertionError("odd"),
-            OverflowError("large"),
-            KeyError("key"),
-            ValueError("value"),
-        ]
-        raise reasons[self.amount]
-
-
 DIGITS = "9" * 401
 
 
@@ -479,12 +393,10 @@ DIGITS = "9" * 401
         (float, f"-{DIGITS}"),
         (list[float], f"[1, {DIGITS}]"),
         (dict[str, float], f'{{"a": {DIGITS}}}'),
-        (Price, f'{{"amount": {DIGITS}}}'),
         (float | None, DIGITS),
         (float, "9" * 5000),
         (int, "9" * 5000),
         (float, "1e999"),
-        *((Checked, f'{{"amount": {number}}}') for number in range(5)),
     ],
     ids=str,
 )
@@ -495,8 +407,8 @@ def test_a_text_that_no_value_can_be_made_of_does_not_fit(type: Any, text: str) 
 
 
 def test_a_number_that_is_too_large_says_where_it_is() -> None:
-    with pytest.raises(OutputFormatError, match=r"output\.amount: int too large to convert to float"):
-        OutputFormat(Price).read(f'{{"amount": {DIGITS}}}')
+    with pytest.raises(OutputFormatError, match=r"output\[0\]: int too large to convert to float"):
+        OutputFormat(list[float]).read(f"[{DIGITS}]")
 
 
 def test_a_whole_number_may_have_as_many_digits_as_it_likes() -> None:

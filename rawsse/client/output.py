@@ -1,0 +1,208 @@
+"""Answers that are values: the JSON Schema that a request asks for, and the text of the answer as a Python value
+(https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs).
+
+    order = OutputFormat(Order)                  # any type that `schema.py` reads; a dataclass or a model needs pydantic
+    order.param()                                # {"type": "json_schema", "schema": {…}}
+    order.read('{"name": "tea", "count": 2}')    # Order(name='tea', count=2), or OutputFormatError
+
+`Outputs` does that for one stream: its events and its message get the values of their text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from rawsse.errors import ConfigurationError, OutputFormatError, quote
+from rawsse.messages.content import Message, ParsedMessage, ParsedTextBlock, TextBlock
+from rawsse.messages.events import ContentBlockStop, MessageStop, MessageStreamEvent, TextEvent
+from rawsse.messages.lens import parse_json
+from rawsse.messages.partial_json import PartialJSON, read_partial
+
+T = TypeVar("T")
+
+
+class OutputFormat(Generic[T]):
+    """A Python type as the format of an answer. Raises `ConfigurationError` if there is no JSON Schema for it."""
+
+    def __init__(self, type: type[T]) -> None:
+        from rawsse.client.schema import form_of  # a program that asks for text alone does not load it
+
+        if isinstance(type, Mapping):
+            raise ConfigurationError("output_format must be a type; a schema goes into output_config={'format': …}")
+        self.name = getattr(type, "__name__", str(type))
+        self._form = form_of(type, "output_format")
+        self._schema = strict_schema(self._form.schema)
+
+    def param(self) -> dict[str, Any]:
+        """The `format` of the request's `output_config`."""
+        return {"type": "json_schema", "schema": self._schema}
+
+    def read(self, text: str) -> T:
+        """The value that the text stands for. Raises `OutputFormatError`, which has the `text`."""
+        try:
+            value: T = self._form.read(parse_json(text), "output")
+        except (ValueError, RecursionError) as exc:
+            error = OutputFormatError(f"the text of the answer does not fit {self.name}: {exc}")
+            error.text = text
+            raise error from exc
+        return value
+
+
+def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any] | None) -> dict[str, Any]:
+    """The fields of a request's body, with the format in `output_config`. Raises `ConfigurationError` if one is there."""
+    if wanted is None:
+        return dict(fields)
+    config = fields.get("output_config") or {}
+    if config.get("format") is not None:
+        raise ConfigurationError("give output_format or output_config['format'], not both")
+    return {**fields, "output_config": {**config, "format": wanted.param()}}
+
+
+# --- The part of JSON Schema that the API takes ----------------------------------------------------------------------
+
+_STRING_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
+)
+
+
+def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema in the part of JSON Schema that the API takes, as the official SDK writes it.
+
+    Objects take no properties but their own. A keyword that the API does not take goes into the description, where the model
+    may read it: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that allows every type.
+    """
+    rest = dict(schema)
+    definitions = rest.pop("$defs", None)
+    strict: dict[str, Any] = {} if definitions is None else {"$defs": _each_strict(definitions)}
+    if "$ref" in rest:
+        return {**strict, "$ref": rest["$ref"]}
+    kind = rest.pop("type", None)
+    choice = _literals(rest) or _alternatives(rest)
+    if kind is None and not choice:
+        allowed = quote(json.dumps(schema, default=str))
+        raise ConfigurationError(f"output_format: the API takes no schema that leaves the type open: {allowed}")
+    strict |= choice or {"type": kind}
+    strict |= {name: rest.pop(name) for name in ("description", "title") if rest.get(name) is not None}
+    if "enum" not in strict and "const" not in strict:
+        strict |= _beside_type(kind, rest)
+    if said := ", ".join(f"{name}: {value}" for name, value in rest.items() if name not in ("description", "title")):
+        strict["description"] = "\n\n".join(filter(None, [strict.get("description"), f"{{{said}}}"]))
+    return strict
+
+
+def _each_strict(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: strict_schema(schema) for name, schema in schemas.items()}
+
+
+def _literals(rest: dict[str, Any]) -> dict[str, Any]:
+    """`enum` and `const`, taken out of `rest`. The type adds nothing to them."""
+    found = {"enum": rest.get("enum"), "const": [rest.get("const")] if "const" in rest else None}
+    names = [name for name, values in found.items() if isinstance(values, list) and values and _are_primitive(values)]
+    return {name: rest.pop(name) for name in names}
+
+
+def _are_primitive(values: list[Any]) -> bool:
+    return all(isinstance(value, str | int | float | None) for value in values)
+
+
+def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
+    """`anyOf`, `oneOf` (as `anyOf`) or `allOf`, taken out of `rest`."""
+    found = {name: rest.pop(name) for name in ("anyOf", "oneOf", "allOf") if name in rest}
+    for name, variants in found.items():
+        if isinstance(variants, list):
+            return {name.replace("oneOf", "anyOf"): [strict_schema(variant) for variant in variants]}
+    return {}
+
+
+def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that the API takes beside this type, taken out of `rest`."""
+    if kind == "object":
+        properties = _each_strict(rest.pop("properties", {}))
+        rest.pop("additionalProperties", None)
+        required = {"required": rest.pop("required")} if rest.get("required") is not None else {}
+        return {"properties": properties, "additionalProperties": False, **required}
+    if kind == "array":
+        items = {"items": strict_schema(rest.pop("items"))} if rest.get("items") is not None else {}
+        return items | ({"minItems": rest.pop("minItems")} if rest.get("minItems") in (0, 1) else {})
+    return {"format": rest.pop("format")} if kind == "string" and rest.get("format") in _STRING_FORMATS else {}
+
+
+# --- The answer ------------------------------------------------------------------------------------------------------
+
+
+class Outputs(Generic[T]):
+    """The values of the text blocks of one stream. Each block is parsed once, when it is whole.
+
+    A text that does not fit does not fail the stream: `parsed_output` raises when it is read.
+    """
+
+    def __init__(self, wanted: OutputFormat[T] | None = None) -> None:
+        self._wanted = wanted
+        self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's place in the content
+        self._readers: dict[int, _Reader] = {}  # by the block's index on the wire
+
+    @property
+    def has_format(self) -> bool:
+        """There is a format to read text as."""
+        return self._wanted is not None
+
+    def message(self, message: Message) -> ParsedMessage[T]:
+        """The message with the values of its text so far. As live as the message is."""
+        parsed = ParsedMessage(message, self._parsed)
+        if self._wanted is not None:
+            for index, block in enumerate(parsed.content):
+                if isinstance(block, TextBlock) and (block.complete or message.stop_reason is not None):
+                    self._parse(index, block.text, parsed)
+        return parsed
+
+    def event(self, event: MessageStreamEvent, message: Callable[[], Message | None]) -> MessageStreamEvent:
+        """The event as a `MessageStream` gives it; `message` is the message so far."""
+        if isinstance(event, TextEvent):
+            return event if self._wanted is None else self._readers.setdefault(event.index, _Reader()).lent_to(event)
+        if isinstance(event, ContentBlockStop) and isinstance(event.content_block, TextBlock):
+            event.content_block = self._block(event.content_block, message())
+        elif isinstance(event, MessageStop) and event.message is not None:
+            event.message = self.message(event.message)
+        return event
+
+    def _block(self, block: TextBlock, message: Message | None) -> ParsedTextBlock[T]:
+        if self._wanted is not None and message is not None:
+            parsed = self.message(message)
+            places = [index for index, raw in enumerate(message.raw["content"]) if raw is block.raw]
+            return ParsedTextBlock(block, parsed._parsed.get(places[0]) if places else None)
+        return ParsedTextBlock(block)
+
+    def _parse(self, index: int, text: str, message: ParsedMessage[T]) -> None:
+        assert self._wanted is not None  # noqa: S101 - looked at by the caller
+        if index not in self._parsed:
+            try:
+                self._parsed[index] = self._wanted.read(text)
+            except OutputFormatError as exc:
+                exc.partial, exc.request_id, exc.phase = message, message.request_id, "done"
+                self._parsed[index] = exc
+        error = self._parsed[index]
+        # Most texts that do not fit were cut, and the stop reason comes after the text.
+        cause = f" (stop_reason: {message.stop_reason})"
+        if isinstance(error, OutputFormatError) and message.stop_reason is not None and cause not in error.message:
+            error.message += cause
+            error.args = (error.message,)
+
+
+class _Reader:
+    """Reads one text block as JSON while it grows; every character once."""
+
+    def __init__(self) -> None:
+        self._reading = PartialJSON(keep_strings=True)
+        self._read = 0
+
+    def lent_to(self, event: TextEvent) -> TextEvent:
+        return TextEvent(event.index, event.text, event._snapshot, _parsed=lambda: self._value(event.snapshot))
+
+    def _value(self, snapshot: str) -> Any:
+        if len(snapshot) < self._read:  # an earlier event, read after a later one
+            return read_partial(snapshot, keep_strings=True)
+        unread, self._read = snapshot[self._read :], len(snapshot)
+        self._reading.feed(unread)
+        return json.loads(json.dumps(self._reading.value))  # a copy: the reader goes on with its own

@@ -1,0 +1,64 @@
+# The names of `rawsse.types.beta`, for type checkers.
+
+from rawsse import types
+from rawsse.messages import content
+
+BetaCompactionBlock = content.CompactionBlock
+BetaFallbackBlock = content.FallbackBlock
+BetaMCPToolUseBlock = content.MCPToolUseBlock
+BetaMCPToolResultBlock = content.ToolResultBlock
+BetaBashCodeExecutionToolResultBlock = types.BashCodeExecutionToolResultBlock
+BetaCacheCreation = types.CacheCreation
+BetaCitationsDelta = types.CitationsDelta
+BetaCodeExecutionToolResultBlock = types.CodeExecutionToolResultBlock
+BetaContainerUploadBlock = types.ContainerUploadBlock
+BetaContentBlock = types.ContentBlock
+BetaInputJSONDelta = types.InputJSONDelta
+BetaMessage = types.Message
+BetaMessageDeltaUsage = types.MessageDeltaUsage
+BetaMessageTokensCount = types.MessageTokensCount
+BetaModelInfo = types.ModelInfo
+BetaOutputTokensDetails = types.OutputTokensDetails
+BetaRawContentBlockDeltaEvent = types.RawContentBlockDeltaEvent
+BetaRawContentBlockStartEvent = types.RawContentBlockStartEvent
+BetaRawContentBlockStopEvent = types.RawContentBlockStopEvent
+BetaRawMessageDeltaEvent = types.RawMessageDeltaEvent
+BetaRawMessageStartEvent = types.RawMessageStartEvent
+BetaRawMessageStopEvent = types.RawMessageStopEvent
+BetaRawMessageStreamEvent = types.RawMessageStreamEvent
+BetaRedactedThinkingBlock = types.RedactedThinkingBlock
+BetaServerToolUsage = types.ServerToolUsage
+BetaServerToolUseBlock = types.ServerToolUseBlock
+BetaSignatureDelta = types.SignatureDelta
+BetaStopReason = types.StopReason
+BetaTextBlock = types.TextBlock
+BetaTextCitation = types.TextCitation
+BetaTextDelta = types.TextDelta
+BetaTextEditorCodeExecutionToolResultBlock = types.TextEditorCodeExecutionToolResultBlock
+BetaThinkingBlock = types.ThinkingBlock
+BetaThinkingDelta = types.ThinkingDelta
+BetaToolSearchToolResultBlock = types.ToolSearchToolResultBlock
+BetaToolUseBlock = types.ToolUseBlock
+BetaUsage = types.Usage
+BetaWebFetchToolResultBlock = types.WebFetchToolResultBlock
+BetaWebSearchToolResultBlock = types.WebSearchToolResultBlock
+BetaCacheControlEphemeralParam = types.CacheControlEphemeralParam
+BetaCitationsConfigParam = types.CitationsConfigParam
+BetaContentBlockParam = types.ContentBlockParam
+BetaRequestDocumentBlockParam = types.DocumentBlockParam
+BetaImageBlockParam = types.ImageBlockParam
+BetaJSONOutputFormatParam = types.JSONOutputFormatParam
+BetaMessageParam = types.MessageParam
+BetaMetadataParam = types.MetadataParam
+BetaOutputConfigParam = types.OutputConfigParam
+BetaRedactedThinkingBlockParam = types.RedactedThinkingBlockParam
+BetaSearchResultBlockParam = types.SearchResultBlockParam
+BetaTextBlockParam = types.TextBlockParam
+BetaThinkingBlockParam = types.ThinkingBlockParam
+BetaThinkingConfigParam = types.ThinkingConfigParam
+BetaToolChoiceParam = types.ToolChoiceParam
+BetaToolParam = types.ToolParam
+BetaToolReferenceBlockParam = types.ToolReferenceBlockParam
+BetaToolResultBlockParam = types.ToolResultBlockParam
+BetaToolUnionParam = types.ToolUnionParam
+BetaToolUseBlockParam = types.ToolUseBlockParam
