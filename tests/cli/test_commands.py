@@ -412,7 +412,7 @@ def test_replay_plays_what_the_base_url_names(capsys: pytest.CaptureFixture[str]
         (
             ["replay", str(ROOT / "fixtures"), "--fault", "rest@event=1"],
             2,
-            "no fault has the name 'rest'; there are reset,",
+            "unknown fault 'rest'; there are reset,",
         ),
     ],
 )
@@ -453,7 +453,7 @@ def test_replay_cuts_what_it_sends_and_a_client_in_another_process_reads_each_pi
 def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["replay", "--list-faults"])
-    assert "stall[=SECONDS]@PLACE\n    silence; without SECONDS for ever\n" in capsys.readouterr().out
+    assert "stall[=SECONDS]@PLACE\n    silence, at any speed; without SECONDS for ever\n" in capsys.readouterr().out
 
 
 # --- record ----------------------------------------------------------------------------------------------------------
@@ -681,7 +681,8 @@ def test_check_takes_json_for_what_it_is(folder: Path, capsys: pytest.CaptureFix
     headers = {"content-type": "application/json"}
     Recording(headers=headers, reads=(Read(0.0, b'{"input_tokens": 5}'),)).save(folder / "count.sse.jsonl")
     assert main(["check", "count.sse.jsonl"]) == 0
-    assert capsys.readouterr().out == "count.sse.jsonl: ok\n"
+    note = "note at byte 0, event 0: http-type: the content type is 'application/json': this is not a stream, and not checked"
+    assert capsys.readouterr().out == f"count.sse.jsonl: ok\n  {note}\n"
 
 
 def test_check_reports_what_a_pattern_of_the_caller_s_finds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -689,7 +690,7 @@ def test_check_reports_what_a_pattern_of_the_caller_s_finds(folder: Path, capsys
     assert main(["check", "plain.sse.jsonl", "--scrub", "nobody says this", "--scrub", "message_(start)"]) == 1
     assert "error at byte 15, event 1: secret: match of your pattern 2 in the response body" in capsys.readouterr().out
     assert main(["check", "plain.sse.jsonl", "--scrub", "("]) == 2
-    assert "'(' is no regular expression" in capsys.readouterr().err
+    assert "'(' is not a regular expression" in capsys.readouterr().err
 
 
 def test_check_lists_its_rules(capsys: pytest.CaptureFixture[str]) -> None:
@@ -707,7 +708,7 @@ def test_a_file_that_is_no_recording_is_named_with_its_line_and_the_others_are_l
     shutil.copy(ROOT / "fixtures/plain.sse.jsonl", folder / "b.sse.jsonl")
     assert main([command, "gone.sse", "."]) == 1
     out, err = capsys.readouterr()
-    assert err.startswith("rawsse: gone.sse: No such file or directory\nrawsse: a.sse.jsonl, line 2: no JSON")
+    assert err.startswith("rawsse: gone.sse: No such file or directory\nrawsse: a.sse.jsonl, line 2: invalid JSON")
     assert "b.sse.jsonl" in out
 
 
