@@ -310,9 +310,9 @@ def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) ->
         of_events = fault.place is not None and fault.place.unit == "event"
         # Alone, or behind the others: those may bring the event that it is about.
         tried = product(streams if of_events else [*streams, *others], ([fault], faults))
-        found = [_misplaced(given, answer) for answer, given in tried]
-        if recordings and all(found):
-            raise ConfigurationError(f"{found[0]}: it can never happen")
+        errors = (_misplaced(given, answer) for answer, given in tried)  # until the first answer that has the place
+        if recordings and (error := next(errors, "")) and all(errors):
+            raise ConfigurationError(f"{error}: it can never happen")
 
 
 def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:

@@ -33,7 +33,7 @@ from rawsse.errors import (
     SilenceTimeoutError,
     StreamTruncatedError,
 )
-from rawsse.replay import FakeNetwork, Fault, Read, Recording, by_event, shipped_fixtures, stream_of
+from rawsse.replay import FakeNetwork, Fault, Read, Recording, by_event, fixed, shipped_fixtures, stream_of
 from rawsse.replay.fakes import FakeStream
 
 FIXTURES = shipped_fixtures()
@@ -257,7 +257,7 @@ def test_the_blocking_client_waits_as_long_as_the_recording_did() -> None:
 
 def test_a_reader_that_takes_its_time_has_the_last_read_when_it_was_recorded() -> None:
     body = PLAIN.body
-    reads = tuple(Read(0.004 * (at + 1), body[at : at + 1]) for at in range(len(body)))
+    reads = tuple(Read(0.004 * (number + 1), data) for number, data in enumerate(fixed(body, 4)))
     assert len(reads) > 500
 
     async def story() -> float:
