@@ -446,7 +446,7 @@ _ROWS = (
     Kind("drop@event=N", "the event is missing", edit=_drop),
     Kind("duplicate@event=N", "the event comes twice", edit=_duplicate),
     Kind("swap@event=N", "the event comes after the next one", edit=_swap),
-    Kind("garble@event=N", "the first byte of its data becomes #, so that the data are no JSON", edit=_garble),
+    Kind("garble@event=N", "the first byte of its data becomes #, so that the data are invalid JSON", edit=_garble),
     Kind(
         "bad-utf8@PLACE",
         "a byte FF: there, or in an event before the last quote, which is inside a string",

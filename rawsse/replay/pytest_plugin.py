@@ -94,7 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marks known. What the environment says must be right, also where nobody sees the report's header."""
+    """Make the marks known. An invalid RAWSSE_RECORD is refused here: the report's header may be off."""
     _which(config)
     for mark in _MARKS:
         config.addinivalue_line("markers", mark)

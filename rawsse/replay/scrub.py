@@ -99,7 +99,7 @@ class ScrubPolicy:
         self.shapes()
 
     def shapes(self) -> tuple[Shape, ...]:
-        """All that is looked for, the particular before the general. Raises `ConfigurationError` for a pattern that is none."""
+        """All that is looked for, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
         exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
         own = [Shape(f"match of your pattern {number}", _compiled(p)) for number, p in enumerate(self.patterns, 1)]
         return (*exact, *own, *SHAPES)

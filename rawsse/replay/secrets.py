@@ -90,7 +90,7 @@ SHAPES: tuple[Shape, ...] = (
     _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?P<secret>[A-Za-z0-9]{20,})"),
     # AKIA…: long-lived, ASIA…: temporary. With a star where it has been hidden, since the next shape leans on it.
     _shape("AWS access key id", r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)(?P<secret>[A-Z0-9]{16})(?![A-Za-z0-9])"),
-    # The secret key has no form of its own: 40 characters of base64. So it is one next to a key id, or to its usual names.
+    # The secret key has no form but 40 characters of base64. So it is one next to a key id, or to its usual names.
     _shape(
         "AWS secret key",
         r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)[^\w\s]*+[A-Z0-9]{0,16}(?![A-Za-z0-9])(?s:.){1,120}?"
@@ -164,7 +164,7 @@ SHAPES: tuple[Shape, ...] = (
         + _PLACEHOLDER
         + r"""(?!(?:pass(?:word|wd)?|pwd|secret)@)(?P<secret>[^\s/?#@"'<>\\]{1,256})@[A-Za-z0-9\[]""",
     ),
-    # Parameters of a query or a form. Shorter values are no keys, and common in manuals.
+    # Parameters of a query or a form. Shorter values are not keys, and common in manuals.
     _shape(
         "key in a query",
         r"(?:[?&#;]|\A\"?)(?i:(?:api|access|auth|secret|private|subscription)?[_-]?key|(?:[a-z]{2,16}[_-])?token|auth"

@@ -69,7 +69,7 @@ def whole(data: bytes) -> Chunks:
 
 
 def byte_by_byte(data: bytes) -> Chunks:
-    """Every byte a chunk of its own."""
+    """Every byte in its own chunk."""
     return fixed(data, 1)
 
 
@@ -104,7 +104,7 @@ def as_recorded(recording: Recording) -> Chunks:
 
 
 def by_event(data: bytes) -> Chunks:
-    """Every server-sent event a chunk of its own: cut after each blank line."""
+    """Every server-sent event in its own chunk: cut after each blank line."""
     return tuple(re.findall(rb"(?s).+?(?:(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)|\Z)", data))
 
 
