@@ -543,6 +543,12 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
     return _error(f"{said}: {message}", status, body, headers, in_stream=False)
 
 
+def error_type(status: int) -> str:
+    """The `error.type` that the API sends with an HTTP status of an error."""
+    other = "api_error" if status >= 500 else "invalid_request_error"
+    return next((kind for kind, code in APIStatusError._status_by_type.items() if code == status), other)
+
+
 def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStatusError:
     """The error for an `error` event in a stream that had begun with 200, or an error as the body of a 200, in the API's form
     (`as_error`). The class goes by `error.type`."""

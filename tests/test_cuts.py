@@ -30,7 +30,7 @@ from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError, APIStatusError, Ending, StreamTruncatedError
 from rawsse.messages import MessageBuilder
 from rawsse.replay import byte_by_byte, every_split, shipped_fixtures
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 from rawsse.sse import Decoder, Event
 
 FIXTURES = {name: recording.body for name, recording in shipped_fixtures().items()}

@@ -114,7 +114,13 @@ def test_the_dockerfile_has_instructions_that_exist_and_copies_files_that_exist(
 
 def test_what_it_installs_from_is_copied_before() -> None:
     copied = {source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]}
-    assert copied == {"pyproject.toml", "README.md", "fixtures", "rawsse"}  # what pyproject.toml names
+    assert copied == {
+        "pyproject.toml",
+        "README.md",
+        "_rawsse_pytest.py",
+        "fixtures",
+        "rawsse",
+    }  # what pyproject.toml names
 
 
 def test_the_image_runs_as_a_user_with_a_number_and_starts_a_command_that_exists() -> None:

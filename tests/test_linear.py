@@ -26,7 +26,7 @@ from support.streams import STOP, block_start, block_stop, end, input_delta, sta
 
 from rawsse.client.stream import MessageStream
 from rawsse.messages.content import BlockBuilder
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 KB = 1024
 MB = 1024 * KB

@@ -21,7 +21,7 @@ from rawsse.messages import Ending, MessageBuilder, read_event
 from rawsse.relay.dialects import Dialect, EventsDialect, MessagesDialect, TextDialect
 from rawsse.relay.ui import UIDialect
 from rawsse.replay import Recording, check, shipped_fixtures
-from rawsse.replay.looking.explain import explain
+from rawsse.replay.explain import explain
 from rawsse.sse import Decoder, Event, encode
 
 ODD: list[Any] = [5, "x", [], {}, None]

@@ -99,7 +99,7 @@ def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
         "pytest",
         "-q",
         "-p",
-        "rawsse.replay.testing.pytest_plugin",
+        "rawsse.replay.pytest_plugin",
         "-p",
         "no:cacheprovider",
         ".",

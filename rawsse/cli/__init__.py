@@ -179,7 +179,7 @@ def _add_check(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each finding and each stream")
     add_scrub(parser, "report")
-    table = "rawsse.replay.looking.check.RULES"
+    table = "rawsse.replay.check.RULES"
     parser.add_argument("--rules", action=ListTable, nargs=0, const=table, help="list the rules, and leave")
     parser.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"of the question (default: {DEFAULT_MODEL})")
     parser.add_argument("--prompt", default="Count from one to five.", help="the question (default: %(default)s)")

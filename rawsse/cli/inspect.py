@@ -74,7 +74,7 @@ class _Report:
         self._counts = {"error": 0, "warning": 0, "note": 0}
 
     def add(self, findings: Iterable[Finding]) -> None:
-        from rawsse.replay.scrubbing.scrub import scrub_line
+        from rawsse.replay.scrub import scrub_line
 
         for found in findings:
             finding = replace(found, text=scrub_line(found.text, self.policy))  # it quotes what has come
@@ -128,7 +128,7 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str, po
     from rawsse.client.client import AsyncClient
     from rawsse.client.request import Secrets
     from rawsse.replay import Checker
-    from rawsse.replay.taping.proxy import BodyAnswer
+    from rawsse.replay.proxy import BodyAnswer
 
     body = {
         "model": model,
@@ -164,8 +164,8 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str, po
 
 def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
     """Explain every recording as text, its secrets hidden. False if there is something that is none."""
-    from rawsse.replay.looking.explain import explain, visible
-    from rawsse.replay.scrubbing.scrub import to_show
+    from rawsse.replay.explain import explain, visible
+    from rawsse.replay.scrub import to_show
 
     is_good = True
     for path in paths:
@@ -179,9 +179,9 @@ def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
 
 def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
-    from rawsse.replay.looking.html import explain_html
+    from rawsse.replay.explain_page import explain_html
     from rawsse.replay.recording import write_whole
-    from rawsse.replay.scrubbing.scrub import to_show
+    from rawsse.replay.scrub import to_show
 
     recordings = [recording for path in paths for recording in _load_all(path)]
     is_folder = out.is_dir() or len(recordings) > 1

@@ -192,10 +192,9 @@ def add_replay(commands: Any) -> None:
         default="turns",
         metavar="HOW",
         help="which recording answers: turns (default: first come, first served), sequence (each once), request (the one whose "
-        "request asks the same), or name (the client names it: x-rawsse-recording: NAME, ?recording=NAME, or a base URL that "
-        "ends in /NAME). A request that none answers is told the nearest one, and where it differs",
+        "request asks the same), or name (the one that the client's base URL ends in: /NAME). A request that none answers is "
+        "told the nearest one, and where it differs",
     )
-    parser.add_argument("--threads", action="store_true", help="keep message threads instead of refusing them")
     how = "whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED"
     parser.add_argument("--split", metavar="HOW", help=f"cut the answer's body, each piece an HTTP chunk: {how}")
     more = "A client may still find several at once, but for --segment-pause"
@@ -223,7 +222,7 @@ def add_replay(commands: Any) -> None:
         "'status=529,retry-after=1 x2' (two requests, then all is well) or 'stall=5@byte=100 x1 after=1' (the second request "
         "only). A PLACE is head, head=N, byte=N or event=N, from the end if N is negative. May be given several times",
     )
-    table = "rawsse.replay.breaking.specs.FAULTS"
+    table = "rawsse.replay.faults.HELP"
     parser.add_argument(
         "--list-faults", action=ListTable, nargs=0, const=table, help="list what --fault takes, and leave"
     )
@@ -311,12 +310,12 @@ def _address(arguments: argparse.Namespace) -> tuple[str, int]:
 def _demo(arguments: argparse.Namespace) -> int:
     from rawsse.client.client import AsyncClient
     from rawsse.relay import Guard, Relay
-    from rawsse.replay.playing.demo import DEMO_WORDS, DemoPlayer
+    from rawsse.replay.player import DEMO_WORDS, demo_player
     from rawsse.server import Server, serve
 
     async def run() -> None:
         async with (
-            Server(DemoPlayer(speed=arguments.speed), port=0) as upstream,
+            Server(demo_player(speed=arguments.speed), port=0) as upstream,
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
             # There is no key here that a stranger could spend, so any address will do.
@@ -417,7 +416,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     from rawsse.replay import Player
     from rawsse.server import serve
 
-    names = ("speed", "split", "segments", "pace", "rewrite", "match", "threads")
+    names = ("speed", "split", "segments", "pace", "rewrite", "match")
     options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
     player = Player(arguments.paths, faults=arguments.fault, **options)
     _prepare()

@@ -2,15 +2,27 @@
 
 Read in this order:
 
-    recording.py  one exchange, kept so that nothing is lost; the file format
-    scrubbing/    no secret reaches the disk
-    shaping/      streams in any shape: cut anywhere, at any pace, made up, or as gateways send them
-    matching/     which recording answers a request, and what a Messages API made of recordings answers
-    breaking/     what may go wrong with an answer, done to it
-    playing/      recordings, played to a client: over HTTP, or without a socket
-    looking/      is a recording correct, and what is in it?
-    taping/       recording what others say
-    testing/      for tests: an API in one hand, all cuts, a clock that jumps; the pytest plugin
+    recording.py      one exchange, kept so that nothing is lost; the file format
+    splits.py         cutting bytes at every place, and finding the cut that breaks a parser
+    rewrites.py       the same events in other bytes, as gateways send them, and at other times
+    compose.py        answers that were not recorded: a message, written down, becomes a stream
+    strands.py        the texts that deltas add up to, and writing over them in place
+    secrets.py        what secrets look like
+    scrub.py          no secret reaches the disk
+    match.py          which recording answers a request
+    answers.py        what a Messages API made of recordings answers
+    faults.py         what can go wrong with an answer
+    wire.py           an answer as bytes, silences and an end, with its faults
+    fakes.py          connections without a socket
+    player.py         recordings, played over HTTP
+    check.py          is a stream correct?
+    explain.py        what came when in a recording, as text
+    explain_page.py   the same as an HTML page
+    recorder.py       recording what a client is answered
+    proxy.py          recording for any client that takes a base URL
+    fixture.py        the API of one test
+    virtual_clock.py  an event loop whose clock jumps
+    pytest_plugin.py  fixtures and marks for pytest
 """
 
 from __future__ import annotations
@@ -19,13 +31,33 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rawsse.replay.breaking.faults import Fault
-from rawsse.replay.looking.check import Checker, Finding, Place, Severity, check
-from rawsse.replay.matching.match import Match, Miss
-from rawsse.replay.matching.turns import ToolResults, turns
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
-from rawsse.replay.playing.fakes import FakeNetwork, stream_of
-from rawsse.replay.playing.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
+from rawsse.replay.check import Checker, Finding, Place, Severity, check
+from rawsse.replay.compose import (
+    Break,
+    Fragments,
+    ToolResults,
+    answer,
+    citation,
+    cut,
+    error,
+    error_recording,
+    mcp_tool_use,
+    recording_of,
+    redacted_thinking,
+    server_tool_result,
+    server_tool_use,
+    text,
+    thinking,
+    tool_use,
+    turns,
+    web_search_result,
+)
+from rawsse.replay.fakes import FakeNetwork, FakeStream, fake_links, stream_of
+from rawsse.replay.faults import Fault
+from rawsse.replay.match import Match, Miss
+from rawsse.replay.player import MAX_KEPT_REQUESTS, PlayedRequest, Player, ReplayServer
+from rawsse.replay.proxy import RecordingProxy
+from rawsse.replay.recorder import Recorder
 from rawsse.replay.recording import (
     FORMAT_VERSION,
     MAX_FILE_BYTES,
@@ -35,28 +67,15 @@ from rawsse.replay.recording import (
     find_recordings,
     shipped_fixtures,
 )
-from rawsse.replay.scrubbing.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
-from rawsse.replay.shaping.builder import Break, Fragments, cut, error, error_recording, recording_of
-from rawsse.replay.shaping.pace import Pace, immediate, pace_by, profile, recorded, slower
-from rawsse.replay.shaping.parts import (
-    answer,
-    citation,
-    mcp_tool_use,
-    redacted_thinking,
-    server_tool_result,
-    server_tool_use,
-    text,
-    thinking,
-    tool_use,
-    web_search_result,
-)
-from rawsse.replay.shaping.rewrites import REWRITES, Rewrite, rewrite_by
-from rawsse.replay.shaping.splits import (
+from rawsse.replay.rewrites import REWRITES, Pace, Rewrite, immediate, pace_by, profile, recorded, rewrite_by, slower
+from rawsse.replay.scrub import ScrubPolicy, Secret, checked, find_secrets, scrub
+from rawsse.replay.splits import (
     AS_UNCUT,
     Chunks,
     FailingCut,
     Split,
     as_recorded,
+    assert_every_split,
     by_event,
     byte_by_byte,
     every_pair_split,
@@ -69,18 +88,14 @@ from rawsse.replay.shaping.splits import (
     split_by,
     whole,
 )
-from rawsse.replay.taping.proxy import RecordingProxy
-from rawsse.replay.taping.recorder import Recorder
 
 if TYPE_CHECKING:
-    from rawsse.replay.testing.cases import assert_every_split
-    from rawsse.replay.testing.hand import Replay
-    from rawsse.replay.testing.virtual_clock import VirtualClock
+    from rawsse.replay.fixture import Replay
+    from rawsse.replay.virtual_clock import VirtualClock
 
 _LATER: Mapping[str, str] = {
-    "Replay": "rawsse.replay.testing.hand",
-    "VirtualClock": "rawsse.replay.testing.virtual_clock",
-    "assert_every_split": "rawsse.replay.testing.cases",
+    "Replay": "rawsse.replay.fixture",
+    "VirtualClock": "rawsse.replay.virtual_clock",
 }
 """Names that are loaded when they are first asked for (PEP 562): who plays or checks a recording may be no test."""
 

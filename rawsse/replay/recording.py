@@ -1,22 +1,20 @@
 """Recordings: one exchange with the Messages API, kept so that nothing of it is lost and a person can read it.
 
-This file knows the format of `*.sse.jsonl` files. It refuses to know how an exchange is recorded or played, and what the
-bytes mean.
-
-A recording is JSON Lines (https://jsonlines.org): a head, one line for each read from the network, an end.
+A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one line for each read from the network, an end.
 
     {"rawsse": 1, "request": {"method": …, "path": …, "headers": {…}, "body": …}, "status": 200, "headers": {…}}
     {"t": 0.912, "data": "event: message_start\\ndata: {…}\\n\\n"}
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` are the bytes of a read as text; a read that is no UTF-8 by itself (it
-may end inside a character) is in `b64`. `end` is `clean`, or `cut` (the connection broke), or `client_closed` (the client went
-away, and nobody knows what would have come). `request` may be null. So a changed answer is a changed line in a diff, and no
-byte, boundary or time is lost: `Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` are the bytes of a read as text; a read that is not UTF-8 by itself (it may
+end inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client left: what
+would have come is unknown). `request` may be null. So a changed answer is a changed line in a diff, and no byte, boundary or
+time is lost: `Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
+    recording.message()                         # the JSON that the API would have answered without `stream`
     Recording.from_sse(b"event: ping\\ndata: {}\\n\\n").save("ping.sse.jsonl")
 
 A bare event stream (the body alone, usually `*.sse`) is read as a recording, too: one read at time 0 and a clean end, since the
@@ -36,7 +34,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from rawsse.errors import RecordingError
+from rawsse.errors import APIError, RecordingError
+from rawsse.messages import MessageBuilder
+from rawsse.messages.lens import parse_json
+from rawsse.sse import Decoder
 
 FORMAT_VERSION = 1
 
@@ -67,7 +68,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """What was asked. `body` is its JSON; the text itself if it was no JSON; None if there was none."""
+    """What was asked. `body` is its JSON; the text itself if it was not JSON; None if there was none."""
 
     method: str
     path: str
@@ -79,7 +80,7 @@ class RecordedRequest:
 class Recording:
     """One exchange. `duration` is the time of its end, in seconds since the request was sent; at least that of the last read.
 
-    `name` says where it comes from, for messages; it is no part of what was recorded.
+    `name` says where it comes from, for messages; it is not part of the exchange.
     """
 
     request: RecordedRequest | None = None
@@ -98,6 +99,41 @@ class Recording:
     def body(self) -> bytes:
         """All that was read."""
         return b"".join(read.data for read in self.reads)
+
+    @property
+    def content_type(self) -> str:
+        """The content type of the response; empty if it has none."""
+        return next((value for name, value in self.headers.items() if name.lower() == "content-type"), "")
+
+    @property
+    def is_stream(self) -> bool:
+        """The response says that it is server-sent events."""
+        return self.content_type.startswith("text/event-stream")
+
+    def fold(self) -> tuple[MessageBuilder, APIError | None]:
+        """What the events of the body add up to, and the error at which reading them ended."""
+        builder = MessageBuilder(strict=False)
+        try:
+            for event in Decoder().feed(self.body):
+                builder.feed(event)
+        except APIError as exc:
+            return builder, exc
+        return builder, None
+
+    def message(self) -> dict[str, Any] | None:
+        """The whole message that was answered, as JSON; None if there is none: an error, a cut stream, something else."""
+        if self.status != 200:
+            return None
+        if self.is_stream:
+            builder, error = self.fold()
+            is_whole = error is None and builder.message is not None and builder.is_complete
+            return builder.message.raw if is_whole and builder.message is not None else None
+        try:
+            value = parse_json(self.body)
+        except (ValueError, RecursionError):
+            return None
+        content = value.get("content") if isinstance(value, dict) and value.get("type") == "message" else None
+        return value if isinstance(content, list) and all(isinstance(block, dict) for block in content) else None
 
     @classmethod
     def load(cls, path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Recording:
@@ -228,54 +264,43 @@ class _Reader:
         self._name = name
         self._number = 0
         self._last = 0.0  # of the times so far
-        lines = data.removeprefix(_MARK).split(b"\n")
-        if not lines[-1].strip():
-            lines.pop()
-        self._lines = lines
+        self._lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
 
     def recording(self) -> Recording:
-        head, *middle = self._objects() or [{}]
+        head, *middle = (self._object(number, line) for number, line in enumerate(self._lines, 1))
         self._number = 1
         if head.get("rawsse") != FORMAT_VERSION:
             raise self._error(f'the first line must have "rawsse": {FORMAT_VERSION}')
-        request = self._request(head.get("request"))
-        status = self._of(head, "status", int, "a number")
-        headers = self._headers(head)
+        request = None if head.get("request") is None else self._request(self._of(head, "request", dict))
+        status, headers = self._of(head, "status", int), self._headers(head)
         reads: list[Read] = []
         for number, line in enumerate(middle, 2):
             self._number = number
-            if "end" in line:
-                if number != len(middle) + 1:
-                    raise self._error("a line comes after the end")
-                end, duration = self._end(line), self._time(line)
-                return Recording(request, status, headers, tuple(reads), end, duration, self._name)
-            reads.append(Read(self._time(line), self._data(line)))
+            t = self._time(line)
+            if "end" not in line:
+                reads.append(Read(t, self._data(line)))
+            elif number != len(middle) + 1:
+                raise self._error("a line comes after the end")
+            else:
+                return Recording(request, status, headers, tuple(reads), self._end(line), t, self._name)
         raise self._error('the last line must have "end": the file is cut')
-
-    def _objects(self) -> list[dict[str, Any]]:
-        return [self._object(number, line) for number, line in enumerate(self._lines, 1)]
 
     def _object(self, number: int, line: bytes) -> dict[str, Any]:
         self._number = number
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as exc:
-            raise self._error(f"no JSON ({exc})") from None
+            raise self._error(f"invalid JSON ({exc})") from None
         if not isinstance(value, dict):
-            raise self._error("no JSON object")
+            raise self._error("not a JSON object")
         return value
 
-    def _request(self, value: Any) -> RecordedRequest | None:
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self._error('"request" must be an object or null')
-        method = self._of(value, "method", str, "a text")
-        path = self._of(value, "path", str, "a text")
+    def _request(self, value: dict[str, Any]) -> RecordedRequest:
+        method, path = self._of(value, "method", str), self._of(value, "path", str)
         return RecordedRequest(method, path, self._headers(value), value.get("body"))
 
     def _headers(self, line: dict[str, Any]) -> dict[str, str]:
-        headers: dict[str, str] = self._of(line, "headers", dict, "an object")
+        headers: dict[str, str] = self._of(line, "headers", dict)
         if not all(isinstance(value, str) for value in headers.values()):
             raise self._error("the value of a header must be a text")
         return headers
@@ -290,18 +315,14 @@ class _Reader:
         return self._last
 
     def _data(self, line: dict[str, Any]) -> bytes:
-        if "b64" not in line:
-            return self._utf8(self._of(line, "data", str, "a text"))
+        name = "b64" if "b64" in line else "data"
+        text: str = self._of(line, name, str)
         try:
-            return base64.b64decode(self._of(line, "b64", str, "a text"), validate=True)
-        except ValueError as exc:
-            raise self._error(f'"b64" is no base64 ({exc})') from None
-
-    def _utf8(self, text: str) -> bytes:
-        try:
-            return text.encode()
+            return text.encode() if name == "data" else base64.b64decode(text, validate=True)
         except UnicodeEncodeError as exc:
             raise self._error(f'"data" holds half a surrogate pair at {exc.start}') from None
+        except ValueError as exc:
+            raise self._error(f'"b64" is invalid base64 ({exc})') from None
 
     def _end(self, line: dict[str, Any]) -> End:
         end: End
@@ -310,11 +331,25 @@ class _Reader:
                 return end
         raise self._error(f'"end" must be one of {", ".join(get_args(End))}')
 
-    def _of(self, line: dict[str, Any], name: str, wanted: type, words: str) -> Any:
+    def _of(self, line: dict[str, Any], name: str, wanted: type) -> Any:
         value = line.get(name)
         if type(value) is not wanted:
+            words = {int: "a number", str: "a text", dict: "an object"}[wanted]
             raise self._error(f'"{name}" must be {words}')
         return value
 
     def _error(self, text: str) -> RecordingError:
         return RecordingError(f"{self._name}, line {self._number}: {text}")
+
+
+def parse_body(body: bytes) -> Any:
+    """A request's body as a recording has it: its JSON; the text if it is not JSON; None if there is none."""
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+
+
+def is_messages(method: str, path: str) -> bool:
+    """The request is one for a message."""
+    return method == "POST" and path.partition("?")[0].rstrip("/").endswith("/v1/messages")

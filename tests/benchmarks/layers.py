@@ -92,7 +92,7 @@ def answer() -> int:
 
 def stream() -> int:
     from rawsse import AsyncClient
-    from rawsse.replay.playing.fake_links import FakeStream, fake_links
+    from rawsse.replay.fakes import FakeStream, fake_links
 
     async def read() -> int:
         async def connect(*_: object) -> FakeStream:

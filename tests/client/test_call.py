@@ -59,8 +59,8 @@ from rawsse.errors import (
     StreamCancelledError,
     TotalTimeoutError,
 )
-from rawsse.replay.playing.fake_links import FakeStream
-from rawsse.replay.taping.proxy import RawAnswer
+from rawsse.replay.fakes import FakeStream
+from rawsse.replay.proxy import RawAnswer
 
 LATER = plain(b"{}", "529 Later", connection="close")
 OBJECT = plain(b'{"a": 1}')

@@ -36,7 +36,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network import connect
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 
 T = TypeVar("T")
 

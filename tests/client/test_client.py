@@ -40,7 +40,7 @@ from rawsse.errors import (
 )
 from rawsse.http1 import Response
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 BASE = "http://api.example"
 

@@ -34,7 +34,7 @@ from rawsse.errors import (
     StreamCancelledError,
 )
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 Use = Callable[[AsyncClient, Network, int], Awaitable[None]]
 

@@ -29,7 +29,7 @@ from rawsse.errors import (
     StreamTruncatedError,
 )
 from rawsse.http1 import Response
-from rawsse.replay.taping.proxy import RawAnswer
+from rawsse.replay.proxy import RawAnswer
 
 OBJECT = b'{"a": "hello"}'
 

@@ -29,7 +29,7 @@ from rawsse.errors import (
     StreamCancelledError,
     TotalTimeoutError,
 )
-from rawsse.replay.taping.proxy import RawAnswer
+from rawsse.replay.proxy import RawAnswer
 
 # --- The five clocks -----------------------------------------------------------------------------------------------
 

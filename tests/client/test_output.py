@@ -25,7 +25,7 @@ from rawsse.messages import (
     TextBlock,
     TextEvent,
 )
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 ORDER: Any = list[str | int]  # a plain type: classes need pydantic, which may not be installed
 ORDER_SCHEMA: Raw = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}

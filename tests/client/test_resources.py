@@ -26,7 +26,7 @@ from rawsse.errors import (
     SilenceTimeoutError,
 )
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 MODEL = {"type": "model", "id": "claude-sonnet-5", "display_name": "Sonnet 5", "created_at": "2026-02-01T00:00:00Z"}
 QUESTION: dict[str, Any] = {"model": "m", "messages": ASK["messages"]}

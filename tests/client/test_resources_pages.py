@@ -13,7 +13,7 @@ from rawsse.client.request import Query
 from rawsse.client.resources import AsyncPage, ModelInfo, Pages
 from rawsse.errors import APIConnectionError, ConfigurationError, EventDataError
 from rawsse.messages.lens import Lens
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 
 def model(id: str) -> dict[str, Any]:

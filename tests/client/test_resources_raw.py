@@ -13,7 +13,7 @@ from rawsse.client.resources import RawResponse, TokenCount
 from rawsse.client.stream import EventStream
 from rawsse.errors import BadRequestError
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 LIMITS = {
     "anthropic_ratelimit_requests_limit": "50",

@@ -29,7 +29,7 @@ from rawsse import errors
 from rawsse.client.stream import EventStream
 from rawsse.client.timeouts import Timeouts
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageStop, TextEvent
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 # --- A whole answer ------------------------------------------------------------------------------------------------
 

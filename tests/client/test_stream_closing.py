@@ -28,7 +28,7 @@ from rawsse.client.stream import MessageStream
 from rawsse.errors import (
     StreamCancelledError,
 )
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 # --- Closing -------------------------------------------------------------------------------------------------------
 

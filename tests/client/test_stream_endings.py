@@ -41,7 +41,7 @@ from rawsse.errors import (
     TotalTimeoutError,
 )
 from rawsse.messages import UnknownEvent
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 from rawsse.sse import MAX_EVENT_BYTES
 
 # --- Complete endings ----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from support.long import long_recording, wire
 from support.streams import block, end, input_delta, start, text_delta, tool_block
 
 from rawsse.replay import Read, RecordedRequest, Recording, shipped_fixtures
-from rawsse.replay.looking.html import explain_html
+from rawsse.replay.explain_page import explain_html
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page

@@ -28,7 +28,7 @@ from support.command import ROOT
 from support.fault_matrix import MADE_WITH, SILENT, cell, difference, put, table, taken
 
 from rawsse.replay import Fault, ReplayServer
-from rawsse.replay.breaking.specs import FAULTS
+from rawsse.replay.faults import FAULTS
 
 from .conftest import NODE_MODULES
 from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, NODE_PACKAGES, Call, Heard, curl, hear, run_node

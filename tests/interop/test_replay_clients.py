@@ -20,7 +20,7 @@ from rawsse.replay import Recording, ReplayServer, ToolResults, turns
 
 from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, QUESTION, Call, Heard, curl, hear, run_node
 from .stack import COMPLETE, message, recorded, text
-from .test_replay_threads import ASK, TOOLS, WEATHER, threads
+from .test_replay_runner import ASK, TOOLS, WEATHER, threads
 
 anthropic = pytest.importorskip("anthropic", reason="the official SDK: the extra `interop`")
 httpx = pytest.importorskip("httpx", reason="the extra `interop`")
@@ -173,12 +173,11 @@ def conversation(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("thread", [{}, {"thread": False}], ids=["thread", "no thread"])
-@pytest.mark.parametrize("kept", [{"threads": True}, {}], ids=["kept", "refused"])
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_tool_runner_finds_its_turns(
-    host: str, kept: dict[str, Any], thread: dict[str, Any], serve: Callable[..., str], tmp_path: Path
+    host: str, thread: dict[str, Any], serve: Callable[..., str], tmp_path: Path
 ) -> None:
-    url = serve(host, *conversation(tmp_path), match="request", **kept)
+    url = serve(host, *conversation(tmp_path), match="request")
     with anthropic.Anthropic(base_url=url, api_key="any", max_retries=0) as client:
         last = client.beta.messages.tool_runner(**ASK, tools=TOOLS, **thread).until_done()
     assert last.content[0].text == text("plain")
@@ -187,7 +186,7 @@ def test_the_tool_runner_finds_its_turns(
 def test_without_a_thread_the_tool_runner_sends_the_whole_history_at_once(
     background: Background, tmp_path: Path
 ) -> None:
-    server = background.enter(ReplayServer(conversation(tmp_path), match="request", threads=True))
+    server = background.enter(ReplayServer(conversation(tmp_path), match="request"))
 
     async def ask() -> Any:
         async with anthropic.AsyncAnthropic(base_url=server.base_url, api_key="any", max_retries=0) as client:

@@ -27,7 +27,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
 from rawsse.relay import Relay
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 from rawsse.sse import Decoder, Event
 
 __all__ = ["CHAT", "HEAD", "KEY", "WHOLE", "Api", "Browser", "Stage", "ask", "error_json", "frames", "relay"]

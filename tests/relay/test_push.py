@@ -38,7 +38,7 @@ from rawsse.errors import (
 from rawsse.messages.events import StreamEvent
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.replay import shipped_fixtures
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 FIXTURES = shipped_fixtures()
 LAST_CHUNK = b"0\r\n\r\n"

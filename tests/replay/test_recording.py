@@ -14,6 +14,7 @@ import pytest
 from rawsse.errors import RecordingError
 from rawsse.messages import MessageBuilder
 from rawsse.replay import Read, RecordedRequest, Recording, find_recordings, shipped_fixtures
+from rawsse.replay.recording import is_messages, parse_body
 from rawsse.sse import Decoder
 
 REPO = Path(__file__).parents[2]
@@ -195,16 +196,16 @@ def test_other_files_are_refused(content: bytes) -> None:
     [
         ("", 'x.sse.jsonl, line 1: the first line must have "rawsse": 1'),
         ('{"rawsse": 2}\n', 'x.sse.jsonl, line 1: the first line must have "rawsse": 1'),
-        ('{"rawsse": 1, "request": 5}\n', 'line 1: "request" must be an object or null'),
+        ('{"rawsse": 1, "request": 5}\n', 'line 1: "request" must be an object'),
         ('{"rawsse": 1, "request": {}}\n', 'line 1: "method" must be a text'),
         ('{"rawsse": 1, "status": true}\n', 'line 1: "status" must be a number'),
         ('{"rawsse": 1, "status": 200}\n', 'line 1: "headers" must be an object'),
         ('{"rawsse": 1, "status": 200, "headers": {"a": 1}}\n', "line 1: the value of a header must be a text"),
         (HEAD, 'line 1: the last line must have "end": the file is cut'),
         (HEAD + '{"t": 0, "data": "x"}\n', 'line 2: the last line must have "end": the file is cut'),
-        (HEAD + '{"t": 0, "data": "x"\n' + END, "line 2: no JSON ("),
-        (HEAD + "\n" + END, "line 2: no JSON ("),
-        (HEAD + "[]\n" + END, "line 2: no JSON object"),
+        (HEAD + '{"t": 0, "data": "x"\n' + END, "line 2: invalid JSON ("),
+        (HEAD + "\n" + END, "line 2: invalid JSON ("),
+        (HEAD + "[]\n" + END, "line 2: not a JSON object"),
         (HEAD + '{"data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
         (HEAD + '{"t": true, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
         (HEAD + '{"t": -1, "data": "x"}\n' + END, 'line 2: "t" must be a number of seconds from 0 on'),
@@ -214,8 +215,8 @@ def test_other_files_are_refused(content: bytes) -> None:
         (HEAD + '{"t": 2, "data": "x"}\n' + END, 'line 3: "t" goes back from 2.0 to 1.5'),
         (HEAD + '{"t": 0}\n' + END, 'line 2: "data" must be a text'),
         (HEAD + '{"t": 0, "data": "\\ud83d"}\n' + END, 'line 2: "data" holds half a surrogate pair at 0'),
-        (HEAD + '{"t": 0, "b64": "ab"}\n' + END, 'line 2: "b64" is no base64 ('),
-        (HEAD + '{"t": 0, "b64": "é"}\n' + END, 'line 2: "b64" is no base64 ('),
+        (HEAD + '{"t": 0, "b64": "ab"}\n' + END, 'line 2: "b64" is invalid base64 ('),
+        (HEAD + '{"t": 0, "b64": "é"}\n' + END, 'line 2: "b64" is invalid base64 ('),
         (HEAD + '{"end": "fin", "t": 0}\n', 'line 2: "end" must be one of clean, cut, client_closed'),
         (HEAD + END + '{"t": 0, "data": "x"}\n', "line 2: a line comes after the end"),
     ],
@@ -346,3 +347,20 @@ def test_every_real_stream_survives_being_written_and_read() -> None:
         recording = Recording(reads=reads, duration=60.0)
         assert Recording.loads(recording.dump()) == recording, path.name
         assert Recording.load(path).body == body, path.name
+
+
+# --- Requests ---
+
+
+def test_a_body_that_is_not_json_is_recorded_as_text() -> None:
+    assert parse_body(b"{x\xff") == "{x\ufffd"
+    assert parse_body(b"") is None
+    assert parse_body(b"[" * 100_000) == "[" * 100_000
+
+
+def test_a_request_is_one_for_a_message_by_method_and_path() -> None:
+    assert is_messages("POST", "/v1/messages")
+    assert is_messages("POST", "/gateway/v1/messages/?beta=true")
+    assert not is_messages("GET", "/v1/messages")
+    assert not is_messages("POST", "/v1/messages/count_tokens")
+    assert not is_messages("POST", "/v1/messages/batches")

@@ -13,7 +13,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Network
 from rawsse.client.network.route import Origin, Route
-from rawsse.replay.playing.fake_links import FakeLink, FakeStream, fake_links
+from rawsse.replay.fakes import FakeLink, FakeStream, fake_links
 from support.streams import Raw, to_bytes
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rawsse.client.stream import MessageStream
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 from support.answers import answer, client_of
 from support.streams import STOP, Raw, block, end, input_delta, start, text_delta
 

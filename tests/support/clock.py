@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from rawsse.replay.testing import virtual_clock
-from rawsse.replay.testing.virtual_clock import Leftovers, VirtualClockLoop, ticks
+from rawsse.replay import virtual_clock
+from rawsse.replay.virtual_clock import Leftovers, VirtualClockLoop, ticks
 
 __all__ = ["Leftovers", "VirtualClockLoop", "run", "ticks"]
 

@@ -26,7 +26,7 @@ from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.route import Route
 from rawsse.errors import APIError, PartialMessage
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 from support.answers import ASK, KEY, SSE_HEAD, Sent
 from support.pools import counts
 from support.streams import STOP, Raw, block_start, block_stop, end, start, text_delta, to_bytes

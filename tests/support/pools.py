@@ -21,7 +21,7 @@ from rawsse.client.network.link import Link, OnStart, drive
 from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
 from rawsse.http1 import ClientConnection
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 __all__ = ["LAST_CHUNK", "A", "B", "Peer", "StillNetwork", "acquire", "counts", "exchanged"]
 

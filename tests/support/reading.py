@@ -21,8 +21,8 @@ from rawsse.client.request import RequestData
 from rawsse.client.stream import MessageStream
 from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError
-from rawsse.replay.playing.fake_links import FakeStream
-from rawsse.replay.taping.proxy import BodyAnswer
+from rawsse.replay.fakes import FakeStream
+from rawsse.replay.proxy import BodyAnswer
 from support.answers import ASK, answer, client_of
 from support.streams import Raw
 

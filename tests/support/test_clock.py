@@ -16,7 +16,7 @@ import pytest
 
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.link import Expired, in_threads
-from rawsse.replay.testing.virtual_clock import THREAD_PATIENCE
+from rawsse.replay.virtual_clock import THREAD_PATIENCE
 from support.clock import Leftovers, VirtualClockLoop, run, ticks
 
 
@@ -115,7 +115,7 @@ def test_what_the_coroutine_raises_comes_first() -> None:
 
 
 def test_a_thread_that_works_for_long_is_no_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.DEADLOCK", 0.01)
+    monkeypatch.setattr("rawsse.replay.virtual_clock.DEADLOCK", 0.01)
     assert run(asyncio.to_thread(threading.Event().wait, 0.05)) is False
 
 
@@ -137,7 +137,7 @@ def test_the_clock_does_not_jump_while_a_thread_of_the_client_s_works() -> None:
 
 
 def test_it_jumps_if_such_a_thread_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.THREAD_PATIENCE", 0.01)
+    monkeypatch.setattr("rawsse.replay.virtual_clock.THREAD_PATIENCE", 0.01)
     may_end = threading.Event()
     with pytest.raises(Expired):
         calling(may_end.wait, 3600)
@@ -176,7 +176,7 @@ class SlowToEnd(ThreadPoolExecutor):
 
 
 def test_a_wait_for_nothing_is_told_from_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawsse.replay.testing.virtual_clock.DEADLOCK", 0.01)
+    monkeypatch.setattr("rawsse.replay.virtual_clock.DEADLOCK", 0.01)
     loop = VirtualClockLoop()
     task = loop.create_task(asyncio.Event().wait())
     with pytest.raises(RuntimeError, match="the test hangs"):

@@ -2,7 +2,7 @@
 
 The client is written once, as coroutines that await nothing but a `Link` and a `Signal`. Three networks implement them:
 `asyncio_network.py`, `blocking/network.py` (no thread, no event loop: its coroutines never suspend, so that `drive` runs a
-call to its end in the caller's thread), and either of them with links of a test's own (`replay/playing/fake_links.py`).
+call to its end in the caller's thread), and either of them with links of a test's own (`replay/fakes.py`).
 
 A link is made before it is connected, so that it can be aborted at any phase: while its name is looked up, in the TCP or TLS
 handshake, while a proxy opens a tunnel.

@@ -20,7 +20,7 @@ from support.streams import ANSWER, STOP, block, end, start, text_delta
 from rawsse import errors
 from rawsse.client.blocking import Client
 from rawsse.client.network.link import drive
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 
 Make = Callable[..., Client]
 

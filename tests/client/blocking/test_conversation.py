@@ -19,7 +19,7 @@ from rawsse.client.blocking import BlockingConversation, Client
 from rawsse.client.tools.conversation import CUT_NOTE
 from rawsse.client.tools.tool import tool
 from rawsse.errors import ConfigurationError, StreamCancelledError, StreamTruncatedError
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 Talk = Callable[..., BlockingConversation]
 

@@ -31,7 +31,7 @@ from rawsse.client.stream import EventStream, MessageStream
 from rawsse.client.tools.conversation import Conversation, Reply
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.errors import ConfigurationError
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 
 FACADES = [made for made in Facade._blocking.values() if made.__module__ == "rawsse.client.blocking"]
 

@@ -24,7 +24,7 @@ from rawsse.client.network.pool import PoolLimits
 from rawsse.client.retry import RetryPolicy
 from rawsse.client.tools.tool import tool
 from rawsse.errors import APIError
-from rawsse.replay.playing.fake_links import FakeStream, fake_links
+from rawsse.replay.fakes import FakeStream, fake_links
 
 ROOT = str(Path(rawsse.__file__).parent)
 

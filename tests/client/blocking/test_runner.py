@@ -30,7 +30,7 @@ from support.upstream import interrupt_when_waiting, is_waiting, needs_signals, 
 from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.tools.tool import tool
 from rawsse.errors import ConfigurationError, StreamCancelledError
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 CALL = [
     start(),

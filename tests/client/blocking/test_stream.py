@@ -25,7 +25,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.stream import EventStream, MessageStream
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageDelta, TextDelta, TextEvent
-from rawsse.replay.playing.fake_links import FakeLink, FakeStream
+from rawsse.replay.fakes import FakeLink, FakeStream
 
 Make = Callable[..., Client]
 

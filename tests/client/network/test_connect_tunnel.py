@@ -13,7 +13,7 @@ from rawsse.client.network.link import drive
 from rawsse.client.network.route import Origin, Proxy, refusal
 from rawsse.errors import ProxyError
 from rawsse.http1 import MAX_HEAD_BYTES, Headers
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 API = Origin("https", "api.example", 443)
 PROXY = Proxy.from_url("http://proxy.example:3128")

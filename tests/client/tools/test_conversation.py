@@ -31,7 +31,7 @@ from rawsse.errors import (
 from rawsse.messages import Message
 from rawsse.messages.lens import Lens
 from rawsse.replay import ReplayServer, shipped_fixtures
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 HELLO = saying("Hel", "lo.")
 LOOK = calling(("weather", '{"city": "Oslo"}'), text="Let me see.")

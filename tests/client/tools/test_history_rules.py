@@ -21,7 +21,7 @@ from rawsse.client.tools.runner import add_up, usage_of
 from rawsse.client.tools.tool import Toolbox, content_of
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 USER = {"role": "user", "content": "one"}
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 9}

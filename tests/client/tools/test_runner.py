@@ -16,7 +16,7 @@ from rawsse.client.tools.runner import MAX_TURNS, ToolRunner
 from rawsse.client.tools.tool import tool
 from rawsse.errors import ConfigurationError, StreamCancelledError, TurnLimitError
 from rawsse.messages import Message
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 
 QUESTION = {"role": "user", "content": "What is the weather in Oslo?"}
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [QUESTION]}

@@ -20,7 +20,7 @@ from rawsse.client.tools.tool import Tool, tool
 from rawsse.errors import APIError, OverloadedError
 from rawsse.messages import Message
 from rawsse.replay import ReplayServer, shipped_fixtures
-from rawsse.replay.playing.fake_links import FakeStream
+from rawsse.replay.fakes import FakeStream
 from rawsse.sse import Decoder
 
 QUESTION = {"role": "user", "content": "?"}

@@ -1,0 +1,401 @@
+"""Is this a correct stream of the Messages API? Every rule that it breaks, by name and place.
+
+    for finding in check(Recording.load("answer.sse.jsonl")):
+        print(finding)          # error at byte 812, event 9: event-order: content_block_delta may not come after message_stop
+
+    checker = Checker()         # the same for a stream that is still coming
+    while data := await reader.read(65536):
+        print(*checker.feed(data), sep="\\n")
+    print(*checker.close(), sep="\\n")
+
+`RULES` says what each rule asks for: the rules of server-sent events, of the Messages API, and what both official SDKs need. An
+`error` breaks some reader, or loses something. A `warning` is what real streams do not do. A `note` is only worth knowing:
+types that this version does not know, for example, since the API may add new ones at any time. An answer that says it is JSON,
+or that has another status than 200, is not a stream, and is not looked into.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from rawsse.errors import EventDataError, LimitExceededError, quote
+from rawsse.messages import (
+    Block,
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    ErrorEvent,
+    MessageBuilder,
+    MessageDelta,
+    MessageStart,
+    SignatureDelta,
+    StreamEvent,
+    ThinkingDelta,
+    UnknownDelta,
+    UnknownEvent,
+)
+from rawsse.messages.content import KNOWN_BLOCK_TYPES, StopReason
+from rawsse.messages.events import DONE
+from rawsse.replay.recording import End, Recording
+from rawsse.replay.scrub import ScrubPolicy, find_secrets
+from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
+
+Severity: TypeAlias = Literal["error", "warning", "note"]
+
+RULES: Mapping[str, str] = {
+    "http-status": "The status is 200; another is an error's, which has the API's form.",
+    "http-type": "The content type is text/event-stream.",
+    "http-time": "The times of the reads do not go back.",
+    "http-end": "The connection ends after the last event, and the client waits for it.",
+    "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
+    "sse-utf8": "The stream is UTF-8; other bytes turn into U+FFFD.",
+    "sse-field": "The fields are event and data. The Messages API has no `id` and no `retry`, and nothing else is a field.",
+    "sse-empty": "An event has data; without them readers drop it.",
+    "sse-cut": "The stream ends after a blank line; an event without one is dropped.",
+    "event-name": "An event has an `event:` line with its type; the official SDKs drop events without.",
+    "event-data": "The data are one JSON object with the fields that the type asks for.",
+    "event-done": "The last event is message_stop. The end mark [DONE] is not the Messages API's.",
+    "event-unknown": "Events, blocks, deltas and stop reasons are of known types.",
+    "event-order": "The events come in the order that the Messages API allows; blocks count from 0 without gaps.",
+    "event-error": "No error event.",
+    "message-fields": "message_start has a message with id, type, role, model, content and usage.",
+    "message-usage": "message_start and message_delta have a usage with output_tokens: both official SDKs fail without.",
+    "block-input": "A tool's input is a JSON object when its block ends.",
+    "block-open": "Every block is closed before message_delta.",
+    "block-signature": "A block of thinking ends with its one signature: without it, it cannot be sent back.",
+    "block-result": "A server tool's result names a call that came before it.",
+    "stream-end": "The stream ends with message_stop, or with an error event.",
+    "limit": "Nothing is larger than the limits of rawsse.",
+    "secret": "No key, token or password is in the stream, the request or the headers; `scrub` hides what looks like one.",
+}
+
+MAX_SEARCHED_BYTES = 16 * 1024 * 1024
+"""How much of a stream a `Checker` keeps, to look for secrets at its end: the texts that may hold one come in many deltas."""
+
+MAX_ERROR_BYTES = 65536
+"""How much of the body of an error is kept, to see whether it has the API's form."""
+
+_STOP_REASONS = frozenset(reason for reasons in get_args(StopReason) for reason in get_args(reasons))
+_MESSAGE_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("id", "type", "role", "model"), str),
+    "content": list,
+    "usage": dict,
+}
+_SSE_TYPE = "text/event-stream"
+_MARK = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+# Only such lines are quoted: what was given may be another file than was meant, and hold a key.
+_NAME = re.compile(rb"[A-Za-z-]{1,20}")
+_FIELD = re.compile(rb"(?:data|event|id|retry)?:")
+_JSON_TYPE = re.compile(r"application/(?:[^;]+\+)?json\s*(?:;|\Z)")  # RFC 8259; RFC 6839, 3.1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the body: `byte` counts from 0, `event` from 1 (0: before the first)."""
+
+    byte: int
+    event: int
+
+    def __str__(self) -> str:
+        return f"byte {self.byte}, event {self.event}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`rule`, one of `RULES`, is not kept at `where`; `text` says how."""
+
+    rule: str
+    where: Place
+    text: str
+    severity: Severity
+
+    def __str__(self) -> str:
+        return f"{self.severity} at {self.where}: {self.rule}: {self.text}"
+
+
+def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[Finding]:
+    """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream.
+
+    `policy` says what is a secret beside the known shapes.
+    """
+    recording = Recording.from_sse(stream) if isinstance(stream, bytes) else stream
+    body = recording.request.body if recording.request else None
+    wants_stream = isinstance(body, dict) and body.get("stream") is True
+    checker = Checker(recording.status, recording.content_type, wants_stream=wants_stream, max_searched_bytes=0)
+    findings, last = [], 0.0
+    for read in recording.reads:
+        if not read.t >= last:
+            checker._find("http-time", f"a read at {read.t} seconds comes after one at {last}")
+        last = read.t
+        findings += checker.feed(read.data)
+    findings += checker.close(recording.end) + _secrets(recording, policy)
+    return sorted(findings, key=lambda finding: finding.where.byte)
+
+
+def _secrets(searched: Recording | bytes, policy: ScrubPolicy | None) -> list[Finding]:
+    found = find_secrets(searched, policy)
+    return [Finding("secret", Place(secret.byte, secret.event), str(secret), "error") for secret in found]
+
+
+class Checker:
+    """Checks one stream as it comes: `feed` and `close` return the findings that are new. The order is that of the stream.
+
+    `status` and `content_type` are the response's, if they are known; `wants_stream`: a stream was asked for. Secrets are
+    looked for by `close`, in the first `max_searched_bytes` of the body; `policy` says what is one beside the known shapes.
+    `is_over`: the stream goes beyond a limit, and no more of it is checked.
+    """
+
+    def __init__(
+        self,
+        status: int = 200,
+        content_type: str = _SSE_TYPE,
+        *,
+        wants_stream: bool = False,
+        max_searched_bytes: int = MAX_SEARCHED_BYTES,
+        policy: ScrubPolicy | None = None,
+    ) -> None:
+        self.builder = MessageBuilder(strict=False)
+        """What the events add up to."""
+        self.events: list[tuple[Event, StreamEvent | None]] = []
+        """The events that the last bytes completed, as they were sent and as they were read; None: they cannot be read."""
+        self.is_over = False
+        self._policy = policy
+        self._status = status
+        self._is_stream = status == 200 and not _JSON_TYPE.match(content_type.strip().lower())
+        self._findings: list[Finding] = []
+        self._max_searched_bytes = max_searched_bytes
+        self._kept = bytearray()
+        self._decoder = Decoder()
+        self._line = bytearray()  # whose end has not come
+        self._line_start = 0
+        self._after_return = False
+        self._byte = 0  # where the current event began
+        self._event = 0  # its number
+        self._fields: set[bytes] = set()  # its fields
+        self._calls: set[str] = set()  # ids of the tool calls so far
+        self._closed: set[int] = set()  # indices of the blocks that have ended
+        self._signed: set[int] = set()  # indices of the blocks that have a signature
+        if status != 200:
+            self._find("http-status", f"the status is {status}", "note")
+        elif not self._is_stream:
+            text = f"the content type is {quote(content_type)}: this is not a stream, and not checked"
+            self._find("http-type", text, "error" if wants_stream else "note")
+        elif content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
+            self._find("http-type", f"the content type is {quote(content_type)}", "warning")
+
+    def feed(self, data: bytes) -> list[Finding]:
+        """Take the next bytes of the body, cut anywhere; return what they break."""
+        room = self._max_searched_bytes if self._status == 200 else MAX_ERROR_BYTES
+        self._kept += data[: max(0, room - len(self._kept))]
+        self.events = []
+        if self._is_stream and not self.is_over:
+            self._within_limits(lambda: self._check_lines(data))
+        return self._taken()
+
+    def close(self, end: End = "clean") -> list[Finding]:
+        """Tell how the body ended; return what is missing, and the secrets that were in it."""
+        body = bytes(self._kept)
+        if self._is_stream and not self.is_over:
+            self._within_limits(self._check_end)
+        if self._status != 200 and not re.search(rb'"type"\s*:\s*"error"', body):
+            self._find("http-status", f"the body is not an error of the API: {quote(body)}", "warning")
+        if self._status == 200 and end != "clean":
+            self._find("http-end", f"the exchange ended with {end!r}", "warning")
+        self.is_over = True
+        return self._taken() + (_secrets(body, self._policy) if self._max_searched_bytes else [])
+
+    def _find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
+        """Note a finding, at the current event or at `byte`."""
+        assert rule in RULES  # noqa: S101
+        place = Place(self._byte if byte is None else byte, self._event)
+        self._findings.append(Finding(rule, place, text, severity))
+
+    def _taken(self) -> list[Finding]:
+        taken, self._findings = self._findings, []
+        return taken
+
+    def _within_limits(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except LimitExceededError as exc:
+            self._find("limit", exc.message)
+            self.is_over = True
+
+    # --- Server-sent events ---
+
+    def _check_lines(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._after_return and data.startswith(b"\n"):  # a CR has ended its line at once, as in the decoder
+            data = data[1:]
+            self._line_start += 1
+        at = 0
+        for found in _LINE_END.finditer(data):
+            line, start = bytes(self._line + data[at : found.start()]), self._line_start
+            self._line_start += len(line) + len(found[0])
+            self._line.clear()
+            at = found.end()
+            self._check_line(line, start)
+            for event in self._decoder.feed(line + b"\n"):
+                self._check_event(event)
+            if not line and self._fields:
+                self._end_event()
+        self._line += data[at:]
+        self._after_return = data.endswith(b"\r")
+        if len(self._line) > MAX_EVENT_BYTES:
+            self._decoder.feed(bytes(self._line))  # which refuses it: no line may make us keep more
+
+    def _check_line(self, line: bytes, at: int) -> None:
+        if at == 0 and line.startswith(_MARK):
+            self._find("sse-mark", "the stream begins with a byte order mark", "warning")
+        if not line:
+            return
+        if not self._fields:
+            self._byte, self._event = at, self._event + 1
+        name = line.removeprefix(_MARK if at == 0 else b"").partition(b":")[0]
+        self._fields.add(name)
+        if name in (b"id", b"retry"):
+            self._find("sse-field", f"the field {name.decode()} means nothing here", "note", at)
+        elif name not in (b"event", b"data", b""):
+            named = f"there is no field {quote(name)}" if _NAME.fullmatch(name) else "a line that is not a field"
+            self._find("sse-field", named, "warning", at)
+        try:
+            line.decode()
+        except UnicodeDecodeError as exc:
+            self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is not UTF-8", "error", at + exc.start)
+
+    def _end_event(self) -> None:
+        if b"data" not in self._fields:
+            if self._fields & {b"event", b"id"}:
+                self._find("sse-empty", "an event without data")
+            self._event -= 1  # it was not one
+        self._fields = set()
+
+    def _check_end(self) -> None:
+        start, rest = self._line_start, bytes(self._line)
+        self._check_line(rest, start)
+        self._decoder.feed(rest)
+        self._byte = start + len(rest)
+        if pending := self._decoder.close():
+            quoted = f": {quote(pending)}" if _FIELD.match(pending) else ""
+            self._find("sse-cut", f"the stream ends inside an event{quoted}")
+        if self.builder.is_done or self.builder.error is not None:
+            return
+        if self.builder.is_complete:
+            self._find("stream-end", "message_stop is missing; the stop reason has come", "warning")
+        else:
+            self._find("stream-end", f"the stream ends {self.builder.state.value}, before message_stop")
+
+    # --- The Messages API ---
+
+    def _check_event(self, sse: Event) -> None:
+        known = len(self.builder.deviations)
+        try:
+            event = self.builder.feed(sse)
+        except EventDataError as exc:
+            self.events.append((sse, None))
+            self._find("event-data", exc.message)
+            return
+        self.events.append((sse, event))
+        if event is None and sse.data.strip() == DONE:
+            self._find("event-done", "the end mark [DONE] is not the Messages API's", "note")
+            return
+        if event is None:
+            self._find("event-data", "an event without name and data: it only keeps the connection alive", "note")
+            return
+        if b"event" not in self._fields:
+            self._find("event-name", f"{quote(event.type)} has no event line")
+        elif sse.event != event.type:
+            self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
+        for deviation in self.builder.deviations[known:]:
+            self._find("event-order", deviation.rule)
+        self._check_kind(event)
+
+    def _check_kind(self, event: StreamEvent) -> None:
+        match event:
+            case MessageStart():
+                self._check_message(event.raw["message"])
+            case ContentBlockStart():
+                self._check_block(event.raw["content_block"])
+            case ContentBlockDelta(delta=UnknownDelta()):
+                self._find("event-unknown", f"a delta of type {_type(event.raw['delta'])}", "note")
+            case ContentBlockDelta(delta=SignatureDelta() | ThinkingDelta()):
+                self._check_signed(event.raw["index"], event.raw["delta"]["type"])
+            case ContentBlockStop():
+                self._check_whole_block(event.raw["index"])
+            case MessageDelta():
+                self._check_message_delta(event.raw)
+            case ErrorEvent():
+                error = event.raw["error"]
+                said = f"an error event, {_type(error)}: {quote(str(error.get('message')))}"
+                self._find("event-error", said, "note")
+                if not isinstance(error.get("type"), str) or not isinstance(error.get("message"), str):
+                    self._find("event-data", "an error without type or message")
+            case UnknownEvent():
+                self._find("event-unknown", f"an event of type {quote(event.type)}", "note")
+
+    def _check_message(self, message: dict[str, Any]) -> None:
+        for name, wanted in _MESSAGE_FIELDS.items():
+            if not isinstance(message.get(name), wanted):
+                self._find("message-fields", f"message_start has a message without {name!r}")
+        self._check_usage("message_start", message.get("usage"))
+        # An answer that goes on from a tool call begins with whole blocks.
+        self._closed |= set(range(len(self._blocks())))
+
+    def _check_usage(self, kind: str, usage: Any) -> None:
+        if not isinstance(usage, dict) or type(usage.get("output_tokens")) is not int:
+            self._find("message-usage", f"{kind} has no usage with output_tokens")
+
+    def _check_block(self, block: dict[str, Any]) -> None:
+        self._check_known("a block of type", block.get("type"), KNOWN_BLOCK_TYPES)
+        if isinstance(call := block.get("id"), str):
+            self._calls.add(call)
+        if "tool_use_id" in block and (named := str(block["tool_use_id"])) not in self._calls:
+            self._find("block-result", f"a result for {quote(named)}, which was not called", "warning")
+
+    def _check_known(self, what: str, value: Any, known: frozenset[str]) -> None:
+        """New names may come at any time; what is not a name breaks readers."""
+        if not isinstance(value, str):
+            self._find("event-data", f"{what} {quote(repr(value))}, which is not a string")
+        elif value not in known:
+            self._find("event-unknown", f"{what} {quote(value)}", "note")
+
+    def _check_signed(self, index: int, kind: str) -> None:
+        if index in self._signed:
+            self._find("block-signature", f"{kind} came after the signature of block {index}", "warning")
+        elif kind == "signature_delta":
+            self._signed.add(index)
+
+    def _check_whole_block(self, index: int) -> None:
+        self._closed.add(index)
+        blocks = self._blocks()
+        if not 0 <= index < len(blocks):
+            return  # an event-order finding has said so
+        block = blocks[index]
+        if not block.complete or ("input" in block and not isinstance(block["input"], dict)):
+            self._find("block-input", f"the input of block {index} is not a JSON object: {quote(block.input_text)}")
+        if block.get("type") == "thinking" and not block.get("signature"):
+            self._find("block-signature", f"the thinking of block {index} has no signature", "warning")
+
+    def _check_message_delta(self, event: dict[str, Any]) -> None:
+        delta = event.get("delta")
+        if not isinstance(delta, dict):
+            self._find("event-data", "message_delta has no 'delta' that is an object")
+            return
+        self._check_usage("message_delta", event.get("usage"))
+        if (reason := delta.get("stop_reason")) is not None:
+            self._check_known("the stop reason", reason, _STOP_REASONS)
+        for index in range(len(self._blocks())):
+            if index not in self._closed:
+                self._find("block-open", f"block {index} is still open", "note")
+
+    def _blocks(self) -> list[Block]:
+        return self.builder.message.content if self.builder.message else []
+
+
+def _type(value: dict[str, Any]) -> str:
+    return quote(str(value.get("type")))

@@ -1,0 +1,568 @@
+"""Answers that were not recorded: a message, written down as a person would say it, becomes the stream of the Messages API.
+
+    recording_of(answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"})))
+    recording_of(message, fragments=1, pings=(), pace="ttft=0.5,tps=40")        # any message, as JSON or as `Message`
+    recording_of(message, fragments=["Hel", "lo"], ending=cut(after=4, at_byte=10))
+    recording_of(message, ending=error("overloaded_error"))                     # instead of the first event
+    error_recording(429, headers={"retry-after": "3"})
+
+    answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
+    answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
+
+Every part of an answer is a content block as plain JSON, and every other dict that is a block may stand beside them. What a
+test does not care about is filled in: ids, usage, stop reason. Ids are made of the content and of `seed`: the same answer has
+the same ids, in every run. A client that must tell apart two answers which say the same needs two seeds.
+
+What the events add up to is the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a
+last block that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each
+event is one read. `pace` says when they come; by default, at once.
+
+    ReplayServer(
+        turns(
+            {"model": …, "max_tokens": …, "tools": […], "messages": [{"role": "user", "content": "Do I need an umbrella?"}]},
+            shipped_fixtures()["tools"],        # the model calls `get_weather`
+            ToolResults("Rain, 11 degrees."),   # what the program sends back
+            shipped_fixtures()["plain"],        # and what the model makes of it
+        ),
+        match="request",                        # each recording has the request that it answers
+    )
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from rawsse.errors import ConfigurationError, error_type, quote
+from rawsse.messages import Block, Message
+from rawsse.messages.content import BlockBuilder
+from rawsse.messages.lens import object_at
+from rawsse.replay.recording import Read, RecordedRequest, Recording
+from rawsse.replay.rewrites import Pace, pace_by
+from rawsse.sse import encode
+
+MODEL = "claude-sonnet-5"
+"""The model of an answer that names none."""
+
+MAX_RANDOM_CHARACTERS = 20
+"""The longest fragment of `random:SEED`: about what the API sends."""
+
+Fragments: TypeAlias = str | int | Sequence[str] | Callable[[str], Iterable[str]]
+"""How text, thinking and tool inputs come: `"words"`, `"characters"`, `"whole"`, `"random:SEED"`, so many characters each, the
+fragments themselves (they must add up to what the block has), or a function of your own."""
+
+Raw = dict[str, Any]
+
+_CHARACTERS_PER_TOKEN = 4  # for the usage of an answer that names none: a rule of thumb
+_INPUT_TOKENS = 25
+_ID_CHARACTERS = 22
+_OPAQUE_BYTES = 64
+_HALF = re.compile("[\ud800-\udfff]")
+_WORD = re.compile(r"\W{0,8}\w{1,16}|\W{1,8}")
+_RANDOM = re.compile("random:([0-9]{1,9})")
+_SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+_ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
+_DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
+_PLACE: Mapping[str, Any] = {"start_block_index": 0, "end_block_index": 1}
+_PAGE: Mapping[str, Any] = {"source": "https://example.com/", "title": None, "search_result_index": 0}
+_LOCATIONS: Mapping[str, Mapping[str, Any]] = {
+    "char_location": {**_DOCUMENT, "start_char_index": 0},
+    "page_location": {**_DOCUMENT, "start_page_number": 1, "end_page_number": 2},
+    "content_block_location": {**_DOCUMENT, **_PLACE},
+    "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
+    "search_result_location": {**_PAGE, **_PLACE},
+}
+_SAID: Mapping[str, str] = {
+    "invalid_request_error": "messages: Field required",
+    "authentication_error": "invalid x-api-key",
+    "billing_error": "Your credit balance is too low to access the API",
+    "permission_error": "Your API key does not have permission to use the specified resource",
+    "not_found_error": "model: not found",
+    "conflict_error": "Conflict",
+    "request_too_large": "Request exceeds the maximum size",
+    "rate_limit_error": "This request would exceed the rate limit for your organization",
+    "api_error": "Internal server error",
+    "timeout_error": "Request timed out",
+    "overloaded_error": "Overloaded",
+}
+"""What an error says that is given no message, by its type."""
+
+_LATE = ("context_management", "input_transformations")
+"""Fields of the message that come at its end, beside `delta`."""
+
+# Which counts come with `message_delta`, too; and which of them only there. All others are known at the start.
+_TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "server_tool_use")
+_ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
+
+
+# --- Blocks ----------------------------------------------------------------------------------------------------------
+
+
+def text(text: str, *, citations: Iterable[Mapping[str, Any]] | None = None, **fields: Any) -> Raw:
+    """Text. `citations` are those of `citation`; the API tells them one by one, before the text."""
+    cited = {} if citations is None else {"citations": [dict(each) for each in citations]}
+    return {**cited, "type": "text", "text": text, **fields}
+
+
+def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> Raw:
+    """Where a piece of text comes from. What a location of this type must have and `fields` do not say is filled in."""
+    if type not in _LOCATIONS:
+        raise ConfigurationError(f"a citation's type is one of {', '.join(_LOCATIONS)}, not {quote(type)}")
+    end = {"end_char_index": fields.get("start_char_index", 0) + len(cited_text)} if type == "char_location" else {}
+    return {"type": type, "cited_text": cited_text, **_LOCATIONS[type], **end, **fields}
+
+
+def thinking(thinking: str, *, signature: str | None = None, **fields: Any) -> Raw:
+    """Thinking, with a signature that is made up unless you give one. An empty one is that of thinking that was cut."""
+    signed = _opaque(thinking) if signature is None else signature
+    return {"type": "thinking", "thinking": thinking, "signature": signed, **fields}
+
+
+def redacted_thinking(data: str | None = None, **fields: Any) -> Raw:
+    """Thinking that only the API can read."""
+    return {"type": "redacted_thinking", "data": _opaque("redacted") if data is None else data, **fields}
+
+
+def tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any) -> Raw:
+    """A call of one of the client's tools. `fields` may have its `id`.
+
+    `tool_input` as a string is the JSON text as the model wrote it. With `cut` it is only a part of a JSON object, and must be:
+    the call is not `complete`, and as the last part of an answer it is never closed, as when `max_tokens` cuts it.
+    """
+    return _call("tool_use", name, tool_input, cut, fields)
+
+
+def server_tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any) -> Raw:
+    """A call of a tool that runs at the API: `web_search`, `code_execution` … For `cut` see `tool_use`."""
+    return _call("server_tool_use", name, tool_input, cut, fields)
+
+
+def mcp_tool_use(
+    server_name: str, name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any
+) -> Raw:
+    """A call of a tool at an MCP server that the API talks to. For `cut` see `tool_use`."""
+    return _call("mcp_tool_use", name, tool_input, cut, {"server_name": server_name, **fields})
+
+
+def server_tool_result(type: str, content: Any, **fields: Any) -> Raw:
+    """What a tool at the API gave: `type` is `web_search_tool_result`, `mcp_tool_result` … It belongs to the call that
+    `tool_use_id` names, or else to the last such call before it."""
+    return {"type": type, "content": content, **fields}
+
+
+def web_search_result(title: str, url: str, *, page_age: str | None = None, **fields: Any) -> Raw:
+    """One page that a search found, for the content of a `web_search_tool_result`."""
+    found = {"type": "web_search_result", "title": title, "url": url, "encrypted_content": _opaque(url)}
+    return {**found, "page_age": page_age, **fields}
+
+
+def _call(type: str, name: str, tool_input: object, cut: bool, fields: Mapping[str, Any]) -> Raw:
+    if not isinstance(tool_input, str | Mapping):
+        raise ConfigurationError(f"the input of {quote(name)} is a mapping or JSON text, not {quote(repr(tool_input))}")
+    call = {"type": type, "name": name, "input": tool_input if isinstance(tool_input, str) else dict(tool_input)}
+    is_whole = _built(call).complete
+    if cut and is_whole:
+        raise ConfigurationError(f"the input of {quote(name)} is a whole JSON object: it was not cut")
+    if not cut and not is_whole:
+        said = f"the input of {quote(name)} is not a whole JSON object: {quote(str(tool_input))}"
+        raise ConfigurationError(f"{said}; cut=True says that it was cut")
+    return {**call, **fields}
+
+
+# --- The message -----------------------------------------------------------------------------------------------------
+
+
+def answer(
+    *parts: Mapping[str, Any] | str,
+    stop_reason: str | None = None,
+    usage: Mapping[str, Any] | None = None,
+    model: str = MODEL,
+    id: str | None = None,
+    seed: int = 0,
+    **fields: Any,
+) -> Message:
+    """The parts as a message, as the API returns it without `stream`. A string is `text` of it.
+
+    `stop_reason` is `tool_use` if a tool of the client's is called, else `end_turn`; `usage` is added to made-up counts;
+    `fields` are further fields of the message (`stop_sequence`, `stop_details`, `container` …).
+    """
+    given = [_block(part) for part in parts]
+    identity = to_json([seed, model, given])
+    blocks = [_built(block) for block in _with_ids(given, identity)]
+    content = [block.raw for block in blocks]
+    calls = any(block.get("type") == "tool_use" for block in content)
+    counts = {
+        "input_tokens": _INPUT_TOKENS,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": max(1, len(identity) // _CHARACTERS_PER_TOKEN),
+        "service_tier": "standard",
+    }
+    raw = {
+        "model": model,
+        "id": _made_id("msg", identity) if id is None else id,
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "stop_reason": stop_reason or ("tool_use" if calls else "end_turn"),
+        "stop_sequence": None,
+        **fields,
+        "usage": {**counts, **(usage or {})},
+    }
+    return Message(raw, facts=blocks)
+
+
+def _made_id(prefix: str, identity: str) -> str:
+    """An id in the API's form, made of `identity`: the same for the same."""
+    digest = hashlib.sha256(f"{prefix} {identity}".encode()).hexdigest()
+    return f"{prefix}_01{digest[:_ID_CHARACTERS]}"
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """JSON text as the API writes it: characters as they are, but for half a surrogate pair, which UTF-8 cannot hold.
+
+    Raises `ConfigurationError` for what JSON cannot hold.
+    """
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ConfigurationError(f"the answer cannot be written as JSON: {exc}") from None
+    return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+
+
+def _compact(value: Raw) -> str:
+    return to_json(value, separators=(",", ":"))
+
+
+def _block(part: object) -> Raw:
+    if isinstance(part, str):
+        return text(part)
+    if isinstance(part, Mapping):
+        return dict(part)
+    raise ConfigurationError(f"a part of an answer is a block or a string, not {quote(repr(part))}")
+
+
+def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
+    """The blocks, each call with an id, and each result with that of its call."""
+    named: list[Raw] = []
+    last_call: str | None = None
+    for place, block in enumerate(blocks):
+        kind = str(block.get("type"))
+        made: Raw = {}
+        if kind in _ID_PREFIXES:
+            made = {"id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}")}
+        elif kind.endswith("_tool_result") and "tool_use_id" not in block:
+            if last_call is None:
+                raise ConfigurationError(f"a {kind} stands before any call that it could be the result of")
+            made = {"tool_use_id": last_call}
+        named.append({"type": kind, **made, **block} if made else block)  # an id that was given counts
+        if kind in ("server_tool_use", "mcp_tool_use"):
+            last_call = named[-1]["id"]
+    return named
+
+
+def _built(block: Raw) -> BlockBuilder:
+    """The block as the fold would have it: an input that is given as text is read as the stream's would be."""
+    if block.get("type") not in _ID_PREFIXES or not isinstance(block.get("input"), str):
+        return BlockBuilder(block, complete=True)
+    built = BlockBuilder({**block, "input": {}})
+    built.grow(block["input"])
+    built.close()
+    built.settle()
+    return built
+
+
+def _opaque(of: str) -> str:
+    """What only the API can read, in its form: base64, made of what it stands for."""
+    digest = hashlib.shake_256(of.encode("utf-8", "surrogatepass")).digest(_OPAQUE_BYTES)
+    return base64.b64encode(digest).decode()
+
+
+# --- Errors, and where a stream breaks off ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A stream does not come to its end: after `after` events (pings count; below 0: from the end) comes `error`, an event,
+    or, without one, `at_byte` bytes of the next event and the connection's end."""
+
+    after: int
+    at_byte: int = 0
+    error: Mapping[str, Any] | None = None
+
+
+def cut(after: int, at_byte: int = 0) -> Break:
+    """The connection breaks after so many events, and so many bytes of the next one."""
+    return Break(after, at_byte)
+
+
+def error(type: str, message: str | None = None, *, after: int = 0, details: Mapping[str, Any] | None = None) -> Break:
+    """An `error` event comes after so many events: instead of the first one by default. The stream ends with it."""
+    return Break(after, error=error_body(type, message, details))
+
+
+def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
+    """An error in the API's form."""
+    said = _SAID.get(type, "Error") if message is None else message
+    told = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
+    return {"type": "error", "error": told}
+
+
+def error_recording(
+    status: int,
+    type: str | None = None,
+    message: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    details: Mapping[str, Any] | None = None,
+    request: RecordedRequest | None = None,
+    name: str = "built",
+) -> Recording:
+    """An HTTP error in the API's form. The type goes by the status unless you give one."""
+    if not 400 <= status <= 599:
+        raise ConfigurationError(f"the status of an error is between 400 and 599, not {status}")
+    kind = type or error_type(status)
+    request_id = _made_id("req", f"{status} {kind} {message}")
+    body = _compact({**error_body(kind, message, details), "request_id": request_id}).encode()
+    sent = {"content-type": "application/json", "request-id": request_id, **(headers or {})}
+    return Recording(request=request, status=status, headers=sent, reads=(Read(0.0, body),), name=name)
+
+
+# --- The stream of a message -----------------------------------------------------------------------------------------
+
+
+def recording_of(
+    message: Message | Mapping[str, Any],
+    *,
+    fragments: Fragments | Mapping[int, Fragments] = "words",
+    pings: Collection[int] | None = None,
+    pace: Pace = "none",
+    ending: Break | None = None,
+    request: RecordedRequest | None = None,
+    headers: Mapping[str, str] | None = None,
+    name: str = "built",
+) -> Recording:
+    """The stream of a message: a `Message`, or the JSON that the API returns without `stream`.
+
+    `fragments` is one way for all blocks, or one for each index (`"words"` for the others). `pings` come after so many other
+    events: by default after the first `content_block_start`. `headers` are added to those of the answer.
+    Raises `ConfigurationError` for what cannot be streamed.
+    """
+    whole = _message(message)
+    events = list(_events(whole, fragments))
+    frames = [encode(_compact(raw), event=raw["type"]) for raw in events]
+    pings = (2,) if pings is None and len(frames) > 1 else pings or ()
+    if bad := [place for place in pings if not 0 <= place <= len(frames)]:
+        raise ConfigurationError(f"there are {len(frames)} events: no ping can come after {bad[0]}")
+    for place in sorted(pings, reverse=True):
+        frames.insert(place, encode('{"type": "ping"}', event="ping"))
+    if ending is not None:
+        frames = _broken(frames, ending)
+    is_cut = ending.error is None if ending else whole.raw.get("stop_reason") is None
+    recording = Recording(
+        request=request,
+        headers={**_SSE, "request-id": _made_id("req", to_json(events)), **(headers or {})},
+        reads=tuple(Read(0.0, frame) for frame in frames),
+        end="cut" if is_cut else "clean",
+        name=name,
+    )
+    return pace_by(pace)(recording)
+
+
+def _message(given: object) -> Message:
+    if not isinstance(given, Message | Mapping):
+        raise ConfigurationError(f"a message is made by answer(…), or is JSON as a mapping, not {quote(repr(given))}")
+    message = given if isinstance(given, Message) else Message(dict(given))
+    content = message.raw.get("content")
+    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+        raise ConfigurationError(f"a message has a list of blocks as its content, not {quote(repr(content))}")
+    return message
+
+
+def _broken(frames: list[bytes], ending: Break) -> list[bytes]:
+    if not -len(frames) <= ending.after <= len(frames):
+        raise ConfigurationError(f"there are {len(frames)} events: the stream cannot break after {ending.after}")
+    after = ending.after % len(frames) if ending.after < 0 else ending.after
+    kept, following = frames[:after], b"".join(frames[after : after + 1])
+    if ending.error is not None:
+        return [*kept, encode(_compact(dict(ending.error)), event="error")]
+    if not 0 <= ending.at_byte <= len(following):
+        raise ConfigurationError(f"the next event has {len(following)} bytes: it cannot be cut at {ending.at_byte}")
+    return [*kept, following[: ending.at_byte]] if ending.at_byte else kept
+
+
+def _events(message: Message, fragments: Fragments | Mapping[int, Fragments]) -> Iterator[Raw]:
+    blocks = message.content
+    if isinstance(fragments, Mapping) and (bad := fragments.keys() - set(range(len(blocks)))):
+        raise ConfigurationError(f"there are fragments for block {min(bad)}, and the message has {len(blocks)}")
+    is_finished = message.raw.get("stop_reason") is not None
+    empty = {**message.raw, "content": []}
+    yield {"type": "message_start", "message": _at_the_start(empty) if is_finished else empty}
+    for index, block in enumerate(blocks):
+        how = fragments.get(index, "words") if isinstance(fragments, Mapping) else fragments
+        yield {"type": "content_block_start", "index": index, "content_block": _begun(block.raw)}
+        for delta in _deltas(block, how, index):
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        if block.complete or index < len(blocks) - 1:
+            yield {"type": "content_block_stop", "index": index}
+    if is_finished:
+        yield _at_the_end(message.raw)
+        yield {"type": "message_stop"}
+
+
+def _at_the_start(empty: Raw) -> Raw:
+    """The message as `message_start` has it: without content, without an ending, with the first counts."""
+    start = {name: value for name, value in empty.items() if value is None or name not in _LATE}
+    start |= {name: None for name in ("stop_reason", "stop_sequence", "stop_details", "container") if name in empty}
+    usage = {n: v for n, v in object_at(empty, "usage").items() if v is None or n not in _ONLY_AT_THE_END}
+    if isinstance(count := usage.get("output_tokens"), int):
+        usage["output_tokens"] = min(1, count)
+    if isinstance(used := usage.get("server_tool_use"), dict):
+        usage["server_tool_use"] = dict.fromkeys(used, 0)
+    return {**start, "usage": usage}
+
+
+def _at_the_end(raw: Raw) -> Raw:
+    delta = {"stop_reason": raw["stop_reason"], "stop_sequence": raw.get("stop_sequence")}
+    delta |= {name: raw[name] for name in ("stop_details",) if name in raw}
+    delta |= {name: raw[name] for name in ("container",) if raw.get(name) is not None}
+    late = (*_TOTALS, *_ONLY_AT_THE_END)
+    usage = {n: v for n, v in object_at(raw, "usage").items() if v is not None and n in late}
+    beside = {name: raw[name] for name in _LATE if raw.get(name) is not None}
+    return {"type": "message_delta", "delta": delta, "usage": usage, **beside}
+
+
+def _begun(raw: Raw) -> Raw:
+    """The block as `content_block_start` has it. What no delta brings is whole here: results, redacted thinking."""
+    match raw.get("type"):
+        case "text":
+            return {**raw, "text": "", **({"citations": []} if raw.get("citations") else {})}
+        case "thinking":
+            return {**raw, "thinking": "", **({"signature": ""} if raw.get("signature") else {})}
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            return {**raw, "input": {}}
+        case "compaction":
+            return raw | {name: None for name in ("content", "encrypted_content") if name in raw}
+    return raw
+
+
+def _deltas(block: Block, how: Fragments, index: int) -> Iterator[Raw]:
+    raw = block.raw
+    match raw.get("type"):
+        case "text":
+            yield from ({"type": "citations_delta", "citation": each} for each in raw.get("citations") or ())
+            yield from ({"type": "text_delta", "text": piece} for piece in _fragments(raw.get("text"), how, index))
+        case "thinking":
+            pieces = _fragments(raw.get("thinking"), how, index)
+            yield from ({"type": "thinking_delta", "thinking": piece} for piece in pieces)
+            if signature := raw.get("signature"):
+                yield {"type": "signature_delta", "signature": signature}
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            # The JSON text as the model wrote it, an empty fragment first. For a tool without arguments the API sends none.
+            given = raw.get("input")
+            pieces = _fragments(block.input_text or (to_json(given) if given else ""), how, index)
+            is_exact = not isinstance(how, str | int) and not callable(how)
+            yield from (
+                {"type": "input_json_delta", "partial_json": each} for each in (*([""] * (not is_exact)), *pieces)
+            )
+        case "compaction":
+            yield {"type": "compaction_delta"} | {n: raw[n] for n in ("content", "encrypted_content") if n in raw}
+
+
+def _fragments(text: str | None, how: Fragments, index: int) -> Sequence[str]:
+    """The text in pieces, none of them empty unless you said so. Code points stay whole, whatever they mean together."""
+    text = text or ""
+    if isinstance(how, str):
+        return _named_fragments(text, how, index)
+    if isinstance(how, int):
+        if how < 1:
+            raise ConfigurationError(f"a fragment has at least 1 character, not {how}")
+        return [text[at : at + how] for at in range(0, len(text), how)]
+    pieces = tuple(how(text) if callable(how) else how)
+    if (joined := "".join(pieces)) != text:
+        raise ConfigurationError(f"the fragments of block {index} add up to {quote(joined)}, and not to {quote(text)}")
+    return pieces
+
+
+def _named_fragments(text: str, name: str, index: int) -> Sequence[str]:
+    if name == "words":
+        return _WORD.findall(text)
+    if name == "characters":
+        return list(text)
+    if name == "whole":
+        return (text,) if text else ()
+    found = _RANDOM.fullmatch(name)
+    if found is None:
+        names = "words, characters, whole, random:SEED"
+        raise ConfigurationError(f"fragments must be a length, texts, a function, or one of {names}, not {quote(name)}")
+    chance = random.Random(f"{found[1]} {index}")  # noqa: S311 - to be repeated, not to be secret
+    pieces, at = [], 0
+    while at < len(text):
+        length = chance.randint(1, MAX_RANDOM_CHARACTERS)
+        pieces.append(text[at : at + length])
+        at += length
+    return pieces
+
+
+# --- The turns of a conversation -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class ToolResults:
+    """What the tools gave that the answer before called, in the order of the calls: texts, or lists of content blocks."""
+
+    contents: tuple[Any, ...]
+
+    def __init__(self, *contents: Any) -> None:
+        object.__setattr__(self, "contents", contents)
+
+
+Turn: TypeAlias = Recording | Message | Mapping[str, Any] | ToolResults | str | Sequence[Mapping[str, Any]]
+"""An answer (a recording, or a message, as `answer` makes it or as JSON), or what the user says next: results of tools, a text,
+or content blocks."""
+
+
+def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
+    """The answers among `conversation`, each with its request. `request` is the body of the first one.
+
+    Raises `ConfigurationError` if an answer in the middle is not whole, or if there are not as many results as calls, or no
+    messages in the request. A message becomes a recording named by its number among the answers.
+    """
+    if not isinstance(request, Mapping):
+        raise ConfigurationError(f"the first argument is the body of the first request, not {quote(repr(request))}")
+    asked = request.get("messages")
+    if not isinstance(asked, Sequence) or isinstance(asked, str) or not asked:
+        raise ConfigurationError("the request has no messages: a list with the first question, as the API takes it")
+    messages, recordings = list(asked), list[Recording]()
+    for turn in conversation:
+        if isinstance(turn, Recording | Message | Mapping):
+            body = {**request, "messages": list(messages)}
+            answer = turn if isinstance(turn, Recording) else recording_of(turn, name=f"answer {len(recordings) + 1}")
+            recordings.append(replace(answer, request=RecordedRequest("POST", "/v1/messages", {}, body)))
+            continue
+        if not recordings:
+            raise ConfigurationError("the conversation must begin with an answer: the first question is in the request")
+        message = recordings[-1].message()
+        if message is None:
+            raise ConfigurationError(f"{recordings[-1].name} has no whole message: nothing can come after it")
+        content = message.get("content")
+        said = _results(content, turn) if isinstance(turn, ToolResults) else turn
+        messages += [{"role": "assistant", "content": content}, {"role": "user", "content": said}]
+    return recordings
+
+
+def _results(content: Any, results: ToolResults) -> list[Any]:
+    blocks = content if isinstance(content, list) else []
+    calls = [block["id"] for block in blocks if block.get("type") == "tool_use"]
+    if len(calls) != len(results.contents):
+        raise ConfigurationError(f"the answer calls {len(calls)} tools, and there are {len(results.contents)} results")
+    return [
+        {"type": "tool_result", "tool_use_id": call, "content": given}
+        for call, given in zip(calls, results.contents, strict=True)
+    ]

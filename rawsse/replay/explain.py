@@ -1,0 +1,515 @@
+"""What came when in a recording: its bytes cut into reads and lines, the events that they complete, the message, the figures.
+
+    print(explain(Recording.load("fixtures/plain.sse.jsonl"), color=sys.stdout.isatty()))
+
+    timeline = Timeline.of(recording)
+    for group in timeline.groups:
+        print(group.t, group.event, group.kind, [piece.data for piece in group.pieces])
+    timeline.first_content, timeline.longest_gap, timeline.tokens_per_second, timeline.verdict
+
+`explain` prints a timeline as text for a terminal, `explain_page.py` as HTML. Nothing that a recording holds makes either fail:
+the errors and warnings that `check` finds stand in `problems`, where they were found.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from rawsse.messages import Message, MessageBuilder, StreamEvent
+from rawsse.messages.events import DONE
+from rawsse.messages.lens import object_at
+from rawsse.replay.check import Checker
+from rawsse.replay.recording import Recording, parse_body
+from rawsse.sse import Event
+
+Lane: TypeAlias = Literal["message", "text", "thinking", "tool", "ping", "error", "other"]
+LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error", "other")
+"""What events are about, in the order in which it is shown."""
+
+MIN_GAP_SECONDS = 0.25
+"""A shorter wait is not a gap: people do not notice it."""
+
+GAP_FACTOR = 4
+"""A gap is at least so many times as long as the median wait of its recording: in a slow stream, every wait is long."""
+
+WIDTH = 100
+"""How wide the text is by default, in characters."""
+
+MIN_WIDTH = 60
+"""What the columns need at least."""
+
+_PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+# Which field of which delta brings something, and what it is about.
+_BRINGS: Mapping[str, tuple[str, Lane]] = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "input_json_delta": ("partial_json", "tool"),
+}
+_MARGIN = 24  # time, read, byte
+_LABEL = 19
+_BARS = " ▁▂▃▄▅▆▇█"
+# SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
+_COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
+_DIM, _ALARM = "2", "1;31"
+# Controls are obeyed by terminals; marks of direction, and characters without a width, hide or reorder what stands around.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0."""
+
+    read: int
+    t: float
+    start: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Group:
+    """Lines that belong together, and the event that they complete.
+
+    `event` is its number, from 1; 0 if the lines complete none: comments, and what the end cut off. `adds` is what it adds to
+    a text, a thought or a tool's input, `says` what else is worth knowing.
+    """
+
+    pieces: list[Piece] = field(default_factory=list)
+    event: int = 0
+    kind: str = ""
+    detail: str = ""
+    lane: Lane = "other"
+    index: int | None = None
+    adds: str = ""
+    says: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def t(self) -> float:
+        """When its last byte came."""
+        return self.pieces[-1].t
+
+    @property
+    def read(self) -> int:
+        """The read that its last byte came in."""
+        return self.pieces[-1].read
+
+    @property
+    def start(self) -> int:
+        """Its first byte."""
+        return self.pieces[0].start
+
+    @property
+    def end(self) -> int:
+        """The byte after its last."""
+        return self.pieces[-1].start + len(self.pieces[-1].data)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A long wait: nothing came for `seconds` after `t`. `read` is the one that ended it; 0: the end of the stream did."""
+
+    t: float
+    seconds: float
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A recording laid out. Times are in seconds since the request was sent; None for what never came."""
+
+    recording: Recording
+    groups: tuple[Group, ...]
+    message: Message | None
+    verdict: str
+    is_cut_off: bool
+    """The stream ends within an event."""
+
+    @classmethod
+    def of(cls, recording: Recording) -> Timeline:
+        """Lay out a recording."""
+        checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
+        groups, group, number = [Group()], Group(), 0
+        blocks: dict[int, str] = {}  # the types of the blocks, by index
+        before = b"\n"
+        for piece in _pieces(recording):
+            is_rest = piece.data == b"\n" and before.endswith(b"\r")  # of a CR LF whose CR has ended the line
+            is_new_line = not group.pieces or before.endswith((b"\r", b"\n"))
+            (groups[-1] if is_rest and not group.pieces else group).pieces.append(piece)
+            findings = checker.feed(piece.data)
+            group.problems += [finding.text for finding in findings if finding.severity != "note"]
+            for sse, event in checker.events:
+                number += 1
+                _fill(group, number, sse, event, blocks)
+            if checker.events or (is_new_line and not is_rest and not piece.data.strip(b"\r\n")):
+                groups.append(group)
+                group = Group()
+            before = piece.data
+        groups += [group] if group.pieces else []
+        message = checker.builder.message
+        if message is None and not recording.is_stream and (whole := recording.message()):
+            message = Message(whole)
+        is_cut_off = any(finding.rule == "sse-cut" for finding in checker.close())
+        return cls(recording, tuple(groups[1:]), message, _verdict(recording, checker.builder), is_cut_off)
+
+    @property
+    def events(self) -> tuple[Group, ...]:
+        """The groups that are events."""
+        return tuple(group for group in self.groups if group.event)
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """How many events there are of each kind: deltas by their own type."""
+        deltas = "content_block_delta"
+        return Counter(event.detail or deltas if event.kind == deltas else event.kind for event in self.events)
+
+    @property
+    def duration(self) -> float:
+        """From the request to the end."""
+        return self.recording.duration
+
+    @property
+    def first_event(self) -> float | None:
+        """When the first event was complete."""
+        return next((event.t for event in self.events), None)
+
+    @property
+    def first_content(self) -> Group | None:
+        """The first event that adds something to a text, a thought or a tool's input: the first token."""
+        return next((event for event in self.events if event.adds), None)
+
+    @property
+    def characters(self) -> int:
+        """How many characters all the deltas have added."""
+        return sum(len(event.adds) for event in self.events)
+
+    @property
+    def waits(self) -> tuple[Gap, ...]:
+        """The waits between two reads, and before the end. Not the one for the first byte: that is the model's."""
+        reads = self.recording.reads
+        ends = [*(read.t for read in reads[1:]), self.duration]
+        numbers = [*range(2, len(reads) + 1), 0]
+        waits = zip(reads, ends, numbers, strict=False)
+        return tuple(Gap(read.t, end - read.t, number) for read, end, number in waits)
+
+    @property
+    def longest_gap(self) -> Gap | None:
+        """The longest wait between two reads, or before the end."""
+        return max(self.waits, key=lambda gap: gap.seconds, default=None)
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The waits that stand out: at least `MIN_GAP_SECONDS`, and `GAP_FACTOR` times the median."""
+        waits = self.waits
+        usual = statistics.median(wait.seconds for wait in waits) if waits else 0.0
+        return tuple(wait for wait in waits if wait.seconds >= max(MIN_GAP_SECONDS, GAP_FACTOR * usual))
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Output tokens for each second from the first content to the last; None if that was but one moment, or if the last
+        count never came."""
+        times = [event.t for event in self.events if event.adds]
+        raw = self.message.raw if self.message else {}
+        if raw.get("stop_reason") is None or not times or times[-1] <= times[0]:
+            return None
+        count = object_at(raw, "usage").get("output_tokens")
+        return count / (times[-1] - times[0]) if type(count) is int else None
+
+    @property
+    def figures(self) -> Iterator[tuple[str, str]]:
+        """What sums it up: pairs of a name and what is to be said."""
+        reads, first, gap, speed = self.recording.reads, self.first_content, self.longest_gap, self.tokens_per_second
+        yield "first event", _seconds(self.first_event)
+        yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
+        yield "longest gap", f"{_seconds(gap.seconds)} after {_seconds(gap.t)}" if gap else "none"
+        yield "end", _seconds(self.duration)
+        yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
+        yield "reads", f"{len(reads):,}, {sum(len(read.data) for read in reads):,} bytes"
+        yield "pings", str(sum(event.lane == "ping" for event in self.events))
+        kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in self.kinds.items())
+        yield "events", f"{len(self.events):,}: {kinds}" if kinds else "0"
+        if self.message is not None:
+            yield "usage", _usage(object_at(self.message.raw, "usage"))
+        yield "ending", visible(f"{self.recording.end}: {self.verdict}")
+
+
+def _pieces(recording: Recording) -> Iterator[Piece]:
+    offset = 0
+    for number, read in enumerate(recording.reads, 1):
+        for found in _PIECE.finditer(read.data):
+            yield Piece(number, read.t, offset + found.start(), found[0])
+        offset += len(read.data)
+
+
+def _verdict(recording: Recording, builder: MessageBuilder) -> str:
+    if recording.status != 200:
+        match parse_body(recording.body):
+            case {"error": {"type": kind, "message": message}}:
+                return f"HTTP status {recording.status}, {kind}: {message}"
+        return f"no stream: HTTP status {recording.status}"
+    if builder.message is None and not recording.is_stream:
+        return f"no stream: {recording.content_type or 'no content type'}"
+    if builder.error is not None:
+        return f"error event, {builder.error.error.get('type')}: {builder.error.error.get('message')}"
+    if builder.is_done:
+        return "complete"
+    return "complete, but message_stop is missing" if builder.is_complete else f"truncated {builder.state.value}"
+
+
+# --- What an event is about ------------------------------------------------------------------------------------------
+
+
+def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, blocks: dict[int, str]) -> None:
+    """Say what the event is about. `blocks` has the types of the blocks so far."""
+    group.event, group.kind = number, sse.event
+    if event is None:
+        if sse.data.strip() == DONE:
+            group.kind, group.says = "[DONE]", "the end mark [DONE], which is not the API's"
+        elif not sse.data.strip():
+            group.kind, group.says = "keep-alive", "no data"
+        else:
+            group.lane = "error"
+        return
+    group.kind = event.type
+    group.index = event.raw.get("index") if isinstance(event.raw.get("index"), int) else None
+    match event.raw:
+        case {"type": "content_block_delta", "delta": dict(delta)}:
+            group.lane = _lane_of_block(blocks.get(group.index or 0, ""))
+            _fill_delta(group, delta)
+        case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
+            group.detail = blocks[index] = str(block.get("type"))
+            group.lane = _lane_of_block(group.detail)
+            names = (block.get("name"), block.get("id") or block.get("tool_use_id"))
+            group.says = ", ".join(str(name) for name in names if name is not None)
+        case {"type": "content_block_stop", "index": int(index)}:
+            group.lane = _lane_of_block(blocks.get(index, ""))
+        case {"type": "message_start", "message": dict(message)}:
+            group.lane, group.says = "message", str(message.get("model"))
+        case {"type": "message_delta"}:
+            group.lane, group.says = "message", _end_in_words(event.raw)
+        case {"type": "message_stop"}:
+            group.lane = "message"
+        case {"type": "ping"}:
+            group.lane = "ping"
+        case {"type": "error", "error": dict(error)}:
+            group.lane, group.says = "error", f"{error.get('type')}: {error.get('message')}"
+
+
+def _fill_delta(group: Group, delta: dict[str, Any]) -> None:
+    group.detail = str(delta.get("type"))
+    if group.detail in _BRINGS:
+        name, group.lane = _BRINGS[group.detail]
+        group.adds = delta[name] if isinstance(delta.get(name), str) else ""
+    else:
+        values = {name: value for name, value in delta.items() if name != "type"}
+        group.says = to_json(next(iter(values.values())) if len(values) == 1 else values)
+
+
+def _lane_of_block(kind: str) -> Lane:
+    if "thinking" in kind:
+        return "thinking"
+    if kind.endswith(("tool_use", "tool_result")):
+        return "tool"
+    return "text" if kind == "text" else "other"
+
+
+def _end_in_words(event: dict[str, Any]) -> str:
+    delta, usage = event.get("delta"), event.get("usage")
+    words = []
+    if isinstance(delta, dict) and delta.get("stop_reason") is not None:
+        words.append(f"stop reason {delta['stop_reason']}")
+    if isinstance(usage, dict) and "output_tokens" in usage:
+        words.append(f"{usage['output_tokens']} tokens out")
+    return ", ".join(words)
+
+
+# --- In words --------------------------------------------------------------------------------------------------------
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON, for a person."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def visible(text: str) -> str:
+    """The text with every character that would be obeyed, or not be seen, made visible: ␊ for a line feed, for example."""
+    return _UNSAFE.sub(_picture, text)
+
+
+def _picture(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the block "Control Pictures" of Unicode
+    return "␡" if code == 0x7F else f"\\u{code:04x}"
+
+
+def _seconds(t: float | None) -> str:
+    return "none" if t is None else f"{t:.3f} s"
+
+
+def _usage(usage: Mapping[str, Any]) -> str:
+    counted = {name: value for name, value in usage.items() if _counts(value)}
+    words = (
+        f"{value} {name}" if isinstance(value, int) else f"{name} {value if isinstance(value, str) else to_json(value)}"
+        for name, value in counted.items()
+    )
+    return visible(", ".join(words))
+
+
+def _counts(value: Any) -> bool:
+    """It is more than zeros."""
+    return any(map(_counts, value.values())) if isinstance(value, dict) else bool(value)
+
+
+# --- As text ---------------------------------------------------------------------------------------------------------
+
+
+def explain(recording: Recording, *, color: bool = False, width: int = WIDTH) -> str:
+    """The recording as text: its head; every line with the event that it completes; its times as a picture and in figures;
+    the ending and the message. Never raises for what the recording holds: what is wrong is shown where it stands.
+    """
+    return "\n".join(_Explanation(recording, color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
+
+
+class _Explanation:
+    def __init__(self, recording: Recording, *, color: bool, width: int) -> None:
+        self._recording = recording
+        self._timeline = Timeline.of(recording)
+        self._color = color
+        self._width = width
+        self._gaps = {gap.read: gap for gap in self._timeline.gaps}
+        self._read = 0  # the one that was shown last
+
+    def lines(self) -> Iterator[str]:
+        yield from self._head()
+        yield ""
+        yield self._paint(_DIM, "    time  read    byte  line")
+        for group in self._timeline.groups:
+            yield from self._group(group)
+        yield from self._gap(0)
+        if self._timeline.is_cut_off:
+            yield self._paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
+        yield ""
+        yield from self._picture()
+        yield ""
+        for name, value in self._timeline.figures:
+            yield from self._labelled(name, value)
+        yield from self._message()
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
+
+    def _labelled(self, name: str, value: str) -> Iterator[str]:
+        """A name, and its value in as many lines as it takes."""
+        label = f"{name:{_LABEL}}"
+        for line in _wrapped(value, self._width - _LABEL):
+            yield self._paint(_DIM, label) + line
+            label = " " * _LABEL
+
+    def _fit(self, text: str, used: int) -> str:
+        return _cut(visible(text), self._width - used)
+
+    def _head(self) -> Iterator[str]:
+        request = self._recording.request
+        if request is not None:
+            yield from self._labelled("request", visible(f"{request.method} {request.path}"))
+            if isinstance(request.body, dict):
+                for name, value in request.body.items():
+                    yield " " * _LABEL + self._fit(f"{name}: {to_json(value)}", _LABEL)
+        yield from self._labelled("answer", f"HTTP status {self._recording.status}")
+        for name, value in self._recording.headers.items():
+            yield " " * _LABEL + self._fit(f"{name}: {value}", _LABEL)
+
+    def _group(self, group: Group) -> Iterator[str]:
+        for piece in group.pieces:
+            is_last = piece is group.pieces[-1]
+            yield from self._gap(piece.read)
+            # The read and its time stand where it begins; the byte at every line.
+            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.read != self._read else " " * 14
+            self._read = piece.read
+            margin = f"{begins}{self._paint(_DIM, f'{piece.start:8}')}  "
+            yield margin + self._line(piece, group if is_last and group.event else None)
+        for problem in group.problems:
+            yield self._paint(_ALARM, f"{'':{_MARGIN}}! {self._fit(problem, _MARGIN + 2)}")
+
+    def _gap(self, read: int) -> Iterator[str]:
+        gap = self._gaps.pop(read, None)
+        if gap is not None:
+            yield self._paint(_DIM, f"{'':{_MARGIN}}┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄")
+
+    def _line(self, piece: Piece, completed: Group | None) -> str:
+        text = visible(piece.data.decode("utf-8", "backslashreplace"))
+        if completed is None:
+            body = text.rstrip("␍␊") if piece.data.endswith((b"\r", b"\n")) else text
+            end = text[len(body) :] or " ⋯"
+            return _cut(body, self._width - _MARGIN - len(end)) + self._paint(_DIM, end)
+        index = "" if completed.index is None else f" [{completed.index}]"
+        detail = f" {completed.detail}" if completed.detail else ""
+        brings = f" {to_json(completed.adds)}" if completed.adds else f" {completed.says}" if completed.says else ""
+        event = visible(f"event {completed.event}: {completed.kind}{index}{detail}{brings}")
+        room = self._width - _MARGIN - len(text) - 4
+        return f"{text} ═▶ {self._paint(_COLORS[completed.lane], _cut(event, room))}"
+
+    def _picture(self) -> Iterator[str]:
+        """A row for the reads and one for each lane that has an event: how many there were in each piece of time."""
+        timeline = self._timeline
+        columns, duration = self._width - _LABEL - 1, timeline.duration
+        if duration <= 0 or not timeline.recording.reads:
+            return
+        ends = f"{'0 s':{columns - 10}}{_seconds(duration):>10}"
+        yield self._paint(_DIM, f"{'timeline':{_LABEL}}{ends}")
+        yield f"{'reads':{_LABEL}}" + _bars((read.t / duration for read in timeline.recording.reads), columns)
+        for lane in LANES:
+            times = [event.t / duration for event in timeline.events if event.lane == lane]
+            if times:
+                yield f"{lane:{_LABEL}}" + self._paint(_COLORS[lane], _bars(times, columns))
+        if (first := timeline.first_content) is not None:
+            at = min(int(first.t / duration * columns), columns - 1)
+            words = f"first content {_seconds(first.t)}"
+            mark = f"▲ {words}" if at + len(words) + 2 <= columns else f"{words} ▲"
+            yield " " * (_LABEL + (at if mark.startswith("▲") else at - len(words) - 1)) + mark
+
+    def _message(self) -> Iterator[str]:
+        message = self._timeline.message
+        if message is None:
+            yield from self._labelled("message", "none: message_start never came")
+            return
+        words = f"{message.get('id')}, {message.get('model')}, stop reason {message.get('stop_reason')}"
+        yield from self._labelled("message", visible(words))
+        for index, block in enumerate(message.content):
+            shown = {name: value for name, value in block.raw.items() if name != "type"}
+            open_mark = "" if block.complete else "  (not complete)"
+            yield "  " + self._fit(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}", 2)
+
+
+def _bars(shares: Iterable[float], columns: int) -> str:
+    counts = [0] * columns
+    for share in shares:
+        counts[min(int(share * columns), columns - 1)] += 1
+    top = max(counts)
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] if count else " " for count in counts).rstrip()
+
+
+def _wrapped(text: str, room: int) -> Iterator[str]:
+    """The text in lines of at most `room` characters, broken between words."""
+    line = ""
+    for word in re.findall(r"[^ ]* ?", text):
+        if line and len(line) + len(word.rstrip()) > room:
+            yield line.rstrip()
+            line = ""
+        line += word
+    yield _cut(line.rstrip(), room)
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    size = f"… ({len(text)} characters)"
+    return text[: limit - len(size)] + size if limit > 2 * len(size) else text[: limit - 1] + "…"

@@ -1,0 +1,321 @@
+"""Connections without a socket, for `AsyncClient(connect=…)` and `Client(connect=…)`: made of bytes, or of a recording.
+
+    network = FakeNetwork(recording, faults=["status=529 x2"])                  # faults are counted in connections
+    client = AsyncClient(api_key="any", connect=network)                        # or Client
+    network.streams[0].written                                                  # what the client asked
+
+    stream = stream_of(recording, faults=["stall=30@event=2"], split="event")   # one connection
+
+    async def connect(route, tls):
+        return FakeStream([b"HTTP/1.1 200 OK\\r\\n…", 30.0, b"…"])            # 30 seconds of silence between two reads
+    AsyncClient(connect=fake_links(connect))
+
+Pauses take no time on a virtual clock; in a blocking client they take the time they say. A stream of a recording answers one
+request, after which the server closes it, as the answer's head says. A reset is a `ConnectionResetError` that the read raises,
+a half-close is the end of what is read, and a stall without an end waits until the client gives up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
+from rawsse.client.network.route import Route
+from rawsse.errors import ConfigurationError
+from rawsse.replay.answers import answer_of
+from rawsse.replay.faults import End, Fault, Faults, edited, replacement
+from rawsse.replay.recording import Recording
+from rawsse.replay.splits import Split, split_by
+from rawsse.replay.wire import Schedule, recut, script
+
+
+class FakeStream:
+    """A connected link made of byte chunks: each read gives the next one, whole. `written` holds what was written.
+
+    Among the chunks, a number is so many seconds of silence, and None is a peer that waits for the next request: the chunk that
+    follows comes when something has been written since the one before. After the chunks comes `end`: `b""` (the peer closed),
+    an exception (raised), or None (the peer is silent).
+
+    The peer does not wait for its reader: from the first silence or request on each chunk has its time, and one that is read
+    late makes those behind it no later.
+    """
+
+    def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
+        self._chunks = deque(chunks)
+        self._end = end
+        self._network: Network | None = None
+        self._changed: Signal | None = None
+        self._silent_until: float | None = None  # in the network's time
+        self._due: float | None = None  # when the last silence was over, or a request came
+        self._answered = 0  # bytes that had been written when the last chunk was given
+        self._receive: Callable[[bytes], None] | None = None
+        self._closed: Callable[[Exception | None], None] | None = None
+        self._is_paused = False
+        self.written = bytearray()
+        self.is_aborted = False
+
+    def enter(self, network: Network) -> None:
+        """Use the network's time and signals."""
+        self._network = network
+
+    async def read(self, deadline: float) -> bytes:
+        """The next chunk."""
+        assert self._network is not None  # noqa: S101 - `FakeLink.connect` calls `enter`
+        while (data := self.read_ready()) is None:
+            if self._changed is None:
+                self._changed = self._network.signal()
+            until = math.inf if self._silent_until is None else self._silent_until
+            if await self._changed.wait(min(deadline, until)):
+                self._changed = None
+            elif self._network.now() >= deadline:
+                raise Expired
+        return data
+
+    def read_ready(self) -> bytes | None:
+        """The next chunk if it comes without waiting, else None."""
+        if self.is_aborted:
+            raise Aborted
+        while self._chunks and not isinstance(self._chunks[0], bytes) and self._has_passed(self._chunks[0]):
+            self._chunks.popleft()
+        if not self._chunks:
+            if isinstance(self._end, BaseException):
+                raise self._end
+            return self._end
+        chunk = self._chunks[0]
+        if not isinstance(chunk, bytes):
+            return None
+        self._chunks.popleft()
+        self._answered = len(self.written)
+        return chunk
+
+    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
+        """From now on call `receive` with what comes, as `AsyncioLink.push_to`: each chunk in a step of the event loop."""
+        self._receive, self._closed = receive, closed
+        self._push_soon()
+
+    def pull(self) -> None:
+        """Push no more. A pause ends."""
+        self._receive = self._closed = None
+        self._is_paused = False
+
+    def pause(self) -> None:
+        """Push nothing until `resume`."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Push on."""
+        self._is_paused = False
+        self._push_soon()
+
+    def _push_soon(self) -> None:
+        if self._receive is not None and self._network is not None:
+            self._network.call_at(self._network.now(), self._push)
+
+    def _push(self) -> None:
+        if self._receive is None or self._is_paused:
+            return
+        error: Exception | None = None
+        try:
+            data = self.read_ready()
+            if data is None and self._silent_until is not None and self._network is not None:
+                self._network.call_at(self._silent_until, self._push)
+            if data is not None:
+                self._receive(data)
+        except Aborted:
+            data = b""
+        except Exception as exc:
+            data, error = b"", exc
+            self.is_aborted = True
+        if data:
+            self._push_soon()
+        elif data is not None and self._closed is not None:
+            closed = self._closed
+            self.pull()
+            closed(error)
+
+    def _has_passed(self, pause: float | None) -> bool:
+        """The silence is over; or there was a request."""
+        assert self._network is not None  # noqa: S101 - as above
+        now = self._network.now()
+        if pause is None:
+            has_passed = len(self.written) > self._answered
+            self._answered = len(self.written)
+            self._due = now
+            return has_passed
+        if self._silent_until is None:
+            self._silent_until = (now if self._due is None else self._due) + pause
+        if now < self._silent_until:
+            return False
+        self._due, self._silent_until = self._silent_until, None
+        return True
+
+    async def write(self, data: bytes, deadline: float) -> None:
+        """Take `data`."""
+        del deadline
+        if self.is_aborted:
+            raise Aborted
+        self.written += data
+        self._change()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.is_aborted = True
+        self._change()
+
+    def _change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+        self._push_soon()
+
+
+Connect = Callable[[Route, TLSContext], Awaitable[FakeStream]]
+"""Makes a connection."""
+
+
+class FakeLink:
+    """A link that `connect` makes. Until it has, it can only be aborted."""
+
+    def __init__(self, network: Network, connect: Connect) -> None:
+        self._network = network
+        self._connect = connect
+        self._stream: FakeStream | None = None
+        self._made: Signal | None = None
+        self._is_aborted = False
+
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        """Call the function, in a task where there are tasks: it may wait for what it likes. Raises what it raises."""
+        if self._is_aborted:
+            raise Aborted
+        if self._network.runs_coroutines:
+            self._stream = await self._wait_for_stream(route, tls, deadline)
+        else:
+            self._stream = await self._connect(route, tls)
+        self._stream.enter(self._network)
+        return self._stream
+
+    async def _wait_for_stream(self, route: Route, tls: TLSContext, deadline: float) -> FakeStream:
+        self._made = made = self._network.signal()
+        task = asyncio.ensure_future(self._connect(route, tls))
+        task.add_done_callback(lambda _: made.set())
+        try:
+            if not await made.wait(deadline):
+                raise Expired
+            if self._is_aborted:
+                raise Aborted
+            return task.result()
+        except BaseException:
+            task.cancel()
+            task.add_done_callback(_discard)
+            raise
+
+    def abort(self) -> None:
+        """Drop the connection, also while it is being made."""
+        self._is_aborted = True
+        if self._stream is not None:
+            self._stream.abort()
+        if self._made is not None:
+            self._made.set()
+
+
+def fake_links(connect: Connect) -> Callable[[Network], FakeLink]:
+    """What `AsyncClient(connect=…)` takes: links that `connect` makes."""
+    return lambda network: FakeLink(network, connect)
+
+
+def _discard(task: asyncio.Future[FakeStream]) -> None:
+    """Drop a connection that was made after all."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()
+
+
+def stream_of(
+    recording: Recording,
+    *,
+    faults: Faults = (),
+    split: Split | None = None,
+    segments: Split | None = None,
+    speed: float = 0.0,
+) -> FakeStream:
+    """A stream that says what a `ReplayServer` would say to the first request. The arguments are those of `Player`.
+
+    Raises `ConfigurationError` if a fault has no place in the recording.
+    """
+    return _stream(recording, Schedule(faults).next(), split, segments, speed)
+
+
+def _stream(
+    recording: Recording, due: Sequence[Fault], split: Split | None, segments: Split | None, speed: float
+) -> FakeStream:
+    answer = edited(replacement(due) or answer_of(recording), due)
+    if split is not None:
+        answer = replace(answer, reads=recut(answer.reads, split_by(split)))
+    # None: a server says nothing before it was asked.
+    chunks: list[bytes | float | None] = [None]
+    end: bytes | BaseException | None = b""
+    for step in script(answer, due, segments=None if segments is None else split_by(segments), speed=speed):
+        if step is End.RESET:
+            end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        elif step is End.HOLD:
+            end = None
+        elif not isinstance(step, End):
+            chunks.append(step)
+    return FakeStream(chunks, end=end)
+
+
+class FakeNetwork:
+    """What a client's `connect` may be: each connection answers one request with a recording and the faults that are due.
+
+    Recordings take turns; one that a fault cut comes again on the next connection. `streams` are the connections. Routes and
+    certificates are ignored. Raises `ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        *recordings: Recording,
+        faults: Faults = (),
+        split: Split | None = None,
+        segments: Split | None = None,
+        speed: float = 0.0,
+    ) -> None:
+        if not recordings:
+            raise ConfigurationError("there is no recording to play")
+        self.streams: list[FakeStream] = []
+        self._recordings = recordings
+        self._schedule = Schedule(faults, recordings)
+        self._split, self._segments, self._speed = split, segments, speed
+        self._turn = 0
+
+    @property
+    def unused_faults(self) -> list[Fault]:
+        """The faults that no connection has had so far."""
+        return self._schedule.unused
+
+    @property
+    def misplaced(self) -> list[str]:
+        """What the last connections failed with, since a fault had no place in their answer."""
+        return list(self._schedule.misplaced)
+
+    def __call__(self, network: Network) -> FakeLink:
+        """A link, not connected yet."""
+        return FakeLink(network, self.connect)
+
+    async def connect(self, route: Route, tls: TLSContext) -> FakeStream:
+        """The next connection. Raises `ConfigurationError` if a fault has no place in the recording."""
+        del route, tls
+        due = self._schedule.next()
+        recording = self._recordings[self._turn % len(self._recordings)]
+        try:
+            self.streams.append(_stream(recording, due, self._split, self._segments, self._speed))
+        except ConfigurationError as exc:
+            self._schedule.misplaced.append(str(exc))
+            raise
+        self._schedule.applied(due)
+        if replacement(due) is None and not any(fault.cuts for fault in due):
+            self._turn += 1
+        return self.streams[-1]

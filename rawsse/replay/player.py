@@ -1,0 +1,433 @@
+"""Recordings, played over HTTP: an ASGI application (`Player`), which can serve itself on this machine (`ReplayServer`).
+
+    async with ReplayServer(["fixtures/plain.sse.jsonl"]) as server:       # speed=0: no waiting; 1: as it was recorded
+        client = AsyncAnthropic(base_url=server.base_url, api_key="any")   # or any other client
+        ...
+    with ReplayServer(recording) as server: ...                            # in a thread, for a client that blocks
+    server.requests[0].body                                                # what the client asked
+
+`POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer comes as one JSON message.
+Several recordings take turns, unless `match` says otherwise (`match.py`); a request that no recording answers is told the
+nearest one, and `misses` has it. A recorded HTTP error is answered as it was, and a recording that was cut ends in a cut
+connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No key is asked for, and none is remembered.
+
+`faults` are what goes wrong (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They are counted in the requests to
+`…/v1/messages`, and `requests` say which they had. A request that a fault left without a whole answer gets the same recording
+when it comes again, word for word. A fault that has no place in any recording is refused at once; one that has none in an
+answer is answered with an HTTP 500 that says so.
+
+There are two ways to cut. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes on the wire,
+head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by itself, also at
+speed 0; one in another thread or process may find several at once, as in any network, unless there is a silence between them:
+`segment_seconds`, of which some milliseconds will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from rawsse.errors import BodyTooLargeError, ConfigurationError
+from rawsse.http1 import MAX_BODY_BYTES
+from rawsse.replay.answers import Answer, RecordedAPI, error_answer
+from rawsse.replay.faults import End, Fault, Faults, edited, replacement
+from rawsse.replay.match import Match, Miss
+from rawsse.replay.recording import (
+    RecordedRequest,
+    Recording,
+    find_recordings,
+    is_messages,
+    parse_body,
+    shipped_fixtures,
+)
+from rawsse.replay.rewrites import Pace, Rewrite, pace_by, rewrite_by
+from rawsse.replay.scrub import ScrubPolicy, scrub
+from rawsse.replay.secrets import CREDENTIAL_HEADERS
+from rawsse.replay.splits import Split, split_by
+from rawsse.replay.wire import Schedule, Script, Stall, Wire, coded, recut, script
+from rawsse.server import Receive, Scope, Send, Server
+from rawsse.server.asgi import unless_gone
+
+MAX_KEPT_REQUESTS = 1000
+"""How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
+
+PATIENCE = 10.0
+"""Real seconds that the thread of a server may take to start and to end: it needs a thousandth of that."""
+
+DEMO_WORDS: Mapping[str, str] = {
+    "unicode": "unicode",
+    "think": "thinking",
+    "parallel": "parallel-tools",
+    "tool": "tools",
+    "search": "server-tools",
+    "cite": "citations",
+    "limit": "max-tokens",
+    "refuse": "refusal",
+    "overload": "error-before-content",
+    "error": "error-after-content",
+    "cut": "cut",
+}
+"""Word in the prompt -> name of the shipped recording; the first that is found counts, and without any it is `plain`."""
+
+Source: TypeAlias = Recording | str | Path
+Sources: TypeAlias = Source | Iterable[Source]
+"""Recordings, files and folders, or one of them."""
+
+Sleep = Callable[[float], Coroutine[Any, Any, None]]
+
+log = logging.getLogger("rawsse.replay")
+
+# All header fields are of use to a test, but for those that carry secrets; what looks like one elsewhere is starred.
+_EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
+# A web page elsewhere may ask, too: there is nothing here to be stolen or spent.
+_CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedRequest(RecordedRequest):
+    """A request that came, without its credentials, and the faults that its answer had."""
+
+    faults: tuple[Fault, ...] = ()
+
+    @classmethod
+    def of(cls, scope: Scope, body: bytes, faults: tuple[Fault, ...] = ()) -> PlayedRequest:
+        """The request as it may be remembered, and be shown when a test fails."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        harmless = {name: value for name, value in headers.items() if name.lower() not in CREDENTIAL_HEADERS}
+        query = scope.get("query_string", b"").decode("latin-1")
+        request = RecordedRequest(scope["method"], f"{scope['path']}?{query}" if query else scope["path"], harmless)
+        kept = scrub(Recording(request), _EVERY_HEADER).request or request
+        return cls(kept.method, kept.path, kept.headers, parse_body(body), faults)
+
+
+class Player:
+    """The ASGI application.
+
+    `speed`: 1 plays at the recorded pace (default), 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes
+    on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong; see the top
+    of this file, and `Split` for what the cuts may be. Segments, and the faults of framing and network, need `rawsse.server`.
+    `match`: turns, sequence, request, name, or a function of the request's body (`match.py`). `pace` gives the recordings other
+    times, `rewrite` the form that gateways give to streams (`rewrites.py`). `sleep` is how it waits.
+    Raises `ConfigurationError` and `RecordingError`.
+    """
+
+    _default_speed = 1.0
+
+    def __init__(
+        self,
+        recordings: Sources,
+        *,
+        speed: float | None = None,
+        split: Split | None = None,
+        segments: Split | None = None,
+        segment_seconds: float = 0.0,
+        faults: Faults = (),
+        match: Match = "turns",
+        pace: Pace | None = None,
+        rewrite: Rewrite | None = None,
+        sleep: Sleep = asyncio.sleep,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_kept_requests: int = MAX_KEPT_REQUESTS,
+    ) -> None:
+        if speed is None:
+            speed = 1.0 if pace is not None else self._default_speed
+        for name, number in (("speed", speed), ("segment_seconds", segment_seconds)):
+            if not 0 <= number < float("inf"):
+                raise ConfigurationError(f"{name} must be 0 (no waiting) or more, not {number}")
+        if segment_seconds and segments is None:
+            raise ConfigurationError("a silence between segments needs segments: say how to cut them")
+        self.requests: list[PlayedRequest] = []
+        """The last requests that came, without their credentials, and the faults that their answers had."""
+        played = _loaded(recordings)
+        played = played if rewrite is None else list(map(rewrite_by(rewrite), played))
+        played = played if pace is None else list(map(pace_by(pace), played))
+        # The client may keep an error's words to itself.
+        self.api = RecordedAPI(played, match=match, on_miss=lambda miss: log.warning("%s", miss.message))
+        self._speed = speed
+        self._split = None if split is None else split_by(split)
+        self._segments = None if segments is None else split_by(segments)
+        self._segment_seconds = segment_seconds
+        self._schedule = Schedule(faults, played)
+        self._sleep = sleep
+        self._max_body_bytes = max_body_bytes
+        self._max_kept_requests = max_kept_requests
+        self._count = 0
+        self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part, should they come again
+
+    @property
+    def misses(self) -> list[Miss]:
+        """The last requests that no recording answered."""
+        return self.api.misses
+
+    @property
+    def unplayed(self) -> list[Recording]:
+        """The recordings that have not been played yet."""
+        return self.api.unplayed
+
+    @property
+    def repeats(self) -> list[Recording]:
+        """The recordings that have been played more often than they were given."""
+        return self.api.repeats
+
+    @property
+    def unused_faults(self) -> list[Fault]:
+        """The faults that no answer has had so far."""
+        return self._schedule.unused
+
+    @property
+    def misplaced(self) -> list[str]:
+        """What the last answers said that were an HTTP 500, since a fault had no place in them."""
+        return list(self._schedule.misplaced)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"a Player answers HTTP, not {scope['type']}")
+        faults: tuple[Fault, ...] = ()
+        try:
+            body = await read_body(receive, self._max_body_bytes)
+        except BodyTooLargeError as exc:
+            answer = error_answer(413, "request_too_large", exc.message)
+        else:
+            if body is None:
+                return  # the client left while it was asking
+            faults = self._schedule.next() if is_messages(scope["method"], scope["path"]) else ()
+            request = PlayedRequest.of(scope, body, faults)
+            self.requests.append(request)
+            del self.requests[: -self._max_kept_requests]
+            answer = self._answer(request, body)
+        await unless_gone(self._play(answer, faults, scope, send), receive)
+
+    def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
+        """What the recordings have for the request; or the same again, if a fault kept it from getting that."""
+        if (other := replacement(request.faults)) is not None:
+            return other
+        question = (request.path, body)
+        answer = self._owed.pop(question, None) or self.api.answer(request)
+        if any(fault.cuts for fault in request.faults):
+            self._owed[question] = answer
+            if len(self._owed) > self._max_kept_requests:
+                del self._owed[next(iter(self._owed))]
+        return answer
+
+    # --- Sending
+
+    async def _play(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
+        connection: Any = (scope.get("extensions") or {}).get("rawsse.wire")
+        wanting = ["segments need"] if self._segments is not None else []
+        wanting += [f"the fault {fault} needs" for fault in faults if fault.needs_wire]
+        if wanting and connection is None:
+            raise ConfigurationError(f"{wanting[0]} rawsse.server: this ASGI server has no say over TCP writes")
+        self._count += 1
+        headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
+        try:
+            answer = edited(replace(answer, headers=headers), faults)
+            answer = answer if self._split is None else replace(answer, reads=recut(answer.reads, self._split))
+            needs_script = wanting or (answer.is_cut and connection is not None)
+            steps = self._script(answer, faults, scope) if needs_script else None
+            self._schedule.applied(faults)
+        except ConfigurationError as exc:  # a fault without a place
+            self._schedule.misplaced.append(str(exc))
+            answer, steps = error_answer(500, "api_error", str(exc)), None
+        if steps is None:
+            await self._play_chunks(coded(answer, faults), send)
+        else:
+            await self._perform(steps, Wire(connection))
+
+    def _script(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope) -> Script:
+        method, version = scope["method"], scope.get("http_version", "1.1")
+        return script(answer, faults, method=method, http_version=version, segments=self._segments, speed=self._speed)
+
+    async def _perform(self, steps: Script, wire: Wire) -> None:
+        is_after_data, clock = False, _Clock(self._sleep)
+        for step in steps:
+            if isinstance(step, bytes):
+                if self._segment_seconds and is_after_data:
+                    await self._sleep(self._segment_seconds)
+                await wire.send(step)
+                await _let_read()
+            elif isinstance(step, float):
+                await clock.wait(step, is_whole=isinstance(step, Stall))
+            elif step is End.RESET:
+                await wire.reset()
+            else:
+                if step is End.HALF_CLOSE:
+                    wire.half_close()
+                await asyncio.get_running_loop().create_future()  # until the client leaves
+            is_after_data = isinstance(step, bytes)
+        wire.end()
+
+    async def _play_chunks(self, answer: Answer, send: Send) -> None:
+        clock, before = _Clock(self._sleep), answer.reads[0].t if answer.reads else 0.0
+        await self._wait(clock, before)  # the head goes out with the first bytes, as the API's does
+        await send_head(send, answer)
+        for read in answer.reads:
+            await self._wait(clock, read.t - before)
+            before = read.t
+            await send({"type": "http.response.body", "body": read.data, "more_body": True})
+            await _let_read()
+        await self._wait(clock, answer.duration - before)
+        if answer.is_cut:
+            # All that ASGI has for this: the server finds the response unfinished and closes the connection.
+            raise ConnectionAbortedError("the recording was cut here, and so is the connection")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _wait(self, clock: _Clock, seconds: float) -> None:
+        if self._speed and seconds > 0:
+            await clock.wait(seconds / self._speed)
+
+
+class _Clock:
+    """Waits until points in time, counted from now: what one sleep and one write take too long, the next wait makes up for."""
+
+    def __init__(self, sleep: Sleep) -> None:
+        self._sleep = sleep
+        self._now = asyncio.get_running_loop().time
+        self._due = self._now()
+
+    async def wait(self, seconds: float, *, is_whole: bool = False) -> None:
+        self._due += seconds
+        # Not longer than `seconds`: the `sleep` of a test may take no time.
+        left = max(0.0, min(seconds, self._due - self._now()))
+        await self._sleep(seconds if is_whole else left)
+
+
+# --- Serving it ------------------------------------------------------------------------------------------------------
+
+
+class LocalServer:
+    """An ASGI application that serves itself on a free port of this machine: subclasses have a `__call__`.
+
+    `async with` serves it in the event loop that runs; `with` in a thread, for a client that blocks, or runs in another loop or
+    process. When the block is left, connections are cut off, and the thread has ended.
+    """
+
+    _port = 0
+    _server: Server | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        raise NotImplementedError
+
+    @property
+    def base_url(self) -> str:
+        """`http://HOST:PORT`, for the client under test. Raises `ConfigurationError` while nothing is served."""
+        if self._server is None:
+            raise ConfigurationError(
+                "the API is not served yet, or no more: it is within `with`, `async with`, or what virtual_clock runs"
+            )
+        return self._server.base_url
+
+    async def __aenter__(self) -> Self:
+        server = Server(self, port=self._port)
+        await server.start()
+        self._server = server
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.shutdown(0)  # a test is over: the rest of an answer is not waited for
+
+    def __enter__(self) -> Self:
+        started, self._stopped = Future[None](), Future[None]()
+        # A daemon: should it ever hang, it keeps no test run from ending.
+        self._thread = threading.Thread(target=self._run, args=(started,), name="rawsse replay", daemon=True)
+        self._thread.start()
+        started.result(PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._stopped.done():
+            self._loop.call_soon_threadsafe(self._leave.set)
+        self._thread.join(PATIENCE)
+        self._stopped.result(PATIENCE)
+
+    def _run(self, started: Future[None]) -> None:
+        async def serve() -> None:
+            self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
+            async with self:
+                started.set_result(None)
+                await self._leave.wait()
+
+        try:
+            asyncio.run(serve())
+        except BaseException as exc:  # it belongs to the thread that waits for this one
+            (self._stopped if started.done() else started).set_exception(exc)
+        else:
+            self._stopped.set_result(None)
+
+
+class ReplayServer(Player, LocalServer):
+    """A `Player` that serves itself. The arguments are those of `Player`; only `speed` is 0 by default, since a test does not
+    want to wait, and 1 if there is a `pace`."""
+
+    _default_speed = 0.0
+
+
+def demo_player(*, speed: float = 1.0) -> Player:
+    """The upstream of `rawsse demo`: a word in the prompt picks the shipped recording (`DEMO_WORDS`)."""
+    recordings = shipped_fixtures()
+    player = Player(list(recordings.values()), speed=speed)
+    player.api.find = partial(_by_word, recordings)
+    return player
+
+
+def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> Recording:
+    messages = request.body["messages"]
+    content = messages[-1].get("content") if messages and isinstance(messages[-1], dict) else None
+    blocks = content if isinstance(content, list) else [{"text": content}]
+    prompt = " ".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict)).lower()
+    return recordings[next((name for word, name in DEMO_WORDS.items() if word in prompt), "plain")]
+
+
+# --- ASGI ------------------------------------------------------------------------------------------------------------
+
+
+async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
+    """The request's body; None if the client left before its end. Raises `BodyTooLargeError`."""
+    body, has_more = bytearray(), True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({max_bytes})", limit=max_bytes)
+        has_more = message.get("more_body", False)
+    return bytes(body)
+
+
+async def send_head(send: Send, answer: Answer) -> None:
+    """Send the head of an answer."""
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Send a whole answer at once."""
+    await send_head(send, answer)
+    await send({"type": "http.response.body", "body": b"".join(read.data for read in answer.reads)})
+
+
+async def _let_read() -> None:
+    """Let a client in the same event loop read what was just written before more is written behind it."""
+    await asyncio.sleep(0)  # the loop finds the client's socket readable
+    await asyncio.sleep(0)  # the client reads
+
+
+def _loaded(sources: Sources) -> list[Recording]:
+    given = [sources] if isinstance(sources, Recording | str | Path) else sources
+    recordings: list[Recording] = []
+    for source in given:
+        recordings += [source] if isinstance(source, Recording) else map(Recording.load, find_recordings(source))
+    if not recordings:
+        raise ConfigurationError("there is no recording to play")
+    return recordings

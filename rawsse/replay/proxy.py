@@ -1,0 +1,189 @@
+"""A recording proxy: an ASGI application that any client can be pointed at by its base URL.
+
+    async with Recorder("recordings") as recorder:
+        async with RecordingProxy(recorder, "https://api.anthropic.com") as proxy:
+            await serve(proxy, "127.0.0.1", 8002)           # for a client with ANTHROPIC_BASE_URL=http://127.0.0.1:8002
+
+Requests go on as they came, credentials and all; it needs no key. Only what concerns one connection stays here (RFC 9110,
+7.6.1), and upstream is asked for an answer that is not compressed. Status, header fields and body come back as they are, each
+read as soon as it has come, and no faster than the client takes them. Nothing is tried again, and no clock runs but that of
+connecting: the client has its own.
+
+A client that leaves ends the exchange with the upstream. Where the upstream breaks off, the client's connection is cut, too. An
+upstream that gives no answer at all is a 502, in the API's form. The exchange itself is one of `rawsse.client.call`, with the
+recorder as its observer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote as percent_encoded
+
+from rawsse.client.call import Call
+from rawsse.client.client import DEFAULT_BASE_URL
+from rawsse.client.exchange import CallSettings, Exchange, Observer
+from rawsse.client.network.asyncio_network import AsyncioNetwork
+from rawsse.client.network.certificates import TLSContext
+from rawsse.client.network.pool import Pool, Pools
+from rawsse.client.network.route import Proxies
+from rawsse.client.request import Endpoint, RequestData
+from rawsse.client.retry import RetryPolicy
+from rawsse.client.timeouts import Timeouts
+from rawsse.errors import APIError, BodyTooLargeError, UsageError
+from rawsse.http1 import MAX_BODY_BYTES, Response
+from rawsse.replay.answers import HOP_BY_HOP, error_answer
+from rawsse.replay.player import read_body, send_answer
+from rawsse.server import Receive, Scope, Send
+from rawsse.server.asgi import unless_gone
+
+NO_CLOCKS = Timeouts(head=None, silence=None, content=None)
+"""The client has clocks, and leaves when they run out. Ours would only make other endings of its."""
+
+# Written by our client: `Host` and the length; by us: the coding. 100-continue has been answered by the server.
+_REPLACED = frozenset({"accept-encoding", "content-length", "expect", "host"})
+
+
+class BodyAnswer(Exchange):
+    """A response whose body is given out as it comes; the caller takes what is there before it looks at `error`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pieces: list[bytes] = []
+
+    def take(self) -> list[bytes]:
+        """The pieces of the body that have come since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _take(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+
+class RawAnswer(BodyAnswer):
+    """A response that is passed on: every status is an answer, and content codings are not undone."""
+
+    _is_raw = True
+
+
+class RecordingProxy:
+    """Passes requests on to `base_url` (by default ANTHROPIC_BASE_URL, or Anthropic's), with `recorder` as the witness.
+
+    How the upstream is reached, the environment says (HTTPS_PROXY, SSL_CERT_FILE …). Call `aclose` when the server has stopped,
+    or leave `async with`; the recorder is its owner's to close. Raises `ConfigurationError` if the URL is invalid.
+    """
+
+    def __init__(
+        self, recorder: Observer, base_url: str | None = None, *, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> None:
+        base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
+        self._endpoint = Endpoint.of(base_url, None, {})
+        self._recorder = recorder
+        self._proxies = Proxies.from_environment(os.environ)
+        self._pools = Pools(lambda network: Pool(network, TLSContext()), AsyncioNetwork)
+        self._max_body_bytes = max_body_bytes
+        self._calls: set[Call[RawAnswer]] = set()
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go."""
+        return self._endpoint.base_url
+
+    async def __aenter__(self) -> RecordingProxy:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the exchanges that are open, and drop the connections to the upstream."""
+        for call in list(self._calls):
+            call.close()
+        self._pools.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"the recording proxy passes HTTP on, not {scope['type']}")
+        try:
+            body = await read_body(receive, self._max_body_bytes)
+        except BodyTooLargeError as exc:
+            await _refuse(send, 413, "request_too_large", exc.message)
+        else:
+            if body is not None:  # else the client left while it was asking
+                await unless_gone(self._pass_on(scope, body, send), receive)
+
+    def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
+        """The call of the upstream for a request. Raises `ConfigurationError`."""
+        route = self._proxies.route_to(self._endpoint.origin)
+        fields = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+        passed_on = (field for field in _without_hop(fields) if field[0] not in _REPLACED)
+        request = RequestData(
+            method=scope["method"],
+            target=route.target(self._endpoint.prefix + _target(scope)),
+            host_field=self._endpoint.origin.host_field,
+            headers=(*passed_on, ("accept-encoding", "identity"), *route.proxy_fields()),
+            body=body,
+        )
+        policy = RetryPolicy(max_retries=0)  # the client has a policy
+        settings = CallSettings(request, route, NO_CLOCKS, policy, observer=self._recorder)
+        return Call(self._pools.here, settings, RawAnswer)
+
+    async def _pass_on(self, scope: Scope, body: bytes, send: Send) -> None:
+        try:
+            call = self.call(scope, body)
+            self._calls.add(call)
+            try:
+                await self._pass_back(await call.open(), call, scope, send)
+            finally:
+                call.close()  # nothing, if it is over
+                self._calls.discard(call)
+        except UsageError as exc:
+            await _refuse(send, 400, "invalid_request_error", f"the request cannot be passed on: {exc}")
+        except APIError as exc:
+            await _refuse(send, 502, "api_error", f"no answer from {self._endpoint.origin}: {exc.message}")
+
+    async def _pass_back(self, answer: RawAnswer, call: Call[RawAnswer], scope: Scope, send: Send) -> None:
+        response: Response = answer.response  # type: ignore[assignment]  # it is open
+        fields = _without_hop(response.headers.raw)
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the head does not wait
+        while True:
+            for piece in answer.take():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if answer.is_over:
+                break
+            await call.more()
+        call.release()
+        if answer.error is None:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif (connection := (scope.get("extensions") or {}).get("rawsse.wire")) is not None:
+            connection.end()  # after all that came of the body, whose end the client then misses
+        else:
+            # All that ASGI has for this: the server finds the response unfinished and closes the connection.
+            raise ConnectionAbortedError("the upstream broke off here, and so does the proxy")
+
+
+def _target(scope: Scope) -> str:
+    """The path and query as they came, less the path that the proxy may be mounted at."""
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1") if raw else percent_encoded(scope["path"], safe="/:@!$&'()*+,;=~")
+    path = path.removeprefix(scope.get("root_path", "").rstrip("/"))
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def _without_hop(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What of a header concerns more than one connection."""
+    # RFC 9110, 7.6.1: "Intermediaries … MUST … remove fields … that are known to require removal before forwarding".
+    # "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
+    # connection-option in this field, remove any header … field(s) from the message with the same name".
+    given = list(fields)
+    options = {option.strip().lower() for name, value in given if name == "connection" for option in value.split(",")}
+    return [field for field in given if field[0] not in HOP_BY_HOP | options]
+
+
+async def _refuse(send: Send, status: int, kind: str, message: str) -> None:
+    await send_answer(send, error_answer(status, kind, message, may_retry=True))

@@ -1,0 +1,382 @@
+"""An answer as what happens on the wire: bytes, silences, and how it ends; with the faults of framing and of the network.
+
+    script(answer, [Fault.parse("reset@event=1")])
+    # (b"HTTP/1.1 200 OK\\r\\n…\\r\\n\\r\\n1f\\r\\nevent: …\\n\\n\\r\\n", End.RESET)
+
+A script is a tuple of steps: bytes are one write, a number is so many seconds of silence, an `End` is the last thing that
+happens. Behind the last step the connection is closed. The seconds of a fault are waited for at any `speed`; those of a
+recording are divided by it, and 0 leaves them out. Framing is that of HTTP/1.1 (RFC 9112, 6 and 7.1).
+
+The head says `connection: close` if the answer comes whole. Nothing announces that a fault or the recording breaks it off.
+
+A connection of `rawsse.server` may be taken over, to end in ways that HTTP does not allow:
+
+    wire = Wire(scope["extensions"]["rawsse.wire"])
+    await wire.send(b"HTTP/1.1 200 OK\\r\\n")                # one write
+    await wire.reset()                                      # or half_close(), or end()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+import zlib
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate, groupby, product
+from typing import TypeAlias
+
+from rawsse.errors import ConfigurationError
+from rawsse.http1 import ServerConnection
+from rawsse.replay.answers import Answer, answer_of
+from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
+from rawsse.replay.recording import Read, Recording
+from rawsse.replay.splits import Chunks
+from rawsse.server.connection import Connection
+
+MAX_KEPT_MISPLACED = 100
+"""How many of the last faults without a place a `Schedule` remembers: the first one tells most."""
+
+_SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
+_UNSENT_SECONDS = 0.001
+"""When it is asked for the first time; then half as often each time. Nothing tells when it has changed."""
+
+
+class Stall(float):
+    """The silence of a fault, in seconds: whole, also where the answer is behind its times."""
+
+
+Step: TypeAlias = bytes | float | End
+Script: TypeAlias = tuple[Step, ...]
+
+_Item: TypeAlias = Read | float | Fault
+"""What scripts are made of: bytes and their time, a silence, and a fault that stands at its place."""
+
+
+def script(
+    answer: Answer,
+    faults: Sequence[Fault] = (),
+    *,
+    method: str = "POST",
+    http_version: str = "1.1",
+    segments: Callable[[bytes], Chunks] | None = None,
+    speed: float = 0.0,
+) -> Script:
+    """What happens on the wire for this answer. `segments` cuts the bytes between two faults; each piece is one write.
+
+    Events and bytes of the body have been edited before. Raises `ConfigurationError` for a fault that has no place.
+    """
+    body = _coded_body(answer, faults)
+    # A peer that fails does not say so before. Node's fetch takes a cut body for a whole one where the head announced a close.
+    is_announced = not answer.is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
+    head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
+    if method == "HEAD" or answer.status in (204, 304):
+        body = [item for item in body if not isinstance(item, Read)]
+    body = _framed(body, head, answer, faults)
+    before = Read(answer.reads[0].t if answer.reads else 0.0, head)
+    in_head = _placed([before], [fault for fault in faults if fault.place is not None and fault.place.unit == "head"])
+    rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
+    items = _joined(in_head, _dripped(body)) if rate is None else [*_spread(in_head, rate), *_dripped(body)]
+    return tuple(_steps(items if segments is None else _resegmented(items, segments), speed, answer.duration))
+
+
+def coded(answer: Answer, faults: Iterable[Fault]) -> Answer:
+    """The answer compressed, if a fault says so."""
+    gzip = [fault for fault in faults if fault.kind == "gzip"]
+    if not gzip:
+        return answer
+    body = _coded_body(answer, gzip)
+    reads = tuple(item for item in body if isinstance(item, Read))
+    return replace(answer, headers=_headers(answer, gzip, body), reads=reads)
+
+
+def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
+    """The same bytes in other pieces. Each goes out when its last byte did."""
+    ends = list(accumulate(len(read.data) for read in reads))
+    pieces = [piece for piece in cut(b"".join(read.data for read in reads)) if piece]
+    last_bytes = accumulate(len(piece) for piece in pieces)
+    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
+
+
+def _has(faults: Iterable[Fault], *kinds: str) -> bool:
+    return any(fault.kind in kinds for fault in faults)
+
+
+# --- The body and its framing ----------------------------------------------------------------------------------------
+
+
+def _coded_body(answer: Answer, faults: Sequence[Fault]) -> list[_Item]:
+    """The body, compressed if a fault says so, with the faults of the wire in their places."""
+    in_body = [fault for fault in faults if fault.needs_wire and fault.place is not None and fault.place.unit != "head"]
+    body = _placed(answer.reads, in_body)
+    return _gzipped(body, is_cut=answer.is_cut) if _has(faults, "gzip") else body
+
+
+def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> list[_Item]:
+    """The reads with the faults between them, cut where a fault stands within one."""
+    body = b"".join(read.data for read in reads)
+    marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
+    items: list[_Item] = []
+    at = 0
+    for read in reads:
+        data = read.data
+        while marks and marks[0][0] < at + len(data):
+            offset, fault = marks.popleft()
+            items += [Read(read.t, data[: offset - at]), fault]
+            data, at = data[offset - at :], offset
+        items.append(Read(read.t, data))
+        at += len(data)
+    items += [fault for _, fault in marks]
+    return [item for item in items if not isinstance(item, Read) or item.data]
+
+
+def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> list[_Item]:
+    """RFC 1952, each read flushed so that all of it can be decompressed as soon as it came."""
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    compressed: list[_Item] = []
+    last = 0.0
+    for item in items:
+        if isinstance(item, Read):
+            last = item.t
+            item = Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))  # noqa: PLW2901
+        compressed.append(item)
+    return compressed if is_cut else [*compressed, Read(last, compressor.flush())]
+
+
+def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
+    """The header fields that tell the body's length and coding, true or false as the faults want it."""
+    headers = dict(answer.headers)
+    size = sum(len(item.data) for item in body if isinstance(item, Read))
+    if _has(faults, "gzip"):
+        headers["content-encoding"] = "gzip"
+    if _has(faults, "bad-chunk-size", "no-last-chunk"):
+        headers.pop("content-length", None)
+    if "content-length" in headers:
+        headers["content-length"] = str(size)
+    for fault in faults:
+        if fault.kind == "wrong-content-length":
+            announced = size + int(fault.number)
+            if announced < 0:
+                raise ConfigurationError(f"{fault} has no place in this answer, whose body has {size} bytes")
+            headers["content-length"] = str(announced)
+    return headers
+
+
+def _head(answer: Answer, method: str, http_version: str, *, close: bool) -> bytes:
+    http = ServerConnection()
+    # Whether a body may be chunked goes by the request.
+    http.receive_data(f"{method} / HTTP/{http_version}\r\nhost: replay\r\n\r\n".encode())
+    http.next_event()
+    return http.send_response(answer.status, list(answer.headers.items()), close=close)
+
+
+def _framed(body: list[_Item], head: bytes, answer: Answer, faults: Sequence[Fault]) -> list[_Item]:
+    """The body in chunks, if the head says so."""
+    if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
+        return _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
+    if _has(faults, "bad-chunk-size", "no-last-chunk"):
+        raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
+    return body
+
+
+def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list[_Item]:
+    """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data."""
+    framed: list[_Item] = []
+    wrong_size, last = None, 0.0
+    for item in items:
+        if isinstance(item, Read):
+            size = f"{len(item.data):x}" if wrong_size is None else wrong_size
+            wrong_size, last = None, item.t
+            framed.append(Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data)))
+        elif isinstance(item, Fault) and item.kind == "bad-chunk-size":
+            wrong_size = str(item.value)
+        else:
+            framed.append(item)
+    if has_last:
+        size = "0" if wrong_size is None else wrong_size
+        framed.append(Read(max(last, duration), b"%b\r\n\r\n" % size.encode()))
+    return framed
+
+
+# --- Writes and silences ---------------------------------------------------------------------------------------------
+
+
+def _dripped(items: Iterable[_Item]) -> list[_Item]:
+    dripped: list[_Item] = []
+    rate: float | None = None
+    for item in items:
+        if isinstance(item, Fault) and item.kind == "drip":
+            rate = item.number
+        else:
+            dripped += [item] if rate is None else _spread([item], rate)
+    return dripped
+
+
+def _spread(items: Iterable[_Item], bytes_per_second: float) -> Iterator[_Item]:
+    """Byte by byte, with a silence before each."""
+    for item in items:
+        if isinstance(item, Read):
+            for byte in item.data:
+                yield 1 / bytes_per_second
+                yield Read(item.t, bytes([byte]))
+        else:
+            yield item
+
+
+def _joined(head: list[_Item], body: list[_Item]) -> list[_Item]:
+    """The head goes out with the first bytes of the body, as the API's does, unless a fault keeps them apart."""
+    last, first = head[-1], body[0] if body else None
+    if isinstance(last, Read) and isinstance(first, Read):
+        return [*head[:-1], Read(first.t, last.data + first.data), *body[1:]]
+    return head + body
+
+
+def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> list[_Item]:
+    found: list[_Item] = []
+    for is_data, group in groupby(items, lambda item: isinstance(item, Read)):
+        run = list(group)
+        found += recut([item for item in run if isinstance(item, Read)], cut) if is_data else run
+    return found
+
+
+def _steps(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
+    before = 0.0
+    for item in items:
+        if isinstance(item, Read):
+            if speed and item.t > before:
+                yield (item.t - before) / speed
+            before = item.t
+            yield item.data
+        elif isinstance(item, float):
+            yield item
+        elif not item.cuts:
+            yield Stall(item.number)
+        else:
+            if (end := item.row.end) is not None and end is not End.CLOSE:
+                yield end
+            return
+    if speed and duration > before:
+        yield (duration - before) / speed
+
+
+# --- Which faults a request has --------------------------------------------------------------------------------------
+
+
+class Schedule:
+    """The faults of a server, request by request.
+
+    Raises `ConfigurationError` for one that cannot be read, or has no place in the answer of any of the recordings.
+    """
+
+    def __init__(self, faults: Faults = (), recordings: Sequence[Recording] = ()) -> None:
+        self._faults = read_faults(faults)
+        if self._faults:
+            _require_places(self._faults, recordings)
+        self._requests = 0
+        self._had = [0] * len(self._faults)  # how many requests had each
+        self.unused = list(self._faults)
+        """Those that have not been done to any answer so far."""
+        self.misplaced: deque[str] = deque(maxlen=MAX_KEPT_MISPLACED)
+        """What was said of the last ones that had no place in an answer."""
+
+    def next(self) -> tuple[Fault, ...]:
+        """The faults of the next request."""
+        due = [index for index, fault in enumerate(self._faults) if self._is_due(index, fault)]
+        chosen = next((index for index in due if self._faults[index].row.answer is not None), None)
+        if chosen is not None:
+            due = [index for index in due if index == chosen or _is_for_any_answer(self._faults[index])]
+        self._requests += 1
+        for index in due:
+            self._had[index] += 1
+        return tuple(self._faults[index] for index in due)
+
+    def _is_due(self, index: int, fault: Fault) -> bool:
+        is_left = fault.requests is None or self._had[index] < fault.requests
+        return is_left and fault.skipped <= self._requests
+
+    def applied(self, faults: Sequence[Fault]) -> None:
+        """These were done to an answer."""
+        self.unused = [fault for fault in self.unused if fault not in faults]
+
+
+def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) -> None:
+    streams, others = ([answer_of(recording, is_stream=each) for recording in recordings] for each in (True, False))
+    others += filter(None, [replacement(faults)])  # a fault of the head has a place there, too
+    for fault in faults:
+        of_events = fault.place is not None and fault.place.unit == "event"
+        # Alone, or behind the others: those may bring the event that it is about.
+        tried = product(streams if of_events else [*streams, *others], ([fault], faults))
+        errors = (_misplaced(given, answer) for answer, given in tried)  # until the first answer that has the place
+        if recordings and (error := next(errors, "")) and all(errors):
+            raise ConfigurationError(f"{error}: it can never happen")
+
+
+def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:
+    """The error of these faults in that answer; "" if they have a place."""
+    try:
+        script(edited(answer, faults), faults)
+    except ConfigurationError as exc:
+        return str(exc)
+    return ""
+
+
+def _is_for_any_answer(fault: Fault) -> bool:
+    """It is not about the events, bytes or chunks of what was recorded."""
+    if fault.row.answer is not None or fault.kind == "no-last-chunk":
+        return False
+    return fault.place is None or fault.place.unit == "head"
+
+
+# --- The connection --------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """The connection of one request, taken over from the server. The caller must `end` or `reset` it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._transport = connection.take_over()
+        # The client counts as behind until the system has taken every byte: no reset can overtake one in our own buffer.
+        self._transport.set_write_buffer_limits(high=0)
+
+    async def send(self, data: bytes) -> None:
+        """Send `data` in one write; wait until the system has taken all of it. Raises `ClientDisconnectedError`."""
+        self._transport.write(data)
+        await self._connection.drain()
+
+    def half_close(self) -> None:
+        """FIN, after all that was sent. The client may still send."""
+        self._transport.write_eof()
+
+    def end(self) -> None:
+        """Close the connection, after all that was sent; nothing if it is closed."""
+        if not self._connection.is_gone:
+            self._connection.end()
+
+    async def reset(self) -> None:
+        """RST. It throws away what the system took and has not sent: that is waited for, for `linger_seconds` at most."""
+        seconds, deadline = _UNSENT_SECONDS, self._now() + self._connection.limits.linger_seconds
+        while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - self._now()) > 0:
+            await asyncio.sleep(min(seconds, left))
+            seconds *= 2
+        if not self._connection.is_gone:
+            # l_onoff 1, l_linger 0: close() then resets the connection (socket(7)).
+            linger = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._connection.abort()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _unsent_bytes(self) -> int:
+        """Bytes that the system holds back: the client's window is full, or it gathers small pieces. Known on Linux only."""
+        if sys.platform != "linux":
+            return 0
+        import fcntl
+
+        told = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
+        return int.from_bytes(told, sys.byteorder)

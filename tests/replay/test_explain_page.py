@@ -1,0 +1,238 @@
+"""rawsse.replay.explain_page: the page stands alone, says what the recording says, and holds its text as text only."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from support.long import long_recording
+from support.streams import block, end, input_delta, start, text_delta, tool_block
+
+from rawsse.replay import Read, RecordedRequest, Recording, shipped_fixtures
+from rawsse.replay.explain import Timeline
+from rawsse.replay.explain_page import MAX_SHOWN_EVENTS, explain_html
+from rawsse.sse import encode
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+LONGEST_PAGE = 1_500_000
+
+
+class Parsed(HTMLParser):
+    """A page as its elements: (tag, attributes, text within)."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str], list[str]]] = []
+        self._open: list[tuple[str, dict[str, str], list[str]]] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element: tuple[str, dict[str, str], list[str]] = (tag, {name: value or "" for name, value in attrs}, [])
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}, []))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self._open:
+            element[2].append(data)
+
+    def all(self, tag: str, kind: str = "") -> list[str]:
+        """The texts of all elements of a tag, and of a class."""
+        found = (
+            text
+            for name, given, text in self.elements
+            if name == tag and (not kind or kind in given.get("class", "").split())
+        )
+        return ["".join(text) for text in found]
+
+    def ids(self) -> list[str]:
+        return [given["id"] for _, given, _ in self.elements if "id" in given]
+
+
+def wire(*events: dict[str, object]) -> bytes:
+    return b"".join(encode(json.dumps(event), event=str(event["type"])) for event in events)
+
+
+def page_of(body: bytes) -> Parsed:
+    return Parsed(explain_html(Recording.from_sse(body)))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_fixtures()))
+def test_every_event_has_a_row_and_what_it_adds_is_linked_to_the_message(name: str) -> None:
+    recording = shipped_fixtures()[name]
+    events, page = Timeline.of(recording).events, Parsed(explain_html(recording))
+    rows = [given["id"] for tag, given, _ in page.elements if tag == "li" and "id" in given]
+    assert rows == [f"e{event.event}" for event in events]
+    assert len(set(page.ids())) == len(page.ids())
+    for tag, given, _ in page.elements:
+        if tag == "a":
+            assert given["href"].startswith("#")
+            assert given["href"][1:] in page.ids()
+
+
+@pytest.mark.parametrize("name", sorted(shipped_fixtures()))
+def test_nothing_is_asked_of_the_network(name: str) -> None:
+    page = Parsed(explain_html(shipped_fixtures()[name]))
+    assert {tag for tag, _, _ in page.elements} & {"link", "img", "iframe", "object", "form", "base"} == set()
+    for _, given, _ in page.elements:
+        assert not {"src", "srcset", "action", "style", "poster"} & set(given)
+        assert not [name for name in given if name.startswith("on")]
+    for sheet in page.all("style"):
+        assert "url(" not in sheet
+        assert "@import" not in sheet
+
+
+def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
+    page = Parsed(explain_html(shipped_fixtures()["plain"]))
+    policy = next(given["content"] for tag, given, _ in page.elements if given.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_the_figures_are_those_of_the_recording() -> None:
+    page = Parsed(explain_html(shipped_fixtures()["pings"]))
+    assert dict(zip(page.all("dt")[-10:], page.all("dd")[-10:], strict=True)) == {
+        "first event": "0.900 s",
+        "first content": "4.650 s, event 17",
+        "longest gap": "0.393 s after 6.019 s",
+        "end": "8.264 s",
+        "tokens per second": "29.2",
+        "reads": "29, 2,883 bytes",
+        "pings": "15",
+        "events": "29: 15 ping, 1 message_start, 2 content_block_start, 1 signature_delta, 2 content_block_stop, "
+        "6 text_delta, 1 message_delta, 1 message_stop",
+        "usage": "11 input_tokens, 62 output_tokens, service_tier standard",
+        "ending": "clean: complete",
+    }
+
+
+def test_bytes_lines_and_event_stand_side_by_side() -> None:
+    page = page_of(b'event: ping\r\ndata: {"type": "ping"}\r\n\r\n')
+    assert page.all("span", "at") == ["0", "13", "37"]
+    assert page.all("code", "hex") == ["65 76 65 6e 74 … 0d 0a", "64 61 74 61 3a … 0d 0a", "0d 0a"]
+    assert page.all("code", "text") == ["event: pingCR LF", 'data: {"type": "ping"}CR LF', "CR LF"]
+    assert page.all("p", "what") == ["1 ping"]
+
+
+def test_a_read_begins_where_it_began_also_within_a_line() -> None:
+    page = Parsed(
+        explain_html(Recording(reads=(Read(0.5, b"event: pi"), Read(0.75, b'ng\ndata: {"type":"ping"}\n\n'))))
+    )
+    assert page.all("p", "read") == ["read 1 · 0.500 s · 9 bytes", "read 2 · 0.750 s · 26 bytes"]
+    assert page.all("code", "text")[:2] == ["event: pi…", "ngLF"]
+
+
+def test_the_message_is_made_of_what_the_events_added() -> None:
+    body = wire(start(), *block(0, {"type": "text", "text": ""}, text_delta(0, "Hel"), text_delta(0, "lo\n")), end())
+    page = page_of(body)
+    assert page.all("p", "prose") == ["Hello\n"]
+    assert [
+        given["id"] for tag, given, _ in page.elements if given.get("id", "").startswith("m") and tag == "span"
+    ] == ["m3", "m4"]
+
+
+def test_the_input_of_a_tool_is_its_json_text() -> None:
+    body = wire(start(), *block(0, tool_block(), input_delta(0, '{"a": '), input_delta(0, "1}")))
+    assert page_of(body).all("p", "prose") == ['{"a": 1}']
+
+
+def test_a_block_that_came_whole_shows_what_it_holds() -> None:
+    page = page_of(wire(start(), *block(0, tool_block(input={"a": 1}))))
+    assert '{"id": "toolu_1", "name": "weather", "input": {"a": 1}}' in page.all("p", "says")
+
+
+def test_blocks_whose_numbers_are_confused_show_their_text_without_links() -> None:
+    text: dict[str, object] = {"type": "text", "text": ""}
+    body = wire(start(), *block(0, text, text_delta(0, "one")), *block(0, text, text_delta(0, "two")))
+    page = page_of(body)
+    assert page.all("p", "prose") == ["one", "two"]
+
+
+def test_what_is_wrong_stands_at_its_event() -> None:
+    page = page_of(b"data: {\n\ndata: half")
+    assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
+    assert page.all("li", "problem") == ["The end cut these lines off: no blank line came, so they are not an event."]
+    assert page.all("p", "says") == ["None: message_start never came."]
+
+
+def test_gaps_stand_between_the_rows() -> None:
+    assert Parsed(explain_html(long_recording(100, pause_at=50))).all("li", "wait") == ["nothing came for 6.000 s"]
+
+
+# --- Text is text ---
+
+HOSTILE = (
+    '</style></script><script>alert(1)</script><img src=x onerror=alert(2)>"\'&<a href="javascript:alert(3)">\x1b\u202e'
+)
+
+
+def test_whatever_a_recording_holds_is_text() -> None:
+    body = wire(
+        start(id=HOSTILE, model=HOSTILE),
+        *block(0, {"type": "text", "text": "", "x": HOSTILE}, text_delta(0, HOSTILE)),
+        *block(1, tool_block(name=HOSTILE, id=HOSTILE), input_delta(1, HOSTILE)),
+        {"type": "error", "error": {"type": HOSTILE, "message": HOSTILE}},
+    )
+    request = RecordedRequest("POST", HOSTILE, {}, {HOSTILE: HOSTILE})
+    recording = Recording(
+        request, 200, {HOSTILE: HOSTILE}, (Read(0.1, body + f": {HOSTILE}\n".encode()),), "cut", 1.0, HOSTILE
+    )
+    page, usual = Parsed(explain_html(recording)), Parsed(explain_html(shipped_fixtures()["tools"]))
+    assert {tag for tag, _, _ in page.elements} <= {tag for tag, _, _ in usual.elements}
+    assert len(page.all("script")) == 1
+    assert page.all("script") == usual.all("script")
+    assert not any("\x1b" in text or "\u202e" in text for text in page.all("body"))
+    assert any("</style></script><script>alert(1)</script>" in text for text in page.all("p", "prose"))
+
+
+# --- Long recordings ---
+
+
+def test_a_long_recording_is_folded_and_every_event_is_accounted_for() -> None:
+    page = Parsed(explain_html(long_recording(1000, pause_at=500)))
+    (fold,) = page.all("li", "fold")
+    # 1,015 events: a start, a block's start, 1,000 deltas, 10 pings, and three at the end; 250 are shown before, 60 after.
+    assert fold.startswith("Events 251 to 955 698 text_delta, 7 ping; bytes ")
+    assert fold.endswith("; longest gap 6.000 s")
+    assert page.all("p", "prose") == [" word" * 1000]
+    assert sum(tag == "li" and "row" in given.get("class", "") for tag, given, _ in page.elements) == 250 + 60
+
+
+@pytest.mark.parametrize("text", [" word", "x" * 2000])
+def test_however_long_a_recording_is_its_page_is_not(text: str) -> None:
+    page, longer = (len(explain_html(long_recording(n, pause_at=500, text=text)).encode()) for n in (1000, 2000))
+    assert longer < LONGEST_PAGE
+    assert (
+        longer - page < 50 * 1000
+    )  # a row has hundreds of bytes; a mark in the picture, and a word of the answer, have less
+
+
+def test_events_of_many_lines_and_bytes_that_came_one_by_one_are_bounded_too() -> None:
+    lines = b"data: {\n" + b'data: "type": "ping"\n' + b"data:\n" * 10_000 + b"data: }\n\n"
+    assert len(explain_html(Recording.from_sse(lines))) < 50_000
+    single = Recording(reads=tuple(Read(0.0, bytes([byte])) for byte in shipped_fixtures()["plain"].body))
+    assert len(explain_html(single).encode()) < LONGEST_PAGE
+
+
+def test_what_is_special_is_shown_in_the_midst_of_a_long_recording() -> None:
+    recording = long_recording(1000, pause_at=500)
+    at = len(recording.reads) // 2
+    bad = (*recording.reads[:at], Read(recording.reads[at].t, b"data: {\n\n"), *recording.reads[at:])
+    page = Parsed(explain_html(Recording(reads=bad, duration=recording.duration)))
+    assert len(page.all("li", "fold")) == 2
+    assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
+
+
+def test_a_recording_that_is_all_special_is_folded_all_the_same() -> None:
+    page = page_of(b"data: {\n\n" * 3000)
+    assert len(page.all("li", "row")) == MAX_SHOWN_EVENTS

@@ -1,0 +1,148 @@
+"""rawsse.replay.explain: which bytes belong to which event, what each adds, when, and the sums."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.streams import PING, STOP, block, block_start, delta, end, input_delta, start, text_delta, tool_block
+
+from rawsse.replay import Read, Recording, every_split, shipped_fixtures
+from rawsse.replay.explain import Gap, Group, Timeline
+from rawsse.sse import encode
+
+
+def wire(*events: dict[str, object]) -> bytes:
+    return b"".join(encode(json.dumps(event), event=str(event["type"])) for event in events)
+
+
+def of(*reads: tuple[float, bytes], duration: float = 0.0) -> Timeline:
+    return Timeline.of(Recording(reads=tuple(Read(*read) for read in reads), duration=duration))
+
+
+def only(body: bytes) -> Group:
+    (group,) = Timeline.of(Recording.from_sse(body)).groups
+    return group
+
+
+# --- Groups ---
+
+
+@pytest.mark.parametrize("name", sorted(shipped_fixtures()))
+def test_the_groups_hold_every_byte_once_in_order(name: str) -> None:
+    recording = shipped_fixtures()[name]
+    pieces = [piece for group in Timeline.of(recording).groups for piece in group.pieces]
+    assert b"".join(piece.data for piece in pieces) == recording.body
+    assert [piece.start for piece in pieces] == [sum(len(p.data) for p in pieces[:at]) for at in range(len(pieces))]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_the_events_are_the_same_however_the_body_is_cut(line_end: bytes) -> None:
+    body = (b": hello\n\n" + wire(PING, STOP) + b"data: cut").replace(b"\n", line_end)
+    expected = [(group.event, group.kind) for group in Timeline.of(Recording.from_sse(body)).groups]
+    assert expected == [(0, ""), (1, "ping"), (2, "message_stop"), (0, "")]
+    for chunks in every_split(body):
+        timeline = of(*((float(t), chunk) for t, chunk in enumerate(chunks)))
+        assert [(group.event, group.kind) for group in timeline.groups] == expected
+
+
+def test_an_event_is_as_late_as_the_read_that_completes_it() -> None:
+    body = wire(PING)
+    (group,) = of((1.0, body[:-1]), (2.0, body[-1:])).groups
+    assert (group.t, group.read, group.start, group.end) == (2.0, 2, 0, len(body))
+
+
+def test_the_rest_of_a_line_end_belongs_to_the_event_that_its_beginning_completed() -> None:
+    timeline = of((1.0, b"data: {}\r\n\r"), (2.0, b"\n: x\r\n"))
+    assert [[piece.data for piece in group.pieces] for group in timeline.groups] == [
+        [b"data: {}\r\n", b"\r", b"\n"],
+        [b": x\r\n"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "lane", "detail", "adds", "says"),
+    [
+        (start(), "message", "", "", "claude-sonnet-5"),
+        (block_start(0, tool_block()), "tool", "tool_use", "", "weather, toolu_1"),
+        (block_start(0, {"type": "redacted_thinking", "data": "x"}), "thinking", "redacted_thinking", "", ""),
+        (block_start(0, {"type": "smell"}), "other", "smell", "", ""),
+        (text_delta(0, "Hi"), "text", "text_delta", "Hi", ""),
+        (delta(0, "thinking_delta", thinking="Hm"), "thinking", "thinking_delta", "Hm", ""),
+        (input_delta(0, '{"'), "tool", "input_json_delta", '{"', ""),
+        (delta(0, "text_delta", text=7), "text", "text_delta", "", ""),
+        (delta(0, "smell_delta", smell="rose"), "other", "smell_delta", "", '"rose"'),
+        (end(), "message", "", "", "stop reason end_turn, 7 tokens out"),
+        (STOP, "message", "", "", ""),
+        (PING, "ping", "", "", ""),
+        ({"type": "error", "error": {"type": "api_error", "message": "Oops"}}, "error", "", "", "api_error: Oops"),
+        ({"type": "news"}, "other", "", "", ""),
+    ],
+)
+def test_what_an_event_is_about_and_what_it_adds(
+    event: dict[str, object], lane: str, detail: str, adds: str, says: str
+) -> None:
+    group = only(wire(event))
+    assert (group.lane, group.detail, group.adds, group.says) == (lane, detail, adds, says)
+
+
+def test_the_end_of_a_block_is_about_what_the_block_is() -> None:
+    timeline = of((0.0, wire(start(), *block(0, tool_block()))))
+    assert [event.lane for event in timeline.events] == ["message", "tool", "tool"]
+
+
+def test_problems_stand_with_the_event_that_has_them() -> None:
+    assert only(wire(STOP)).problems == ["message_stop may not come before message_start"]
+    assert only(b"data: {\n\n").problems[0].startswith("the data of event 'message' are no JSON")
+    assert only(b"data: [DONE]\n\n").says == "the end mark [DONE], which is not the API's"
+    assert only(b"data:\n\n").kind == "keep-alive"
+
+
+# --- Figures ---
+
+
+def test_first_content_is_the_first_delta_that_is_not_empty() -> None:
+    timeline = of(
+        (1.0, wire(start(), block_start(0, tool_block()), input_delta(0, ""))), (2.0, wire(input_delta(0, "{}")))
+    )
+    assert timeline.first_event == 1.0
+    assert timeline.first_content is not None
+    assert (timeline.first_content.t, timeline.first_content.event) == (2.0, 4)
+
+
+def test_tokens_per_second_are_counted_from_the_first_content_to_the_last() -> None:
+    begin = wire(start(), block_start(0, {"type": "text", "text": ""}))
+    deltas = [(t, wire(text_delta(0, "x"))) for t in (2.0, 3.0, 4.0)]
+    assert of((1.0, begin), *deltas, (9.0, wire(end(output_tokens=50)))).tokens_per_second == 25.0
+    assert of((1.0, begin), *deltas).tokens_per_second is None  # the last count never came
+    assert of((1.0, begin + deltas[0][1]), (9.0, wire(end()))).tokens_per_second is None  # all in one moment
+
+
+def test_a_gap_stands_out_from_the_waits_of_its_own_recording() -> None:
+    quick = [(0.1 * number, b":\n") for number in range(10)]
+    assert [gap.seconds for gap in of(*quick, (3.9, b":\n"), duration=3.9).gaps] == [pytest.approx(3.0)]
+    slow = [(float(number), b":\n") for number in range(10)]
+    assert of(*slow, (12.0, b":\n"), duration=12.0).gaps == ()
+    tiny = [(0.001 * number, b":\n") for number in range(10)]
+    assert of(*tiny, (0.209, b":\n"), duration=0.209).gaps == ()
+
+
+def test_the_end_may_come_late_too() -> None:
+    assert of((1.0, b":\n"), (1.5, b":\n"), duration=9.0).longest_gap == Gap(1.5, 7.5, 0)
+
+
+def test_deltas_are_counted_by_their_own_type() -> None:
+    kinds = Timeline.of(shipped_fixtures()["tools"]).kinds
+    assert (kinds["text_delta"], kinds["input_json_delta"], kinds["content_block_stop"]) == (3, 6, 2)
+    assert "content_block_delta" not in kinds
+
+
+def test_an_empty_recording_has_a_timeline() -> None:
+    timeline = of()
+    assert (timeline.groups, timeline.longest_gap, timeline.first_event, timeline.duration) == ((), None, None, 0.0)
+    assert timeline.verdict == "truncated before message_start"
+
+
+def test_an_answer_that_is_no_stream_has_lines_and_no_events() -> None:
+    timeline = Timeline.of(Recording(status=404, reads=(Read(0.1, b'data: {"type":"ping"}\n\n'),)))
+    assert (timeline.events, timeline.verdict) == ((), "no stream: HTTP status 404")

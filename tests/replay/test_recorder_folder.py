@@ -1,0 +1,130 @@
+"""rawsse.replay.recorder: names, numbers, and files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rawsse.errors import ConfigurationError
+from rawsse.replay.recorder import RecordingFolder, slug
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def put(shelf: RecordingFolder, what: str = "m-complete", text: str = "x") -> str:
+    return shelf.put(shelf.next_number(), what, text).name
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "plain"),
+    [
+        (("claude-sonnet-4.5", "complete"), "claude-sonnet-4.5-complete"),
+        (("Claude Sonnet/5",), "claude-sonnet-5"),
+        (("../../etc/passwd",), "etc-passwd"),
+        (("a\n\x1b[31mb", "", "c:d"), "a-31mb-c-d"),
+        (("é" * 3,), ""),
+        (("x" * 100,), "x" * 60),
+    ],
+)
+def test_a_slug_has_nothing_that_a_file_system_or_a_terminal_minds(words: tuple[str, ...], plain: str) -> None:
+    assert slug(*words) == plain
+
+
+def test_files_are_numbered_in_order(tmp_path: Path) -> None:
+    shelf = RecordingFolder(tmp_path)
+    assert [put(shelf), put(shelf, "m-cut")] == ["0001-m-complete.sse.jsonl", "0002-m-cut.sse.jsonl"]
+
+
+def test_what_has_no_name_of_its_own_is_an_answer(tmp_path: Path) -> None:
+    assert put(RecordingFolder(tmp_path), "???") == "0001-answer.sse.jsonl"
+
+
+def test_the_word_stands_behind_the_number(tmp_path: Path) -> None:
+    assert put(RecordingFolder(tmp_path, word="failed")) == "0001-failed-m-complete.sse.jsonl"
+
+
+def test_numbers_go_on_where_those_in_the_folder_end(tmp_path: Path) -> None:
+    for name in ("0007-a.sse.jsonl", "12345-b.sse.jsonl", "99999-c.txt", "plain.sse.jsonl"):
+        (tmp_path / name).write_text("")
+    assert put(RecordingFolder(tmp_path)) == "12346-m-complete.sse.jsonl"
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    put(RecordingFolder(tmp_path / "a" / "b"), text="é\n")
+    assert (tmp_path / "a/b/0001-m-complete.sse.jsonl").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file cannot hold recordings: "):
+        RecordingFolder(tmp_path / "file")
+
+
+def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
+    put(RecordingFolder(tmp_path))
+    assert names(tmp_path) == ["0001-m-complete.sse.jsonl"]
+
+
+def test_two_that_write_into_one_folder_do_not_write_over_each_other(tmp_path: Path) -> None:
+    one, other = RecordingFolder(tmp_path), RecordingFolder(tmp_path)
+    assert [put(one, text="1"), put(other, text="2")] == ["0001-m-complete.sse.jsonl", "0002-m-complete.sse.jsonl"]
+    assert (tmp_path / "0001-m-complete.sse.jsonl").read_text() == "1"
+
+
+def no_links(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    one, other = RecordingFolder(tmp_path), RecordingFolder(tmp_path)
+    assert [put(one, text="1"), put(other, text="2")] == ["0001-m-complete.sse.jsonl", "0002-m-complete.sse.jsonl"]
+    assert names(tmp_path) == ["0001-m-complete.sse.jsonl", "0002-m-complete.sse.jsonl"]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = RecordingFolder(tmp_path)
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "rename", no_links)
+    with pytest.raises(PermissionError):
+        put(shelf)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    assert (tmp_path / put(RecordingFolder(tmp_path))).stat().st_mode & 0o077 == 0
+
+
+# --- How many --------------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_go_and_nobody_else_s(tmp_path: Path) -> None:
+    for name in ("0001-plain.sse.jsonl", "0002-failed-old.sse.jsonl", "0003-failed.sse.jsonl", "notes.txt"):
+        (tmp_path / name).write_text("")
+    shelf = RecordingFolder(tmp_path, word="failed", max_files=2)
+    for what in ("a", "b"):
+        put(shelf, what)
+    assert names(tmp_path) == [
+        "0001-plain.sse.jsonl",
+        "0003-failed.sse.jsonl",
+        "0004-failed-a.sse.jsonl",
+        "0005-failed-b.sse.jsonl",
+        "notes.txt",
+    ]
+
+
+@pytest.mark.parametrize(("word", "max_files"), [("", 5), ("failed", 0)])
+def test_a_limit_needs_a_name_and_room_for_one(word: str, max_files: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="max_files must be 1 or more, and needs a name"):
+        RecordingFolder(tmp_path, word=word, max_files=max_files)
