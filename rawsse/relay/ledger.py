@@ -97,10 +97,10 @@ _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time
 class Ledger(Observer):
     """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
 
-    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`.
-    Those that cannot be written are tried again with the next batch. At most `max_waiting` rows wait; further ones are
-    dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from one
-    thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
+    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`. Those that cannot be
+    written, for whatever reason, are logged and tried again with the next batch. At most `max_waiting` rows wait; further ones
+    are dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from
+    one thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
 
     Raises `ConfigurationError` if the file cannot be opened, is not a ledger, or is one of a newer version.
     """
@@ -197,22 +197,29 @@ class Ledger(Observer):
                 with _transaction(self.path) as db:
                     self._hold_lock()
                     db.executemany(_INSERT, (tuple(_values(row, self._owner)) for row in batch))
-            except ConfigurationError as exc:
+            except Exception as exc:  # any: without this thread the rows would wait for ever
                 self._rows.extendleft(reversed(batch))
                 self._wake.set()
                 self.dropped += len(batch) if is_last else 0
-                self._say(str(exc), at_once=is_last)
+                is_told = isinstance(exc, ConfigurationError)
+                self._say(str(exc) if is_told else f"cannot use the ledger {self.path}: {exc!r}", at_once=is_last)
         if self._lock is not None:
             with suppress(OSError):  # the next relay removes it, too
                 _owner_file(self.path, self._owner).unlink()
-            os.close(self._lock)
+            with suppress(OSError):
+                os.close(self._lock)
             self._lock = None
 
     def _hold_lock(self) -> None:
         """Take the lock before the first row. Other relays look for it in a transaction, so take it in one."""
         if self._lock is None:
-            self._lock = os.open(_owner_file(self.path, self._owner), os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            lock = os.open(_owner_file(self.path, self._owner), os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                os.close(lock)
+                raise
+            self._lock = lock
 
     def _say(self, problem: str, *, at_once: bool = False) -> None:
         if self._clock() >= self._silent_until or at_once:
@@ -253,7 +260,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
-        raise ConfigurationError(f"cannot use the ledger {path}: {getattr(exc, 'strerror', exc)}") from exc
+        raise ConfigurationError(f"cannot use the ledger {path}: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 @contextmanager
@@ -261,7 +268,7 @@ def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does."""
     with _told(path):
         if not path.is_file():  # SQLite would only say "unable to open database file"
-            raise FileNotFoundError(errno.ENOENT, "there is no such file")
+            raise FileNotFoundError(errno.ENOENT, "it is a folder" if path.is_dir() else "there is no such file")
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
             _check(db, path)
@@ -271,7 +278,9 @@ def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction that writes to the ledger, which is made if it is missing. Committed unless the block raises."""
-    if not path.exists():
+    with _told(path):
+        is_missing = not path.exists()
+    if is_missing:
         _make(path)
     with _connected(path, "ro"):
         pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it

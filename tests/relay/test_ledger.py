@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import queue
@@ -286,6 +288,48 @@ def test_rows_that_could_not_be_written_are_written_later(
     assert [row["run"] for row in rows(path)] == ["run-0", "run-1"]
 
 
+@pytest.mark.parametrize("place", ["stat", "open", "flock"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
+        (OSError("no number"), "no number"),
+        (RuntimeError("a surprise"), "RuntimeError('a surprise')"),
+    ],
+)
+def test_whatever_goes_wrong_is_logged_and_tried_again(
+    error: Exception, words: str, place: str, path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    ledger = Ledger(path, batch_seconds=0.001)
+    owner, name = {"stat": (Path, "stat"), "open": (os, "open"), "flock": (fcntl, "flock")}[place]
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, name, fail)
+        ledger.ended(record(0))
+        assert lines.next() == f"cannot use the ledger {path}: {words} (0 rows dropped so far)"
+    ledger.close()
+    assert (len(rows(path)), ledger.dropped) == (1, 0)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_rows_that_cannot_be_written_at_the_end_are_counted_as_dropped(
+    path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    ledger = Ledger(path, batch_seconds=3600)
+    monkeypatch.setattr(Path, "stat", fail)
+    ledger.ended(record(0))
+    ledger.close()
+    assert ledger.dropped == 1
+    assert lines.next().endswith("Permission denied (1 rows dropped so far)")
+
+
 def test_a_ledger_that_cannot_be_written_is_logged_once_in_a_while(
     path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,7 +478,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "ledger.db"
     with pytest.raises(ConfigurationError, match=f"^cannot use the ledger {missing}: No such file or directory$"):
         Ledger(missing)
-    with pytest.raises(ConfigurationError, match=f"^cannot use the ledger {tmp_path}: there is no such file$"):
+    with pytest.raises(ConfigurationError, match=f"^cannot use the ledger {tmp_path}: it is a folder$"):
         Ledger(tmp_path)
 
 
