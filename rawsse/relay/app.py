@@ -61,7 +61,7 @@ from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
+from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord, record_of
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
@@ -93,7 +93,6 @@ MAX_RUNS_READ = 32
 """Runs that one connection reads."""
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 
 Handler = Callable[[], Awaitable[None]]
@@ -414,7 +413,7 @@ class _Call:
     def _run_id(self) -> str:
         """The id that the client has chosen."""
         wanted = self._exchange.headers["x-run-id"]
-        if not _RUN_ID.fullmatch(wanted):
+        if not RUN_ID.fullmatch(wanted):
             raise InvalidRequest("x-run-id", "must be 16 to 64 of A-Z a-z 0-9 _ -")
         return wanted
 

@@ -22,15 +22,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
 
 from rawsse.client.stream import EventStream
-from rawsse.errors import Ending
+from rawsse.errors import ConfigurationError, Ending, quote
 from rawsse.relay.dialects import COMMENT_HEARTBEAT, Answer, Failure, Frame, compact, frame
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.follow import follow
 from rawsse.relay.guard import Guard
 from rawsse.relay.log import Gone
 from rawsse.relay.push import Ended, Receive
+from rawsse.relay.record import RUN_ID
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
-from rawsse.relay.users import user_of_scope
+from rawsse.relay.users import Authenticate, Tokens, identify, user_of_scope
 from rawsse.server import Receive as ASGIReceive
 from rawsse.server import Scope, Send
 from rawsse.sse import Event, encode
@@ -72,15 +73,21 @@ class ItemSource:
         self._items = items
         self._receive = receive
         self._ended = ended
+        self._is_closed = False
         self._may_read = asyncio.Event()
         self._may_read.set()
 
     async def open(self) -> None:
-        """Read all items. Raises what the generator raises."""
-        loop = asyncio.get_running_loop()
+        """Read all items, or those until `close`. Raises what the generator raises."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101 - the run's own
         try:
             async for item in self._items:
+                if task.cancelling():  # the generator has caught the cancellation, and goes on
+                    break
                 self._receive([item], loop.time())
+                if self._is_closed:
+                    return
                 await self._may_read.wait()
         except Exception as exc:
             if isinstance(status := getattr(exc, "status_code", None), int):  # as Starlette's `HTTPException`
@@ -89,6 +96,8 @@ class ItemSource:
         finally:
             if (aclose := getattr(self._items, "aclose", None)) is not None:
                 await aclose()
+        if task.cancelling():
+            raise asyncio.CancelledError
         self.ending = _WHOLE
         self._ended(None)
 
@@ -101,18 +110,29 @@ class ItemSource:
         self._may_read.set()
 
     def close(self) -> Ending:
-        """The generator is closed by the task that reads it, which is cancelled."""
+        """The generator is closed by the task that reads it, which is cancelled, or has just brought an item."""
+        self._is_closed = True
         return Ending("cancelled", "the run was stopped", "content")
 
 
 class EventRuns:
     """Runs of generators, and the ASGI application that resumes and stops them: `GET /{id}`, `DELETE /{id}`.
 
-    A run belongs to the user in `scope["user"]`, where the application has users. `limits` and `heartbeat_seconds` are those of
-    the relay. The caller must `aclose` it.
+    A run belongs to the user who began it, and others do not find it. `authenticate` gives the user of a request, here and in
+    `event_source`; None is answered with 401. Without it, it is the user in `scope["user"]`, which Starlette's
+    `AuthenticationMiddleware` sets. A login by FastAPI's `Depends` does not: then give `authenticate`, or let no client choose
+    the id of a run, as all who know it may read and stop it. `limits` and `heartbeat_seconds` are those of the relay. The
+    caller must `aclose` it.
     """
 
-    def __init__(self, limits: RunLimits | None = None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        limits: RunLimits | None = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        *,
+        authenticate: Authenticate | None = None,
+    ) -> None:
+        self._authenticate = authenticate
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
         self.guard = Guard()  # adds no header fields; the application decides who comes in
         self.response: Any = EventSource
@@ -124,8 +144,8 @@ class EventRuns:
         """ASGI 3."""
         exchange = Exchange(scope, receive, send, self.guard)
         with contextlib.suppress(OSError):  # the client has gone
-            run = self._runs.get(_user(scope), exchange.path.removeprefix("/"))
             try:
+                run = self.find(await self.user_of(exchange), exchange.path.removeprefix("/"))
                 if run is None:
                     raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
                 if exchange.method == "DELETE":
@@ -138,14 +158,21 @@ class EventRuns:
             except Answer as answer:
                 await exchange.send_answer(answer)
 
-    def find(self, scope: Scope, run_id: str) -> Run | None:
-        """The run of the user who sent the request, or None."""
-        return self._runs.get(_user(scope), run_id)
+    async def user_of(self, exchange: Exchange) -> str:
+        """The id of the user who sent the request; empty where there are no users. Raises `Answer`: 401."""
+        user = user_of_scope(exchange.scope)
+        if self._authenticate is not None:
+            user = await identify(exchange.scope, exchange.headers, Tokens(), self._authenticate)
+        return user.id if user is not None else ""
 
-    def begin(self, scope: Scope, items: AsyncIterable[Any], run_id: str | None) -> Run:
+    def find(self, user: str, run_id: str) -> Run | None:
+        """The run of that user, or None."""
+        return self._runs.get(user, run_id)
+
+    def begin(self, user: str, items: AsyncIterable[Any], run_id: str | None) -> Run:
         """A new run. Raises `Answer`: 503."""
         return self._runs.begin(
-            ItemsDialect(), lambda receive, ended: ItemSource(items, receive, ended), user=_user(scope), id=run_id
+            ItemsDialect(), lambda receive, ended: ItemSource(items, receive, ended), user=user, id=run_id
         )
 
     async def send(self, run: Run, exchange: Exchange) -> None:
@@ -178,13 +205,14 @@ class EventSource:
         exchange.more_fields += [(name, value) for name, value in given if name != "content-length"]
         with contextlib.suppress(OSError):
             try:
-                run = owner.find(scope, self._run_id) if self._run_id else None
+                user = await owner.user_of(exchange)
+                run = owner.find(user, self._run_id) if self._run_id else None
                 is_back = "last-event-id" in exchange.headers
                 if (run is not None or is_back) and (aclose := getattr(self._items, "aclose", None)) is not None:
                     await aclose()
                 if run is None and is_back:
                     raise Gone(410, "not_found_error", "there is no such run any more; ask without Last-Event-ID")
-                await owner.send(run or owner.begin(scope, self._items, self._run_id), exchange)
+                await owner.send(run or owner.begin(user, self._items, self._run_id), exchange)
             except Answer as answer:
                 await exchange.send_answer(answer)
         if (background := getattr(self, "background", None)) is not None:
@@ -199,10 +227,10 @@ def event_source(items: AsyncIterable[Any] | AsyncIterator[Any], runs: EventRuns
     With `run_id`, a request for the run that goes on, or has just ended, reads that one: so an `EventSource` may come back to
     the same address. An exception before the first item is answered with its `status_code`, or 500; after it, it is an `error`
     event.
+
+    Raises `ConfigurationError` for a `run_id` that is not 16 to 64 of A-Z a-z 0-9 _ -: it is sent in a header field, and may be
+    all that keeps a stranger from the run.
     """
+    if run_id is not None and not RUN_ID.fullmatch(run_id):
+        raise ConfigurationError(f"run_id must be 16 to 64 of A-Z a-z 0-9 _ -, not {quote(run_id)}")
     return runs.response(items, runs, run_id)
-
-
-def _user(scope: Scope) -> str:
-    user = user_of_scope(scope)
-    return user.id if user is not None else ""

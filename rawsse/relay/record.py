@@ -7,6 +7,7 @@ ledger, the metrics, the quotas. A call of `/v1/messages` without `stream` is a 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from rawsse.client.stream import EventStream
 from rawsse.errors import Ending
 from rawsse.messages.usage import token_counts
 from rawsse.relay.dialects import Failure, one_line
+
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+"""The ids of runs that others may choose: they come in header fields and paths, and must be hard to guess."""
 
 log = logging.getLogger("rawsse.relay")
 

@@ -257,8 +257,8 @@ class Run(FrameLog):
         elif isinstance(error, RawsseError):
             self._fail(failure_of(error, stream.error_event if stream else None), words=str(error))
         else:
-            log.error("run %s failed: a bug in the relay", self.tag, exc_info=error)
-            self._fail(Failure(500, "api_error", "the relay failed: see its log"))
+            log.error("run %s failed: an unexpected exception", self.tag, exc_info=error)
+            self._fail(Failure(500, "api_error", "the run failed: see the log of the server"))
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
         if not frames:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from support.clock import run, ticks
 
+from rawsse.errors import ConfigurationError
 from rawsse.relay import EventRuns, RunLimits, event_source
 from rawsse.relay.users import User
-from rawsse.server import Server
+from rawsse.server import Scope, Server
 from rawsse.sse import Event
 
 from .stage import Browser, frames
@@ -205,7 +206,7 @@ class RefusedError(Exception):
 
 @pytest.mark.parametrize(
     ("error", "status", "words"),
-    [(RefusedError(), 404, "no such chat"), (ZeroDivisionError("secret"), 500, "see its log")],
+    [(RefusedError(), 404, "no such chat"), (ZeroDivisionError("secret"), 500, "see the log of the server")],
 )
 def test_an_exception_before_the_first_item_keeps_its_status(
     error: Exception, status: int, words: str, caplog: pytest.LogCaptureFixture
@@ -225,6 +226,91 @@ def test_an_exception_before_the_first_item_keeps_its_status(
 
     run(story())
     assert ("ZeroDivisionError" in caplog.text) is (status == 500)
+    assert "a bug in the relay" not in caplog.text  # it is the application's
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_item_that_is_not_json_ends_the_run_and_closes_the_generator(*, is_first: bool) -> None:
+    async def story() -> None:
+        async with house() as runs:
+            source = Countdown()
+            source.give(*([] if is_first else ["a text"]), object(), "more")
+            browser = await ask(event_source(source(), runs)).done()
+            assert (browser.status, browser.frames[-1].event) == (500 if is_first else 200, "error")
+            await ticks(5)
+            assert (source.is_closed, source.items.qsize()) == (True, 1)  # "more" was not asked for
+
+    run(story())
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_generator_that_catches_its_cancellation_is_not_asked_again(*, goes_on: bool) -> None:
+    async def story() -> None:
+        ends: list[str] = []
+
+        async def stubborn() -> AsyncIterator[str]:
+            try:
+                yield "a text"
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    if not goes_on:
+                        return
+                yield "more"
+                await asyncio.sleep(3600)
+            finally:
+                ends.append("closed")
+
+        async with house() as runs:
+            browser = ask(event_source(stubborn(), runs, RUN_ID))
+            await ticks(5)
+            assert (await ask(runs, "DELETE", f"/{RUN_ID}").done()).status == 204
+            await browser.done()
+            assert browser.data[0] == "a text"
+            assert [json.loads(each)["error"]["type"] for each in browser.data[1:]] == ["cancelled"]
+            assert ends == ["closed"]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "id", ["", "short", "a" * 65, "\u263a" * 20, "a-chosen-id-0000\r\nset-cookie: a=b", "a/chosen/id/00000"]
+)
+def test_an_id_that_no_header_field_or_path_can_carry_is_refused_before_anything_begins(id: str) -> None:
+    async def story() -> None:
+        async with house() as runs:
+            source = Countdown()
+            source.give("a text", None)
+            with pytest.raises(ConfigurationError, match=r"^run_id must be 16 to 64 of A-Z a-z 0-9 _ -, not "):
+                event_source(source(), runs, id)
+            assert source.items.qsize() == 2
+
+    run(story())
+
+
+async def by_field(scope: Scope) -> User | str | None:
+    """A login that leaves nothing in the scope, as one by FastAPI's `Depends`."""
+    return dict(scope["headers"]).get(b"x-user", b"").decode() or None
+
+
+def test_the_application_may_say_who_sent_a_request() -> None:
+    async def story() -> None:
+        async with house(authenticate=by_field) as runs:
+            source, other, stranger = Countdown(), Countdown(), Countdown()
+            mine = ask(event_source(source(), runs, RUN_ID), x_user="ada")
+            source.give("of ada")
+            await ticks(5)
+            for method in ("GET", "DELETE"):
+                assert (await ask(runs, method, f"/{RUN_ID}", x_user="bob").done()).status == 404
+                assert (await ask(runs, method, f"/{RUN_ID}").done()).status == 401
+            assert (await ask(event_source(stranger(), runs, RUN_ID)).done()).status == 401
+            yours = ask(event_source(other(), runs, RUN_ID), x_user="bob")
+            other.give("of bob", None)
+            assert (await yours.done()).data == ["of bob"]
+            assert (await ask(runs, "DELETE", f"/{RUN_ID}", x_user="ada").done()).status == 204
+            assert (await mine.done()).data[0] == "of ada"
+
+    run(story())
 
 
 def test_another_user_s_run_is_not_there() -> None:

@@ -21,7 +21,7 @@ from rawsse.relay.runs import Run
 from .outlets import LAST_WORD, STOPPED, FakeOutlet, data, house, join, texts
 from .stage import Api, frames
 
-BROKEN = ['{"error":"the relay failed: see its log","type":"api_error"}', "[DONE]"]
+BROKEN = ['{"error":"the run failed: see the log of the server","type":"api_error"}', "[DONE]"]
 
 
 class Once:
@@ -283,7 +283,7 @@ def test_a_bug_in_a_dialect_ends_its_run_with_one_last_word(dialect: Any, caplog
 
     run(story())
     bugs = [record for record in caplog.records if record.exc_info]
-    assert [record.getMessage().partition(" failed")[2] for record in bugs] == [": a bug in the relay"]
+    assert [record.getMessage().partition(" failed")[2] for record in bugs] == [": an unexpected exception"]
     trace = bugs[0].exc_info
     assert trace is not None
     assert trace[0] is ZeroDivisionError
@@ -304,7 +304,7 @@ def test_a_bug_in_a_dialect_before_all_content_makes_one_last_word_too(caplog: p
     caplog.set_level("INFO")
     run(story())
     assert [message.partition(" ended: ")[2] for message in caplog.messages if "ended" in message] == [
-        "error, the relay failed: see its log, model claude-x, 0 tokens in, 0 out, 0.0 s, request req_1"
+        "error, the run failed: see the log of the server, model claude-x, 0 tokens in, 0 out, 0.0 s, request req_1"
     ]
 
 

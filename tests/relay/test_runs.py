@@ -470,15 +470,15 @@ def test_a_bug_in_a_dialect_is_logged_with_its_trace_and_not_told(caplog: pytest
     async def story() -> None:
         async with house(WHOLE) as home:
             assert data(await join(home.begin(Broken())).done()) == [
-                '{"error":"the relay failed: see its log","type":"api_error"}',
+                '{"error":"the run failed: see the log of the server","type":"api_error"}',
                 "[DONE]",
             ]
 
     run(story())
     bug, ending = caplog.records
-    assert bug.getMessage().endswith("failed: a bug in the relay")
+    assert bug.getMessage().endswith("failed: an unexpected exception")
     assert bug.exc_info
-    assert "ended: error, the relay failed: see its log, model claude-sonnet-5," in ending.getMessage()
+    assert "ended: error, the run failed: see the log of the server, model claude-sonnet-5," in ending.getMessage()
 
 
 # --- Stopping ------------------------------------------------------------------------------------------------------
