@@ -178,7 +178,7 @@ class Relay:
         read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
         if ledger is not None:
             read["rawsse_ledger_rows_dropped_total"] = lambda: ledger.dropped
-        self.metrics = Metrics(read)
+        self.metrics = Metrics(read, named)
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         kept: list[Observer] = [RunLog(), self.quotas, self.metrics, *observers]
         kept += [ledger] if ledger is not None else []
@@ -549,6 +549,8 @@ class _Call:
         await send_beats(self._exchange, SSE_HEADERS)
 
     async def _metrics(self) -> None:
+        if self._user is None:  # where there are no users, the token for the metrics is asked for all the same
+            await identify(self._exchange.scope, self._exchange.headers, self._relay._metrics_tokens)
         await self._exchange.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
 
     # Routes without a run --------------------------------------------------------------------------------------------
@@ -588,7 +590,8 @@ class _Call:
 
     async def _list_models(self) -> None:
         """A page of the models that the relay allows, or one of them, in the API's form."""
-        models = models_of((UserLimits(models=self._relay._models), *self._limits)) or []
+        listed = models_of(self._limits)
+        models = self._relay._models if listed is None else listed
         name = self._exchange.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")

@@ -71,7 +71,6 @@ FAMILIES: Mapping[str, Family] = {
     _REFUSED: Family("counter", "Requests that were refused before a call of the API."),
     _OPEN: Family("gauge", "Runs that have not ended."),
     "rawsse_readers": Family("gauge", "Clients that are reading a run.", is_read=True),
-    "rawsse_ledger_rows_waiting": Family("gauge", "Rows that the ledger has not written yet.", is_read=True),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write.", is_read=True),
 }
 
@@ -83,10 +82,11 @@ class Metrics(Observer):
     """An observer of runs that counts them.
 
     `read` maps metrics that others count, such as `rawsse_readers`, to functions that return their value: `render` calls them.
-    Raises `ConfigurationError` for a metric whose entry in `FAMILIES` is not marked `is_read`.
+    `models` are those that the operator has named: they have a label from the start. Raises `ConfigurationError` for a metric
+    whose entry in `FAMILIES` is not marked `is_read`.
     """
 
-    def __init__(self, read: Mapping[str, Callable[[], float]] | None = None) -> None:
+    def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
         self._read = dict(read or {})
         for name in self._read:
             if name not in FAMILIES or not FAMILIES[name].is_read:
@@ -94,7 +94,7 @@ class Metrics(Observer):
                 raise ConfigurationError(f"unknown metric {name!r}: expected one of {allowed}")
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
         self._histograms: defaultdict[str, dict[Labels, _Histogram]] = defaultdict(dict)
-        self._models = _Names(MAX_MODELS_COUNTED)
+        self._models = _Names(MAX_MODELS_COUNTED, models)
         self._types = _Names(MAX_TYPES_COUNTED)
         self._asked: dict[tuple[str, str], str] = {}  # of open runs: the model that was asked for
 
@@ -162,11 +162,11 @@ class Metrics(Observer):
 
 
 class _Names:
-    """Names from elsewhere as labels: the first `limit` of them, and `OTHER` for all later ones."""
+    """Names from elsewhere as labels: the first `limit` of them after those `known`, and `OTHER` for all later ones."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: set[str] = set()
+    def __init__(self, limit: int, known: Iterable[str] = ()) -> None:
+        self._known = {one_line(name) for name in known}
+        self._limit = limit + len(self._known)
 
     def find(self, name: str, *, takes_place: bool = True) -> str:
         name = one_line(name)  # bounded, and without the lone surrogates that JSON may bring

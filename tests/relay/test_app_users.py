@@ -508,6 +508,29 @@ def test_a_user_may_have_fewer_models_and_tokens_than_the_relay() -> None:
     assert [model["id"] for model in listed["data"]] == ["claude-b"]
 
 
+@pytest.mark.parametrize(
+    ("own", "relay_s", "listed"),
+    [
+        (("claude-c", "claude-d"), [], ["claude-c", "claude-d"]),
+        (("claude-c",), ["claude-b", "claude-c"], ["claude-c"]),
+        (("claude-c",), ["claude-b"], []),
+        (None, [], ["claude-a"]),
+        (None, ["claude-b"], ["claude-a", "claude-b"]),
+    ],
+)
+def test_the_models_that_are_listed_are_those_that_are_accepted(
+    own: tuple[str, ...] | None, relay_s: list[str], listed: list[str]
+) -> None:
+    async def one(scope: Scope) -> User:
+        return User("ada", UserLimits(models=own))
+
+    options: dict[str, Any] = {"model": "claude-a", "models": relay_s, "authenticate": one}
+    assert [model["id"] for model in ask("GET", "/v1/models", **options).json["data"]] == listed
+    for model in ("claude-a", "claude-b", "claude-c"):
+        is_taken = ask("POST", "/stream", {**CHAT, "model": model}, **options).status == 200
+        assert is_taken == (model in listed), model
+
+
 def test_what_all_users_together_may_choose_holds_for_each() -> None:
     everyone = UserLimits(models=("claude-b",), max_tokens=10)
     options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "all_limits": everyone}
@@ -657,6 +680,25 @@ def test_metrics_count_runs_refusals_and_readers() -> None:
             assert wrong.status == 401
             assert (await stage.ask("GET", "/metrics", headers=as_user("ada")).done()).status == 200
             await over(*opened)
+
+    run(story())
+
+
+@pytest.mark.parametrize("tokens", [(), ("a-user",)])
+def test_a_token_for_the_metrics_is_asked_for_with_and_without_users(tokens: tuple[str, ...]) -> None:
+    options: dict[str, Any] = {"guard": Guard(tokens=tokens), "metrics_token": "m3trics"}
+    assert ask("GET", "/metrics", **options).status == 401
+    assert ask("GET", "/metrics", headers={"x-api-key": "wrong"}, **options).status == 401
+    for token in ("m3trics", *tokens):
+        assert ask("GET", "/metrics", headers={"x-api-key": token}, **options).status == 200
+    assert ask("GET", "/metrics").status == 200
+
+
+def test_the_operator_s_model_has_its_label_before_it_has_answered() -> None:
+    async def story() -> None:
+        async with relay(SAYS_NO, model="claude-own", models=["claude-too"]) as stage:
+            await stage.ask("POST", "/stream", CHAT).done()
+            assert 'gen_ai_request_model="claude-own"' in stage.relay.metrics.render()
 
     run(story())
 

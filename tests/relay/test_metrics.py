@@ -153,9 +153,9 @@ def test_resumes_and_refusals_count_by_what_became_of_them() -> None:
 
 def test_what_others_count_is_read_for_each_rendering() -> None:
     readers = iter([3, 4, 5])
-    observer = Metrics({"rawsse_readers": lambda: next(readers), "rawsse_ledger_rows_waiting": lambda: 7})
+    observer = Metrics({"rawsse_readers": lambda: next(readers), "rawsse_ledger_rows_dropped_total": lambda: 7})
     assert [sample(observer, "rawsse_readers"), sample(observer, "rawsse_readers")] == [3, 4]
-    assert sample(observer, "rawsse_ledger_rows_waiting") == 7
+    assert sample(observer, "rawsse_ledger_rows_dropped_total") == 7
 
 
 def test_what_nobody_counts_is_left_out() -> None:
@@ -187,6 +187,16 @@ def test_models_that_answered_take_a_place_up_to_the_limit() -> None:
     assert len(names) == MAX_MODELS_COUNTED + 1
     other = f'gen_ai_client_operation_duration_seconds_count{{{CHAT},gen_ai_response_model="other"}}'
     assert sample(observer, other.replace(MODEL, "other")) == 10
+
+
+def test_models_of_the_operator_have_a_place_before_they_have_answered() -> None:
+    own = [f"own-{number}" for number in range(MAX_MODELS_COUNTED + 1)]  # their number is the operator's own affair
+    observer = Metrics(models=own)
+    play(observer, "own-0", REFUSED, model="own-0")
+    asked = 'gen_ai_operation_name="chat",gen_ai_provider_name="anthropic",gen_ai_request_model="own-0"'
+    assert f"gen_ai_client_operation_duration_seconds_count{{{asked}," in observer.render()
+    play(observer)
+    assert sample(observer, f"gen_ai_client_operation_duration_seconds_count{{{ANSWERED}}}") == 1
 
 
 def test_names_that_a_caller_makes_up_take_no_place() -> None:
