@@ -37,7 +37,7 @@ from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
 if TYPE_CHECKING:
-    from rawsse.relay import Relay
+    from rawsse.relay import Relay, UserFile
 
 # Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
 _NO_LIMIT = sys.maxsize
@@ -74,7 +74,8 @@ def add_serve(commands: Any) -> None:
         action="append",
         default=[],
         help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times, each for one user; "
-        "default: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own, or else --users",
+        "default, but not beside --users: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own, "
+        "or else --users",
     )
     parser.add_argument(
         "--users",
@@ -153,7 +154,10 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
         "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
     )
     parser.add_argument(
-        "--metrics-token", metavar="TOKEN", help="what callers of /metrics may bring instead of a user's token"
+        "--metrics-token",
+        metavar="TOKEN",
+        help="what callers of /metrics must bring if they bring no user's token (default: RAWSSE_METRICS_TOKEN in the "
+        "environment, where other users of this machine do not see it)",
     )
     parser.add_argument(
         "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
@@ -338,7 +342,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     host, port = _address(arguments)
     _prepare(arguments.log_format)
-    given = arguments.token or list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
+    given = arguments.token
+    if (
+        not given and arguments.users is None
+    ):  # beside a file it would be a user without limits, whom the file does not name
+        given = list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
+    if arguments.metrics_token is None:
+        arguments.metrics_token = os.environ.get("RAWSSE_METRICS_TOKEN") or None
     users = UserFile(arguments.users, given) if arguments.users is not None else None
     check_bind(host, given if users is None else users)
     tokens = Tokens(given) if users is None else users
@@ -351,28 +361,41 @@ def _serve(arguments: argparse.Namespace) -> int:
     proxies = arguments.proxy_headers
     app = relay if proxies is None else Forwarded(relay, proxies.split(","))
 
-    def read_users_again() -> None:
-        try:
-            if users is not None:
-                users.reload()
-                relay.quotas.everyone = users.everyone
-                logging.getLogger("rawsse").info("read %s again: %d users", arguments.users, len(list(users)))
-        except ConfigurationError as exc:
-            logging.getLogger("rawsse").error("the users stay as they were: %s", exc)
-
     async def run() -> None:
+        hung_up = asyncio.Event()
         if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_users_again)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+        reading = asyncio.create_task(_read_users_again(users, relay, hung_up))
         limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
         try:
             async with relay.client:
                 await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
         finally:
+            reading.cancel()
+            await asyncio.wait({reading})
             if ledger is not None:
                 await asyncio.to_thread(ledger.close)
 
     _run(run())
     return DONE
+
+
+async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: asyncio.Event) -> None:
+    """Read the file each time that `hung_up` is set, once for all times while it is being read. Goes on until cancelled.
+
+    In a thread: a large file takes seconds, and no stream may wait for it.
+    """
+    log = logging.getLogger("rawsse")
+    while await hung_up.wait():
+        hung_up.clear()
+        if users is None:
+            continue
+        try:
+            await asyncio.to_thread(users.reload)
+            relay.quotas.everyone = users.everyone
+            log.info("read %s again: %d users", users.path, len(list(users)))
+        except Exception as exc:  # any: the next signal must find this task
+            log.error("the users stay as they were: %s", exc, exc_info=not isinstance(exc, ConfigurationError))
 
 
 def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:

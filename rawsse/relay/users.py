@@ -144,17 +144,20 @@ class UserFile(Tokens):
 
     def __init__(self, path: Path, tokens: Iterable[str] = ()) -> None:
         super().__init__(tokens)
-        self._path = path
+        self.path = path
         self._own = self._users
         self.reload()
 
     def reload(self) -> None:
-        """Read the file again. If it cannot be used, the users stay as they were, and `ConfigurationError` is raised."""
+        """Read the file again. If it cannot be used, the users stay as they were, and `ConfigurationError` is raised.
+
+        100,000 users take seconds. It may be called in another thread than those that look for users.
+        """
         import tomllib
 
-        where = str(self._path)
+        where = str(self.path)
         try:
-            data = tomllib.loads(self._path.read_text(encoding="utf-8"))
+            data = tomllib.loads(self.path.read_text(encoding="utf-8"))
             entries = data.get("user")
             # A file that is being written may be empty for a moment; then no user could use the relay.
             if not isinstance(entries, list) or not entries:
@@ -163,21 +166,23 @@ class UserFile(Tokens):
             users, ids = dict(self._own), {user.id for _, user in self._own.values()}
             for number, entry in enumerate(entries, 1):
                 table = dict(entry) if isinstance(entry, dict) else {}
-                where = f"{self._path}: user {number} ({table.get('id')!r})"
+                where = f"{self.path}: user {number} ({table.get('id')!r})"
                 digest, user = _read_user(table)
                 if user.id in ids or digest[:8] in users:
                     raise ConfigurationError(f"{'id' if user.id in ids else 'token'} is that of another user")
                 ids.add(user.id)
                 users[digest[:8]] = digest, user
-            where = f"{self._path}: [all]"
+            where = f"{self.path}: [all]"
             everyone = _read_limits(data.get("all", {}))
-            is_public = self._path.stat().st_mode & 0o004
+            is_public = self.path.stat().st_mode & 0o004
         except ConfigurationError as exc:
             raise ConfigurationError(f"{where}: {exc}") from None
+        except RecursionError:
+            raise ConfigurationError(f"cannot read {self.path}: it is nested too deeply") from None
         except (OSError, ValueError) as exc:
-            raise ConfigurationError(f"cannot read {self._path}: {exc}") from None
+            raise ConfigurationError(f"cannot read {self.path}: {exc}") from None
         if is_public and any("token" in entry for entry in entries):
-            log.warning("%s has tokens in plain text, and other users of this machine can read it", self._path)
+            log.warning("%s has tokens in plain text, and other users of this machine can read it", self.path)
         self.everyone, self._users = everyone, users
 
 

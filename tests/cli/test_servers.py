@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import queue
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +16,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 from support.background import PATIENCE, Background
+from support.clock import ticks
 from support.command import Command
 
 from rawsse.cli import main
 from rawsse.cli.servers import JSONFormatter
-from rawsse.relay import Relay
+from rawsse.relay import Relay, UserFile
 from rawsse.relay.record import RunRecord
 from rawsse.replay import Player, shipped_fixtures
 from rawsse.server import ASGIApp, Forwarded, Server
@@ -31,7 +36,14 @@ Served = dict[str, Any]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder to work in, and an environment with nothing but a key."""
     monkeypatch.chdir(tmp_path)
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAWSSE_TOKEN", "RAWSSE_HOST", "PORT"):
+    for name in (
+        "ANTHROPIC_AUTH_TOKEN",
+        "ANTHROPIC_BASE_URL",
+        "RAWSSE_TOKEN",
+        "RAWSSE_METRICS_TOKEN",
+        "RAWSSE_HOST",
+        "PORT",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
 
@@ -178,6 +190,98 @@ def test_a_host_in_the_environment_needs_a_token_as_any_other(
     assert capsys.readouterr().err.startswith("rawsse: refusing to listen on 0.0.0.0 without a token")
     assert main(["serve", "--token", "t"]) == 0
     assert served["host"] == "0.0.0.0"
+
+
+# --- Users and tokens
+
+
+USERS = '[[user]]\nid = "ada"\ntoken = "of-ada"\n'
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> str:
+    (tmp_path / "users.toml").write_text(USERS)
+    return str(tmp_path / "users.toml")
+
+
+def status_of(app: ASGIApp, path: str, token: str) -> int:
+    """The status of a GET with that token."""
+
+    fields = [(b"host", b"localhost"), (b"x-api-key", token.encode())]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": fields}
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_known"), [([], True), (["--users"], False), (["--users", "--token", "more"], False)]
+)
+def test_the_token_of_the_environment_is_no_user_beside_a_file_of_users(
+    arguments: list[str], users: str, served: Served, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    monkeypatch.setenv("RAWSSE_TOKEN", "of-the-environment")
+    arguments = [
+        part for argument in arguments for part in ([argument, users] if argument == "--users" else [argument])
+    ]
+    assert main(["serve", *arguments]) == 0
+    assert status_of(served["app"], "/me", "of-the-environment") == (200 if is_known else 401)
+    if "more" in arguments:
+        assert status_of(served["app"], "/me", "more") == 200
+
+
+def test_the_token_for_the_metrics_may_come_from_the_environment(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, argument, token in (("m3trics", [], "m3trics"), ("m3trics", ["--metrics-token", "other"], "other")):
+        monkeypatch.setenv("RAWSSE_METRICS_TOKEN", variable)
+        assert main(["serve", *argument]) == 0
+        assert [status_of(served["app"], "/metrics", each) for each in (token, "wrong")] == [200, 401]
+    monkeypatch.setenv("RAWSSE_METRICS_TOKEN", "")
+    assert main(["serve"]) == 0
+    assert status_of(served["app"], "/metrics", "wrong") == 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")
+def test_users_are_read_again_one_reading_at_a_time_while_the_event_loop_goes_on(
+    users: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: queue.SimpleQueue[str] = queue.SimpleQueue()
+    may_end = threading.Event()
+
+    def reload(file: UserFile) -> None:
+        readings.put(threading.current_thread().name)
+        if threading.current_thread() is not threading.main_thread():
+            assert may_end.wait(PATIENCE)
+        raise RuntimeError("a surprise")  # it must not cost the next signal
+
+    async def next_reading() -> str:
+        return await asyncio.to_thread(readings.get, timeout=PATIENCE)
+
+    async def serve(app: ASGIApp, *_: Any, **options: Any) -> None:
+        monkeypatch.setattr(UserFile, "reload", reload)
+        signal.raise_signal(signal.SIGHUP)
+        assert await next_reading() != "MainThread"
+        for _ in range(3):
+            signal.raise_signal(signal.SIGHUP)
+            await asyncio.sleep(0)
+        await ticks(20)
+        assert readings.empty()
+        may_end.set()
+        await next_reading()
+        await ticks(20)
+        assert readings.empty()
+
+    monkeypatch.setattr("rawsse.server.serve", serve)
+    monkeypatch.setattr("rawsse.cli.servers._prepare", lambda log_format: None)
+    assert main(["serve", "--users", users]) == 0
 
 
 # --- Proxies, and a run without a reader

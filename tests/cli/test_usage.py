@@ -231,6 +231,13 @@ def test_a_lower_bound_of_tokens_is_one_of_money(path: Path, prices: Path, usage
     assert out.splitlines()[1].split()[-1] == ">=0.0000"
 
 
+def test_prices_that_are_nested_too_deeply_are_refused_by_name(path: Path, prices: Path, usage: Out) -> None:
+    prices.write_text(f"deep = {'[' * 100_000}")
+    code, _, err = usage(write(path, *TWO_USERS), "--by", "user", "--prices", prices)
+    assert code == 2
+    assert f"cannot read the prices in {prices}: they are nested too deeply" in err
+
+
 def test_a_model_without_a_price_is_named_and_never_counts_as_nothing(path: Path, prices: Path, usage: Out) -> None:
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user,model", "--prices", prices)
     assert code == 0
