@@ -14,7 +14,6 @@ The header fields are those of https://datatracker.ietf.org/doc/draft-ietf-httpa
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -40,25 +39,29 @@ _DAY = 24 * 60 * _MINUTE
 
 class _Policy(NamedTuple):
     """A limit in force, and what is left of it. `wait` is the seconds until all of it is back, or, if nothing is left, until
-    something is; None if that is not known."""
+    something is; `reset` is the Unix second of that. None if it is not known."""
 
     name: str
     words: str
     terms: str  # of its `RateLimit-Policy`
     quota: int
     left: int
-    wait: int | None
+    wait: int | None = None
+    reset: int | None = None
 
 
 class _Account:
     """The use of the relay by one user, or by all users together."""
 
-    __slots__ = ("at", "day", "limits", "open", "reserved", "tokens", "used")
+    __slots__ = ("at", "day", "limits", "open", "other_day", "other_tokens", "reserved", "tokens", "used")
 
     def __init__(self) -> None:
         # Those of a user who has not come yet, and may have a limit: so the account is kept.
         self.limits = UserLimits(tokens_per_day=MAX_LIMIT)
         self.at = self.day = self.tokens = self.open = 0
+        self.other_day = self.other_tokens = (
+            0  # of the day before, or of a later one, if the clock was ahead for a moment
+        )
         self.reserved = 0  # requests that were admitted, and whose run has not begun
         self.used = 0  # a request is `_MINUTE`, and each microsecond gives back as much as the limit
 
@@ -69,8 +72,18 @@ class _Account:
         # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
         self.at = min(max(self.at, at), at + _MINUTE)
         self.used = max(0, min(self.used, rate * _MINUTE) - elapsed * rate)
-        if self.at // _DAY != self.day:
-            self.day, self.tokens = self.at // _DAY, 0
+        if (day := self.at // _DAY) != self.day:
+            tokens = self.other_tokens if day == self.other_day else 0
+            self.other_day, self.other_tokens = self.day, self.tokens
+            self.day, self.tokens = day, tokens
+
+    def spend(self, time: float, tokens: int) -> None:
+        """Count the tokens of a run that began at that time."""
+        day = round(time * _SECOND) // _DAY
+        if day == self.day:
+            self.tokens += tokens
+        elif day == self.other_day:
+            self.other_tokens += tokens
 
     def policies(self) -> Iterator[_Policy]:
         """The limits that are counted."""
@@ -78,13 +91,17 @@ class _Account:
         if (quota := limits.requests_per_minute) is not None:
             left = max(0, (quota * _MINUTE - used) // _MINUTE)
             back = used if left else used + _MINUTE - quota * _MINUTE
-            yield _Policy("requests", "requests per minute", ";w=60", quota, left, -(-back // (quota * _SECOND)))
+            yield _Policy("requests", "requests per minute", ";w=60", quota, left, *self._due(back, quota))
         if (quota := limits.tokens_per_day) is not None:
             left, back = max(0, quota - self.tokens), _DAY - self.at % _DAY
-            yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, -(-back // _SECOND))
+            yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *self._due(back))
         if (quota := limits.open_runs) is not None:
             left = max(0, quota - self.open - self.reserved)
-            yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left, None)
+            yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)
+
+    def _due(self, back: int, rate: int = 1) -> tuple[int, int]:
+        """The seconds until `back` has come back at that rate, and the Unix second of that, both rounded up."""
+        return -(-back // (rate * _SECOND)), -(-(self.at * rate + back) // (rate * _SECOND))
 
 
 class Quotas(Observer):
@@ -119,14 +136,14 @@ class Quotas(Observer):
             wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in refusing + shared)
             who = "all users together have" if worst in shared else "you have"
             text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
-            headers = _headers([*account.policies(), *shared], now, is_messages) | {"retry-after": str(wait)}
+            headers = _headers([*account.policies(), *shared], is_messages) | {"retry-after": str(wait)}
             raise Answer(429, "rate_limit_error", text, headers=headers)
         if user is not None and user.id not in self._kept:
             self._make_room(now)
             self._kept[user.id] = account
         for each in accounts:
             each.reserved += 1
-        return _headers([*account.policies()], now, is_messages)
+        return _headers([*account.policies()], is_messages)
 
     def release(self, user: User | None) -> None:
         """Give back what `admit` has kept: no run has begun."""
@@ -145,8 +162,7 @@ class Quotas(Observer):
         """The run is not open any more. Its tokens are those of the day on which it began, as in the ledger."""
         for account in self._counting(record.user):
             account.open -= 1
-            if round(record.time * _SECOND) // _DAY == account.day:
-                account.tokens += record.total_tokens
+            account.spend(record.time, record.total_tokens)
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
         """Take over the tokens that each user has used today, as the ledger has them: so quotas survive a restart."""
@@ -176,7 +192,7 @@ class Quotas(Observer):
             "user": user.id if user is not None else None,
             "limits": {name: value for name, value in asdict(account.limits).items() if value},
             "left": {policy.name: policy.left for policy in policies},
-            "resets": {policy.name: _date(now + policy.wait) for policy in policies if policy.wait is not None},
+            "resets": {policy.name: _date(policy.reset) for policy in policies if policy.reset is not None},
         }
 
     def _accounts(self, user: User | None, now: float) -> list[_Account]:
@@ -205,17 +221,17 @@ class Quotas(Observer):
             raise Answer(429, "rate_limit_error", "too many users at once", headers={"retry-after": str(RETRY_SECONDS)})
 
 
-def _headers(policies: Sequence[_Policy], now: float, is_messages: bool) -> dict[str, str]:
+def _headers(policies: Sequence[_Policy], is_messages: bool) -> dict[str, str]:
     items = [f'"{policy.name}";q={policy.quota}{policy.terms}' for policy in policies]
     states = [f'"{p.name}";r={p.left}' + (f";t={p.wait}" if p.wait is not None else "") for p in policies]
     headers = {"ratelimit-policy": ", ".join(items), "ratelimit": ", ".join(states)} if policies else {}
     for policy in policies:
-        if is_messages and policy.wait is not None:
+        if is_messages and policy.reset is not None:
             name = f"anthropic-ratelimit-{policy.name.removeprefix('all_')}"  # the limit of all, where that one refuses
             headers |= {f"{name}-limit": str(policy.quota), f"{name}-remaining": str(policy.left)}
-            headers[f"{name}-reset"] = _date(now + policy.wait)
+            headers[f"{name}-reset"] = _date(policy.reset)
     return headers
 
 
-def _date(time: float) -> str:
-    return datetime.fromtimestamp(math.ceil(time), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _date(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

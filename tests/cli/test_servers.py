@@ -265,7 +265,7 @@ def test_users_are_read_again_one_reading_at_a_time_while_the_event_loop_goes_on
     async def next_reading() -> str:
         return await asyncio.to_thread(readings.get, timeout=PATIENCE)
 
-    async def serve(app: ASGIApp, *_: Any, **options: Any) -> None:
+    async def serve(app: ASGIApp, *where: Any, **options: Any) -> None:
         monkeypatch.setattr(UserFile, "reload", reload)
         signal.raise_signal(signal.SIGHUP)
         assert await next_reading() != "MainThread"

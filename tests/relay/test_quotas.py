@@ -296,6 +296,31 @@ def test_tokens_are_those_of_the_day_on_which_the_run_began_as_in_the_ledger() -
     assert quotas.me(ada, MIDNIGHT + 2)["left"] == {"tokens": 990}
 
 
+@pytest.mark.parametrize("days", [1, 2, 400, -1])
+def test_the_count_of_the_day_survives_a_clock_that_was_wrong_for_a_moment(days: int) -> None:
+    quotas, ada = Quotas(UserLimits(tokens_per_day=1000)), user(tokens_per_day=100)
+    run(quotas, ada, tokens=60)
+    quotas.admit(ada, NOON)
+    quotas.begun(start_of("ada", NOON))
+    assert quotas.me(ada, NOON + days * DAY)["left"] == {"tokens": 100}
+    quotas.ended(record_of("ada", NOON, tokens=10))  # of a run that began before
+    run(quotas, ada, NOON + days * DAY, tokens=7)
+    assert quotas.me(ada, NOON + 1)["left"] == {"tokens": 30}
+    assert quotas.me(None, NOON + 1)["left"] == {"tokens": 930}
+
+
+def test_a_day_that_is_over_does_not_come_back() -> None:
+    quotas, ada = Quotas(), user(tokens_per_day=100)
+    for day in range(4):
+        run(quotas, ada, NOON + day * DAY, tokens=60)
+        assert quotas.me(ada, NOON + day * DAY)["left"] == {"tokens": 40}
+
+
+@pytest.mark.parametrize("second", [0.25, 0.5, 0.999999])
+def test_tokens_are_back_at_midnight_whatever_the_time(second: float) -> None:
+    assert Quotas().me(user(tokens_per_day=9), NOON + second)["resets"] == {"tokens": "2026-12-01T00:00:00Z"}
+
+
 def test_quotas_survive_a_restart() -> None:
     quotas = Quotas(UserLimits(tokens_per_day=5000), UserLimits(tokens_per_day=1000))
     quotas.settle({"ada": 1000, "bob": 990}, NOON)
@@ -419,11 +444,9 @@ def test_the_api_tells_it_in_its_own_form_too() -> None:
         "anthropic-ratelimit-requests-reset": "2026-11-30T12:00:02Z",
         "anthropic-ratelimit-tokens-limit": "200000",
         "anthropic-ratelimit-tokens-remaining": "200000",
-        "anthropic-ratelimit-tokens-reset": "2026-12-01T00:00:01Z",
+        "anthropic-ratelimit-tokens-reset": "2026-12-01T00:00:00Z",
     }
-    assert RateLimits.from_headers(headers).tokens == RateLimit(
-        200000, 200000, datetime(2026, 12, 1, 0, 0, 1, tzinfo=UTC)
-    )
+    assert RateLimits.from_headers(headers).tokens == RateLimit(200000, 200000, datetime(2026, 12, 1, tzinfo=UTC))
 
 
 def test_without_limits_nothing_is_told() -> None:
