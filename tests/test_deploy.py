@@ -69,13 +69,32 @@ def test_the_unit_has_no_rights_no_key_and_enough_descriptors(service: configpar
     assert int(service["LimitNOFILE"]) >= 2 * 10_000
 
 
+def test_the_unit_says_how_the_service_gets_its_users() -> None:
+    # systemd.exec(5), LoadCredential: "ID:PATH"; the copy is /run/credentials/UNIT/ID.
+    ((name, source),) = re.findall(r"^#LoadCredential=(\S+):(\S+)$", UNIT, flags=re.MULTILINE)
+    options = re.findall(r"--users (\S+)$", UNIT, flags=re.MULTILINE)
+    assert options == [f"/run/credentials/rawsse.service/{name}"]
+    assert source == "/etc/rawsse/users.toml"
+    assert str(serve_of(["rawsse", "serve", "--users", *options]).users) == options[0]
+
+
+def test_the_unit_names_every_secret_that_may_come_from_the_environment() -> None:
+    assert re.findall(r"^#       (\w+)=…$", UNIT, flags=re.MULTILINE) == [
+        "ANTHROPIC_API_KEY",
+        "RAWSSE_TOKEN",
+        "RAWSSE_METRICS_TOKEN",
+    ]
+
+
 @pytest.mark.real
+@pytest.mark.parametrize("mark", ["#", ""], ids=["as it is", "with users"])
 @pytest.mark.parametrize("check", [["verify", "--man=no"], ["security", "--offline=true", "--threshold=20"]])
-def test_systemd_itself_finds_no_fault_in_the_unit(check: list[str], tmp_path: Path) -> None:
+def test_systemd_itself_finds_no_fault_in_the_unit(check: list[str], mark: str, tmp_path: Path) -> None:
     if (tool := shutil.which("systemd-analyze")) is None:
         pytest.skip("no systemd-analyze on this machine")
     file = tmp_path / "rawsse.service"
-    file.write_text(UNIT.replace("/opt/rawsse/bin/rawsse", sys.executable))  # what is not there is a fault
+    unit = UNIT.replace("#LoadCredential=", f"{mark}LoadCredential=")
+    file.write_text(unit.replace("/opt/rawsse/bin/rawsse", sys.executable))  # what is not there is a fault
     done = subprocess.run([tool, *check, file], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
