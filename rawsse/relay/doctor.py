@@ -60,12 +60,16 @@ class Plan(NamedTuple):
 
 Limits = Mapping[str, tuple[float, float]]
 
-LIMITS: Limits = {"events": (2, 200), "interval": (0.01, 10.0), "silence": (0.0, 3600.0)}
-"""The least and the most of each number in a plan: a request holds a connection for 94 minutes at most, and gets 30 kB."""
+LIMITS: Limits = {"events": (2, 200), "interval": (0.01, 10.0), "silence": (0.0, 300.0)}
+"""The least and the most of each number in a plan: a request gets 30 kB at most."""
+
+MAX_SECONDS = 330.0
+"""How long a request may hold its connection, and hold up the end of the relay: the longest silence, and a few beats before."""
 
 
-def read_plan(query: Mapping[str, Sequence[str]], limits: Limits = LIMITS) -> Plan:
-    """The plan in a query; what it leaves out is as in `Plan()`. Raises `InvalidRequest`."""
+def read_plan(query: Mapping[str, Sequence[str]], limits: Limits = LIMITS, *, max_seconds: float = MAX_SECONDS) -> Plan:
+    """The plan in a query; what it leaves out is as in `Plan()`. Raises `InvalidRequest` for one beyond `limits`, or that takes
+    more than `max_seconds` in all."""
     plan = Plan()
     for name in [name for name in limits if name in query]:
         (least, most), kind, text = limits[name], type(getattr(plan, name)), query[name][0]
@@ -73,18 +77,26 @@ def read_plan(query: Mapping[str, Sequence[str]], limits: Limits = LIMITS) -> Pl
         if not least <= value <= most or kind(value) != value:
             raise InvalidRequest(name, f"must be a {'whole ' * (kind is int)}number from {least:g} to {most:g}")
         plan = plan._replace(**{name: kind(value)})
+    if (seconds := sum(plan.pauses())) > max_seconds:
+        raise InvalidRequest("events", f"would take {seconds:g} s with their pauses, and may take {max_seconds:g} s")
     return plan
 
 
 # --- The route -----------------------------------------------------------------------------------------------------
 
 
-async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]], *, limits: Limits = LIMITS) -> None:
+async def send_beats(
+    exchange: Exchange,
+    headers: Sequence[tuple[str, str]],
+    *,
+    limits: Limits = LIMITS,
+    max_seconds: float = MAX_SECONDS,
+) -> None:
     """Answer one request, with these header fields, until the last beat is sent or the client has gone.
 
     Raises `InvalidRequest` before anything is sent, for a query beyond the limits.
     """
-    plan, nonce = read_plan(exchange.query, limits), exchange.headers.get("last-event-id", "")
+    plan, nonce = read_plan(exchange.query, limits, max_seconds=max_seconds), exchange.headers.get("last-event-id", "")
     heart = _Heart(exchange, plan, nonce[:MAX_NONCE_CHARS] if nonce.isalnum() else "")
     heart.outlet.start(200, exchange.fields(headers))
     if heart.outlet.write(COMMENT_HEARTBEAT):  # the head goes out with it
@@ -178,7 +190,7 @@ _REMEDIES: Mapping[str, str] = {
     "status 404": "give the relay's URL as browsers have it, with the path that comes before /chat/stream",
     "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
     "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
-    "refusal": "its log says why: access rules, a firewall, a limit; a relay takes a silence of 3600 s at most",
+    "refusal": "its log says why: access rules, a firewall, a limit; a relay takes a silence of 300 s at most",
     "gateway": "see that the relay runs where the proxy expects it (nginx: proxy_pass); the proxy's log says more",
     "content type": "let proxies keep Content-Type; if this is a login page or another server, correct the URL",
     "compression": "leave out text/event-stream (nginx: gzip_types; a CDN: obey Cache-Control: no-transform)",
