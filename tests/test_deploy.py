@@ -136,7 +136,6 @@ def test_what_it_installs_from_is_copied_before() -> None:
     assert copied == {
         "pyproject.toml",
         "README.md",
-        "_rawsse_pytest.py",
         "fixtures",
         "rawsse",
     }  # what pyproject.toml names

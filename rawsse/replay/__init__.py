@@ -23,6 +23,7 @@ Read in this order:
     fixture.py        the API of one test
     virtual_clock.py  an event loop whose clock jumps
     pytest_plugin.py  fixtures and marks for pytest
+    entry.py          where pytest finds that, without loading rawsse
 """
 
 from __future__ import annotations

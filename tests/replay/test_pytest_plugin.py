@@ -1058,7 +1058,7 @@ def test_a_test_run_that_uses_nothing_of_it_loads_nothing_of_rawsse(project: pyt
         """
     )
     # As it is installed: outside of the package.
-    shutil.copy(ROOT / "_rawsse_pytest.py", project.path / "_rawsse_pytest.py")
+    shutil.copy(ROOT / "rawsse/replay/entry.py", project.path / "_rawsse_pytest.py")
     path = os.pathsep.join([str(project.path), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *ALONE, *(() if is_installed() else ("-p", "_rawsse_pytest"))],
@@ -1092,12 +1092,13 @@ def test_the_made_up_project_is_green_with_nothing_but_the_plugin(tmp_path: Path
 def test_the_project_metadata_name_the_plugin() -> None:
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert metadata["project"]["entry-points"]["pytest11"] == {"rawsse": "_rawsse_pytest"}
-    assert metadata["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == ["rawsse", "_rawsse_pytest.py"]
+    wheel = metadata["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["rawsse/replay/entry.py"] == "_rawsse_pytest.py"
 
 
 def test_the_installed_plugin_is_this_one() -> None:
     found = PathFinder.find_spec("_rawsse_pytest")  # what lies there, not what it has made of itself
     if found is None or found.origin is None:
         pytest.skip("rawsse is not installed")
-    source = ROOT / "_rawsse_pytest.py"
+    source = ROOT / "rawsse/replay/entry.py"
     assert Path(found.origin).read_bytes() == source.read_bytes(), "install rawsse again: the file is copied"

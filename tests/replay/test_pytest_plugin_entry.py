@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.command import ROOT, environment
 
-SOURCE = ROOT / "_rawsse_pytest.py"
+SOURCE = ROOT / "rawsse/replay/entry.py"
 
 
 def entry() -> Any:

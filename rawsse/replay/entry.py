@@ -1,7 +1,7 @@
-"""Where pytest finds the plugin of rawsse: `rawsse/replay/pytest_plugin.py`, loaded by its path.
+"""Where pytest finds the plugin of rawsse: `pytest_plugin.py`, loaded by its path.
 
-To import a module of a package is to import the package, and most test runs on a machine do not need rawsse. So the entry
-point (`[project.entry-points.pytest11]` in `pyproject.toml`) is this module beside the package.
+Importing a module of a package imports the package, and most test runs on a machine do not need rawsse. So this file is
+installed beside the package, as `_rawsse_pytest` (`[project.entry-points.pytest11]` in `pyproject.toml`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NAME = "_rawsse_pytest"
 
 
 def load() -> ModuleType:
-    """The plugin, under the name of this module. Raises `ImportError` if rawsse is not where it can be imported from."""
+    """The plugin, under the name of this file when it is installed. Raises `ImportError` if rawsse cannot be found."""
     package = find_spec("rawsse")  # finds it, and does not import it
     if package is None or package.origin is None:
         raise ImportError("the pytest plugin of rawsse is installed, but rawsse cannot be found")
