@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.relay.choices import choose, models_of
@@ -40,6 +39,7 @@ from rawsse.relay.dialects import (
     InvalidRequest,
     MessagesDialect,
     TextDialect,
+    WholeDialect,
     compact,
     failure_of,
     list_models,
@@ -52,15 +52,15 @@ from rawsse.relay.dialects import (
 )
 from rawsse.relay.doctor import send_beats
 from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
-from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, forwarded, refused, send_refusal
+from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.log import Gone
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord, record_of
+from rawsse.relay.record import Observer, OnEnd, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
@@ -322,10 +322,7 @@ class _Call:
 
     async def _messages(self) -> None:
         request = await self._read_messages()
-        if request.get("stream"):
-            await self._generate(_Asked(MessagesDialect(), request))
-        else:
-            await self._whole_message(request)
+        await self._generate(_Asked(MessagesDialect() if request.get("stream") else WholeDialect(), request))
 
     async def _read_messages(self) -> dict[str, Any]:
         # Only the body as a whole has a limit here: the API has its own for the texts in it.
@@ -385,11 +382,16 @@ class _Call:
         if (run := self._known_run(asked)) is not None:  # begun while this one was looked at
             return run
         # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
-        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
+        options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
+        is_whole = isinstance(dialect, WholeDialect)
+        options |= {} if is_whole else {"kind": UnfoldedAnswer}
+        events = partial(self._relay.client.messages.events, request, strict=False, **options)
         who = {"user": self._user_id, "model": request["model"]}
         id = self._run_id if asked.fingerprint is not None else None
         with self._admitted(is_messages=not dialect.is_resumable):
-            run = self._runs.begin(dialect, pushed(events), **who, id=id, alias=asked.alias)
+            run = self._runs.begin(
+                dialect, pushed(events, MessagePush if is_whole else EventPush), **who, id=id, alias=asked.alias
+            )
         run.fingerprint = asked.fingerprint
         return run
 
@@ -430,10 +432,6 @@ class _Call:
             relay.quotas.release(self._user)
             raise
         self._exchange.more_fields += fields.items()
-
-    def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
-        headers = self._api_headers()
-        return partial(self._relay.client.messages.events, request, headers=headers, strict=False, **options)
 
     def _api_headers(self) -> dict[str, str]:
         headers = self._exchange.headers
@@ -538,30 +536,6 @@ class _Call:
         await self._exchange.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
 
     # Routes without a run --------------------------------------------------------------------------------------------
-
-    async def _whole_message(self, request: dict[str, Any]) -> None:
-        """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
-        request = await self._completed(request, is_browser=False)
-        stream = self._events(request, max_retries=0)()
-        with self._admitted(is_messages=True):
-            start = self._runs.begun(self._user_id, "messages", request["model"])
-        gone = Failure(200, "cancelled", "the client closed the connection")
-        failure: Failure | None = gone
-        words = gone.message
-        try:
-            message = await unless_gone(stream._read_whole(), self._exchange.receive)
-            if message is not None and stream.ending is not None:
-                failure, words = None, stream.ending.text
-        except RawsseError as exc:
-            failure, words = failure_of(exc), str(exc)
-            raise refused(failure) from None
-        finally:
-            how: dict[str, Any] = {"seconds": stream.timing.elapsed(), "words": words}
-            how["on_disconnect"] = "cancel" if failure is gone else None
-            self._runs.ended(record_of(start, stream, stream.ending, failure, **how))
-        if message is not None:
-            headers = (JSON, *forwarded(stream.headers))
-            await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
 
     async def _count_tokens(self) -> None:
         defaults = {"model": self._relay._defaults["model"]}
