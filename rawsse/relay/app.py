@@ -541,6 +541,8 @@ class _Call:
         defaults = {"model": self._relay._defaults["model"]}
         request = choose(await self._read_messages(), defaults, self._limits, is_browser=False)
         headers = self._api_headers()
+        fields = self._relay.quotas.admit(self._user, self._relay._clock(), is_messages=True, is_run=False)
+        self._exchange.more_fields += fields.items()
         call = self._relay.client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await unless_gone(call.open(), self._exchange.receive)
         if answer is not None:

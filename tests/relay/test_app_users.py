@@ -703,3 +703,21 @@ def test_rows_of_the_ledger_and_records_are_the_same() -> None:
         ("bob", "text", "complete"),
         ("bob", "messages", "complete"),
     ]
+
+
+def test_counts_of_tokens_are_requests_that_need_neither_a_run_nor_tokens() -> None:
+    count = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{"input_tokens": 14}'
+
+    async def story() -> None:
+        async with relay(count, count, count, authenticate=by_name, clock=lambda: 1_000_000.0) as stage:
+            stage.relay.quotas.settle({"ada": 100}, 1_000_000.0)  # the tokens of the day are used up
+            asked = [("POST", "/v1/messages/count_tokens", {**MESSAGES, "stream": False})] * 4
+            answers = [await stage.ask(*each, headers=as_user("ada")).done() for each in asked]
+            assert [answer.status for answer in answers] == [200, 200, 200, 429]
+            assert [answer.headers["anthropic-ratelimit-requests-remaining"] for answer in answers] == list("2100")
+            assert error_json(answers[-1]) == (429, "rate_limit_error", None)
+            assert (answers[-1].headers["retry-after"], len(stage.calls)) == ("20", 3)
+            me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert me["left"] == {"requests": 0, "tokens": 0, "open_runs": 2}
+
+    run(story())
