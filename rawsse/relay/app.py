@@ -251,19 +251,22 @@ class _Call:
         self._exchange = exchange
         self._limit = relay._max_prompt_chars
         self._user: User | None = None
+        self._dialect = _dialect_of(exchange)
 
     async def answer(self) -> None:
-        """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
-        send = self._exchange.send_answer
+        """Find the route and follow it. A refusal is in the form of the route's dialect, any other error in JSON."""
+        exchange = self._exchange
         try:
             await self._route()
         except Answer as answer:
             if answer.status in REFUSALS:
                 self._relay.metrics.count_refusal(answer.type)
-            await send(answer)
+                await send_refusal(exchange, self._dialect, answer)
+            else:
+                await exchange.send_answer(answer)
         except RawsseError as exc:
-            log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
-            await send(refused(failure_of(exc)))
+            log.warning("%s failed: %s", one_line(exchange.path), one_line(str(exc)))
+            await exchange.send_answer(refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
         """What the path takes, by method."""
@@ -351,15 +354,8 @@ class _Call:
         return await self._exchange.read_json(read, self._relay._max_chat_bytes)
 
     async def _generate(self, asked: _Asked) -> None:
-        exchange = self._exchange
-        try:
-            run = self._known_run(asked) or await self._new_run(asked)
-        except Answer as answer:
-            if answer.status not in (429, 503):
-                raise
-            self._relay.metrics.count_refusal(answer.type)
-            await send_refusal(exchange, asked.dialect, answer)
-            return
+        exchange, self._dialect = self._exchange, asked.dialect
+        run = self._known_run(asked) or await self._new_run(asked)
         # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
         if asked.dialect.is_resumable and "respond-async" in exchange.headers.get("prefer", "").lower():
             run.wait_for_readers()
@@ -563,6 +559,15 @@ class _Call:
         # RFC 9110, 13.1.2: compared weakly.
         is_known = not {tag.strip().removeprefix("W/") for tag in known}.isdisjoint(("*", dict(headers)["etag"]))
         await self._exchange.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
+
+
+def _dialect_of(exchange: Exchange) -> Dialect:
+    """The dialect of a request whose body has not been read, that of `/v1/messages` for all whose errors are JSON."""
+    if exchange.method == "POST" and exchange.path in _TEXT_PATHS:
+        return TextDialect()
+    if exchange.method == "POST" and exchange.path == "/api/chat":  # `useChat` asks for `*/*`
+        return EventsDialect() if "text/event-stream" in exchange.headers.get("accept", "") else UIDialect()
+    return MessagesDialect()
 
 
 def _fingerprint(asked: _Asked, usage: object) -> bytes:
