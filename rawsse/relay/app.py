@@ -298,6 +298,8 @@ class _Call:
     async def _route(self) -> None:
         exchange = self._exchange
         if exchange.path in ("/healthz", "/readyz"):  # for anybody: balancers ask by address, and learn nothing
+            if exchange.method not in ("GET", "HEAD"):
+                raise self._wrong_method("GET, HEAD")
             is_ready = exchange.path == "/healthz" or not self._runs.is_closed
             words = b"ok\n" if is_ready else b"shutting down\n"
             await exchange.send_whole(200 if is_ready else 503, [("content-type", "text/plain; charset=utf-8")], words)
@@ -317,9 +319,11 @@ class _Call:
         else:
             if is_page:  # what is not there is not there for any method
                 await asyncio.to_thread(self._relay._page.find, exchange.path)
-            headers = {"allow": ", ".join(handlers)}
-            text = f"{exchange.path} does not take {exchange.method}"
-            raise Answer(405, "invalid_request_error", text, headers=headers)
+            raise self._wrong_method(", ".join(handlers))
+
+    def _wrong_method(self, allowed: str) -> Answer:
+        text = f"{self._exchange.path} does not take {self._exchange.method}"
+        return Answer(405, "invalid_request_error", text, headers={"allow": allowed})
 
     # Routes that begin a run -----------------------------------------------------------------------------------------
 

@@ -328,6 +328,14 @@ def test_a_page_of_ones_own_is_served_instead(tmp_path: Path) -> None:
     assert ask("GET", "/rawsse.js", static=tmp_path).body == ask("GET", "/rawsse.js").body
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_a_probe_is_read_and_nothing_else(method: str, path: str) -> None:
+    browser = ask(method, path)
+    assert error_json(browser) == (405, "invalid_request_error", None)
+    assert browser.headers["allow"] == "GET, HEAD"
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("host", ["localhost", "10.1.2.3:8000", "anything"])
 def test_whoever_asks_is_told_that_it_lives(method: str, host: str) -> None:
