@@ -466,7 +466,7 @@ class _Call:
 
     async def _place(self, run: Run) -> tuple[int, bytes]:
         """The position after which the client reads on, and what stands for the frames before it."""
-        if "snapshot" in self._exchange.query:
+        if self._exchange.read_flag("snapshot"):
             log, last = run.kept()
             is_small = len(log) <= THREAD_BYTES
             return last, snapshot(log, run.dialect) if is_small else await asyncio.to_thread(snapshot, log, run.dialect)
