@@ -24,6 +24,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from inspect import iscoroutinefunction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,6 +160,9 @@ class Relay:
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
+        for function in (on_end, *chain.from_iterable((observer.begun, observer.ended) for observer in observers)):
+            if _is_async(function):
+                raise ConfigurationError(f"{function!r} must be a plain function: it is called and not awaited")
         self.client = client
         self._defaults = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens}
         self._defaults |= {"system": system} if system is not None else {}
@@ -572,6 +577,10 @@ def _dialect_of(exchange: Exchange) -> Dialect:
     if exchange.method == "POST" and exchange.path == "/api/chat":  # `useChat` asks for `*/*`
         return EventsDialect() if "text/event-stream" in exchange.headers.get("accept", "") else UIDialect()
     return MessagesDialect()
+
+
+def _is_async(function: object) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _fingerprint(asked: _Asked, usage: object) -> bytes:
