@@ -270,7 +270,8 @@ class _Call:
             else:
                 await exchange.send_answer(answer)
         except RawsseError as exc:
-            log.warning("%s failed: %s", one_line(exchange.path), one_line(str(exc)))
+            level = logging.ERROR if isinstance(exc, ConfigurationError) else logging.WARNING
+            log.log(level, "%s failed: %s", one_line(exchange.path), one_line(str(exc)))
             await exchange.send_answer(refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -316,7 +317,10 @@ class _Call:
             raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
         if is_call and not (exchange.path == "/metrics" and self._relay._metrics_tokens.find_token(exchange.headers)):
             tokens, authenticate = self._relay._guard.tokens, self._relay._authenticate
-            self._user = await identify(exchange.scope, exchange.headers, tokens, authenticate)
+            try:
+                self._user = await identify(exchange.scope, exchange.headers, tokens, authenticate)
+            except ConfigurationError as exc:
+                raise ConfigurationError(f"the user that the host application gave cannot be used: {exc}") from exc
         if exchange.method == "OPTIONS":
             await exchange.send_preflight(", ".join(handlers))
         elif (handler := handlers.get(exchange.method)) is not None:

@@ -722,3 +722,107 @@ def test_counts_of_tokens_are_requests_that_need_neither_a_run_nor_tokens() -> N
             assert me["left"] == {"requests": 0, "tokens": 0, "open_runs": 2}
 
     run(story())
+
+
+# --- The embedder's functions -----------------------------------------------------------------------------------------
+
+POSTS = [*CHATS, ("/v1/messages", {**MESSAGES, "stream": False})]
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS)
+@pytest.mark.parametrize(
+    "given",
+    [{}, False, True, "words", [], {"model": "m"}, {"model": 5, "max_tokens": 9, "messages": []}, {"max_tokens": 9}],
+)
+def test_what_the_embedder_gives_in_place_of_a_request_must_be_one(
+    path: str, body: Any, given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = Rows()
+
+    async def on_request(request: dict[str, Any], user: User | None) -> Any:
+        return given
+
+    async def story() -> None:
+        options: dict[str, Any] = {"on_request": on_request, "authenticate": by_name, "observers": [rows]}
+        async with relay(WHOLE, **options) as stage:
+            browser = await stage.ask("POST", path, body, headers=as_user("ada")).done()
+            assert error_json(browser) == (500, "api_error", None)
+            me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert (me["left"]["requests"], me["left"]["open_runs"], stage.calls, rows.starts) == (3, 2, [], [])
+
+    run(story())
+    (line,) = caplog.records
+    assert (line.levelname, "failed: on_request" in line.getMessage()) == ("ERROR", True)
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS)
+def test_what_the_embedder_gives_is_what_is_asked(path: str, body: Any) -> None:
+    async def on_request(request: dict[str, Any], user: User | None) -> dict[str, Any]:
+        return {**request, "model": "another"}
+
+    (call,) = ask("POST", path, body, on_request=on_request).calls
+    assert call.json["model"] == "another"
+
+
+@pytest.mark.parametrize(("path", "body"), [*POSTS, ("/v1/messages/count_tokens", MESSAGES)])
+@pytest.mark.parametrize("asked", ["on_request", "authenticate"])
+def test_a_client_that_leaves_while_the_embedder_is_asked_starts_no_call(path: str, body: Any, asked: str) -> None:
+    rows = Rows()
+
+    async def on_request(request: dict[str, Any], user: User | None) -> None:
+        await asyncio.sleep(1)
+
+    async def authenticate(scope: Scope) -> str:
+        await asyncio.sleep(1)
+        return "ada"
+
+    async def story() -> None:
+        if asked == "on_request" and path.endswith("count_tokens"):
+            return  # it is not asked about these
+        options: dict[str, Any] = {asked: {"on_request": on_request, "authenticate": authenticate}[asked]}
+        asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+        async with relay(observers=[rows], **options) as stage:
+            browser = stage.ask("POST", path, body)
+            await ticks(3)
+            await over(browser)
+            assert (browser.status, stage.calls, rows.starts) == (0, [], [])
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["on_end", "on_end object", "begun", "ended"])
+def test_a_function_that_is_not_awaited_may_not_be_async(kind: str) -> None:
+    class Told(Rows):
+        async def __call__(self, record: RunRecord) -> None: ...
+
+    async def told(about: Any) -> None: ...
+
+    rows = Told()
+    setattr(rows, kind, told)
+    options: dict[str, Any] = {"on_end": told if kind == "on_end" else rows} if "on_end" in kind else {}
+    options |= {} if "on_end" in kind else {"observers": [rows]}
+    with pytest.raises(ConfigurationError, match=r" must be a plain function: it is called and not awaited$"):
+        Relay(Stage().client, **options)
+
+
+@pytest.mark.parametrize("by", ["host", "embedder"])
+def test_a_login_that_can_be_no_user_is_told_in_the_log(by: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def authenticate(scope: Scope) -> str:
+        return "x" * 257
+
+    async def story() -> None:
+        async with relay(**({"authenticate": authenticate} if by == "embedder" else {})) as stage:
+            app = stage.relay
+
+            async def host(scope: Scope, receive: Any, send: Any) -> None:
+                await app({**scope, "user": "x" * 257}, receive, send)
+
+            stage.relay = host  # type: ignore[assignment]
+            browser = await stage.ask("GET", "/me").done()
+            stage.relay = app
+            assert error_json(browser) == (500, "api_error", None)
+
+    run(story())
+    (line,) = caplog.records
+    words = "the user that the host application gave cannot be used: id must be 1 to 256 printable characters"
+    assert (line.levelname, line.getMessage()) == ("ERROR", f"/me failed: {words}")
