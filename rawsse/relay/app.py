@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.relay.choices import choose, models_of
+from rawsse.relay.choices import changed_request, choose, models_of
 from rawsse.relay.dialects import (
     Answer,
     Dialect,
@@ -100,7 +100,7 @@ _CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 Handler = Callable[[], Awaitable[None]]
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
-"""The embedder's function: may give another request, or raise `Answer`."""
+"""The embedder's function: gives another request, None for the same one, or raises `Answer`."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -119,7 +119,7 @@ class Relay:
     `guard` decides which hosts and origins are answered, and has the tokens. `authenticate` gives the user of a request;
     without it, a login of the host (`scope["user"]`) or a token does. `user_limits` hold for each user that has none itself,
     `all_limits` for all together, and where there are no users. `on_request` is awaited with a request that is about to be
-    sent, and its user: it may give another one in its place, or raise `Answer` to refuse it.
+    sent, and its user: it may give another one, whole, in its place, or raise `Answer` to refuse it.
 
     `ledger` gets a row for each run, and knows what was used before a restart; the caller closes it. `on_end` is called with
     the record of each run that has ended, and `observers` are told of all runs; none of them may wait. `metrics_token` is what
@@ -417,11 +417,17 @@ class _Call:
         return wanted
 
     async def _completed(self, request: dict[str, Any], *, is_browser: bool) -> dict[str, Any]:
-        """The request that is sent: with what it leaves to the relay, and with the embedder's changes. Raises `Answer`."""
+        """The request that is sent: with what it leaves to the relay, and with the embedder's changes.
+
+        Raises `Answer`, `ConfigurationError`, and `ConnectionError` if the client went while the embedder was asked.
+        """
         relay = self._relay
         request = choose(request, relay._defaults, self._limits, is_browser=is_browser)
         if relay._on_request is not None:
-            request = await relay._on_request(request, self._user) or request
+            changed: object = await relay._on_request(request, self._user)
+            request = request if changed is None else changed_request(changed)
+        if (relay._on_request or relay._authenticate) is not None:
+            await self._exchange.check_client()
         return request
 
     @property
@@ -550,6 +556,8 @@ class _Call:
         defaults = {"model": self._relay._defaults["model"]}
         request = choose(await self._read_messages(), defaults, self._limits, is_browser=False)
         headers = self._api_headers()
+        if self._relay._authenticate is not None:
+            await self._exchange.check_client()
         fields = self._relay.quotas.admit(self._user, self._relay._clock(), is_messages=True, is_run=False)
         self._exchange.more_fields += fields.items()
         call = self._relay.client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)

@@ -11,7 +11,8 @@ import pytest
 from support.clock import run, ticks
 from support.streams import ANSWER, STOP, block_start, end, start, text_delta
 
-from rawsse.relay import Guard, RunLimits, RunRecord, User, UserLimits
+from rawsse.errors import ConfigurationError
+from rawsse.relay import Guard, Relay, RunLimits, RunRecord, User, UserLimits
 from rawsse.relay.dialects import Answer
 from rawsse.relay.ledger import Ledger
 from rawsse.server import Scope
