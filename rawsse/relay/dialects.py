@@ -4,6 +4,7 @@ This file knows the shapes of requests and of frames. It refuses to know runs, H
 the fourth, the Vercel AI SDK's, is in `ui.py`.
 
     messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
+               Without `stream` it is one JSON text, the message
     events     `POST /api/chat`: the same events, then `data: [DONE]`
     text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
                then always `data: [DONE]`

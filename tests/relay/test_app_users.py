@@ -383,6 +383,20 @@ def test_runs_in_progress_go_on_when_the_day_s_tokens_are_used_up_unless_they_ar
     assert "used up" not in run(story(is_cut=False))
 
 
+def test_a_call_without_stream_is_cut_too() -> None:
+    async def story() -> None:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
+        async with relay(authenticate=by_name, user_limits=limits) as stage:
+            long = stage.ask("POST", "/v1/messages", {**MESSAGES, "stream": False}, headers=as_user("bob"))
+            (await stage.call()).send(start())
+            short = stage.ask("POST", "/stream", CHAT, headers=as_user("bob"))
+            (await stage.call()).send(*ANSWER, end=True)
+            await short.done()
+            assert error_json(await long.done()) == (429, "rate_limit_error", None)
+
+    run(story())
+
+
 def test_only_the_runs_of_users_are_cut_whose_own_tokens_are_used_up_and_each_time() -> None:
     async def story() -> None:
         limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
