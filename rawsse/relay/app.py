@@ -24,14 +24,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from inspect import iscoroutinefunction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.relay.choices import choose, models_of
+from rawsse.relay.choices import changed_request, choose, models_of
 from rawsse.relay.dialects import (
     Answer,
     Dialect,
@@ -40,6 +41,7 @@ from rawsse.relay.dialects import (
     InvalidRequest,
     MessagesDialect,
     TextDialect,
+    WholeDialect,
     compact,
     failure_of,
     list_models,
@@ -52,16 +54,16 @@ from rawsse.relay.dialects import (
 )
 from rawsse.relay.doctor import send_beats
 from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
-from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, forwarded, refused, send_refusal
+from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.lifespan import closing_at_signals
 from rawsse.relay.log import Gone
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord, record_of
+from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
@@ -98,7 +100,7 @@ _CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 Handler = Callable[[], Awaitable[None]]
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
-"""The embedder's function: may give another request, or raise `Answer`."""
+"""The embedder's function: gives another request, None for the same one, or raises `Answer`."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -117,7 +119,7 @@ class Relay:
     `guard` decides which hosts and origins are answered, and has the tokens. `authenticate` gives the user of a request;
     without it, a login of the host (`scope["user"]`) or a token does. `user_limits` hold for each user that has none itself,
     `all_limits` for all together, and where there are no users. `on_request` is awaited with a request that is about to be
-    sent, and its user: it may give another one in its place, or raise `Answer` to refuse it.
+    sent, and its user: it may give another one, whole, in its place, or raise `Answer` to refuse it.
 
     `ledger` gets a row for each run, and knows what was used before a restart; the caller closes it. `on_end` is called with
     the record of each run that has ended, and `observers` are told of all runs; none of them may wait. `metrics_token` is what
@@ -160,6 +162,9 @@ class Relay:
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
+        for function in (on_end, *chain.from_iterable((observer.begun, observer.ended) for observer in observers)):
+            if _is_async(function):
+                raise ConfigurationError(f"{function!r} must be a plain function: it is called and not awaited")
         self.client = client
         self._defaults = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens}
         self._defaults |= {"system": system} if system is not None else {}
@@ -263,19 +268,23 @@ class _Call:
         self._exchange = exchange
         self._limit = relay._max_prompt_chars
         self._user: User | None = None
+        self._dialect = _dialect_of(exchange)
 
     async def answer(self) -> None:
-        """Find the route and follow it; whatever goes wrong becomes an error in JSON."""
-        send = self._exchange.send_answer
+        """Find the route and follow it. A refusal is in the form of the route's dialect, any other error in JSON."""
+        exchange = self._exchange
         try:
             await self._route()
         except Answer as answer:
             if answer.status in REFUSALS:
                 self._relay.metrics.count_refusal(answer.type)
-            await send(answer)
+                await send_refusal(exchange, self._dialect, answer)
+            else:
+                await exchange.send_answer(answer)
         except RawsseError as exc:
-            log.warning("%s failed: %s", one_line(self._exchange.path), one_line(str(exc)))
-            await send(refused(failure_of(exc)))
+            level = logging.ERROR if isinstance(exc, ConfigurationError) else logging.WARNING
+            log.log(level, "%s failed: %s", one_line(exchange.path), one_line(str(exc)))
+            await exchange.send_answer(refused(failure_of(exc)))
 
     def _handlers(self) -> Mapping[str, Handler]:
         """What the path takes, by method."""
@@ -307,6 +316,8 @@ class _Call:
     async def _route(self) -> None:
         exchange = self._exchange
         if exchange.path in ("/healthz", "/readyz"):  # for anybody: balancers ask by address, and learn nothing
+            if exchange.method not in ("GET", "HEAD"):
+                raise self._wrong_method("GET, HEAD")
             is_ready = exchange.path == "/healthz" or not self._runs.is_closed
             words = b"ok\n" if is_ready else b"shutting down\n"
             await exchange.send_whole(200 if is_ready else 503, [("content-type", "text/plain; charset=utf-8")], words)
@@ -318,7 +329,10 @@ class _Call:
             raise Answer(refusal.status, refusal.type, refusal.message, headers=refusal.headers)
         if is_call and not (exchange.path == "/metrics" and self._relay._metrics_tokens.find_token(exchange.headers)):
             tokens, authenticate = self._relay._guard.tokens, self._relay._authenticate
-            self._user = await identify(exchange.scope, exchange.headers, tokens, authenticate)
+            try:
+                self._user = await identify(exchange.scope, exchange.headers, tokens, authenticate)
+            except ConfigurationError as exc:
+                raise ConfigurationError(f"the user that the host application gave cannot be used: {exc}") from exc
         if exchange.method == "OPTIONS":
             await exchange.send_preflight(", ".join(handlers))
         elif (handler := handlers.get(exchange.method)) is not None:
@@ -326,18 +340,17 @@ class _Call:
         else:
             if is_page:  # what is not there is not there for any method
                 await asyncio.to_thread(self._relay._page.find, exchange.path)
-            headers = {"allow": ", ".join(handlers)}
-            text = f"{exchange.path} does not take {exchange.method}"
-            raise Answer(405, "invalid_request_error", text, headers=headers)
+            raise self._wrong_method(", ".join(handlers))
+
+    def _wrong_method(self, allowed: str) -> Answer:
+        text = f"{self._exchange.path} does not take {self._exchange.method}"
+        return Answer(405, "invalid_request_error", text, headers={"allow": allowed})
 
     # Routes that begin a run -----------------------------------------------------------------------------------------
 
     async def _messages(self) -> None:
         request = await self._read_messages()
-        if request.get("stream"):
-            await self._generate(_Asked(MessagesDialect(), request))
-        else:
-            await self._whole_message(request)
+        await self._generate(_Asked(MessagesDialect() if request.get("stream") else WholeDialect(), request))
 
     async def _read_messages(self) -> dict[str, Any]:
         # Only the body as a whole has a limit here: the API has its own for the texts in it.
@@ -366,15 +379,8 @@ class _Call:
         return await self._exchange.read_json(read, self._relay._max_chat_bytes)
 
     async def _generate(self, asked: _Asked) -> None:
-        exchange = self._exchange
-        try:
-            run = self._known_run(asked) or await self._new_run(asked)
-        except Answer as answer:
-            if answer.status not in (429, 503):
-                raise
-            self._relay.metrics.count_refusal(answer.type)
-            await send_refusal(exchange, asked.dialect, answer)
-            return
+        exchange, self._dialect = self._exchange, asked.dialect
+        run = self._known_run(asked) or await self._new_run(asked)
         # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
         if asked.dialect.is_resumable and "respond-async" in exchange.headers.get("prefer", "").lower():
             run.wait_for_readers()
@@ -397,11 +403,16 @@ class _Call:
         if (run := self._known_run(asked)) is not None:  # begun while this one was looked at
             return run
         # A client of `/v1/messages` tries again by itself, as the official SDKs do: two that try again multiply.
-        events = self._events(request, kind=UnfoldedAnswer, max_retries=None if dialect.is_resumable else 0)
+        options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
+        is_whole = isinstance(dialect, WholeDialect)
+        options |= {} if is_whole else {"kind": UnfoldedAnswer}
+        events = partial(self._relay.client.messages.events, request, strict=False, **options)
         who = {"user": self._user_id, "model": request["model"]}
         id = self._run_id if asked.fingerprint is not None else None
         with self._admitted(is_messages=not dialect.is_resumable):
-            run = self._runs.begin(dialect, pushed(events), **who, id=id, alias=asked.alias)
+            run = self._runs.begin(
+                dialect, pushed(events, MessagePush if is_whole else EventPush), **who, id=id, alias=asked.alias
+            )
         run.fingerprint = asked.fingerprint
         return run
 
@@ -418,11 +429,17 @@ class _Call:
         return wanted
 
     async def _completed(self, request: dict[str, Any], *, is_browser: bool) -> dict[str, Any]:
-        """The request that is sent: with what it leaves to the relay, and with the embedder's changes. Raises `Answer`."""
+        """The request that is sent: with what it leaves to the relay, and with the embedder's changes.
+
+        Raises `Answer`, `ConfigurationError`, and `ConnectionError` if the client went while the embedder was asked.
+        """
         relay = self._relay
         request = choose(request, relay._defaults, self._limits, is_browser=is_browser)
         if relay._on_request is not None:
-            request = await relay._on_request(request, self._user) or request
+            changed: object = await relay._on_request(request, self._user)
+            request = request if changed is None else changed_request(changed)
+        if (relay._on_request or relay._authenticate) is not None:
+            await self._exchange.check_client()
         return request
 
     @property
@@ -442,10 +459,6 @@ class _Call:
             relay.quotas.release(self._user)
             raise
         self._exchange.more_fields += fields.items()
-
-    def _events(self, request: dict[str, Any], **options: Any) -> Callable[[], EventStream]:
-        headers = self._api_headers()
-        return partial(self._relay.client.messages.events, request, headers=headers, strict=False, **options)
 
     def _api_headers(self) -> dict[str, str]:
         headers = self._exchange.headers
@@ -480,7 +493,7 @@ class _Call:
 
     async def _place(self, run: Run) -> tuple[int, bytes]:
         """The position after which the client reads on, and what stands for the frames before it."""
-        if "snapshot" in self._exchange.query:
+        if self._exchange.read_flag("snapshot"):
             log, last = run.kept()
             is_small = len(log) <= THREAD_BYTES
             return last, snapshot(log, run.dialect) if is_small else await asyncio.to_thread(snapshot, log, run.dialect)
@@ -555,34 +568,14 @@ class _Call:
 
     # Routes without a run --------------------------------------------------------------------------------------------
 
-    async def _whole_message(self, request: dict[str, Any]) -> None:
-        """`/v1/messages` without `stream`: streamed to us all the same, and answered as the message it adds up to."""
-        request = await self._completed(request, is_browser=False)
-        stream = self._events(request, max_retries=0)()
-        with self._admitted(is_messages=True):
-            start = self._runs.begun(self._user_id, "messages", request["model"])
-        gone = Failure(200, "cancelled", "the client closed the connection")
-        failure: Failure | None = gone
-        words = gone.message
-        try:
-            message = await unless_gone(stream._read_whole(), self._exchange.receive)
-            if message is not None and stream.ending is not None:
-                failure, words = None, stream.ending.text
-        except RawsseError as exc:
-            failure, words = failure_of(exc), str(exc)
-            raise refused(failure) from None
-        finally:
-            how: dict[str, Any] = {"seconds": stream.timing.elapsed(), "words": words}
-            how["on_disconnect"] = "cancel" if failure is gone else None
-            self._runs.ended(record_of(start, stream, stream.ending, failure, **how))
-        if message is not None:
-            headers = (JSON, *forwarded(stream.headers))
-            await self._exchange.send_whole(200, headers, message.to_json(indent=None).encode())
-
     async def _count_tokens(self) -> None:
         defaults = {"model": self._relay._defaults["model"]}
         request = choose(await self._read_messages(), defaults, self._limits, is_browser=False)
         headers = self._api_headers()
+        if self._relay._authenticate is not None:
+            await self._exchange.check_client()
+        fields = self._relay.quotas.admit(self._user, self._relay._clock(), is_messages=True, is_run=False)
+        self._exchange.more_fields += fields.items()
         call = self._relay.client.call("POST", self._exchange.path, body=request, headers=headers, max_retries=0)
         answer = await unless_gone(call.open(), self._exchange.receive)
         if answer is not None:
@@ -604,6 +597,19 @@ class _Call:
         # RFC 9110, 13.1.2: compared weakly.
         is_known = not {tag.strip().removeprefix("W/") for tag in known}.isdisjoint(("*", dict(headers)["etag"]))
         await self._exchange.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
+
+
+def _dialect_of(exchange: Exchange) -> Dialect:
+    """The dialect of a request whose body has not been read, that of `/v1/messages` for all whose errors are JSON."""
+    if exchange.method == "POST" and exchange.path in _TEXT_PATHS:
+        return TextDialect()
+    if exchange.method == "POST" and exchange.path == "/api/chat":  # `useChat` asks for `*/*`
+        return EventsDialect() if "text/event-stream" in exchange.headers.get("accept", "") else UIDialect()
+    return MessagesDialect()
+
+
+def _is_async(function: object) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _fingerprint(asked: _Asked, usage: object) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rawsse.errors import ConfigurationError
 from rawsse.messages.lens import object_at
 from rawsse.relay.dialects import InvalidRequest
 from rawsse.relay.users import MAX_LIMIT, UserLimits
@@ -52,6 +53,16 @@ def choose(
     if models is not None and isinstance(chosen.get("fallbacks"), str):
         raise InvalidRequest("fallbacks", "must be a list that names the models")
     return chosen
+
+
+def changed_request(given: object) -> dict[str, Any]:
+    """The request that the embedder has given in place of another. Raises `ConfigurationError` for what is not a whole one."""
+    kinds = {"model": str, "max_tokens": int, "messages": list}
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"on_request must give None or a whole request, not {type(given).__name__}")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(given.get(name), kind)]:
+        raise ConfigurationError(f"on_request gave a request without a usable {' and '.join(wrong)}")
+    return given
 
 
 def _check_system(request: Mapping[str, Any]) -> None:

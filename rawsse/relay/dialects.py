@@ -4,6 +4,7 @@ This file knows the shapes of requests and of frames. It refuses to know runs, H
 the fourth, the Vercel AI SDK's, is in `ui.py`.
 
     messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
+               Without `stream` it is one JSON text, the message
     events     `POST /api/chat`: the same events, then `data: [DONE]`
     text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
                then always `data: [DONE]`
@@ -148,7 +149,8 @@ def one_line(words: str) -> str:
 
 
 class Dialect(Protocol):
-    """What a run speaks. `heartbeat` is sent when there is nothing to say; `is_resumable`: its clients can come back;
+    """What a run speaks. `heartbeat` is sent when there is nothing to say; if it is empty, nothing is sent before the end, not
+    even the head: the answer is one JSON text. `is_resumable`: its clients can come back;
     `keeps_status`: a failure before there is anything to say keeps its HTTP status. `delta` finds a frame with a piece of text,
     up to the text: pieces that follow each other are sent as one to a client that is behind."""
 
@@ -193,6 +195,18 @@ class MessagesDialect:
     def end(self, ending: Ending) -> list[Frame]:
         # The stop reason has come, and the tail was lost: the answer is whole, and its reader waits for the last event.
         return [frame('{"type":"message_stop"}', "message_stop")] if ending.tail_missing else []
+
+
+class WholeDialect(MessagesDialect):
+    """`/v1/messages` without `stream`: its only frame is the message, in JSON."""
+
+    heartbeat = b""
+
+    def event(self, event: Any) -> list[Frame]:
+        return [event.to_json(indent=None)]
+
+    def end(self, ending: Ending) -> list[Frame]:
+        return []
 
 
 class EventsDialect(MessagesDialect):

@@ -12,6 +12,7 @@ and the header fields of pages of other origins. It refuses to know routes, runs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -62,7 +63,8 @@ class Exchange:
         """Header fields that the answer has in any case."""
         self.method: str = scope["method"]
         self.path = _path_within(scope.get("root_path", ""), scope["path"])
-        self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        self._query_string = scope.get("query_string", b"").decode("latin-1")
+        self.query = parse_qs(self._query_string)
         self.headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
 
     # The request ---------------------------------------------------------------------------------------------------
@@ -96,6 +98,22 @@ class Exchange:
                 raise InvalidRequest("body", f"has more than {MAX_VALUES} values", 413)
             if not message.get("more_body", False):
                 return b"".join(pieces)
+
+    def read_flag(self, name: str) -> bool:
+        """A field of the query that is yes (`1`, `true`, or nothing after its name) or no. Raises `InvalidRequest`."""
+        query = parse_qs(self._query_string, keep_blank_values=True)
+        value = query.get(name, ["0"])[0]
+        if value not in ("", "1", "true", "0", "false"):
+            raise InvalidRequest(name, "must be 1 or true, 0 or false")
+        return value in ("", "1", "true")
+
+    async def check_client(self) -> None:
+        """Raises `ConnectionError` if the server knows by now that the client has gone. The body must have been read."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                while (await self.receive())["type"] != "http.disconnect":
+                    pass
+            raise ConnectionResetError("the client went before its request was sent on")
 
     # The answer ----------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,8 @@ async def follow(
             return False
         said = forwarded(failure.headers if failure else run.headers)
         run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
-        headers = exchange.fields((*SSE_HEADERS, *run.dialect.headers, *run_id, *said))
+        kind = SSE_HEADERS if run.dialect.heartbeat else (JSON, ("content-length", str(run.log_bytes)))
+        headers = exchange.fields((*kind, *run.dialect.headers, *run_id, *said))
         outlet.start(failure.status if failure else 200, headers)
         return True
 

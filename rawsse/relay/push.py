@@ -33,7 +33,7 @@ _BLOCK = State.BLOCK  # here, because an enum's member is slow to find
 _DELTA_CHUNK = re.compile(r"([0-9a-f]{1,16})\r\nevent: content_block_delta\ndata: (.*)\n\n\r\n")
 
 
-Receive = Callable[[list[StreamEvent], float], None]
+Receive = Callable[[list[Any], float], None]
 Ended = Callable[[Exception | None], None]
 
 
@@ -176,9 +176,22 @@ class EventPush:
         self._wait(self._answer.waiting_since)
 
 
-def pushed(open_stream: Callable[[], EventStream]) -> Callable[[Receive, Ended], EventPush]:
-    """Makes an `EventPush` of the stream that `open_stream` gives."""
-    return lambda receive, ended: EventPush(open_stream(), receive, ended)
+class MessagePush(EventPush):
+    """Pushes one thing, the whole message, when it has come. The stream's answer must be one that folds: an `Answer`."""
+
+    async def open(self) -> None:
+        """Send the request and read the answer. Raises `APIError`, and then `ended` is not called."""
+        message = await self.stream._read_whole()
+        self._receive([message], asyncio.get_running_loop().time())
+        if not self._is_over:
+            self._ended(None)
+
+
+def pushed(
+    open_stream: Callable[[], EventStream], kind: type[EventPush] = EventPush
+) -> Callable[[Receive, Ended], EventPush]:
+    """Makes a push of that kind of the stream that `open_stream` gives."""
+    return lambda receive, ended: kind(open_stream(), receive, ended)
 
 
 class UnfoldedAnswer(Answer):

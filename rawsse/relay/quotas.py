@@ -124,14 +124,18 @@ class Quotas(Observer):
         """The limits of one user."""
         return self.everyone if user is None else user.limits or self._default
 
-    def admit(self, user: User | None, now: float, *, is_messages: bool = False) -> dict[str, str]:
+    def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
         """Keep a place for a run, and return the header fields that say what is left, those of the Messages API too if
         `is_messages`. Raises `Answer`: 429, with them and `retry-after`.
+
+        If not `is_run`, the request counts now, and only the requests per minute can refuse it.
         """
         account, *others = accounts = self._accounts(user, now)
-        refusing = [policy for policy in account.policies() if not policy.left]
+        counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
+        refusing = [p for p in account.policies() if p.name in counted and not p.left]
         # The use by others is only shown to a user who is refused because of it.
-        shared = [p._replace(name=f"all_{p.name}") for other in others for p in other.policies() if not p.left]
+        used_up = [p for other in others for p in other.policies() if p.name in counted and not p.left]
+        shared = [p._replace(name=f"all_{p.name}") for p in used_up]
         if refusing or shared:
             wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in refusing + shared)
             who = "all users together have" if worst in shared else "you have"
@@ -142,7 +146,8 @@ class Quotas(Observer):
             self._make_room(now)
             self._kept[user.id] = account
         for each in accounts:
-            each.reserved += 1
+            each.reserved += is_run
+            each.used += 0 if is_run else _MINUTE
         return _headers([*account.policies()], is_messages)
 
     def release(self, user: User | None) -> None:

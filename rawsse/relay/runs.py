@@ -281,6 +281,8 @@ class Run(FrameLog):
             self._forget_oldest(0)
 
     def _begin_readers(self, now: float) -> None:
+        if not (self.dialect.heartbeat or self.is_finished):
+            return
         self.has_begun, self._spoke_at = True, now
         for reader in list(self._readers):
             reader.begin()
@@ -519,21 +521,17 @@ class Runs:
         self._forget_early(room_for=1)
         if len(self._runs) >= self.limits.max_runs:
             raise _busy(f"{self.limits.max_runs} runs are not finished")
-        run = Run(self.begun(user, dialect.name, model, id), dialect, self)
+        if self.is_closed:
+            raise _busy("the relay is shutting down")
+        start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect.name, model)
+        self._tell([observer.begun for observer in self._observers], start)
+        run = Run(start, dialect, self)
         run.alias = alias
         self._runs[user, run.id] = run
         if alias is not None:
             self._aliases[user, alias] = run
         self.tasks.add(run.begin(open_source))
         return run
-
-    def begun(self, user: str, dialect: str, model: str, id: str | None = None) -> RunStart:
-        """Tell the observers that a run has begun. Raises `Answer`, 503, after `aclose`."""
-        if self.is_closed:
-            raise _busy("the relay is shutting down")
-        start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect, model)
-        self._tell([observer.begun for observer in self._observers], start)
-        return start
 
     def ended(self, record: RunRecord) -> None:
         """Tell the observers that a run has ended."""

@@ -328,6 +328,14 @@ def test_a_page_of_ones_own_is_served_instead(tmp_path: Path) -> None:
     assert ask("GET", "/rawsse.js", static=tmp_path).body == ask("GET", "/rawsse.js").body
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_a_probe_is_read_and_nothing_else(method: str, path: str) -> None:
+    browser = ask(method, path)
+    assert error_json(browser) == (405, "invalid_request_error", None)
+    assert browser.headers["allow"] == "GET, HEAD"
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("host", ["localhost", "10.1.2.3:8000", "anything"])
 def test_whoever_asks_is_told_that_it_lives(method: str, host: str) -> None:
@@ -362,7 +370,7 @@ EVERY = [("POST", path) for path in ALL_POSTS] + [
 @pytest.mark.parametrize(("method", "path"), EVERY)
 def test_without_a_token_nothing_but_the_page_is_there(method: str, path: str) -> None:
     browser = ask(method, path, CHAT, guard=Guard(tokens=["t0ken"]))
-    assert error_json(browser) == (401, "authentication_error", None)
+    assert browser.status == 401
     assert (browser.headers["www-authenticate"], browser.calls) == ("Bearer", [])
     assert ask("GET", "/", guard=Guard(tokens=["t0ken"])).status == 200
 
@@ -375,14 +383,61 @@ def test_with_a_token_it_is(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(("method", "path"), [*EVERY, ("GET", "/"), ("OPTIONS", "/stream")])
 def test_by_another_name_it_does_not_answer(method: str, path: str) -> None:
     browser = ask(method, path, CHAT, headers={"host": "evil.example"})
-    assert (error_json(browser)[0], browser.calls) == (421, [])
+    assert (browser.status, browser.calls) == (421, [])
 
 
 @pytest.mark.parametrize(("method", "path"), [*EVERY, ("GET", "/"), ("OPTIONS", "/stream")])
 def test_a_page_elsewhere_is_turned_away(method: str, path: str) -> None:
     browser = ask(method, path, CHAT, headers={"origin": "https://evil.example"})
-    assert (error_json(browser)[0], browser.calls) == (403, [])
+    assert (browser.status, browser.calls) == (403, [])
     assert "access-control-allow-origin" not in browser.headers
+
+
+REFUSED: list[tuple[int, str, dict[str, Any]]] = [
+    (401, "authentication_error", {"guard": Guard(tokens=["t0ken"])}),
+    (403, "permission_error", {"headers": {"origin": "https://evil.example"}}),
+    (421, "invalid_request_error", {"headers": {"host": "evil.example"}}),
+]
+
+
+@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+@pytest.mark.parametrize("path", ["/chat/stream", "/api/chat/stream", "/stream"])
+def test_a_client_of_text_is_refused_in_frames(path: str, status: int, kind: str, options: dict[str, Any]) -> None:
+    browser = ask("POST", path, CHAT, **options)
+    assert (browser.status, browser.headers["content-type"]) == (status, "text/event-stream; charset=utf-8")
+    error, done = browser.data
+    assert (json.loads(error)["type"], done) == (kind, "[DONE]")
+
+
+@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+def test_a_client_of_events_is_refused_in_frames(status: int, kind: str, options: dict[str, Any]) -> None:
+    # As `fetchEventSource` and rawsse.js do; the body, which would tell the dialect, is that of a stranger.
+    headers = {"accept": "text/event-stream"} | options.get("headers", {})
+    browser = ask("POST", "/api/chat", CHAT, **{**options, "headers": headers})
+    assert (browser.status, browser.headers["content-type"]) == (status, "text/event-stream; charset=utf-8")
+    error, done = browser.frames
+    assert (error.event, json.loads(error.data)["error"]["type"], done.data) == ("error", kind, "[DONE]")
+
+
+@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+@pytest.mark.parametrize("accept", [{}, {"accept": "*/*"}])
+def test_use_chat_shows_why_it_is_refused(
+    accept: dict[str, str], status: int, kind: str, options: dict[str, Any]
+) -> None:
+    del kind
+    browser = ask("POST", "/api/chat", UI, **{**options, "headers": accept | options.get("headers", {})})
+    assert (browser.status, browser.headers["content-type"]) == (status, "text/plain; charset=utf-8")
+    assert browser.body.startswith((b"the relay ", b"pages of this origin "))
+
+
+@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+@pytest.mark.parametrize(
+    ("method", "path"), [*EVERY[-3:], *(("POST", path) for path in ALL_POSTS if path.startswith("/v1")), ("GET", "/me")]
+)
+def test_other_clients_are_refused_as_the_api_does(
+    method: str, path: str, status: int, kind: str, options: dict[str, Any]
+) -> None:
+    assert error_json(ask(method, path, MESSAGES, **options)) == (status, kind, None)
 
 
 def test_an_allowed_page_asks_first_and_then_reads() -> None:

@@ -16,6 +16,7 @@ from rawsse.relay import RunLimits
 from rawsse.relay.dialects import COMMENT_HEARTBEAT, PING_HEARTBEAT
 
 from .stage import CHAT, HEAD, WHOLE, Api, Browser, Stage, frames, relay
+from .test_record import Rows
 
 MESSAGES: Raw = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 UI: Raw = {"id": "chat-1", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}
@@ -530,3 +531,83 @@ def test_a_whole_answer_leaves_no_connection_open() -> None:
         assert [api.is_closed for api in stage.calls] == [True]
 
     play(story, WHOLE)
+
+
+# --- A whole message -------------------------------------------------------------------------------------------------
+
+WHOLE_MESSAGE: Raw = {**MESSAGES, "stream": False}
+
+
+def test_a_call_without_stream_is_listed_and_ended_by_its_user() -> None:
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/v1/messages", WHOLE_MESSAGE)
+        api = await stage.call()
+        api.send(*BEGUN)
+        (told,) = (await stage.ask("GET", "/runs").done()).json
+        assert (told["dialect"], told["readers"]) == ("messages", 1)
+        assert [each.id for each in stage.relay.open_runs()] == [told["run"]]
+        assert (await stage.ask("DELETE", "/runs").done()).json == {"stopped": 1}
+        await browser.done()
+        assert (browser.status, browser.json["error"]["type"], api.is_closed) == (499, "cancelled", True)
+
+    play(story)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_call_without_stream_is_told_of_the_relay_s_end(*, has_begun: bool) -> None:
+    rows = Rows()
+
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/v1/messages", WHOLE_MESSAGE)
+        api = await stage.call()
+        api.send(*(BEGUN if has_begun else []))
+        await ticks(3)
+        await stage.relay.aclose()
+        await browser.done()
+        assert (browser.status, browser.json["error"]["type"]) == (503, "shutdown")
+        assert (browser.headers["content-type"], browser.headers["retry-after"]) == ("application/json", "2")
+
+    play(story, observers=[rows])
+    assert [(row.ending, row.words, row.on_disconnect) for row in rows.records] == [
+        ("cancelled", "the relay is shutting down", None)
+    ]
+
+
+def test_a_call_without_stream_may_go_on_to_its_end_when_its_client_has_left() -> None:
+    rows = Rows()
+
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/v1/messages", WHOLE_MESSAGE)
+        api = await stage.call()
+        await at_once(browser)
+        api.send(*ANSWER, end=True)
+        await ticks(9)
+
+    play(story, observers=[rows], limits=RunLimits(drain_seconds=60))
+    assert [(row.ending, row.on_disconnect) for row in rows.records] == [("complete", "drain")]
+
+
+@pytest.mark.parametrize("text", ["Hello", "x" * 1_000_000])  # the second is more than a run holds for a slow client
+def test_a_whole_message_is_json_and_nothing_is_sent_before_it(text: str) -> None:
+    async def story(stage: Stage) -> None:
+        browser = stage.ask("POST", "/v1/messages", WHOLE_MESSAGE)
+        api = await stage.call()
+        api.send(*BEGUN, text_delta(0, text))
+        await asyncio.sleep(50)  # several heartbeats
+        assert browser.status == 0
+        api.send(*ANSWER[-3:], end=True)
+        await browser.done()
+        assert (browser.status, browser.headers["content-type"]) == (200, "application/json")
+        assert (browser.headers["content-length"], browser.headers["request-id"]) == (str(len(browser.body)), "req_1")
+        assert browser.headers.keys().isdisjoint(("x-accel-buffering", "x-run-id"))
+        assert browser.json["content"] == [{"type": "text", "text": text}]
+
+    play(story)
+
+
+def test_a_whole_message_is_not_followed_by_what_a_stream_s_end_may_lack() -> None:
+    async def story(stage: Stage) -> None:
+        browser = await stage.ask("POST", "/v1/messages", WHOLE_MESSAGE).done()
+        assert (browser.status, browser.json["stop_reason"]) == (200, "end_turn")
+
+    play(story, HEAD + to_bytes(ANSWER[:-1]))

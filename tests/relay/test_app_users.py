@@ -11,7 +11,8 @@ import pytest
 from support.clock import run, ticks
 from support.streams import ANSWER, STOP, block_start, end, start, text_delta
 
-from rawsse.relay import Guard, RunLimits, RunRecord, User, UserLimits
+from rawsse.errors import ConfigurationError
+from rawsse.relay import Guard, Relay, RunLimits, RunRecord, User, UserLimits
 from rawsse.relay.dialects import Answer
 from rawsse.relay.ledger import Ledger
 from rawsse.server import Scope
@@ -81,7 +82,7 @@ async def over(*browsers: Browser) -> None:
 )
 def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
     browser = ask(method, path, CHAT if method == "POST" else None, authenticate=by_name)
-    assert error_json(browser) == (401, "authentication_error", None)
+    assert browser.status == 401
     assert browser.headers["www-authenticate"] == "Bearer"
     assert browser.calls == []
 
@@ -102,7 +103,7 @@ def test_the_token_for_the_metrics_opens_nothing_else(method: str, path: str) ->
     headers = {"authorization": "Bearer m3trics"}
     options: dict[str, Any] = {"authenticate": by_name, "metrics_token": "m3trics", "headers": headers}
     browser = ask(method, path, CHAT if method == "POST" else None, **options)
-    assert error_json(browser) == (401, "authentication_error", None)
+    assert browser.status == 401
     assert browser.calls == []
 
 
@@ -211,7 +212,7 @@ def test_a_login_of_the_host_application_is_honoured() -> None:
 def test_a_page_of_another_origin_cannot_use_a_login(fields: Mapping[str, str], method: str, path: str) -> None:
     headers = {**as_user("ada", cookie="session=of-ada"), **fields}
     browser = ask(method, path, CHAT if method == "POST" else None, headers=headers, authenticate=by_name)
-    assert error_json(browser) == (403, "permission_error", None)
+    assert browser.status == 403
     assert browser.calls == []
 
 
@@ -380,6 +381,20 @@ def test_runs_in_progress_go_on_when_the_day_s_tokens_are_used_up_unless_they_ar
 
     assert "the tokens of the day are used up" in run(story(is_cut=True))
     assert "used up" not in run(story(is_cut=False))
+
+
+def test_a_call_without_stream_is_cut_too() -> None:
+    async def story() -> None:
+        limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
+        async with relay(authenticate=by_name, user_limits=limits) as stage:
+            long = stage.ask("POST", "/v1/messages", {**MESSAGES, "stream": False}, headers=as_user("bob"))
+            (await stage.call()).send(start())
+            short = stage.ask("POST", "/stream", CHAT, headers=as_user("bob"))
+            (await stage.call()).send(*ANSWER, end=True)
+            await short.done()
+            assert error_json(await long.done()) == (429, "rate_limit_error", None)
+
+    run(story())
 
 
 def test_only_the_runs_of_users_are_cut_whose_own_tokens_are_used_up_and_each_time() -> None:
@@ -568,6 +583,7 @@ def test_the_embedder_may_change_a_request_or_refuse_it() -> None:
         assert call.json["metadata"] == {"user_id": "ada"}
     refused = ask("POST", "/stream", {"message": "a forbidden word"}, **options)
     assert (refused.status, refused.calls) == (403, [])
+    assert json.loads(refused.data[0]) == {"error": "we do not speak of that", "type": "permission_error"}
     assert {user.id for _, user in seen if user is not None} == {"ada"}
 
 
@@ -760,3 +776,125 @@ def test_rows_of_the_ledger_and_records_are_the_same() -> None:
         ("bob", "text", "complete"),
         ("bob", "messages", "complete"),
     ]
+
+
+def test_counts_of_tokens_are_requests_that_need_neither_a_run_nor_tokens() -> None:
+    count = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{"input_tokens": 14}'
+
+    async def story() -> None:
+        async with relay(count, count, count, authenticate=by_name, clock=lambda: 1_000_000.0) as stage:
+            stage.relay.quotas.settle({"ada": 100}, 1_000_000.0)  # the tokens of the day are used up
+            asked = [("POST", "/v1/messages/count_tokens", {**MESSAGES, "stream": False})] * 4
+            answers = [await stage.ask(*each, headers=as_user("ada")).done() for each in asked]
+            assert [answer.status for answer in answers] == [200, 200, 200, 429]
+            assert [answer.headers["anthropic-ratelimit-requests-remaining"] for answer in answers] == list("2100")
+            assert error_json(answers[-1]) == (429, "rate_limit_error", None)
+            assert (answers[-1].headers["retry-after"], len(stage.calls)) == ("20", 3)
+            me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert me["left"] == {"requests": 0, "tokens": 0, "open_runs": 2}
+
+    run(story())
+
+
+# --- The embedder's functions -----------------------------------------------------------------------------------------
+
+POSTS = [*CHATS, ("/v1/messages", {**MESSAGES, "stream": False})]
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS)
+@pytest.mark.parametrize(
+    "given",
+    [{}, False, True, "words", [], {"model": "m"}, {"model": 5, "max_tokens": 9, "messages": []}, {"max_tokens": 9}],
+)
+def test_what_the_embedder_gives_in_place_of_a_request_must_be_one(
+    path: str, body: Any, given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = Rows()
+
+    async def on_request(request: dict[str, Any], user: User | None) -> Any:
+        return given
+
+    async def story() -> None:
+        options: dict[str, Any] = {"on_request": on_request, "authenticate": by_name, "observers": [rows]}
+        async with relay(WHOLE, **options) as stage:
+            browser = await stage.ask("POST", path, body, headers=as_user("ada")).done()
+            assert error_json(browser) == (500, "api_error", None)
+            me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert (me["left"]["requests"], me["left"]["open_runs"], stage.calls, rows.starts) == (3, 2, [], [])
+
+    run(story())
+    (line,) = caplog.records
+    assert (line.levelname, "failed: on_request" in line.getMessage()) == ("ERROR", True)
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS)
+def test_what_the_embedder_gives_is_what_is_asked(path: str, body: Any) -> None:
+    async def on_request(request: dict[str, Any], user: User | None) -> dict[str, Any]:
+        return {**request, "model": "another"}
+
+    (call,) = ask("POST", path, body, on_request=on_request).calls
+    assert call.json["model"] == "another"
+
+
+@pytest.mark.parametrize(("path", "body"), [*POSTS, ("/v1/messages/count_tokens", MESSAGES)])
+@pytest.mark.parametrize("asked", ["on_request", "authenticate"])
+def test_a_client_that_leaves_while_the_embedder_is_asked_starts_no_call(path: str, body: Any, asked: str) -> None:
+    rows = Rows()
+
+    async def on_request(request: dict[str, Any], user: User | None) -> None:
+        await asyncio.sleep(1)
+
+    async def authenticate(scope: Scope) -> str:
+        await asyncio.sleep(1)
+        return "ada"
+
+    async def story() -> None:
+        if asked == "on_request" and path.endswith("count_tokens"):
+            return  # it is not asked about these
+        options: dict[str, Any] = {asked: {"on_request": on_request, "authenticate": authenticate}[asked]}
+        asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+        async with relay(observers=[rows], **options) as stage:
+            browser = stage.ask("POST", path, body)
+            await ticks(3)
+            await over(browser)
+            assert (browser.status, stage.calls, rows.starts) == (0, [], [])
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["on_end", "on_end object", "begun", "ended"])
+def test_a_function_that_is_not_awaited_may_not_be_async(kind: str) -> None:
+    class Told(Rows):
+        async def __call__(self, record: RunRecord) -> None: ...
+
+    async def told(about: Any) -> None: ...
+
+    rows = Told()
+    setattr(rows, kind, told)
+    options: dict[str, Any] = {"on_end": told if kind == "on_end" else rows} if "on_end" in kind else {}
+    options |= {} if "on_end" in kind else {"observers": [rows]}
+    with pytest.raises(ConfigurationError, match=r" must be a plain function: it is called and not awaited$"):
+        Relay(Stage().client, **options)
+
+
+@pytest.mark.parametrize("by", ["host", "embedder"])
+def test_a_login_that_can_be_no_user_is_told_in_the_log(by: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def authenticate(scope: Scope) -> str:
+        return "x" * 257
+
+    async def story() -> None:
+        async with relay(**({"authenticate": authenticate} if by == "embedder" else {})) as stage:
+            app = stage.relay
+
+            async def host(scope: Scope, receive: Any, send: Any) -> None:
+                await app({**scope, "user": "x" * 257}, receive, send)
+
+            stage.relay = host  # type: ignore[assignment]
+            browser = await stage.ask("GET", "/me").done()
+            stage.relay = app
+            assert error_json(browser) == (500, "api_error", None)
+
+    run(story())
+    (line,) = caplog.records
+    words = "the user that the host application gave cannot be used: id must be 1 to 256 printable characters"
+    assert (line.levelname, line.getMessage()) == ("ERROR", f"/me failed: {words}")

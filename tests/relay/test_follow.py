@@ -281,6 +281,34 @@ def test_there_is_no_snapshot_once_the_beginning_is_no_longer_kept() -> None:
     run(story())
 
 
+@pytest.mark.parametrize(
+    ("query", "is_one"),
+    [
+        *(("snapshot", True), ("snapshot=", True), ("snapshot=1", True), ("snapshot=true", True)),
+        *(("snapshot=0", False), ("snapshot=false", False), ("", False)),
+    ],
+)
+def test_a_snapshot_is_given_to_those_who_say_yes(query: str, is_one: bool) -> None:
+    async def story() -> None:
+        async with relay(WHOLE) as stage:
+            first = await stage.ask("POST", "/api/chat", CHAT).done()
+            again = await stage.ask("GET", f"/runs/{first.headers['x-run-id']}", query=query).done()
+            assert any(frame.event == "snapshot" for frame in again.frames) is is_one
+
+    run(story())
+
+
+@pytest.mark.parametrize("query", ["snapshot=yes", "snapshot=2", "snapshot=False"])
+def test_a_snapshot_that_is_neither_yes_nor_no_is_refused(query: str) -> None:
+    async def story() -> None:
+        async with relay(WHOLE) as stage:
+            first = await stage.ask("POST", "/api/chat", CHAT).done()
+            again = await stage.ask("GET", f"/runs/{first.headers['x-run-id']}", query=query).done()
+            assert error_json(again) == (400, "invalid_request_error", "snapshot")
+
+    run(story())
+
+
 @pytest.mark.parametrize("query", ["snapshot=1", "after=last"])
 def test_a_run_that_waited_for_room_goes_on_for_a_client_that_has_read_all_of_it(query: str) -> None:
     async def story() -> None:

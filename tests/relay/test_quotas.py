@@ -755,3 +755,14 @@ def test_of_fifty_callers_who_come_at_once_exactly_as_many_are_admitted_as_may_b
     assert counts.total() == 40
     assert counts["ada"] <= 20
     assert counts["bob"] <= 30
+
+
+def test_what_is_no_run_counts_as_a_request_of_the_user_and_of_all() -> None:
+    quotas, ada = Quotas(UserLimits(requests_per_minute=3, open_runs=1)), user(requests_per_minute=2)
+    quotas.admit(ada, NOON)  # all open runs that there may be
+    quotas.admit(ada, NOON, is_run=False)
+    with pytest.raises(Answer, match=r"^you have reached the limit of 2 requests per minute; "):
+        quotas.admit(ada, NOON, is_run=False)
+    quotas.admit(user("bob"), NOON, is_run=False)
+    with pytest.raises(Answer, match=r"^all users together have reached the limit of 3 requests per minute; "):
+        quotas.admit(user("bob"), NOON, is_run=False)

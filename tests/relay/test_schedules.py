@@ -88,7 +88,7 @@ class Checked(Schedule):
             events = frames(browser.body)
             if reader.path == "/v1/messages":
                 self.check_messages(reader, events)
-            elif browser.status not in (429, 503) or any(each.id for each in events):
+            elif browser.status not in (401, 429, 503) or any(each.id for each in events):
                 self.check_frames(reader, events)
         elif reader.path == "/v1/messages" and browser.status == 200 and browser.is_ended:
             (api,) = self.calls_of(reader.model)
