@@ -95,7 +95,6 @@ MAX_RUNS_READ = 32
 """Runs that one connection reads."""
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
-_CHAT_STREAM = re.compile(r"/api/chat/.+/stream")
 
 Handler = Callable[[], Awaitable[None]]
 
@@ -168,22 +167,20 @@ class Relay:
         self.client = client
         self._defaults = {"model": model, "max_tokens": DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens}
         self._defaults |= {"system": system} if system is not None else {}
-        named = tuple(dict.fromkeys((model, *models)))
-        self._models = named
-        self._own_limits = UserLimits(models=named if models else None, max_tokens=max_tokens)
+        self._models = tuple(dict.fromkeys((model, *models)))
+        self._own_limits = UserLimits(models=self._models if models else None, max_tokens=max_tokens)
         self._guard = guard or Guard()
         self._authenticate = authenticate
         self._on_request = on_request
         self._clock = clock
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
+        read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
         if ledger is not None:
             now = clock()
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
-        read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
-        if ledger is not None:
             read["rawsse_ledger_rows_dropped_total"] = lambda: ledger.dropped
-        self.metrics = Metrics(read, named)
+        self.metrics = Metrics(read, self._models)
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         kept: list[Observer] = [RunLog(), self.quotas, self.metrics, *observers]
         kept += [ledger] if ledger is not None else []
@@ -288,30 +285,8 @@ class _Call:
 
     def _handlers(self) -> Mapping[str, Handler]:
         """What the path takes, by method."""
-        path = self._exchange.path
-        if path == "/v1/messages":
-            return {"POST": self._messages}
-        if path == "/v1/messages/count_tokens":
-            return {"POST": self._count_tokens}
-        if path == "/v1/models" or path.startswith("/v1/models/"):
-            return {"GET": self._list_models}
-        if path == "/api/chat":
-            return {"POST": self._chat}
-        if path in _TEXT_PATHS:
-            return {"POST": self._text}
-        if path == "/me":
-            return {"GET": self._me}
-        if path == "/metrics":
-            return {"GET": self._metrics}
-        if path == "/doctor":
-            return {"GET": self._doctor}
-        if path == "/runs":
-            return {"GET": self._read_runs, "DELETE": self._stop_runs}
-        if path.startswith("/runs/"):
-            return {"GET": self._read_run, "DELETE": self._stop_run}
-        if _CHAT_STREAM.fullmatch(path):
-            return {"GET": self._resume_chat}
-        return {"GET": self._file, "HEAD": self._file}
+        found = next(methods for pattern, methods in _ROUTES if pattern.fullmatch(self._exchange.path))
+        return {method: partial(handler, self) for method, handler in found.items()}
 
     async def _route(self) -> None:
         exchange = self._exchange
@@ -610,6 +585,26 @@ def _dialect_of(exchange: Exchange) -> Dialect:
 
 def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+_ROUTES: tuple[tuple[re.Pattern[str], Mapping[str, Callable[[_Call], Awaitable[None]]]], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), methods)
+    for pattern, methods in (
+        ("|".join(_TEXT_PATHS), {"POST": _Call._text}),
+        ("/api/chat", {"POST": _Call._chat}),
+        ("/v1/messages", {"POST": _Call._messages}),
+        ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
+        ("/v1/models(/.*)?", {"GET": _Call._list_models}),
+        ("/runs", {"GET": _Call._read_runs, "DELETE": _Call._stop_runs}),
+        ("/runs/.*", {"GET": _Call._read_run, "DELETE": _Call._stop_run}),
+        ("/api/chat/.+/stream", {"GET": _Call._resume_chat}),
+        ("/me", {"GET": _Call._me}),
+        ("/metrics", {"GET": _Call._metrics}),
+        ("/doctor", {"GET": _Call._doctor}),
+        (".*", {"GET": _Call._file, "HEAD": _Call._file}),
+    )
+)
+"""Paths, and what each takes, by method. The first that fits counts; the last are the files of the page."""
 
 
 def _fingerprint(asked: _Asked, usage: object) -> bytes:
