@@ -1,8 +1,6 @@
 /**
  * What the page needs of a DOM library: elements, text that grows, and a scrolling box that follows its end.
  *
- * This file knows elements, animation frames and scroll positions. It refuses to know what is written where.
- *
  *     const box = new FollowingBox(scroller);
  *     const text = new GrowingText(box, element);
  *     text.append("Hel");                           // both are written in the next frame, as one text node
@@ -30,11 +28,8 @@ export function make(tag, className = "", text = "") {
   return element;
 }
 
-export function button(className, text, label = text) {
-  const element = make("button", className, text);
-  element.type = "button";
-  if (label !== text) element.setAttribute("aria-label", label);
-  return element;
+export function button(className, text, ariaLabel = null) {
+  return Object.assign(make("button", className, text), { type: "button", ariaLabel });
 }
 
 /** Let the browser paint and take input, then go on. A message, since timers of hidden tabs fire once a second. */
@@ -94,6 +89,7 @@ export class FollowingBox {
   toEnd() {
     this.#isAtEnd = true;
     this.#box.scrollTop = this.#box.scrollHeight;
+    this.#top = this.#box.scrollTop; // the reader may scroll up before this is reported
   }
 
   /** Something opened or closed below `head` at the reader's wish: show what came, but never at the cost of its head. */
@@ -123,8 +119,7 @@ export class GrowingText {
   #pieces = [];
 
   constructor(box, element) {
-    this.#box = box;
-    this.#element = element;
+    [this.#box, this.#element] = [box, element];
   }
 
   append(text) {

@@ -49,19 +49,18 @@ const unindented = (line) => line.replace(/^[ \t]+/, "");
 
 const isBlank = (line) => /^[ \t]*$/.test(line);
 
-function indentOf(line) {
-  let columns = 0;
-  for (const character of line) {
-    if (character !== " " && character !== "\t") break;
-    columns += character === " " ? 1 : 4 - (columns % 4);
-  }
-  return columns;
+/** The white space that a line begins with, or its first columns: as [characters, columns]. */
+function indentation(line, columns = Infinity) {
+  let [at, column] = [0, 0];
+  for (; column < columns && (line[at] === " " || line[at] === "\t"); at += 1) column += line[at] === " " ? 1 : 4 - (column % 4);
+  return [at, column];
 }
+
+const indentOf = (line) => indentation(line)[1];
 
 /** A line without its first columns, if they are white. */
 function dedent(line, columns) {
-  let [at, column] = [0, 0];
-  for (; column < columns && (line[at] === " " || line[at] === "\t"); at += 1) column += line[at] === " " ? 1 : 4 - (column % 4);
+  const [at, column] = indentation(line, columns);
   return " ".repeat(Math.max(0, column - columns)) + line.slice(at);
 }
 
@@ -75,13 +74,8 @@ function cellsOf(row) {
   return found.map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
-
 function truncate(element, length) {
-  for (let node = element.childNodes[length]; node; ) {
-    const next = node.nextSibling;
-    node.remove();
-    node = next;
-  }
+  for (let surplus = element.childNodes.length - length; surplus > 0; surplus -= 1) element.lastChild.remove();
 }
 
 /** Gives a list, a quote or a table the direction of its first letter. Not dir="auto": with each change of a long one, Chromium
@@ -93,11 +87,7 @@ function directed(element, text) {
 
 /** A box that scrolls sideways, by keyboard too. */
 function scroller(tag, className, label) {
-  const element = make(tag, className);
-  element.tabIndex = 0;
-  element.setAttribute("role", "group");
-  element.setAttribute("aria-label", label);
-  return element;
+  return Object.assign(make(tag, className), { tabIndex: 0, role: "group", ariaLabel: label });
 }
 
 // --- Blocks that take lines: `content` is the element that grows -------------------------------------------------------
@@ -108,9 +98,7 @@ class Prose {
   drawn = ""; // "open", "whole"
 
   constructor(element, text, cite) {
-    this.element = this.content = element;
-    this.text = text;
-    this.cite = cite;
+    Object.assign(this, { element, content: element, text, cite });
   }
 
   get count() {

@@ -211,7 +211,10 @@ function tell(name, ...given) {
 }
 
 async function loadWire() {
-  const { Wire } = await import("./wire.js");
+  const style = Object.assign(make("link"), { rel: "stylesheet", href: "wire.css" });
+  const styled = new Promise((resolve) => (style.onload = style.onerror = resolve));
+  document.head.append(style);
+  const [{ Wire }] = await Promise.all([import("./wire.js"), styled]);
   if (wire) return; // loaded by another click meanwhile
   wire = new Wire(byId("frames"), { conversation });
   wire.repeat(calls);
