@@ -219,21 +219,20 @@ export class Answer {
     const footer = make("div", "footer");
     if (this.text.trim()) footer.append(button("copy", "Copy", "Copy the answer"));
     if (this.#ending.kind === "complete") footer.append(retryButton("Retry", onRetry));
-    const details = make("details", "facts");
     const table = make("dl");
     for (const [name, value] of this.#meter.rows) table.append(make("dt", "", name), make("dd", "", value));
     const summary = make("summary", "", this.#meter.final || "no numbers");
-    details.append(summary, table);
+    const details = make("details", "facts", summary, table);
     details.addEventListener("toggle", () => this.#box.grown(summary));
     if (table.childElementCount) footer.append(details);
     return footer;
   }
 
   #describe(ending, onRetry) {
-    const box = make("div", `ending ${ending.kind}`);
     const hasFailed = ending.kind === "failed";
     const { headline, detail } = hasFailed ? ending : { headline: "Stopped." };
-    box.append(make("strong", "", headline), this.hasContent ? " The answer above is incomplete." : "");
+    const more = this.hasContent ? " The answer above is incomplete." : "";
+    const box = make("div", `ending ${ending.kind}`, make("strong", "", headline), more);
     if (detail) box.append(make("p", "", detail));
     box.append(retryButton(hasFailed ? "Try again" : "Answer again", onRetry));
     return box;

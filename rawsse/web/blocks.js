@@ -40,8 +40,7 @@ export class Sources {
   /** The mark in the text. */
   cite = (number) => {
     const { name = "", address = "" } = this.#known[number - 1] ?? {};
-    const mark = make("sup", "cite");
-    mark.append(link(address, String(number)) ?? make("span", "", String(number)));
+    const mark = make("sup", "cite", link(address, String(number)) ?? make("span", "", String(number)));
     const role = mark.firstChild.href ? "link" : "note";
     Object.assign(mark.firstChild, { title: name, ariaLabel: `Source ${number}: ${name}`, role });
     return mark;
@@ -182,8 +181,8 @@ class ToolBlock {
 
   constructor({ type, name, input, json }, { box }) {
     Object.assign(this, { type, name, input: input ?? {} });
-    const line = make("div", "tool-name", type === "tool_use" ? "Tool call " : "Server tool ");
-    line.append(make("code", "", asText(name)), this.#note);
+    const kind = type === "tool_use" ? "Tool call " : "Server tool ";
+    const line = make("div", "tool-name", kind, make("code", "", asText(name)), this.#note);
     const body = make("pre", "tool-input");
     this.element.append(line, body);
     this.growing = new GrowingText(box, body);

@@ -21,10 +21,11 @@ const HIDDEN_MS = 200;
 /** So near to its end a box counts as being there: half a line, and the fractions of a pixel that zooming makes. */
 const END_PX = 12;
 
-export function make(tag, className = "", text = "") {
+/** An element with texts and nodes in it. */
+export function make(tag, className = "", ...parts) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  if (text !== "") element.append(text);
+  element.append(...parts.filter((part) => part !== ""));
   return element;
 }
 

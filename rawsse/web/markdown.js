@@ -125,9 +125,7 @@ class Prose {
     const space = this.text.slice(PIECE, 2 * PIECE).search(/\s/);
     let end = PIECE + (space < 0 ? PIECE : space + 1);
     if (/[\uDC00-\uDFFF]/.test(this.text[end])) end -= 1;
-    const piece = make("span", "piece");
-    piece.append(inline(this.text.slice(0, end), { cite: this.cite }));
-    this.content.append(piece);
+    this.content.append(make("span", "piece", inline(this.text.slice(0, end), { cite: this.cite })));
     this.kept = this.content.childNodes.length;
     this.text = this.text.slice(end);
   }
@@ -139,16 +137,13 @@ class Code {
 
   constructor(language, fence = "", indent = 0) {
     Object.assign(this, { fence, indent });
-    this.code = make("code");
     this.content = make("span");
-    this.code.append(this.content);
+    this.code = make("code", "", this.content);
     const pre = scroller("pre", "", language ? `Code, ${language}` : "Code");
     pre.dir = "ltr";
     pre.append(this.code);
-    this.element = make("div", "code");
-    const bar = make("div", "bar");
-    bar.append(make("span", "language", language), button("copy", "Copy", "Copy the code"));
-    this.element.append(bar, pre);
+    const bar = make("div", "bar", make("span", "language", language), button("copy", "Copy", "Copy the code"));
+    this.element = make("div", "code", bar, pre);
   }
 
   get count() {
@@ -177,10 +172,8 @@ class Table {
     const sides = { "::": "center", "-:": "right", ":-": "left" };
     this.aligns = cellsOf(delimiters).map((cell) => sides[cell[0] + cell.at(-1)] ?? "");
     this.content = make("tbody");
-    const head = make("thead");
-    head.append(this.#row("th", header));
-    const table = directed(make("table"), header);
-    table.append(head, this.content);
+    const head = make("thead", "", this.#row("th", header));
+    const table = directed(make("table", "", head, this.content), header);
     this.element = scroller("div", "table", "Table");
     this.element.append(table);
   }
@@ -203,9 +196,7 @@ class Table {
   #row(tag, line) {
     const [row, cells] = [make("tr"), cellsOf(line)];
     this.aligns.forEach((align, i) => {
-      const cell = make(tag, align);
-      cell.append(inline(cells[i] ?? "", { cite: this.cite }));
-      row.append(cell);
+      row.append(make(tag, align, inline(cells[i] ?? "", { cite: this.cite })));
     });
     return row;
   }
