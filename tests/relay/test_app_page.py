@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import os
 import re
@@ -56,6 +57,33 @@ def test_the_built_in_page_may_load_nothing_from_elsewhere() -> None:
 def test_of_the_package_nothing_but_the_page_is_served(path: str) -> None:
     with pytest.raises(Answer, match="there is no /"):
         Page().find(path)
+
+
+def test_the_built_in_page_is_served_without_its_comments() -> None:
+    headers, script = Page().find("/page.js")
+    assert not re.search(rb"^\s*(//|/\*|\*)", script, re.MULTILINE)
+    assert dict(headers)["etag"] == f'"{hashlib.sha256(script).hexdigest()[:32]}"'
+
+
+def test_what_looks_like_a_comment_within_a_line_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        'f("https://a.example/"); // after',
+        "/** @type {T} */ let a;",
+        "  // alone",
+        "/* two",
+        " * lines */",
+        "",
+        "b /= 2;",
+    ]
+    (folder / "rawsse.js").write_text("\n".join(lines) + "\n")
+    page = Page()
+    monkeypatch.setattr(page, "_folder", folder)
+    assert page.find("/rawsse.js")[1].decode().splitlines() == [lines[0], lines[1], lines[-1]]
+
+
+def test_ones_own_scripts_are_served_as_they_are(folder: Path) -> None:
+    (folder / "a.js").write_text("// mine\n")
+    assert Page(folder).find("/a.js")[1] == b"// mine\n"
 
 
 # --- A folder of one's own -----------------------------------------------------------------------------------------
