@@ -216,7 +216,7 @@ def test_the_scripts_are_short() -> None:
 def test_what_is_served_is_the_file_without_its_comments(name: str) -> None:
     served = Page().find(f"/{name}")[1]
     assert len(served) < (WEB / name).stat().st_size
-    command = [NODE_MODULES / ".bin/esbuild", "--minify-whitespace", f"--loader={name.rpartition('.')[2]}"]
+    command = [str(NODE_MODULES / ".bin/esbuild"), "--minify-whitespace", f"--loader={name.rpartition('.')[2]}"]
     of_each = (
         subprocess.run(command, input=text, capture_output=True, check=True, timeout=60).stdout
         for text in (served, (WEB / name).read_bytes())
