@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import mimetypes
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -27,6 +28,10 @@ were taken for markup."""
 
 MODULES = ("rawsse.js", "react.js", "tabs.js")
 """Served beside a page of the operator's, unless its folder has files of these names."""
+
+_COMMENTS = re.compile(rb"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)?\n", re.MULTILINE | re.DOTALL)
+"""Comments that have their lines for themselves, and blank lines. The built-in page's scripts and styles are served without
+them: they are a quarter of their bytes. No string or template of theirs has such a line."""
 
 NOTICE_MARK = b"<!-- notice -->"
 
@@ -54,6 +59,7 @@ class Page:
         if buttons:
             shown.append(f'<p class="examples">{" ".join(buttons)}</p>')
         self._notice = "".join(shown).encode() if folder is None else b""
+        self._is_built_in = folder is None
         self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
         policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
         self._headers = (*policy, *PAGE_HEADERS)
@@ -73,6 +79,8 @@ class Page:
             content = _read(files("rawsse") / "web", name)
         if content is None:
             raise Answer(404, "not_found_error", f"there is no {path}")
+        if self._is_built_in and name.endswith((".js", ".css")):
+            content = _COMMENTS.sub(b"", content)
         if self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

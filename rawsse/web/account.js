@@ -4,7 +4,6 @@
  * it is in no server's log), or from a field; it is kept for the tab.
  */
 
-import { make } from "./dom.js";
 import { count } from "./words.js";
 
 const KEY = "rawsse.token";
@@ -22,9 +21,7 @@ export class Account {
 
   /** `onToken` is called when the user gave a token. */
   constructor({ select, quota, form }, onToken) {
-    this.#select = select;
-    this.#quota = quota;
-    this.#form = form;
+    [this.#select, this.#quota, this.#form] = [select, quota, form];
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const field = form.querySelector("input");
@@ -52,10 +49,7 @@ export class Account {
     const { data = [] } = (await this.#get("v1/models")) ?? {};
     this.#select.replaceChildren();
     for (const { id, display_name: name } of data) {
-      const option = make("option", "", name || id);
-      option.value = id;
-      option.selected = id === model;
-      this.#select.append(option);
+      this.#select.append(new Option(name || id, id, false, id === model));
     }
     this.#select.hidden = data.length < 2;
     await this.showQuota();

@@ -65,19 +65,17 @@ class Meter {
 
   /** The numbers with what they mean, as [name, value] pairs. */
   get rows() {
-    const rows = [];
-    const add = (name, value) => value !== null && rows.push([name, value]);
-    add("Model", this.model);
-    add("Stop reason", this.stopReason);
-    add("First token", this.first && `${seconds(this.first)} after the request was sent`);
-    add("Last token", this.last && `${seconds(this.last)} after the request was sent`);
-    const speed = this.#speed?.toFixed(1);
-    add("Speed", speed ? `${speed} tokens/s: output_tokens over the time from first to last token` : null);
     const when = this.stopReason === null ? " at the start" : "";
-    for (const [name, value] of Object.entries(this.usage)) {
-      add(name, (typeof value === "number" ? count(value) : JSON.stringify(value)) + when);
-    }
-    return rows;
+    const told = (value) => (typeof value === "number" ? count(value) : JSON.stringify(value)) + when;
+    const rows = [
+      ["Model", this.model],
+      ["Stop reason", this.stopReason],
+      ["First token", this.first && `${seconds(this.first)} after the request was sent`],
+      ["Last token", this.last && `${seconds(this.last)} after the request was sent`],
+      ["Speed", this.#speed && `${this.#speed.toFixed(1)} tokens/s: output_tokens over the time from first to last token`],
+      ...Object.entries(this.usage).map(([name, value]) => [name, told(value)]),
+    ];
+    return rows.filter(([, value]) => value !== null);
   }
 
   /** Only from the API's own count, which is whole once a stop reason came. */
@@ -221,21 +219,20 @@ export class Answer {
     const footer = make("div", "footer");
     if (this.text.trim()) footer.append(button("copy", "Copy", "Copy the answer"));
     if (this.#ending.kind === "complete") footer.append(retryButton("Retry", onRetry));
-    const details = make("details", "facts");
     const table = make("dl");
     for (const [name, value] of this.#meter.rows) table.append(make("dt", "", name), make("dd", "", value));
     const summary = make("summary", "", this.#meter.final || "no numbers");
-    details.append(summary, table);
+    const details = make("details", "facts", summary, table);
     details.addEventListener("toggle", () => this.#box.grown(summary));
     if (table.childElementCount) footer.append(details);
     return footer;
   }
 
   #describe(ending, onRetry) {
-    const box = make("div", `ending ${ending.kind}`);
     const hasFailed = ending.kind === "failed";
     const { headline, detail } = hasFailed ? ending : { headline: "Stopped." };
-    box.append(make("strong", "", headline), this.hasContent ? " The answer above is incomplete." : "");
+    const more = this.hasContent ? " The answer above is incomplete." : "";
+    const box = make("div", `ending ${ending.kind}`, make("strong", "", headline), more);
     if (detail) box.append(make("p", "", detail));
     box.append(retryButton(hasFailed ? "Try again" : "Answer again", onRetry));
     return box;

@@ -8,7 +8,7 @@
 import { GrowingText, make } from "./dom.js";
 import { citationMark, cleaned, link, trimmed } from "./inline.js";
 import { Markdown } from "./markdown.js";
-import { asText, count, isObject, seconds } from "./words.js";
+import { asText, count, isObject, parsed, seconds } from "./words.js";
 
 /** Links to sources that are listed beside a result, at most. */
 const MAX_RESULTS = 50;
@@ -40,11 +40,9 @@ export class Sources {
   /** The mark in the text. */
   cite = (number) => {
     const { name = "", address = "" } = this.#known[number - 1] ?? {};
-    const mark = make("sup", "cite");
-    mark.append(link(address, String(number)) ?? make("span", "", String(number)));
-    mark.firstChild.title = name;
-    mark.firstChild.setAttribute("aria-label", `Source ${number}: ${name}`);
-    mark.firstChild.setAttribute("role", mark.firstChild.href ? "link" : "note");
+    const mark = make("sup", "cite", link(address, String(number)) ?? make("span", "", String(number)));
+    const role = mark.firstChild.href ? "link" : "note";
+    Object.assign(mark.firstChild, { title: name, ariaLabel: `Source ${number}: ${name}`, role });
     return mark;
   };
 
@@ -141,7 +139,7 @@ class ThinkingBlock {
     body.dir = "auto";
     this.box = box;
     this.time = time;
-    this.#progress.setAttribute("aria-label", "Thinking");
+    this.#progress.ariaLabel = "Thinking";
     this.element.append(this.#summary, body);
     this.growing = new GrowingText(box, body);
     this.#add(asText(thinking));
@@ -153,7 +151,9 @@ class ThinkingBlock {
     this.#add(asText(thinking));
     if (!(tokens > 0)) return;
     this.#tokens += tokens; // each is what came since the last
-    this.box.later(() => this.time === undefined && this.#say(`Thinking… about ${count(this.#tokens)} tokens`));
+    this.box.later(() => {
+      if (this.time === undefined) this.#summary.firstChild.data = `Thinking… about ${count(this.#tokens)} tokens`;
+    });
   }
 
   stop(isWhole) {
@@ -166,25 +166,11 @@ class ThinkingBlock {
     return { type: "thinking", thinking: this.pieces.join(""), time: this.time };
   }
 
-  #say(text) {
-    this.#summary.firstChild.data = text;
-  }
-
   #add(text) {
     if (!text) return;
     this.pieces.push(text);
     this.growing.append(text);
     this.#progress.remove();
-  }
-}
-
-class RedactedBlock {
-  element = make("p", "thinking", "Some of the thinking is encrypted by the API, and cannot be shown.");
-
-  take() {}
-  stop() {}
-  toJSON() {
-    return { type: "redacted_thinking" };
   }
 }
 
@@ -195,8 +181,8 @@ class ToolBlock {
 
   constructor({ type, name, input, json }, { box }) {
     Object.assign(this, { type, name, input: input ?? {} });
-    const line = make("div", "tool-name", type === "tool_use" ? "Tool call " : "Server tool ");
-    line.append(make("code", "", asText(name)), this.#note);
+    const kind = type === "tool_use" ? "Tool call " : "Server tool ";
+    const line = make("div", "tool-name", kind, make("code", "", asText(name)), this.#note);
     const body = make("pre", "tool-input");
     this.element.append(line, body);
     this.growing = new GrowingText(box, body);
@@ -213,7 +199,7 @@ class ToolBlock {
     // A tool without arguments streams nothing, or empty strings: then the input is the one that the block began with.
     const json = this.#pieces.join("");
     if (json === "" && isWhole) this.growing.append(JSON.stringify(this.input));
-    if (!isWhole || !isJSON(json || "{}")) this.#note.textContent = " (input incomplete)";
+    if (!isWhole || parsed(json || "{}") === undefined) this.#note.textContent = " (input incomplete)";
   }
 
   toJSON() {
@@ -260,6 +246,10 @@ class OtherBlock {
   }
 }
 
+class RedactedBlock extends OtherBlock {
+  element = make("p", "thinking", "Some of the thinking is encrypted by the API, and cannot be shown.");
+}
+
 const BLOCKS = {
   __proto__: null, // or a block of type "constructor" would be found
   text: TextBlock,
@@ -276,12 +266,3 @@ export function makeBlock(data, surroundings) {
 
 /** All text blocks among these. */
 export const textsOf = (blocks) => blocks.filter((block) => block instanceof TextBlock);
-
-function isJSON(text) {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-}

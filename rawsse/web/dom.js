@@ -1,8 +1,6 @@
 /**
  * What the page needs of a DOM library: elements, text that grows, and a scrolling box that follows its end.
  *
- * This file knows elements, animation frames and scroll positions. It refuses to know what is written where.
- *
  *     const box = new FollowingBox(scroller);
  *     const text = new GrowingText(box, element);
  *     text.append("Hel");                           // both are written in the next frame, as one text node
@@ -23,18 +21,16 @@ const HIDDEN_MS = 200;
 /** So near to its end a box counts as being there: half a line, and the fractions of a pixel that zooming makes. */
 const END_PX = 12;
 
-export function make(tag, className = "", text = "") {
+/** An element with texts and nodes in it. */
+export function make(tag, className = "", ...parts) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  if (text !== "") element.append(text);
+  element.append(...parts.filter((part) => part !== ""));
   return element;
 }
 
-export function button(className, text, label = text) {
-  const element = make("button", className, text);
-  element.type = "button";
-  if (label !== text) element.setAttribute("aria-label", label);
-  return element;
+export function button(className, text, ariaLabel = null) {
+  return Object.assign(make("button", className, text), { type: "button", ariaLabel });
 }
 
 /** Let the browser paint and take input, then go on. A message, since timers of hidden tabs fire once a second. */
@@ -94,6 +90,7 @@ export class FollowingBox {
   toEnd() {
     this.#isAtEnd = true;
     this.#box.scrollTop = this.#box.scrollHeight;
+    this.#top = this.#box.scrollTop; // the reader may scroll up before this is reported
   }
 
   /** Something opened or closed below `head` at the reader's wish: show what came, but never at the cost of its head. */
@@ -123,8 +120,7 @@ export class GrowingText {
   #pieces = [];
 
   constructor(box, element) {
-    this.#box = box;
-    this.#element = element;
+    [this.#box, this.#element] = [box, element];
   }
 
   append(text) {

@@ -3,18 +3,16 @@
  * Pure.
  */
 
+import { EventStreamParser } from "./rawsse.js";
+import { parsed } from "./words.js";
+
 /** Longer lines are not coloured: a page of them would have a hundred thousand elements. */
 const MAX_COLOURED = 20_000;
 
 const JSON_TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\d[\d.eE+-]*|true|false|null/g;
 
-/** A frame's event and data; "" and null where it has none. Not by `^` and `$`: they also match at U+2028, which is content. */
-function read(raw) {
-  const lines = raw.split(/\r\n|\n|\r/);
-  const field = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).replace(/^ /, ""));
-  const data = field("data");
-  return data.length ? { event: field("event").at(-1) ?? "message", data: data.join("\n") } : { event: "", data: null };
-}
+/** A frame's event and data; "" and null where it has none. */
+const read = (raw) => new EventStreamParser().feed(new TextEncoder().encode(`${raw}\n\n`))[0] ?? { event: "", data: null };
 
 /** How many blanks stand before the last bracket. */
 function padOf(data) {
@@ -22,13 +20,7 @@ function padOf(data) {
   return /[}\]]$/.test(whole) ? whole.length - 1 - whole.slice(0, -1).trimEnd().length : 0;
 }
 
-function valueOf(raw) {
-  try {
-    return Object(JSON.parse(read(raw).data));
-  } catch {
-    return {};
-  }
-}
+const valueOf = (raw) => Object(parsed(read(raw).data));
 
 /** For the timeline: "piece" of content, "ping", or "frame". */
 export function kindOf(raw) {
@@ -47,13 +39,8 @@ export function partsOf(raw, isIndented = false) {
 }
 
 function json(text, isIndented) {
-  if (isIndented) {
-    try {
-      text = `${JSON.stringify(JSON.parse(text), null, 2)}\n`;
-    } catch {
-      // It is shown as it is.
-    }
-  }
+  const value = isIndented ? parsed(text) : undefined;
+  if (value !== undefined) text = `${JSON.stringify(value, null, 2)}\n`;
   if (text.length > MAX_COLOURED) return [["", text]];
   const pad = padOf(text);
   const tail = text.trimEnd().length - 1;

@@ -87,9 +87,7 @@ class Inline {
   #unclosed = new Set(); // lengths of backtick runs that no other closes
 
   constructor(text, isOpen, cite) {
-    this.#text = text;
-    this.#isOpen = isOpen;
-    this.#cite = cite;
+    [this.#text, this.#isOpen, this.#cite] = [text, isOpen, cite];
   }
 
   parse() {

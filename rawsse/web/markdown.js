@@ -49,19 +49,18 @@ const unindented = (line) => line.replace(/^[ \t]+/, "");
 
 const isBlank = (line) => /^[ \t]*$/.test(line);
 
-function indentOf(line) {
-  let columns = 0;
-  for (const character of line) {
-    if (character !== " " && character !== "\t") break;
-    columns += character === " " ? 1 : 4 - (columns % 4);
-  }
-  return columns;
+/** The white space that a line begins with, or its first columns: as [characters, columns]. */
+function indentation(line, columns = Infinity) {
+  let [at, column] = [0, 0];
+  for (; column < columns && (line[at] === " " || line[at] === "\t"); at += 1) column += line[at] === " " ? 1 : 4 - (column % 4);
+  return [at, column];
 }
+
+const indentOf = (line) => indentation(line)[1];
 
 /** A line without its first columns, if they are white. */
 function dedent(line, columns) {
-  let [at, column] = [0, 0];
-  for (; column < columns && (line[at] === " " || line[at] === "\t"); at += 1) column += line[at] === " " ? 1 : 4 - (column % 4);
+  const [at, column] = indentation(line, columns);
   return " ".repeat(Math.max(0, column - columns)) + line.slice(at);
 }
 
@@ -75,13 +74,8 @@ function cellsOf(row) {
   return found.map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
-
 function truncate(element, length) {
-  for (let node = element.childNodes[length]; node; ) {
-    const next = node.nextSibling;
-    node.remove();
-    node = next;
-  }
+  for (let surplus = element.childNodes.length - length; surplus > 0; surplus -= 1) element.lastChild.remove();
 }
 
 /** Gives a list, a quote or a table the direction of its first letter. Not dir="auto": with each change of a long one, Chromium
@@ -93,11 +87,7 @@ function directed(element, text) {
 
 /** A box that scrolls sideways, by keyboard too. */
 function scroller(tag, className, label) {
-  const element = make(tag, className);
-  element.tabIndex = 0;
-  element.setAttribute("role", "group");
-  element.setAttribute("aria-label", label);
-  return element;
+  return Object.assign(make(tag, className), { tabIndex: 0, role: "group", ariaLabel: label });
 }
 
 // --- Blocks that take lines: `content` is the element that grows -------------------------------------------------------
@@ -108,9 +98,7 @@ class Prose {
   drawn = ""; // "open", "whole"
 
   constructor(element, text, cite) {
-    this.element = this.content = element;
-    this.text = text;
-    this.cite = cite;
+    Object.assign(this, { element, content: element, text, cite });
   }
 
   get count() {
@@ -137,9 +125,7 @@ class Prose {
     const space = this.text.slice(PIECE, 2 * PIECE).search(/\s/);
     let end = PIECE + (space < 0 ? PIECE : space + 1);
     if (/[\uDC00-\uDFFF]/.test(this.text[end])) end -= 1;
-    const piece = make("span", "piece");
-    piece.append(inline(this.text.slice(0, end), { cite: this.cite }));
-    this.content.append(piece);
+    this.content.append(make("span", "piece", inline(this.text.slice(0, end), { cite: this.cite })));
     this.kept = this.content.childNodes.length;
     this.text = this.text.slice(end);
   }
@@ -151,16 +137,13 @@ class Code {
 
   constructor(language, fence = "", indent = 0) {
     Object.assign(this, { fence, indent });
-    this.code = make("code");
     this.content = make("span");
-    this.code.append(this.content);
+    this.code = make("code", "", this.content);
     const pre = scroller("pre", "", language ? `Code, ${language}` : "Code");
     pre.dir = "ltr";
     pre.append(this.code);
-    this.element = make("div", "code");
-    const bar = make("div", "bar");
-    bar.append(make("span", "language", language), button("copy", "Copy", "Copy the code"));
-    this.element.append(bar, pre);
+    const bar = make("div", "bar", make("span", "language", language), button("copy", "Copy", "Copy the code"));
+    this.element = make("div", "code", bar, pre);
   }
 
   get count() {
@@ -189,10 +172,8 @@ class Table {
     const sides = { "::": "center", "-:": "right", ":-": "left" };
     this.aligns = cellsOf(delimiters).map((cell) => sides[cell[0] + cell.at(-1)] ?? "");
     this.content = make("tbody");
-    const head = make("thead");
-    head.append(this.#row("th", header));
-    const table = directed(make("table"), header);
-    table.append(head, this.content);
+    const head = make("thead", "", this.#row("th", header));
+    const table = directed(make("table", "", head, this.content), header);
     this.element = scroller("div", "table", "Table");
     this.element.append(table);
   }
@@ -215,9 +196,7 @@ class Table {
   #row(tag, line) {
     const [row, cells] = [make("tr"), cellsOf(line)];
     this.aligns.forEach((align, i) => {
-      const cell = make(tag, align);
-      cell.append(inline(cells[i] ?? "", { cite: this.cite }));
-      row.append(cell);
+      row.append(make(tag, align, inline(cells[i] ?? "", { cite: this.cite })));
     });
     return row;
   }

@@ -47,10 +47,9 @@ function ask(text) {
 
 /** Show a question; return its exchange. */
 function show(question) {
-  const element = make("article", "question");
   const text = make("div", "text", question);
   text.dir = "auto";
-  element.append(make("h2", "unseen", "You"), text, button("edit", "Edit", "Edit this message"));
+  const element = make("article", "question", make("h2", "unseen", "You"), text, button("edit", "Edit", "Edit this message"));
   const exchange = { question, element, answer: null, isRefused: false };
   exchanges.push(exchange);
   welcome.hidden = true;
@@ -211,7 +210,10 @@ function tell(name, ...given) {
 }
 
 async function loadWire() {
-  const { Wire } = await import("./wire.js");
+  const style = Object.assign(make("link"), { rel: "stylesheet", href: "wire.css" });
+  const styled = new Promise((resolve) => (style.onload = style.onerror = resolve));
+  document.head.append(style);
+  const [{ Wire }] = await Promise.all([import("./wire.js"), styled]);
   if (wire) return; // loaded by another click meanwhile
   wire = new Wire(byId("frames"), { conversation });
   wire.repeat(calls);
@@ -266,11 +268,11 @@ function stopEditing() {
   form.classList.remove("editing");
 }
 
-async function toggleWire({ currentTarget }) {
-  const pane = byId("wire");
-  pane.hidden = !pane.hidden;
-  currentTarget.setAttribute("aria-expanded", String(!pane.hidden));
+async function toggleWire() {
+  const [pane, toggle] = ["wire", "toggle"].map(byId);
   if (!wire) await loadWire();
+  pane.hidden = !pane.hidden;
+  toggle.ariaExpanded = String(!pane.hidden);
   wire.toEnd();
 }
 

@@ -656,12 +656,10 @@ export class ChatStream {
     const online = () => nudge(true);
     const isStale = () => Date.now() - this.#heardAt > this.#options.staleMs;
     const shown = () => document.visibilityState === "visible" && nudge(isStale());
-    globalThis.addEventListener?.("online", online);
-    document?.addEventListener("visibilitychange", shown);
-    return () => {
-      globalThis.removeEventListener?.("online", online);
-      document?.removeEventListener("visibilitychange", shown);
-    };
+    const over = new AbortController();
+    globalThis.addEventListener?.("online", online, over);
+    document?.addEventListener("visibilitychange", shown, over);
+    return () => over.abort();
   }
 
   async #stop() {

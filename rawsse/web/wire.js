@@ -10,7 +10,7 @@
  * It keeps the last frames, and counts those that it dropped. A pane that is hidden, or paused, draws no frames.
  */
 
-import { FollowingBox, make } from "./dom.js";
+import { button, FollowingBox, make } from "./dom.js";
 import { kindOf, linksOf, oddity, partsOf, recordingOf } from "./frames.js";
 import { picture, timesOf, words } from "./timeline.js";
 import { count, seconds } from "./words.js";
@@ -31,6 +31,8 @@ const DRAWN_AT_ONCE = 20;
 
 /** So many characters between two pieces of text may be markup: an address, say. */
 const MAX_MARKUP = 4096;
+
+const UNSAVED = "Nothing to save: a recording needs the API's events, as /api/chat sends them, from the first on.";
 
 export class Wire {
   #list;
@@ -53,11 +55,10 @@ export class Wire {
   #told = new Set();
 
   constructor(list, { conversation, ...limits } = {}) {
-    this.#list = list;
+    this.#list = Object.assign(list, { role: "listbox" });
     this.#limits = { ...WIRE_LIMITS, ...limits };
     this.#box = new FollowingBox(list);
     list.before(this.#tools(), this.#figure, this.#facts);
-    list.setAttribute("role", "listbox");
     list.addEventListener("click", ({ target }) => this.#select(this.#entries.find(({ item }) => item?.contains(target))));
     list.addEventListener("keydown", (event) => this.#walk(event));
     conversation?.addEventListener("click", () => this.#isShown && this.#find(getSelection()));
@@ -124,10 +125,6 @@ export class Wire {
     return this.#list.getClientRects().length > 0;
   }
 
-  #say(sentence) {
-    this.#facts.textContent = sentence;
-  }
-
   #begin(elementOf = () => null) {
     this.#exchange = { begun: this.#time, frames: [], chars: 0, elementOf };
   }
@@ -163,7 +160,7 @@ export class Wire {
 
   #save() {
     const text = recordingOf({ ms: this.#now, ...this.#exchange });
-    if (!text) return this.#say("Nothing to save: a recording needs the API's events, as /api/chat sends them, from the first on.");
+    if (!text) return void (this.#facts.textContent = UNSAVED);
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([text]));
     link.download = "answer.sse.jsonl";
@@ -179,9 +176,9 @@ export class Wire {
     Object.assign(filter, { type: "search", placeholder: "Filter", ariaLabel: "Show only frames with this event or text" });
     filter.addEventListener("input", () => this.#rewrite((this.#filter = filter.value.toLowerCase())));
     const add = (label, act, ariaPressed = null) => {
-      const button = Object.assign(make("button", "", label), { type: "button", ariaPressed });
-      button.addEventListener("click", () => (button.ariaPressed = act() ?? null));
-      tools.append(button);
+      const tool = Object.assign(button("", label), { ariaPressed });
+      tool.addEventListener("click", () => (tool.ariaPressed = act() ?? null));
+      tools.append(tool);
     };
     tools.append(filter);
     add("Pause", () => (this.toEnd((this.#isPaused = !this.#isPaused)), this.#isPaused), false);
@@ -193,7 +190,9 @@ export class Wire {
 
   #write() {
     if (this.#isPaused || !this.#isShown) return;
-    for (const entry of this.#waiting.splice(0, DRAWN_AT_ONCE)) if (this.#matches(entry)) this.#list.append(this.#draft(entry));
+    for (const entry of this.#waiting.splice(0, DRAWN_AT_ONCE)) {
+      if (entry.raw.toLowerCase().includes(this.#filter)) this.#list.append(this.#draft(entry));
+    }
     if (this.#waiting.length) this.#box.later(() => this.#write());
   }
 
@@ -205,16 +204,11 @@ export class Wire {
     this.toEnd();
   }
 
-  #matches({ raw }) {
-    return raw.toLowerCase().includes(this.#filter);
-  }
-
   #draft(entry) {
     const { kind, raw, at } = entry;
-    const item = (entry.item = make("li", kind));
-    item.setAttribute("role", "option");
-    item.id = `frame-${(this.#count += 1)}`;
-    item.ariaSelected = String(entry === this.#selected);
+    const id = `frame-${(this.#count += 1)}`;
+    const ariaSelected = String(entry === this.#selected);
+    const item = (entry.item = Object.assign(make("li", kind), { role: "option", id, ariaSelected }));
     const parts = kind === "note" ? [["", raw]] : partsOf(raw, this.#isIndented);
     const pre = make("pre");
     pre.append(...parts.map(([name, text]) => (name ? make("span", `wire-${name}`, text) : text)));
@@ -238,7 +232,7 @@ export class Wire {
       chars > this.#limits.maxAnswerChars && "the answer is too long for a picture",
       this.#dropped > 0 && `${count(this.#dropped)} older dropped`,
     ];
-    this.#say(facts.filter(Boolean).join(" · "));
+    this.#facts.textContent = facts.filter(Boolean).join(" · ");
     this.#figure.replaceChildren(picture(times), make("figcaption", "", words(times)));
   }
 
@@ -265,7 +259,7 @@ export class Wire {
       const [number] = pieces.find(([, , end]) => end > origin?.at + focusOffset) ?? pieces.at(-1);
       const entry = this.#entries.find((each) => each.exchange === this.#exchange && each.number === number);
       if (entry?.item) this.#select(entry);
-      else if (origin) this.#say("The frame of this text is no longer kept, or not shown.");
+      else if (origin) this.#facts.textContent = "The frame of this text is no longer kept, or not shown.";
     }
   }
 

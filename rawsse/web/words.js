@@ -1,8 +1,5 @@
 /**
- * What the page says in words: endings, errors, stop reasons, numbers.
- *
- * This file knows the names that the Messages API and `rawsse.js` use, and English. It refuses to know the page and the
- * network: its functions take values and return strings, so they can be tested anywhere.
+ * What the page says in words: endings, errors, stop reasons, numbers. Pure: its functions take values and return strings.
  */
 
 /** Stop reasons that a reader must be told of: the stream is complete, and yet the answer is not what was asked for. */
@@ -28,6 +25,15 @@ export const isObject = (value) => typeof value === "object" && value !== null &
 export const fields = (value) => (isObject(value) ? value : {});
 export const asText = (value) => (typeof value === "string" ? value : "");
 
+/** The value of a JSON text; undefined if it is none. */
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** An error as { headline, detail }: what happened, and what the other side said about it. */
 export function describeError(error) {
   // The page has a button for another try.
@@ -42,19 +48,13 @@ export function describeError(error) {
 }
 
 /** What a stop reason means for the reader; null where nothing is amiss, or where it is not known yet. */
-export function describeStopReason(reason) {
-  return STOP_REASONS[reason] ?? null;
-}
+export const describeStopReason = (reason) => STOP_REASONS[reason] ?? null;
 
 /** Milliseconds as seconds, with as many digits as a reader can use. */
-export function seconds(ms) {
-  return `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
-}
+export const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
 
 /** A count with thin spaces between the thousands. */
-export function count(n) {
-  return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-}
+export const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
 /** Tokens per second over a time in ms; null where the time is too short to divide by. */
 export function tokensPerSecond(tokens, ms) {

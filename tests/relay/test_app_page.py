@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import os
 import re
 import socket
 import threading
 import zipfile
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,33 @@ def test_the_built_in_page_may_load_nothing_from_elsewhere() -> None:
 def test_of_the_package_nothing_but_the_page_is_served(path: str) -> None:
     with pytest.raises(Answer, match="there is no /"):
         Page().find(path)
+
+
+def test_the_built_in_page_is_served_without_its_comments() -> None:
+    headers, script = Page().find("/page.js")
+    assert not re.search(rb"^\s*(//|/\*|\*)", script, re.MULTILINE)
+    assert dict(headers)["etag"] == f'"{hashlib.sha256(script).hexdigest()[:32]}"'
+
+
+def test_what_looks_like_a_comment_within_a_line_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        'f("https://a.example/"); // after',
+        "/** @type {T} */ let a;",
+        "  // alone",
+        "/* two",
+        " * lines */",
+        "",
+        "b /= 2;",
+    ]
+    (folder / "rawsse.js").write_text("\n".join(lines) + "\n")
+    page = Page()
+    monkeypatch.setattr(page, "_folder", folder)
+    assert page.find("/rawsse.js")[1].decode().splitlines() == [lines[0], lines[1], lines[-1]]
+
+
+def test_ones_own_scripts_are_served_as_they_are(folder: Path) -> None:
+    (folder / "a.js").write_text("// mine\n")
+    assert Page(folder).find("/a.js")[1] == b"// mine\n"
 
 
 # --- A folder of one's own -----------------------------------------------------------------------------------------
@@ -310,7 +339,7 @@ def test_the_users_own_page_is_sent_as_it_is(tmp_path: Path) -> None:
 def test_the_modules_are_found_beside_a_page_of_the_operator_s(name: str, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     page = Page(tmp_path)
-    assert page.find(f"/{name}")[1] == Page().find(f"/{name}")[1]
+    assert page.find(f"/{name}")[1] == (files("rawsse") / "web" / name).read_bytes()  # with their comments
     assert header(page, f"/{name}", "content-type") == "text/javascript; charset=utf-8"
     (tmp_path / name).write_text("my own")
     assert page.find(f"/{name}")[1] == b"my own"

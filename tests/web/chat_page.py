@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .scripted_server import Exchange, ScriptedServer
@@ -55,6 +58,24 @@ class Chat:
 
     def wait_for_end(self) -> None:
         self.page.locator("#send").wait_for()
+
+    @contextlib.contextmanager
+    def longest_task(self) -> Iterator[list[float]]:
+        """Afterwards the list has the ms of the page's longest task: of the processor's time, which other programs do not
+        lengthen as they do the clock's.
+        """
+        browser = self.page.context.browser
+        assert browser is not None
+        longest: list[float] = []
+        browser.start_tracing(page=self.page, categories=["toplevel"])
+        try:
+            yield longest
+        finally:
+            events = json.loads(browser.stop_tracing())["traceEvents"]
+        names = {(each["pid"], each["tid"]): each["args"]["name"] for each in events if each["name"] == "thread_name"}
+        # Of any name: the microtasks after a task are an event of their own.
+        main = [each for each in events if names.get((each["pid"], each["tid"])) == "CrRendererMain"]
+        longest.append(max(each.get("tdur", 0) for each in main) / 1000)
 
     @property
     def text(self) -> str:

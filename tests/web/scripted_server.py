@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import rawsse
+from rawsse.relay.page import Page
 
 WEB = Path(rawsse.__file__).parent / "web"
 TYPES = {
@@ -114,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         """Be silent."""
 
     def _serve(self, file: Path) -> None:
-        body = file.read_bytes()
+        body = Page().find(f"/{file.name}")[1]  # as the relay serves it
         self.send_response(200)
         self.send_header("content-type", TYPES[file.suffix])
         self.send_header("content-length", str(len(body)))

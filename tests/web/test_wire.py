@@ -286,7 +286,10 @@ def test_frames_are_chosen_by_keyboard_too(chat: Chat) -> None:
 
 
 WIRE = """async (maxAnswerChars) => {
-  const { Wire } = await import("/wire.js");
+  const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/wire.css" });
+  const styled = new Promise((resolve) => (style.onload = resolve));
+  document.head.append(style);
+  const [{ Wire }] = await Promise.all([import("/wire.js"), styled]);
   const pane = document.createElement("section");
   const conversation = document.createElement("div");
   const list = document.createElement("ol");
@@ -341,19 +344,15 @@ def test_of_an_answer_that_is_too_long_to_be_kept_nothing_is_lit_or_saved(chat: 
 def test_twenty_thousand_frames_leave_the_page_its_turns(chat: Chat) -> None:
     chat.page.evaluate(WIRE, 100_000_000)
     flood = """async () => {
-      const tasks = [];
-      const observer = new PerformanceObserver((list) => tasks.push(...list.getEntries()));
-      observer.observe({ type: "longtask" });
       for (let i = 0; i < 20_000; i += 1) {
         piece(`word ${i} `);
         if (i % 50 === 0) await new Promise((resolve) => setTimeout(resolve));
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
-      observer.disconnect();
-      return Math.max(0, ...tasks.map((task) => task.duration));
     }"""
-    # Durations are by the wall clock: on a busy machine, a task may have waited for others.
-    assert any(chat.page.evaluate(flood) < 100 for _ in range(3)), "ms in one task"
+    with chat.longest_task() as longest:
+        chat.page.evaluate(flood)
+    assert longest[0] <= 100
     count_frames(chat, 400)
 
 
