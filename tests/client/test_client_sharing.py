@@ -515,7 +515,8 @@ def test_nothing_stays_of_two_thousand_streams(peer: Peer, use: Use) -> None:
     ("peer", "use"), [(Peer(WHOLE), read_many), (Peer(WHOLE[:-300], end=RESET), fail_many)], ids=["whole", "cut"]
 )
 def test_memory_is_flat_over_streams(peer: Peer, use: Use) -> None:
-    assert growth(peer, use, 300, memory) < 6_000  # 20 bytes for each
+    # What grows does so each time. Once in a while a table of Python's own is made larger.
+    assert min(growth(peer, use, 300, memory) for _ in range(2)) < 6_000  # 20 bytes for each
 
 
 def test_a_conversation_is_the_client_s() -> None:
