@@ -107,11 +107,14 @@ def recorded(node: Node, *raws: bytes, **more: Any) -> Recording:
     return Recording.loads(frames(node, "recordingOf", exchange))
 
 
-@pytest.mark.parametrize("name", sorted(shipped_fixtures()))
+WHOLE = [
+    name for name, fixture in sorted(shipped_fixtures().items()) if (fixture.status, fixture.end) == (200, "clean")
+]
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_what_the_relay_made_of_a_recording_becomes_that_recording_again(node: Node, name: str) -> None:
     fixture = shipped_fixtures()[name]
-    if fixture.status != 200 or fixture.end != "clean":
-        pytest.skip("no whole stream")
     raws = [raw + b"\n\n" for raw in fixture.body.split(b"\n\n") if raw.strip()]
     sent = [
         b": beat\n\n",

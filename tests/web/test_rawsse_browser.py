@@ -28,7 +28,7 @@ pytestmark = pytest.mark.real
 
 HERE = Path(__file__).parent
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>Test</title>
+PAGE = """<!doctype html><meta charset="utf-8"><title>Test</title><link rel="icon" href="data:,">
 <script type="importmap">{"imports": {"react": "/react.bundle.mjs", "react-dom/client": "/react.bundle.mjs"}}</script>
 <script type="module">
 import { streamChat } from "/rawsse.js";
@@ -85,7 +85,8 @@ def begin(page: Page, url: str = "/api/chat/stream", **options: Any) -> None:
 
 
 def result(page: Page) -> Any:
-    page.wait_for_function("'result' in told")  # it has a timeout; `evaluate` has none
+    # It has a timeout; `evaluate` has none. By default it looks when the page paints, and some tests forbid that.
+    page.wait_for_function("'result' in told", polling=50)
     return page.evaluate("told.result")
 
 
