@@ -473,8 +473,8 @@ def test_a_stream_that_is_dropped_half_read_closes_its_socket_and_warns(upstream
 def test_a_call_in_a_daemon_thread_does_not_keep_the_process(upstream: Upstream) -> None:
     script = """
         client = Client(max_retries=0)
-        threading.Thread(target=client.messages.create, kwargs=ASK, daemon=True).start()
         try:
+            threading.Thread(target=client.messages.create, kwargs=ASK, daemon=True).start()
             while True:
                 threading.Event().wait(0.1)
         except KeyboardInterrupt:
