@@ -256,6 +256,9 @@ class Schedule(Stage):
         for number in range(self.chance.randint(8, STEPS)):
             (step,) = self.chance.choices(list(weights), list(weights.values()))
             if step in (self.change_user, self.wait):
+                for reader in self.readers:
+                    if reader.browser.status == 429:
+                        reader.browser.go_on()  # the words of a refusal are looked at with the limits of then
                 await ticks(12)  # what was asked before is answered
                 self.look()
             self.steps.append(f"{self.now - self.base:.3f} {step.__name__}: {step(number)}")
