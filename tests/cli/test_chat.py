@@ -10,7 +10,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +26,11 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay import Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures, text
 from rawsse.server import Server
 
+from .conftest import KEY, Play
+
 TEXT = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]["content"][0]["text"]
-KEY = "sk-ant-secret"
 
-Play = Callable[..., ReplayServer]
 Chat = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, and an environment with nothing but a key."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
-        monkeypatch.setenv(name, "")  # so that it is put back to what it was, whatever the command does
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    return tmp_path
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
-
-
-@pytest.fixture
-def play(background: Background, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Begin to play recordings where the API would be."""
-
-    def play(*names: str | Recording, **options: Any) -> ReplayServer:
-        recordings = [recorded(name) if isinstance(name, str) else name for name in names]
-        server = background.enter(ReplayServer(recordings, **options))
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
-        return server
-
-    return play
 
 
 @pytest.fixture

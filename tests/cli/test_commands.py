@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -24,45 +24,15 @@ from support.command import ROOT, WITHOUT_UVLOOP, Command
 
 from rawsse.cli import main, servers
 from rawsse.client.retry import RetryPolicy
-from rawsse.replay import Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import Player, Read, Recording, shipped_fixtures
 from rawsse.replay.check import RULES
 from rawsse.server import Server
+
+from .conftest import KEY, Play
 
 COMMANDS = ["demo", "serve", "usage", "ask", "chat", "record", "replay", "check", "explain", "doctor"]
 PLAIN = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]
 TEXT = PLAIN["content"][0]["text"]
-KEY = "sk-ant-secret"
-
-Play = Callable[..., ReplayServer]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, and an environment with nothing but a key."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAWSSE_TOKEN", "RAWSSE_HOST", "PORT"):
-        monkeypatch.setenv(name, "")  # so that it is put back to what it was, whatever the command does
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    return tmp_path
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
-
-
-@pytest.fixture
-def play(background: Background, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Begin to play recordings where the API would be."""
-
-    def play(*recordings: Recording, **options: Any) -> ReplayServer:
-        server = background.enter(ReplayServer(recordings, **options))
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url)
-        return server
-
-    return play
 
 
 @pytest.fixture

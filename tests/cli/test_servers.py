@@ -9,7 +9,6 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -26,26 +25,11 @@ from rawsse.relay.record import RunRecord
 from rawsse.replay import Player, shipped_fixtures
 from rawsse.server import ASGIApp, Forwarded, Server
 
-KEY = "sk-ant-secret"
+from .conftest import KEY
+
 ODD = 'ada\n{"a": 1}\u2028\r\x1b[31m ☺ \ud800'
 
 Served = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder to work in, and an environment with nothing but a key."""
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        "ANTHROPIC_AUTH_TOKEN",
-        "ANTHROPIC_BASE_URL",
-        "RAWSSE_TOKEN",
-        "RAWSSE_METRICS_TOKEN",
-        "RAWSSE_HOST",
-        "PORT",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
 
 
 @pytest.fixture
@@ -59,12 +43,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     monkeypatch.setattr("rawsse.server.serve", serve)
     monkeypatch.setattr("rawsse.cli.servers._prepare", lambda log_format: None)
     return found
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
 
 
 # --- The log
