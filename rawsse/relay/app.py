@@ -120,15 +120,14 @@ class Relay:
     `all_limits` for all together, and where there are no users. `on_request` is awaited with a request that is about to be
     sent, and its user: it may give another one, whole, in its place, or raise `Answer` to refuse it.
 
-    `ledger` gets a row for each run, and knows what was used before a restart; the caller closes it. `on_end` is called with
-    the record of each run that has ended, and `observers` are told of all runs; none of them may wait. `metrics_token` is what
-    callers of `/metrics` must bring, if they are no users.
+    `ledger` gets a row for each run, and knows what was used before a restart; the caller closes it, or `lifespan` does.
+    `on_end` is called with the record of each run that has ended, and `observers` are told of all runs; these functions may
+    not wait. `metrics_token` is what callers of `/metrics` must bring if they are not users.
 
     `static` is a folder that replaces the built-in page; `notice` is a text that the built-in page shows below its greeting,
-    and `examples` are prompts that it offers.
-    `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
-    routes. `write_seconds` is how long a client may take nothing under other servers than ours. `clock` gives Unix seconds.
-    Raises `ConfigurationError`.
+    and `examples` are prompts that it offers. `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`,
+    `max_chat_bytes` that of the browsers' routes. `write_seconds` is how long a client of another server than ours may take
+    nothing. `clock` gives Unix seconds. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -234,7 +233,7 @@ class Relay:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             exchange = Exchange(scope, receive, send, self._guard, write_seconds=self._write_seconds)
-            with contextlib.suppress(OSError):  # the client has gone: there is nobody to tell
+            with contextlib.suppress(OSError):  # the client has gone, and cannot be told
                 await _Call(self, exchange).answer()
         else:
             raise ValueError(f"the relay has no answer to ASGI scope {scope['type']!r}")
