@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.answers import ASK
 from support.clock import run
 
+import rawsse
 from rawsse import AsyncClient, Client
 from rawsse.errors import RawsseError
 from rawsse.replay import FakeNetwork, Fault, shipped_fixtures
 
+PACKAGE = Path(rawsse.__file__).parent
 KEY = "sk-ant-api03-AbCdEf0123456789_xYz-QQ"
 NOWHERE = "http://127.0.0.1:1"
 
@@ -28,7 +31,7 @@ def shown(fail: Fail) -> str:
     error: BaseException | None = caught.value
     while error is not None:
         frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
-        seen += [repr(frame.locals) for frame in frames if "/rawsse/" in frame.filename]
+        seen += [repr(frame.locals) for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
         error = error.__cause__ or error.__context__
     assert seen
     return "\n".join(seen)

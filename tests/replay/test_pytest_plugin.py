@@ -814,9 +814,10 @@ OTHER_LOOP = "an event loop is run outside of virtual_clock"
         ("def test_it(virtual_clock): run_and_clean_up(asyncio.sleep(3600))", OTHER_LOOP),
         ("def test_it(virtual_clock): run_a_task(asyncio.sleep(3600))", OTHER_LOOP),
         ("def test_it(virtual_clock): run_for_ever()", OTHER_LOOP),
-        (
+        pytest.param(
             "import uvloop\ndef test_it(virtual_clock): run_until_complete(asyncio.sleep(3600), uvloop.new_event_loop())",
             OTHER_LOOP,
+            marks=pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop: the extra `speed`"),
         ),
         ("def test_it(virtual_clock): asyncio.run(ask_in_a_loop())", OTHER_LOOP),
         ("def test_it(virtual_clock): asyncio.run(asyncio.sleep(3600))", OTHER_LOOP),

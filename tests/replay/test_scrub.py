@@ -31,6 +31,7 @@ from support.streams import (
     tool_block,
 )
 
+import rawsse
 from rawsse.errors import ConfigurationError, RecordingError, SecretRemainsError, UsageError
 from rawsse.messages import MessageBuilder
 from rawsse.replay import (
@@ -48,6 +49,8 @@ from rawsse.replay import (
     shipped_fixtures,
 )
 from rawsse.sse import Decoder
+
+PACKAGE = Path(rawsse.__file__).parent
 
 REAL = Path(os.environ.get("RAWSSE_RECORDINGS", Path(__file__).parents[3] / "shared" / "recordings"))
 
@@ -462,7 +465,7 @@ def test_what_is_wrong_with_a_policy_does_not_show_its_secrets(wrong: dict[str, 
     with pytest.raises(ConfigurationError) as caught:
         ScrubPolicy(**{"secrets": ("my-own-secret",), **wrong})
     frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
-    shown = [repr(frame.locals) for frame in frames if "/rawsse/" in frame.filename]
+    shown = [repr(frame.locals) for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     assert shown
     assert "own-secret" not in "".join(shown)
     policy = ScrubPolicy(secrets=("my-own-secret",))
