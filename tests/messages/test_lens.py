@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from rawsse.errors import ConfigurationError
-from rawsse.messages.lens import Lens, OpenLens, read_json
+from rawsse.messages.lens import Lens, OpenLens, parse_json, read_json, sendable_json
 
 Raw = dict[str, Any]
 
@@ -285,6 +285,29 @@ def test_a_text_that_is_nested_too_deep_fails_as_json_loads_fails(opening: str) 
     given = outcome(read_json, opening * 100_000)
     assert given == outcome(json.loads, opening * 100_000)
     assert given[0] is RecursionError
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", '{"a": 1e999}', "[-1e999]"])
+def test_what_a_request_cannot_carry_is_not_parsed(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a JSON value|larger than any"):  # RFC 8259, 6
+        parse_json(text)
+
+
+def test_numbers_and_halves_of_characters_are_parsed_so_that_they_can_be_sent() -> None:
+    assert parse_json(r'["\ud83d", "\ud83d\ude00", 1.5e3]') == ["\ufffd", "\U0001f600", 1500.0]
+    assert parse_json(b"[1e-5]") == [0.00001]
+
+
+def test_a_part_of_an_answer_can_be_sent_back_whatever_numbers_are_in_it() -> None:
+    good = {"score": 1.5}
+    assert sendable_json(good) is good
+    assert sendable_json({"score": float("inf"), "text": "\ud83d"}) == {"score": None, "text": "\ufffd"}
+
+
+@pytest.mark.parametrize("value", [{"set"}, lists(TOO_DEEP)], ids=["not JSON", "too deep"])
+def test_what_only_the_caller_s_encoder_knows_is_left_to_it(value: Any) -> None:
+    raw = {"value": value}
+    assert sendable_json(raw) is raw
 
 
 # --- What a dump leaves out, and what `dir` lists -----------------------------------------------------------------------
