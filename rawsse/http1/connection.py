@@ -4,6 +4,9 @@ h11 parses the heads that are received: it gets a whole head, checked for its si
 returns. A head in which nothing is unusual is read without it, which takes a tenth of the time. The rest is done here: writing
 heads, framing bodies, and deciding whether the connection can be used again. The package's docstring shows how to use both
 roles.
+
+    headers = Headers([("Content-Type", "text/event-stream"), ("Vary", "Origin"), ("Vary", "Accept")])
+    headers["content-type"], headers["vary"], headers.get_all("vary")      # "text/event-stream", "Origin, Accept", [...]
 """
 
 from __future__ import annotations
@@ -11,14 +14,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import h11
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
 from rawsse.http1.codings import ChunkedReader
-from rawsse.http1.message import ConnectionClosed, Data, EndOfMessage, Headers, Request, Response
 
 MAX_HEAD_BYTES = 32 * 1024
 """Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
@@ -28,17 +30,17 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 """A request's body. The Messages API itself takes 32 MB."""
 
 MAX_PIPELINED_BYTES = 64 * 1024
-"""What a server holds of requests received before the current one was answered. Above it, the caller stops reading."""
+"""How much a server holds of the requests that it received before it answered the current one. Above that, the caller stops
+reading."""
 
 RawHeaders = Sequence[tuple[str, str]]
+T = TypeVar("T")
 Head = TypeVar("Head")
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
-_TCHARS = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
-_NAME = re.compile(_TCHARS)
+_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-_FIELDS = re.compile(rf"(?:{_TCHARS}\0(?![ \t])[\t\x20-\x7e\x80-\xff]*(?<![ \t])\n)*")
 # RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
 # The origin-form: never a fragment. Browsers send more characters than RFC 3986 has (WHATWG URL, "query percent-encode set").
@@ -68,8 +70,105 @@ def host_name(host: str) -> str | None:
         return None
 
 
+# --- Events ----------------------------------------------------------------------------------------------------------
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of one message: a case-insensitive mapping, in the order received.
+
+    A name that came more than once reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart,
+    and `raw` is the list of (lower-case name, value) pairs, not to be changed.
+    """
+
+    __slots__ = ("_values", "raw")
+
+    def __init__(self, raw: Iterable[tuple[str, str]] = ()) -> None:
+        self.raw = [(name.lower(), value) for name, value in raw]
+        self._values = dict(self.raw)
+        if len(self._values) < len(self.raw):  # a name came more than once
+            values: dict[str, list[str]] = {}
+            for name, value in self.raw:
+                values.setdefault(name, []).append(value)
+            self._values = {name: ", ".join(found) for name, found in values.items()}
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value that came under `name`, in order."""
+        wanted = name.lower()
+        return [value for key, value in self.raw if key == wanted]
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, /, default: str | T) -> str | T: ...
+
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """The value, or `default`. Not the mixin's `get`, which raises and catches a `KeyError`."""
+        return self._values.get(name.lower(), default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        # Names only: values hold keys and cookies, and a repr ends up in logs.
+        return f"Headers({', '.join(self)})"
+
+
+class Request(NamedTuple):
+    """A request's head. `target` is in origin-form, or `*`; `http_version` is "1.0" or "1.1"."""
+
+    method: str
+    target: str
+    headers: Headers
+    http_version: str
+
+
+class Response(NamedTuple):
+    """A response's head. Interim responses (1xx) are skipped before it."""
+
+    status: int
+    reason: str
+    headers: Headers
+    http_version: str
+
+    @property
+    def status_code(self) -> int:
+        """The same as `status`: the official SDK's name."""
+        return self.status
+
+
+class Data(NamedTuple):
+    """A piece of the body: all that was received of it since the last one. Its ends mean nothing."""
+
+    data: bytes
+
+
+class EndOfMessage(NamedTuple):
+    """The body is complete."""
+
+    kind: str = "end"  # an empty tuple would equal every other empty tuple
+
+
+class ConnectionClosed(NamedTuple):
+    """The peer closed the connection between two messages."""
+
+    kind: str = "closed"
+
+
+# --- Connections -----------------------------------------------------------------------------------------------------
+
+
 class _Connection(Generic[Head]):
-    """What the two roles have in common: receiving a message, and reuse. `Head` is the kind of event that begins a message."""
+    """The part that is common to the two roles: receiving a message, and reuse. `Head` is the event that begins a message."""
 
     # RFC 9110, 5.5: "CR, LF, or NUL characters are invalid and dangerous", and of the others "recipients MAY retain such
     # characters for the sake of robustness": those of a response are retained. h11 would find these, but in quadratic time:
@@ -128,7 +227,11 @@ class _Connection(Generic[Head]):
         """
         try:
             if (chunks := self._chunks) is None:
-                return self._next_event()
+                if self._is_broken:
+                    raise HTTPProtocolError("the connection failed earlier")
+                if self._receiving is _HEAD:
+                    return self._next_head()
+                return self._read_body() if self._receiving is _BODY else None
             if self._unread:
                 data, self._unread = chunks.read(self._unread)
                 if data:
@@ -145,13 +248,6 @@ class _Connection(Generic[Head]):
             self._chunks = None
             self._unread = b""
             raise
-
-    def _next_event(self) -> Head | Data | EndOfMessage | None:
-        if self._is_broken:
-            raise HTTPProtocolError("the connection failed earlier")
-        if self._receiving is _HEAD:
-            return self._next_head()
-        return self._read_body() if self._receiving is _BODY else None
 
     @abstractmethod
     def _next_head(self) -> Head | None:
@@ -211,7 +307,7 @@ class _Connection(Generic[Head]):
             self._must_close = True
 
     def _expect_body(self, headers: Headers, default: int | None) -> None:
-        """What the header fields say about the end of the body; `default` is its length if they say nothing."""
+        """Read from the header fields where the body ends; `default` is its length if they do not say."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
             self._chunks = ChunkedReader()
@@ -292,7 +388,7 @@ class ClientConnection(_Connection[Response]):
 
     @property
     def trailing_data(self) -> bytes:
-        """What came after the head of a 2xx answer to CONNECT: bytes of the tunnel, not of the proxy's HTTP."""
+        """The bytes after the head of a 2xx answer to CONNECT: they belong to the tunnel, not to the proxy's HTTP."""
         return self._unread
 
     def send_request(self, method: str, target: str, headers: RawHeaders, body: bytes = b"") -> bytes:
@@ -514,18 +610,16 @@ def _closed_early() -> HTTPProtocolError:
 
 
 def _head(start_line: str, fields: RawHeaders) -> bytes:
-    # One look at all fields: neither a name nor a value has a NUL or a line end.
-    lines = "".join([f"{name}\0{value}\n" for name, value in fields])
-    if not _FIELDS.fullmatch(lines) or lines.count("\n") != len(fields):
-        for name, value in fields:
-            if not _NAME.fullmatch(name):
-                raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
-            if wrong := _NOT_IN_A_VALUE.search(value):
-                # Only the character: the value may be a key, read from a file together with the end of its line.
-                raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
-            if value != value.strip(" \t"):
-                raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
-    return f"{start_line}\n{lines}\n".replace("\0", ": ").replace("\n", "\r\n").encode("latin-1")
+    for name, value in fields:
+        if not _NAME.fullmatch(name):
+            raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
+        if wrong := _NOT_IN_A_VALUE.search(value):
+            # Only the character is quoted: the value may be a key that was read from a file with the end of its line.
+            raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
+        if value != value.strip(" \t"):
+            raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
+    lines = [f"{name}: {value}\r\n" for name, value in fields]
+    return f"{start_line}\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
 def _reason(status: int) -> str:

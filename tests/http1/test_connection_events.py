@@ -1,4 +1,4 @@
-"""`rawsse.http1.message`: header fields as a mapping."""
+"""`rawsse.http1.connection`: header fields as a mapping, and the events as values."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_two_events_without_fields_are_equal_only_to_their_like() -> None:
         EndOfMessage(),
         ConnectionClosed(),
     }
-    assert repr([EndOfMessage(), ConnectionClosed()]) == "[EndOfMessage(), ConnectionClosed()]"
+    assert repr([EndOfMessage(), ConnectionClosed()]) == "[EndOfMessage(kind='end'), ConnectionClosed(kind='closed')]"
 
 
 def test_a_response_has_the_official_sdk_s_name_for_its_status_too() -> None:
