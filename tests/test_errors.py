@@ -285,7 +285,7 @@ def test_a_body_of_json_without_a_known_message_is_quoted_in_part() -> None:
 
 def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
     page = "<html><h1>502 Bad Gateway</h1>" + "x" * 1000
-    assert str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is no JSON: '{page[:80]}'… (1030 in all)"
+    assert str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is not JSON: '{page[:80]}'… (1030 in all)"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
         ({"type": "about:blank", "title": "Forbidden", "status": 403}, "Forbidden"),
         ({"status": 401, "error": "Unauthorized", "message": "Invalid token", "path": "/v1"}, "Invalid token"),
         ("<html><head>\n<TITLE>502: Bad\n gateway &amp; co</TITLE></head><body>x", "502: Bad gateway & co"),
-        ("upstream reset " * 9, f"the body is no JSON: '{'upstream reset ' * 8}upstream reset'"),
+        ("upstream reset " * 9, f"the body is not JSON: '{'upstream reset ' * 8}upstream reset'"),
     ],
 )
 def test_the_words_of_an_error_are_shown_whatever_its_form(body: object, words: str) -> None:
@@ -329,12 +329,12 @@ OTHER_TITLES = [
 def test_the_title_of_a_page_is_not_one_in_a_script_a_picture_or_a_comment(other: str) -> None:
     said = str(status_error(502, f"<html><head>{other}<title>Bad gateway</title></head>", {}))
     assert said == "status 502: Bad gateway"
-    assert str(status_error(502, f"<p>{other}", {})).startswith("status 502: the body is no JSON: ")
+    assert str(status_error(502, f"<p>{other}", {})).startswith("status 502: the body is not JSON: ")
 
 
 @pytest.mark.parametrize("opening", ["<script>", "<svg>", "<!--"])
 def test_a_page_of_openings_without_end_is_read_once(opening: str) -> None:
-    assert str(status_error(502, opening * 200_000, {})).startswith("status 502: the body is no JSON: ")
+    assert str(status_error(502, opening * 200_000, {})).startswith("status 502: the body is not JSON: ")
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,10 @@ roles.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, overload
-
-import h11
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
 from rawsse.http1.codings import ChunkedReader
@@ -41,29 +38,29 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+# The patterns below are compiled when they are first used, not when rawsse is imported.
 # RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 # The origin-form: never a fragment. Browsers send more characters than RFC 3986 has (WHATWG URL, "query percent-encode set").
-_ORIGIN_FORM = re.compile(r"/[!$-;=?-~]*")
-_ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_ORIGIN_FORM = r"/[!$-;=?-~]*"
+_ABSOLUTE_FORM = r"(?i)https?://([^/?]*)(.*)"
 
 # A head as nearly all are: HTTP/1.1, and in each field printable ASCII with one blank before it.
 _PLAIN_FIELDS = r"\r\n((?:[-0-9A-Za-z]+: (?! )[ -~]*(?<! )\r\n)+)\r\n"
-_FIELD = re.compile(r"([^:]+): (.*)\r\n")
+_FIELD = r"([^:]+): (.*)\r\n"
 
 # The part of a message that comes next.
 _HEAD, _BODY, _END = "head", "body", "end"
 
-# h11 takes interim responses only after a request, and any will do.
-_ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("host", "h11")])
-
 
 def host_name(host: str) -> str | None:
     """The name or address in the value of a `Host` field, in lower case and without port and brackets; None: it is invalid."""
-    match = _HOST.fullmatch(host)
+    match = re.fullmatch(_HOST, host)
     name = match[1].lower() if match else None
     if name is None or not name.startswith("["):
         return name
+    import ipaddress  # 1 ms, for few hosts
+
     try:
         return str(ipaddress.IPv6Address(name[1:-1]))
     except ValueError:
@@ -176,7 +173,7 @@ class _Connection(Generic[Head]):
     _refused_bytes = b"\0\v\f"
 
     # The start line and the fields. An interim response is not plain.
-    _plain_head = re.compile(f"HTTP/1\\.1 ([2-9][0-9][0-9]) ([ -~]*){_PLAIN_FIELDS}")
+    _plain_head = rf"HTTP/1\.1 ([2-9][0-9][0-9]) ([ -~]*){_PLAIN_FIELDS}"
 
     def __init__(self, max_head_bytes: int, max_body_bytes: int | None) -> None:
         self._max_head_bytes = max_head_bytes
@@ -276,16 +273,18 @@ class _Connection(Generic[Head]):
 
     def _parse(self, head: bytes, is_request: bool) -> tuple[str, str, Headers, str]:
         """Both parts of a head's start line (method and target, or status and reason), the fields, and the HTTP version."""
-        if plain := self._plain_head.fullmatch(head.decode("latin-1")):
+        if plain := re.fullmatch(self._plain_head, head.decode("latin-1")):
             first, second, fields = plain.groups()
-            headers = Headers(_FIELD.findall(fields))
+            headers = Headers(re.findall(_FIELD, fields))
             length, coding = headers.get("content-length", "0"), headers.get("transfer-encoding", "chunked")
             is_framed = length.isdigit() and len(length) <= 20 and coding == "chunked"
             if is_framed and len(headers) == len(headers.raw) and ("host" in headers or not is_request):
                 return first, second, headers, "1.1"
+        import h11  # takes a third as long to import as all of rawsse, and plain heads do not need it
+
         parser = h11.Connection(h11.SERVER if is_request else h11.CLIENT)
-        if not is_request:
-            parser.send(_ANY_REQUEST)
+        if not is_request:  # h11 takes interim responses only after a request, and any will do
+            parser.send(h11.Request(method="GET", target="/", headers=[("host", "h11")]))
         try:
             parser.receive_data(head)
             event: Any = parser.next_event()
@@ -450,7 +449,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
     """
 
     _refused_bytes = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
-    _plain_head = re.compile(f"([A-Z]+) ([!-~]+) HTTP/1\\.1{_PLAIN_FIELDS}")
+    _plain_head = rf"([A-Z]+) ([!-~]+) HTTP/1\.1{_PLAIN_FIELDS}"
 
     def __init__(
         self,
@@ -579,7 +578,7 @@ def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
     """The target in origin-form, or `*`, and the fields with the host that was asked for (RFC 9112, 3.2 and 3.3)."""
     if host_name(headers.get("host", "")) is None:
         raise HTTPProtocolError("not HTTP/1.1: invalid Host")
-    if absolute := _ABSOLUTE_FORM.fullmatch(target):
+    if absolute := re.fullmatch(_ABSOLUTE_FORM, target):
         # "the origin server MUST ignore the received Host header field (if any) and instead use the host information of the
         # request-target". RFC 9110, 4.2: one that is empty, or has a user name, is an error.
         host, target = absolute.groups()
@@ -588,7 +587,7 @@ def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
         headers = Headers([("host", host), *(field for field in headers.raw if field[0] != "host")])
         if not target.startswith("/"):
             target = "*" if method == "OPTIONS" and not target else f"/{target}"
-    if not _ORIGIN_FORM.fullmatch(target) and (method, target) != ("OPTIONS", "*"):
+    if not re.fullmatch(_ORIGIN_FORM, target) and (method, target) != ("OPTIONS", "*"):
         raise HTTPProtocolError("not HTTP/1.1: invalid request-target")
     return target, headers
 

@@ -205,11 +205,9 @@ _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
 _ERROR_NAMES = ("error", "exception")  # in any case; the second is that of some gateways
 
 # No data, an empty JSON value, or a word: `data: : keep-alive`, `data: "ping"`.
-_KEEP_ALIVE = re.compile(
-    r"""(?ix) [\s:.*-]* (?: \{\s*\} | \[\s*\] | "" | ["'\[<(]?
+_KEEP_ALIVE = r"""(?ix) [\s:.*-]* (?: \{\s*\} | \[\s*\] | "" | ["'\[<(]?
     (?: ping | pong | keep[\s_-]?alive | heart[\s_-]?beat | alive | ok | no-?op | null | none | undefined | false | 0)
     ["'\])>.!]* [\s\d:.+TZ-]* )?"""  # with the time, as sse-starlette writes it
-)
 
 DONE = "[DONE]"
 """The end mark of other vendors' streams. Some gateways add it to those of the Messages API; it has no content."""
@@ -259,7 +257,7 @@ def _is_error(raw: dict[str, Any], name: str) -> bool:
 def _without_object(sse: Event, problem: str) -> StreamEvent | None:
     """The event whose data are not a JSON object; None for the end mark and a keep-alive. A ping needs no data, and an event
     that is not the API's may have any."""
-    if sse.data.strip() == DONE or (sse.event == "message" and _KEEP_ALIVE.fullmatch(sse.data)):
+    if sse.data.strip() == DONE or (sse.event == "message" and re.fullmatch(_KEEP_ALIVE, sse.data)):
         return None
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)

@@ -56,10 +56,10 @@ def parse_json(text: str | bytes) -> Any:
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
     value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    return as_sent(value) if isinstance(text, str) and _HALF.search(text) else value
+    return as_sent(value) if isinstance(text, str) and re.search(_HALF, text) else value
 
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole pair
+_HALF = r"\\u[dD][89a-fA-F]|[\ud800-\udfff]"  # or a whole pair
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -271,18 +271,18 @@ BOMB = gzip.compress(b"x" * 40_000_000, mtime=0)
     [
         (plain(b"", "503 Nope"), "status 503: no message in the body"),
         (plain(b" \n", "503 Nope"), "status 503: no message in the body"),
-        (plain(HTML, "502 Bad Gateway"), "status 502: the body is no JSON: '<html><body><h1>502"),
-        (plain(b"\xff\xfe", "502 Bad Gateway"), "status 502: the body is no JSON: '\ufffd\ufffd'"),
+        (plain(HTML, "502 Bad Gateway"), "status 502: the body is not JSON: '<html><body><h1>502"),
+        (plain(b"\xff\xfe", "502 Bad Gateway"), "status 502: the body is not JSON: '\ufffd\ufffd'"),
         (plain(b"[1]", "500 No"), "status 500: the body is '[1]'"),
-        (plain(b"[" * 100_000, "500 No"), "status 500: the body is no JSON: '[[["),
+        (plain(b"[" * 100_000, "500 No"), "status 500: the body is not JSON: '[[["),
         (plain(gzip.compress(SAYS_NO, mtime=0), "500 No", content_encoding="gzip"), "500 api_error: No."),
         (plain(HTML, "502 Bad", content_encoding="gzip"), "status 502: no message in the body"),
         (plain(HTML, "502 Bad", content_encoding="br"), "status 502: no message in the body"),
         (plain(BOMB, "502 Bad", content_encoding="gzip"), "status 502: no message in the body"),
-        (CUT_REFUSAL, "status 500: the body is no JSON: '{\"err'"),
+        (CUT_REFUSAL, "status 500: the body is not JSON: '{\"err'"),
         (
             head("500 No", transfer_encoding="chunked") + b'5\r\n{"err\r\nZZ\r\n',
-            "status 500: the body is no JSON: '{\"err'",
+            "status 500: the body is not JSON: '{\"err'",
         ),
         (
             plain(b"", "307 Temporary Redirect", location="https://elsewhere"),

@@ -502,7 +502,7 @@ def test_an_error_event_before_all_others_is_a_refusal_too(*, stream: bool) -> N
 def test_a_refusal_that_is_no_json_is_put_into_words(*, stream: bool) -> None:
     browser = ask("POST", "/v1/messages", {**MESSAGES, "stream": stream}, api=refusal(502, b"<html>"))
     assert error_json(browser) == (502, "api_error", None)
-    assert browser.json["error"]["message"] == "status 502: the body is no JSON: '<html>'"
+    assert browser.json["error"]["message"] == "status 502: the body is not JSON: '<html>'"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@
     pool.close()
 
 A connection that turns out dead costs the request its answer: a POST cannot always be sent again. So an idle one is checked
-when it is handed out, and is dropped before the peer is likely to close it.
+before it is reused, and is not reused when the peer is likely to close it soon.
 
-The end of a chunked body may come a few milliseconds after the event that ended the answer, in a packet of its own. So a
+The end of a chunked body may come a few milliseconds after the event that ended the answer, in a separate packet. So a
 connection rests with its `ClientConnection`, which takes what comes late; the next request waits for that a little
 (`late_end_seconds`) before it opens a new connection.
 
@@ -29,7 +29,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,7 @@ Connect = Callable[[Network], Connector]
 """Makes a link that is not connected yet, in place of the network."""
 
 DEAD = (OSError, APIError, Aborted)
-"""What says that a connection is of no more use: of the network, of HTTP, of this side."""
+"""The errors that end the use of a connection: from the network, from HTTP, from this side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class PoolLimits:
     """How many connections there may be, and how long one is kept. None turns `idle_seconds` or `max_age_seconds` off.
 
     `max_connections`: open at a time, those being made included; further requests queue. As many as the SDK has: below the 1024
-    descriptors that a process commonly may have. `max_idle`: kept without being in use; 0 keeps none. `idle_seconds`: the time
-    that an idle one is kept, half of the 60 s after which common load balancers drop it, some without notice.
-    `max_age_seconds`: a connection that is older carries no further request, so that a change in DNS is followed.
-    `late_end_seconds`: how long a request waits for a connection whose last answer lacks only the end of its body; a new one
-    costs several round trips. 0 does not wait.
+    descriptors that a process commonly may have. `max_idle`: kept without being in use; 0 keeps none. `idle_seconds`: a
+    connection that was idle for so long is not reused, and is closed when the next call begins or ends; half of the 60 s after
+    which common load balancers drop one, some without notice. `max_age_seconds`: nor is one of this age, so that a change in
+    DNS is followed. `late_end_seconds`: how long a request waits for a connection whose last answer lacks only the end of its
+    body; a new one costs several round trips. 0 does not wait.
     """
 
     max_connections: int = 1000
@@ -79,15 +79,16 @@ class PoolLimits:
         check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Connection:
-    """A connection, in use or at rest: then `http` takes what comes of the last exchange, and finds what is out of place."""
+    """A connection, in use or idle. An idle one reads the end of its last exchange with `http`, which finds what is wrong."""
 
-    route: Route
-    link: Any  # a `Connector` until it is connected
-    opened_at: float
-    http: ClientConnection = field(init=False)
-    expires_at: float = math.inf
+    http: ClientConnection
+    expires_at = math.inf
+
+    def __init__(self, route: Route, link: Any, opened_at: float) -> None:
+        self.route = route
+        self.link = link  # a `Connector` until it is connected
+        self.opened_at = opened_at
 
     def take(self, data: bytes) -> None:
         """Take what came. Raises one of `DEAD` if the connection is of no more use."""
@@ -202,8 +203,6 @@ class Pool:
         self._leases: set[weakref.ref[Lease]] = set()
         self.queue: dict[weakref.ref[Lease], None] = {}
         """Calls that wait for a connection to be free; the first is the next."""
-        self._timer_at = math.inf  # when the next of `idle` expires, or earlier
-        self._cancel_timer: Callable[[], object] = int
 
     @property
     def is_elsewhere(self) -> bool:
@@ -233,7 +232,6 @@ class Pool:
             leases = [*self.queue, *self._leases]
             self.queue.clear()
             self._serve()
-            self._set_timer(math.inf)
             for reference in leases:
                 if (lease := reference()) is not None:
                     lease.drop()
@@ -253,20 +251,19 @@ class Pool:
                 self._leases.discard(reference)
                 if lease is not None and keeps and lease.connection is not None:
                     self.idle[lease.connection] = None
-                    if lease.connection.expires_at < self._timer_at:
-                        self._set_timer(lease.connection.expires_at)
                     lease.connection = None  # one who drops the lease later must not cut what is another's by then
                 self._serve()
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Drop what rests for too long or is too much; give what is free to the first in the queue, and so on.
+        """Drop the idle connections that have expired or are too many; serve the queue while connections are free.
 
-        In any step a signal handler may close the pool. So what is looped over is a copy.
+        A signal handler may close the pool at any step, so each loop runs over a copy.
         """
-        if self.network.now() >= self._timer_at:
-            self._expire()
+        now = self.network.now()
+        for idle in [each for each in list(self.idle) if each.expires_at <= now]:
+            self._abort(idle)
         most = 0 if self.is_closed else self.limits.max_idle
         for idle in list(self.idle)[: max(0, len(self.idle) - most)]:
             self._abort(idle)
@@ -313,30 +310,11 @@ class Pool:
         self.idle.pop(idle, None)
         idle.link.abort()
 
-    # Time, also if no call comes -----------------------------------------------------------------------------------
-
-    def _expire(self) -> None:
-        """Drop what has rested for too long."""
-        with self._lock:
-            now = self.network.now()
-            for idle in list(self.idle):
-                if now >= idle.expires_at:
-                    self._abort(idle)
-            self._set_timer(min((idle.expires_at for idle in list(self.idle)), default=math.inf))
-
-    def _set_timer(self, at: float) -> None:
-        """One timer serves all that rest. It is moved only to an earlier time, or when it has fired: most connections are taken
-        before they expire, and then no timer is made for them."""
-        self._cancel_timer()
-        self._timer_at = at
-        if at < math.inf:
-            self._cancel_timer = self.network.call_at(at, self._expire)
-
 
 class Pools:
     """The pools of one client, by the owner of their network: the running event loop, or the process.
 
-    After a fork the child has a pool and connections of its own: what it inherits is the parent's.
+    After a fork the child makes its own pool and connections; those that it inherits belong to the parent.
     """
 
     def __init__(self, new_pool: Callable[[Network], Pool], new_network: type[Network]) -> None:
