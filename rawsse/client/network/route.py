@@ -8,12 +8,12 @@ Pure: no socket, and the environment is an argument.
 
 The variables have no standard. What is read is what curl, Go and the official SDKs agree on; where they differ:
 
-- The lower-case name wins, and an empty value is none (curl, Go). A URL without a scheme is that of an HTTP proxy.
-- This machine (localhost, 127.0.0.0/8, ::1) is never reached through a proxy that the environment names (Go): nobody who sets
-  HTTPS_PROXY for the world outside means the test server next door.
+- The lower-case name wins, and an empty value counts as unset (curl, Go). A URL without a scheme names an HTTP proxy.
+- This machine (localhost, 127.0.0.0/8, ::1) is never reached through a proxy from the environment (Go): HTTPS_PROXY is set for
+  the Internet, not for the test server next door.
 - In NO_PROXY, `example.com` is that host and all below it, `.example.com` and `*.example.com` only those below it (Go, httpx).
-- HTTP_PROXY in capitals is not read by CGI programs, where whoever sends a request could set it (`Proxy: …` is HTTP_PROXY
-  there): https://httpoxy.org
+- HTTP_PROXY in capitals is not read by CGI programs, where any client could set it with a header field `Proxy`:
+  https://httpoxy.org
 
 No message and no repr shows a proxy's user or password.
 """
@@ -26,7 +26,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from rawsse.errors import ConfigurationError, Hidden, ProxyError, quote
 from rawsse.http1 import Headers
@@ -115,6 +114,8 @@ def _host(text: str) -> str:
 
 def _basic(user: str, source: str) -> Hidden:
     """The credentials of RFC 7617, in UTF-8."""
+    from urllib.parse import unquote_to_bytes  # loads ipaddress too
+
     name, _, password = map(unquote_to_bytes, user.partition(":"))
     # "a user-id containing a colon character is invalid, as the first colon in a user-pass string separates user-id and
     # password"; "The user-id and password MUST NOT contain any control characters".
@@ -147,7 +148,7 @@ class Route(NamedTuple):
         return f"{self.origin}{path}" if self.is_forwarded else path
 
     def proxy_fields(self) -> tuple[tuple[str, str], ...]:
-        """What a request needs beside its own header fields. Those for a tunnel went with the CONNECT that opened it."""
+        """The header fields that a request needs in addition to its own. Those for a tunnel went with its CONNECT."""
         return self.proxy.fields if self.proxy and self.is_forwarded else ()
 
 

@@ -30,9 +30,18 @@ from rawsse.client.stream import MessageStream
 from rawsse.client.tools.history import as_history, as_turn, blocks_of, closed_turn, is_call
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
-from rawsse.messages.content import Message, ToolUseBlock, Usage, is_sendable, sendable, without_replaced
+from rawsse.messages.content import (
+    NOTHING,
+    Message,
+    ToolUseBlock,
+    Usage,
+    add_counts,
+    billed,
+    is_sendable,
+    sendable,
+    without_replaced,
+)
 from rawsse.messages.lens import as_sent, object_at
-from rawsse.messages.usage import NOTHING, add_counts, billed
 
 Item = TypeVar("Item", Message, MessageStream)
 

@@ -1,4 +1,4 @@
-"""rawsse.messages.usage: the counts that are billed. Values by the API's documentation of `usage` and of compaction."""
+"""rawsse.messages.content: the counts that are billed. Values by the API's documentation of `usage` and of compaction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.messages.usage import MAX_TOKENS_COUNTED, add_counts, billed, token_counts
+from rawsse.messages.content import MAX_TOKENS_COUNTED, add_counts, billed, token_counts
 
 # https://docs.anthropic.com/en/docs/build-with-claude/compaction: the counts at the top are those of the message alone.
 TOP = {"input_tokens": 45_000, "output_tokens": 1234}
