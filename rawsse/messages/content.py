@@ -99,12 +99,6 @@ class Usage(Lens):
     fallback_credit: Any
     iterations: Any
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {
-        "cache_creation": CacheCreation,
-        "output_tokens_details": OutputTokensDetails,
-        "server_tool_use": ServerToolUsage,
-    }
-
     @property
     def total_input_tokens(self) -> int:
         """Fresh, written to the cache and read from the cache: what the context window held."""
@@ -169,7 +163,6 @@ class BaseBlock(Lens):
     complete: bool
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
-    FIELDS: ClassVar[Mapping[str, Any]] = {"citations": Citation}
 
     def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
         super().__init__(raw)
@@ -513,11 +506,7 @@ class Message(Lens):
     input_transformations: Any
     request_id: str | None
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {
-        "content": look_at_block,
-        "stop_details": RefusalStopDetails,
-        "usage": Usage,
-    }
+    FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block}
 
     def __init__(
         self, raw: dict[str, Any], *, facts: Sequence[BlockBuilder] = (), request_id: str | None = None
@@ -602,8 +591,6 @@ class MessageDeltaFields(Lens):
     stop_sequence: str | None
     stop_details: RefusalStopDetails | None
     container: Any | None
-
-    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
 
 
 # --- Sending it back -----------------------------------------------------------------------------------------------

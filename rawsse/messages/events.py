@@ -42,7 +42,6 @@ class CitationsDelta(Lens):
 
     citation: Citation
     type: Literal["citations_delta"]
-    FIELDS: ClassVar[Mapping[str, Any]] = {"citation": Citation}
 
 
 class InputJSONDelta(Lens):
@@ -115,7 +114,6 @@ class MessageStart(BaseEvent):
 
     message: Message
     type: Literal["message_start"]
-    FIELDS: ClassVar[Mapping[str, Any]] = {"message": Message}
 
 
 # Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta`: the second event
@@ -158,7 +156,6 @@ class MessageDelta(BaseEvent):
     usage: Usage
     context_management: Any
     input_transformations: Any
-    FIELDS: ClassVar[Mapping[str, Any]] = {"delta": MessageDeltaFields, "usage": Usage}
 
 
 class MessageStop(BaseEvent):

@@ -10,7 +10,7 @@ thin object over one dict, so that an event takes one parse and one small object
     delta = Delta({"type": "text_delta", "text": "hi", "new": 1})
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
 
-Nested objects are lenses too: of the class given in `FIELDS`, or plain `Lens`. For a type checker a lens has the annotated
+Nested objects are lenses too: of the class that the annotation names, or plain `Lens`. A type checker sees the annotated
 fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`. A text with half a surrogate pair,
 which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as it came.
 
@@ -25,11 +25,10 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
-
-from rawsse.errors import ConfigurationError, quote
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
 
@@ -125,7 +124,8 @@ class Lens:
     raw: dict[str, Any]
 
     FIELDS: ClassVar[Mapping[str, Callable[[dict[str, Any]], Any]]] = {}
-    """For a field: the class, or function, that makes the lens of an object in it, or in a list in it."""
+    """For a field: the class, or function, that makes the lens of an object in it, or in a list in it. A field whose annotation
+    begins with a lens class of the same module (`Tail`, `list[Tail] | None`) need not be listed."""
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset()
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
@@ -141,6 +141,10 @@ class Lens:
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
         fields = hints.keys() - slots | cls.FIELDS.keys()
         own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
+        named = vars(sys.modules[cls.__module__])
+        kinds = {name: named.get(re.split(r"\W", hint.removeprefix("list["))[0]) for name, hint in own.items()}
+        lenses = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Lens)}
+        cls.FIELDS = {**lenses, **cls.FIELDS}
         # A field that is annotated again moves to its new place.
         cls._declared = {**{name: hint for name, hint in cls._declared.items() if name not in own}, **own}
 
@@ -202,19 +206,15 @@ class Lens:
         self,
         *,
         mode: str = "python",
-        include: Iterable[str] | None = None,
-        exclude: Iterable[str] | None = None,
         exclude_unset: bool = False,
         exclude_none: bool = False,
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
-        `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON.
+        `exclude_unset` and `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is
+        JSON.
         """
-        given = _arranged(self, is_full=not exclude_unset, has_none=not exclude_none)
-        kept, left_out = given if include is None else _names_in(include), _names_in(exclude or ())
-        return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
+        return copied(_arranged(self, is_full=not exclude_unset, has_none=not exclude_none))
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
@@ -263,15 +263,6 @@ def by_type(union: Any) -> dict[str, Any]:
     """The classes of a union, by the values that the annotation of their `type` lists."""
     # The annotation is text: `Literal['text']`.
     return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
-
-
-def _names_in(given: Iterable[str]) -> Collection[str]:
-    """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
-    is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
-    names = [*given]
-    if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in names):
-        raise ConfigurationError(f"include and exclude take names of the object's own fields, not {quote(repr(given))}")
-    return names
 
 
 def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
