@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
 from rawsse.http1.codings import ChunkedReader
@@ -31,7 +31,6 @@ MAX_PIPELINED_BYTES = 64 * 1024
 reading."""
 
 RawHeaders = Sequence[tuple[str, str]]
-T = TypeVar("T")
 Head = TypeVar("Head")
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
@@ -98,16 +97,6 @@ class Headers(Mapping[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._values
-
-    @overload
-    def get(self, name: str, /) -> str | None: ...
-
-    @overload
-    def get(self, name: str, /, default: str | T) -> str | T: ...
-
-    def get(self, name: str, /, default: Any = None) -> Any:
-        """The value, or `default`. Not the mixin's `get`, which raises and catches a `KeyError`."""
-        return self._values.get(name.lower(), default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

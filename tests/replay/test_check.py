@@ -99,7 +99,7 @@ def test_a_comment_is_no_finding_and_no_event() -> None:
             GOOD.replace(b'{"type":"message_stop"}', b"[1]"),
             "error",
             "event-data",
-            "the data of event 'message_stop' are no JSON object: '[1]'",
+            "the data of event 'message_stop' are not a JSON object: '[1]'",
         ),
         (GOOD + b"data: [DONE]\n\n", "note", "event-done", "the end mark [DONE] is not the Messages API's"),
         (

@@ -84,7 +84,7 @@ def test_what_the_order_does_not_allow_is_marked_where_it_stands() -> None:
 
 def test_data_that_are_no_json_are_shown_and_do_not_end_the_explanation() -> None:
     text = explain(Recording.from_sse(b"data: {oops\n\ndata: [DONE]\n\n"))
-    assert " ! the data of event 'message' are no JSON" in text
+    assert " ! the data of event 'message' are not JSON" in text
     assert "═▶ event 2: [DONE] the end mark [DONE], which is not the API's" in text
 
 

@@ -160,7 +160,7 @@ def test_blocks_whose_numbers_are_confused_show_their_text_without_links() -> No
 
 def test_what_is_wrong_stands_at_its_event() -> None:
     page = page_of(b"data: {\n\ndata: half")
-    assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
+    assert page.all("p", "problem")[0].startswith("the data of event 'message' are not JSON")
     assert page.all("li", "problem") == ["The end cut these lines off: no blank line came, so they are not an event."]
     assert page.all("p", "says") == ["None: message_start never came."]
 
@@ -230,7 +230,7 @@ def test_what_is_special_is_shown_in_the_midst_of_a_long_recording() -> None:
     bad = (*recording.reads[:at], Read(recording.reads[at].t, b"data: {\n\n"), *recording.reads[at:])
     page = Parsed(explain_html(Recording(reads=bad, duration=recording.duration)))
     assert len(page.all("li", "fold")) == 2
-    assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
+    assert page.all("p", "problem")[0].startswith("the data of event 'message' are not JSON")
 
 
 def test_a_recording_that_is_all_special_is_folded_all_the_same() -> None:

@@ -93,7 +93,7 @@ def test_the_end_of_a_block_is_about_what_the_block_is() -> None:
 
 def test_problems_stand_with_the_event_that_has_them() -> None:
     assert only(wire(STOP)).problems == ["message_stop may not come before message_start"]
-    assert only(b"data: {\n\n").problems[0].startswith("the data of event 'message' are no JSON")
+    assert only(b"data: {\n\n").problems[0].startswith("the data of event 'message' are not JSON")
     assert only(b"data: [DONE]\n\n").says == "the end mark [DONE], which is not the API's"
     assert only(b"data:\n\n").kind == "keep-alive"
 

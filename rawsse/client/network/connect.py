@@ -204,13 +204,13 @@ class Socket(socket.socket):
 
 # NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
 # that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
-# Each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
+# Linux and Windows have TCP_KEEPIDLE, macOS has TCP_KEEPALIVE.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
-    """A non-blocking TCP socket that sends what is written at once, and that notices when its peer is gone: without a packet
-    from either side, a connection that was cut in between lives for ever."""
+    """A non-blocking TCP socket that sends at once, and probes a silent peer: without traffic, neither end would notice that the
+    connection was cut in between."""
     sock = Socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
