@@ -142,7 +142,7 @@ class Lens:
         fields = hints.keys() - slots | cls.FIELDS.keys()
         own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
         named = vars(sys.modules[cls.__module__])
-        kinds = {name: named.get(re.split(r"\W", hint.removeprefix("list["))[0]) for name, hint in own.items()}
+        kinds = {name: named.get(hint.removeprefix("list[").split(" ")[0].rstrip("]")) for name, hint in own.items()}
         lenses = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Lens)}
         cls.FIELDS = {**lenses, **cls.FIELDS}
         # A field that is annotated again moves to its new place.

@@ -37,12 +37,11 @@ class TLSContext:
         """The context. Raises `ConfigurationError` if the certificates cannot be read."""
         if self._context is None:
             # Not the whole environment: a traceback may show it, and with it the key.
-            self._context = _make(*(os.environ.get(name) if self._trust_env else None for name in _VARIABLES))
+            self._context = _make(*(os.environ.get(name) or None if self._trust_env else None for name in _VARIABLES))
         return self._context
 
 
 def _make(file: str | None, folders: str | None) -> ssl.SSLContext:
-    file, folders = file or None, folders or None
     if folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
         # OpenSSL would accept that, and trust no certificate.
         raise ConfigurationError(f"SSL_CERT_DIR names no directory: {quote(folders)}")

@@ -209,8 +209,8 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60)
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
-    """A non-blocking TCP socket that sends at once, and probes a silent peer: without traffic, neither end would notice that the
-    connection was cut in between."""
+    """A non-blocking TCP socket that sends at once, and probes a silent peer: without traffic, neither end would notice that
+    the connection was cut in between."""
     sock = Socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
