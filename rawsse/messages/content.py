@@ -184,7 +184,7 @@ class TextBlock(BaseBlock):
     type: Literal["text"]
 
 
-class ParsedTextBlock(TextBlock, Generic[T]):
+class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
     """A text block of a `MessageStream` or of `messages.parse`. Equal to the plain text block with the same JSON."""
 
     __slots__ = ("_parsed",)
@@ -202,11 +202,6 @@ class ParsedTextBlock(TextBlock, Generic[T]):
         if isinstance(self._parsed, OutputFormatError):
             raise self._parsed
         return self._parsed
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TextBlock) and self.raw == other.raw
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
         yield from super().__rich_repr__()
@@ -547,7 +542,7 @@ class Message(Lens):
         return {"role": "assistant", "content": content} if content else None
 
 
-class ParsedMessage(Message, Generic[T]):
+class ParsedMessage(Message, Generic[T], plain=Message):
     """A message of a `MessageStream` or of `messages.parse`. Equal to the plain message with the same JSON.
 
     `parsed` has, for the index of a text block, what the block was parsed to, or why it could not be.
@@ -577,11 +572,6 @@ class ParsedMessage(Message, Generic[T]):
         if isinstance(value, OutputFormatError):
             raise value
         return value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and self.raw == other.raw
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class MessageDeltaFields(Lens):

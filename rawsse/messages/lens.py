@@ -118,7 +118,10 @@ def sendable_json(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 class Lens:
-    """Attribute access to the JSON object `raw`. Equal if class and JSON are equal. `raw` is the dict itself, not a copy."""
+    """Attribute access to the JSON object `raw`. Equal if class and JSON are equal. `raw` is the dict itself, not a copy.
+
+    A subclass may be equal to the class that it extends: `class ParsedMessage(Message, plain=Message)`.
+    """
 
     __slots__ = ("raw",)
     raw: dict[str, Any]
@@ -131,12 +134,14 @@ class Lens:
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
 
     _declared: ClassVar[Mapping[str, str]] = {}  # the fields in their order, with their annotations
+    _plain: ClassVar[type[Lens] | None] = None  # the class that counts in comparisons, if it is another
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, plain: type[Lens] | None = None) -> None:
         super().__init_subclass__()
+        cls._plain = plain
         hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
         fields = hints.keys() - slots | cls.FIELDS.keys()
@@ -233,7 +238,9 @@ class Lens:
         return getattr(self, name) if name in self.FIELDS and name in self.raw else self.raw.get(name)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and isinstance(other, Lens) and self.raw == other.raw
+        if not isinstance(other, Lens) or (self._plain or type(self)) is not (other._plain or type(other)):
+            return False
+        return self.raw == other.raw
 
     __hash__ = None  # type: ignore[assignment]  # like a dict: it may change while the stream runs
 

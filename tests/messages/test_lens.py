@@ -181,6 +181,7 @@ def test_equal_are_same_class_and_same_json() -> None:
     assert Cat({"a": 1}) != Cat({"a": 2})
     assert Cat({"a": 1}) != Kitten({"a": 1})
     assert Cat({"a": 1}) != {"a": 1}
+    assert Lens({"a": 1}) == Lens({"a": 1}) != Cat({"a": 1})
 
 
 def test_it_cannot_be_hashed_as_it_may_change() -> None:
