@@ -70,7 +70,7 @@ MAX_QUOTED_CHARS = 80
 """How much of an invalid value a message quotes: enough to find it, too little to flood a log."""
 
 MAX_SAID_CHARS = 1000
-"""How much of a server's words a message has; `body` has them all."""
+"""How much of a server's message an error's message has; `body` has all of it."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
 """How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
@@ -132,7 +132,7 @@ def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
 
 
 class Hidden(str):
-    """A text that its `repr` does not show: tracebacks may show what the variables of each frame hold."""
+    """A text that its `repr` does not show: tracebacks may show the variables of each frame."""
 
     __slots__ = ()
 
@@ -240,7 +240,7 @@ class APIStatusError(APIError):
         self.workspace_id = self.headers.get("anthropic-workspace-id")
         """The `anthropic-workspace-id` response header."""
         self.api_message = None if isinstance(body, str) else words_of(body)
-        """`error.message` of the body, or what a gateway has in its place: the words of the other side, if they are in JSON."""
+        """`error.message` of the body, or the field that a gateway has in its place; None if the body is not JSON."""
         self.details: Mapping[str, Any] = _at(dict, body, "error", "details") or {}
         """`error.details` of the body; empty if there are none."""
         self.error_code = _at(str, self.details, "error_code")
@@ -434,7 +434,7 @@ class EventOrderError(ProtocolError):
 class OutputFormatError(ProtocolError):
     """The text of the answer does not fit the `output_format` that was asked for. `text` is that text, `partial` the message.
 
-    `__cause__` is what the type itself said, if it said something.
+    `__cause__` is the error that the type raised, if it did.
     """
 
     text: str = ""
@@ -556,8 +556,8 @@ def _error(message: str, status: int, body: object, headers: Mapping[str, str], 
 
 
 def is_error(raw: Mapping[str, Any]) -> bool:
-    """A JSON object is an error, whatever its form: it says so, has a type of errors, or has no type but what gateways write of
-    errors."""
+    """Whether a JSON object is an error, in the API's form or another: its type says so, or it has no type and the fields that
+    gateways give to their errors."""
     if (kind := raw.get("type")) is not None:
         return kind == "error" or _is_error_type(kind)
     if raw.get("success") is False or raw.get("ok") is False or raw.get("status") in ("error", "fail", "failed"):
@@ -567,10 +567,10 @@ def is_error(raw: Mapping[str, Any]) -> bool:
 
 
 def as_error(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """An error in the API's form: gateways leave out the type of the whole, or have their words somewhere else."""
+    """The error in the API's form: gateways leave out the outer type, or put the message in another field."""
     given = raw.get("error")
     error = given if isinstance(given, dict) else {"message": words_of(raw)}
-    while isinstance(inner := error.get("error"), dict) and words_of(inner):  # of a gateway behind a gateway
+    while isinstance(inner := error.get("error"), dict) and words_of(inner):  # from a gateway behind a gateway
         error = {"type": error.get("type"), **inner}
     kinds = (raw.get("type"), given, error.get("message"))
     kind = error.get("type") if error.get("type") not in (None, "error") else next(filter(_is_error_type, kinds), None)
@@ -587,22 +587,22 @@ _MAX_DEPTH, _MAX_ITEMS = 5, 5
 
 
 def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
-    """The words in the JSON of an error, in whichever form, up to `MAX_SAID_CHARS`; None if there are none."""
+    """The message in the JSON of an error, whatever its form, up to `MAX_SAID_CHARS`; None if there is none."""
     if isinstance(body, str):
         return _bounded(body.strip()) or None
     if isinstance(body, list) and depth:
         words = [said for item in body[:_MAX_ITEMS] if (said := words_of(item, depth - 1))]
         return _bounded("; ".join(words)) or None
     if isinstance(body, dict) and depth:
-        # The API's is an object, and comes first. One that is a text is often no more than the name of the status.
+        # The API's `error` is an object, and comes first. A text there is often only the name of the status.
         names = _SAID_IN if isinstance(body.get("error"), str) else ("error", *_SAID_IN)
         return next((said for name in names if (said := words_of(body.get(name), depth - 1))), None)
     return None
 
 
 def _words_of_text(text: str) -> str | None:
-    """The words of a body that is not JSON: the title of a page, or the beginning of a text."""
-    # Without what may have a title that is not the page's.
+    """The message in a body that is not JSON: the title of a page, or the beginning of a text."""
+    # Without elements and comments that may contain another title.
     page = re.sub(r"(?is)<(script|style|svg)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", "", text)
     if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", page):
         from html import unescape  # 2,000 names, which few programs need
@@ -613,7 +613,7 @@ def _words_of_text(text: str) -> str | None:
 
 
 def _quoted(body: object) -> str | None:
-    """A body of JSON in which no known field has words: they may be in another."""
+    """A JSON body without a message in a known field: it may have one in another."""
     if not body or isinstance(body, str):
         return None
     try:

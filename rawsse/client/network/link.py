@@ -4,7 +4,7 @@ The client is written once, as coroutines that await nothing but a `Link` and a 
 `asyncio_network.py`, `blocking/network.py` (no thread, no event loop: its coroutines never suspend, so that `drive` runs a
 call to its end in the caller's thread), and either of them with links of a test's own (`replay/fakes.py`).
 
-A link is made before it is connected, so that it can be aborted at any phase: while its name is looked up, in the TCP or TLS
+A link exists before it is connected, so that it can be aborted in any phase: while the name is resolved, during the TCP or TLS
 handshake, while a proxy opens a tunnel.
 """
 
@@ -20,16 +20,16 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
 
 READ_BYTES = 64 * 1024
-"""The most that is taken from a socket at a time, and what an asyncio link buffers before it lets TCP slow the peer down: a
-read gives less than twice as much."""
+"""The most that is read from a socket at a time, and that an asyncio link buffers before it lets TCP slow the peer down: one read
+returns less than twice as much."""
 
 T = TypeVar("T")
 
 Stop = Callable[[], Awaitable[None]]
-"""Stops functions that run at once, and waits for those that can be stopped."""
+"""Stops functions that run concurrently, and waits for those that can be stopped."""
 
 OnStart = Callable[[Stop], object]
-"""Called with what stops the functions, when they have been started."""
+"""Called with the function that stops them, once the functions have been started."""
 
 
 class Expired(Exception):  # noqa: N818 - between a link and its caller, not a failure
@@ -44,14 +44,14 @@ class Signal(Protocol):
     """An event that happens once. One caller waits for it."""
 
     def set(self) -> None:
-        """Let it happen. From any task and any thread, any number of times."""
+        """Set it: from any task and any thread, any number of times."""
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`, in the network's time. False: the deadline has passed."""
 
 
 class Connector(Protocol):
-    """A link that is not connected yet. The caller must `abort` it when it is of no more use."""
+    """A link that is not connected yet. The caller must `abort` it when it no longer needs it."""
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
         """Take the route. The result is what to read and write: this link, or TLS over it; aborting either ends both.
@@ -68,7 +68,7 @@ class Link(Protocol):
     """A connection to a peer. One caller waits at a time; `abort` may be called by any other.
 
     Every wait takes a deadline in the network's time (`math.inf`: none) and raises `Expired`, `Aborted` or `OSError`. The
-    caller must `abort` the link when it is of no more use.
+    caller must `abort` the link when it no longer needs it.
     """
 
     async def read(self, deadline: float) -> bytes:
