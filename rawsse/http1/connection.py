@@ -80,20 +80,16 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, raw: Iterable[tuple[str, str]] = ()) -> None:
         self.raw = [(name.lower(), value) for name, value in raw]
-        self._values = dict(self.raw)
-        if len(self._values) < len(self.raw):  # a name came more than once
-            values: dict[str, list[str]] = {}
-            for name, value in self.raw:
-                values.setdefault(name, []).append(value)
-            self._values = {name: ", ".join(found) for name, found in values.items()}
+        self._values: dict[str, list[str]] = {}
+        for name, value in self.raw:
+            self._values.setdefault(name, []).append(value)
 
     def get_all(self, name: str) -> list[str]:
         """Every value that came under `name`, in order."""
-        wanted = name.lower()
-        return [value for key, value in self.raw if key == wanted]
+        return [*self._values.get(name.lower(), ())]
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
+        return ", ".join(self._values[name.lower()])
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._values
@@ -133,7 +129,7 @@ class Response(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A piece of the body: all that was received of it since the last one. Its ends mean nothing."""
+    """A piece of the body: all that was received of it since the last one. Where it is cut has no meaning."""
 
     data: bytes
 

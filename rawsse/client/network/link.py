@@ -20,8 +20,8 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
 
 READ_BYTES = 64 * 1024
-"""The most that is read from a socket at a time, and that an asyncio link buffers before it lets TCP slow the peer down: one read
-returns less than twice as much."""
+"""The most that is read from a socket at a time, and that an asyncio link buffers before it lets TCP slow the peer down. One
+`read` returns less than twice as much."""
 
 T = TypeVar("T")
 
