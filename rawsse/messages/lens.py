@@ -146,7 +146,7 @@ class Lens:
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
         fields = hints.keys() - slots | cls.FIELDS.keys()
         own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
-        named = vars(sys.modules[cls.__module__])
+        named = getattr(sys.modules.get(cls.__module__), "__dict__", {})
         kinds = {name: named.get(hint.removeprefix("list[").split(" ")[0].rstrip("]")) for name, hint in own.items()}
         lenses = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Lens)}
         cls.FIELDS = {**lenses, **cls.FIELDS}
