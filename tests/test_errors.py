@@ -285,7 +285,9 @@ def test_a_body_of_json_without_a_known_message_is_quoted_in_part() -> None:
 
 def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
     page = "<html><h1>502 Bad Gateway</h1>" + "x" * 1000
-    assert str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is not JSON: '{page[:80]}'… (1030 in all)"
+    assert (
+        str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is not JSON: '{page[:80]}'… (1030 in all)"
+    )
 
 
 @pytest.mark.parametrize(

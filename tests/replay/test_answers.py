@@ -155,7 +155,9 @@ def test_a_stream_of_something_else_cannot_be_folded() -> None:
     recording = Recording.from_sse(b"event: message_stop\ndata: {\n\n", name="x.sse")
     status, kind, message = error_of(ask(recording))
     assert (status, kind) == (500, "api_error")
-    assert message.startswith("x.sse is not a stream of the Messages API: the data of event 'message_stop' are not JSON")
+    assert message.startswith(
+        "x.sse is not a stream of the Messages API: the data of event 'message_stop' are not JSON"
+    )
 
 
 # --- Wrong requests ---
