@@ -17,20 +17,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import re
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, quote
-from rawsse.relay.dialects import COMMENT_HEARTBEAT, Answer, Failure, Frame, compact, frame
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, compact, frame
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.follow import follow
 from rawsse.relay.guard import Guard
-from rawsse.relay.log import Gone
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.record import RUN_ID
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
 from rawsse.relay.users import Authenticate, Tokens, identify, user_of_scope
 from rawsse.server import Receive as ASGIReceive
 from rawsse.server import Scope, Send
@@ -39,15 +37,10 @@ from rawsse.sse import Event, encode
 _WHOLE = Ending("complete", "the generator has ended", "done")
 
 
-class ItemsDialect:
+class ItemsDialect(Dialect):
     """Frames of what a generator gives: an `Event` as it is, a text as data, anything else as its JSON."""
 
     name = "items"
-    heartbeat = COMMENT_HEARTBEAT
-    headers: tuple[tuple[str, str], ...] = ()
-    is_resumable = True
-    keeps_status = True
-    delta: re.Pattern[bytes] | None = None
 
     def event(self, event: Any) -> list[Frame]:
         if isinstance(event, Event):
@@ -58,7 +51,6 @@ class ItemsDialect:
         return [frame(failure.to_json(), "error")]
 
     def end(self, ending: Ending) -> list[Frame]:
-        del ending
         return []
 
 
@@ -66,10 +58,8 @@ class ItemSource:
     """Reads an async generator, one item at a time: a `Source`. It is closed when the run ends."""
 
     stream: EventStream | None = None
-    headers: Mapping[str, str] = {}
 
     def __init__(self, items: AsyncIterable[Any], receive: Receive, ended: Ended) -> None:
-        self.ending: Ending | None = None
         self._items = items
         self._receive = receive
         self._ended = ended
@@ -98,8 +88,7 @@ class ItemSource:
                 await aclose()
         if task.cancelling():
             raise asyncio.CancelledError
-        self.ending = _WHOLE
-        self._ended(None)
+        self._ended(_WHOLE, None)
 
     def pause(self) -> None:
         """Ask for no further item."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rawsse.client.stream import EventStream
@@ -80,8 +80,9 @@ def record_of(
     is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
     kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
     error = failure.type if failure is not None and kind not in ("complete", "cancelled") else None
-    usage, exact = {}, True
-    more |= {"stop_reason": None, "first_token_seconds": None, "request_id": None}
+    more |= {"ending": kind, "error": error, "stop_reason": None, "first_token_seconds": None, "request_id": None}
+    usage: dict[str, Any] = {}
+    exact = True
     if stream is not None:
         answer = stream._call.exchange
         builder = answer.builder
@@ -92,7 +93,7 @@ def record_of(
             start = replace(start, model=builder.model)
         more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
         more["first_token_seconds"] = stream.timing.first_content
-    return RunRecord(*astuple(start), ending=kind, error=error, exact=exact, **token_counts(usage)[0], **more)
+    return RunRecord(**{**asdict(start), **more, **token_counts(usage)[0], "exact": exact})
 
 
 class Observer:

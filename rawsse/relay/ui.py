@@ -25,8 +25,8 @@ from rawsse.messages.events import (
 )
 from rawsse.messages.lens import object_at, parse_json
 from rawsse.relay.dialects import (
-    COMMENT_HEARTBEAT,
     DONE,
+    Dialect,
     Failure,
     Frame,
     InvalidRequest,
@@ -54,15 +54,13 @@ _FINISH_REASONS: Mapping[str | None, str] = {
 _TOOL_TYPES = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
-class UIDialect:
+class UIDialect(Dialect):
     """Chunks of the UI message stream. One object serves one run: it remembers which parts are open."""
 
     name = "ui"
-    heartbeat = COMMENT_HEARTBEAT
-    is_resumable = True
     keeps_status = False  # its client would show the body of a refusal, frames and all, as the error
-    headers: tuple[tuple[str, str], ...] = (("x-vercel-ai-ui-message-stream", "v1"),)
-    delta: re.Pattern[bytes] | None = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
+    headers = (("x-vercel-ai-ui-message-stream", "v1"),)
+    delta = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
 
     def __init__(self) -> None:
         self._open: dict[int, Chunk] = {}  # by index: the JSON of the content block
