@@ -327,13 +327,17 @@ class Run(FrameLog):
     def _append(self, frames: Sequence[Frame], now: float) -> None:
         if not frames:
             return
-        log, number = self._log, self.last
-        start, before = len(log), number
+        before = number = self.last
+        end = self._forgotten_bytes + len(self._log)
+        pieces: list[bytes] = []
         for frame in frames:
             number += 1
-            log += (f"id: {self.tag}-{number}\n{frame}" if self._is_resumable else frame).encode()
-            self._ends.append(self._forgotten_bytes + len(log))
-        wire = bytes(log[start:])
+            piece = (f"id: {self.tag}-{number}\n{frame}" if self._is_resumable else frame).encode()
+            end += len(piece)
+            pieces.append(piece)
+            self._ends.append(end)
+        wire = b"".join(pieces)
+        self._log += wire
         self.last = number
         self._spoke_at = now
         for reader in [*self.live]:  # a write may end this reader or another, stop the run, or let one join
