@@ -327,6 +327,13 @@ def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
     assert list(numbers(is_short=True)) == list(numbers(is_short=False))
 
 
+def test_a_chunk_of_any_size_takes_the_shortest_way() -> None:
+    answer = unfolded()
+    answer.receive(OPEN, 0.0)
+    answer.take_events()
+    assert all(answer.take_text(in_chunk(frame(DELTA.replace('"x"', f'"{"x" * n}"'))), 0.0) for n in range(1, 300))
+
+
 def test_texts_with_nothing_in_them_do_not_put_off_the_clock_for_content() -> None:
     async def story() -> None:
         nothing = [part for _ in range(60) for part in (in_chunk(frame(DELTA.replace('"x"', '""'))), 1.0)]
