@@ -249,8 +249,8 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, also for the database of another
-    program or a newer ledger."""
+    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, also for the database of
+    another program and for a newer ledger."""
     with _named_errors(path):
         if not path.is_file():  # SQLite would only say "unable to open database file"
             raise FileNotFoundError(errno.ENOENT, "it is a folder" if path.is_dir() else "there is no such file")
