@@ -443,7 +443,7 @@ class Reader:
         outlet.sink = self
 
     def begin(self) -> None:
-        """Send the head, and what there is to read; a heartbeat if that is nothing."""
+        """Send the head and the first piece; a heartbeat if there is nothing to read."""
         if self._has_begun or self._is_closed:
             return
         self._has_begun = True
@@ -457,7 +457,7 @@ class Reader:
             self._run.runs.turns.add(self)
 
     def push(self, wire: bytes, position: int) -> None:
-        """Write what comes next in the run, up to `position`; with the end of the run, that of the answer."""
+        """Write the next frames of the run, up to `position`; at the end of the run also end the answer."""
         if self._is_closed:
             return
         run, self.position = self._run, position
@@ -482,15 +482,13 @@ class Reader:
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
-            del (
-                self._outlet,
-                self._start,
-            )  # each holds this reader, and the garbage collector would have to find the ring
+            # Each holds this reader. Without it nothing is left for the garbage collector.
+            del self._outlet, self._start
 
     on_closed = close  # the client has gone
 
     def catch_up(self) -> bool:
-        """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""
+        """Write the next piece, or the end. True: there is more, and the client takes it."""
         run = self._run
         if self._can_write and self.position < run.last:
             self.push(*run.take(self.position))
@@ -521,7 +519,7 @@ class Turns:
 
     def _take(self) -> None:
         for _ in range(min(PIECES_AT_ONCE, len(self._readers))):
-            reader = self._readers[0]  # it stays there, so that no other step is called for
+            reader = self._readers[0]  # it stays there, so that `add` does not schedule another step
             if reader.catch_up():
                 self._readers.append(reader)
             self._readers.popleft()
@@ -545,7 +543,7 @@ class Runs:
         self.turns = Turns()
         self._observers = observers
         self._clock = clock
-        # The key is a user and an id that only this user may know, or may have chosen.
+        # The key has the user, too: ids may be chosen by clients, and may be secrets of their users.
         self._runs: dict[tuple[str, str], Run] = {}
         self._aliases: dict[tuple[str, str], Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
