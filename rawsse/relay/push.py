@@ -220,13 +220,13 @@ class UnfoldedAnswer(Answer):
         try:
             for sse in reversed(self._pending):
                 event = read_event(sse)
+                if event is None or self.is_over:
+                    continue
                 if is_inside and type(event) is ContentBlockDelta and event.raw["delta"].get("text"):
                     self._waited_for_content = 0.0  # nearly all events
-                elif event is not None and not self.is_over:
+                else:
                     self._apply(event)
                     is_inside = False
-                else:
-                    continue
                 events.append(event)
         except APIError as exc:
             self._stop(exc)
