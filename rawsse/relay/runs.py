@@ -28,7 +28,6 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Protocol
 
 from rawsse.client.stream import EventStream
@@ -42,9 +41,6 @@ from rawsse.server.connection import NotNegative
 PIECE_BYTES = 8 * 1024
 """How much a reader takes at once. Small, for browsers whose scripts do not join a frame that two reads cut in two: a read of
 theirs takes up to 64 KiB, and small pieces that end with a frame seldom fill it."""
-
-JOINING_SAVES_BYTES = len('id: 01234567-1\ndata: {"text":""}\n\n')
-"""How much shorter two frames get, at least, when their pieces of text are joined."""
 
 PIECES_AT_ONCE = 16
 """How many pieces are written in one step of the event loop for readers that take turns."""
@@ -142,19 +138,14 @@ class FrameLog:
 
         If more than a piece is left, pieces of text are joined, where the dialect allows it.
         """
-        log, ends, skip, delta = self._log, self._ends, self._forgotten_bytes, self._delta
+        ends, skip = self._ends, self._forgotten_bytes
         at = position + 1 - self.first
         start = ends[at - 1] if at else skip
-        if delta is None or ends[-1] - start <= PIECE_BYTES:
-            end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
-            return bytes(log[start - skip : ends[end - 1] - skip]), position + end - at
-
-        def joined_end(index: int) -> int:
-            return ends[index] - JOINING_SAVES_BYTES * (index - at)
-
-        end = max(bisect_right(range(len(ends)), start + PIECE_BYTES, at, key=joined_end), at + 1)
-        bounds = pairwise((start, *ends[at:end]))
-        return join_deltas((bytes(log[a - skip : b - skip]) for a, b in bounds), delta), position + end - at
+        end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
+        piece = bytes(self._log[start - skip : ends[end - 1] - skip])
+        if self._delta is not None and ends[-1] - start > PIECE_BYTES:
+            piece = join_deltas(piece, self._delta)
+        return piece, position + end - at
 
     def kept(self) -> tuple[bytes, int]:
         """All frames, and the position after them. Raises `Gone` if the first is no longer kept."""
