@@ -1,33 +1,43 @@
-"""Several questions and their answers in a terminal or a pipe: `rawsse chat`.
+"""`rawsse chat`: questions and answers in turn, in a terminal or a pipe.
 
-    run_chat(client, {"system": "Be brief."})      # until the end of standard input, /quit, or Ctrl-C with nothing typed
-
-A line is a question, or a command that begins with `/`. Lines are read while no event loop runs, so that Ctrl-C there is
-Python's own; during an answer it is asyncio's, and cancels that answer alone.
+A line is a question, or a command that begins with `/`. The chat goes on to the end of standard input, `/quit`, or Ctrl-C on
+an empty line. Lines are read while no event loop runs, so that Ctrl-C there is Python's own; during an answer it is
+asyncio's, and cancels only that answer.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import errno
 import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.advice import Asked
-from rawsse.cli.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, print_text, usage_line
-from rawsse.cli.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
-from rawsse.client.client import AsyncClient
-from rawsse.client.tools import Conversation, Reply
+from rawsse.cli.ask import print_text, usage_line
+from rawsse.cli.options import (
+    DEFAULT_MAX_TOKENS,
+    DEFAULT_MODEL,
+    DONE,
+    FAILED,
+    add_command,
+    add_upstream,
+    asked_of,
+    new_client,
+)
+from rawsse.cli.terminal import Asked, begin_editing, complain, has_typed, is_typed, read_line, say
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
-from rawsse.messages import Message
+
+if TYPE_CHECKING:
+    from rawsse.client.client import AsyncClient
+    from rawsse.client.tools import Conversation, Reply
+    from rawsse.messages import Message
 
 WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
-
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "help": ("", "this list"),
@@ -64,8 +74,42 @@ def parse_line(line: str) -> tuple[str, str]:
     return name, argument.strip()
 
 
+def add_chat(commands: Any) -> None:
+    """The arguments of `rawsse chat`."""
+    more = "From a pipe, each line is a question. Nothing is saved without --save or /save."
+    parser = add_command(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
+    parser.add_argument("-s", "--system", help="the system prompt")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="continue a saved conversation")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="save the conversation there after each answer")
+    add_upstream(parser, "as it was saved, or else ")
+    parser.set_defaults(model=None, max_tokens=None)
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    client = new_client(arguments.base_url)
+    given = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.load is not None:
+        conversation, files = load(client, arguments.load, **given), {os.path.realpath(arguments.load)}
+    else:
+        usual = {"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS}
+        conversation, files = client.conversation(**{**usual, **given}), set()
+    with asyncio.Runner() as runner:
+        chat = Chat(runner, client, conversation, arguments.save, asked_of(arguments), files)
+        try:
+            if arguments.save is not None:
+                chat.own(arguments.save)
+            chat.run()
+        finally:
+            runner.run(client.aclose())
+    # A person has seen what failed, and has asked again or not. A script has not.
+    return FAILED if chat.has_failed and not is_typed() else DONE
+
+
 def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
     """The conversation in a file; `fields` replace its own. Raises `ConfigurationError` and `OSError`."""
+    from rawsse.client.tools import Conversation
+
     text = path.read_bytes()
     try:
         return Conversation.from_json(client, text, **fields)
@@ -85,40 +129,16 @@ def save(conversation: Conversation, path: Path) -> None:
         os.replace(written, real)
 
 
-def run_chat(
-    client: AsyncClient, fields: Mapping[str, Any], load_from: Path | None, save_to: Path | None, asked: Asked
-) -> bool:
-    """Chat until there are no more lines, and close the client. False if something failed on the way.
-
-    `fields` (`model`, `max_tokens`, `system`) that are None are those of the conversation in `load_from`, or the defaults.
-    After each answer the conversation is saved in `save_to`. Raises `ConfigurationError` and `OSError` for these files, and
-    `KeyboardInterrupt`.
-    """
-    given = {name: value for name, value in fields.items() if value is not None}
-    usual = {"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS}
-    conversation = load(client, load_from, **given) if load_from else Conversation(client, **{**usual, **given})
-    with asyncio.Runner() as runner:
-        chat = Chat(runner, client, conversation, save_to, asked)
-        chat.files |= {os.path.realpath(load_from)} if load_from is not None else set()
-        try:
-            if save_to is not None:
-                chat.own(save_to)
-            chat.run()
-        finally:
-            runner.run(client.aclose())
-    return not chat.has_failed
-
-
 @dataclass
 class Chat:
-    """Reads lines and does what they say."""
+    """Reads lines and does what they ask for."""
 
     runner: asyncio.Runner
     client: AsyncClient
     conversation: Conversation
     save_to: Path | None
     asked: Asked
-    files: set[str] = field(default_factory=set)
+    files: set[str]
     """The files that may be overwritten: the conversation was loaded from them, or saved in them."""
     has_failed: bool = False
     """An answer did not arrive whole, or a command failed."""
@@ -126,7 +146,7 @@ class Chat:
     """An answer was stopped by Ctrl-C: a second one does not mean to leave."""
 
     def run(self) -> None:
-        """Until the lines end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
+        """Read lines to their end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
         lines are not typed by a person, at the first."""
         if is_typed():
             begin_editing()
@@ -142,9 +162,7 @@ class Chat:
         """The next line; None if there is none, or the user wants to leave."""
         while True:
             try:
-                line = read_line("you> ")
-                self.has_just_stopped = False
-                return line
+                return read_line("you> ")
             except EOFError:
                 self._end_line()
                 return None
@@ -156,6 +174,7 @@ class Chat:
                     if not self.has_just_stopped:
                         return None
                     say("(Ctrl-C once more leaves)")
+            finally:
                 self.has_just_stopped = False
 
     def _end_line(self) -> None:
@@ -163,7 +182,7 @@ class Chat:
             say("")
 
     def _take(self, line: str) -> bool:
-        """Do what a line says. False: leave."""
+        """Do what a line asks for. False: leave."""
         try:
             command, argument = parse_line(line)
             if command == "quit":
@@ -178,7 +197,7 @@ class Chat:
     def _complain(self, problem: Exception) -> None:
         self.has_failed = True
         model = str(self.conversation.fields["model"])
-        complain(problem, self.asked._replace(model=model, model_option="/model", environ=os.environ))
+        complain(problem, self.asked._replace(model=model, model_option="/model"))
         if is_typed() and isinstance(problem, APIError) and problem.may_heal:
             say("[/retry asks again]")
         self._end_line()

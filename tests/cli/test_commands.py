@@ -177,7 +177,7 @@ def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--static", "nowhere"], "--static: nowhere is no folder"),
+        (["--static", "nowhere"], "--static: nowhere is not a folder"),
         (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
         (["--host", "0.0.0.0", "--token", ""], "refusing to listen on 0.0.0.0 without a token"),
         (["--token", ""], "a token must be printable ASCII without spaces, and not empty"),
@@ -747,7 +747,7 @@ def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> N
 def test_explain_does_not_write_several_pages_into_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.html").write_text("mine")
     assert main(["explain", str(ROOT / "fixtures"), "--html", "a.html"]) == 2
-    assert capsys.readouterr().err == "rawsse: --html: a.html is no folder, and there are 16 recordings\n"
+    assert capsys.readouterr().err == "rawsse: --html: a.html is not a folder, and there are 16 recordings\n"
     assert (folder / "a.html").read_text() == "mine"
 
 

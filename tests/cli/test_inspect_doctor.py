@@ -14,7 +14,7 @@ from support.clock import run
 from support.sockets import LOCALHOST, serving
 
 from rawsse.cli import main
-from rawsse.cli.doctor import MAX_KEPT_BYTES, examine, measure
+from rawsse.cli.inspect import MAX_KEPT_BYTES, examine, measure
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import Headers
 from rawsse.relay.dialects import Answer
