@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from rawsse.cli.ask import add_ask
 from rawsse.cli.chat import add_chat
 from rawsse.cli.inspect import add_check, add_doctor, add_explain
-from rawsse.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, asked_of, load_env_file
+from rawsse.cli.options import asked_of, load_env_file
 from rawsse.cli.servers import add_demo, add_record, add_replay, add_serve
 from rawsse.cli.terminal import complain, drop_output, prepare_streams, show, write
 from rawsse.cli.usage import add_usage
 from rawsse.errors import ConfigurationError, RawsseError
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             load_env_file(arguments.env_file)
         if not hasattr(arguments, "port"):
             write("")  # fails now, and not when an answer has been paid for that cannot be shown
-        return int(arguments.command(arguments))
+        return DONE if arguments.command(arguments) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -11,7 +11,7 @@ import errno
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import DONE, add_command, add_upstream, new_client
+from rawsse.cli.options import add_command, add_upstream, new_client
 from rawsse.cli.terminal import is_typed, must_be_text, read_all, say, show
 from rawsse.errors import ConfigurationError
 
@@ -31,13 +31,13 @@ def add_ask(commands: Any) -> None:
     add_upstream(parser)
 
 
-def _ask(arguments: argparse.Namespace) -> int:
+def _ask(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would take the first Ctrl-C for itself, and reading would go on.
     prompt = read_prompt(arguments.prompt)
     options = {"model": arguments.model, "max_tokens": arguments.max_tokens, "system": arguments.system}
     ask(client, prompt, as_json=arguments.json, **options)
-    return DONE
+    return True
 
 
 def read_prompt(words: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ import asyncio
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ from rawsse.cli.ask import print_text, usage_line
 from rawsse.cli.options import (
     DEFAULT_MAX_TOKENS,
     DEFAULT_MODEL,
-    DONE,
-    FAILED,
+    FILE,
     add_command,
     add_upstream,
     asked_of,
@@ -79,13 +77,13 @@ def add_chat(commands: Any) -> None:
     more = "From a pipe, each line is a question. Nothing is saved without --save or /save."
     parser = add_command(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
     parser.add_argument("-s", "--system", help="the system prompt")
-    parser.add_argument("--load", type=Path, metavar="FILE", help="continue a saved conversation")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="save the conversation there after each answer")
+    parser.add_argument("--load", **FILE, help="continue a saved conversation")
+    parser.add_argument("--save", **FILE, help="save the conversation there after each answer")
     add_upstream(parser, "as it was saved, or else ")
     parser.set_defaults(model=None, max_tokens=None)
 
 
-def _chat(arguments: argparse.Namespace) -> int:
+def _chat(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
     given = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -103,7 +101,7 @@ def _chat(arguments: argparse.Namespace) -> int:
         finally:
             runner.run(client.aclose())
     # A person has seen what failed, and has asked again or not. A script has not.
-    return FAILED if chat.has_failed and not is_typed() else DONE
+    return not chat.has_failed or is_typed()
 
 
 def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
@@ -119,6 +117,8 @@ def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
 
 def save(conversation: Conversation, path: Path) -> None:
     """Write the conversation into a file that only its owner can read: whole, or not at all. Raises `OSError`."""
+    import tempfile
+
     real = os.path.realpath(path)  # the file that a link leads to, not the link
     if not os.path.isdir(os.path.dirname(real)):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

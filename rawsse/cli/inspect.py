@@ -1,9 +1,6 @@
 """The commands that look at streams: `check` and `explain` at recordings, standard input and APIs, `doctor` at a relay.
 
-    is_good = check_all(["answer.sse.jsonl", "-", "http://127.0.0.1:8001"], model=…, prompt=…)
-    is_healthy = examine("https://example.org/claude", Plan(silence=65.0))
-
-`rawsse.replay` and `rawsse.relay.doctor` decide what is wrong with a stream; they are loaded by the command that needs them.
+`rawsse.replay` and `rawsse.relay.doctor` decide what is wrong with a stream; each command loads what it needs of them.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, DONE, FAILED, ListTable, add_command, add_paths, add_scrub
+from rawsse.cli.options import DEFAULT_MODEL, ListTable, add_command, add_paths, add_scrub
 from rawsse.cli.terminal import complain, show, write
 from rawsse.errors import APIConnectionError, APIError, ConfigurationError, RawsseError
 
@@ -60,34 +57,22 @@ def add_check(commands: Any) -> None:
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="a line of JSON for each finding and each stream")
     add_scrub(parser, "report")
-    table = "rawsse.replay.check.RULES"
-    option("--rules", action=ListTable, nargs=0, const=table, help="list the rules, and exit")
+    option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules, and exit")
     option("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask of an API (default: {DEFAULT_MODEL})")
     option("--prompt", default="Count from one to five.", help="the question to an API (default: %(default)s)")
 
 
-def _check(arguments: argparse.Namespace) -> int:
-    options = {"model": arguments.model, "prompt": arguments.prompt, "scrub": arguments.scrub}
-    return DONE if check_all(arguments.sources, as_json=arguments.json, **options) else FAILED
-
-
-def check_all(
-    sources: Iterable[str], *, model: str, prompt: str, scrub: Sequence[str] = (), as_json: bool = False
-) -> bool:
-    """Check each source: a recording, a folder, `-` for standard input, or the URL of an API. True if no rule is broken.
-
-    Findings in a live stream are shown at once. `scrub`: more patterns of secrets. Raises `ConfigurationError` if one is not a
-    pattern.
-    """
+def _check(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import ScrubPolicy, check
 
-    is_good, policy = True, ScrubPolicy(patterns=tuple(scrub))
-    for source in sources:
+    is_good, policy, as_json = True, ScrubPolicy(patterns=tuple(arguments.scrub)), arguments.json
+    for source in arguments.sources:
         report = _Report(source, policy, as_json=as_json)
         if source == STDIN:
             is_good &= _check_stdin(report)
         elif source.startswith(("http://", "https://")):
-            is_good &= asyncio.run(_check_api(report, source.rstrip("/").removesuffix(_PATH), model, prompt))
+            base_url = source.rstrip("/").removesuffix(_PATH)
+            is_good &= asyncio.run(_check_api(report, base_url, arguments.model, arguments.prompt))
         else:
             for recording in _load_all(Path(source)):
                 if recording is not None:
@@ -191,43 +176,37 @@ def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     parser = add_command(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message")
     add_paths(parser)
-    colors, color = ("auto", "always", "never"), "default: auto, unless NO_COLOR is set"
-    parser.add_argument("--color", choices=colors, default="auto", help=color)
-    html = "write a page with a picture of the timeline; for several recordings one each, into the folder OUT"
-    parser.add_argument("--html", type=Path, metavar="OUT", help=html)
+    option = parser.add_argument
+    option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
+    option(
+        "--html", type=Path, metavar="OUT", help="write a page with a picture of the timeline, or several into a folder"
+    )
 
 
-def _explain(arguments: argparse.Namespace) -> int:
-    if arguments.html is not None:
-        return DONE if explain_to_page(arguments.paths, arguments.html) else FAILED
-    # NO_COLOR: https://no-color.org. An option counts for more.
-    is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    color = is_wanted if arguments.color == "auto" else arguments.color == "always"
-    return DONE if explain_all(arguments.paths, color=color) else FAILED
-
-
-def explain_all(paths: Iterable[Path], *, color: bool) -> bool:
-    """Explain every recording as text, its secrets hidden. False if a file is not a recording."""
+def _explain(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.explain import explain, visible
     from rawsse.replay.scrub import to_show
 
-    is_good = True
-    for path in paths:
-        for recording in _load_all(path):
-            is_good &= recording is not None
-            if recording is not None:
-                # `explain` has made visible whatever a terminal would obey; only our own colours are left.
-                write(f"== {visible(recording.name)}\n{explain(to_show(recording), color=color)}\n")
+    recordings = (recording for path in arguments.paths for recording in _load_all(path))
+    if arguments.html is not None:
+        return _write_pages(list(recordings), arguments.html)
+    # NO_COLOR: https://no-color.org. An option counts for more.
+    is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    color, is_good = is_wanted if arguments.color == "auto" else arguments.color == "always", True
+    for recording in recordings:
+        is_good &= recording is not None
+        if recording is not None:
+            # `explain` has made visible whatever a terminal would obey; only our own colours are left.
+            write(f"== {visible(recording.name)}\n{explain(to_show(recording), color=color)}\n")
     return is_good
 
 
-def explain_to_page(paths: Sequence[Path], out: Path) -> bool:
+def _write_pages(recordings: Sequence[Recording | None], out: Path) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
     from rawsse.replay.explain_page import explain_html
     from rawsse.replay.recording import write_whole
     from rawsse.replay.scrub import to_show
 
-    recordings = [recording for path in paths for recording in _load_all(path)]
     is_folder = out.is_dir() or len(recordings) > 1
     if is_folder and out.exists() and not out.is_dir():
         raise ConfigurationError(f"--html: {out} is not a folder, and there are {len(recordings)} recordings")
@@ -273,12 +252,11 @@ def add_doctor(commands: Any) -> None:
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace) -> bool:
     from rawsse.relay.doctor import Plan
 
     token = arguments.token or os.environ.get("RAWSSE_TOKEN")
-    is_healthy = examine(arguments.url, Plan(silence=arguments.silence), token, as_json=arguments.json)
-    return DONE if is_healthy else FAILED
+    return examine(arguments.url, Plan(silence=arguments.silence), token, as_json=arguments.json)
 
 
 def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = False) -> bool:

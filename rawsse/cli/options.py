@@ -22,8 +22,6 @@ from rawsse.errors import ConfigurationError, quote
 if TYPE_CHECKING:
     from rawsse.client.client import AsyncClient
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-
 DEFAULT_MODEL = "claude-sonnet-4-5"
 DEFAULT_MAX_TOKENS = 4096
 
@@ -32,7 +30,8 @@ NO_KEY = (
     "(`rawsse demo` needs no key)"
 )
 
-Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], bool]
+"""Runs a command. False: its work failed."""
 
 
 # --- Arguments -----------------------------------------------------------------------------------------------------
@@ -46,6 +45,29 @@ def add_command(commands: Any, run: Command, name: str, summary: str, more: str 
     return parser
 
 
+def at_least_one(text: str) -> int:
+    """A type of arguments: a whole number, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {quote(text)}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A type of arguments: a number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:  # NaN is not
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {quote(text)}")
+    return value
+
+
+FILE: Mapping[str, Any] = {"type": Path, "metavar": "FILE"}
+SECONDS: Mapping[str, Any] = {"type": seconds, "metavar": "SECONDS"}
+REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
+
+
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """Recordings."""
     paths = "a recording (*.sse.jsonl), a bare *.sse, or a folder"
@@ -55,7 +77,7 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 def add_scrub(parser: argparse.ArgumentParser, verb: str) -> None:
     """More patterns of secrets."""
     more = f"also {verb} what this finds as a secret: its group, or all of it (repeatable)"
-    parser.add_argument("--scrub", action="append", default=[], metavar="REGEX", help=more)
+    parser.add_argument("--scrub", **REPEATED, metavar="REGEX", help=more)
 
 
 def add_speed(parser: argparse.ArgumentParser) -> None:
@@ -76,25 +98,7 @@ def add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> N
     option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {before_default}{DEFAULT_MODEL}")
     most = f"the longest answer (default: {before_default}{DEFAULT_MAX_TOKENS})"
     option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
-    option("--env-file", type=Path, metavar="FILE", help="read this instead of .env")
-
-
-def at_least_one(text: str) -> int:
-    """A type of arguments: a whole number, 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {quote(text)}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A type of arguments: a number of seconds, 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not value >= 0:  # NaN is not
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {quote(text)}")
-    return value
+    option("--env-file", **FILE, help="read this instead of .env")
 
 
 def asked_of(arguments: argparse.Namespace) -> Asked:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.options import (
-    DONE,
-    FAILED,
+    FILE,
+    REPEATED,
+    SECONDS,
     ListTable,
     add_base_url,
     add_command,
@@ -62,43 +63,40 @@ def add_demo(commands: Any) -> None:
 def _add_service(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
-    option("--port", type=int, help=f"the port (default: PORT in the environment, or {_PORT}; 0: any free one)")
-    log = "lines of text (default), or a JSON object a line, with the record of each run"
-    option("--log-format", choices=("text", "json"), default="text", help=log)
+    option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
+    option("--log-format", choices=("text", "json"), default="text", help="json: the record of each run, one a line")
 
 
 def add_serve(commands: Any) -> None:
     """The arguments of `rawsse serve`."""
-    more = "The key comes from ANTHROPIC_API_KEY in the environment or in a file named .env, and stays here."
+    more = "The key is ANTHROPIC_API_KEY in the environment or in .env. Defaults in capitals are variables, too."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
     add_upstream(parser)
     parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser may ask for less than a program
     option = parser.add_argument
-    repeated: dict[str, Any] = {"action": "append", "default": []}
-    more = "repeatable; default: RAWSSE_TOKEN in the environment, but not with --users"
-    option("--token", **repeated, help=f"a token that callers must send, of one user ({more})")
-    users = "users, tokens and limits: TOML, see `python -m pydoc rawsse.relay.users`; SIGHUP reads it again"
-    option("--users", type=Path, metavar="FILE", help=users)
-    option("--allow-host", **repeated, metavar="NAME", help="a name that the relay goes by (repeatable)")
-    origin = "an origin whose pages may use the relay, as https://example.org (repeatable)"
-    option("--allow-origin", **repeated, metavar="ORIGIN", help=origin)
-    models = "a model that callers may ask for beside that of --model (repeatable; default: any)"
-    option("--allow-model", **repeated, dest="models", metavar="NAME", help=models)
+    option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
+    option(
+        "--users",
+        **FILE,
+        help="users, tokens and limits: see `python -m pydoc rawsse.relay.users`; SIGHUP reads it again",
+    )
+    option("--allow-host", **REPEATED, metavar="NAME", help="a name of the relay (repeatable)")
+    option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
+    option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model to allow, too (repeatable)")
     option("--system", metavar="TEXT", help="the system prompt of browsers' requests, or @FILE; they cannot set one")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
-    grace = "how long open connections have after SIGTERM to take their last frames (default 10)"
-    option("--grace", type=seconds, default=10.0, metavar="SECONDS", help=grace)
-    grace = "how long an answer waits for a reader that lost its connection to return (default 10)"
-    option("--resume-grace", type=seconds, default=10.0, metavar="SECONDS", help=grace)
-    drain = f"cancel an answer without a reader (default), or let it go on: for {DRAIN_SECONDS:.0f} s, or drain=SECONDS"
+    option("--grace", **SECONDS, default=10.0, help="for open streams to end after SIGTERM (default 10)")
+    option(
+        "--resume-grace", **SECONDS, default=10.0, help="for a reader that lost its connection to return (default 10)"
+    )
+    drain = (
+        f"an answer without a reader ends (cancel, default) or goes on (drain for {DRAIN_SECONDS:.0f} s, drain=SECONDS)"
+    )
     option("--on-disconnect", type=_drain_seconds, default=0.0, metavar="cancel|drain", help=drain)
-    ledger = "a row for each run, for `rawsse usage` and daily quotas (default: RAWSSE_LEDGER in the environment)"
-    option("--ledger", type=Path, metavar="FILE", help=ledger)
-    proxies = "the reverse proxies whose X-Forwarded-For, -Proto and Forwarded are trusted, as 127.0.0.1,10.0.0.0/8"
-    option("--proxy-headers", metavar="ADDRESSES", help=proxies)
-    metrics = "a token for /metrics beside the users' (default: RAWSSE_METRICS_TOKEN in the environment)"
-    option("--metrics-token", metavar="TOKEN", help=metrics)
+    option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
+    option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
+    option("--metrics-token", metavar="TOKEN", help="for /metrics, beside the users' (default: RAWSSE_METRICS_TOKEN)")
     option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
 
 
@@ -137,20 +135,22 @@ def add_replay(commands: Any) -> None:
     _add_address(parser, 8001)
     add_speed(parser)
     option = parser.add_argument
-    match = "the next recording (turns, default), each once (sequence), the one with the same request (request)"
-    option("--match", default="turns", metavar="HOW", help=f"{match}, or the one that the base URL ends in (name)")
-    split = "cut the body, each piece an HTTP chunk: whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED"
-    option("--split", metavar="HOW", help=split)
-    option("--segments", metavar="HOW", help="cut all that is sent, each piece a TCP write; as --split")
-    pause = "milliseconds between two segments (5 will do), so that a client reads each by itself"
-    option("--segment-pause", type=float, default=0.0, metavar="MS", help=pause)
-    pace = "other times than the recorded: none, slower=FACTOR, or any of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N"
-    option("--pace", metavar="HOW", help=pace)
-    rewrite = "write streams as gateways do: crlf, cr, comments, bom, done …, with commas"
-    option("--rewrite", metavar="NAMES", help=rewrite)
+    match = "turns (default), sequence (each once), request (the one that asks the same), name (base URL with /NAME)"
+    option("--match", default="turns", metavar="HOW", help=match)
+    option("--split", metavar="HOW", help="into HTTP chunks: whole, event, bytes, a size, sizes (3,5), or random:SEED")
+    option("--segments", metavar="HOW", help="into TCP writes: as --split")
+    option(
+        "--segment-pause",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="between two segments; with 5, each is read alone",
+    )
+    option("--pace", metavar="HOW", help="none, slower=FACTOR, or any of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N")
+    option("--rewrite", metavar="NAMES", help="as gateways do: crlf, cr, comments, bom, done …, with commas")
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
     more = "head, head=N, byte=N or event=N, from the end if N is negative (repeatable; see --list-faults)"
-    option("--fault", action="append", default=[], metavar="SPEC", help=f"{fault} {more}")
+    option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")
     faults = "rawsse.replay.faults.HELP"
     option("--list-faults", action=ListTable, nargs=0, const=faults, help="list what --fault takes, and exit")
 
@@ -234,7 +234,7 @@ def _address(arguments: argparse.Namespace) -> tuple[str, int]:
     return host, int(text)
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> bool:
     from rawsse.client.client import AsyncClient
     from rawsse.relay import Guard, Relay
     from rawsse.replay.player import DEMO_WORDS, demo_player
@@ -254,10 +254,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     notice = "Recorded answers, no model. A word in your message picks one:"
     (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(f"{notice} {', '.join(DEMO_WORDS)}")
     _run(run())
-    return DONE
+    return True
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def _serve(arguments: argparse.Namespace) -> bool:
     from rawsse.relay import Guard, Ledger, UserFile, check_bind
     from rawsse.relay.users import Tokens
     from rawsse.server import Forwarded
@@ -296,7 +296,7 @@ def _serve(arguments: argparse.Namespace) -> int:
                 await asyncio.to_thread(ledger.close)
 
     _run(run())
-    return DONE
+    return True
 
 
 async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: asyncio.Event) -> None:
@@ -341,7 +341,7 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
     return Relay(client, system=system, limits=run_limits, **options, **parts)
 
 
-def _record(arguments: argparse.Namespace) -> int:
+def _record(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Recorder, RecordingProxy, ScrubPolicy
 
     async def run() -> None:
@@ -352,10 +352,10 @@ def _record(arguments: argparse.Namespace) -> int:
     recorder = Recorder(arguments.out, policy=policy, only_failed=arguments.only_failed)
     _prepare()
     _run(run())
-    return FAILED if recorder.lost else DONE
+    return not recorder.lost
 
 
-def _replay(arguments: argparse.Namespace) -> int:
+def _replay(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Player
 
     names = ("speed", "split", "segments", "pace", "rewrite", "match")
@@ -363,4 +363,4 @@ def _replay(arguments: argparse.Namespace) -> int:
     player = Player(arguments.paths, faults=arguments.fault, **options)
     _prepare()
     _run(_listen(player, arguments.host, arguments.port))
-    return DONE
+    return True

@@ -26,7 +26,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import DONE, add_command
+from rawsse.cli.options import FILE, add_command
 from rawsse.cli.terminal import say, show
 from rawsse.errors import ConfigurationError, quote
 
@@ -66,7 +66,7 @@ def add_usage(commands: Any) -> None:
     option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
     prices = 'prices of a million tokens: TOML with currency = "USD", and for each model a table, as'
     example = '["claude-sonnet-4-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
-    option("--prices", type=Path, metavar="FILE", help=f"{prices} {example}")
+    option("--prices", **FILE, help=f"{prices} {example}")
     option("--json", action="store_true", help="a list of JSON objects instead of a table")
 
 
@@ -124,7 +124,7 @@ def _cost(row: Row, models: Mapping[str, Mapping[str, Decimal]]) -> Decimal | in
 # --- Running it ----------------------------------------------------------------------------------------------------
 
 
-def _usage(arguments: argparse.Namespace) -> int:
+def _usage(arguments: argparse.Namespace) -> bool:
     from rawsse.relay.ledger import usage
 
     ledgers = arguments.ledgers or [Path(name) for name in [os.environ.get("RAWSSE_LEDGER")] if name]
@@ -144,7 +144,7 @@ def _usage(arguments: argparse.Namespace) -> int:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:
         show(table(rows, arguments.by, currency) if rows else f"no runs in {', '.join(map(str, ledgers))}")
-    return DONE
+    return True
 
 
 def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
