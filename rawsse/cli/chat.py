@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.ask import print_text, usage_line
 from rawsse.cli.options import (
-    DEFAULT_MAX_TOKENS,
-    DEFAULT_MODEL,
-    FILE,
     add_command,
     add_upstream,
     asked_of,
@@ -31,7 +25,6 @@ from rawsse.cli.terminal import Asked, begin_editing, complain, has_typed, is_ty
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 
 if TYPE_CHECKING:
-    from rawsse.client.client import AsyncClient
     from rawsse.client.tools import Conversation, Reply
     from rawsse.messages import Message
 
@@ -44,11 +37,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "model": ("[NAME]", "the model for the next questions; alone: show it"),
     "system": ("[TEXT]", "the system prompt; alone: show it; - removes it"),
     "usage": ("", "the cost of the conversation so far"),
-    "save": ("FILE", "save the conversation in a file"),
-    "load": ("FILE", "continue a saved conversation"),
     "quit": ("", "leave, as Ctrl-D does"),
 }
-"""The argument of each (in brackets: it may be left out), and its help."""
+"""The argument of each, which may be left out, and its help."""
 
 
 def parse_line(line: str) -> tuple[str, str]:
@@ -67,36 +58,23 @@ def parse_line(line: str) -> tuple[str, str]:
     wanted, _ = COMMANDS[name]
     if argument and not wanted:
         raise ConfigurationError(f"/{name} takes nothing after it")
-    if not argument and wanted and not wanted.startswith("["):
-        raise ConfigurationError(f"say /{name} {wanted}")
     return name, argument.strip()
 
 
 def add_chat(commands: Any) -> None:
     """The arguments of `rawsse chat`."""
-    more = "From a pipe, each line is a question. Nothing is saved without --save or /save."
+    more = "From a pipe, each line is a question. Nothing is saved."
     parser = add_command(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
     parser.add_argument("-s", "--system", help="the system prompt")
-    parser.add_argument("--load", **FILE, help="continue a saved conversation")
-    parser.add_argument("--save", **FILE, help="save the conversation there after each answer")
-    add_upstream(parser, "as it was saved, or else ")
-    parser.set_defaults(model=None, max_tokens=None)
+    add_upstream(parser)
 
 
 def _chat(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
-    given = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if arguments.load is not None:
-        conversation, files = load(client, arguments.load, **given), {os.path.realpath(arguments.load)}
-    else:
-        usual = {"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS}
-        conversation, files = client.conversation(**{**usual, **given}), set()
+    fields = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
     with asyncio.Runner() as runner:
-        chat = Chat(runner, client, conversation, arguments.save, asked_of(arguments), files)
+        chat = Chat(runner, client.conversation(**fields), asked_of(arguments))
         try:
-            if arguments.save is not None:
-                chat.own(arguments.save)
             chat.run()
         finally:
             runner.run(client.aclose())
@@ -104,42 +82,13 @@ def _chat(arguments: argparse.Namespace) -> bool:
     return not chat.has_failed or is_typed()
 
 
-def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
-    """The conversation in a file; `fields` replace its own. Raises `ConfigurationError` and `OSError`."""
-    from rawsse.client.tools import Conversation
-
-    text = path.read_bytes()
-    try:
-        return Conversation.from_json(client, text, **fields)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{path}: {exc}") from None
-
-
-def save(conversation: Conversation, path: Path) -> None:
-    """Write the conversation into a file that only its owner can read: whole, or not at all. Raises `OSError`."""
-    import tempfile
-
-    real = os.path.realpath(path)  # the file that a link leads to, not the link
-    if not os.path.isdir(os.path.dirname(real)):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    with tempfile.TemporaryDirectory(prefix=".", dir=os.path.dirname(real)) as folder:
-        written = Path(folder, "conversation")
-        written.touch(0o600)
-        written.write_bytes(conversation.to_json(indent=1).encode() + b"\n")
-        os.replace(written, real)
-
-
 @dataclass
 class Chat:
     """Reads lines and does what they ask for."""
 
     runner: asyncio.Runner
-    client: AsyncClient
     conversation: Conversation
-    save_to: Path | None
     asked: Asked
-    files: set[str]
-    """The files that may be overwritten: the conversation was loaded from them, or saved in them."""
     has_failed: bool = False
     """An answer did not arrive whole, or a command failed."""
     has_just_stopped: bool = False
@@ -203,7 +152,6 @@ class Chat:
         self._end_line()
 
     def _do(self, command: str, argument: str) -> None:
-        path = Path(argument).expanduser()
         match command:
             case "ask" if argument:
                 self._answer(self.conversation.stream(argument))
@@ -219,14 +167,6 @@ class Chat:
             case "reset":
                 self.conversation.reset()
                 say("[forgotten]")
-            case "save":
-                save(self.conversation, self.own(path))
-                say(f"[saved in {argument}]")
-            case "load":
-                self.conversation = load(self.client, path)
-                self.files.add(os.path.realpath(path))
-                asked = _count(len(self.conversation.turns), "question")
-                say(f"[{argument}: {asked}; the model is {self.conversation.fields['model']}]")
             case "model" | "system":
                 if argument:
                     self.conversation.fields[command] = None if (command, argument) == ("system", "-") else argument
@@ -235,15 +175,7 @@ class Chat:
 
     def _answer(self, reply: Reply) -> None:
         """Show the answer as it comes, and its cost. Raises `APIError`."""
-        message: Message | None = None
-        try:
-            message = self.runner.run(_show(reply))
-        finally:
-            if self.save_to is not None:
-                try:
-                    save(self.conversation, self.save_to)
-                except (RawsseError, OSError) as exc:
-                    self._complain(exc)
+        message = self.runner.run(_show(reply))
         if message is None and not is_typed():
             raise KeyboardInterrupt
         self.has_just_stopped = message is None
@@ -256,14 +188,6 @@ class Chat:
         usage = self.conversation.usage
         tokens = f"{usage.total_input_tokens} tokens in, {usage.output_tokens} out"
         return f"[{_count(len(usage.turns), 'question')}, {'' if usage.exact else 'at least '}{tokens}]"
-
-    def own(self, path: Path) -> Path:
-        """The file, which may be overwritten from now on. Raises `ConfigurationError` if it exists and is not the chat's."""
-        real = os.path.realpath(path)
-        if os.path.lexists(real) and real not in self.files:
-            raise ConfigurationError(f"{path} is there already: load it to go on with it, or take another name")
-        self.files.add(real)
-        return path
 
 
 async def _show(reply: Reply) -> Message | None:

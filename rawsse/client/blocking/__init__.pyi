@@ -245,7 +245,7 @@ class BlockingToolRunner(Generic[Item]):
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
     conversation keeps the part that arrived."""
@@ -338,18 +338,6 @@ class BlockingConversation:
 
     def reset(self) -> None:
         """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
-        timeouts).
-
-        Raises `ConfigurationError` if a field is not a JSON value."""
-
-    @classmethod
-    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = ..., **fields: Any) -> Self:
-        """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
-
-        Raises `ConfigurationError` if the text is not a saved conversation."""
 
 class BlockingRawResponse(Generic[T]):
     """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or

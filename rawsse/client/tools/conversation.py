@@ -20,7 +20,6 @@ loop (a call and its result), and never a call without its result.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
@@ -31,7 +30,6 @@ from rawsse.client.tools.tool import Toolbox
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
-from rawsse.messages.lens import Lens, parse_json, well_formed
 
 CUT_NOTE = "[Your answer above was cut off before its end.]"
 """Stands before the question after a cut answer, so that the model does not take the answer for a complete one."""
@@ -40,10 +38,6 @@ Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or content blocks."""
 
 TurnState: TypeAlias = Literal["answered", "cut", "refused"]
-
-_VERSION = 1
-# These arguments of a call say how it is made, not what is asked. Header fields may hold keys.
-_NOT_SAVED = frozenset({"extra_headers", "max_retries", "output_format", "timeout", "timeouts"})
 
 
 class ConversationTurn(NamedTuple):
@@ -190,77 +184,12 @@ class Conversation:
         else:  # nothing arrived, and an answer is there
             self._replaced.append(turn.usage)
 
-    # Saving --------------------------------------------------------------------------------------------------------
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
-        timeouts).
-
-        Raises `ConfigurationError` if a field is not a JSON value.
-        """
-        saved = {
-            "rawsse_conversation": _VERSION,
-            "fields": {name: value for name, value in self.fields.items() if name not in _NOT_SAVED},
-            "max_turns": self._max_turns,
-            "cut_note": self._cut_note,
-            "messages": as_history(self._before),
-            "turns": [{**turn._asdict(), "usage": _saved_usage(turn.usage)} for turn in self._turns],
-            "replaced": [_saved_usage(usage) for usage in self._replaced],
-        }
-        try:
-            return well_formed(json.dumps(saved, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain))
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"the conversation cannot be written as JSON: {exc}") from None
-
-    @classmethod
-    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = (), **fields: Any) -> Self:
-        """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
-
-        Raises `ConfigurationError` if the text is not a saved conversation.
-        """
-        try:
-            saved = parse_json(text)
-            if saved["rawsse_conversation"] != _VERSION:
-                raise ValueError(f"it has version {saved['rawsse_conversation']!r}, not {_VERSION}")
-            options = {name: saved[name] for name in ("max_turns", "cut_note", "messages")}
-            made = cls(client, tools=tools, **{**options, **saved["fields"], **fields})
-            made._turns = [_loaded_turn(turn) for turn in saved["turns"]]
-            made._replaced = [_loaded_usage(usage) for usage in saved["replaced"]]
-            made._history(made._turns)
-        except ConfigurationError:
-            raise
-        except (KeyError, TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"this is not a saved conversation: {type(exc).__name__}: {exc}") from None
-        return made
-
-
-def _saved_usage(usage: TotalUsage) -> dict[str, Any]:
-    return {"counts": usage.raw, "exact": usage.exact, "turns": [_saved_usage(turn) for turn in usage.turns]}
-
-
-def _loaded_usage(saved: Mapping[str, Any]) -> TotalUsage:
-    turns = [_loaded_usage(turn) for turn in saved["turns"]]
-    return TotalUsage(dict(saved["counts"]), exact=bool(saved["exact"]), turns=turns)
-
-
-def _loaded_turn(saved: Mapping[str, Any]) -> ConversationTurn:
-    if saved["state"] not in ("answered", "cut", "refused"):
-        raise ValueError(f"a turn has the state {saved['state']!r}")
-    loaded = {**saved, "usage": _loaded_usage(saved["usage"])}
-    return ConversationTurn(*(loaded[name] for name in ConversationTurn._fields))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Lens):
-        return value.raw
-    raise TypeError(f"a value of type {type(value).__name__} is not a JSON value")
-
 
 # --- One reply -----------------------------------------------------------------------------------------------------
 
 
 class Reply:
-    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
     conversation keeps the part that arrived.

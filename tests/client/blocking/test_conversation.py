@@ -228,16 +228,3 @@ def test_a_question_of_nothing_is_refused_at_once(talk: Talk) -> None:
 def test_there_must_be_a_question_to_ask_again(talk: Talk) -> None:
     with pytest.raises(RuntimeError, match=r"^nothing has been asked that could be asked again$"):
         talk().retry()
-
-
-# --- Saving --------------------------------------------------------------------------------------------------------
-
-
-def test_a_saved_conversation_goes_on_where_it_was(talk: Talk) -> None:
-    conversation = talk(HELLO)
-    conversation.ask("one")
-    with client_of(saying("Bye.")) as client:
-        loaded = BlockingConversation.from_json(client, conversation.to_json(indent=1), max_tokens=5)
-        assert loaded.messages == conversation.messages
-        assert loaded.ask("two").text == "Bye."
-        assert '"max_tokens": 5' in loaded.to_json()
