@@ -24,8 +24,16 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.history import as_history, as_turn, blocks_of, closed_turn
-from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, step_of
+from rawsse.client.tools.runner import (
+    ToolRunner,
+    TotalUsage,
+    add_up,
+    as_history,
+    as_turn,
+    blocks_of,
+    closed_turn,
+    step_of,
+)
 from rawsse.client.tools.tool import Toolbox
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
