@@ -33,7 +33,6 @@ WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "help": ("", "this list"),
     "retry": ("", "ask the last question again, in place of its answer"),
-    "reset": ("", "forget the questions and answers; model and system prompt stay"),
     "model": ("[NAME]", "the model for the next questions; alone: show it"),
     "system": ("[TEXT]", "the system prompt; alone: show it; - removes it"),
     "usage": ("", "the cost of the conversation so far"),
@@ -164,9 +163,6 @@ class Chat:
                 if not self.conversation.turns:
                     raise ConfigurationError("nothing has been asked that could be asked again")
                 self._answer(self.conversation.retry())
-            case "reset":
-                self.conversation.reset()
-                say("[forgotten]")
             case "model" | "system":
                 if argument:
                     self.conversation.fields[command] = None if (command, argument) == ("system", "-") else argument

@@ -109,7 +109,7 @@ def test_a_line_is_a_question_or_a_command(line: str, meant: tuple[str, str]) ->
         ),
         ("/", "there is no '/': "),
         ("/etc/hosts is what?", "there is no '/etc/hosts': "),
-        ("/reset now", "/reset takes nothing after it"),
+        ("/retry now", "/retry takes nothing after it"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_named(line: str, words: str) -> None:
@@ -233,16 +233,6 @@ def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pyte
     ]
     assert [request.body.get("system") for request in server.requests] == ["Be brief.", None]
     assert questions(server)[-1] == ["Hi", "Hi again"]
-
-
-def test_reset_forgets_what_was_said_and_nothing_else(
-    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = play("plain")
-    assert chat("Hi", "/reset", "Anew", arguments=("--system", "Be brief.", "--model", "m")) == 0
-    assert questions(server) == [["Hi"], ["Anew"]]
-    assert (server.requests[1].body["system"], server.requests[1].body["model"]) == ("Be brief.", "m")
-    assert capsys.readouterr().err.splitlines()[-1] == "[2 questions, 56 tokens in, 434 out]"
 
 
 def test_usage_is_told_so_far(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:

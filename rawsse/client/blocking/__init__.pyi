@@ -262,14 +262,6 @@ class BlockingReply:
     def stream(self) -> BlockingMessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
 
-    @property
-    def current_message_snapshot(self) -> Message:
-        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
-
-    @property
-    def usage(self) -> TotalUsage:
-        """The cost of the answers that are whole."""
-
     def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
         """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
@@ -335,9 +327,6 @@ class BlockingConversation:
         there.
 
         Raises `RuntimeError` if nothing has been asked."""
-
-    def reset(self) -> None:
-        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
 
 class BlockingRawResponse(Generic[T]):
     """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or

@@ -156,13 +156,6 @@ class Conversation:
             raise RuntimeError("nothing has been asked that could be asked again")
         return Reply(self, self._turns[-1].question, self._turns[-1])
 
-    def reset(self) -> None:
-        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
-        if self._reply is not None:
-            raise RuntimeError("the conversation still waits for an answer")
-        self._replaced += [turn.usage for turn in self._turns]
-        self._before, self._turns = [], []
-
     def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> ToolRunner[MessageStream]:
         if self._reply is not None:
             raise RuntimeError("the conversation still waits for an answer")
@@ -233,16 +226,6 @@ class Reply:
     def stream(self) -> MessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
         return cast(MessageStream, self._runs.current_stream)  # entering the block has opened it
-
-    @property
-    def current_message_snapshot(self) -> Message:
-        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
-        return self.stream.current_message_snapshot
-
-    @property
-    def usage(self) -> TotalUsage:
-        """The cost of the answers that are whole."""
-        return self._runs.usage
 
     @property
     def _runs(self) -> ToolRunner[MessageStream]:

@@ -327,9 +327,9 @@ _CLOSED = "the runner was closed while its tools ran"
 class _Turn:
     """An answer, and the results of its tool calls."""
 
-    def __init__(self, stream: MessageStream, plan: Callable[[Message | None], list[ToolCall]]) -> None:
+    def __init__(self, stream: MessageStream, toolbox: Toolbox) -> None:
         self.stream = stream
-        self._plan = plan
+        self.toolbox = toolbox  # of the request: the loop's body may replace the runner's
         self._results: list[Any] | None = None
         self._has_started = False
         self._stop: Stop | None = None  # of the tools that run
@@ -347,19 +347,14 @@ class _Turn:
         """The answer has arrived to its end."""
         return self.stream.ending is not None and self.stream.ending.kind == "complete"
 
-    @property
-    def calls(self) -> list[ToolCall]:
-        """The calls so far."""
-        return self._plan(self.message)
-
-    async def results(self, api: Any) -> list[dict[str, Any]]:
+    async def results(self, api: Any, calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
         """A `tool_result` for each call that is answered here, in the order of the calls. No call runs twice: if the
         tools have been started before and have no results, raises `RuntimeError`."""
         if self._results is None:
             if self._has_started:
                 raise RuntimeError("the tools of this answer are running already, or were cancelled")
             self._has_started = True
-            calls = [call for call in self.calls if call.is_answered_here]
+            calls = [call for call in calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
             try:
@@ -460,7 +455,8 @@ class ToolRunner(Generic[Item]):
     @property
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer without a function here."""
-        return [call.block for call in self._last.calls if not call.is_answered_here] if self._last is not None else []
+        calls = self._calls(self._last) if self._last is not None else ()
+        return [call.block for call in calls if not call.is_answered_here]
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
@@ -502,7 +498,7 @@ class ToolRunner(Generic[Item]):
         self.partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
-        self._turn = turn = _Turn(stream, partial(self._plan, self._toolbox))
+        self._turn = turn = _Turn(stream, self._toolbox)
         try:
             await stream.__aenter__()
         except BaseException as exc:
@@ -513,8 +509,8 @@ class ToolRunner(Generic[Item]):
         self._last = turn
         return turn
 
-    def _plan(self, toolbox: Toolbox, message: Message | None) -> list[ToolCall]:
-        return plan_calls(message, toolbox, [*self._history, *self._appended])
+    def _calls(self, turn: _Turn) -> list[ToolCall]:
+        return plan_calls(turn.message, turn.toolbox, [*self._history, *self._appended])
 
     async def _guarded(self, work: Awaitable[Any]) -> Any:
         """Do a part of the current turn; if it fails, the turn did not happen."""
@@ -528,7 +524,8 @@ class ToolRunner(Generic[Item]):
         """Read the rest of the answer, do what follows it, and add the turn to the history."""
         message = await turn.stream.get_final_message()
         step = step_of(message.stop_reason)
-        if step == "stop" or (step == "run" and not turn.calls):
+        calls = self._calls(turn)
+        if step == "stop" or (step == "run" and not calls):
             self.stopped_by = str(message.stop_reason or "no stop reason")
         added: list[dict[str, Any] | None] = []
         if any(appended["role"] == "assistant" for appended in self._appended):
@@ -540,8 +537,8 @@ class ToolRunner(Generic[Item]):
         elif self.unanswered:
             self.stopped_by = "tool without function"
         else:
-            results = await turn.results(self._api)
-            added = [assistant_turn(message, turn.calls), {"role": "user", "content": results}]
+            results = await turn.results(self._api, calls)
+            added = [assistant_turn(message, calls), {"role": "user", "content": results}]
         if self._turn is not turn:
             raise StreamCancelledError(_CLOSED)
         await turn.stream.close()
@@ -618,7 +615,9 @@ class ToolRunner(Generic[Item]):
         if (turn := self._last) is None:
             return None
         message = await self._guarded(turn.stream.get_final_message())
-        results = await self._guarded(turn.results(self._api)) if step_of(message.stop_reason) == "run" else []
+        if step_of(message.stop_reason) != "run":
+            return None
+        results = await self._guarded(turn.results(self._api, self._calls(turn)))
         return {"role": "user", "content": results} if results else None
 
 

@@ -204,8 +204,6 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except BaseException as exc:
-        if not _is_failure(exc):
-            raise
         return failed(call_id, exc)
 
 
@@ -213,7 +211,7 @@ async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
-        if _is_cancellation(exc) or not _is_failure(exc):  # the runner's task knows who cancelled it
+        if _is_cancellation(exc):  # the runner's task knows who cancelled it
             raise
         return failed(call_id, exc)
 
@@ -231,15 +229,16 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:
-    """`run_tool` in a task of its own. A function that is not async goes through `run` (`client.messages._run`), which
-    gives it a thread."""
+    """`run_tool` in a task. A function that is not async runs in a thread, by `run` (`client.messages._run`)."""
     call = partial(run_tool, given, call_id, value, can_await=True)
     [result] = [call()] if given.is_async else await run([call])
     return cast(dict[str, Any], await result if inspect.isawaitable(result) else result)
 
 
 def failed(call_id: str, error: BaseException) -> dict[str, Any]:
-    """The `tool_result` of a call that raised this."""
+    """The `tool_result` of a call that raised this. Raises it again if it concerns the program (`KeyboardInterrupt` …)."""
+    if not _is_failure(error):
+        raise error
     if isinstance(error, ToolError):
         return tool_result(call_id, error.content, is_error=True)
     text = str(error) if isinstance(error, MismatchError) else f"{type(error).__name__}: {error}"

@@ -108,9 +108,9 @@ def test_with_tools_a_reply_goes_on_over_all_answers_whichever_way_it_is_read(ta
             assert reply.get_final_text() == "Cold."
         else:
             reply.until_done()
-        assert reply.current_message_snapshot.text == "Cold."
+        assert reply.stream.current_message_snapshot.text == "Cold."
         assert reply.stream.request_id == "req_1"
-        assert reply.usage.output_tokens == 14
+    assert conversation.usage.output_tokens == 14
     assert [message["role"] for message in conversation.messages] == ["user", "assistant", "user", "assistant"]
     assert conversation.messages[2]["content"][0]["content"] == "Oslo: 4 degrees"
 

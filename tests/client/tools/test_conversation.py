@@ -170,10 +170,10 @@ def test_with_tools_a_reply_goes_on_over_all_answers() -> None:
         conversation, _ = talk(LOOK, saying("Cold."), LOOK, saying("Cold."), tools=[weather])
         async with conversation.stream("Oslo?") as reply:
             texts = [text async for text in reply.text_stream]
-            assert reply.current_message_snapshot.text == "Cold."
+            assert reply.stream.current_message_snapshot.text == "Cold."
         async with conversation.stream("And now?") as reply:
             events: list[str] = [event.type async for event in reply]
-            assert reply.usage.output_tokens == 14
+        assert conversation.turns[-1].usage.output_tokens == 14
         return texts, events, conversation
 
     texts, events, conversation = run(story())
@@ -598,29 +598,6 @@ def test_its_fields_are_the_arguments_of_the_next_request_and_may_be_changed() -
     conversation.fields |= {"model": "n", "system": "y"}
     run(conversation.ask("two"))
     assert [(request["model"], request["system"]) for request in script.requests] == [("m", "x"), ("n", "y")]
-
-
-def test_a_reset_forgets_all_but_the_cost() -> None:
-    conversation, script = talk(HELLO, HELLO, messages=[user("a"), assistant("b")])
-    run(conversation.ask("one"))
-    before, old = conversation.usage, conversation.retry()
-    conversation.reset()
-    assert (conversation.messages, conversation.turns) == ([], [])
-    assert (conversation.usage, len(conversation.usage.turns)) == (before, 1)
-    with pytest.raises(RuntimeError, match=r"the conversation has gone on: retry\(\) again"):
-        run(old.__aenter__())
-    run(conversation.ask("two"))
-    assert script.requests[-1]["messages"] == [user("two")]
-
-
-def test_a_conversation_cannot_be_reset_while_an_answer_arrives() -> None:
-    async def story() -> None:
-        conversation, _ = talk(HELLO)
-        async with conversation.stream("one"):
-            with pytest.raises(RuntimeError, match="the conversation still waits for an answer"):
-                conversation.reset()
-
-    run(story())
 
 
 def test_a_lens_in_a_question_is_sent_as_its_json() -> None:
