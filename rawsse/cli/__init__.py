@@ -1,7 +1,7 @@
 """The command line: `rawsse COMMAND`, also `python -m rawsse COMMAND`. Read in this order:
 
     terminal.py    text to and from a person; an error in one line, and what helps
-    options.py     options that several commands have, exit codes, the `.env` file
+    options.py     options that several commands have, the `.env` file, the client with its key
     ask.py         `rawsse ask`: one question, one answer
     chat.py        `rawsse chat`: questions and answers in turn
     inspect.py     `rawsse check`, `explain` and `doctor`: is this stream right, and does it arrive as sent?

@@ -91,7 +91,7 @@ class Chat:
     has_failed: bool = False
     """An answer did not arrive whole, or a command failed."""
     has_just_stopped: bool = False
-    """An answer was stopped by Ctrl-C: a second one does not mean to leave."""
+    """Ctrl-C has stopped an answer: the next one does not leave."""
 
     def run(self) -> None:
         """Read lines to their end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
@@ -170,7 +170,7 @@ class Chat:
                 say(f"[{command}: {now if isinstance(now, str) else json.dumps(now) if now else 'none'}]")
 
     def _answer(self, reply: Reply) -> None:
-        """Show the answer as it comes, and its cost. Raises `APIError`."""
+        """Show the answer as it arrives, and its cost. Raises `APIError`."""
         message = self.runner.run(_show(reply))
         if message is None and not is_typed():
             raise KeyboardInterrupt
@@ -187,7 +187,7 @@ class Chat:
 
 
 async def _show(reply: Reply) -> Message | None:
-    """The answer, shown as it comes; None if Ctrl-C has stopped it."""
+    """Show the answer as it arrives; None if Ctrl-C has stopped it."""
     try:
         async with reply:
             await print_text(reply.text_stream)

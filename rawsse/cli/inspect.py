@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 10.0
 """How long connecting to a relay may take, and how much later than planned its last event may arrive."""
 
 MAX_KEPT_BYTES = 64 * 1024
-"""Of one event of a relay, and of the body of an answer that is not the relay's stream."""
+"""The largest event of a relay; and how much is kept of an answer that is not its stream."""
 
 STDIN = "-"
 _PATH = "/v1/messages"
@@ -147,7 +147,7 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str) ->
 
     messages = [{"role": "user", "content": prompt}]
     body = {"model": model, "max_tokens": ASKED_TOKENS, "messages": messages, "stream": True}
-    client = AsyncClient(base_url=base_url)  # one without a key may be checked, too, and gets a word for it
+    client = AsyncClient(base_url=base_url)
     async with client if client.has_credential else AsyncClient(base_url=base_url, api_key="none") as client:
         call = client.call("POST", _PATH, kind=BodyAnswer, body=body, max_retries=0)
         # The API may quote the request's header.

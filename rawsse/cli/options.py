@@ -1,4 +1,4 @@
-"""What several commands share: options, exit codes, the `.env` file, and the client with its key.
+"""Options that several commands have, the `.env` file, and the client with its key.
 
 parser = add_command(commands, run, "ask", "stream one answer to the terminal")
 add_upstream(parser)                # --base-url, --model, --max-tokens, --env-file
@@ -102,7 +102,7 @@ def add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> N
 
 
 def asked_of(arguments: argparse.Namespace) -> Asked:
-    """What an error's advice depends on."""
+    """The model and the address that the advice on an error names."""
     base_url = getattr(arguments, "base_url", None) or os.environ.get("ANTHROPIC_BASE_URL", "")
     return Asked(getattr(arguments, "model", None) or "", base_url)
 

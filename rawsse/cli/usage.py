@@ -90,7 +90,7 @@ def _day(text: str) -> date:
 def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
     """The currency, and for each model the price of one token of each kind.
 
-    Raises `OSError`, and `ConfigurationError` that says what is wrong with the file.
+    Raises `OSError`, and `ConfigurationError` with the place of the fault in the file.
     """
     import tomllib  # not loaded for the other commands
     from decimal import Decimal

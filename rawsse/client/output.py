@@ -1,4 +1,4 @@
-"""Answers that are values: the JSON Schema that a request asks for, and the text of the answer as a Python value
+"""Structured outputs: the JSON Schema in a request, and the text of the answer as a Python value
 (https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs).
 
     order = OutputFormat(Order)                  # any type that `schema.py` reads; a dataclass or a model needs pydantic
@@ -40,7 +40,7 @@ class OutputFormat(Generic[T]):
         return {"type": "json_schema", "schema": self._schema}
 
     def read(self, text: str) -> T:
-        """The value that the text stands for. Raises `OutputFormatError`, which has the `text`."""
+        """The text as a value. Raises `OutputFormatError`, which has the `text`."""
         try:
             value: T = self._form.read(parse_json(text), "output")
         except (ValueError, RecursionError) as exc:

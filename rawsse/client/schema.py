@@ -1,4 +1,4 @@
-"""Functions and types as JSON Schema, and JSON values as the arguments and values that they stand for. Pure.
+"""JSON Schema from functions and types, and Python values from JSON values. Pure.
 
     signature = Signature(get_weather)
     signature.name, signature.description, signature.input_schema()
@@ -34,7 +34,7 @@ MAX_REASONS = 5
 
 _SCALARS: Mapping[type, str] = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
 _TYPES: Mapping[type, str] = {**_SCALARS, dict: "object", list: "array"}
-"""Python's types of JSON values, and their names in JSON Schema. A `bool` is an `int`, so it stands first."""
+"""Python's types of JSON values, and their names in JSON Schema. A `bool` is an `int`, so it is first."""
 
 
 class MismatchError(ValueError):
@@ -298,7 +298,7 @@ class Signature:
         return {**schema, "default": default}
 
     def arguments(self, value: Any) -> dict[str, Any]:
-        """The keyword arguments that an input stands for. Raises `MismatchError`."""
+        """The keyword arguments in an input. Raises `MismatchError`."""
         if not isinstance(value, dict):
             raise _mismatch("object", value, "input")
         if missing := [name for name in self._required if name not in value]:

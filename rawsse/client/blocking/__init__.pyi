@@ -314,7 +314,7 @@ class BlockingConversation:
         """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
 
     def stream(self, question: Question) -> BlockingReply:
-        """Ask, and get the answer as it comes: `with conversation.stream(…) as reply`. The request is sent by
+        """Ask, and get the answer as it arrives: `with conversation.stream(…) as reply`. The request is sent by
         `with`, which raises `APIError` if it is refused.
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question."""
@@ -579,7 +579,7 @@ class Client:
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
     kept and used again.
 
-    Any number of threads may use it. After a fork the child has connections of its own."""
+    Any number of threads may use it. After a fork, the child opens new connections."""
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ class Conversation:
         return add_up([*self._replaced, *(turn.usage for turn in self._turns)])
 
     def stream(self, question: Question) -> Reply:
-        """Ask, and get the answer as it comes: `async with conversation.stream(…) as reply`. The request is sent by
+        """Ask, and get the answer as it arrives: `async with conversation.stream(…) as reply`. The request is sent by
         `async with`, which raises `APIError` if it is refused.
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
@@ -205,7 +205,7 @@ class Reply:
 
     async def __aenter__(self) -> Self:
         if self._runner is not None:
-            raise RuntimeError("a reply comes once: ask again, or retry()")
+            raise RuntimeError("a reply can be read once: ask again, or retry()")
         self._runner = self._conversation._begin(self, self._question, self._replaced)
         self._sent = len(self._runner.messages)
         try:
@@ -280,7 +280,7 @@ class Reply:
 def _outcome(
     question: Any, runner: ToolRunner[MessageStream], sent: int, error: BaseException | None
 ) -> ConversationTurn | None:
-    """The turn that the conversation keeps of a reply that is over; None if it could not even be asked."""
+    """The turn that the conversation keeps of a reply that is over; None if the question could not be sent."""
     rest = {"closed": runner.partial, "tool without function": runner.last_message}.get(str(runner.stopped_by))
     closed = closed_turn(rest)
     messages = as_history([*runner.messages[sent:], *([closed] if closed else [])], is_over=True)

@@ -3,7 +3,7 @@
 
     runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_turns=10)
     async for message in runner: ...                 # each answer, whole, before its tools run
-    async for text in runner.text_stream: ...        # or: the text of all answers, as it comes
+    async for text in runner.text_stream: ...        # or: the text of all answers, as it arrives
     message = await runner.until_done()              # or: the last answer
 
 With `stream=True` the runner yields open `MessageStream`s and reads what the loop's body leaves unread. The tools of an
@@ -76,7 +76,7 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
     for turn in reversed(_matched(messages) if is_over else messages):
         content = turn.get("content")
         if not all(isinstance(block, dict) for block in blocks_of(content)):
-            turns.append(turn)  # the API says what is wrong
+            turns.append(turn)  # the API will reject it, and say why
             continue
         blocks = [look_at_block(block) for block in blocks_of(content)]
         if turn["role"] == "assistant":
@@ -156,7 +156,7 @@ def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_results(calls: Collection[str], turns: list[dict[str, Any]]) -> None:
-    """Remove the results of these calls from the turn that stands last."""
+    """Remove the results of these calls from the last turn."""
     if calls and turns:
         turn = turns.pop()
         if kept := [block for block in blocks_of(turn["content"]) if block.get("tool_use_id") not in calls]:

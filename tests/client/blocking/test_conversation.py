@@ -215,7 +215,7 @@ def test_a_reply_comes_once(talk: Talk) -> None:
     conversation = talk(HELLO)
     with conversation.stream("one") as reply:
         reply.until_done()
-    with pytest.raises(RuntimeError, match="a reply comes once"):
+    with pytest.raises(RuntimeError, match="a reply can be read once"):
         reply.__enter__()
     assert conversation.messages == [user("one"), assistant("Hello.")]
 

@@ -511,7 +511,7 @@ def test_a_reply_comes_once() -> None:
             await anext(reply)
         async with reply:
             await reply.until_done()
-        with pytest.raises(RuntimeError, match=r"^a reply comes once: ask again, or retry\(\)$"):
+        with pytest.raises(RuntimeError, match=r"^a reply can be read once: ask again, or retry\(\)$"):
             await reply.__aenter__()
 
     run(story())
