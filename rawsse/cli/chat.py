@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.ask import print_text, usage_line
-from rawsse.cli.options import (
-    add_command,
-    add_upstream,
-    asked_of,
-    new_client,
-)
+from rawsse.cli.options import add_command, add_upstream, asked_of, new_client
 from rawsse.cli.terminal import Asked, begin_editing, complain, has_typed, is_typed, read_line, say
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 
@@ -42,11 +36,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 
 def parse_line(line: str) -> tuple[str, str]:
-    """The command in a line and its argument; of a question "ask" and the question. `//` begins a question that begins with
-    `/`.
-
-    Raises `ConfigurationError` for an unknown command, and for a wrong argument.
-    """
+    """The command in a line and its argument; for a question, "ask" and the question. A question that begins with `/` is
+    written with `//`. Raises `ConfigurationError` for an unknown command, and for an argument that it does not take."""
     text = line.strip()
     if not text.startswith("/") or text.startswith("//"):
         return "ask", text[1:] if text.startswith("//") else text
@@ -161,13 +152,12 @@ class Chat:
                 say(self._total())
             case "retry":
                 if not self.conversation.turns:
-                    raise ConfigurationError("nothing has been asked that could be asked again")
+                    raise ConfigurationError("there is no question to ask again")
                 self._answer(self.conversation.retry())
             case "model" | "system":
                 if argument:
                     self.conversation.fields[command] = None if (command, argument) == ("system", "-") else argument
-                now = self.conversation.fields.get(command)
-                say(f"[{command}: {now if isinstance(now, str) else json.dumps(now) if now else 'none'}]")
+                say(f"[{command}: {self.conversation.fields.get(command) or 'none'}]")
 
     def _answer(self, reply: Reply) -> None:
         """Show the answer as it arrives, and its cost. Raises `APIError`."""

@@ -178,9 +178,7 @@ def add_explain(commands: Any) -> None:
     add_paths(parser)
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
-    option(
-        "--html", type=Path, metavar="OUT", help="write a page with a picture of the timeline, or several into a folder"
-    )
+    option("--html", type=Path, metavar="OUT", help="write a page with the timeline, or several into the folder OUT")
 
 
 def _explain(arguments: argparse.Namespace) -> bool:
@@ -245,9 +243,7 @@ def add_doctor(commands: Any) -> None:
     option = parser.add_argument
     option("url", metavar="URL", help="the relay as browsers reach it, with the path before /chat/stream")
     option("--token", help="the relay's token (default: RAWSSE_TOKEN in the environment); never shown")
-    silence = (
-        "how long nothing is sent (default 3). 35 finds a proxy that cuts idle connections after 30 s, 65 after 60 s"
-    )
+    silence = "the longest pause (default 3): 35 finds a proxy that cuts connections after 30 idle seconds, 65 after 60"
     option("--silence", type=float, default=3.0, metavar="SECONDS", help=silence)
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
 

@@ -91,12 +91,12 @@ def add_base_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", metavar="URL", help="the API (default: ANTHROPIC_BASE_URL, or Anthropic's)")
 
 
-def add_upstream(parser: argparse.ArgumentParser, before_default: str = "") -> None:
+def add_upstream(parser: argparse.ArgumentParser) -> None:
     """Where the API is, and what a request asks of it."""
     add_base_url(parser)
     option = parser.add_argument
-    option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {before_default}{DEFAULT_MODEL}")
-    most = f"the longest answer (default: {before_default}{DEFAULT_MAX_TOKENS})"
+    option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+    most = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
     option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
     option("--env-file", **FILE, help="read this instead of .env")
 

@@ -69,34 +69,26 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 
 def add_serve(commands: Any) -> None:
     """The arguments of `rawsse serve`."""
-    more = "The key is ANTHROPIC_API_KEY in the environment or in .env. Defaults in capitals are variables, too."
+    more = "The key is ANTHROPIC_API_KEY in the environment or .env; defaults in capitals are environment variables."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
     add_upstream(parser)
     parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser may ask for less than a program
     option = parser.add_argument
     option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
-    option(
-        "--users",
-        **FILE,
-        help="users, tokens and limits: see `python -m pydoc rawsse.relay.users`; SIGHUP reads it again",
-    )
+    option("--users", **FILE, help="users and limits, see `python -m pydoc rawsse.relay.users`; SIGHUP reloads it")
     option("--allow-host", **REPEATED, metavar="NAME", help="a name of the relay (repeatable)")
     option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
-    option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model to allow, too (repeatable)")
+    option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model that may be chosen (repeatable)")
     option("--system", metavar="TEXT", help="the system prompt of browsers' requests, or @FILE; they cannot set one")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
-    option("--grace", **SECONDS, default=10.0, help="for open streams to end after SIGTERM (default 10)")
-    option(
-        "--resume-grace", **SECONDS, default=10.0, help="for a reader that lost its connection to return (default 10)"
-    )
-    drain = (
-        f"an answer without a reader ends (cancel, default) or goes on (drain for {DRAIN_SECONDS:.0f} s, drain=SECONDS)"
-    )
+    option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
+    option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
+    drain = f"an answer without a reader: cancel it (default), drain it for {DRAIN_SECONDS:.0f} s, or drain=SECONDS"
     option("--on-disconnect", type=_drain_seconds, default=0.0, metavar="cancel|drain", help=drain)
     option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
     option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
-    option("--metrics-token", metavar="TOKEN", help="for /metrics, beside the users' (default: RAWSSE_METRICS_TOKEN)")
+    option("--metrics-token", metavar="TOKEN", help="a token for /metrics (default: RAWSSE_METRICS_TOKEN)")
     option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
 
 
@@ -116,9 +108,7 @@ def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
 
 def add_record(commands: Any) -> None:
     """The arguments of `rawsse record`."""
-    more = (
-        "Give its address to any client as the base URL, and the key as always: `rawsse replay DIR` plays the answers."
-    )
+    more = "Give any client its address as base URL, and the key as always. `rawsse replay DIR` plays the answers."
     parser = add_command(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the recordings")
     parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
@@ -137,17 +127,11 @@ def add_replay(commands: Any) -> None:
     option = parser.add_argument
     match = "turns (default), sequence (each once), request (the one that asks the same), name (base URL with /NAME)"
     option("--match", default="turns", metavar="HOW", help=match)
-    option("--split", metavar="HOW", help="into HTTP chunks: whole, event, bytes, a size, sizes (3,5), or random:SEED")
-    option("--segments", metavar="HOW", help="into TCP writes: as --split")
-    option(
-        "--segment-pause",
-        type=float,
-        default=0.0,
-        metavar="MS",
-        help="between two segments; with 5, each is read alone",
-    )
-    option("--pace", metavar="HOW", help="none, slower=FACTOR, or any of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N")
-    option("--rewrite", metavar="NAMES", help="as gateways do: crlf, cr, comments, bom, done …, with commas")
+    option("--split", metavar="HOW", help="cut into HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
+    option("--segments", metavar="HOW", help="cut into TCP writes: as --split")
+    option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between two segments (5 will do)")
+    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N")
+    option("--rewrite", metavar="NAMES", help="write as gateways do: crlf, cr, comments, bom, done …, with commas")
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
     more = "head, head=N, byte=N or event=N, from the end if N is negative (repeatable; see --list-faults)"
     option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")
@@ -265,9 +249,7 @@ def _serve(arguments: argparse.Namespace) -> bool:
     host, port = _address(arguments)
     _prepare(arguments.log_format)
     given = arguments.token
-    if (
-        not given and arguments.users is None
-    ):  # with a file it would be a user without limits that the file does not name
+    if not given and arguments.users is None:  # with a file it would be one more user, without limits
         given = list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
     users = UserFile(arguments.users, given) if arguments.users is not None else None
     check_bind(host, given if users is None else users)

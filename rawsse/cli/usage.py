@@ -56,12 +56,10 @@ def add_usage(commands: Any) -> None:
     more = "Counts with >= are a lower bound: an answer is not finished, or was cut before the API sent its length."
     parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", more)
     option = parser.add_argument
-    ledgers = (
-        "a file of `rawsse serve --ledger`; a run in several counts once (default: RAWSSE_LEDGER in the environment)"
+    option(
+        "ledgers", nargs="*", type=Path, metavar="LEDGER", help="of `rawsse serve --ledger` (default: RAWSSE_LEDGER)"
     )
-    option("ledgers", nargs="*", type=Path, metavar="LEDGER", help=ledgers)
-    by = "user, model, day, or several with commas (default: all)"
-    option("--by", type=_groups, default=GROUPS, metavar="NAMES", help=by)
+    option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, as 2026-11-30 (UTC)")
     option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
     prices = 'prices of a million tokens: TOML with currency = "USD", and for each model a table, as'

@@ -217,7 +217,7 @@ def test_a_refusal_of_the_model_is_said_and_not_kept(
 
 def test_with_nothing_asked_there_is_nothing_to_retry(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     assert chat("/retry") == 1
-    assert capsys.readouterr().err == "rawsse: nothing has been asked that could be asked again\n"
+    assert capsys.readouterr().err == "rawsse: there is no question to ask again\n"
 
 
 def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
