@@ -1,6 +1,7 @@
 """`rawsse ask`: one question, one answer, in a terminal or a pipe.
 
-ask(new_client(None), read_prompt(["Sum", "up:", "-"]), model=…, max_tokens=…)
+await print_text(stream.text_stream)     # to standard output, as it arrives
+say(usage_line(message))                 # "[claude-sonnet-4-5, 28 tokens in, 217 out, end_turn]"
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from rawsse.cli.terminal import is_typed, must_be_text, read_all, say, show
 from rawsse.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rawsse.client.client import AsyncClient
     from rawsse.messages import Message
 
 
@@ -34,9 +34,19 @@ def add_ask(commands: Any) -> None:
 def _ask(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would take the first Ctrl-C for itself, and reading would go on.
-    prompt = read_prompt(arguments.prompt)
-    options = {"model": arguments.model, "max_tokens": arguments.max_tokens, "system": arguments.system}
-    ask(client, prompt, as_json=arguments.json, **options)
+    messages = [{"role": "user", "content": read_prompt(arguments.prompt)}]
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
+
+    async def run() -> Message:
+        async with client, client.messages.stream(messages=messages, **options) as stream:
+            if not arguments.json:
+                await print_text(stream.text_stream)
+            return await stream.get_final_message()
+
+    message = asyncio.run(run())
+    if arguments.json:
+        show(message.to_json(indent=None))
+    say(usage_line(message))
     return True
 
 
@@ -57,25 +67,6 @@ def read_prompt(words: Sequence[str]) -> str:
     with must_be_text("the prompt"):
         prompt.encode()
     return prompt
-
-
-def ask(
-    client: AsyncClient, prompt: str, *, model: str, max_tokens: int, system: str | None = None, as_json: bool = False
-) -> None:
-    """Ask, show the answer as it arrives (as JSON: when it is whole), and its cost. Closes the client."""
-
-    async def run() -> Message:
-        messages = [{"role": "user", "content": prompt}]
-        call = client.messages.stream(model=model, max_tokens=max_tokens, messages=messages, system=system)
-        async with client, call as stream:
-            if not as_json:
-                await print_text(stream.text_stream)
-            return await stream.get_final_message()
-
-    message = asyncio.run(run())
-    if as_json:
-        show(message.to_json(indent=None))
-    say(usage_line(message))
 
 
 async def print_text(texts: AsyncIterator[str]) -> None:
