@@ -132,7 +132,7 @@ def serve(control: socket.socket) -> None:
     for name in LOADED:
         with contextlib.suppress(ImportError):
             __import__(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a keeper
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the keepers are not waited for
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1, 4)
         if not data:
