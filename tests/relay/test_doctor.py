@@ -10,7 +10,7 @@ import pytest
 from support.clock import run, ticks
 from support.loops import Loop, each_loop
 
-from rawsse.cli.doctor import measure
+from rawsse.cli.inspect import measure
 from rawsse.http1 import Headers, Response
 from rawsse.relay.dialects import Answer
 from rawsse.relay.doctor import LIMITS, Finding, Plan, Trace, beat, delays, diagnose, read_beats, read_plan, send_beats

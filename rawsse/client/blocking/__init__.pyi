@@ -245,7 +245,7 @@ class BlockingToolRunner(Generic[Item]):
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
     conversation keeps the part that arrived."""
@@ -261,14 +261,6 @@ class BlockingReply:
     @property
     def stream(self) -> BlockingMessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
-
-    @property
-    def current_message_snapshot(self) -> Message:
-        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
-
-    @property
-    def usage(self) -> TotalUsage:
-        """The cost of the answers that are whole."""
 
     def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
@@ -322,7 +314,7 @@ class BlockingConversation:
         """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
 
     def stream(self, question: Question) -> BlockingReply:
-        """Ask, and get the answer as it comes: `with conversation.stream(…) as reply`. The request is sent by
+        """Ask, and get the answer as it arrives: `with conversation.stream(…) as reply`. The request is sent by
         `with`, which raises `APIError` if it is refused.
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question."""
@@ -335,21 +327,6 @@ class BlockingConversation:
         there.
 
         Raises `RuntimeError` if nothing has been asked."""
-
-    def reset(self) -> None:
-        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
-        timeouts).
-
-        Raises `ConfigurationError` if a field is not a JSON value."""
-
-    @classmethod
-    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = ..., **fields: Any) -> Self:
-        """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
-
-        Raises `ConfigurationError` if the text is not a saved conversation."""
 
 class BlockingRawResponse(Generic[T]):
     """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
@@ -602,7 +579,7 @@ class Client:
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
     kept and used again.
 
-    Any number of threads may use it. After a fork the child has connections of its own."""
+    Any number of threads may use it. After a fork, the child opens new connections."""
 
     def __init__(
         self,

@@ -110,7 +110,6 @@ def conversations(client: Client) -> None:
     with conversation.stream("hi") as reply:
         assert_type(reply, BlockingReply)
         assert_type(reply.stream, BlockingMessageStream)
-    assert_type(BlockingConversation.from_json(client, "{}"), BlockingConversation)
 
 
 class Mine(Client):

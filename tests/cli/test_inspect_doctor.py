@@ -14,7 +14,7 @@ from support.clock import run
 from support.sockets import LOCALHOST, serving
 
 from rawsse.cli import main
-from rawsse.cli.doctor import MAX_KEPT_BYTES, examine, measure
+from rawsse.cli.inspect import MAX_KEPT_BYTES, examine, measure
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import Headers
 from rawsse.relay.dialects import Answer
@@ -128,7 +128,7 @@ def test_a_url_that_cannot_be_used_is_wrong_usage(url: str, capsys: pytest.Captu
 
 def test_it_asks_as_a_browser_would(serve: Serve) -> None:
     relay = Relay()
-    asyncio.run(measure(f"{serve(relay)}/claude/", PLAN, "c0ffee", TOKEN))
+    asyncio.run(measure(f"{serve(relay)}/claude/", PLAN, "c0ffee"))  # refused without a token: no time is spent
     ((path, headers),) = relay.requests
     assert path == "/claude/doctor"
     assert headers["accept"] == "text/event-stream"

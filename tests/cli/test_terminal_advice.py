@@ -1,4 +1,4 @@
-"""rawsse.cli.advice: each failure in one line that says what to do, and no key in it."""
+"""rawsse.cli.terminal: each failure in one line that says what to do, and no key in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.cli.advice import MAX_ADVICE_CHARS, Asked, advise, one_line
+from rawsse.cli.terminal import MAX_ADVICE_CHARS, Asked, advise, one_line
 from rawsse.errors import (
     APIConnectionError,
     APIError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rawsse.cli.envfile import load_env_file, read_env_file
+from rawsse.cli.options import load_env_file, read_env_file
 from rawsse.errors import ConfigurationError
 
 NAMES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "RAWSSE_TOKEN", "COLOUR")
