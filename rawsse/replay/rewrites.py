@@ -1,18 +1,18 @@
-"""A stream in other bytes, as gateways, proxies and other libraries send it, and at other times; the events say the same.
+"""The same events in other bytes, as gateways, proxies and other libraries send them, and at other times.
 
     rewrite_by("crlf,comments,bom")(recording)              # by name, one after the other
     pace_by("ttft=0.5,tps=20,jitter=0.3,seed=1")(recording)
     slow = profile(time_to_first_token=0.5, tokens_per_second=20, jitter=0.3, seed=1)(recording)       # the same
     twice_as_long = slower(2)(recording)
 
-A rewrite uses what WHATWG 9.2 leaves free, and a correct reader makes the same of all of it. Times stay what they were. A read
-that ended with an event still does; one that ended inside an event ends inside it, as far in as before. An event that the
-stream's end cut off, and an answer that is not an event stream, stay as they are. What differs afterwards on purpose: without
-`event:` lines every event is called `message` (the type in the data says what it is), `ids` gives ids, and `done` adds an event
-whose data are `[DONE]`.
+A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Times stay the same. A read
+that ended with an event still does; one that ended inside an event ends at the same fraction of it. An event that the end of
+the stream cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader sees, on
+purpose: without `event:` lines (`no-event-lines`) every event is called `message`, and the type in the data tells them apart;
+`ids` adds ids; `done` adds an event with the data `[DONE]`.
 
-A pace changes `t` and `duration` only. A profile takes each `content_block_delta` for a token, as the API sends them: what
-comes before the first delta (and an answer without any) comes with it, and every other event with the delta before it. A read
+A pace changes `t` and `duration` only. A profile takes each `content_block_delta` for a token, as the API sends them: anything
+before the first delta (and an answer without deltas) comes with it, and every other event with the delta before it. A read
 comes when the last token that it completes does. The player's `speed` divides these times: `slower=2` and `speed=0.5` take as
 long.
 """
@@ -23,7 +23,7 @@ import math
 import random
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -35,10 +35,10 @@ from rawsse.replay.splits import by_event
 from rawsse.sse import Decoder
 
 MAX_PADDING = 15
-"""Spaces before the last brace of an event: as many as the API itself sends at most."""
+"""The most spaces that `padding` puts before the last brace of an event: the most that the API sends."""
 
 RETRY_MILLISECONDS = 3000
-"""What `retry` asks readers to wait: the default of most browsers."""
+"""The reconnection time that `retry` sets: the default of most browsers."""
 
 TIME_TO_FIRST_TOKEN = 0.5
 """Seconds, by default: about what a small model takes for a short prompt."""
@@ -68,7 +68,7 @@ _DIGITS = 6  # microseconds: what a recording's times are worth
 
 
 def _before(event: bytes, *lines: bytes) -> bytes:
-    """The event with these lines before it, which end as its first line does."""
+    """The event with these lines before it, with the line end of its first line."""
     end = _line_end(event)
     return b"".join(line + end for line in lines) + event
 
@@ -78,22 +78,13 @@ def _line_end(event: bytes) -> bytes:
     return found[2] if found else b"\n"
 
 
-def _each_line(event: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return _LINE.sub(lambda found: change(found[1]) + found[2], event)
-
-
-def _without_space(line: bytes) -> bytes:
-    # "If value starts with a U+0020 SPACE character, remove it from value": the first one only, so a second is content.
-    return re.sub(rb"\A(\w+): (?! )", rb"\1:", line)
-
-
 def _padded(number: int, event: bytes) -> bytes:
-    spaces = b" " * random.Random(number).randint(0, MAX_PADDING)  # noqa: S311 - to be repeated, not to be secret
+    spaces = b" " * random.Random(number).randint(0, MAX_PADDING)  # noqa: S311 - repeatable, not secret
     return re.sub(rb"(?<![^\r\n])(data:[^\r\n]*)\}(?=[\r\n])", rb"\1" + spaces + b"}", event)
 
 
 def _in_two_lines(event: bytes) -> bytes:
-    """The JSON over two `data:` lines, cut after its first comma: a line feed there is nothing to JSON."""
+    """The JSON over two `data:` lines, cut after its first comma, where JSON allows a line feed."""
 
     def cut(found: re.Match[bytes]) -> bytes:
         line, end = found[1], found[2]
@@ -115,11 +106,12 @@ _OF_EVENTS: Mapping[str, Callable[[int, bytes], bytes]] = {
     "retry": lambda _, event: _before(event, b"retry: %d" % RETRY_MILLISECONDS),
     "done": lambda _, event: event,
     "no-event-lines": lambda _, event: re.sub(rb"(?<![^\r\n])event:[^\r\n]*(\r\n|\r|\n)", b"", event),
-    "no-spaces": lambda _, event: _each_line(event, _without_space),
+    # "If value starts with a U+0020 SPACE character, remove it from value": the first one only, so a second is content.
+    "no-spaces": lambda _, event: re.sub(rb"(?<![^\r\n])(\w+): (?! )", rb"\1:", event),
     "padding": _padded,
     "lines-of-data": lambda _, event: _in_two_lines(event),
 }
-"""Each by its name: an event, and its number from 0 on, -> its other bytes."""
+"""By name: the number of an event, from 0 on, and its bytes -> its other bytes."""
 
 
 def _rewritten(name: str, recording: Recording) -> Recording:
@@ -129,14 +121,14 @@ def _rewritten(name: str, recording: Recording) -> Recording:
     for frame in frames:
         mark = _BOM if not changed and frame.startswith(_BOM) else b""
         rest = frame.removeprefix(mark)
-        is_event = _DATA.search(rest) is not None  # else comments by themselves
+        is_event = _DATA.search(rest) is not None  # else comments only
         if _WHOLE.match(rest) and (is_event or name in ("crlf", "cr")):
             rest = _OF_EVENTS[name](number, rest)
             number += is_event
         changed.append((_BOM if name == "bom" and not changed else mark) + rest)
     if name == "done" and changed and _WHOLE.match(changed[-1]):
         changed[-1] += b"data: [DONE]" + 2 * _line_end(changed[-1])
-    # A place in the body goes from a frame's end to its end, from inside it to as far inside.
+    # The end of a frame becomes the end of its other bytes, a place inside it the same fraction of them.
     before, after = ([0, *accumulate(map(len, pieces))] for pieces in (frames, changed))
 
     def moved(at: int) -> int:
@@ -154,11 +146,11 @@ def _rewritten(name: str, recording: Recording) -> Recording:
 
 
 REWRITES: Mapping[str, Change] = {name: partial(_rewritten, name) for name in _OF_EVENTS}
-"""By the names that a command line has for them."""
+"""Every rewrite, by its name on a command line."""
 
 
 def rewrite_by(rewrite: Rewrite) -> Change:
-    """The function that stands for the names, one rewrite after the other. Raises `ConfigurationError`."""
+    """The function that the names stand for, one rewrite after the other. Raises `ConfigurationError`."""
     if not isinstance(rewrite, str):
         return rewrite
     names = [name.strip() for name in rewrite.split(",")]
@@ -204,12 +196,12 @@ def profile(
     time_to_first_token: float = TIME_TO_FIRST_TOKEN,
     tokens_per_second: float = TOKENS_PER_SECOND,
     jitter: float = 0.0,
-    seed: int = 0,
+    seed: float = 0,
 ) -> Change:
-    """As a model writes that takes so many seconds for the first token, and then so many tokens in a second.
+    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`.
 
-    `jitter` is the share by which each gap between two tokens is longer or shorter, by chance: with 0.2 it is 80 % to 120 %
-    of what it would be. The same `seed` gives the same times. Raises `ConfigurationError`.
+    `jitter` varies each gap between two tokens at random: with 0.2 it is 80 % to 120 % of its length. The same `seed` gives the
+    same times. Raises `ConfigurationError`.
     """
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
@@ -219,7 +211,7 @@ def profile(
         raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter}")
 
     def pace(recording: Recording) -> Recording:
-        chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+        chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
         t, is_first, reads = time_to_first_token, True, []
         for read in recording.reads:
@@ -234,7 +226,14 @@ def profile(
 
 
 _BY_NAME: Mapping[str, Change] = {"recorded": recorded, "none": immediate}
-_PROFILE_NAMES: Mapping[str, str] = {"ttft": "time_to_first_token", "tps": "tokens_per_second", "jitter": "jitter"}
+_ARGUMENTS: Mapping[str, str] = {
+    "slower": "factor",
+    "ttft": "time_to_first_token",
+    "tps": "tokens_per_second",
+    "jitter": "jitter",
+    "seed": "seed",
+}
+"""How a text writes the arguments of `slower` and `profile`."""
 
 
 def pace_by(pace: Pace) -> Change:
@@ -243,25 +242,18 @@ def pace_by(pace: Pace) -> Change:
         return pace
     if pace in _BY_NAME:
         return _BY_NAME[pace]
-    given = dict(_numbers(pace))
-    if given.keys() == {"slower"}:
-        return slower(given["slower"])
-    if "slower" in given:
-        raise ConfigurationError(f"slower changes recorded times, and a profile makes new ones: {quote(pace)}")
-    seed = given.pop("seed", 0.0)
-    if not seed.is_integer():
-        raise ConfigurationError(f"seed must be a whole number, not {seed}")
-    return profile(seed=int(seed), **{_PROFILE_NAMES[name]: value for name, value in given.items()})
-
-
-def _numbers(text: str) -> Iterator[tuple[str, float]]:
-    known = ("slower", *_PROFILE_NAMES, "seed")
-    for part in text.split(","):
+    given: dict[str, float] = {}
+    for part in pace.split(","):
         name, _, value = part.strip().partition("=")
-        if name not in known:
-            names = ", ".join((*_BY_NAME, *(f"{name}=…" for name in known)))
+        if name not in _ARGUMENTS:
+            names = ", ".join((*_BY_NAME, *(f"{name}=…" for name in _ARGUMENTS)))
             raise ConfigurationError(f"pace must be a function or one of {names}, not {quote(part)}")
         try:
-            yield name, float(value)
+            given[_ARGUMENTS[name]] = float(value)
         except ValueError:
             raise ConfigurationError(f"{name} must be a number, not {quote(value)}") from None
+    if given.keys() == {"factor"}:
+        return slower(**given)
+    if "factor" in given:
+        raise ConfigurationError(f"slower changes recorded times, and a profile makes new ones: {quote(pace)}")
+    return profile(**given)
