@@ -1,45 +1,39 @@
-"""What a Messages API made of recordings answers: one request in, one `Answer` out, decided without any I/O.
+"""Answer requests as a Messages API made of recordings would: one request in, one `Answer` out, without any I/O.
 
     api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")])
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
     answer.status, answer.headers, answer.reads
 
 With `stream` the recording itself is the answer; without it, the message that its events add up to. A message that was recorded
-without is streamed to a client that asks for a stream. Several recordings take turns, unless `match` says otherwise; see
-`match.py`. A request that no recording answers is a miss: 404, with an error that names the nearest recording and says where it
-differs. An error has `x-should-retry: false`, unless it was recorded with another value: a client's repeats would shift the
+without `stream` becomes a stream for a client that asks for one. Several recordings take turns, unless `match` says otherwise;
+see `match.py`. A request that no recording answers is a miss: 404, with an error that names the nearest recording and where it
+differs. An error has `x-should-retry: false`, unless it was recorded with another value: a client's retries would shift the
 turns.
 
-`…/count_tokens` is answered by a recording of the same question; else by the usage of a recorded answer to it; else by the
-length of what is sent. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
+`…/count_tokens` is answered by a recording of the same request; else by the usage of a recorded answer to it; else by the
+length of the request. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
 threads are refused, and the official SDK then sends the whole history each time.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-from rawsse.errors import APIError, quote, stream_error
-from rawsse.messages import MessageStart, read_event
+from rawsse.errors import quote, stream_error
 from rawsse.messages.content import Usage
 from rawsse.replay.compose import recording_of
 from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, Match, Miss, asked_key, finder
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.sse import Decoder
 
 BYTES_PER_TOKEN = 4
 """For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
 
 MAX_KEPT_MISSES = 100
 """How many of the last misses a `RecordedAPI` remembers: the first one tells most, and a test ends there."""
-
-MISS_CODE = "no_recording_matches"
-"""The `error_code` in the details of the error that answers a miss."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -59,6 +53,7 @@ HOP_BY_HOP = frozenset(
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
 # What a prompt is made of. How long the answer may be is not part of it.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
+_COUNT = "messages/count_tokens"
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
 # Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
 _NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
@@ -66,8 +61,8 @@ _NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is to be sent. `reads` say which bytes of the body go out when; it ends `duration` seconds after the request, or
-    with the last read if that is later. The connection breaks there if `is_cut`."""
+    """A response to be sent. `reads` are the pieces of the body and their times; the body ends `duration` seconds after the
+    request, or with the last read if that is later. If `is_cut`, the connection breaks there."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -75,9 +70,14 @@ class Answer:
     is_cut: bool = False
     duration: float = 0.0
 
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(read.data for read in self.reads)
+
 
 class RecordedAPI:
-    """Recordings, and which of them answers (`match`: see `match.py`). `on_miss` is called with each request that none does.
+    """Chooses among recordings (`match`: see `match.py`) and answers. `on_miss` is called with each request that none answers.
 
     Raises `ConfigurationError`.
     """
@@ -93,54 +93,38 @@ class RecordedAPI:
         self.recordings = tuple(recordings)
         self.misses: list[Miss] = []
         """The last requests that no recording answered."""
-        # One that does not say what was asked, or a path that we do not know, is an answer to a message.
-        kinds = [recording.request and _kind(recording.request.path) for recording in recordings]
-        of_kind = {
-            name: [one for one, kind in zip(recordings, kinds, strict=True) if (kind or "messages") == name]
-            for name in ("messages", "count_tokens", "models")
-        }
-        self._answers, self._listings = of_kind["messages"], of_kind["models"]
+        counts, self._listings, self._answers = list[Recording](), list[Recording](), list[Recording]()
+        for recording in recordings:
+            # A recording without a request, or of an unknown path, answers a request for a message.
+            resource = _resource(recording.request.path) if recording.request else ""
+            kind = counts if resource == _COUNT else self._listings if _is_models(resource) else self._answers
+            kind.append(recording)
         self.find = finder(self._answers, match)
-        """Chooses the recording that answers a request. Another function may be put in its place."""
-        self._find_count = finder(of_kind["count_tokens"], "request")
+        """Chooses the recording that answers a request. May be replaced by another function."""
+        self._find_count = finder(counts, "request")
+        self.unplayed = self._answers.copy()
+        """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
+        self.repeats: list[Recording] = []
+        """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
         self._charged: dict[str, int] | None = None
-        self._played: Counter[int] = Counter()  # by identity: two equal recordings are two
         self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
-
-    @property
-    def unplayed(self) -> list[Recording]:
-        """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
-        left = self._played.copy()
-        unplayed = []
-        for recording in self._answers:
-            left[id(recording)] -= 1
-            if left[id(recording)] < 0:
-                unplayed.append(recording)
-        return unplayed
-
-    @property
-    def repeats(self) -> list[Recording]:
-        """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
-        given = Counter(map(id, self._answers))
-        once = {id(recording): recording for recording in self._answers}
-        return [recording for key, recording in once.items() if self._played[key] > given[key]]
 
     def answer(self, request: RecordedRequest) -> Answer:
         """The answer to one request. Paths may have any prefix, as base URLs do."""
         if request.method == "OPTIONS":
             return _preflight(request.headers)
-        kind = _kind(request.path)
+        resource = _resource(request.path)
         try:
-            if kind == "messages":
+            if resource == "messages":
                 return self._messages(request)
-            if kind == "count_tokens":
+            if resource == _COUNT:
                 return _what_is_wrong(request, {"model": str, "messages": list}) or self._count(request)
         except RecursionError:
             return error_answer(400, "invalid_request_error", "the request's body is nested too deeply")
-        if kind == "models":
+        if _is_models(resource):
             return self._models(request)
-        is_unversioned = request.path.partition("?")[0].endswith(("/messages", "/messages/count_tokens", "/models"))
+        is_unversioned = resource.endswith(("/messages", "/messages/count_tokens", "/models"))
         return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
     def _messages(self, request: RecordedRequest) -> Answer:
@@ -157,31 +141,40 @@ class RecordedAPI:
             self.misses.append(found)
             del self.misses[: -self._max_kept_misses]
             return _missed(found)
-        self._played[id(found)] += 1
+        self._note(found)
         return _streamed(found) if request.body.get("stream") is True else _folded(found)
+
+    def _note(self, played: Recording) -> None:
+        """Update `unplayed` and `repeats`. Two equal recordings are two."""
+        for index, recording in enumerate(self.unplayed):
+            if recording is played:
+                del self.unplayed[index]
+                return
+        if all(recording is not played for recording in self.repeats):
+            self.repeats.append(played)
 
     def _count(self, request: RecordedRequest) -> Answer:
         found = self._find_count(request)
         if isinstance(found, Recording):
             return _recorded(found)
-        if self._charged is None:  # few clients ever ask, so the answers are not read before one does
+        if self._charged is None:  # computed for the first client that counts: few do
             self._charged = {}
             for recording in self._answers:
                 body, message = recording.request and recording.request.body, recording.message()
                 if isinstance(body, dict) and message is not None and isinstance(message.get("usage"), dict):
-                    self._charged[asked_key(_counted(body))] = Usage(message["usage"]).total_input_tokens
-        tokens = self._charged.get(asked_key(_counted(request.body)))
+                    self._charged[_count_key(body)] = Usage(message["usage"]).total_input_tokens
+        tokens = self._charged.get(_count_key(request.body))
         return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
 
     def _models(self, request: RecordedRequest) -> Answer:
         if request.method != "GET":
             return _wrong_method(request, "GET")
-        asked = _within_models(request.path)
         for listing in self._listings:
-            if listing.request and _within_models(listing.request.path) == asked:
+            if listing.request and _asked_models(listing.request.path) == _asked_models(request.path):
                 return _recorded(listing)
-        models = list(dict.fromkeys(filter(None, map(_model_in, self._answers))))  # each once, in order of appearance
-        model, _ = asked
+        answered = [message.raw.get("model") for one in self._answers if (message := one.fold()[0].message) is not None]
+        models = list(dict.fromkeys(model for model in answered if isinstance(model, str)))  # in order of appearance
+        model = _resource(request.path).removeprefix("models").strip("/")
         if not model:
             first, last = (models[0], models[-1]) if models else (None, None)
             listed = [_model_info(model) for model in models]
@@ -197,21 +190,18 @@ def answer_of(recording: Recording, *, is_stream: bool = True) -> Answer:
     return RecordedAPI([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
 
 
-def _kind(path: str) -> str | None:
-    """Which of the API's requests this is, by the end of its path."""
-    path = path.partition("?")[0].rstrip("/")
-    if path.endswith("/v1/messages"):
-        return "messages"
-    if path.endswith("/v1/messages/count_tokens"):
-        return "count_tokens"
-    _, is_model, model = path.rpartition("/v1/models")
-    return "models" if is_model and (not model or model.startswith("/")) else None
+def _resource(path: str) -> str:
+    """The path after its last `/v1/`, or the whole path if it has none; without the query."""
+    return path.partition("?")[0].rstrip("/").rpartition("/v1/")[2]
 
 
-def _within_models(path: str) -> tuple[str, list[tuple[str, str]]]:
-    """The model that is asked for, if any, and what the query says."""
-    path, _, query = path.partition("?")
-    return path.rstrip("/").rpartition("/v1/models")[2].strip("/"), sorted(parse_qsl(query))
+def _is_models(resource: str) -> bool:
+    return resource == "models" or resource.startswith("models/")
+
+
+def _asked_models(path: str) -> tuple[str, list[tuple[str, str]]]:
+    """The list of models or the model that is asked for, and the parameters of the query in any order."""
+    return _resource(path), sorted(parse_qsl(path.partition("?")[2]))
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
@@ -227,8 +217,8 @@ def error_answer(
 
 
 def _missed(miss: Miss) -> Answer:
-    """A 404, since clients do not try that again; 5xx many do."""
-    details: dict[str, Any] = {"error_code": MISS_CODE}
+    """A 404: many clients retry after a 5xx, and not after this."""
+    details: dict[str, Any] = {"error_code": "no_recording_matches"}
     if miss.nearest is not None:
         shown = [asdict(difference) for difference in miss.differences[:MAX_SHOWN_DIFFERENCES]]
         details |= {"nearest": miss.nearest.name, "differences": shown}
@@ -257,7 +247,7 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Answer:
 
 
 def _streamed(recording: Recording) -> Answer:
-    """The recording as it is, but a message that was recorded without `stream` as the events that would have made it."""
+    """The recording as it is; a message that was recorded without `stream` as the stream that the API would have sent."""
     message = None if recording.is_stream else recording.message()
     if message is None:
         return _recorded(recording)
@@ -267,7 +257,7 @@ def _streamed(recording: Recording) -> Answer:
 
 
 def _recorded(recording: Recording) -> Answer:
-    """The recording as it is. A client that left did not see the end, so for `client_closed` there is none to be played."""
+    """The recording as it is. A client that left did not see the end: `client_closed` is played as a cut."""
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
@@ -275,7 +265,7 @@ def _recorded(recording: Recording) -> Answer:
 
 
 def _folded(recording: Recording) -> Answer:
-    """What the API would have answered without `stream`: the message that the events add up to, or their error."""
+    """The answer of the API without `stream`: the message that the events add up to, or their error."""
     headers = _played_headers(recording)
     if recording.status != 200 or not recording.is_stream:
         return _recorded(recording)
@@ -295,11 +285,11 @@ def _played_headers(recording: Recording) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in _NOT_PLAYED}
 
 
-# --- The answers around them -----------------------------------------------------------------------------------------
+# --- Other answers ---------------------------------------------------------------------------------------------------
 
 
-def _counted(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: body[name] for name in _COUNTED if name in body}
+def _count_key(body: dict[str, Any]) -> str:
+    return asked_key({name: body[name] for name in _COUNTED if name in body})
 
 
 def _estimated(body: dict[str, Any]) -> int:
@@ -308,24 +298,13 @@ def _estimated(body: dict[str, Any]) -> int:
     return max(1, size // BYTES_PER_TOKEN)
 
 
-def _model_in(recording: Recording) -> str | None:
-    try:
-        for sse in Decoder().feed(recording.body):
-            event = read_event(sse)
-            if isinstance(event, MessageStart) and isinstance(model := event.raw["message"].get("model"), str):
-                return model
-    except APIError:
-        pass  # not a stream of the Messages API, at least from here on
-    return None
-
-
 def _model_info(model: str) -> dict[str, Any]:
-    # Both official SDKs read these four; a recording knows nothing of the others.
+    # Both official SDKs read these four fields; a recording does not have the others.
     return {"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
 
 
 def _preflight(headers: Mapping[str, str]) -> Answer:
-    """The answer to a browser that asks whether a page may ask (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
+    """The answer to a browser's CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
     wanted = headers.get("access-control-request-headers", "*")
     allowed = {"access-control-allow-methods": "GET, POST", "access-control-allow-headers": wanted}
     return Answer(204, allowed | {"access-control-max-age": "600"})
