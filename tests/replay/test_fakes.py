@@ -135,7 +135,7 @@ def test_nothing_comes_before_it_was_asked_for() -> None:
 
 
 def test_a_fault_for_a_later_request_is_not_for_this_one() -> None:
-    assert reads_of(stream_of(THREE, faults=[Fault.parse("reset@byte=0").after(1)]))[-1] == b""
+    assert reads_of(stream_of(THREE, faults=[Fault.parse("reset@byte=0 after=1")]))[-1] == b""
 
 
 def test_a_fault_without_a_place_is_refused() -> None:
@@ -276,9 +276,7 @@ def test_a_reader_that_takes_its_time_has_the_last_read_when_it_was_recorded() -
 
 
 def test_faults_are_counted_in_connections_and_then_all_is_well() -> None:
-    network = FakeNetwork(
-        PLAIN, faults=[Fault.parse("status=529").times(1), Fault.parse("reset@head").times(1).after(1)]
-    )
+    network = FakeNetwork(PLAIN, faults=[Fault.parse("status=529 x1"), Fault.parse("reset@head x1 after=1")])
     assert asking(network, text, max_retries=2) == EXPECTED
     assert len(network.streams) == 3
     assert all(stream.written.startswith(b"POST /v1/messages ") for stream in network.streams)
