@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl
 
 from rawsse.errors import quote, stream_error
 from rawsse.messages.content import Usage
-from rawsse.replay.compose import recording_of
+from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, Match, Miss, asked_key, finder
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 
@@ -211,9 +211,7 @@ def error_answer(
     status: int, kind: str, message: str, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
 ) -> Answer:
     """An error in the API's form."""
-    error = {"type": kind, "message": message} | ({"details": details} if details else {})
-    headers = {} if may_retry else {"x-should-retry": "false"}
-    return _json_answer(status, {"type": "error", "error": error}, headers)
+    return _json_answer(status, error_body(kind, message, details), {} if may_retry else {"x-should-retry": "false"})
 
 
 def _missed(miss: Miss) -> Answer:
