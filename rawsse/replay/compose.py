@@ -9,9 +9,9 @@
     answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
-Every part of an answer is a content block as plain JSON, and any other dict that is a block may be used, too. Fields that a test
-does not set are filled in: ids, usage, stop reason. Ids are made from the content and from `seed`: the same answer has the same
-ids in every run. A client that must tell apart two answers with the same content needs two seeds.
+Every part of an answer is a content block as plain JSON, and any other dict that is a block may be used, too. Fields that a
+test does not set are filled in: ids, usage, stop reason. Ids are made from the content and from `seed`: the same answer has the
+same ids in every run. A client that must tell apart two answers with the same content needs two seeds.
 
 The events add up to the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a last block
 that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each event is one
@@ -50,8 +50,8 @@ MODEL = "claude-sonnet-5"
 """The model of an answer that names none."""
 
 Fragments: TypeAlias = str | int | Sequence[str] | Callable[[str], Iterable[str]]
-"""How text, thinking and tool inputs are cut: `"words"`, `"whole"`, so many characters each, the fragments themselves (they must
-add up to the block's text), or a function."""
+"""How text, thinking and tool inputs are cut: `"words"`, `"whole"`, so many characters each, the fragments themselves (which
+must add up to the block's text), or a function."""
 
 Raw = dict[str, Any]
 
@@ -431,7 +431,7 @@ def _at_the_end(raw: Raw) -> Raw:
 
 
 def _streamed(block: Block, how: Fragments, index: int) -> tuple[Raw, list[Raw]]:
-    """The block as `content_block_start` has it, and its deltas. Blocks without deltas (results, redacted thinking) start whole."""
+    """The block as `content_block_start` has it, and its deltas. Blocks without deltas (results …) are whole at the start."""
     raw = block.raw
     match raw.get("type"):
         case "text":

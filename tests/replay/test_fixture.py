@@ -67,7 +67,7 @@ def test_there_is_no_address_before_and_after() -> None:
 
 def test_a_request_before_anything_is_played_is_a_mistake() -> None:
     with Replay() as replay:
-        message = "there was nothing to play for POST /v1/messages: say what is to be played: replay.play(NAME)"
+        message = "there was nothing to play for POST /v1/messages: name a recording with replay.play(NAME)"
         assert ask(replay).startswith(message)
     with pytest.raises(AssertionError, match="there was nothing to play"):
         replay.verify()
@@ -132,9 +132,7 @@ def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_le
         replay.play("plain", "tools", match="sequence")
         assert replay.problems(is_over=False) == []
         [problem] = replay.problems()
-        assert problem.startswith(
-            "nothing was asked here, where plain.sse.jsonl, tools.sse.jsonl should be played. The client"
-        )
+        assert problem.startswith("no request came for plain.sse.jsonl, tools.sse.jsonl. Was the client made before")
         urllib.request.urlopen(replay.base_url + "/v1/models", timeout=10).close()
         assert replay.problems() == ["not played, 2 of 2 recordings: plain.sse.jsonl, tools.sse.jsonl"]
 
@@ -144,7 +142,7 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
         replay.play(answer("one"), faults=["status=529 x1 after=2"])
         assert ask(replay) == "one"
         [problem] = replay.problems()
-        assert problem.startswith("the fault status=529 x1 after=2 never happened: the test asked too little")
+        assert problem.startswith("the fault status=529 x1 after=2 never happened: the test sent too few requests")
         assert replay.problems(is_over=False) == []
     with Replay() as replay:
         replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
@@ -285,7 +283,7 @@ def test_what_is_there_is_played_and_only_all_asks_again(tmp_path: Path) -> None
             1,
             "exchanges with the API: 1, names for their recordings: 2 (first.sse.jsonl, second.sse.jsonl)",
         ),
-        (0, "nothing was recorded for first.sse.jsonl, second.sse.jsonl: the test asked nothing"),
+        (0, "nothing was recorded for first.sse.jsonl, second.sse.jsonl: the test sent no request"),
     ],
 )
 def test_an_exchange_too_few_is_told_and_leaves_nothing(tmp_path: Path, questions: int, words: str) -> None:
@@ -322,7 +320,7 @@ def test_an_error_does_not_replace_a_good_answer_unless_it_is_said(tmp_path: Pat
     recording_of(answer("old")).save(path)
     with Replay() as api:
         api.play(answer("new"), faults=["status=529"])
-        words = r"the API answered 529, and it.sse.jsonl is a good answer: it stays.* record_errors=True"
+        words = r"the API answered 529, and it.sse.jsonl is a good answer: nothing is written.* record_errors=True"
         with pytest.raises(RecordingError, match=words):
             record_one(tmp_path, api)
         assert Recording.load(path).status == 200
