@@ -39,9 +39,8 @@ import ipaddress
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -231,39 +230,6 @@ def _is_blocking(sock: socket.socket) -> bool:
     return frame is not None or sock.gettimeout() != 0
 
 
-@contextmanager
-def _no_other_loop() -> Iterator[None]:
-    """Fail the test that runs a loop on the system's clock: it would take real time, and not reach the API."""
-    import asyncio
-
-    from rawsse.replay.virtual_clock import VirtualClockLoop
-
-    here, has_failed = threading.current_thread(), False
-
-    def guarded(run: Callable[..., T]) -> Callable[..., T]:
-        def run_if_allowed(runner: Any, *main: Any, **options: Any) -> T:
-            nonlocal has_failed
-            loop = runner.get_loop() if isinstance(runner, asyncio.Runner) else runner
-            is_other = threading.current_thread() is here and not isinstance(loop, VirtualClockLoop)
-            if is_other and not has_failed:  # a loop that has failed is run once more, to be closed
-                has_failed = True
-                for each in filter(inspect.iscoroutine, main):
-                    each.close()
-                _fail(f"an event loop is run outside of virtual_clock. {_HOW}")
-            return run(runner, *main, **options)
-
-        return run_if_allowed
-
-    # uvloop's loop has its own methods. uvloop may not be installed.
-    loops = [asyncio.BaseEventLoop, *filter(None, [getattr(sys.modules.get("uvloop"), "Loop", None)])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio.Runner, "run", guarded(asyncio.Runner.run))
-        for kind in loops:
-            for name in ("run_until_complete", "run_forever"):
-                patch.setattr(kind, name, guarded(getattr(kind, name)))
-        yield
-
-
 # --- Other machines --------------------------------------------------------------------------------------------------
 
 
@@ -431,16 +397,14 @@ def _asks_for_ours(item: pytest.Item, name: str) -> bool:
     return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
-def _timed(item: pytest.Item) -> AbstractContextManager[None]:
+def _give_to_clock(item: pytest.Item) -> None:
     """Have an `async def` test run by its clock. Another plugin would run it in real time."""
     if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
-        return nullcontext()
-    if not inspect.iscoroutinefunction(item.obj) or _is_unittest(item):
-        return _no_other_loop()
-    clock: Any = item.funcargs["virtual_clock"]
-    arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
-    item.runtest = lambda: clock.run(item.obj(**arguments))  # type: ignore[method-assign]
-    return nullcontext()
+        return
+    if inspect.iscoroutinefunction(item.obj) and not _is_unittest(item):
+        clock: Any = item.funcargs["virtual_clock"]
+        arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+        item.runtest = lambda: clock.run(item.obj(**arguments))  # type: ignore[method-assign]
 
 
 def _is_unittest(item: pytest.Function) -> bool:
@@ -452,8 +416,8 @@ def _is_unittest(item: pytest.Function) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that passed although no recording answers a request, or something was not played."""
-    with _timed(item):
-        result = yield from _telling(item, "call")
+    _give_to_clock(item)
+    result = yield from _telling(item, "call")
     if problems := _problems(item, is_over=True):
         item.stash[_REPLAY].fail()
         _fail("\n".join(problems))
