@@ -22,7 +22,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
@@ -61,14 +61,6 @@ _WHY_NOTHING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RecordMode:
-    """`once` records what does not exist yet, `all` everything. `base_url` is that of the real API."""
-
-    which: Literal["once", "all"]
-    base_url: str = DEFAULT_BASE_URL
-
-
 class PlayOptions(TypedDict, total=False):
     """The arguments of `Player` that `Replay.play` takes, too. `speed` defaults to 0, and to 1 if there is a `pace`."""
 
@@ -85,9 +77,9 @@ class PlayOptions(TypedDict, total=False):
 class Replay(LocalServer):
     """The API of one test. `with` serves it in a thread, `async with` in the running event loop.
 
-    `folder` has the recordings (see `find`); `split` cuts the answers of a `play` without one. `policy` says what is scrubbed
-    from new recordings. `remedy` ends the error's message about a missing recording; `on_start` is called when `environment` is
-    known.
+    `folder` has the recordings (see `find`); `split` cuts the answers of a `play` without one. `record` makes recordings of the
+    real API at `record_url`: `once` those that do not exist yet, `all` every one; `policy` says what is scrubbed from them.
+    `on_start` is called when `environment` is known.
     """
 
     def __init__(
@@ -95,9 +87,9 @@ class Replay(LocalServer):
         folder: str | Path = ".",
         *,
         split: Split | None = None,
-        record: RecordMode | None = None,
+        record: Literal["once", "all"] | None = None,
+        record_url: str = DEFAULT_BASE_URL,
         policy: ScrubPolicy | None = None,
-        remedy: str = "",
         on_start: Callable[[Replay], object] = lambda _: None,
     ) -> None:
         self.is_recording = False
@@ -105,8 +97,8 @@ class Replay(LocalServer):
         self._folder = Path(folder)
         self._split = split
         self._record = record
+        self._record_url = record_url
         self._policy = policy
-        self._remedy = remedy
         self._on_start = on_start
         self._address: str | None = None
         self._holder: socket.socket | None = None
@@ -135,16 +127,16 @@ class Replay(LocalServer):
                 "there is nothing to play: name a recording, or make one with recording_of(answer(…))"
             )
         names = [source for source in sources if isinstance(source, str | Path)]
-        if self._record is not None and any(self._is_wanted(name, self._record) for name in names):
+        if self._record is not None and any(self._is_wanted(name) for name in names):
             if len(names) != len(sources):
                 raise ConfigurationError("some of these answers are made up, and cannot be recorded with the others")
             paths = [own_path(name, self._folder) or written_path(name, self._folder) for name in names]
-            self._plays.append(_Recorded(paths, self._record.base_url, self._policy, errors=record_errors))
+            self._plays.append(_Recorded(paths, self._record_url, self._policy, errors=record_errors))
             self.is_recording = True
             if self._address is not None:
                 self._on_start(self)  # the environment has changed: the user's own key is needed
             return
-        recordings = [recording for source in sources for recording in self._found(source)]
+        recordings = [recording for source in sources for recording in find(source, self._folder)]
         if options.get("split") is None:
             options["split"] = self._split
         if options.get("pace") is None:
@@ -258,19 +250,9 @@ class Replay(LocalServer):
             self._holder.close()
             self._holder = None
 
-    # --- Playing or recording
-
-    def _found(self, source: Source) -> Sequence[Recording]:
-        try:
-            return find(source, self._folder)
-        except RecordingError as exc:
-            if isinstance(source, str | Path) and own_path(source, self._folder) is None:
-                raise RecordingError(f"{exc}{self._remedy}") from None
-            raise
-
-    def _is_wanted(self, name: str | Path, record: RecordMode) -> bool:
+    def _is_wanted(self, name: str | Path) -> bool:
         if own_path(name, self._folder) is not None:
-            return record.which == "all"
+            return self._record == "all"
         # The name of a recording that comes with rawsse always means that one.
         return str(name) not in shipped_fixtures()
 
@@ -376,18 +358,9 @@ def find(source: Source, folder: Path) -> list[Recording]:
     shipped = shipped_fixtures()
     if str(source) in shipped:
         return [shipped[str(source)]]
-    raise RecordingError(
-        f"there is no recording {quote(str(source))}, neither in {folder} nor in {folder / FOLDER}, and none of that name "
-        f"comes with rawsse ({', '.join(shipped)})"
-    )
-
-
-def find_one(source: Source, folder: Path) -> Recording:
-    """The only recording of a source. Raises `RecordingError`."""
-    found = find(source, folder)
-    if len(found) != 1:
-        raise RecordingError(f"{quote(str(source))} are {len(found)} recordings, and one is needed here")
-    return found[0]
+    known = f"and none of that name comes with rawsse ({', '.join(shipped)})"
+    places = f"there is no recording {quote(str(source))}, neither in {folder} nor in {folder / FOLDER}, {known}"
+    raise RecordingError(f"{places}. To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once")
 
 
 def own_path(source: str | Path, folder: Path) -> Path | None:

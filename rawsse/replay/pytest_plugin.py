@@ -25,8 +25,8 @@ test's API does not find the real one, with the real key.
 
 (PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
 
-Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, or RAWSSE_RECORD in the environment, and only
-by tests that pass. The mark's `policy` says what is scrubbed, or for all tests a fixture in `conftest.py`:
+Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. The mark's
+`policy` says what is scrubbed, or for all tests a fixture in `conftest.py`:
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
@@ -42,7 +42,6 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
@@ -50,7 +49,7 @@ import pytest
 if TYPE_CHECKING:
     from types import FrameType
 
-    from rawsse.replay.fixture import RecordMode, Replay
+    from rawsse.replay.fixture import Replay
     from rawsse.replay.scrub import ScrubPolicy
     from rawsse.replay.splits import Chunks
     from rawsse.replay.virtual_clock import VirtualClock
@@ -84,30 +83,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("rawsse").addoption(
         "--rawsse-record",
         choices=("none", "once", "all"),
-        default=None,
-        help="record the answers of the real API: once for recordings that do not exist, or all of them. "
-        "Default: RAWSSE_RECORD, or none.",
+        default="none",
+        help="record the answers of the real API: once for recordings that do not exist, or all of them",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks. An invalid RAWSSE_RECORD is refused here: the report's header may be off."""
-    _which(config)
+    """Register the marks."""
     for mark in _MARKS:
         config.addinivalue_line("markers", mark)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Announce that the real API is going to be used."""
-    which = _which(config)
+    which = config.getoption("--rawsse-record")
     return None if which == "none" else f"rawsse: RECORDING ({which}) the answers of the real API"
-
-
-def _which(config: pytest.Config) -> str:
-    which: str = config.getoption("--rawsse-record") or os.environ.get("RAWSSE_RECORD") or "none"
-    if which not in ("none", "once", "all"):
-        raise pytest.UsageError(f"RAWSSE_RECORD must be none, once or all, not {which[:80]!r}")
-    return which
 
 
 # --- Fixtures --------------------------------------------------------------------------------------------------------
@@ -121,17 +111,21 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     node = request.node
     sources, options = _marked(node)
     env, network, policy = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
-    record = _record_mode(request.config)
+    which = request.config.getoption("--rawsse-record")
+    record = None if which == "none" else which
     own = {name: os.environ[name] for name in _KEYS if name in os.environ}
+    if record is not None and not any(own.values()):
+        _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
     if record is not None and policy is None:
         policy = request.getfixturevalue("rawsse_scrub_policy")
+    real_url = {"record_url": os.environ["ANTHROPIC_BASE_URL"]} if os.environ.get("ANTHROPIC_BASE_URL") else {}
     replay = Replay(
-        _folder(node),
+        node.path.parent,
         split=_split_of(node),
         record=record,
         policy=policy,
-        remedy=_remedy(node),
-        on_start=_leave_alone if env is False else lambda replay: _lead_here(replay, monkeypatch, own),
+        on_start=partial(_lead_here, monkeypatch, own) if env is not False else lambda _: None,
+        **real_url,
     )
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))
@@ -169,7 +163,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
 @pytest.fixture
 def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
     """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream changes the result of `parse`."""
-    from rawsse.replay.fixture import find_one
+    from rawsse.replay.fixture import find
     from rawsse.replay.splits import AS_UNCUT, assert_every_split
 
     def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT) -> None:
@@ -177,13 +171,13 @@ def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
         if isinstance(source, bytes):
             assert_every_split(source, parse, expected)
             return
-        recording = _or_fail(lambda: find_one(source, _folder(request.node)))
-        assert_every_split(recording.body, parse, expected, name=recording.name)
+        for recording in _or_fail(lambda: find(source, request.node.path.parent)):
+            assert_every_split(recording.body, parse, expected, name=recording.name)
 
     return check
 
 
-def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str]) -> None:
+def _lead_here(monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str], replay: Replay) -> None:
     """Lead clients that read the environment here, and nowhere else; `own` are the keys that were in it."""
     for name in _KEYS:
         monkeypatch.delenv(name, raising=False)
@@ -192,10 +186,6 @@ def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch, own: Mapping[str
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host not in ("", "127.0.0.1")]
         monkeypatch.setenv(name, ",".join([*hosts, "127.0.0.1"]))
-
-
-def _leave_alone(_: Replay) -> None:
-    pass
 
 
 # --- Virtual time ----------------------------------------------------------------------------------------------------
@@ -327,26 +317,6 @@ def _split_of(node: pytest.Item) -> Any:
     return None if callspec is None else callspec.params.get(_SPLIT)
 
 
-def _folder(node: pytest.Item) -> Path:
-    return node.path.parent
-
-
-def _record_mode(config: pytest.Config) -> RecordMode | None:
-    from rawsse.replay.fixture import RecordMode
-
-    which = _which(config)
-    if which not in ("once", "all"):
-        return None
-    if not any(os.environ.get(name) for name in _KEYS):
-        _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
-    base_url = os.environ.get("ANTHROPIC_BASE_URL")
-    return RecordMode(which, base_url) if base_url else RecordMode(which)  # type: ignore[arg-type]
-
-
-def _remedy(node: pytest.Item) -> str:
-    return f". To record it:\n    ANTHROPIC_API_KEY=… pytest {node.nodeid!r} --rawsse-record=once"
-
-
 def _or_fail(work: Callable[[], T]) -> T:
     """The result of `work`. An error of the test is reported by its message, which says more than a traceback."""
     from rawsse.errors import UsageError
@@ -370,13 +340,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if (mark := metafunc.definition.get_closest_marker("splits")) is not None:
         ways = mark.args or DEFAULT_SPLITS
         metafunc.fixturenames.append(_SPLIT)
-        metafunc.parametrize(_SPLIT, ways, ids=[_id_of(way) for way in ways])
-
-
-def _id_of(way: Any) -> str:
-    if callable(way):
-        return str(getattr(way, "__name__", "function"))
-    return "-".join(map(str, way)) if isinstance(way, list | tuple) else str(way)
+        metafunc.parametrize(_SPLIT, ways)
 
 
 @pytest.hookimpl(wrapper=True)

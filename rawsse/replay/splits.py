@@ -27,7 +27,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from itertools import accumulate, combinations
 from typing import Any, Final, TypeAlias
@@ -46,19 +45,11 @@ CONTEXT_BYTES = 24
 MAX_RANDOM_BYTES = 64
 """The largest chunk of `random_chunks` by default: about half an event, so that most events are cut."""
 
-_CR, _LF = 0x0D, 0x0A
-_LINE_ENDS = (_CR, _LF)
-_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?([^:\r\n]{0,8})")
-_FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
 _SIZES = re.compile("[0-9]{1,9}(,[0-9]{1,9})*")
 _RANDOM = re.compile("random:([0-9]{1,9})")
 
 
-class _Expected(Enum):
-    AS_UNCUT = "the parser's result for the uncut data"
-
-
-AS_UNCUT: Final = _Expected.AS_UNCUT
+AS_UNCUT: Final = object()
 """In place of an expected value, which may be None: the parser's result for the uncut data."""
 
 
@@ -112,7 +103,7 @@ def by_event(data: bytes) -> Chunks:
 
 def at_line_ends(data: bytes) -> Chunks:
     """Cut before and after each line end, and inside CR LF: the places where most parsers break."""
-    return _cut(data, *(at for at in range(1, len(data)) if data[at] in _LINE_ENDS or data[at - 1] in _LINE_ENDS))
+    return _cut(data, *(at for at in range(1, len(data)) if data[at] in b"\r\n" or data[at - 1] in b"\r\n"))
 
 
 _BY_NAME: Mapping[str, Callable[[bytes], Chunks]] = {
@@ -278,30 +269,5 @@ def assert_every_split(
     failing = smallest_failing_cut(data, parse, expected)
     if failing is None:
         return
-    places = " and ".join(place_of(data, at) for at in failing.cuts) or "not cut at all"
     cause = failing.got if isinstance(failing.got, Exception) else None
-    raise AssertionError(f"{name or 'the stream'}, {places}: {failing!r}") from cause
-
-
-def place_of(data: bytes, at: int) -> str:
-    """Where in an event stream a cut before byte `at` is: "inside data line", "between CR and LF", "inside a character" …"""
-    if at in (0, len(data)):
-        return "at the beginning" if at == 0 else "at the end"
-    if data[at - 1] == _CR and data[at] == _LF:
-        return "between CR and LF"
-    if data[at] & 0xC0 == 0x80:  # RFC 3629, 3: every byte of a character but its first is 10xxxxxx
-        return "inside a character"
-    start = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
-    if at > start:
-        return f"{'at end of' if data[at] in _LINE_ENDS else 'inside'} {_kind_of_line(data, start)} line"
-    if data[at] in _LINE_ENDS:
-        return "before blank line"
-    end = start - (2 if data[start - 2 : start] == b"\r\n" else 1)  # of the line before
-    is_after_blank = end == 0 or data[end - 1] in _LINE_ENDS
-    return "between events" if is_after_blank else f"before {_kind_of_line(data, start)} line"
-
-
-def _kind_of_line(data: bytes, start: int) -> str:
-    field = _FIELD.match(data, start)
-    name = b"" if field is None else field[1]
-    return "comment" if not name else name.decode() if name in _FIELDS else "unknown"
+    raise AssertionError(f"{name or 'the stream'}, {failing!r}") from cause

@@ -17,7 +17,7 @@ import pytest
 from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, RecordingError
 from rawsse.replay import Recording, ScrubPolicy, answer, recording_of
-from rawsse.replay.fixture import RecordMode, Replay
+from rawsse.replay.fixture import Replay
 from rawsse.replay.virtual_clock import VirtualClock
 
 QUESTION: dict[str, Any] = {
@@ -179,8 +179,8 @@ def test_the_address_may_be_known_before_it_is_served_and_stays() -> None:
 
 
 def test_a_missing_recording_comes_with_its_remedy(tmp_path: Path) -> None:
-    replay = Replay(tmp_path, remedy=". Do this")
-    with pytest.raises(RecordingError, match=r"no recording 'spring'.*\. Do this$"):
+    replay = Replay(tmp_path)
+    with pytest.raises(RecordingError, match=r"no recording 'spring'.*\. To record it: .* --rawsse-record=once$"):
         replay.play("spring")
     (tmp_path / "spring.sse.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(RecordingError, match=r"spring.sse.jsonl, line 1: invalid JSON \(.*\)$"):
@@ -238,7 +238,7 @@ def test_a_rewrite_changes_the_bytes_of_the_answer() -> None:
 
 
 def recorder(tmp_path: Path, api: Replay, which: Any = "once") -> Replay:
-    return Replay(tmp_path, record=RecordMode(which, api.base_url))
+    return Replay(tmp_path, record=which, record_url=api.base_url)
 
 
 def record_two(tmp_path: Path, api: Replay, questions: int) -> None:
@@ -334,7 +334,7 @@ def test_what_is_scrubbed_is_for_the_test_to_say(tmp_path: Path) -> None:
     with Replay() as api:
         api.play(answer("The plan of acme-internal-7781 is good."))
         policy = ScrubPolicy(secrets=("acme-internal-7781",))
-        with Replay(tmp_path, record=RecordMode("once", api.base_url), policy=policy) as replay:
+        with Replay(tmp_path, record="once", record_url=api.base_url, policy=policy) as replay:
             replay.play("it")
             assert "acme-internal-7781" in ask(replay)
     text = (tmp_path / "recordings/it.sse.jsonl").read_text(encoding="utf-8")
@@ -343,7 +343,7 @@ def test_what_is_scrubbed_is_for_the_test_to_say(tmp_path: Path) -> None:
 
 
 def test_made_up_answers_are_not_recorded_together_with_others(tmp_path: Path) -> None:
-    replay = Replay(tmp_path, record=RecordMode("once"))
+    replay = Replay(tmp_path, record="once")
     replay.play(answer("made up"))
     assert not replay.is_recording
     with pytest.raises(ConfigurationError, match="some of these answers are made up"):
@@ -355,7 +355,7 @@ def test_the_real_api_has_no_virtual_time(tmp_path: Path) -> None:
         async with replay:
             pass
 
-    replay = Replay(tmp_path, record=RecordMode("once"))
+    replay = Replay(tmp_path, record="once")
     replay.play("it")
     with replay.kept(), pytest.raises(ConfigurationError, match="the real API cannot be recorded in virtual time"):
         asyncio.run(story())

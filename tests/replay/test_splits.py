@@ -16,6 +16,8 @@ from rawsse.replay.splits import (
     FailingCut,
     Split,
     as_recorded,
+    assert_every_split,
+    at_line_ends,
     by_event,
     byte_by_byte,
     every_pair_split,
@@ -104,6 +106,12 @@ def test_any_two_line_ends_end_an_event(end: bytes) -> None:
 
 def test_one_line_end_ends_no_event() -> None:
     assert by_event(b"event: a\r\ndata: b\r\n") == (b"event: a\r\ndata: b\r\n",)
+
+
+def test_cutting_at_line_ends_leaves_each_of_them_alone() -> None:
+    assert at_line_ends(b"a\r\n\nb") == (b"a", b"\r", b"\n", b"\n", b"b")
+    assert at_line_ends(b"abc") == (b"abc",)
+    assert at_line_ends(b"") == ()
 
 
 @pytest.mark.parametrize(
@@ -349,3 +357,38 @@ def test_a_line_that_never_ends_is_lost_without_any_cut() -> None:
     failing = smallest_failing_cut(b"data: a\ndata: b", parse, ["data: a", "data: b"])
     assert failing is not None
     assert failing.cuts == ()
+
+
+# --- As an assertion ---
+
+
+def naive(chunks: Chunks) -> list[bytes]:
+    return [line for chunk in chunks for line in chunk.split(b"\n") if line]
+
+
+def test_the_cut_that_breaks_a_parser_is_shown_with_its_place() -> None:
+    with pytest.raises(AssertionError, match=r"^hello, cut at byte 1: b'd' \| b'ata: hi"):
+        assert_every_split(b"data: hi\n\n", naive, name="hello")
+
+
+def test_a_parser_that_raises_is_the_cause() -> None:
+    def fragile(chunks: Chunks) -> int:
+        if len(chunks) > 1:
+            raise KeyError("half")
+        return 1
+
+    with pytest.raises(AssertionError, match=r"^the stream, cut at byte 1") as caught:
+        assert_every_split(b"data: hi\n\n", fragile)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_wrong_result_for_the_uncut_data_is_no_matter_of_cuts() -> None:
+    with pytest.raises(AssertionError, match=r"^the stream, uncut; expected '2', got '1'"):
+        assert_every_split(b"data: hi\n\n", lambda _: 1, 2)
+
+
+def test_a_parser_may_be_a_coroutine_function() -> None:
+    async def patient(chunks: Chunks) -> bytes:
+        return b"".join(chunks)
+
+    assert_every_split(STREAM, patient, STREAM)
