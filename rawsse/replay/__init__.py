@@ -3,14 +3,12 @@
 Read in this order:
 
     recording.py      one exchange, kept so that nothing is lost; the file format
-    splits.py         cutting bytes at every place, and finding the cut that breaks a parser
-    rewrites.py       the same events in other bytes, as gateways send them, and at other times
+    variants.py       the same stream in other chunks, other bytes, and at other times; the cut that breaks a parser
     compose.py        answers that were not recorded: a message, written by hand, becomes a stream
     strands.py        the texts that deltas add up to, and writing over them in place
     secrets.py        what secrets look like
     scrub.py          no secret reaches the disk
-    match.py          which recording answers a request
-    answers.py        what a Messages API made of recordings answers
+    answers.py        which recording answers a request, and the answer
     faults.py         everything that can go wrong with an answer
     wire.py           an answer as bytes, silences and an end, with its faults
     fakes.py          connections without a socket
@@ -26,12 +24,12 @@ Read in this order:
     entry.py          where pytest finds that, without loading rawsse
 """
 
+from rawsse.replay.answers import *
 from rawsse.replay.check import *
 from rawsse.replay.compose import *
 from rawsse.replay.fakes import *
 from rawsse.replay.faults import Fault
 from rawsse.replay.fixture import Replay
-from rawsse.replay.match import *
 from rawsse.replay.player import *
 from rawsse.replay.proxy import RecordingProxy
 from rawsse.replay.recorder import Recorder
@@ -44,9 +42,8 @@ from rawsse.replay.recording import (
     find_recordings,
     shipped_fixtures,
 )
-from rawsse.replay.rewrites import *
 from rawsse.replay.scrub import *
-from rawsse.replay.splits import *
+from rawsse.replay.variants import *
 from rawsse.replay.virtual_clock import VirtualClock
 
 __all__ = ["FORMAT_VERSION", "MAX_FILE_BYTES", "Read", "RecordedRequest", "Recording"]

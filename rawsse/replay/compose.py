@@ -43,7 +43,7 @@ from rawsse.messages import Block, Message
 from rawsse.messages.content import BlockBuilder
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.replay.rewrites import Pace, pace_by
+from rawsse.replay.variants import Pace, pace_by
 from rawsse.sse import encode
 
 MODEL = "claude-sonnet-5"

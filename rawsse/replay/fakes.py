@@ -31,7 +31,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.splits import Split, split_by
+from rawsse.replay.variants import Split, split_by
 from rawsse.replay.wire import Schedule, recut, script
 
 

@@ -37,7 +37,7 @@ from rawsse.errors import ConfigurationError, error_type, quote, stream_error
 from rawsse.replay.answers import Answer, error_answer
 from rawsse.replay.compose import error_body
 from rawsse.replay.recording import Read
-from rawsse.replay.splits import by_event
+from rawsse.replay.variants import by_event
 
 Unit: TypeAlias = Literal["head", "byte", "event"]
 Splice: TypeAlias = tuple[int, int, bytes]

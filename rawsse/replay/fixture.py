@@ -30,17 +30,15 @@ from rawsse.client.call import Call
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.errors import ConfigurationError, RecordingError, quote
 from rawsse.messages import Message
-from rawsse.replay.answers import error_answer
+from rawsse.replay.answers import Match, error_answer
 from rawsse.replay.compose import recording_of
 from rawsse.replay.faults import Faults
-from rawsse.replay.match import Match
 from rawsse.replay.player import LocalServer, PlayedRequest, Player, send_answer
 from rawsse.replay.proxy import RawAnswer, RecordingProxy
 from rawsse.replay.recorder import Recorder
 from rawsse.replay.recording import Recording, find_recordings, is_messages, shipped_fixtures
-from rawsse.replay.rewrites import Pace, Rewrite
 from rawsse.replay.scrub import ALLOWED_REQUEST_HEADERS, ScrubPolicy
-from rawsse.replay.splits import Split
+from rawsse.replay.variants import Pace, Rewrite, Split
 from rawsse.server import Receive, Scope, Send
 
 API_KEY = "replay-needs-no-key"

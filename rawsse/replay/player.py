@@ -7,7 +7,7 @@
     server.requests[0].body                                                # what the client sent
 
 `POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer comes as one JSON message.
-Several recordings take turns, unless `match` says otherwise (`match.py`). A request that no recording answers gets an error
+Several recordings take turns, unless `match` says otherwise (`answers.py`). A request that no recording answers gets an error
 that names the nearest one, and is added to `misses`. A recorded HTTP error is answered as it was, and a recording that was cut
 ends in a cut connection. `…/count_tokens` and `…/v1/models` are answered, too. No key is needed, and none is kept.
 
@@ -36,9 +36,8 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import BodyTooLargeError, ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Answer, RecordedAPI, error_answer
+from rawsse.replay.answers import Answer, Match, RecordedAPI, error_answer
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
-from rawsse.replay.match import Match
 from rawsse.replay.recording import (
     Read,
     RecordedRequest,
@@ -48,10 +47,9 @@ from rawsse.replay.recording import (
     parse_body,
     shipped_fixtures,
 )
-from rawsse.replay.rewrites import Pace, Rewrite, pace_by, rewrite_by
 from rawsse.replay.scrub import ScrubPolicy, scrub
 from rawsse.replay.secrets import CREDENTIAL_HEADERS
-from rawsse.replay.splits import Split, split_by
+from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
 from rawsse.replay.wire import Schedule, Script, Stall, Wire, recut, script, timed
 from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
@@ -114,8 +112,8 @@ class Player:
     `speed`: 1 plays at the recorded pace (default), 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes
     on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong: see the top
     of this file, and `Split` for the ways to cut. Segments, and the faults of framing and network, need `rawsse.server`.
-    `match`: turns, sequence, request, name, or a function of the request's body (`match.py`). `pace` gives the recordings other
-    times, `rewrite` the form that gateways give to streams (`rewrites.py`). `sleep` replaces `asyncio.sleep`.
+    `match`: turns, sequence, request, name, or a function of the request's body (`answers.py`). `pace` gives the recordings
+    other times, `rewrite` the form that gateways give to streams (`variants.py`). `sleep` replaces `asyncio.sleep`.
 
     `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
     `repeats` those that have been played more often than they were given; `unused_faults` the faults that no answer has had so

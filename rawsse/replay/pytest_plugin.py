@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from rawsse.replay.fixture import Replay
     from rawsse.replay.scrub import ScrubPolicy
-    from rawsse.replay.splits import Chunks
+    from rawsse.replay.variants import Chunks
     from rawsse.replay.virtual_clock import VirtualClock
 
 DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
@@ -164,7 +164,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
 def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
     """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream changes the result of `parse`."""
     from rawsse.replay.fixture import find
-    from rawsse.replay.splits import AS_UNCUT, assert_every_split
+    from rawsse.replay.variants import AS_UNCUT, assert_every_split
 
     def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT) -> None:
         __tracebackhide__ = True

@@ -35,7 +35,7 @@ from rawsse.http1 import ServerConnection
 from rawsse.replay.answers import Answer, answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.splits import Chunks
+from rawsse.replay.variants import Chunks
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100

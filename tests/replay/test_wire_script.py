@@ -13,7 +13,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay import Fault, Read
 from rawsse.replay.answers import Answer
 from rawsse.replay.faults import End
-from rawsse.replay.splits import split_by
+from rawsse.replay.variants import split_by
 from rawsse.replay.wire import Script, Step, recut, script
 
 TYPE = {"content-type": "text/event-stream"}

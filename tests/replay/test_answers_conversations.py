@@ -1,4 +1,4 @@
-"""rawsse.replay.match and rawsse.replay.compose, played: tool loops and conversations of our own client go
+"""rawsse.replay.answers and rawsse.replay.compose, played: tool loops and conversations of our own client go
 through them."""
 
 from __future__ import annotations

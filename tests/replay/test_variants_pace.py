@@ -1,4 +1,4 @@
-"""rawsse.replay.rewrites: when the reads come; and nothing but that changes."""
+"""rawsse.replay.variants: when the reads come; and nothing but that changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.rewrites import Pace, immediate, pace_by, profile, recorded, slower
+from rawsse.replay.variants import Pace, immediate, pace_by, profile, recorded, slower
 
 TEXT = {"type": "text", "text": ""}
 EVENTS = [

@@ -1,4 +1,4 @@
-"""rawsse.replay.match: where two JSON values differ, said shortly; and which value is the nearest."""
+"""rawsse.replay.answers: where two JSON values differ, said shortly; and which value is the nearest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.replay.match import MAX_PATH_CHARS, MAX_SHOWN_CHARS, differences, nearest
+from rawsse.replay.answers import MAX_PATH_CHARS, MAX_SHOWN_CHARS, differences, nearest
 
 
 def words(recorded: Any, asked: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""rawsse.replay.splits: every place is cut at, and the cut that breaks a parser is found."""
+"""rawsse.replay.variants: every place is cut at, and the cut that breaks a parser is found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.splits import (
+from rawsse.replay.variants import (
     AS_UNCUT,
     Chunks,
     FailingCut,

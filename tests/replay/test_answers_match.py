@@ -1,4 +1,4 @@
-"""rawsse.replay.match: which recording answers, and what is said if none does."""
+"""rawsse.replay.answers: which recording answers, and what is said if none does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Match, Miss, Read, RecordedRequest, Recording, shipped_fixtures
-from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, asked_key, finder
+from rawsse.replay.answers import MAX_SHOWN_DIFFERENCES, asked_key, finder
 
 FIXTURES = shipped_fixtures()
 KEY = "sk-ant-api03-" + "abcDEF0123456789" * 5

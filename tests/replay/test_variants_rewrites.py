@@ -1,4 +1,4 @@
-"""rawsse.replay.rewrites: other bytes, the same events."""
+"""rawsse.replay.variants: other bytes, the same events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder
 from rawsse.replay import shipped_fixtures, smallest_failing_cut
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.rewrites import REWRITES, rewrite_by
+from rawsse.replay.variants import REWRITES, rewrite_by
 from rawsse.sse import Decoder, Event
 
 TWO = b'event: a\ndata: {"x":1,"y":2}\n\nevent: b\ndata: {}\n\n'
