@@ -438,18 +438,16 @@ async def played(player: Player, question: bytes = BODY) -> list[dict[str, Any]]
     return sent
 
 
-@pytest.mark.parametrize("fault", ["reset@event=1", "slow-head=1", "no-last-chunk"])
+@pytest.mark.parametrize("fault", ["reset@event=1", "slow-head=1", "no-last-chunk", "gzip"])
 def test_a_fault_of_the_wire_needs_our_server(fault: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match=f"^the fault {fault} needs rawsse.server: this ASGI server has no say"
-    ):
+    words = f"^the fault {fault} needs rawsse.server: other ASGI servers do not let an app write to TCP"
+    with pytest.raises(ConfigurationError, match=words):
         call(fault)
 
 
 def test_other_faults_need_nothing() -> None:
     assert [message["body"] for message in call("drop@event=0")[1:]] == [B, b""]
     assert call("status=529")[0]["status"] == 529
-    assert gzip.decompress(b"".join(message["body"] for message in call("gzip")[1:])) == A + B
 
 
 def test_only_so_many_cut_answers_are_kept_for_those_who_ask_again() -> None:
