@@ -82,7 +82,7 @@ HOP_BY_HOP = frozenset(
 """Header fields that concern one connection (RFC 9110, 7.6.1)."""
 
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
-# What a prompt is made of. How long the answer may be is not part of it.
+# The fields that count as input. The limit of the answer does not.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
 _COUNT = "messages/count_tokens"
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
@@ -287,7 +287,7 @@ class RecordedAPI:
 
 
 def answer_of(recording: Recording, *, is_stream: bool = True) -> Answer:
-    """What a recording answers to the plainest request."""
+    """The answer of a recording to a minimal request."""
     body = {"model": "any", "max_tokens": 1, "messages": [], "stream": is_stream}
     return RecordedAPI([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
 

@@ -3,7 +3,7 @@
     Fault.parse("reset@event=3")                        # RST after three events, in every request
     Fault.parse("status=529,retry-after=2 x2")          # the first two requests are refused
     Fault.parse("error=api_error@event=1 x1 after=2")   # only the third request
-    str(fault)                                          # the same text again
+    str(fault)                                          # the text
 
     spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
@@ -28,7 +28,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -49,7 +49,6 @@ _SPEC = re.compile(
     r"(?:@(?P<unit>[a-z]+)(?:=(?P<index>-?[0-9]+))?)?(?:\s+x(?P<requests>[1-9][0-9]*))?(?:\s+after=(?P<skipped>[0-9]+))?"
 )
 _FIELD = re.compile(rf",([A-Za-z0-9-]+)=({_VALUE})")
-_BARE = re.compile(r'[^\s,@"\\]+')
 _DATA = re.compile(rb"(?:\A|(?<=[\r\n]))data: ?")
 # RFC 9110, 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]"
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
@@ -71,9 +70,6 @@ class Place:
 
     unit: Unit
     index: int
-
-    def __str__(self) -> str:
-        return "head" if self == Place("head", 0) else f"{self.unit}={self.index}"
 
 
 class Value(NamedTuple):
@@ -120,7 +116,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault; `parse` makes it. It happens in `requests` requests (None: in all) after the `skipped` first ones."""
+    """One fault; `parse` makes it. It happens in `requests` requests (None: in all) after the `skipped` first ones.
+
+    `spec` is its text, for messages; equal faults may be written differently.
+    """
 
     kind: str
     value: float | str | None = None
@@ -128,6 +127,7 @@ class Fault:
     place: Place | None = None
     requests: int | None = None
     skipped: int = 0
+    spec: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, spec: str) -> Fault:
@@ -144,7 +144,7 @@ class Fault:
         except ValueError:
             raise ConfigurationError(f"invalid fault {quote(spec)}: {kind.rule}") from None
         times = None if requests is None else int(requests)
-        return cls(found["kind"], value, fields, place, times, int(found["skipped"] or 0))
+        return cls(found["kind"], value, fields, place, times, int(found["skipped"] or 0), spec.strip())
 
     @property
     def row(self) -> Kind:
@@ -168,11 +168,7 @@ class Fault:
         return float(self.value or 0)
 
     def __str__(self) -> str:
-        value = "" if self.value is None else "=" + _written(self.value, "+" if self.kind == _LENGTH else "")
-        named = "".join(f",{name}={_written(text)}" for name, text in self.fields)
-        place = "" if self.place is None else f"@{self.place}"
-        times = "" if self.requests is None else f" x{self.requests}"
-        return f"{self.kind}{value}{named}{place}{times}" + (f" after={self.skipped}" if self.skipped else "")
+        return self.spec
 
 
 Faults: TypeAlias = Fault | str | Iterable[Fault | str]
@@ -185,7 +181,7 @@ def read_faults(faults: Faults) -> tuple[Fault, ...]:
     return tuple(Fault.parse(fault) if isinstance(fault, str) else fault for fault in given)
 
 
-# --- Reading and writing ---------------------------------------------------------------------------------------------
+# --- Parsing ---------------------------------------------------------------------------------------------------------
 
 
 def _value(kind: Kind, found: re.Match[str]) -> float | str | None:
@@ -221,14 +217,6 @@ def _place(kind: Kind, found: re.Match[str]) -> Place | None:
 
 def _unquoted(text: str) -> str:
     return str(json.loads(text)) if text.startswith('"') else text
-
-
-def _written(value: float | str, sign: str = "") -> str:
-    """A value as `parse` reads it, whole numbers without a point: 5, not 5.0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = value if isinstance(value, str) else f"{value:{sign}}"
-    return text if _BARE.fullmatch(text) else json.dumps(text)
 
 
 # --- Faults that replace the answer ----------------------------------------------------------------------------------
@@ -384,7 +372,6 @@ _NOT_0 = Value("a whole number that is not 0", int, bool)
 _TEXT = Value("a text", str, lambda _: True)
 _ASCII = Value("printable ASCII", str, lambda text: text.isascii() and text.isprintable())
 _BODY = Place("byte", 0)
-_LENGTH = "wrong-content-length"
 
 _ROWS = (
     Kind("reset@PLACE", "the connection is reset (TCP RST)", end=End.RESET),
@@ -424,7 +411,13 @@ _ROWS = (
         cuts=True,
     ),
     Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", on_wire=True, cuts=True),
-    Kind(f"{_LENGTH}=N", "Content-Length is N more (+N) or less (-N) than the body", _NOT_0, on_wire=True, cuts=True),
+    Kind(
+        "wrong-content-length=N",
+        "Content-Length is N more (+N) or less (-N) than the body",
+        _NOT_0,
+        on_wire=True,
+        cuts=True,
+    ),
     Kind("gzip", "the body is compressed, whether the client asked for it or not", on_wire=True),
     Kind(
         "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]",

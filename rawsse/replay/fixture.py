@@ -109,7 +109,6 @@ class Replay(LocalServer):
         self,
         *sources: Source,
         strict: bool | None = None,
-        record_errors: bool = False,
         **options: Unpack[PlayOptions],
     ) -> None:
         """Play these from now on; for the options see `PlayOptions`.
@@ -117,8 +116,7 @@ class Replay(LocalServer):
         `strict`: each recording must be played once, else it is an error at the end. That is the default in a sequence; in
         turns it is not, since most tests mean one answer, however often it is requested. False: it is not even an error that
         no recording answers a request, that no request comes, or that a fault never happens.
-
-        `record_errors`: a recorded HTTP error may replace a good answer. Raises `RecordingError` and `ConfigurationError`.
+        Raises `RecordingError` and `ConfigurationError`.
         """
         if not sources:
             raise ConfigurationError(
@@ -129,7 +127,7 @@ class Replay(LocalServer):
             if len(names) != len(sources):
                 raise ConfigurationError("some of these answers are made up, and cannot be recorded with the others")
             paths = [own_path(name, self._folder) or written_path(name, self._folder) for name in names]
-            self._plays.append(_Recorded(paths, self._record_url, self._policy, errors=record_errors))
+            self._plays.append(_Recorded(paths, self._record_url, self._policy))
             self.is_recording = True
             if self._address is not None:
                 self._on_start(self)  # the environment has changed: the user's own key is needed
@@ -160,7 +158,7 @@ class Replay(LocalServer):
         return [request for play in self._plays for request in play.requests]
 
     def problems(self, *, is_over: bool = True) -> list[str]:
-        """What the test did not expect: see `play`. `is_over`: the test has come to its end."""
+        """The problems that the test did not expect: see `play`. `is_over`: the test has come to its end."""
         plays = [play for play in self._plays if isinstance(play, _Play)]
         wanted = "; ".join(play.names for play in plays if not play.is_lenient)
         if is_over and wanted and not self._count:
@@ -286,16 +284,15 @@ class _Play(Player):
 
 
 class _Recorded(RecordingProxy):
-    """Records the real API: the first exchange into the first of `paths`, and so on. An HTTP error does not replace a good
-    answer, unless `errors` says so."""
+    """Records the real API: the first exchange into the first of `paths`, and so on. An HTTP error never replaces a good
+    answer."""
 
-    def __init__(self, paths: Sequence[Path], base_url: str, policy: ScrubPolicy | None, *, errors: bool) -> None:
+    def __init__(self, paths: Sequence[Path], base_url: str, policy: ScrubPolicy | None) -> None:
         self._temporary = Path(tempfile.mkdtemp(prefix="rawsse-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
         self._taken = Recorder(self._temporary, policy=policy)
         super().__init__(self._taken, base_url)
         self._paths = paths
-        self._errors = errors
         self.requests: list[PlayedRequest] = []
 
     def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
@@ -329,10 +326,9 @@ class _Recorded(RecordingProxy):
             raise RecordingError(f"exchanges with the API: {exchanges}, {wanted}; nothing is written")
         made = [(Recording.load(file), path) for file, path in zip(taken, self._paths, strict=True)]
         for recording, path in made:
-            is_loss = recording.status >= 400 and path.exists() and Recording.load(path).status < 400
-            if is_loss and not self._errors:
+            if recording.status >= 400 and path.exists() and Recording.load(path).status < 400:
                 said = f"the API answered {recording.status}, and {path.name} is a good answer: nothing is written"
-                raise RecordingError(f"{said}. To have the error instead: record_errors=True")
+                raise RecordingError(f"{said}. To have the error instead, delete that file first")
         for recording, path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             recording.save(path)

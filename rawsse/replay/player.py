@@ -83,7 +83,7 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("rawsse.replay")
 
-# A test may need any header field, except those that carry secrets. What looks like a secret elsewhere is starred.
+# A test may need any header field, except those that carry secrets. Secrets elsewhere are starred.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
 # Web pages of any origin may use this server: there is nothing here to steal or to spend.
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}

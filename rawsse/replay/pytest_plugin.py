@@ -304,7 +304,7 @@ def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
         options = {**mark.kwargs, **options}
     from rawsse.replay.fixture import PlayOptions
 
-    known = [*PlayOptions.__annotations__, "strict", "record_errors", *_UNKNOWN_TO_REPLAY]
+    known = [*PlayOptions.__annotations__, "strict", *_UNKNOWN_TO_REPLAY]
     if wrong := [name for name in options if name not in known]:
         _fail(f"@pytest.mark.replay has no argument {wrong[0]!r}; it has {', '.join(known)}")
     if not sources and (idle := [name for name in options if name not in _UNKNOWN_TO_REPLAY]):

@@ -16,7 +16,7 @@
 Chunks. The chunks of a chunking, joined, give the data. A network may cut anywhere, and a parser breaks at single places:
 between CR and LF, inside a character, before the second line feed of a blank line. Random cuts rarely hit those, so the
 functions here try every place. They work with any parser. Chunks are not empty unless you pass `empty=True`: a network never
-delivers b"", which is how a read reports the end. What stands between a network and a parser may: decompression, decoding, a
+delivers b"", which is how a read reports the end. Layers between a network and a parser may: decompression, decoding, a
 gateway's buffer.
 
 Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Times stay the same.
@@ -211,7 +211,7 @@ def _places(data: bytes, *, empty: bool = False) -> range:
 
 
 def _cut(data: bytes, *cuts: int) -> Chunks:
-    """The data, cut at these places. Without a place it is one chunk; no data are no chunks."""
+    """The data, cut at these places. Without a place it is one chunk; without data there is none."""
     if not cuts:
         return whole(data)
     return tuple(data[start:end] for start, end in zip((0, *cuts), (*cuts, len(data)), strict=True))
