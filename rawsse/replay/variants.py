@@ -52,7 +52,7 @@ from rawsse.sse import Decoder
 
 Chunks: TypeAlias = tuple[bytes, ...]
 Split: TypeAlias = str | int | Iterable[int] | Callable[[bytes], Chunks]
-"""How to cut: `"whole"`, `"event"`, `"line-ends"`, `"bytes"`, `"random:SEED"`, a chunk size in bytes, a list of sizes, or a
+"""How to cut: `"whole"`, `"event"`, `"bytes"`, `"line-ends"`, `"random:SEED"`, a chunk size in bytes, a list of sizes, or a
 function. A size, or sizes with commas between them, may be a string, too, as on a command line."""
 
 CONTEXT_BYTES = 24
@@ -154,8 +154,8 @@ def at_line_ends(data: bytes) -> Chunks:
 _CHUNKINGS: Mapping[str, Callable[[bytes], Chunks]] = {
     "whole": whole,
     "event": by_event,
-    "line-ends": at_line_ends,
     "bytes": byte_by_byte,
+    "line-ends": at_line_ends,
 }
 
 

@@ -135,7 +135,7 @@ def test_a_split_is_a_name_a_size_sizes_or_a_function(split: Split, chunks: Chun
 
 @pytest.mark.parametrize("name", ["lines", "", "random:", "random:x", "-1", "1,", "1.5", "²"])
 def test_an_unknown_name_is_refused(name: str) -> None:
-    names = "whole, event, line-ends, bytes, random:SEED"
+    names = "whole, event, bytes, line-ends, random:SEED"
     with pytest.raises(ConfigurationError) as caught:
         split_by(name)
     assert str(caught.value) == f"split must be a size, a function, or one of {names}, not '{name}'"
