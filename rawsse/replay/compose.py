@@ -73,7 +73,7 @@ _LOCATIONS: Mapping[str, Mapping[str, Any]] = {
     "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
     "search_result_location": {**_PAGE, **_PLACE},
 }
-_SAID: Mapping[str, str] = {
+_MESSAGES: Mapping[str, str] = {
     "invalid_request_error": "messages: Field required",
     "authentication_error": "invalid x-api-key",
     "billing_error": "Your credit balance is too low to access the API",
@@ -178,14 +178,13 @@ def answer(
     stop_reason: str | None = None,
     usage: Mapping[str, Any] | None = None,
     model: str = MODEL,
-    id: str | None = None,
     seed: int = 0,
     **fields: Any,
 ) -> Message:
     """The parts as a message, as the API returns it without `stream`. A string stands for `text`.
 
     `stop_reason` is `tool_use` if a tool of the client is called, else `end_turn`; `usage` is added to made-up counts;
-    `fields` are further fields of the message (`stop_sequence`, `stop_details`, `container` …).
+    `fields` are further fields of the message (`id`, `stop_sequence`, `stop_details`, `container` …).
     """
     given = [_block(part) for part in parts]
     identity = to_json([seed, model, given])
@@ -201,7 +200,7 @@ def answer(
     }
     raw = {
         "model": model,
-        "id": _made_id("msg", identity) if id is None else id,
+        "id": _made_id("msg", identity),
         "type": "message",
         "role": "assistant",
         "content": content,
@@ -304,9 +303,8 @@ def error(type: str, message: str | None = None, *, after: int = 0, details: Map
 
 def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
     """An error in the API's form."""
-    said = _SAID.get(type, "Error") if message is None else message
-    told = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
-    return {"type": "error", "error": told}
+    text = _MESSAGES.get(type, "Error") if message is None else message
+    return {"type": "error", "error": {"type": type, "message": text, **({"details": dict(details)} if details else {})}}
 
 
 def error_recording(

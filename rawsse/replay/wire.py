@@ -349,5 +349,5 @@ class Wire:
             return 0
         import fcntl
 
-        told = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
-        return int.from_bytes(told, sys.byteorder)
+        unsent = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
+        return int.from_bytes(unsent, sys.byteorder)
