@@ -304,7 +304,10 @@ def error(type: str, message: str | None = None, *, after: int = 0, details: Map
 def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
     """An error in the API's form."""
     text = _MESSAGES.get(type, "Error") if message is None else message
-    return {"type": "error", "error": {"type": type, "message": text, **({"details": dict(details)} if details else {})}}
+    return {
+        "type": "error",
+        "error": {"type": type, "message": text, **({"details": dict(details)} if details else {})},
+    }
 
 
 def error_recording(

@@ -259,18 +259,16 @@ def smallest_failing_cut(
     ends, too. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
     an event loop runs here.
     """
-    is_async = inspect.iscoroutinefunction(parse) or inspect.isasyncgenfunction(parse)
-    if is_async and asyncio._get_running_loop() is not None:
-        said = "the parser is async, and an event loop runs already"
-        raise ConfigurationError(f"{said}: call this from code that is not async")
     with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
 
         def result(cuts: tuple[int, ...]) -> Any:
             try:
                 made = parse(_cut(data, *cuts))
                 if inspect.isasyncgen(made) or inspect.isawaitable(made):
-                    made = runner.run(_awaited(made))
+                    made = _run(runner, made)
                 return list(made) if isinstance(made, Iterator) else made
+            except _LoopRunsError:
+                raise
             except Exception as exc:
                 return exc
 
@@ -284,6 +282,19 @@ def smallest_failing_cut(
         one_cut = ((at,) for at in _places(data, empty=empty))
         found = next(filter(None, map(failing, [(), *one_cut])), None) or failing(tuple(_places(data)))
         return found and _reduced(found, failing)
+
+
+class _LoopRunsError(ConfigurationError):
+    """Not the parser's fault, unlike other exceptions."""
+
+
+def _run(runner: asyncio.Runner, made: Any) -> Any:
+    if asyncio._get_running_loop() is None:
+        return runner.run(_awaited(made))
+    if inspect.iscoroutine(made):
+        made.close()  # or Python would warn that it was never awaited
+    said = "the parser is async, and an event loop runs already"
+    raise _LoopRunsError(f"{said}: call this from code that is not async")
 
 
 async def _awaited(made: Any) -> Any:

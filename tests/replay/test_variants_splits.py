@@ -324,7 +324,7 @@ def test_an_async_parser_that_fails_at_a_cut_is_caught() -> None:
     assert failing == FailingCut(b"ab", (1,), ["ab"], ["b"])
 
 
-@pytest.mark.parametrize("parse", [coroutine, async_generator])
+@pytest.mark.parametrize("parse", [coroutine, async_generator, lambda chunks: coroutine(chunks)])
 def test_an_async_parser_cannot_be_run_inside_a_running_loop(parse: Callable[[Chunks], Any]) -> None:
     async def test() -> None:
         smallest_failing_cut(b"ab", parse)
