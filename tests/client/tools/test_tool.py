@@ -259,7 +259,7 @@ def test_a_plain_function_is_called_in_the_caller_s_thread_and_may_return_an_awa
     def later() -> Any:
         return asyncio.sleep(3600, asyncio.get_running_loop().time())
 
-    assert run(later.run({}), start=1000.0) == "1000.0"
+    assert run(later.run({})) == "1000.0"
 
 
 def test_a_coroutine_function_is_async_also_behind_a_partial() -> None:

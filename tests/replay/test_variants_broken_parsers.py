@@ -1,4 +1,4 @@
-"""rawsse.replay.splits: a parser of each famous broken kind is caught, with the smallest cut that breaks it.
+"""rawsse.replay.variants: a parser of each famous broken kind is caught, with the smallest cut that breaks it.
 
 Each parser stands here as it is written again and again, without anything that has nothing to do with its fault. Where it
 breaks, and what it then gives, is worked out by hand.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rawsse.replay.splits import Chunks, every_split, smallest_failing_cut, whole
+from rawsse.replay.variants import Chunks, every_split, smallest_failing_cut, whole
 from rawsse.sse import Decoder
 
 Parser = Callable[[Chunks], list[Any]]

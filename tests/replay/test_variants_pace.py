@@ -1,4 +1,4 @@
-"""rawsse.replay.rewrites: when the reads come; and nothing but that changes."""
+"""rawsse.replay.variants: when the reads come; and nothing but that changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.rewrites import Pace, immediate, pace_by, profile, recorded, slower
+from rawsse.replay.variants import Pace, immediate, pace_by, profile, recorded, slower
 
 TEXT = {"type": "text", "text": ""}
 EVENTS = [
@@ -157,7 +157,6 @@ def test_a_pace_has_a_name(pace: Pace, same: Pace) -> None:
         ("tps=0", "tokens_per_second must be a number above 0, not 0.0"),
         ("tps=-1", "tokens_per_second must be a number above 0, not -1.0"),
         ("jitter=1.5", "jitter must be between 0 and 1, not 1.5"),
-        ("seed=0.5", "seed must be a whole number, not 0.5"),
     ],
 )
 def test_a_pace_that_cannot_be_is_refused(pace: str, message: str) -> None:

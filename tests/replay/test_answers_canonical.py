@@ -1,4 +1,4 @@
-"""rawsse.replay.match: what means the same is equal, and what does not is not."""
+"""rawsse.replay.answers: what means the same is equal, and what does not is not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.replay.match import IGNORED_FIELDS, asked_key, canonical
+from rawsse.replay.answers import IGNORED_FIELDS, asked_key, canonical
 
 HI = {"role": "user", "content": "Hi"}
 KEY = "sk-ant-api03-" + "abcDEF0123456789" * 5

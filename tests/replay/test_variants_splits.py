@@ -1,4 +1,4 @@
-"""rawsse.replay.splits: every place is cut at, and the cut that breaks a parser is found."""
+"""rawsse.replay.variants: every place is cut at, and the cut that breaks a parser is found."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.splits import (
+from rawsse.replay.variants import (
     AS_UNCUT,
     Chunks,
     FailingCut,
     Split,
     as_recorded,
+    assert_every_split,
+    at_line_ends,
     by_event,
     byte_by_byte,
     every_pair_split,
@@ -106,11 +108,18 @@ def test_one_line_end_ends_no_event() -> None:
     assert by_event(b"event: a\r\ndata: b\r\n") == (b"event: a\r\ndata: b\r\n",)
 
 
+def test_cutting_at_line_ends_leaves_each_of_them_alone() -> None:
+    assert at_line_ends(b"a\r\n\nb") == (b"a", b"\r", b"\n", b"\n", b"b")
+    assert at_line_ends(b"abc") == (b"abc",)
+    assert at_line_ends(b"") == ()
+
+
 @pytest.mark.parametrize(
     ("split", "chunks"),
     [
         ("whole", (b"data: a\n\ndata: b",)),
         ("event", (b"data: a\n\n", b"data: b")),
+        ("line-ends", (b"data: a", b"\n", b"\n", b"data: b")),
         ("bytes", tuple(bytes([byte]) for byte in b"data: a\n\ndata: b")),
         (10, (b"data: a\n\nd", b"ata: b")),
         ("10", (b"data: a\n\nd", b"ata: b")),
@@ -126,7 +135,7 @@ def test_a_split_is_a_name_a_size_sizes_or_a_function(split: Split, chunks: Chun
 
 @pytest.mark.parametrize("name", ["lines", "", "random:", "random:x", "-1", "1,", "1.5", "²"])
 def test_an_unknown_name_is_refused(name: str) -> None:
-    names = "whole, event, bytes, random:SEED"
+    names = "whole, event, bytes, line-ends, random:SEED"
     with pytest.raises(ConfigurationError) as caught:
         split_by(name)
     assert str(caught.value) == f"split must be a size, a function, or one of {names}, not '{name}'"
@@ -151,17 +160,6 @@ def test_every_pair_split_cuts_at_every_two_places() -> None:
     ]
 
 
-def test_every_pair_split_cuts_at_one_place_twice_if_chunks_may_be_empty() -> None:
-    assert list(every_pair_split(b"ab", empty=True)) == [
-        (b"", b"", b"ab"),
-        (b"", b"a", b"b"),
-        (b"", b"ab", b""),
-        (b"a", b"", b"b"),
-        (b"a", b"b", b""),
-        (b"ab", b"", b""),
-    ]
-
-
 @pytest.mark.parametrize("data", [b"", b"a"])
 def test_what_is_shorter_than_two_bytes_cannot_be_cut(data: bytes) -> None:
     assert (list(every_split(data)), list(every_pair_split(data))) == ([], [])
@@ -169,10 +167,8 @@ def test_what_is_shorter_than_two_bytes_cannot_be_cut(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_chunk_of_random_splits_is_empty_unless_that_is_asked_for(seed: int) -> None:
-    splits = list(random_splits(b"abcd", seed, count=50))
-    assert all(all(chunks) for chunks in splits)
-    assert not all(all(chunks) for chunks in random_splits(b"abcd", seed, count=50, empty=True))
+def test_no_chunk_of_random_splits_is_empty(seed: int) -> None:
+    assert all(all(chunks) for chunks in random_splits(b"abcd", seed, count=50))
 
 
 def test_the_same_seed_gives_the_same_splits() -> None:
@@ -328,7 +324,7 @@ def test_an_async_parser_that_fails_at_a_cut_is_caught() -> None:
     assert failing == FailingCut(b"ab", (1,), ["ab"], ["b"])
 
 
-@pytest.mark.parametrize("parse", [coroutine, async_generator])
+@pytest.mark.parametrize("parse", [coroutine, async_generator, lambda chunks: coroutine(chunks)])
 def test_an_async_parser_cannot_be_run_inside_a_running_loop(parse: Callable[[Chunks], Any]) -> None:
     async def test() -> None:
         smallest_failing_cut(b"ab", parse)
@@ -363,72 +359,36 @@ def test_a_line_that_never_ends_is_lost_without_any_cut() -> None:
     assert failing.cuts == ()
 
 
-# --- Pairs ---
+# --- As an assertion ---
 
 
-def breaks_at(*places: int) -> Callable[[Chunks], bool]:
-    """A parser that one cutting breaks, and no other, not even one that has these cuts and more."""
-    return lambda chunks: (
-        [*map(len, chunks[:-1])] != [end - start for start, end in zip((0, *places), places, strict=False)]
-    )
+def naive(chunks: Chunks) -> list[bytes]:
+    return [line for chunk in chunks for line in chunk.split(b"\n") if line]
 
 
-def test_one_pair_of_cuts_is_found_if_it_is_looked_for() -> None:
-    data = bytes(300)
-    assert smallest_failing_cut(data, breaks_at(10, 17)) is None
-    assert smallest_failing_cut(data, breaks_at(10, 17), pairs=True) == FailingCut(data, (10, 17), True, False)
+def test_the_cut_that_breaks_a_parser_is_shown_with_its_place() -> None:
+    with pytest.raises(AssertionError, match=r"^hello, cut at byte 1: b'd' \| b'ata: hi"):
+        assert_every_split(b"data: hi\n\n", naive, name="hello")
 
 
-def test_every_pair_is_tried_if_they_are_not_too_many() -> None:
-    data, tried = bytes(12), set()
+def test_a_parser_that_raises_is_the_cause() -> None:
+    def fragile(chunks: Chunks) -> int:
+        if len(chunks) > 1:
+            raise KeyError("half")
+        return 1
 
-    def parse(chunks: Chunks) -> None:
-        tried.add(tuple(map(len, chunks)))
-
-    assert smallest_failing_cut(data, parse, pairs=True, max_pairs=55) is None
-    assert {tuple(map(len, chunks)) for chunks in every_pair_split(data)} <= tried
-
-
-def test_of_too_many_pairs_the_closest_are_tried_and_the_same_others_each_time() -> None:
-    data = bytes(200)
-
-    def tried() -> list[tuple[int, ...]]:
-        found = []
-
-        def parse(chunks: Chunks) -> None:
-            if len(chunks) == 3:
-                found.append(tuple(map(len, chunks)))
-
-        assert smallest_failing_cut(data, parse, pairs=True, max_pairs=1000) is None
-        return found
-
-    first, again = tried(), tried()
-    assert first == again
-    assert len(first) == 1000
-    # Two places that are 1 byte apart are 198 pairs, 2 bytes apart 197; the third lot does not fit in 500.
-    assert [middle for _, middle, _ in first[:395]] == [1] * 198 + [2] * 197
-    assert max(middle for _, middle, _ in first[500:]) > 100
+    with pytest.raises(AssertionError, match=r"^the stream, cut at byte 1") as caught:
+        assert_every_split(b"data: hi\n\n", fragile)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_a_pair_is_smaller_than_all_cuts() -> None:
-    def parse(chunks: Chunks) -> bool:
-        return len(chunks) != 40 and breaks_at(10, 17)(chunks)
-
-    data = bytes(40)
-    many = smallest_failing_cut(data, parse)
-    assert many is not None
-    assert len(many.cuts) == 39
-    failing = smallest_failing_cut(data, parse, pairs=True)
-    assert failing is not None
-    assert failing.cuts == (10, 17)
+def test_a_wrong_result_for_the_uncut_data_is_no_matter_of_cuts() -> None:
+    with pytest.raises(AssertionError, match=r"^the stream, uncut; expected '2', got '1'"):
+        assert_every_split(b"data: hi\n\n", lambda _: 1, 2)
 
 
-def test_without_any_pair_that_breaks_it_all_cuts_are_shown() -> None:
-    failing = smallest_failing_cut(bytes(6), lambda chunks: len(chunks) < 6, pairs=True)
-    assert failing is not None
-    assert failing.cuts == (1, 2, 3, 4, 5)
+def test_a_parser_may_be_a_coroutine_function() -> None:
+    async def patient(chunks: Chunks) -> bytes:
+        return b"".join(chunks)
 
-
-def test_no_pairs_cannot_be_looked_for() -> None:
-    with pytest.raises(ConfigurationError, match="max_pairs must be at least 1, not 0"):
-        smallest_failing_cut(b"ab", len, pairs=True, max_pairs=0)
+    assert_every_split(STREAM, patient, STREAM)

@@ -1,4 +1,4 @@
-"""rawsse.replay.match: which recording answers, and what is said if none does."""
+"""rawsse.replay.answers: which recording answers, and what is said if none does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Match, Miss, Read, RecordedRequest, Recording, shipped_fixtures
-from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, MAX_SHOWN_NAMES, asked_key, finder
+from rawsse.replay.answers import MAX_SHOWN_DIFFERENCES, asked_key, finder
 
 FIXTURES = shipped_fixtures()
 KEY = "sk-ant-api03-" + "abcDEF0123456789" * 5
@@ -95,7 +95,7 @@ def test_every_shipped_recording_is_found_by_its_request() -> None:
 def test_a_miss_names_the_nearest_and_where_it_differs() -> None:
     found = Found("request", recording("b.sse", asking("Build a bridge.")), recording("w.sse", asking("What is SSE?")))
     assert found(asking("What was SSE?", tools=[{"name": "a"}])) == (
-        "no recording matches this request. Nearest of 2: w.sse (2 of 4 parts are equal). It differs at "
+        "no recording matches this request. Nearest of 2: w.sse. It differs at "
         'messages[0].content[0].text: recorded "What is SSE?", asked "What was SSE?"; tools: not recorded, '
         'asked [{"name": "a"}]'
     )
@@ -115,7 +115,7 @@ def test_the_turn_of_a_conversation_that_is_asked_is_the_nearest() -> None:
         return asking() | {"messages": [*asking()["messages"], *said]}
 
     words = Found("request", recording("first"), recording("second", turn("rain")))(turn("sun"))
-    assert "Nearest of 2: second (4 of 5 parts are equal). It differs at messages[2].content[0].text:" in words
+    assert "Nearest of 2: second. It differs at messages[2].content[0].text:" in words
 
 
 def test_a_miss_is_said_shortly_however_much_differs() -> None:
@@ -135,7 +135,7 @@ def test_a_miss_shows_no_secret() -> None:
 def test_a_recording_that_does_not_say_what_was_asked_cannot_be_matched_by_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Found("request", recording("a"), Recording.from_sse(b"data: x\n\n", name="bare.sse"))
-    assert str(caught.value) == "bare.sse does not say what was asked, and cannot be matched by a request"
+    assert str(caught.value) == "bare.sse has no request, and cannot be matched by one"
 
 
 @pytest.mark.parametrize("match", ["turns", "request"])
@@ -183,9 +183,9 @@ def test_no_name_at_all_is_told_how_to_give_one() -> None:
     assert Found("name", *NAMED)() == ("the base URL names no recording at its end. There are: a, b")
 
 
-def test_only_so_many_names_are_listed() -> None:
-    words = Found("name", *(recording(f"{number:02}.sse") for number in range(MAX_SHOWN_NAMES + 3)))()
-    assert words.endswith("There are: 00, 01, 02, 03, 04, 05, 06, 07, 08, 09, and 3 more")
+def test_the_list_of_names_is_bounded() -> None:
+    words = Found("name", *(recording(f"{number:04}.sse") for number in range(100)))()
+    assert words.endswith("There are: 0000, " + ", ".join(f"{number:04}" for number in range(1, 20)) + ", …")
 
 
 # --- Around ---
