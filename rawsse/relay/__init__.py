@@ -20,7 +20,6 @@ Read in this order:
     doctor.py    events at known times, and what is wrong with the way on which they came
     event_source.py  the same for any stream of events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
-    lifespan.py  the end of a host application that mounts the relay
     app.py       the routes
 """
 

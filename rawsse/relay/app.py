@@ -57,7 +57,6 @@ from rawsse.relay.exchange import JSON, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
-from rawsse.relay.lifespan import closing_at_signals
 from rawsse.relay.log import Gone
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
@@ -69,6 +68,7 @@ from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
+from rawsse.server.server import signals_call
 
 MAX_CHAT_BYTES = 8 * 1024 * 1024
 """The body of a browser's request. Pictures come in it as base64: the API takes 5 MB of each. `/v1/messages` takes what the
@@ -219,11 +219,22 @@ class Relay:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end when the
-        process is told to end, and the ledger is closed after them."""
+        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end at the
+        first SIGTERM or SIGINT, and the ledger is closed after them."""
         del app
-        async with closing_at_signals(self.aclose):
-            yield
+        stop = asyncio.Event()
+
+        async def close() -> None:
+            await stop.wait()
+            await self.aclose()
+
+        closing = asyncio.create_task(close())
+        try:
+            with signals_call(stop.set, passes_on=True):
+                yield
+        finally:
+            stop.set()
+            await closing
         if self.ledger is not None:
             await asyncio.to_thread(self.ledger.close)
 

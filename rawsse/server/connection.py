@@ -136,12 +136,10 @@ class ServerState:
         self.is_empty.clear()
         task.add_done_callback(self.forget)
 
-    def forget(self, ended: Connection | asyncio.Task[None]) -> None:
+    def forget(self, ended: Any) -> None:
         """A connection is lost, or a call of the app is over."""
-        if isinstance(ended, Connection):
-            self.connections.discard(ended)
-        else:
-            self.tasks.discard(ended)
+        self.connections.discard(ended)
+        self.tasks.discard(ended)
         if not self.connections and not self.tasks:
             self.is_empty.set()
 
@@ -178,7 +176,8 @@ class Call:
             is_wrapped = isinstance(exc.__cause__ or exc.__context__, ClientDisconnectedError)
             logger.log(logging.DEBUG if is_wrapped else logging.ERROR, "%s: the app failed", name, exc_info=exc)
         finally:
-            self._connection.app_returned(self)
+            if not self.is_complete:  # and never will be
+                self._connection.refuse(500, "the server failed")
 
     # --- The request
 
@@ -229,21 +228,17 @@ class Call:
             raise HTTPUsageError(f"{message['type']!r} may not be sent now")
         elif is_before_start:
             raise HTTPUsageError("http.response.body came before http.response.start")
+        elif message.get("more_body", False):
+            self.write(message.get("body", b""))
         else:
-            self._write(message.get("body", b""), is_last=not message.get("more_body", False))
+            self.end(message.get("body", b""))
         if connection.is_write_paused:
             await connection.drain()
-        connection.end_call()
-
-    def _write(self, data: bytes, *, is_last: bool = False) -> None:
-        wire = self._head() if self._start else b""
-        wire += self._connection.http.send_data(data)
-        if is_last:
-            wire += self._connection.http.send_end()
-            self.is_complete = True
-        self._connection.transport.write(wire)
 
     def _head(self) -> bytes:
+        """The head, if it has not been sent."""
+        if not self._start:
+            return b""
         start, self._start = self._start, {}
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
         return self._connection.head(start["status"], fields)
@@ -259,17 +254,17 @@ class Call:
         connection = self._connection
         if connection.is_gone:
             return False
-        if self._start:  # the head is sent with the first piece
-            self._write(data)
-        else:
-            connection.transport.write(connection.http.send_data(data))
+        connection.transport.write(self._head() + connection.http.send_data(data))
         return not connection.is_write_paused
 
     def end(self, data: bytes = b"") -> None:
         """See `Outlet.end`."""
         connection = self._connection
         if not connection.is_gone:
-            self._write(data, is_last=True)
+            http = connection.http
+            wire = self._head() + http.send_data(data) + http.send_end()
+            self.is_complete = True
+            connection.transport.write(wire)
             connection.wake()
             connection.end_call()
 
@@ -295,7 +290,7 @@ class Connection(asyncio.Protocol):
         self.is_write_paused = False
         self._is_idle = True  # not a byte of the next request is here
         self._call: Call | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._change = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, linger
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -422,34 +417,26 @@ class Connection(asyncio.Protocol):
                 raise ClientDisconnectedError("the client left, or was cut off, before it took what was sent")
             await self.wait()
 
-    def _watch_writes(self) -> None:
-        if self._stall_timer is None:
-            self._check_writes(math.inf)
-
     def _stop_watching_writes(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def _check_writes(self, left_before: float) -> None:
-        """While bytes wait in the buffer, look every `write_seconds` whether the client took any; nothing is added to them."""
-        self._stall_timer = None
+    def _watch_writes(self, left_before: float = math.inf) -> None:
+        """While bytes wait in the buffer, check every `write_seconds` that the client took some; nothing is added to them."""
+        self._stop_watching_writes()
         left = self.transport.get_write_buffer_size()
         if left >= left_before:
             self.abort()
         elif left:
-            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._check_writes, left)
+            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._watch_writes, left)
 
     # --- Waiting
 
     async def wait(self) -> None:
         """Until something changes: body came, the client took bytes, or it is gone."""
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
+        self._change.clear()
+        await self._change.wait()
 
     async def wait_for_body(self) -> None:
         """The same, while the client owes us body: it is asked for that, if it waits to be, and given a deadline."""
@@ -463,9 +450,7 @@ class Connection(asyncio.Protocol):
 
     def wake(self) -> None:
         """Something has changed."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._change.set()
 
     def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
         self._disarm()
@@ -488,11 +473,6 @@ class Connection(asyncio.Protocol):
             self._await_request()
         else:
             self.end()
-
-    def app_returned(self, call: Call) -> None:
-        """The app sends nothing more for `call`: a response that is not complete never will be."""
-        if not call.is_complete:
-            self.refuse(500, "the server failed")
 
     def refuse(self, status: int, text: str) -> None:
         """Answer in the app's place, or abort if it has begun to answer; nothing more happens on this connection."""
