@@ -4,7 +4,7 @@ Read in this order:
 
     dialects.py  what a browser is sent for each event, and what it may send
     ui.py        the dialect of the Vercel AI SDK
-    users.py     who may use the relay: users, their limits and tokens
+    users.py     who may use the relay: users, tokens, limits, and what a request may choose
     record.py    one row per run: who asked for it, how it ended, and what it cost
     metrics.py   what Prometheus reads of them
     tracing.py   a span of OpenTelemetry for each
@@ -13,7 +13,6 @@ Read in this order:
     log.py       the frames of one run
     runs.py      one upstream generation each, with its own log, read from any point
     quotas.py    how much each user may use
-    choices.py   the system prompt, model and `max_tokens` that a request may choose
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange

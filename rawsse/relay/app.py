@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.relay.choices import changed_request, choose, models_of
 from rawsse.relay.dialects import (
     Answer,
     Dialect,
@@ -65,7 +64,16 @@ from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
+from rawsse.relay.users import (
+    Authenticate,
+    Tokens,
+    User,
+    UserLimits,
+    changed_request,
+    choose,
+    identify,
+    models_of,
+)
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 from rawsse.server.server import signals_call

@@ -1,4 +1,4 @@
-"""rawsse.server.asgi, `Forwarded`: which client and scheme an app sees behind reverse proxies, and behind those who only say so."""
+"""rawsse.server.asgi, `Forwarded`: the client and scheme behind proxies, and behind peers that only claim to be one."""
 
 from __future__ import annotations
 
