@@ -21,7 +21,7 @@ from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
 from rawsse.messages.lens import parse_json
-from rawsse.relay.dialects import Answer, InvalidRequest
+from rawsse.relay.dialects import Answer, InvalidRequest, compact
 from rawsse.relay.guard import Guard
 from rawsse.server import Message, Outlet, Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
@@ -45,6 +45,7 @@ _CONTAINERS = frozenset((dict, list))
 T = TypeVar("T")
 
 JSON = ("content-type", "application/json")
+TEXT = ("content-type", "text/plain; charset=utf-8")
 
 
 class Exchange:
@@ -138,6 +139,10 @@ class Exchange:
         length = () if status in (204, 304) else (("content-length", str(len(body))),)
         await self._send({"type": "http.response.start", "status": status, "headers": self.fields((*headers, *length))})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def send_json(self, value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Send a value as JSON."""
+        await self.send_whole(status, (JSON, *headers), compact(value).encode())
 
     async def send_answer(self, answer: Answer) -> None:
         """Send an error."""

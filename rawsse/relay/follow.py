@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, compact, frame
-from rawsse.relay.exchange import JSON, Exchange
+from rawsse.relay.exchange import JSON, TEXT, Exchange
 from rawsse.relay.runs import Reader, Run
 from rawsse.server import Outlet
 
@@ -101,8 +101,7 @@ async def send_refusal(exchange: Exchange, dialect: Dialect, answer: Answer) -> 
         frames = dialect.fail(Failure(answer.status, answer.type, words))
         await exchange.send_whole(answer.status, (*SSE_HEADERS, *answer.headers), "".join(frames).encode())
     else:  # `useChat` shows the body of an answer that is no success
-        plain = ("content-type", "text/plain; charset=utf-8")
-        await exchange.send_whole(answer.status, (plain, *answer.headers), words.encode())
+        await exchange.send_whole(answer.status, (TEXT, *answer.headers), words.encode())
 
 
 class Lanes:

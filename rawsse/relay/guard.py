@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import host_name
-from rawsse.relay.dialects import Failure
+from rawsse.relay.dialects import Answer
 from rawsse.relay.users import Tokens
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -56,19 +56,19 @@ class Guard:
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self.tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
-    def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Failure | None:
+    def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Answer | None:
         """Why this request is turned away; None if it is welcome. `is_call`: it is not for the page."""
         host = headers.get("host", "")
         if host_name(host) not in self._hosts:  # not every server looks at it before
             text = "the relay does not go by the name in the Host header; --allow-host adds one"
-            return Failure(421, "invalid_request_error", text)
+            return Answer(421, "invalid_request_error", text)
         origin = headers.get("origin")
         if origin is not None and not self._is_welcome(origin, host):
             text = "pages of this origin may not use the relay; --allow-origin adds one"
-            return Failure(403, "permission_error", text)
+            return Answer(403, "permission_error", text)
         # A GET of an image or a frame brings no `Origin`, and may bring the cookies of a login.
         if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site") and is_call:
-            return Failure(403, "permission_error", "pages elsewhere may not use the relay")
+            return Answer(403, "permission_error", "pages elsewhere may not use the relay")
         return None
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:

@@ -13,6 +13,7 @@ The attributes are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/a
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from rawsse.errors import ConfigurationError
@@ -20,7 +21,11 @@ from rawsse.relay.dialects import one_line
 from rawsse.relay.record import Observer, RunRecord, RunStart
 from rawsse.server import ASGIApp, Receive, Scope, Send
 
-_REQUEST = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic", "gen_ai.request.stream": True}
+_REQUEST: Mapping[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.stream": True,
+}
 
 
 class Tracing(Observer):

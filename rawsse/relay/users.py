@@ -234,7 +234,7 @@ async def identify(
             return None
     if user is None:
         # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
-        text = "no valid credentials: the relay needs Authorization: Bearer …, or x-api-key, or a login of the host"
+        text = "the relay needs valid credentials: Authorization: Bearer …, or x-api-key, or a login of the host"
         raise Answer(401, "authentication_error", text, headers={"www-authenticate": "Bearer"})
     return user
 
