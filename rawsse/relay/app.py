@@ -474,7 +474,7 @@ class _Call(Exchange):
     async def _read_runs(self) -> None:
         """Several runs in one connection; without an `id` the list of those that are open. Each `after` is the id of a frame,
         which says of which run it is."""
-        ids = list(dict.fromkeys(self.query.get("id", ())))
+        ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
         if not ids:
             await self._list_runs()
             return
