@@ -37,7 +37,7 @@ def test_on_the_loopback_address_no_token_is_needed(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org", "localhost.example.org"])
 @pytest.mark.parametrize("tokens", [(), ("",)])
 def test_it_refuses_to_listen_elsewhere_without_a_token(host: str, tokens: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigurationError, match=f"^refusing to listen on {host} without a token: whoever reaches"):
+    with pytest.raises(ConfigurationError, match=f"^refusing to listen on {host} without a token: anyone who reaches"):
         check_bind(host, tokens)
 
 
@@ -79,7 +79,7 @@ OTHER_NAMES = [
 @pytest.mark.parametrize("host", [*OTHER_NAMES, "", "localhost, evil.example"])
 def test_another_name_is_refused(host: str) -> None:
     refusal = Guard().refuse({"host": host})
-    text = "the relay does not go by the name in the Host header; --allow-host adds one"
+    text = "the relay does not have the name in the Host header; --allow-host adds one"
     assert told(refusal) == (421, "invalid_request_error", text)
 
 
@@ -146,7 +146,7 @@ def test_other_origins_are_not_named_to_browsers(origin: str | None) -> None:
 
 def test_a_page_elsewhere_that_sends_no_origin_is_told_by_its_browser() -> None:
     refusal = Guard().refuse({**HOST, "sec-fetch-site": "cross-site"})
-    assert told(refusal) == (403, "permission_error", "pages elsewhere may not use the relay")
+    assert told(refusal) == (403, "permission_error", "pages of other sites may not use the relay")
 
 
 def test_a_link_elsewhere_may_lead_to_the_page() -> None:
