@@ -262,7 +262,7 @@ def user_of_scope(scope: Scope) -> User | None:
     raise ConfigurationError("scope['user'] has no identity, username, id, sub or display_name that can be an id")
 
 
-# --- What a request may choose ---------------------------------------------------------------------------------------
+# --- Choices of a request ---------------------------------------------------------------------------------------
 
 
 def models_of(limits: Sequence[UserLimits]) -> list[str] | None:

@@ -90,7 +90,7 @@ def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int
 async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
     """The result of `work`; None if the client disconnects first, and then `work` is cancelled. Raises what either raises.
 
-    What the client sends meanwhile is dropped.
+    Anything that the client sends meanwhile is dropped.
     """
 
     async def disconnect() -> None:

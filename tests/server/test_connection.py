@@ -321,7 +321,7 @@ def closing_time(app: ASGIApp, request: bytes, **limits: Any) -> tuple[float, by
 def test_a_head_that_does_not_end_is_answered_408() -> None:
     after, wire = closing_time(echo, b"GET / HT", head_seconds=3)
     answer = read_answers(wire)[0]
-    assert (after, answer.status, answer.body) == (3, 408, b"the request's head did not come in time\n")
+    assert (after, answer.status, answer.body) == (3, 408, b"the request's head did not arrive in time\n")
 
 
 def test_a_head_byte_by_byte_gets_no_more_time() -> None:
@@ -350,7 +350,7 @@ def test_an_idle_connection_is_closed_without_a_word(request_bytes: bytes) -> No
 def test_a_body_that_stops_is_answered_408() -> None:
     after, wire = closing_time(echo, POST + b"content-length: 9\r\n\r\nhel", body_seconds=5)
     answer = read_answers(wire)[0]
-    assert (after, answer.status, answer.body) == (5, 408, b"the request's body did not come in time\n")
+    assert (after, answer.status, answer.body) == (5, 408, b"the request's body did not arrive in time\n")
 
 
 def test_each_piece_of_a_body_gets_its_own_time() -> None:
@@ -545,7 +545,7 @@ def heard_by(app: Callable[[Receive, Send], Awaitable[Any]], request: bytes, how
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 GONE = (ClientDisconnectedError, "the client is gone")
-GONE_WHILE_WAITING = (ClientDisconnectedError, "the client left, or was cut off, before it took what was sent")
+GONE_WHILE_WAITING = (ClientDisconnectedError, "the client disconnected, or was too slow to read")
 
 
 @pytest.mark.parametrize("how", LEAVING)
