@@ -150,14 +150,14 @@ class Call:
     background task.
     """
 
-    __slots__ = ("_body", "_connection", "_is_read", "_start", "is_complete", "is_whole", "sink")
+    __slots__ = ("_connection", "_is_read", "_start", "is_complete", "is_whole", "sink", "unread")
 
     def __init__(self, connection: Connection) -> None:
         self.is_complete = False  # the response
         self.sink: Any = None  # of an app that uses `Outlet`
         self.is_whole = False  # the request's body has arrived
         self._is_read = False  # and the app has received its end
-        self._body = bytearray()
+        self.unread = bytearray()  # of the body
         self._start: Message = {}  # the response's head, until it is sent with the first piece of the body
         self._connection = connection
 
@@ -180,15 +180,10 @@ class Call:
 
     # --- The request
 
-    @property
-    def is_full(self) -> bool:
-        """The app has left more of the body unread than may be buffered."""
-        return len(self._body) > self._connection.limits.max_buffered_bytes
-
     def feed(self, event: Data | EndOfMessage) -> None:
         """The next piece of the request's body, or its end."""
         if isinstance(event, Data):
-            self._body += event.data
+            self.unread += event.data
         else:
             self.is_whole = True
         self._connection.wake()
@@ -197,17 +192,13 @@ class Call:
         """ASGI's `receive`."""
         connection = self._connection
         while not self.is_complete and not connection.is_gone:
-            if self._body or (self.is_whole and not self._is_read):
-                return self._take_body()
+            if self.unread or (self.is_whole and not self._is_read):
+                body, self.unread = bytes(self.unread), bytearray()
+                self._is_read = self.is_whole
+                connection.regulate_reading()
+                return {"type": "http.request", "body": body, "more_body": not self.is_whole}
             await (connection.wait() if self.is_whole else connection.wait_for_body())
         return {"type": "http.disconnect"}
-
-    def _take_body(self) -> Message:
-        body = bytes(self._body)
-        self._body.clear()
-        self._is_read = self.is_whole
-        self._connection.regulate_reading()
-        return {"type": "http.request", "body": body, "more_body": not self.is_whole}
 
     # --- The response
 
@@ -385,7 +376,7 @@ class Connection(asyncio.Protocol):
         """Pause reading while the app has not read the body, or while requests are queued."""
         if self.is_gone:
             return
-        if self.http.is_full or (self._call is not None and self._call.is_full):
+        if self.http.is_full or (self._call is not None and len(self._call.unread) > self.limits.max_buffered_bytes):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
