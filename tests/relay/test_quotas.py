@@ -719,8 +719,8 @@ def drive(seed: int) -> Counter[str]:
 
 
 def test_in_any_order_of_events_as_many_are_admitted_as_a_recount_of_the_history_allows() -> None:
-    seen = sum((drive(seed) for seed in range(2000)), Counter[str]())
-    assert min(seen[kind] for kind in ("admitted", "begun", "released", "ended", "refused")) > 2000
+    seen = sum((drive(seed) for seed in range(600)), Counter[str]())
+    assert min(seen[kind] for kind in ("admitted", "begun", "released", "ended", "refused")) > 600
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -57,8 +57,7 @@ def test_where_upstream_would_have_none_no_server_starts(limit: int, monkeypatch
         run(Server(echo, port=0).start())
 
 
-@pytest.mark.parametrize("limit", [12, 40, 65])
-@pytest.mark.parametrize("command", ["serve", "replay", "record", "demo"])
+@pytest.mark.parametrize(("command", "limit"), [("serve", 12), ("replay", 40), ("record", 12), ("demo", 65)])
 def test_a_command_says_so_in_one_line(command: str, limit: int, tmp_path: Path) -> None:
     given = {"replay": (RECORDING,), "record": ("--out", tmp_path)}.get(command, ())
     options: dict[str, Any] = {"env": {"ANTHROPIC_API_KEY": "k"}, "preexec_fn": limited(limit, limit)}
