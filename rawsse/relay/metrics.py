@@ -47,28 +47,20 @@ class Family(NamedTuple):
     bounds: tuple[float, ...] = ()
 
 
-_DURATION = "gen_ai_client_operation_duration_seconds"
-_FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
-_USAGE = "gen_ai_client_token_usage"
-_RUNS = "rawsse_runs_total"
-_ERRORS = "rawsse_upstream_errors_total"
-_CACHED = "rawsse_cache_tokens_total"
-_RESUMES = "rawsse_resumes_total"
-_REFUSED = "rawsse_refused_requests_total"
-_OPEN = "rawsse_open_streams"
-
 FAMILIES: Mapping[str, Family] = {
-    _DURATION: Family("histogram", "How long a call of the API took, in seconds.", SECONDS),
-    _FIRST_CHUNK: Family("histogram", "Time until the first piece of an answer, in seconds.", SECONDS),
-    _USAGE: Family(
-        "histogram", "Tokens that a call used; input includes those written to the cache and read from it.", TOKENS
+    "gen_ai_client_operation_duration_seconds": Family("histogram", "Seconds that a call of the API took.", SECONDS),
+    "gen_ai_client_operation_time_to_first_chunk_seconds": Family(
+        "histogram", "Seconds until the first text.", SECONDS
     ),
-    _CACHED: Family("counter", "Input tokens written to the prompt cache (creation) and read from it (read)."),
-    _RUNS: Family("counter", "Runs that have ended."),
-    _ERRORS: Family("counter", "Runs that ended with an error, by its type."),
-    _RESUMES: Family("counter", "Requests to read a run again."),
-    _REFUSED: Family("counter", "Requests that were refused before a call of the API."),
-    _OPEN: Family("gauge", "Runs that have not ended."),
+    "gen_ai_client_token_usage": Family(
+        "histogram", "Tokens that a call used; input includes those of the cache.", TOKENS
+    ),
+    "rawsse_cache_tokens_total": Family("counter", "Input tokens written to the prompt cache, and read from it."),
+    "rawsse_runs_total": Family("counter", "Runs that have ended."),
+    "rawsse_upstream_errors_total": Family("counter", "Runs that ended with an error, by its type."),
+    "rawsse_resumes_total": Family("counter", "Requests to read a run again."),
+    "rawsse_refused_requests_total": Family("counter", "Requests that were refused before a call of the API."),
+    "rawsse_open_streams": Family("gauge", "Runs that have not ended."),
     "rawsse_readers": Family("gauge", "Clients that are reading a run."),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
@@ -85,7 +77,7 @@ class Metrics(Observer):
     """
 
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
-        self._read = {_OPEN: lambda: len(self._asked), **(read or {})}
+        self._read = {"rawsse_open_streams": lambda: len(self._asked), **(read or {})}
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
         self._histograms: defaultdict[str, dict[Labels, _Histogram]] = defaultdict(dict)
         self._models = _Names(MAX_MODELS_COUNTED, models)
@@ -108,24 +100,24 @@ class Metrics(Observer):
         if has_answered:
             labels["gen_ai_response_model"] = self._models.find(record.model)
             for kind, count in (("input", record.all_input_tokens), ("output", record.output_tokens)):
-                self._observe(_USAGE, count, **labels, gen_ai_token_type=kind)
-            self._count(_CACHED, record.cache_creation_input_tokens, kind="creation")
-            self._count(_CACHED, record.cache_read_input_tokens, kind="read")
+                self._observe("gen_ai_client_token_usage", count, **labels, gen_ai_token_type=kind)
+            self._count("rawsse_cache_tokens_total", record.cache_creation_input_tokens, kind="creation")
+            self._count("rawsse_cache_tokens_total", record.cache_read_input_tokens, kind="read")
         if record.first_token_seconds is not None:
-            self._observe(_FIRST_CHUNK, record.first_token_seconds, **labels)
+            self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", record.first_token_seconds, **labels)
         if record.error is not None:
             labels["error_type"] = self._types.find(record.error)
-            self._count(_ERRORS, type=labels["error_type"])
-        self._observe(_DURATION, record.seconds, **labels)
-        self._count(_RUNS, ending=record.ending, dialect=record.dialect)
+            self._count("rawsse_upstream_errors_total", type=labels["error_type"])
+        self._observe("gen_ai_client_operation_duration_seconds", record.seconds, **labels)
+        self._count("rawsse_runs_total", ending=record.ending, dialect=record.dialect)
 
     def count_resume(self, result: str) -> None:
         """A client came back to a run: `result` is one of a few words, such as "resumed" or "gone"."""
-        self._count(_RESUMES, result=self._types.find(result))
+        self._count("rawsse_resumes_total", result=self._types.find(result))
 
     def count_refusal(self, reason: str) -> None:
         """A request was refused: `reason` is the type of its error."""
-        self._count(_REFUSED, reason=self._types.find(reason))
+        self._count("rawsse_refused_requests_total", reason=self._types.find(reason))
 
     def render(self) -> str:
         """All metrics that have a value, in Prometheus' text format."""
