@@ -21,6 +21,7 @@ from support.clock import run, ticks
 
 from rawsse.errors import ConfigurationError
 from rawsse.server import ASGIApp, Receive, Scope, Send, Server, serve
+from rawsse.server.server import signals_call
 from server.peer import GET, LAST_GET, Peer, answering, body, echo, http_only, read_answers, start, talk
 
 ROOT = Path(__file__).parents[2]
@@ -549,6 +550,19 @@ def test_serve_gives_signal_handlers_back() -> None:
             await asyncio.wait_for(serve(echo, port=0), 1)
 
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run(story())
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_handler_that_was_set_meanwhile_stays() -> None:
+    async def story() -> None:
+        with signals_call(lambda: None):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    before = signal.getsignal(signal.SIGTERM)
     try:
         run(story())
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
