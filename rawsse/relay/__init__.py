@@ -16,7 +16,7 @@ Read in this order:
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange
-    doctor.py    events at known times, and what is wrong with the way on which they came
+    doctor.py    events at known times, and what the proxies on their way do to them
     event_source.py  the same for any stream of events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
     app.py       the routes
