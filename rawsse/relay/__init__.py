@@ -6,8 +6,7 @@ Read in this order:
     ui.py        the dialect of the Vercel AI SDK
     users.py     who may use the relay: users, tokens, limits, and what a request may choose
     record.py    one row per run: who asked for it, how it ended, and what it cost
-    metrics.py   what Prometheus reads of them
-    tracing.py   a span of OpenTelemetry for each
+    metrics.py   metrics for Prometheus and spans for OpenTelemetry, made of these rows
     ledger.py    these rows in a SQLite file, and what they add up to
     push.py      the events of an answer, pushed to a function as they come
     log.py       the frames of one run
@@ -27,9 +26,9 @@ from rawsse.relay.dialects import Answer, Failure
 from rawsse.relay.event_source import EventRuns, event_source
 from rawsse.relay.guard import Guard, check_bind
 from rawsse.relay.ledger import Ledger
+from rawsse.relay.metrics import Tracing
 from rawsse.relay.record import Observer, RunRecord
 from rawsse.relay.runs import RunLimits
-from rawsse.relay.tracing import Tracing
 from rawsse.relay.users import User, UserFile, UserLimits
 
 __all__ = ["EventRuns", "Guard", "Ledger", "Observer", "Relay", "RunLimits", "RunRecord", "Tracing", "User", "UserFile"]

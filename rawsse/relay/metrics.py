@@ -1,23 +1,28 @@
-"""Counts of runs, tokens and failures for Prometheus, under the names of OpenTelemetry's conventions for generative AI.
+"""Metrics for Prometheus and spans for OpenTelemetry, under the names of OpenTelemetry's conventions for generative AI.
 
     metrics = Metrics({"rawsse_readers": count_readers})     # an observer of runs
     metrics.count_refusal("rate_limit_error")
     body = metrics.render().encode()                         # the body of `GET /metrics`, of type CONTENT_TYPE
 
-The format is version 0.0.4 of https://prometheus.io/docs/instrumenting/exposition_formats/. Names, labels and buckets are those
-of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit at the end. Users are
-never labels: each value of a label is kept until the process ends.
+    tracing = Tracing(provider)     # another one; needs the extra `otel`. The caller shuts the provider down
+
+The metrics' format is version 0.0.4 of https://prometheus.io/docs/instrumenting/exposition_formats/. Their names, labels and
+buckets are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit at
+the end. Users are never labels: each value of a label is kept until the process ends. The attributes of spans are those of
+https://opentelemetry.io/docs/specs/semconv/gen-ai/anthropic/.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
 from rawsse.relay.record import Observer, RunRecord, RunStart
 
@@ -179,3 +184,65 @@ class _Histogram:
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
     pairs = ",".join(f'{label}="{text.translate(_ESCAPES)}"' for label, text in labels)
     return f"{name}{{{pairs}}} {value}" if pairs else f"{name} {value}"
+
+
+# --- Spans ---------------------------------------------------------------------------------------------------------
+
+_REQUEST: Mapping[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.stream": True,
+}
+
+
+class Tracing(Observer):
+    """An observer that makes a span of each run. `provider` is a `TracerProvider`, or None for the global one.
+
+    The parent is the span that is current when the run begins: the relay calls `begun` in the task of the request, and
+    OpenTelemetry's ASGI middleware makes the request's span current. Raises `ConfigurationError` where opentelemetry-api is not
+    installed.
+    """
+
+    def __init__(self, provider: Any = None) -> None:
+        try:
+            self._trace = importlib.import_module("opentelemetry.trace")
+        except ImportError:
+            raise ConfigurationError("tracing needs opentelemetry-api: install the extra `otel`") from None
+        self._tracer = self._trace.get_tracer("rawsse", tracer_provider=provider)
+        self._spans: dict[tuple[str, str], Any] = {}  # of open runs
+
+    def begun(self, start: RunStart) -> None:
+        """Begin the run's span."""
+        model = one_line(start.model)
+        kind, attributes = self._trace.SpanKind.CLIENT, {**_REQUEST, "gen_ai.request.model": model}
+        options = {"kind": kind, "attributes": attributes, "start_time": _nanoseconds(start.time)}
+        self._spans[start.user, start.run] = self._tracer.start_span(f"chat {model}", **options)
+
+    def ended(self, record: RunRecord) -> None:
+        """End the run's span, if it has one."""
+        span = self._spans.pop((record.user, record.run), None)
+        if span is None:
+            return
+        found: dict[str, Any] = {
+            "rawsse.ending": record.ending,
+            "gen_ai.response.finish_reasons": record.stop_reason and (one_line(record.stop_reason),),
+            "gen_ai.response.time_to_first_chunk": record.first_token_seconds,
+        }
+        if record.total_tokens:  # else no model answered
+            found |= {
+                "gen_ai.response.model": one_line(record.model),
+                # "Anthropic `input_tokens` excludes cached tokens", and the attribute includes them.
+                "gen_ai.usage.input_tokens": record.all_input_tokens,
+                "gen_ai.usage.output_tokens": record.output_tokens,
+                "gen_ai.usage.cache_creation.input_tokens": record.cache_creation_input_tokens,
+                "gen_ai.usage.cache_read.input_tokens": record.cache_read_input_tokens,
+            }
+        if record.error is not None:
+            found["error.type"] = one_line(record.error)
+            span.set_status(self._trace.StatusCode.ERROR, one_line(record.words))
+        span.set_attributes({name: value for name, value in found.items() if value is not None})
+        span.end(_nanoseconds(record.time + record.seconds))
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -224,16 +224,6 @@ def test_the_grace_may_be_chosen_at_the_shutdown() -> None:
     assert open_streams(1, lambda server: server.shutdown(2), grace_seconds=5) == 2
 
 
-def test_a_second_shutdown_may_be_shorter_than_the_first() -> None:
-    async def leave(server: Server) -> None:
-        first = asyncio.create_task(server.shutdown())
-        await asyncio.sleep(1)
-        await server.shutdown(0)
-        await first
-
-    assert open_streams(1, leave, grace_seconds=50) == 1
-
-
 def test_a_shutdown_after_the_shutdown_does_nothing() -> None:
     async def leave(server: Server) -> None:
         await server.shutdown()
