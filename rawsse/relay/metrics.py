@@ -223,9 +223,10 @@ class Tracing(Observer):
         span = self._spans.pop((record.user, record.run), None)
         if span is None:
             return
+        reason = record.stop_reason
         found: dict[str, Any] = {
             "rawsse.ending": record.ending,
-            "gen_ai.response.finish_reasons": record.stop_reason and (one_line(record.stop_reason),),
+            "gen_ai.response.finish_reasons": (one_line(reason),) if reason is not None else None,
             "gen_ai.response.time_to_first_chunk": record.first_token_seconds,
         }
         if record.total_tokens:  # else no model answered
