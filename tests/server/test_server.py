@@ -492,9 +492,9 @@ def leave_by(*signals: signal.Signals, grace_seconds: float) -> str:
     """What a program that serves one endless stream prints when it is sent these signals."""
     arguments = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM % grace_seconds]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
+    out = subprocess.PIPE
     # Without a buffer: `communicate` would not find there what `readline` has read ahead.
-    with subprocess.Popen(arguments, bufsize=0, **options) as process:
+    with subprocess.Popen(arguments, bufsize=0, stdout=out, stderr=subprocess.STDOUT, env=environment) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rpartition(b":")[2])
         with socket.create_connection(("127.0.0.1", port)) as sock:
