@@ -1,8 +1,7 @@
-"""rawsse.relay.tracing: the span of a run, as OpenTelemetry's own exporter gets it."""
+"""rawsse.relay.metrics, `Tracing`: the span of a run, as OpenTelemetry's own exporter gets it."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,15 +10,12 @@ from typing import Any
 import pytest
 
 from rawsse.errors import ConfigurationError
+from rawsse.relay.metrics import Tracing
 from rawsse.relay.record import RunRecord, RunStart
-from rawsse.relay.tracing import Tracing
-from rawsse.server import Receive, Scope, Send
 
 from .test_metrics import DATED, MODEL, REFUSED, RUN
 
 START = RunStart(time=RUN["time"], run="run-1", user="ada", dialect="text", model=MODEL)
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-TRACEPARENT = (b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())  # https://www.w3.org/TR/trace-context/, 3.2
 
 sdk = pytest.mark.real
 
@@ -131,25 +127,6 @@ def test_odd_names_reach_the_exporter_as_text(traced: Traced) -> None:
 # --- Whose trace it belongs to
 
 
-def ask(traced: Traced, *requests: list[tuple[bytes, bytes]], kind: str = "http") -> Any:
-    """The span of a run that begins in a request with these fields, the last of some in one task, and ends in another."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        assert send is sender
-        traced.tracing.begun(START)
-
-    async def sender(message: Any) -> None: ...
-
-    async def story() -> None:
-        for headers in requests:
-            scope = {"type": kind, "headers": headers}
-            await traced.tracing.in_trace_of_request(app)(scope, None, sender)  # type: ignore[arg-type]
-
-    asyncio.run(story())
-    traced.tracing.ended(RunRecord(**RUN))
-    return traced.spans[-1]
-
-
 @sdk
 def test_it_belongs_to_the_span_that_is_current_when_the_run_begins(traced: Traced) -> None:
     with traced.provider.get_tracer("host").start_as_current_span("POST /chat") as current:
@@ -157,31 +134,6 @@ def test_it_belongs_to_the_span_that_is_current_when_the_run_begins(traced: Trac
     traced.tracing.ended(RunRecord(**RUN))
     child = traced.spans[-1]
     assert child.parent.span_id == current.get_span_context().span_id
-
-
-@sdk
-def test_it_belongs_to_the_trace_that_the_request_names(traced: Traced) -> None:
-    span = ask(traced, [], [(b"host", b"a"), TRACEPARENT])
-    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, SPAN)
-    assert ask(traced, [TRACEPARENT], []).parent is None, "the trace of one request has become that of the next"
-
-
-@sdk
-@pytest.mark.parametrize("value", [b"", b"nonsense", b"00-0-0-01", "00-é".encode("latin-1")])
-def test_a_request_that_names_no_trace_begins_one(value: bytes, traced: Traced) -> None:
-    assert ask(traced, [(b"traceparent", value)]).parent is None
-
-
-@sdk
-def test_an_instrumented_hosts_own_span_comes_first(traced: Traced) -> None:
-    with traced.provider.get_tracer("host").start_as_current_span("POST /chat") as current:
-        span = ask(traced, [TRACEPARENT])
-    assert span.parent.span_id == current.get_span_context().span_id
-
-
-@sdk
-def test_lifespans_pass_through(traced: Traced) -> None:
-    assert ask(traced, [TRACEPARENT], kind="lifespan").parent is None
 
 
 def test_without_the_package_it_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
