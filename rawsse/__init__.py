@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.pool import PoolLimits
-from rawsse.client.retry import RateLimits, RetryPolicy
+from rawsse.client.retry import NOT_GIVEN, RateLimits, RetryPolicy, Timeouts
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.client.timeouts import NOT_GIVEN, Timeouts
 from rawsse.errors import (
     AnthropicError,
     APIConnectionError,

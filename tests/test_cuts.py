@@ -26,7 +26,7 @@ from support.sockets import serving
 from rawsse.client.answer import Answer
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import APIError, APIStatusError, Ending, StreamTruncatedError
 from rawsse.messages import MessageBuilder
 from rawsse.replay import byte_by_byte, every_split, shipped_fixtures

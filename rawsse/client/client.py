@@ -17,7 +17,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from rawsse.client.call import Call
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
@@ -26,8 +25,8 @@ from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
 from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
+from rawsse.client.retry import NOT_GIVEN, NotGiven, RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.message import MAX_MESSAGE_BYTES

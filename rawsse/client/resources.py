@@ -38,11 +38,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
 from rawsse.client.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.request import Query, encoded
-from rawsse.client.stream import CallInfo, EventStream, MessageStream
-from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.client.retry import NotGiven, Timeouts
+from rawsse.client.stream import Call, CallInfo, EventStream, MessageStream
 from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens

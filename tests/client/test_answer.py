@@ -797,16 +797,7 @@ def test_the_timing_says_when_the_first_event_the_first_content_and_the_last_pin
     attempt = answered(SSE_HEAD, *(item for raw in parts for item in (1.0, chunk(raw))))
     timing = attempt.timing
     assert (timing.connected, timing.head, timing.first_event, timing.first_content) == (0, 0, 1, 4)
-    assert (timing.last_ping, timing.ended, timing.longest_gap, timing.last_ping_age) == (6, 10, 1, 4)
-
-
-def test_the_age_of_a_ping_grows_until_the_end() -> None:
-    attempt = answered(says(PING))
-    attempt.now += 7
-    assert attempt.timing.last_ping_age == 7
-    attempt.exchange.cancel()
-    attempt.now += 7
-    assert attempt.timing.last_ping_age == 7
+    assert (timing.last_ping, timing.ended, timing.longest_gap) == (6, 10, 1)
 
 
 def test_times_are_those_of_the_read_and_not_of_the_reader() -> None:

@@ -23,8 +23,8 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import ExchangeObserver
 from rawsse.client.network.route import Origin
 from rawsse.client.request import RequestData
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import EventStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
     APIStatusError,

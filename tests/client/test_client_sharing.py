@@ -23,8 +23,7 @@ from support.streams import ANSWER
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.route import Origin
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import NOT_GIVEN, Timeouts
+from rawsse.client.retry import NOT_GIVEN, RetryPolicy, Timeouts
 from rawsse.errors import (
     APIConnectionError,
     ConfigurationError,

@@ -18,8 +18,8 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import CallSettings, Exchange, Timing
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.request import RequestData
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import MessageStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError
 from rawsse.replay.fakes import FakeStream
 from rawsse.replay.proxy import BodyAnswer
@@ -95,7 +95,6 @@ class Attempt(Generic[E]):
         self.timing = Timing()
         self.timing.start(lambda: self.now)
         holds = options.pop("holds", False)
-        self.why = options.pop("why", "")  # a connection did not come
         self.exchange = kind(CallSettings(request, route, timeouts, **options), self.timing, holds=holds)
         self.exchange.begin()
 
@@ -131,7 +130,7 @@ class Attempt(Generic[E]):
                 self.now = min(then, at)
                 if then < at or at == math.inf:
                     continue
-                exchange.expire(clock, self.now, self.why)
+                exchange.expire(clock, self.now)
             elif isinstance(chunk, OSError):
                 exchange.lose(chunk)
             else:

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
 from rawsse.client.exchange import Observer, Timing
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
@@ -22,13 +21,12 @@ from rawsse.client.resources import (
     TokenCount,
     Turns,
 )
-from rawsse.client.retry import RateLimits, RetryPolicy
-from rawsse.client.stream import OpenResponse
-from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
-from rawsse.http1 import Headers
+from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
 from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
 
@@ -52,7 +50,7 @@ class BlockingEventStream:
 
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
-    def response(self) -> OpenResponse:
+    def response(self) -> Response:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -62,10 +60,6 @@ class BlockingEventStream:
     @property
     def request_id(self) -> str | None:
         """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -102,7 +96,7 @@ class BlockingMessageStream:
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
-    def response(self) -> OpenResponse:
+    def response(self) -> Response:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -112,10 +106,6 @@ class BlockingMessageStream:
     @property
     def request_id(self) -> str | None:
         """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -359,7 +349,7 @@ class BlockingRawResponse(Generic[T]):
 
     def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
-    def response(self) -> OpenResponse:
+    def response(self) -> Response:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -369,10 +359,6 @@ class BlockingRawResponse(Generic[T]):
     @property
     def request_id(self) -> str | None:
         """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
 
     @property
     def rate_limits(self) -> RateLimits:

@@ -14,7 +14,7 @@ from typing import assert_type
 
 from rawsse import Anthropic, AsyncClient, Client, Message
 from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.client.blocking import (
     BlockingConversation,
     BlockingEventStream,
