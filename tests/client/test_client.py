@@ -180,9 +180,9 @@ def test_a_field_that_http_does_not_allow_is_named(name: str, value: Any, text: 
         client_of().messages.stream(**ASK, extra_headers={name: value})
 
 
-def test_ids_of_workspace_and_profile_are_header_fields() -> None:
-    request = sent({"workspace_id": "wrk_1", "user_profile_id": "up_1"})
-    assert (request["anthropic-workspace-id"], request["anthropic-user-profile-id"]) == ("wrk_1", "up_1")
+def test_the_id_of_a_user_profile_is_a_header_field() -> None:
+    request = sent({"user_profile_id": "up_1"})
+    assert request["anthropic-user-profile-id"] == "up_1"
     assert request.json.keys() == {*ASK, "stream"}
 
 

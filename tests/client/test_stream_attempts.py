@@ -700,7 +700,7 @@ def test_a_call_that_was_closed_first_is_not_begun() -> None:
     assert type(setting.fail()) is StreamCancelledError
     with pytest.raises(OverloadedError):
         drive(setting.call.open(OverloadedError("No.", status_code=529)))
-    assert (setting.peers.attempts, setting.call.timing.ended) == (0, None)
+    assert (setting.peers.attempts, setting.call.timing.ended) == (0, 0)
 
 
 def test_a_call_that_was_closed_is_not_read_on() -> None:

@@ -434,9 +434,6 @@ class Page:
         """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
         leads back to one that was asked for before: the list would never end."""
 
-    def iter_pages(self) -> Iterator[Page]:
-        """This page and all after it, each fetched when it is needed."""
-
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
 class Messages:

@@ -83,7 +83,6 @@ def pages(client: Client) -> None:
     page = client.models.list(limit=10)
     assert_type(page, Page)
     assert_type(page.get_next_page(), Page)
-    assert_type(page.iter_pages(), Iterator[Page])
     for model in page:
         assert_type(model, ModelInfo)
     assert_type(client.models.retrieve("m"), ModelInfo)
