@@ -7,7 +7,7 @@ Beside them:
     extra_query     parameters of the URL
     extra_body      fields of the body that are named like an argument of ours, or are to be null
     betas           the values of `anthropic-beta`
-    user_profile_id the value of `anthropic-user-profile-id`
+    workspace_id    the value of `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
     max_retries     how often a failure that may heal is retried before any content has come
     strict          whether an order of events that the API does not allow is an error; None: as in the client
@@ -72,6 +72,7 @@ class CallOptions(TypedDict, total=False):
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
     betas: Sequence[str] | None
+    workspace_id: str | None
     timeouts: Timeouts | None
     timeout: float | Timeouts | NotGiven | None
     max_retries: int | None
@@ -319,12 +320,14 @@ class _Resource:
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         betas: Sequence[str] | None = None,
+        workspace_id: str | None = None,
         user_profile_id: str | None = None,
         output_format: OutputFormat[Any] | type[Any] | None = None,
         **fields: Any,
     ) -> Call[Any]:
         """The call: `fields` are those of the body, but for the options that the client takes as they are."""
-        headers = {"anthropic-beta": ",".join(betas or ()), "anthropic-user-profile-id": user_profile_id}
+        headers = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
+        headers["anthropic-beta"] = ",".join(betas or ())
         options = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
         options["headers"] = {name: value for name, value in headers.items() if value} | dict(extra_headers or {})
         options["query"] = {**(extra_query or {}), **(query or {})}

@@ -77,7 +77,7 @@ class RecordingProxy:
         self, recorder: Observer, base_url: str | None = None, *, max_body_bytes: int = MAX_BODY_BYTES
     ) -> None:
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
-        self._endpoint = Endpoint.of(base_url, None, {})
+        self._endpoint = Endpoint(base_url, None, {})
         self._recorder = recorder
         self._proxies = Proxies.from_environment(os.environ)
         self._pools = Pools(lambda network: Pool(network, TLSContext()), AsyncioNetwork)

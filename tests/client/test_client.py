@@ -117,9 +117,9 @@ def test_a_path_stands_for_what_the_file_holds_in_base64(tmp_path: Path) -> None
     [
         (Path("not/there.png"), "No such file or directory: 'not/there.png'"),
         (math.nan, "Out of range float values are not JSON compliant"),
-        (object(), "is no JSON value"),
-        ({1, 2}, "'{1, 2}' is no JSON value"),
-        (b"x", "is no JSON value"),
+        (object(), "is not a JSON value"),
+        ({1, 2}, "'{1, 2}' is not a JSON value"),
+        (b"x", "is not a JSON value"),
     ],
 )
 def test_what_cannot_be_json_is_refused_before_connecting(value: Any, text: str) -> None:
@@ -180,9 +180,9 @@ def test_a_field_that_http_does_not_allow_is_named(name: str, value: Any, text: 
         client_of().messages.stream(**ASK, extra_headers={name: value})
 
 
-def test_the_id_of_a_user_profile_is_a_header_field() -> None:
-    request = sent({"user_profile_id": "up_1"})
-    assert request["anthropic-user-profile-id"] == "up_1"
+def test_ids_of_workspace_and_profile_are_header_fields() -> None:
+    request = sent({"workspace_id": "wrk_1", "user_profile_id": "up_1"})
+    assert (request["anthropic-workspace-id"], request["anthropic-user-profile-id"]) == ("wrk_1", "up_1")
     assert request.json.keys() == {*ASK, "stream"}
 
 

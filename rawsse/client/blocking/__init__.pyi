@@ -568,22 +568,23 @@ class Client:
     Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
-    How long, how often: `timeouts` are the five clocks; `timeout`, as the official SDK has it, is one number of seconds for
-    the silences among them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal
-    is tried again before content came; `retry_policy` has the waits as well.
+    Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
+    them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
+    content has come; `retry_policy` has the waits as well.
 
-    The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
-    `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
-    none of these variables. `connect` makes the links in place of the network (tests: `rawsse.replay.FakeNetwork`).
+    The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
+    and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
+    `trust_env=False` reads none of these variables. `connect` makes the links in place of the network (tests:
+    `rawsse.replay.FakeNetwork`).
 
-    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
-    client is closed.
+    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
+    is closed.
 
     `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
-    `max_…_bytes` are limits of what is read. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+    `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
-    kept and used again.
+    pooled.
 
     Any number of threads may use it. After a fork the child has connections of its own."""
 
@@ -630,7 +631,7 @@ class Client:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     def close(self) -> None:
-        """End every stream that is open, and drop every connection. No further calls."""
+        """End every open stream, and drop every connection. A later call raises `RuntimeError`."""
 
     def with_options(
         self,
@@ -645,9 +646,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other."""
+        It shares the connections of this one: closing one closes the other."""
 
     def copy(
         self,
@@ -662,9 +663,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other."""
+        It shares the connections of this one: closing one closes the other."""
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
-        """Questions and answers in turn: a history that can be sent at any time. Arguments as for `BlockingConversation`."""
+        """A conversation, whose history can be sent at any time. Arguments as for `BlockingConversation`."""
