@@ -487,7 +487,7 @@ def growth(peer: Peer, use: Use, count: int, measure: Callable[[], int]) -> int:
         asyncio.get_running_loop().set_debug(False)
         network = Network(peer)
         client = client_of(connect=network)
-        await use(client, network, 200)
+        await use(client, network, 100)
         before = measure()
         await use(client, network, count)
         return measure() - before
@@ -505,8 +505,9 @@ def _tracing() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("peer", "use"), [(Peer(WHOLE), read_many), (Peer(WHOLE[:-300], end=RESET), fail_many)], ids=["whole", "cut"]
 )
-def test_nothing_stays_of_two_thousand_streams(peer: Peer, use: Use) -> None:
-    assert growth(peer, use, 2000, blocks) < 100  # one for each twentieth
+def test_nothing_stays_of_hundreds_of_streams(peer: Peer, use: Use) -> None:
+    # The first time, the interpreter's own caches may grow.
+    assert min(growth(peer, use, 400, blocks) for _ in range(2)) < 20  # one for each twentieth
 
 
 @pytest.mark.usefixtures("_tracing")
@@ -515,7 +516,7 @@ def test_nothing_stays_of_two_thousand_streams(peer: Peer, use: Use) -> None:
 )
 def test_memory_is_flat_over_streams(peer: Peer, use: Use) -> None:
     # What grows does so each time. Once in a while a table of Python's own is made larger.
-    assert min(growth(peer, use, 300, memory) for _ in range(2)) < 6_000  # 20 bytes for each
+    assert min(growth(peer, use, 100, memory) for _ in range(2)) < 2_000  # 20 bytes for each
 
 
 def test_a_conversation_is_the_client_s() -> None:
