@@ -134,8 +134,9 @@ def answered(*pieces: bytes) -> Attempt[Answer]:
 
 def outcome_of_answer(answer: Answer) -> Outcome:
     assert answer.is_over
-    error = None if answer.error is None else answer.failure()
-    return outcome(error, answer.ending(), answer.builder.message)
+    if answer.error is not None:
+        answer.fail(answer.error)
+    return outcome(answer.error, answer.ending(), answer.builder.message)
 
 
 @pytest.mark.parametrize("name", FIXTURES)

@@ -95,13 +95,15 @@ class Answer(Exchange):
             self._stop(self._cause)
         return None
 
-    def failure(self) -> APIError:
-        """The error, with all that its reader needs. The message so far is what the caller has seen."""
-        error, ending = self.error, self.ending()
-        assert error is not None  # noqa: S101 - asked only of an answer that failed
-        error.ending, error.phase, error.partial = ending, ending.phase, self.builder.message
+    def fail(self, error: APIError) -> None:
+        """No attempt follows: give `error` all that its reader needs. The message so far is what the caller has seen."""
+        if self.error is not error:  # raised between two attempts: the stream was closed, or has no time left
+            self.error = error
+            self._describe(error)
+        self.is_over = True
+        error.ending = ending = self.ending()
+        error.phase, error.partial = ending.phase, self.builder.message
         error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
-        return error
 
     def ending(self) -> Ending:
         """How the answer ended, if no attempt follows."""

@@ -99,10 +99,6 @@ class Timing:
     ended: float | None = None
     is_reused: bool = False
 
-    def start(self, clock: Callable[[], float]) -> None:
-        """The call begins now. `clock` gives the time in seconds."""
-        self.clock, self.started = clock, clock()
-
     def forget_attempt(self) -> None:
         """Another attempt begins: the times of the last one no longer apply."""
         vars(self).update(vars(Timing(self.clock, self.started)))

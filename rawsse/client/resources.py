@@ -190,11 +190,7 @@ class AsyncPage(Lens):
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(self.data, self._following)
-
-    @property
-    def _following(self) -> Callable[[], Awaitable[AsyncPage]] | None:
-        return self.get_next_page if self.has_next_page() else None
+        return _Items(self.data, self.get_next_page if self.has_next_page() else None)
 
 
 class Pages:
@@ -229,7 +225,8 @@ class _Items(AsyncIterator[ModelInfo]):
             if self._fetch is None:
                 raise StopAsyncIteration
             page = await self._fetch()
-            self._items, self._fetch = iter(page.data), page._following
+            self._items = iter(page.data)
+            self._fetch = page.get_next_page if page.has_next_page() else None
         return item
 
 
@@ -267,9 +264,6 @@ class RawResponse(CallInfo, Generic[T]):
         return self if hasattr(self, "parsed") else await self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
         if isinstance(self.parsed, EventStream):
             self.parsed._close()
 

@@ -185,7 +185,7 @@ class Call(Generic[E_co]):
             return
         pool = self._get_pool()
         if self._pool is None:
-            self.timing.start(pool.network.now)
+            self.timing.clock, self.timing.started = pool.network.now, pool.network.now()
         self._pool = pool
         now = self.timing.clock
         exchange.begin()
@@ -320,7 +320,6 @@ class BaseStream(CallInfo):
         self._is_unseen = False  # no event is given out, so any failure may be retried
         self.ending: Ending | None = None
         """How the stream ended; None while it has not."""
-        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -391,8 +390,8 @@ class BaseStream(CallInfo):
             if event is not None or self.ending is None:
                 return event
         # Asked last: another thread, or a signal handler, may close the stream at any moment.
-        if self._error is not None:
-            raise self._error
+        if self.ending is not None and call.exchange.error is not None:
+            raise call.exchange.error  # by every later read: a cut answer never looks whole
         _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
@@ -420,15 +419,11 @@ class BaseStream(CallInfo):
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
         call, answer = self._call, self._call.exchange
-        if self.ending is not None and self._error is not None:
-            return self._error
-        if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left
-            answer.error = error
-            answer._describe(error)
-        answer.is_over = True
+        if self.ending is not None and answer.error is not None:
+            return answer.error
+        answer.fail(error)
         call.release()
         error.retries_taken = call.retries_taken
-        self._error = answer.failure()
         self.ending = error.ending
         return error
 

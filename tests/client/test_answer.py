@@ -63,6 +63,13 @@ def received(*chunks: bytes, **options: Any) -> Attempt[Answer]:
     return attempt
 
 
+def failure(answer: Answer) -> APIError:
+    """Its error, when no attempt follows."""
+    assert answer.error is not None
+    answer.fail(answer.error)
+    return answer.error
+
+
 def text_of(attempt: Attempt[Answer]) -> str | None:
     message = attempt.exchange.builder.message
     return None if message is None else message.text
@@ -132,7 +139,7 @@ def test_events_that_came_before_a_failure_are_given_out_before_it(
     attempt.take()
     assert types(attempt.events) == ["message_start", "content_block_start", "content_block_delta"]
     assert type(attempt.error) is cls
-    assert attempt.exchange.failure().partial is not None
+    assert failure(attempt.exchange).partial is not None
     assert text_of(attempt) == "Hel"
 
 
@@ -205,11 +212,11 @@ def test_an_error_event_does_not_commit() -> None:
 def test_what_is_held_is_given_out_when_no_attempt_follows_after_all(end: Any) -> None:
     attempt = answered(says(BEGIN, UNKNOWN), end, holds=True, timeouts=ALL_ON)
     error = attempt.error
-    assert (attempt.events, attempt.exchange.failure().partial) == ([], None)
+    assert (attempt.events, failure(attempt.exchange).partial) == ([], None)
     attempt.exchange.is_committed = True
     attempt.take()
     assert types(attempt.events) == ["message_start", "brand_new"]
-    assert attempt.exchange.failure() is error
+    assert failure(attempt.exchange) is error
     assert error.partial is not None
     assert error.partial.text == ""
 
@@ -232,7 +239,7 @@ def test_a_held_event_that_is_out_of_order_is_not_given_out_and_the_first_failur
     attempt.exchange.is_committed = True
     attempt.take()
     assert types(attempt.events) == ["message_start"]
-    assert attempt.exchange.failure() is error
+    assert failure(attempt.exchange) is error
 
 
 @pytest.mark.parametrize(("count", "is_committed"), [(MAX_HELD_EVENTS - 2, False), (MAX_HELD_EVENTS - 1, True)])
@@ -382,7 +389,7 @@ def check_it_is_over(attempt: Attempt[Answer]) -> None:
         assert ending.kind == "complete"
         assert ending.stop_reason is not None or answer.builder.is_done
         return
-    error = answer.failure()
+    error = failure(answer)
     assert error is answer.error
     assert error.ending == answer.ending()
     assert error.ending is not None
@@ -433,7 +440,7 @@ def test_a_connection_that_was_lost_in_the_tail_carries_no_other_exchange(end: A
 @pytest.mark.parametrize("end", [b"zz\r\n", chunk(BEGIN), chunk(OVERLOADED), chunked(b"data: {\n\n")])
 def test_what_is_wrong_in_the_tail_is_an_error_all_the_same(end: bytes) -> None:
     attempt = answered(BUT_THE_STOP + end)
-    assert attempt.exchange.failure().ending is not None
+    assert failure(attempt.exchange).ending is not None
     assert (attempt.exchange.ending().kind, text_of(attempt)) == ("error", "Hello")
 
 
@@ -458,7 +465,7 @@ def test_a_body_that_ends_inside_an_event_says_so(wire: bytes, inside: str) -> N
 @pytest.mark.parametrize("body", [b'{"id": "msg_1"}', b" \n[1]", b'"x"', b"<html>", b" \n", b""])
 def test_a_body_that_is_called_json_or_html_and_begins_like_it_is_not_read_as_events(kind: str, body: bytes) -> None:
     attempt = answered(plain(body, content_type=kind, request_id="req_1"))
-    error = attempt.exchange.failure()
+    error = failure(attempt.exchange)
     assert type(error) is HTTPProtocolError
     assert error.message == f"asked for an event stream, got {kind.lower().partition(';')[0]}: {body!r}"
     assert (error.phase, error.request_id, error.partial, error.safe_to_retry) == ("open", "req_1", None, False)
@@ -561,7 +568,7 @@ def test_an_error_as_the_body_of_what_is_called_an_event_stream_is_that_error(
     ):
         assert (type(attempt.error), attempt.exchange.is_over) == (OverloadedError, True)
         assert attempt.error.message == "error event, overloaded_error: No."
-        assert attempt.exchange.failure().safe_to_retry
+        assert failure(attempt.exchange).safe_to_retry
 
 
 @pytest.mark.parametrize(
@@ -746,7 +753,7 @@ def test_a_message_as_the_body_of_another_status_is_no_answer(kind: str) -> None
 def test_plain_text_that_was_cut_before_its_first_byte_may_have_been_an_event_stream(end: Any) -> None:
     attempt = answered(head(content_type="text/plain", content_length="9"), end)
     assert type(attempt.error) is StreamTruncatedError
-    assert attempt.exchange.failure().safe_to_retry
+    assert failure(attempt.exchange).safe_to_retry
 
 
 @pytest.mark.parametrize("body", [b'{"type": "message"}', b'{"id": "msg_1"}', b"[1]", b"", b"<html>"])
@@ -759,7 +766,7 @@ def test_what_is_no_message_is_no_answer(body: bytes) -> None:
 def test_a_message_that_is_cut_is_a_cut_answer(kind: str, end: Any) -> None:
     attempt = answered(plain(WHOLE_BODY, **({"content_type": kind} if kind else {}))[:-9], end)
     assert type(attempt.error) is StreamTruncatedError
-    assert attempt.exchange.failure().safe_to_retry
+    assert failure(attempt.exchange).safe_to_retry
 
 
 # --- Error events ------------------------------------------------------------------------------------------------------
@@ -772,7 +779,7 @@ def test_an_error_event_is_raised_with_what_came_before_it(before: tuple[Raw, ..
     attempt.exchange.is_committed = True
     attempt.take()
     check_it_is_over(attempt)
-    error = attempt.exchange.failure()
+    error = failure(attempt.exchange)
     assert isinstance(error, OverloadedError)
     assert (error.in_stream, error.status_code, error.body) == (True, 529, OVERLOADED)
     assert [event.raw for event in attempt.events] == [*before]
@@ -782,7 +789,7 @@ def test_an_error_event_is_raised_with_what_came_before_it(before: tuple[Raw, ..
 
 def test_an_error_event_brings_the_limits_and_the_fields_of_its_response() -> None:
     wire = plain(to_bytes([OVERLOADED]), anthropic_ratelimit_tokens_limit="7", request_id="req_5")
-    error = answered(wire).exchange.failure()
+    error = failure(answered(wire).exchange)
     assert isinstance(error, OverloadedError)
     assert error.rate_limits is not None
     assert error.rate_limits.tokens is not None

@@ -92,8 +92,7 @@ class Attempt(Generic[E]):
     ) -> None:
         self.now = now
         self.events: list[Any] = []
-        self.timing = Timing()
-        self.timing.start(lambda: self.now)
+        self.timing = Timing(lambda: self.now, self.now)
         holds = options.pop("holds", False)
         self.exchange = kind(CallSettings(request, route, timeouts, **options), self.timing, holds=holds)
         self.exchange.begin()
