@@ -43,7 +43,7 @@ DEFAULT_BASE_URL = "https://api.anthropic.com"
 
 
 class AsyncClient:
-    """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
+    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
     Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
@@ -67,7 +67,7 @@ class AsyncClient:
     pooled.
     """
 
-    _network: ClassVar[type[Network]] = AsyncioNetwork  # for code without async it is another
+    _network: ClassVar[type[Network]] = AsyncioNetwork  # the blocking client has another
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class AsyncClient:
         headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         self._endpoint = Endpoint(base_url, credential(api_key, auth_token), headers)
         settings = CallSettings(
-            request=RequestData("GET", "", "", ()),  # of each call its own, as the route
+            request=RequestData("GET", "", "", ()),  # each call has another, and its route
             route=Route(self._endpoint.origin),
             observer=recorder,
             max_head_bytes=max_head_bytes,
@@ -141,7 +141,7 @@ class AsyncClient:
         return self._pools.is_closed
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_endpoint"):  # a traceback shows it half made
+        if not hasattr(self, "_endpoint"):  # a traceback shows a client whose `__init__` failed
             return object.__repr__(self)
         key = "with a key" if self.has_credential else "without a key"
         return f"<{type(self).__name__} for {self._endpoint.origin}{self._endpoint.prefix}, {key}>"
@@ -154,7 +154,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End every open stream, and drop every connection. A later call raises `RuntimeError`."""
-        self._pools.is_closed = True  # first: a call that another thread begins now is refused, or among these
+        self._pools.is_closed = True  # first: a call that another thread begins now is refused, or is in `_calls`
         for reference in self._calls.copy():
             if (call := reference()) is not None:
                 call.end()

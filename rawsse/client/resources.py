@@ -19,7 +19,7 @@ With the response beside the answer:
     raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
     message = await raw.parse()
 
-    async with client.messages.with_streaming_response.create(stream=True, …) as raw:     # closes what is not read
+    async with client.messages.with_streaming_response.create(stream=True, …) as raw:     # closes the stream
         async for event in await raw.parse(): ...
 
 The models, from the first page to the last:
@@ -115,7 +115,7 @@ class MessageFields(CountFields, total=False):
 
 
 class AskFields(MessageFields):
-    """All that a request for an answer has."""
+    """All fields of a request for an answer."""
 
     model: str
     max_tokens: int
@@ -125,11 +125,11 @@ class AskFields(MessageFields):
 # --- Lists that come in pages --------------------------------------------------------------------------------------
 
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
-"""Sends a query and gives the JSON object of the answer. Its errors are those of the call that needed the page."""
+"""Sends a query and gives the JSON object of the answer. Raises `APIError`."""
 
 
 class ModelInfo(Lens):
-    """A model that can be asked. Times are RFC 3339 texts, as on the wire: `datetime.fromisoformat` reads them.
+    """A model. Times are RFC 3339 texts, as on the wire: `datetime.fromisoformat` reads them.
 
     `lifecycle` is "active", "deprecated" or "retired". `capabilities` has an object for each, with `supported`.
     """
@@ -169,7 +169,7 @@ class AsyncPage(Lens):
         super().__init__(raw)
         name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
         cursor = raw.get(end)
-        # A server that says nothing of `has_more` is asked for the next page, as the official SDKs do.
+        # Without `has_more` there may be a next page, as for the official SDKs.
         if raw.get("has_more") is False or not data or not isinstance(cursor, str):
             cursor = ""
         if cursor in asked:
@@ -183,8 +183,8 @@ class AsyncPage(Lens):
         return self._next is not None
 
     async def get_next_page(self) -> AsyncPage:
-        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
-        leads back to one that was asked for before: the list would never end."""
+        """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
+        to an earlier one: the list would never end."""
         if self._next is None:
             raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
@@ -278,7 +278,7 @@ class WithRawResponse:
         self._resource = resource
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked by `copy`, before there is a resource
+        if name.startswith("_"):  # `copy` looks for special methods before there is a resource
             raise AttributeError(name)
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
@@ -319,7 +319,7 @@ class _Resource:
         output_format: OutputFormat[Any] | type[Any] | None = None,
         **fields: Any,
     ) -> Call[Any]:
-        """The call: `fields` are those of the body, but for the options that the client takes as they are."""
+        """The call. `fields` are those of the body, and the options in `_OF_THE_CALL`."""
         headers = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
         headers["anthropic-beta"] = ",".join(betas or ())
         options = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
@@ -337,7 +337,7 @@ class _Resource:
 
     @property
     def with_raw_response(self) -> WithRawResponse:
-        """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `RawResponse`: the response, and the answer in it."""
         return WithRawResponse(self)
 
     with_streaming_response = with_raw_response
@@ -430,8 +430,8 @@ class AsyncMessages(_Resource):
         kind: type[Answer] = Answer,
         **options: Unpack[CallOptions],
     ) -> EventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
+        `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
         return EventStream(self._ask(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
@@ -455,7 +455,7 @@ class AsyncMessages(_Resource):
 
 
 class AsyncModels(_Resource):
-    """`client.models`: which models there are."""
+    """`client.models`: the models that there are."""
 
     def list(
         self,
@@ -478,7 +478,7 @@ class AsyncModels(_Resource):
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
         would lead to another path."""
-        if model_id in ("", ".", ".."):  # the list; and what RFC 3986, 5.2.4, takes out of a path
+        if model_id in ("", ".", ".."):  # the list; and the segments that RFC 3986, 5.2.4, removes from a path
             raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
         return ModelInfo(await self._get(f"/v1/models/{encoded('model_id', model_id)}", **options))
 
@@ -487,7 +487,7 @@ class AsyncModels(_Resource):
 
 
 class AsyncBeta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
 
     def __init__(self, messages: AsyncMessages, models: AsyncModels) -> None:
         self.messages = messages

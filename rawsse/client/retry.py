@@ -103,7 +103,7 @@ NOT_GIVEN = NotGiven()
 # --- Retries -------------------------------------------------------------------------------------------------------
 
 JITTER = 0.25
-"""The share of the client's own wait that is random: clients that failed together should not come back together."""
+"""The share of the client's own wait that is random: clients that failed together should not retry together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         check_number(self.max_retries, "retries: max_retries must be a whole number of 0 or more", kind=int)
         for name in ("first_delay", "max_delay", "max_retry_after"):
-            # A wait of the client's own has an end; how long to wait for a server that names a time is the caller's choice.
+            # The client's own waits must be finite; how long to wait for a server that names a time is the caller's choice.
             most = math.inf if name == "max_retry_after" else math.nextafter(math.inf, 0)
             check_number(getattr(self, name), f"retries: {name} must be a number of seconds of 0 or more", most=most)
 
@@ -146,8 +146,8 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
     random number from 0 up to, but not including, 1.
     """
     asked = None
-    # RFC 9110, 10.2.3, gives `Retry-After` a meaning on refusals and redirects. On the 200 of a stream it was written before
-    # there was an error, and says nothing about it.
+    # RFC 9110, 10.2.3, defines `Retry-After` for refusals and redirects. On the 200 of a stream it was sent before the error
+    # happened, and does not refer to it.
     if isinstance(error, APIStatusError) and not error.in_stream:
         asked = parse_retry_after(error.headers, now)
     if retries_taken >= policy.max_retries or not _may_help(error) or (asked or 0) > policy.max_retry_after:
@@ -160,15 +160,15 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
 
 
 def _may_help(error: APIError) -> bool:
-    """Another attempt may end better than the one that ended with `error`."""
-    # A model that was silent for so long would be so again. The time of the whole call is over for the next attempt too.
+    """Another attempt may succeed."""
+    # A model that was silent for so long would be so again. The `total` clock has run out for the next attempt as well.
     if isinstance(error, ContentTimeoutError | TotalTimeoutError) or error.phase in ("content", "tail", "done"):
         return False
     return error.may_heal if error.should_retry is None else error.should_retry
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """How many seconds the server asks to wait; None if it does not say, or names a time that has passed.
+    """How many seconds the server asks to wait; None if it does not ask, or names a time that has passed.
 
     The first of these that can be used: `retry-after-ms` (milliseconds), `retry-after` in seconds, `retry-after` as a date. A
     date needs `now`, in POSIX time. Fractions are taken too, as the official SDKs do.
@@ -201,7 +201,7 @@ _ABOUT_LIMITS = r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|
 
 
 class RateLimit(NamedTuple):
-    """One limit: how much in all, how much is left, and when it is whole again; each None where the API does not say."""
+    """One limit: how much in all, how much is left, and when it is reset; each None where the API does not say."""
 
     limit: int | None = None
     remaining: int | None = None
@@ -225,7 +225,7 @@ class RateLimits(NamedTuple):
     retry_after: float | None = None
     """How long the server asks to wait, in seconds."""
     raw: Mapping[str, str] = MappingProxyType({})
-    """Every field about limits as it came, under its whole name in lower case: those of subscriptions too, which the API does
+    """Every field about limits as received, under its whole name in lower case; also those of subscriptions, which the API does
     not document (`anthropic-ratelimit-unified-*`)."""
 
     @classmethod

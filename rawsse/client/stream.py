@@ -17,7 +17,7 @@ are classes, not generators: a generator that is dropped half-read is closed lat
 Under a stream is a `Call`, which drives an exchange over a network, and waits for nothing else:
 
     call = Call(pools.here, CallSettings(request, route), Answer)
-    await call.open()                 # an attempt, repeated as the policy says, until its exchange is open
+    await call.open()                 # attempts, as the policy allows, until the exchange of one is open
     await call.more()                 # one read for `call.exchange`
     await call.open(error)            # the exchange failed: the next attempt; or raises `error`
     call.release()                    # the exchange is over: its connection is kept, or dropped
@@ -82,10 +82,10 @@ class Call(Generic[E_co]):
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     async def open(self, error: APIError | None = None) -> E_co:
-        """The open exchange of the first attempt that succeeds so far. `error`: the last attempt failed with it, and the policy
-        says whether there is another.
+        """The exchange of the first attempt that opens. `error`: the last attempt failed with it, and the policy decides
+        whether there is another.
 
-        Raises `APIError`, with what is known of the attempts, when none is left; `StreamCancelledError` if the call is closed.
+        Raises the last attempt's `APIError` when no attempt is left; `StreamCancelledError` if the call is closed.
         """
         before, self._thread = self._thread, threading.get_ident()
         try:
@@ -101,7 +101,7 @@ class Call(Generic[E_co]):
             self._thread = before
 
     async def more(self) -> None:
-        """Read once, and give what came to the exchange; or its clock, its loss."""
+        """Read once, and pass to the exchange the bytes that came, the expired clock, or the loss of the connection."""
         link = self._link  # None: another thread closed the call in this moment, and released it
         before, self._thread = self._thread, threading.get_ident()
         try:
@@ -139,7 +139,7 @@ class Call(Generic[E_co]):
     # One attempt ---------------------------------------------------------------------------------------------------
 
     async def _attempt(self) -> APIError | None:
-        """An attempt until its exchange is open, or the error with which it ended before that."""
+        """Make an attempt until its exchange is open. The error, if it ended before that."""
         await self._try()
         if self.exchange.failed_before_response and not self.is_closed:
             logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
@@ -149,8 +149,7 @@ class Call(Generic[E_co]):
         return None if self.exchange.is_open else self.exchange.error
 
     async def _await_next(self, error: APIError) -> None:
-        """The attempt failed: wait as long as the policy says, and make ready for the next one. Raises `error` if there is
-        none."""
+        """The attempt failed: wait as long as the policy says, and prepare the next one. Raises `error` if none follows."""
         settings, total = self.settings, self.settings.timeouts.total
         error.retries_taken = self.retries_taken
         decision = decide(error, self.retries_taken, settings.policy, now=settings.now(), chance=settings.chance())
@@ -200,7 +199,7 @@ class Call(Generic[E_co]):
         exchange.connected(now(), is_reused=lease.is_reused)
         try:
             pieces = exchange.send()
-        except BaseException:  # a request that HTTP does not allow
+        except BaseException:  # an invalid request
             self.close()
             exchange.cancel()
             raise
@@ -215,7 +214,7 @@ class Call(Generic[E_co]):
         for number, piece in enumerate(pieces, 1):
             early = await self._wait(partial(_write, link, piece, is_last=number == len(pieces)))
             if early is None:
-                return False  # if the connection is lost, the next read says how
+                return False  # if the connection is lost, the next read raises the reason
             if early:
                 exchange.receive(early, self.timing.clock())
             if exchange.response is not None or exchange.is_over:
@@ -230,9 +229,9 @@ class Call(Generic[E_co]):
         result: T | None = None
         self._waits = True
         try:
-            if at is None and deadline <= now():  # a link that always has something to read does not look at it
+            if at is None and deadline <= now():  # a link that always has bytes to read does not check it
                 raise Expired
-            if not self.is_closed:  # asked here: another thread may close the call at any moment
+            if not self.is_closed:  # checked here: another thread may close the call at any moment
                 result = await wait(deadline if at is None else at)
                 if result is False and at is None:  # of a signal that was not set in time
                     raise Expired
@@ -257,8 +256,8 @@ class Call(Generic[E_co]):
 
 
 async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) -> bytes | None:
-    """Write a piece of a request. Returns the bytes that came before the last piece: those of an early answer, as a rule none.
-    None if the connection is lost or closed. Raises `Expired` if the peer takes no more, and has not said why."""
+    """Write a piece of a request. Returns the bytes that came before the last piece, those of an early answer; None if the
+    connection is lost or closed. Raises `Expired` if the peer takes no more and has not answered."""
     try:
         try:
             await link.write(piece, deadline)
@@ -296,7 +295,7 @@ class CallInfo:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
+        """The `request-id` of the response, for Anthropic's support."""
         return self._call.exchange.request_id
 
     @property
@@ -311,13 +310,13 @@ class CallInfo:
 
 
 class BaseStream(CallInfo):
-    """The base of both kinds of stream: opening, reading event by event, trying again, ending."""
+    """The base of both kinds of stream: opening, reading event by event, retrying, ending."""
 
     _call: Call[Answer]
 
     def __init__(self, call: Call[Answer]) -> None:
         super().__init__(call)
-        self._is_unseen = False  # no event is given out, so any failure may be retried
+        self._is_unseen = False  # no event reaches the caller, so any failure may be retried
         self.ending: Ending | None = None
         """How the stream ended; None while it has not."""
 
@@ -365,7 +364,7 @@ class BaseStream(CallInfo):
 
     def __del__(self) -> None:
         if getattr(self, "ending", self) is None and self._call.response is not None and not self._call.is_closed:
-            self._call.end()  # first: where warnings are errors, nothing comes after one
+            self._call.end()  # first: where warnings are errors, the next line raises
             warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
@@ -375,7 +374,7 @@ class BaseStream(CallInfo):
     # Reading -------------------------------------------------------------------------------------------------------
 
     def _take_event(self) -> StreamEvent | None:
-        """The next event of the wire, applied, without waiting. None: wait (`_more`), and ask again.
+        """The next event of the wire, applied, without waiting. None: wait (`_more`), and call again.
 
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
@@ -389,14 +388,14 @@ class BaseStream(CallInfo):
                 self.ending = self.ending or ending
             if event is not None or self.ending is None:
                 return event
-        # Asked last: another thread, or a signal handler, may close the stream at any moment.
+        # Checked last: another thread, or a signal handler, may close the stream at any moment.
         if self.ending is not None and call.exchange.error is not None:
             raise call.exchange.error  # by every later read: a cut answer never looks whole
         _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
     async def _more(self) -> None:
-        """Wait for what comes next: the response, bytes, or another attempt. Raises `APIError` if there is none."""
+        """Wait for the response, for bytes, or for another attempt. Raises `APIError` if none comes."""
         call, answer = self._call, self._call.exchange
         if call._pool is not None and call._pool.is_elsewhere:
             raise RuntimeError("the stream belongs to another event loop: read it in the one in which it was opened")
@@ -411,7 +410,7 @@ class BaseStream(CallInfo):
         except APIError as exc:
             if exc is not error or answer.is_committed:
                 raise self._failed(exc) from exc.__cause__
-            answer.is_committed = True  # what was held back is given out, and then the error is raised
+            answer.is_committed = True  # first the events that were held back, then the error
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
@@ -429,7 +428,7 @@ class BaseStream(CallInfo):
 
 
 class EventStream(BaseStream):
-    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
 
     async def __anext__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
@@ -438,7 +437,7 @@ class EventStream(BaseStream):
         return event
 
     async def _read_whole(self) -> Message:
-        """The whole message, for a caller who sees no event of it: any failure may be retried."""
+        """The whole message, for a caller who does not see its events: any failure may be retried."""
         self._is_unseen = True
         async with self:
             async for _ in self:
@@ -451,7 +450,7 @@ class EventStream(BaseStream):
 class MessageStream(BaseStream):
     """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
-    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text.
+    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text.
     """
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None:

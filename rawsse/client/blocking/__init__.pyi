@@ -44,7 +44,7 @@ Item = TypeVar("Item", Message, BlockingMessageStream)
 T = TypeVar("T")
 
 class BlockingEventStream:
-    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
 
     timing: Timing
 
@@ -59,7 +59,7 @@ class BlockingEventStream:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -90,7 +90,7 @@ class BlockingEventStream:
 class BlockingMessageStream:
     """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
-    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
+    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text."""
 
     timing: Timing
 
@@ -105,7 +105,7 @@ class BlockingMessageStream:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -358,7 +358,7 @@ class BlockingRawResponse(Generic[T]):
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -431,8 +431,8 @@ class Page:
         """There is a page after this one."""
 
     def get_next_page(self) -> Page:
-        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
-        leads back to one that was asked for before: the list would never end."""
+        """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
+        to an earlier one: the list would never end."""
 
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
@@ -442,11 +442,11 @@ class Messages:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     def stream(
         self,
@@ -516,8 +516,8 @@ class Messages:
         kind: type[Answer] = ...,
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
+        `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
@@ -525,16 +525,16 @@ class Messages:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
 
 class Models:
-    """`client.models`: which models there are."""
+    """`client.models`: the models that there are."""
 
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     def list(
         self,
@@ -555,7 +555,7 @@ class Models:
         would lead to another path."""
 
 class Beta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
 
     messages: Messages
     models: Models
@@ -563,7 +563,7 @@ class Beta:
     def __init__(self, messages: Messages, models: Models) -> None: ...
 
 class Client:
-    """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
+    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
     Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
