@@ -168,28 +168,29 @@ class Answer(Exchange):
 
     # The body ------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_open(self) -> bool:
+        """The response's head has come, and its body is an event stream, or may be one."""
+        return super().is_open and not self._other_kind
+
     def _receive_head(self, response: Response, now: float) -> None:
         super()._receive_head(response, now)
         self.builder.request_id = self.request_id
         # Read leniently: gateways call an event stream `text/plain`, or nothing.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if (kind in ("text/html", "text/plain") or kind.endswith("json")) and not self._is_refusal:
-            self._other_kind, self._is_refusal = kind, True
-
-    def _gather(self, data: bytes) -> None:
-        self._begins = self._begins or data.lstrip(_BLANKS)[:1]
-        if not self._other_kind or self._begins in (b"", b"{", b"[", b'"', b"<"):
-            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
-                self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
-            super()._gather(data)
-        else:  # the content type is wrong: no JSON and no HTML begins like that
-            self._other_kind, self._is_refusal = "", False
-            self._take(data)
+        if kind in ("text/html", "text/plain") or kind.endswith("json"):
+            self._other_kind = kind
 
     def _take(self, data: bytes) -> None:
         self._begins = self._begins or data.lstrip(_BLANKS)[:1]
-        if self._begins == b"{":
-            super()._gather(data)
+        if self._other_kind and self._begins not in (b"", b"{", b"[", b'"', b"<"):
+            self._other_kind = ""  # the content type is wrong: no JSON and no HTML begins like that
+        if self._other_kind or self._begins == b"{":
+            self._gather(data)
+        if self._other_kind:
+            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
+                self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
+            return
         try:
             events = self._decoder.feed(data)
         except EventTooLargeError as exc:
@@ -201,12 +202,6 @@ class Answer(Exchange):
             limit = self._max_filler
             raise BodyTooLargeError(f"more than {limit} bytes came without an event", limit=limit)
 
-    def _refusal(self) -> APIError:
-        if not self._other_kind:
-            return super()._refusal()
-        said = f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}"
-        return self._error_with_200() or HTTPProtocolError(said)
-
     # The end -------------------------------------------------------------------------------------------------------
 
     def end(self, cause: APIError | None = None) -> None:
@@ -214,22 +209,23 @@ class Answer(Exchange):
         if self._has_ended or self.is_over:
             return
         self._has_ended, self._cause = True, cause
-        if cause is None and self._begins == b"{" and (self._other_kind or not self._is_refusal):
+        if cause is None and self._begins == b"{":
             # The body may be a whole message: mocks and some gateways do not stream. Its events are those of a stream.
             body = json_or_itself(self._gathered)
             if events := whole_events(body) if isinstance(body, dict) else []:
-                self._other_kind, self._is_refusal = "", False
+                self._other_kind = ""
                 self._pending[:0] = events[::-1]
         if not self._pending:
             self._stop(cause)
 
     def _verdict(self, cause: APIError | None) -> APIError | None:
-        if self._begins == b"{" and self._other_kind and isinstance(cause, APIConnectionError | LimitExceededError):
-            is_closed = isinstance(cause, StreamCancelledError)
-            return cause if is_closed else self._error_with_200() or cause  # a message was cut, or is too large
         if self._other_kind == "text/plain" and not self._gathered:
-            self._other_kind, self._is_refusal = "", False  # as good as an event stream, until its first byte
+            self._other_kind = ""  # as good as an event stream, until its first byte
         error = super()._verdict(cause)
+        if self._other_kind and not self._is_refusal and not isinstance(cause, StreamCancelledError):
+            said = f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}"
+            is_cut = self._begins == b"{" and isinstance(cause, APIConnectionError | LimitExceededError)
+            return self._error_with_200() or (cause if is_cut else HTTPProtocolError(said))
         if self.builder.is_complete:  # it is, if no more than its tail was cut
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error
         if error is None and (error := self._error_with_200()) is None:

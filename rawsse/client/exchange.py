@@ -209,7 +209,7 @@ class Exchange:
     @property
     def is_reusable(self) -> bool:
         """The connection may carry another exchange, as far as this one knows; `http` knows whether the body has ended."""
-        return self._is_sent and self._cause is None and (self.error is None or self._is_refusal)
+        return self._is_sent and self._cause is None and (self.error is None or not self.is_open)
 
     @property
     def failed_before_response(self) -> bool:
