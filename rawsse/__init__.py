@@ -100,8 +100,8 @@ _MODULES: Mapping[str, str] = {
     **dict.fromkeys(("beta_async_tool", "beta_tool", "tool"), "rawsse.client.tools"),
     **dict.fromkeys(("Message", "ParsedMessage"), "rawsse.messages.content"),
 }
-"""Where the names are that are loaded when they are first used (PEP 562). So a program pays for the rooms that it uses: for
-`rawsse.sse` alone a fiftieth of the time that `AsyncClient` needs, since asyncio and ssl are not loaded."""
+"""The modules of names that are loaded when they are first used (PEP 562): a program pays only for the rooms that it uses.
+`rawsse.sse` alone takes a sixth of the time of `AsyncClient`, which needs asyncio and ssl."""
 
 
 def __getattr__(name: str) -> Any:

@@ -506,8 +506,8 @@ def _tracing() -> Iterator[None]:
     ("peer", "use"), [(Peer(WHOLE), read_many), (Peer(WHOLE[:-300], end=RESET), fail_many)], ids=["whole", "cut"]
 )
 def test_nothing_stays_of_hundreds_of_streams(peer: Peer, use: Use) -> None:
-    # The first time, the interpreter's own caches may grow.
-    assert min(growth(peer, use, 400, blocks) for _ in range(2)) < 20  # one for each twentieth
+    # A leak grows each time; the interpreter's own caches do so once.
+    assert any(growth(peer, use, 400, blocks) < 20 for _ in range(3))  # one for each twentieth
 
 
 @pytest.mark.usefixtures("_tracing")
@@ -516,7 +516,7 @@ def test_nothing_stays_of_hundreds_of_streams(peer: Peer, use: Use) -> None:
 )
 def test_memory_is_flat_over_streams(peer: Peer, use: Use) -> None:
     # What grows does so each time. Once in a while a table of Python's own is made larger.
-    assert min(growth(peer, use, 100, memory) for _ in range(2)) < 2_000  # 20 bytes for each
+    assert any(growth(peer, use, 100, memory) < 2_000 for _ in range(3))  # 20 bytes for each
 
 
 def test_a_conversation_is_the_client_s() -> None:
