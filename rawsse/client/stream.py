@@ -319,6 +319,8 @@ class BaseStream(CallInfo):
         self._is_unseen = False  # no event reaches the caller, so any failure may be retried
         self.ending: Ending | None = None
         """How the stream ended; None while it has not."""
+        # The exchange has one, too, but a signal handler may close the stream while the exchange ends whole.
+        self._error: APIError | None = None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -389,8 +391,8 @@ class BaseStream(CallInfo):
             if event is not None or self.ending is None:
                 return event
         # Checked last: another thread, or a signal handler, may close the stream at any moment.
-        if self.ending is not None and call.exchange.error is not None:
-            raise call.exchange.error  # by every later read: a cut answer never looks whole
+        if self._error is not None:
+            raise self._error  # by every later read: a cut answer never looks whole
         _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
@@ -418,12 +420,12 @@ class BaseStream(CallInfo):
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
         call, answer = self._call, self._call.exchange
-        if self.ending is not None and answer.error is not None:
-            return answer.error
+        if self._error is not None:
+            return self._error
         answer.fail(error)
         call.release()
         error.retries_taken = call.retries_taken
-        self.ending = error.ending
+        self._error, self.ending = error, error.ending
         return error
 
 
