@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar
 
 import pytest
@@ -75,6 +76,16 @@ OFF = Timeouts(connect=None, head=None, silence=None, content=None)
 ALL_ON = Timeouts(total=1800)
 
 E = TypeVar("E", bound=Exchange)
+
+
+@contextlib.contextmanager
+def case(name: str) -> Iterator[None]:
+    """One of many cases in a test: its name stands below the failure."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(f"case: {name}")
+        raise
 
 
 class Attempt(Generic[E]):
