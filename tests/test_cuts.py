@@ -26,7 +26,7 @@ from support.sockets import serving
 from rawsse.client.answer import Answer
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import APIError, APIStatusError, Ending, StreamTruncatedError
 from rawsse.messages import MessageBuilder
 from rawsse.replay import byte_by_byte, shipped_fixtures
@@ -135,8 +135,9 @@ def answered(*pieces: bytes) -> Attempt[Answer]:
 
 def outcome_of_answer(answer: Answer) -> Outcome:
     assert answer.is_over
-    error = None if answer.error is None else answer.failure()
-    return outcome(error, answer.ending(), answer.builder.message)
+    if answer.error is not None:
+        answer.fail(answer.error)
+    return outcome(answer.error, answer.ending(), answer.builder.message)
 
 
 @pytest.mark.parametrize("name", FIXTURES)

@@ -290,7 +290,7 @@ async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) ->
 
     headers = {"accept": "text/event-stream", "accept-encoding": "gzip, deflate", "user-agent": "rawsse"}
     headers |= {"last-event-id": nonce, **dict(filter(None, [credential(None, token)]))}
-    endpoint = Endpoint.of(url, None, headers)
+    endpoint = Endpoint(url, None, headers)
     route = Proxies.from_environment(os.environ).route_to(endpoint.origin)
     target = route.target(f"{endpoint.prefix}/doctor?{query_string(plan._asdict())}")
     network, http = AsyncioNetwork(), ClientConnection(endpoint.origin.host_field)

@@ -26,8 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
-from rawsse.client.call import Call
 from rawsse.client.client import DEFAULT_BASE_URL
+from rawsse.client.stream import Call
 from rawsse.errors import ConfigurationError, RecordingError, quote
 from rawsse.messages import Message
 from rawsse.replay.answers import Match, error_answer

@@ -10,7 +10,7 @@ read as soon as it has come, and no faster than the client takes them. Nothing i
 connecting: the client has its own.
 
 A client that leaves ends the exchange with the upstream. Where the upstream breaks off, the client's connection is cut, too. An
-upstream that gives no answer at all is a 502, in the API's form. The exchange itself is one of `rawsse.client.call`, with the
+upstream that gives no answer at all is a 502, in the API's form. The exchange itself is one of `rawsse.client.stream`, with the
 recorder as its observer.
 """
 
@@ -21,7 +21,6 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote as percent_encoded
 
-from rawsse.client.call import Call
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.exchange import CallSettings, Exchange, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
@@ -29,8 +28,8 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.pool import Pool, Pools
 from rawsse.client.network.route import Proxies
 from rawsse.client.request import Endpoint, RequestData
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.errors import APIError, BodyTooLargeError, UsageError
 from rawsse.http1 import MAX_BODY_BYTES, Response
 from rawsse.replay.answers import HOP_BY_HOP, error_answer
@@ -78,7 +77,7 @@ class RecordingProxy:
         self, recorder: Observer, base_url: str | None = None, *, max_body_bytes: int = MAX_BODY_BYTES
     ) -> None:
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
-        self._endpoint = Endpoint.of(base_url, None, {})
+        self._endpoint = Endpoint(base_url, None, {})
         self._recorder = recorder
         self._proxies = Proxies.from_environment(os.environ)
         self._pools = Pools(lambda network: Pool(network, TLSContext()), AsyncioNetwork)

@@ -139,11 +139,11 @@ def test_the_timing_says_when_things_happened() -> None:
     assert (timing.connected, timing.head, timing.ended, timing.longest_gap) == (1, 3, 6.5, 3)
 
 
-def test_an_exchange_that_never_began_never_ended() -> None:
+def test_an_exchange_that_never_began_ended_at_zero() -> None:
     timing = Timing()
     exchange = JSONAnswer(CallSettings(REQUEST, ROUTE, OFF), timing)
     exchange.cancel()
-    assert (exchange.is_over, timing.ended) == (True, None)
+    assert (exchange.is_over, timing.ended) == (True, 0)
 
 
 @pytest.mark.parametrize("is_reused", [False, True])
@@ -459,19 +459,19 @@ def test_a_used_connection_that_is_lost_without_a_word_may_have_been_dead(
     end: bytes | OSError, is_loss: bool, is_reused: bool
 ) -> None:
     attempt = Attempt(JSONAnswer).send(is_reused=is_reused).play(end, b"")
-    assert attempt.exchange.died_unheard is (is_loss and is_reused)
+    assert attempt.exchange.failed_before_response is (is_loss and is_reused)
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
 def test_one_byte_shows_that_the_peer_had_the_request(end: bytes | OSError) -> None:
-    assert not Attempt(JSONAnswer).send(is_reused=True).play(b"H", end).exchange.died_unheard
+    assert not Attempt(JSONAnswer).send(is_reused=True).play(b"H", end).exchange.failed_before_response
 
 
 def test_nor_is_a_connection_dead_that_is_silent_or_was_closed_here() -> None:
     silent, closed = (Attempt(JSONAnswer, ALL_ON).send(is_reused=True) for _ in range(2))
     silent.exchange.expire(errors.HeadTimeoutError, silent.now)
     closed.exchange.cancel()
-    assert (silent.exchange.died_unheard, closed.exchange.died_unheard) == (False, False)
+    assert (silent.exchange.failed_before_response, closed.exchange.failed_before_response) == (False, False)
 
 
 # --- Observers -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from support.streams import (
 
 from rawsse import errors
 from rawsse.client import answer as answer_module
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import (
     APIError,
     APIStatusError,

@@ -15,8 +15,7 @@ from rawsse import AsyncClient
 from rawsse.client.blocking import Client
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.link import Expired
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import RetryPolicy, Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,

@@ -26,7 +26,7 @@ import rawsse
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
 from rawsse.client.request import RequestData
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.replay import FakeNetwork, Read, Recorder, Recording, ReplayServer, ScrubPolicy, scrub, shipped_fixtures
 from rawsse.replay.explain import explain

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
 from rawsse.client.exchange import Observer, Timing
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
@@ -22,13 +21,12 @@ from rawsse.client.resources import (
     TokenCount,
     Turns,
 )
-from rawsse.client.retry import RateLimits, RetryPolicy
-from rawsse.client.stream import OpenResponse
-from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
-from rawsse.http1 import Headers
+from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
 from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
 
@@ -46,13 +44,13 @@ Item = TypeVar("Item", Message, BlockingMessageStream)
 T = TypeVar("T")
 
 class BlockingEventStream:
-    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
 
     timing: Timing
 
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
-    def response(self) -> OpenResponse:
+    def response(self) -> Response:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -61,11 +59,7 @@ class BlockingEventStream:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -96,13 +90,13 @@ class BlockingEventStream:
 class BlockingMessageStream:
     """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
-    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
+    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text."""
 
     timing: Timing
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
-    def response(self) -> OpenResponse:
+    def response(self) -> Response:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -111,11 +105,7 @@ class BlockingMessageStream:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -336,7 +326,7 @@ class BlockingRawResponse(Generic[T]):
 
     def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
-    def response(self) -> OpenResponse:
+    def response(self) -> Response:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -345,11 +335,7 @@ class BlockingRawResponse(Generic[T]):
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -422,11 +408,8 @@ class Page:
         """There is a page after this one."""
 
     def get_next_page(self) -> Page:
-        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
-        leads back to one that was asked for before: the list would never end."""
-
-    def iter_pages(self) -> Iterator[Page]:
-        """This page and all after it, each fetched when it is needed."""
+        """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
+        to an earlier one: the list would never end."""
 
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
@@ -436,11 +419,11 @@ class Messages:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     def stream(
         self,
@@ -510,8 +493,8 @@ class Messages:
         kind: type[Answer] = ...,
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
+        `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
@@ -519,16 +502,16 @@ class Messages:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
 
 class Models:
-    """`client.models`: which models there are."""
+    """`client.models`: the models that there are."""
 
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     def list(
         self,
@@ -549,7 +532,7 @@ class Models:
         would lead to another path."""
 
 class Beta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
 
     messages: Messages
     models: Models
@@ -557,27 +540,28 @@ class Beta:
     def __init__(self, messages: Messages, models: Models) -> None: ...
 
 class Client:
-    """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
+    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
     Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
-    How long, how often: `timeouts` are the five clocks; `timeout`, as the official SDK has it, is one number of seconds for
-    the silences among them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal
-    is tried again before content came; `retry_policy` has the waits as well.
+    Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
+    them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
+    content has come; `retry_policy` has the waits as well.
 
-    The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
-    `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
-    none of these variables. `connect` makes the links in place of the network (tests: `rawsse.replay.FakeNetwork`).
+    The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
+    and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
+    `trust_env=False` reads none of these variables. `connect` makes the links in place of the network (tests:
+    `rawsse.replay.FakeNetwork`).
 
-    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
-    client is closed.
+    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
+    is closed.
 
     `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
-    `max_…_bytes` are limits of what is read. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+    `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
-    kept and used again.
+    pooled.
 
     Any number of threads may use it. After a fork, the child opens new connections."""
 
@@ -624,7 +608,7 @@ class Client:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     def close(self) -> None:
-        """End every stream that is open, and drop every connection. No further calls."""
+        """End every open stream, and drop every connection. A later call raises `RuntimeError`."""
 
     def with_options(
         self,
@@ -639,9 +623,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other."""
+        It shares the connections of this one: closing one closes the other."""
 
     def copy(
         self,
@@ -656,9 +640,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other."""
+        It shares the connections of this one: closing one closes the other."""
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
-        """Questions and answers in turn: a history that can be sent at any time. Arguments as for `BlockingConversation`."""
+        """A conversation, whose history can be sent at any time. Arguments as for `BlockingConversation`."""

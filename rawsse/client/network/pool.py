@@ -36,7 +36,7 @@ from typing import Any
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
 from rawsse.client.network.route import Route
-from rawsse.client.timeouts import ABOVE_ZERO, check_number
+from rawsse.client.retry import ABOVE_ZERO, check_number
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 

@@ -359,7 +359,7 @@ HALF, OTHER, NO_CHAR = "\ud83d", "\ude00", "\ufffd"
 
 def sent_text(body: dict[str, Any]) -> Any:
     """The JSON of a request as the API reads it."""
-    endpoint = Endpoint.of("http://127.0.0.1:9", credential("k", None), {})
+    endpoint = Endpoint("http://127.0.0.1:9", credential("k", None), {})
     return json.loads(endpoint.request("POST", "/v1/messages", route=Route(endpoint.origin), body=body).body)
 
 

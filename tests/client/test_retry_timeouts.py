@@ -1,4 +1,4 @@
-"""rawsse.client.timeouts: the five clocks, as numbers. What they mean is tried in `test_exchange_clocks.py`."""
+"""rawsse.client.retry, `Timeouts`: the five clocks, as numbers. What they mean is tried in `test_exchange_clocks.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import ConfigurationError
 
 

@@ -1,5 +1,5 @@
-"""rawsse.client.call: a request and its attempts, over links that a test plays and without an event loop: waiting between
-attempts, connections that turn out dead, requests that are answered too early, being closed in each wait."""
+"""rawsse.client.stream, `Call`: a request and its attempts, over links that a test plays and without an event loop: waiting
+between attempts, connections that turn out dead, requests that are answered too early, being closed in each wait."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ from support.sockets import serving
 from support.streams import ANSWER
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
 from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import WRITE_BYTES, CallSettings, Exchange, JSONAnswer
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Expired, Signal, drive
 from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.request import RequestData
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -300,7 +299,7 @@ def test_the_queue_has_a_clock_and_is_left_when_it_has_run_out(
     error = setting.fail()
     assert (type(error), setting.seconds, len(setting.pool.queue)) == (cls, seconds, 0)
     if cls is ConnectTimeoutError:
-        assert error.message == "no connection was free within 20 s (all 1 connections (max_connections) are in use)"
+        assert error.message == "no connection was free within 20 s: all that max_connections allows are in use"
 
 
 def test_closing_the_pool_ends_a_call_in_its_queue() -> None:
@@ -701,7 +700,7 @@ def test_a_call_that_was_closed_first_is_not_begun() -> None:
     assert type(setting.fail()) is StreamCancelledError
     with pytest.raises(OverloadedError):
         drive(setting.call.open(OverloadedError("No.", status_code=529)))
-    assert (setting.peers.attempts, setting.call.timing.ended) == (0, None)
+    assert (setting.peers.attempts, setting.call.timing.ended) == (0, 0)
 
 
 def test_a_call_that_was_closed_is_not_read_on() -> None:
