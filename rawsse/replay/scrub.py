@@ -1,4 +1,4 @@
-"""No secret in a recording reaches the disk: wherever it stands, and however many deltas it is spread over.
+"""No secret in a recording reaches the disk, wherever it stands, and over however many deltas it is spread.
 
     recording = checked(scrub(recording, ScrubPolicy(secrets=(api_key,))))
     recording.save("answer.sse.jsonl")
@@ -6,11 +6,11 @@
     for secret in find_secrets(recording):
         print(secret)           # Anthropic key in the response body, event 9, text of block 0 (across 3 deltas)
 
-Headers are kept only if they are on a list. In all the rest (URL, the headers that are left, both bodies) secrets are looked
-for as their readers see them: with escapes read, and in what the deltas add up to. Each of their characters
-turns into `*` where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the
-reads, the times. What tells the kind of a key is left (`sk-ant-api03-****`), and so are the signs that JSON and line ends are
-made of. The same secret always turns into the same stars; scrubbing twice is scrubbing once.
+Headers are kept only if they are on a list. Everywhere else (the URL, the headers that are left, both bodies) secrets are
+searched as their readers see them: with escapes read, and in the texts that deltas add up to. Every byte of one turns into `*`
+where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the reads, the
+times. The prefix that tells the kind of a key stays (`sk-ant-api03-****`), and so do the signs that JSON and line ends are
+made of. Scrubbing twice is scrubbing once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, Hidden, SecretRemainsError, quote
 from rawsse.replay.recording import Read, RecordedRequest, Recording
@@ -31,7 +31,6 @@ from rawsse.replay.strands import (
     PERCENT_ESCAPES,
     Characters,
     Escapes,
-    JoinedText,
     Text,
     event_starts,
     joined_texts,
@@ -40,7 +39,7 @@ from rawsse.replay.strands import (
 )
 
 ALLOWED_REQUEST_HEADERS = ("accept", "anthropic-beta", "anthropic-version", "content-type")
-"""What a request's answer may depend on."""
+"""The headers of a request that its answer may depend on."""
 
 ALLOWED_RESPONSE_HEADERS = (
     "anthropic-ratelimit-*",
@@ -54,7 +53,8 @@ ALLOWED_RESPONSE_HEADERS = (
     "x-accel-buffering",
     "x-should-retry",
 )
-"""What clients look at, and what helps to find out who answered. Not the ids of organization and workspace, and no cookies."""
+"""The headers that clients read, and those that help to find out who answered. No ids of organization and workspace, no
+cookies."""
 
 MIN_SECRET_CHARS = 4
 """A shorter secret would be found in half of all words."""
@@ -71,15 +71,15 @@ _NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f]*")
 
 @dataclass(frozen=True, slots=True)
 class ScrubPolicy:
-    """What is kept, and what is hidden beside the known shapes.
+    """The headers that are kept, and the secrets that are hidden beside the known shapes.
 
     `allowed_request_headers`, `allowed_response_headers`: names, in any case, with `*` at the end for any ending.
-    `patterns`: regular expressions of your own; the group `secret` is hidden, or the first group, or all that was found.
-    They see JSON as it is written, too: one that takes a number or a name for secret makes the JSON useless. Shapes of
-    secrets that only you have belong here, or `rawsse record --scrub REGEX`: what has neither a known shape nor a name that
-    says so (a bare password in a sentence) is not found without.
+    `patterns`: further regular expressions, as `rawsse record --scrub REGEX` gives them. The group `secret` is hidden, or
+    the first group, or the whole match. A secret with neither a known shape nor a telling name (a bare password in a
+    sentence) needs one. They are matched against JSON as it is written, too: one that matches a number or a member's name
+    breaks the JSON.
     `secrets`: hidden wherever they stand, also %-encoded and in base64: the key that the client itself uses, for example.
-    `replacement`: the character that stands for each one that is hidden; no letter or digit.
+    `replacement`: the character that is written over each hidden byte; neither a letter nor a digit.
     """
 
     allowed_request_headers: tuple[str, ...] = ALLOWED_REQUEST_HEADERS
@@ -99,7 +99,7 @@ class ScrubPolicy:
         self.shapes()
 
     def shapes(self) -> tuple[Shape, ...]:
-        """All that is looked for, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
+        """All shapes, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
         exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
         own = [Shape(f"match of your pattern {number}", _compiled(p)) for number, p in enumerate(self.patterns, 1)]
         return (*exact, *own, *SHAPES)
@@ -107,9 +107,9 @@ class ScrubPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Something that looks like a secret: what it looks like and where it is, never what it is.
+    """Something that looks like a secret: the name of its shape and its place, never the secret itself.
 
-    For one in the response body `byte` says where it begins, from 0, and `event` the number of its event, from 1.
+    In the response body, `byte` is where it begins, from 0, and `event` the number of its event, from 1.
     """
 
     shape: str
@@ -181,7 +181,7 @@ def _json_bytes(body: Any) -> bytes:
 
 
 def _unsearchable(recording: Recording) -> Secret | None:
-    """A body that is still as it was compressed hides its secrets from us only."""
+    """A body that is still compressed cannot be searched, and its readers can decompress it."""
     headers = {name.lower(): value for name, value in recording.headers.items()}
     coding = headers.get("content-encoding", "identity")
     try:
@@ -196,43 +196,32 @@ def _unsearchable(recording: Recording) -> Secret | None:
 
 
 class _Hit(NamedTuple):
-    """From `start` to `end` of `text` stands something that looks like a secret."""
+    """Something that looks like a secret stands in these bytes. `joined` names the joined text that it was found in."""
 
     shape: str
-    text: Text
-    start: int
-    end: int
-    joined: JoinedText | None = None  # None: found in the bytes as they stand
+    places: list[int]
+    joined: str = ""
 
 
-_Look: TypeAlias = Callable[[bytes], Iterator[_Hit]]
+_Kind: TypeAlias = Literal["line", "json", "stream"]
+"""A path or a header's value; a JSON text, or any other; the body of a response."""
 
 
 class _Search:
-    """Looks for what a policy takes for a secret, writes over it, and says where it stands."""
+    """Finds the secrets of a policy, writes over them, and says where they stand."""
 
     def __init__(self, policy: ScrubPolicy) -> None:
         self._policy = policy
         self._shapes = policy.shapes()
         self._mark = policy.replacement
 
-    # --- Where it looks
-
-    def _in_line(self, data: bytes) -> Iterator[_Hit]:
-        """In a path or a header's value."""
-        return self._in_text(Characters(data), PERCENT_ESCAPES)
-
-    def _in_json(self, data: bytes) -> Iterator[_Hit]:
-        """In a JSON text, or any other."""
-        return self._in_text(Characters(data), JSON_ESCAPES)
-
-    def _in_stream(self, data: bytes) -> Iterator[_Hit]:
-        """In the body of a response: first in what its events add up to, then in the bytes as they stand."""
+    def _hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
+        """Of a stream: first those in the texts that its events add up to, then those in the bytes as they stand."""
         body = Characters(data)
-        for joined in joined_texts(body):
+        for joined in joined_texts(body) if kind == "stream" else ():
             for hit in self._in_text(joined.text, JSON_ESCAPES):
-                yield hit._replace(joined=joined)
-        yield from self._in_text(body, JSON_ESCAPES)
+                yield hit._replace(joined=joined.name)
+        yield from self._in_text(body, PERCENT_ESCAPES if kind == "line" else JSON_ESCAPES)
 
     def _in_text(self, text: Text, escapes: Escapes) -> Iterator[_Hit]:
         for layer in layers(text, escapes):
@@ -240,17 +229,17 @@ class _Search:
                 for found in shape.pattern.finditer(layer.text):
                     start, end = secret_span(found)
                     if not self._is_hidden(layer.text[start:end]):
-                        yield _Hit(shape.name, layer, start, end)
+                        yield _Hit(shape.name, _hidden_bytes(layer, start, end))
             for value in named_values(layer):
                 if not (self._is_hidden(value.text) or self._is_known(value.text)):
-                    yield _Hit("value of a secret's name", value, 0, len(value.text))
+                    yield _Hit("value of a secret's name", _hidden_bytes(value, 0, len(value.text)))
 
     def _is_hidden(self, value: str) -> bool:
-        """Nothing is left to be hidden: what was there has been."""
+        """Nothing is left to be hidden."""
         return _NOTHING_TO_HIDE.fullmatch(value.replace(self._mark, "")) is not None
 
     def _is_known(self, value: str) -> bool:
-        """It has a shape, whose beginning may stay; or it had."""
+        """It has a known shape, whose prefix may stay; or it had one before it was hidden."""
         found = (shape.pattern.search(value) for shape in self._shapes)
         return self._mark * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
 
@@ -263,7 +252,7 @@ class _Search:
             headers = self._headers(request.headers, policy.allowed_request_headers)
             method, path = self.hide_in_line(request.method), self.hide_in_line(request.path)
             request = RecordedRequest(method, path, headers, self._request_body(request.body))
-        body = self._hide(recording.body, self._in_stream)
+        body = self._hide(recording.body, "stream")
         ends = accumulate(len(read.data) for read in recording.reads)
         reads = [Read(read.t, body[at - len(read.data) : at]) for read, at in zip(recording.reads, ends, strict=True)]
         headers = self._headers(recording.headers, policy.allowed_response_headers)
@@ -271,16 +260,15 @@ class _Search:
 
     def hide_in_line(self, text: str) -> str:
         """The same line without the secrets."""
-        return _to_text(self._hide(_to_bytes(text), self._in_line))
+        return _to_text(self._hide(_to_bytes(text), "line"))
 
-    def _hide(self, data: bytes, look: _Look) -> bytes:
+    def _hide(self, data: bytes, kind: _Kind) -> bytes:
         """The same bytes without the secrets, as many of them."""
         for _ in range(MAX_PASSES):
             buffer = bytearray(data)
-            for hit in look(data):
-                for at in range(hit.start, hit.end):
-                    if not _is_kept(hit.text.text[at]):
-                        hit.text.write(at, self._mark, buffer)
+            for hit in self._hits(data, kind):
+                for place in hit.places:
+                    buffer[place] = ord(self._mark)
             if buffer == data:
                 break
             data = bytes(buffer)
@@ -299,7 +287,7 @@ class _Search:
 
     def _request_body(self, body: Any) -> Any:
         before = _json_bytes(body)
-        after = self._hide(before, self._in_json)
+        after = self._hide(before, "json")
         if after == before:
             return body
         try:
@@ -316,8 +304,8 @@ class _Search:
             yield from self._secrets_in_line(request.path, "request path")
             yield from self._secrets_in_headers(request.headers, "request header")
             data = _json_bytes(request.body)
-            for hit in _new(self._in_json(data), len(data)):
-                path = _path_to(data, hit.text.byte(hit.start))
+            for hit in self._new_hits(data, "json"):
+                path = _path_to(data, hit.places[0])
                 yield Secret(hit.shape, f"request body, {path}" if path else "request body")
         yield from self._secrets_in_headers(recording.headers, "response header")
         if secret := _unsearchable(recording):
@@ -327,18 +315,17 @@ class _Search:
     def secrets_in_response(self, body: bytes) -> Iterator[Secret]:
         """In the body of a response."""
         starts: list[int] | None = None
-        for hit in _new(self._in_stream(body), len(body)):
-            byte, last = hit.text.byte(hit.start), hit.text.byte(hit.end - 1)
+        for hit in self._new_hits(body, "stream"):
             starts = event_starts(Characters(body)) if starts is None else starts
-            number = bisect_right(starts, byte)
-            place = f"response body, event {number}" if number else "response body"
-            if hit.joined is not None:
-                place += f", {hit.joined.name}{_spread(hit.joined, number, bisect_right(starts, last))}"
-            yield Secret(hit.shape, place, byte, number)
+            events = {bisect_right(starts, place) for place in hit.places}
+            first = min(events)
+            place = f"response body, event {first}" if first else "response body"
+            if hit.joined:
+                place += f", {hit.joined}" + (f" (across {len(events)} deltas)" if len(events) > 1 else "")
+            yield Secret(hit.shape, place, hit.places[0], first)
 
     def _secrets_in_line(self, line: str, place: str) -> Iterator[Secret]:
-        data = _to_bytes(line)
-        return (Secret(hit.shape, place) for hit in _new(self._in_line(data), len(data)))
+        return (Secret(hit.shape, place) for hit in self._new_hits(_to_bytes(line), "line"))
 
     def _secrets_in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
         for name, value in headers.items():
@@ -347,26 +334,23 @@ class _Search:
             else:
                 yield from self._secrets_in_line(value, f"{kind} {name}")
 
+    def _new_hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
+        """The hits that do not overlap with earlier ones: the same secret matches several shapes, in several views."""
+        seen = bytearray(len(data))
+        for hit in self._hits(data, kind):
+            if not any(seen[place] for place in hit.places):
+                yield hit
+            for place in hit.places:
+                seen[place] = 1
+
 
 def _is_kept(char: str) -> bool:
     return char in _KEPT or char.isspace() or char < " "
 
 
-def _new(hits: Iterator[_Hit], size: int) -> Iterator[_Hit]:
-    """The hits that do not overlap with earlier ones: the same secret is seen by several shapes, and in several ways."""
-    seen = bytearray(size)
-    for hit in hits:
-        places = [hit.text.byte(at) for at in range(hit.start, hit.end)]
-        if not any(seen[place] for place in places):
-            yield hit
-        for place in places:
-            seen[place] = 1
-
-
-def _spread(joined: JoinedText, first: int, last: int) -> str:
-    pieces = zip(joined.parts, joined.events, strict=True)
-    count = sum(end > start and first <= event <= last for (_, start, end), event in pieces)
-    return f" (across {count} deltas)" if count > 1 else ""
+def _hidden_bytes(text: Text, start: int, end: int) -> list[int]:
+    """The bytes of these characters, but for those that stay."""
+    return [place for at in range(start, end) if not _is_kept(text.text[at]) for place in text.bytes_of(at)]
 
 
 def _path_to(data: bytes, byte: int) -> str:
