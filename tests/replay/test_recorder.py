@@ -466,7 +466,7 @@ def test_a_recording_that_cannot_be_written_is_told_to_the_log_only(
 
     async def story() -> tuple[str, int, int]:
         recorder = Recorder(tmp_path)
-        monkeypatch.setattr("tempfile.mkstemp", full)
+        monkeypatch.setattr(Path, "write_text", full)
         async with client_of(answer(saying("Hi")), recorder=recorder) as client:
             message = await client.messages.create(**ASK)
         return message.text, recorder.written, recorder.lost
@@ -560,7 +560,7 @@ def test_a_forked_child_writes_in_a_thread_of_its_own(tmp_path: Path, monkeypatc
     async def story() -> int:
         with contextlib.closing(Recorder(tmp_path)) as recorder:
             monkeypatch.setattr("rawsse.replay.recorder.os.getpid", lambda: -1)  # as a child sees it
-            recorder._writer.shutdown()  # nothing runs there
+            recorder._executor.shutdown()  # nothing runs there
             async with client_of(answer(saying("Hi")), recorder=recorder) as client:
                 await client.messages.create(**ASK)
             return recorder.written
