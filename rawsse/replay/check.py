@@ -46,14 +46,13 @@ from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 RULES: Mapping[str, str] = {
-    "http-status": "The status is 200; another is an error's, which has the API's form.",
+    "http-status": "The status is 200. The body of any other status is an error in the API's form.",
     "http-type": "The content type is text/event-stream.",
-    "http-time": "The times of the reads do not go back.",
     "http-end": "The connection ends after the last event, and the client waits for it.",
     "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
-    "sse-utf8": "The stream is UTF-8; other bytes turn into U+FFFD.",
-    "sse-field": "The fields are event and data. The Messages API has no `id` and no `retry`, and nothing else is a field.",
-    "sse-empty": "An event has data; without them readers drop it.",
+    "sse-utf8": "The stream is UTF-8; readers replace other bytes with U+FFFD.",
+    "sse-field": "The fields are event and data. The Messages API sends no `id` and no `retry`; there are no others.",
+    "sse-empty": "An event has data; without data, readers drop it.",
     "sse-cut": "The stream ends after a blank line; an event without one is dropped.",
     "event-name": "An event has an `event:` line with its type; the official SDKs drop events without.",
     "event-data": "The data are one JSON object with the fields that the type asks for.",
@@ -126,13 +125,7 @@ def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[
     body = recording.request.body if recording.request else None
     wants_stream = isinstance(body, dict) and body.get("stream") is True
     checker = Checker(recording.status, recording.content_type, wants_stream=wants_stream, max_searched_bytes=0)
-    findings, last = [], 0.0
-    for read in recording.reads:
-        if not read.t >= last:
-            checker._find("http-time", f"a read at {read.t} seconds comes after one at {last}")
-        last = read.t
-        findings += checker.feed(read.data)
-    findings += checker.close(recording.end) + _secrets(recording, policy)
+    findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording, policy)
     return sorted(findings, key=lambda finding: finding.where.byte)
 
 
@@ -160,8 +153,9 @@ class Checker:
     ) -> None:
         self.builder = MessageBuilder(strict=False)
         """What the events add up to."""
-        self.events: list[tuple[Event, StreamEvent | None]] = []
-        """The events that the last bytes completed, as they were sent and as they were read; None: they cannot be read."""
+        self.groups: list[tuple[int, Event | None, StreamEvent | None]] = []
+        """The groups of lines that the last bytes completed: the byte after the blank line, the event that they are (None: they
+        are none), and what was read of it (None: it is invalid)."""
         self.is_over = False
         self._policy = policy
         self._status = status
@@ -191,7 +185,7 @@ class Checker:
         """Take the next bytes of the body, cut anywhere; return what they break."""
         room = self._max_searched_bytes if self._status == 200 else MAX_ERROR_BYTES
         self._kept += data[: max(0, room - len(self._kept))]
-        self.events = []
+        self.groups = []
         if self._is_stream and not self.is_over:
             self._within_limits(lambda: self._check_lines(data))
         return self._taken()
@@ -240,10 +234,11 @@ class Checker:
             self._line.clear()
             at = found.end()
             self._check_line(line, start)
-            for event in self._decoder.feed(line + b"\n"):
-                self._check_event(event)
-            if not line and self._fields:
+            sse = next(iter(self._decoder.feed(line + b"\n")), None)  # only after a blank line
+            event = None if sse is None else self._check_event(sse)
+            if not line:
                 self._end_event()
+                self.groups.append((self._line_start, sse, event))
         self._line += data[at:]
         self._after_return = data.endswith(b"\r")
         if len(self._line) > MAX_EVENT_BYTES:
@@ -269,7 +264,7 @@ class Checker:
             self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is not UTF-8", "error", at + exc.start)
 
     def _end_event(self) -> None:
-        if b"data" not in self._fields:
+        if self._fields and b"data" not in self._fields:
             if self._fields & {b"event", b"id"}:
                 self._find("sse-empty", "an event without data")
             self._event -= 1  # it was not one
@@ -292,28 +287,26 @@ class Checker:
 
     # --- The Messages API ---
 
-    def _check_event(self, sse: Event) -> None:
+    def _check_event(self, sse: Event) -> StreamEvent | None:
         known = len(self.builder.deviations)
         try:
             event = self.builder.feed(sse)
         except EventDataError as exc:
-            self.events.append((sse, None))
             self._find("event-data", exc.message)
-            return
-        self.events.append((sse, event))
+            return None
         if event is None and sse.data.strip() == DONE:
             self._find("event-done", "the end mark [DONE] is not the Messages API's", "note")
-            return
-        if event is None:
+        elif event is None:
             self._find("event-data", "an event without name and data: it only keeps the connection alive", "note")
-            return
-        if b"event" not in self._fields:
-            self._find("event-name", f"{quote(event.type)} has no event line")
-        elif sse.event != event.type:
-            self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
-        for deviation in self.builder.deviations[known:]:
-            self._find("event-order", deviation.rule)
-        self._check_kind(event)
+        else:
+            if b"event" not in self._fields:
+                self._find("event-name", f"{quote(event.type)} has no event line")
+            elif sse.event != event.type:
+                self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
+            for deviation in self.builder.deviations[known:]:
+                self._find("event-order", deviation.rule)
+            self._check_kind(event)
+        return event
 
     def _check_kind(self, event: StreamEvent) -> None:
         match event:

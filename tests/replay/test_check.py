@@ -324,13 +324,6 @@ def test_an_endless_line_is_given_up_at_the_limit_and_not_when_it_ends() -> None
     assert checker.close() == []
 
 
-def test_a_time_that_goes_back_is_found_at_its_read() -> None:
-    cut = len(START) + len(BLOCK)
-    reads = (Read(0.5, GOOD[:cut]), Read(0.5, b""), Read(0.25, GOOD[cut:]))
-    (finding,) = check(Recording(reads=reads, duration=1.0))
-    assert str(finding).endswith("event 2: http-time: a read at 0.25 seconds comes after one at 0.5")
-
-
 @pytest.mark.parametrize("end", ["", "\n", "\ndata: x\n", "\n\n"])
 def test_no_line_that_is_no_field_is_quoted(end: str) -> None:
     found = check(f"ANTHROPIC_API_KEY={KEY.decode()}{end}".encode())
@@ -359,7 +352,6 @@ JSON = {"content-type": "application/json"}
 ONLY: list[tuple[str, bytes | Recording]] = [
     ("http-status", Recording(status=529, reads=(Read(0.0, b'{"type": "error"}'),))),
     ("http-type", Recording(headers={}, reads=(Read(0.0, GOOD),))),
-    ("http-time", Recording(reads=(Read(0.5, GOOD[:99]), Read(0.25, GOOD[99:])), duration=0.5)),
     ("http-end", Recording(reads=(Read(0.0, GOOD),), end="client_closed")),
     ("sse-mark", b"\xef\xbb\xbf" + GOOD),
     ("sse-utf8", GOOD.replace(b"Hi", b"H\xc3")),
