@@ -50,6 +50,11 @@ MAX_LABELLED_LINES = 20
 """How many lines a figure takes at most: the message of an error may be long."""
 
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_LANE_OF_EVENT: Mapping[str, Lane] = {
+    **dict.fromkeys(("message_start", "message_delta", "message_stop"), "message"),
+    "ping": "ping",
+    "error": "error",
+}
 # For each delta that adds to the message: the field that does, and its lane.
 _ADDS: Mapping[str, tuple[str, Lane]] = {
     "text_delta": ("text", "text"),
@@ -76,6 +81,11 @@ class Piece:
     start: int
     data: bytes
 
+    @property
+    def last(self) -> int:
+        """Its last byte."""
+        return self.start + len(self.data) - 1
+
 
 @dataclass(slots=True)
 class Group:
@@ -101,19 +111,9 @@ class Group:
         return self.pieces[-1].t
 
     @property
-    def read(self) -> int:
-        """The read that its last byte came in."""
-        return self.pieces[-1].read
-
-    @property
     def start(self) -> int:
         """Its first byte."""
         return self.pieces[0].start
-
-    @property
-    def end(self) -> int:
-        """The byte after its last."""
-        return self.pieces[-1].start + len(self.pieces[-1].data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,11 @@ class Timeline:
         yield "pings", str(sum(event.lane == "ping" for event in events))
         yield "events", f"{len(events):,}: {kinds_of(events)}" if events else "0"
         if self.message is not None:
-            yield "usage", _usage(object_at(self.message.raw, "usage"))
+            usage = object_at(self.message.raw, "usage").items()
+            counts = [
+                (name, value) for name, value in usage if (any(value.values()) if isinstance(value, dict) else value)
+            ]
+            yield "usage", visible(", ".join(f"{name} {to_json(value)}" for name, value in counts))
         yield "ending", visible(f"{self.recording.end}: {self.verdict}")
 
 
@@ -259,11 +263,11 @@ def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, bloc
         else:
             group.lane = "error"
         return
-    group.kind = event.type
+    group.kind, group.lane = event.type, _LANE_OF_EVENT.get(event.type, "other")
     group.index = event.raw.get("index") if isinstance(event.raw.get("index"), int) else None
     match event.raw:
-        case {"type": "content_block_delta", "delta": dict(delta)}:
-            group.lane = _lane_of_block(blocks.get(group.index or 0, ""))
+        case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)}:
+            group.lane = _lane_of_block(blocks.get(index, ""))
             _fill_delta(group, delta)
         case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
             group.detail = blocks[index] = str(block.get("type"))
@@ -273,15 +277,11 @@ def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, bloc
         case {"type": "content_block_stop", "index": int(index)}:
             group.lane = _lane_of_block(blocks.get(index, ""))
         case {"type": "message_start", "message": dict(message)}:
-            group.lane, group.says = "message", str(message.get("model"))
-        case {"type": "message_delta"}:
-            group.lane, group.says = "message", _end_in_words(event.raw)
-        case {"type": "message_stop"}:
-            group.lane = "message"
-        case {"type": "ping"}:
-            group.lane = "ping"
+            group.says = str(message.get("model"))
+        case {"type": "message_delta", "delta": {"stop_reason": str(reason)}}:
+            group.says = f"stop reason {reason}"
         case {"type": "error", "error": dict(error)}:
-            group.lane, group.says = "error", f"{error.get('type')}: {error.get('message')}"
+            group.says = f"{error.get('type')}: {error.get('message')}"
 
 
 def _fill_delta(group: Group, delta: dict[str, Any]) -> None:
@@ -290,8 +290,7 @@ def _fill_delta(group: Group, delta: dict[str, Any]) -> None:
         name, group.lane = _ADDS[group.detail]
         group.adds = delta[name] if isinstance(delta.get(name), str) else ""
     else:
-        values = {name: value for name, value in delta.items() if name != "type"}
-        group.says = to_json(next(iter(values.values())) if len(values) == 1 else values)
+        group.says = to_json({name: value for name, value in delta.items() if name != "type"})
 
 
 def _lane_of_block(kind: str) -> Lane:
@@ -300,16 +299,6 @@ def _lane_of_block(kind: str) -> Lane:
     if kind.endswith(("tool_use", "tool_result")):
         return "tool"
     return "text" if kind == "text" else "other"
-
-
-def _end_in_words(event: dict[str, Any]) -> str:
-    delta, usage = event.get("delta"), event.get("usage")
-    words = []
-    if isinstance(delta, dict) and delta.get("stop_reason") is not None:
-        words.append(f"stop reason {delta['stop_reason']}")
-    if isinstance(usage, dict) and "output_tokens" in usage:
-        words.append(f"{usage['output_tokens']} tokens out")
-    return ", ".join(words)
 
 
 # --- In words --------------------------------------------------------------------------------------------------------
@@ -330,20 +319,6 @@ def _picture(found: re.Match[str]) -> str:
     if code < 0x20:
         return chr(0x2400 + code)  # the block "Control Pictures" of Unicode
     return "␡" if code == 0x7F else f"\\u{code:04x}"
-
-
-def _usage(usage: Mapping[str, Any]) -> str:
-    counted = {name: value for name, value in usage.items() if _counts(value)}
-    words = (
-        f"{value} {name}" if isinstance(value, int) else f"{name} {value if isinstance(value, str) else to_json(value)}"
-        for name, value in counted.items()
-    )
-    return visible(", ".join(words))
-
-
-def _counts(value: Any) -> bool:
-    """It is more than zeros."""
-    return any(map(_counts, value.values())) if isinstance(value, dict) else bool(value)
 
 
 # --- As text ---------------------------------------------------------------------------------------------------------

@@ -157,8 +157,8 @@ class _Page:
             yield from self._line(piece, is_new=before.endswith((b"\r", b"\n")))
             before = piece.data
         if (more := len(group.pieces) - MAX_SHOWN_LINES) > 0:
-            yield f'<p class="more">… and {more:,} more, to byte {group.end - 1:,}</p>'
-            self._read = group.read
+            yield f'<p class="more">… and {more:,} more, to byte {group.pieces[-1].last:,}</p>'
+            self._read = group.pieces[-1].read
         yield "</div>"
         yield from self._event(group)
         yield "</li>\n"
@@ -196,14 +196,14 @@ class _Page:
 
     def _fold(self, run: Sequence[Group]) -> Iterator[str]:
         """One row for many events."""
-        first, last, events = run[0], run[-1], _events(run)
+        first, last, events = run[0].pieces[0], run[-1].pieces[-1], _events(run)
         marks = f' id="e{events[0].event}" data-e="{events[0].event}"' if events else ""
         name = f"Events {events[0].event:,} to {events[-1].event:,}" if events else f"{len(run):,} comments"
-        waits = [self._gaps.pop(read) for read in range(first.pieces[0].read, last.read + 1) if read in self._gaps]
+        waits = [self._gaps.pop(read) for read in range(first.read, last.read + 1) if read in self._gaps]
         waited = f"; longest gap {max(gap.seconds for gap in waits):.3f} s" if waits else ""
         self._read = last.read
-        yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.end - 1:,}, '
-        yield f"{first.t:.3f} s to {last.t:.3f} s{waited}"
+        yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.last:,}, '
+        yield f"{run[0].t:.3f} s to {last.t:.3f} s{waited}"
         yield from _problems([f"event {group.event}: {problem}" for group in run for problem in group.problems])
         yield "</li>\n"
 
@@ -243,7 +243,7 @@ class _Page:
             text = "".join(group.adds for group in groups)
             yield f'<span id="m{row}" data-e="{row}">{_prose(text[:left])}</span>'
             left -= len(text)
-            if left <= 0:
+            if left < 0:
                 yield "…"
                 return
 

@@ -20,6 +20,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -62,6 +63,7 @@ MIN_SECRET_CHARS = 4
 MAX_PASSES = 5
 """Hiding one secret may show another one's shape. More than two passes have not been seen."""
 
+_MARK = "*"  # written over each byte that is hidden
 # The signs that JSON, its escapes and lines are made of stay, so that what was JSON remains JSON.
 _KEPT = '"\\/{}[]:,'
 # The word in which `quote` cut a text: half a secret has no shape.
@@ -79,23 +81,17 @@ class ScrubPolicy:
     sentence) needs one. They are matched against JSON as it is written, too: one that matches a number or a member's name
     breaks the JSON.
     `secrets`: hidden wherever they stand, also %-encoded and in base64: the key that the client itself uses, for example.
-    `replacement`: the character that is written over each hidden byte; neither a letter nor a digit.
     """
 
     allowed_request_headers: tuple[str, ...] = ALLOWED_REQUEST_HEADERS
     allowed_response_headers: tuple[str, ...] = ALLOWED_RESPONSE_HEADERS
     patterns: tuple[str | re.Pattern[str], ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    replacement: str = "*"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secrets", tuple(map(Hidden, self.secrets)))
         if (shortest := min(map(len, self.secrets), default=MIN_SECRET_CHARS)) < MIN_SECRET_CHARS:
             raise ConfigurationError(f"a secret must have at least {MIN_SECRET_CHARS} characters, not {shortest}")
-        if not re.fullmatch(r"[!#$%&()*+.;<=>?@^_`|~-]", self.replacement):
-            raise ConfigurationError(
-                f"replacement must be one ASCII sign that JSON does not use, not {quote(self.replacement)}"
-            )
         self.shapes()
 
     def shapes(self) -> tuple[Shape, ...]:
@@ -213,14 +209,13 @@ class _Search:
     def __init__(self, policy: ScrubPolicy) -> None:
         self._policy = policy
         self._shapes = policy.shapes()
-        self._mark = policy.replacement
 
     def _hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
         """Of a stream: first those in the texts that its events add up to, then those in the bytes as they stand."""
         body = Characters(data)
-        for joined in joined_texts(body) if kind == "stream" else ():
-            for hit in self._in_text(joined.text, JSON_ESCAPES):
-                yield hit._replace(joined=joined.name)
+        for name, joined in joined_texts(body) if kind == "stream" else ():
+            for hit in self._in_text(joined, JSON_ESCAPES):
+                yield hit._replace(joined=name)
         yield from self._in_text(body, PERCENT_ESCAPES if kind == "line" else JSON_ESCAPES)
 
     def _in_text(self, text: Text, escapes: Escapes) -> Iterator[_Hit]:
@@ -236,12 +231,12 @@ class _Search:
 
     def _is_hidden(self, value: str) -> bool:
         """Nothing is left to be hidden."""
-        return _NOTHING_TO_HIDE.fullmatch(value.replace(self._mark, "")) is not None
+        return _NOTHING_TO_HIDE.fullmatch(value.replace(_MARK, "")) is not None
 
     def _is_known(self, value: str) -> bool:
         """It has a known shape, whose prefix may stay; or it had one before it was hidden."""
         found = (shape.pattern.search(value) for shape in self._shapes)
-        return self._mark * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
+        return _MARK * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
 
     # --- Hiding
 
@@ -268,20 +263,18 @@ class _Search:
             buffer = bytearray(data)
             for hit in self._hits(data, kind):
                 for place in hit.places:
-                    buffer[place] = ord(self._mark)
+                    buffer[place] = ord(_MARK)
             if buffer == data:
                 break
             data = bytes(buffer)
         return data
 
     def _headers(self, headers: Mapping[str, str], allowed: tuple[str, ...]) -> dict[str, str]:
-        known = [entry.lower() for entry in allowed]
-        beginnings = tuple(entry[:-1] for entry in known if entry.endswith("*"))
         kept = {}
         for name, value in headers.items():
             if name.lower() in CREDENTIAL_HEADERS:
-                value = "".join(char if _is_kept(char) else self._mark for char in value)  # noqa: PLW2901
-            if name.lower() in known or name.lower().startswith(beginnings):
+                value = "".join(char if _is_kept(char) else _MARK for char in value)  # noqa: PLW2901
+            if any(fnmatchcase(name.lower(), entry.lower()) for entry in allowed):
                 kept[name] = self.hide_in_line(value)
         return kept
 

@@ -3,8 +3,8 @@
 A text stands in bytes as UTF-8, with JSON's escapes, and in pieces: as deltas.
 
     data = b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "sk\\u002dant"}}\\n\\n'
-    for joined in joined_texts(Characters(data)):
-        for text in layers(joined.text, JSON_ESCAPES):
+    for name, joined in joined_texts(Characters(data)):
+        for text in layers(joined, JSON_ESCAPES):
             at = text.text.find("sk-ant")           # as its reader sees it, over any number of deltas
             text.bytes_of(at + 2)                   # the six bytes of the escape
 
@@ -19,7 +19,6 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from typing import NamedTuple, TypeAlias
 
@@ -176,30 +175,16 @@ _DATA = re.compile(r"data: ?")
 _CONTENT = ("thinking", "text", "partial_json")
 
 
-@dataclass(slots=True)
-class JoinedText:
-    """A text that comes in pieces, over several events. `blocks` are the indices of the blocks that they belong to."""
-
-    name: str
-    parts: list[Part] = field(default_factory=list)
-    blocks: set[str] = field(default_factory=set)
-
-    @property
-    def text(self) -> Joined:
-        """The pieces as one text."""
-        return Joined(self.parts)
-
-
-def joined_texts(body: Text) -> Iterator[JoinedText]:
-    """The texts that the events of a stream add up to: every string in their JSON, joined with those in the same place of
-    other events. So the deltas of each block are joined, also those of types that are not known yet. Then come the text of
-    all blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
+def joined_texts(body: Text) -> Iterator[tuple[str, Joined]]:
+    """The texts that the events of a stream add up to, and their names: every string in their JSON, joined with those in the
+    same place of other events. So the deltas of each block are joined, also those of unknown types. Then come the text of all
+    blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
 
     A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
     left out.
     """
-    found: dict[tuple[object, ...], JoinedText] = {}
-    over_blocks: dict[tuple[int, str], JoinedText] = {}
+    found: dict[tuple[object, ...], tuple[str, list[Part]]] = {}
+    over_blocks: dict[tuple[int, str], list[tuple[str, Part]]] = {}
     message = 0
     for _, data in _events(body):
         event = list(literals(data.text))
@@ -209,25 +194,20 @@ def joined_texts(body: Text) -> Iterator[JoinedText]:
         for item in event:
             if data.text[item.start - 1 : item.start] != '"' or item.path[-1:] == ("type",):
                 continue
+            part = _decoded(data, item)
             is_of_block = item.path[:1] in (("delta",), ("content_block",))
             path = item.path[1:] if is_of_block else item.path
             name = ".".join(map(str, path))
             label = f"{'input' if name == 'partial_json' else name} of block {block or '?'}" if is_of_block else name
-            texts = [found.setdefault((message, block, is_of_block, path), JoinedText(label or "data"))]
+            found.setdefault((message, block, is_of_block, path), (label or "data", []))[1].append(part)
             if is_of_block and name in _CONTENT:
-                kinds = ("content", "text") if name == "text" else ("content",)
-                texts += [
-                    over_blocks.setdefault((message, kind), JoinedText(f"{kind} of the message")) for kind in kinds
-                ]
-            part = _decoded(data, item)
-            for text in texts:
-                text.parts.append(part)
-                text.blocks.add(block)
-    yield from found.values()
-    for (number, kind), text in over_blocks.items():
-        is_shown_as_text = kind == "content" and text.parts == over_blocks.get((number, "text"), JoinedText("")).parts
-        if len(text.blocks) > 1 and not is_shown_as_text:
-            yield text
+                for kind in ("content", "text") if name == "text" else ("content",):
+                    over_blocks.setdefault((message, kind), []).append((block, part))
+    yield from ((label, Joined(parts)) for label, parts in found.values())
+    for (number, kind), pieces in over_blocks.items():
+        is_shown_as_text = kind == "content" and pieces == over_blocks.get((number, "text"))
+        if len({block for block, _ in pieces}) > 1 and not is_shown_as_text:
+            yield f"{kind} of the message", Joined([part for _, part in pieces])
 
 
 def event_starts(body: Characters) -> list[int]:

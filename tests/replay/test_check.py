@@ -494,6 +494,15 @@ def test_a_block_type_that_is_no_string_is_an_error() -> None:
     assert expected in findings_of_odd(b'"type":"web_search_tool_result"', b'"type":["x"]')
 
 
+def test_a_delta_type_that_is_no_string_is_an_error() -> None:
+    expected = "error: event-data: a delta of type \"['x']\", which is not a string"
+    found = [
+        f"{finding.severity}: {finding.rule}: {finding.text}"
+        for finding in check(GOOD.replace(b'"text_delta"', b'["x"]'))
+    ]
+    assert expected in found
+
+
 def test_a_stop_reason_that_is_no_string_is_an_error() -> None:
     expected = "error: event-data: the stop reason '{}', which is not a string"
     assert expected in findings_of_odd(b'"stop_reason":"end_turn"', b'"stop_reason":{}')

@@ -151,7 +151,7 @@ def test_the_figures_are_those_of_the_recording() -> None:
     assert said["reads"] == "29, 2,883 bytes"
     assert said["pings"] == "15"
     assert said["events"].startswith("29: 15 ping, 1 message_start, ")
-    assert said["usage"] == "11 input_tokens, 62 output_tokens, service_tier standard"
+    assert said["usage"] == 'input_tokens 11, output_tokens 62, service_tier "standard"'
     assert said["end"] == "8.264 s"
 
 

@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_the_recording() -> None:
         "pings": "15",
         "events": "29: 15 ping, 1 message_start, 2 content_block_start, 1 signature_delta, 2 content_block_stop, "
         "6 text_delta, 1 message_delta, 1 message_stop",
-        "usage": "11 input_tokens, 62 output_tokens, service_tier standard",
+        "usage": 'input_tokens 11, output_tokens 62, service_tier "standard"',
         "ending": "clean: complete",
     }
 

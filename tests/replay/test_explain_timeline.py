@@ -49,7 +49,7 @@ def test_the_events_are_the_same_however_the_body_is_cut(line_end: bytes) -> Non
 def test_an_event_is_as_late_as_the_read_that_completes_it() -> None:
     body = wire(PING)
     (group,) = of((1.0, body[:-1]), (2.0, body[-1:])).groups
-    assert (group.t, group.read, group.start, group.end) == (2.0, 2, 0, len(body))
+    assert (group.t, group.pieces[-1].read, group.start, group.pieces[-1].last) == (2.0, 2, 0, len(body) - 1)
 
 
 def test_the_rest_of_a_line_end_belongs_to_the_event_that_its_beginning_completed() -> None:
@@ -71,8 +71,8 @@ def test_the_rest_of_a_line_end_belongs_to_the_event_that_its_beginning_complete
         (delta(0, "thinking_delta", thinking="Hm"), "thinking", "thinking_delta", "Hm", ""),
         (input_delta(0, '{"'), "tool", "input_json_delta", '{"', ""),
         (delta(0, "text_delta", text=7), "text", "text_delta", "", ""),
-        (delta(0, "smell_delta", smell="rose"), "other", "smell_delta", "", '"rose"'),
-        (end(), "message", "", "", "stop reason end_turn, 7 tokens out"),
+        (delta(0, "smell_delta", smell="rose"), "other", "smell_delta", "", '{"smell": "rose"}'),
+        (end(), "message", "", "", "stop reason end_turn"),
         (STOP, "message", "", "", ""),
         (PING, "ping", "", "", ""),
         ({"type": "error", "error": {"type": "api_error", "message": "Oops"}}, "error", "", "", "api_error: Oops"),

@@ -181,7 +181,7 @@ def test_literals_that_lie_too_deep_are_left_out() -> None:
 
 
 def found(data: bytes) -> dict[str, str]:
-    return {joined.name: joined.text.text for joined in joined_texts(Characters(data))}
+    return {name: joined.text for name, joined in joined_texts(Characters(data))}
 
 
 def test_deltas_are_joined_with_what_their_block_began_with() -> None:
@@ -208,10 +208,7 @@ def test_the_text_of_a_message_is_that_of_all_its_blocks() -> None:
 
 def test_texts_are_joined_within_one_message() -> None:
     data = to_bytes([start(), text_delta(0, "a"), start(), text_delta(0, "b")])
-    assert [joined.text.text for joined in joined_texts(Characters(data)) if joined.name == "text of block 0"] == [
-        "a",
-        "b",
-    ]
+    assert [joined.text for name, joined in joined_texts(Characters(data)) if name == "text of block 0"] == ["a", "b"]
 
 
 def test_the_content_of_a_message_goes_on_from_a_thought_to_a_call() -> None:
@@ -240,9 +237,9 @@ def test_events_begin_where_their_first_line_does() -> None:
 
 def test_a_text_is_found_in_the_bytes_of_its_deltas() -> None:
     data = to_bytes([text_delta(0, "é<"), PING, text_delta(0, ">☺")])
-    (joined,) = (joined for joined in joined_texts(Characters(data)) if joined.name == "text of block 0")
-    at = joined.text.text.index("<>")
-    once = written(joined.text, at, data)
-    twice = written(joined.text, at + 1, once)
+    (text,) = (joined for name, joined in joined_texts(Characters(data)) if name == "text of block 0")
+    at = text.text.index("<>")
+    once = written(text, at, data)
+    twice = written(text, at + 1, once)
     events = [json.loads(line[6:]) for line in twice.decode().splitlines() if line.startswith("data: ")]
     assert [event["delta"]["text"] for event in events if "delta" in event] == ["é*", "*☺"]
