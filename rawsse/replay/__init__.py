@@ -6,8 +6,7 @@ Read in this order:
     splits.py         cutting bytes at every place, and finding the cut that breaks a parser
     rewrites.py       the same events in other bytes, as gateways send them, and at other times
     compose.py        answers that were not recorded: a message, written down, becomes a stream
-    strands.py        the texts that deltas add up to, and writing over them in place
-    secrets.py        what secrets look like
+    texts.py          the texts that deltas add up to, and the bytes of their characters
     scrub.py          no secret reaches the disk
     match.py          which recording answers a request
     answers.py        what a Messages API made of recordings answers

@@ -48,8 +48,7 @@ from rawsse.replay.recording import (
     shipped_fixtures,
 )
 from rawsse.replay.rewrites import Pace, Rewrite, pace_by, rewrite_by
-from rawsse.replay.scrub import ScrubPolicy, scrub
-from rawsse.replay.secrets import CREDENTIAL_HEADERS
+from rawsse.replay.scrub import CREDENTIAL_HEADERS, ScrubPolicy, scrub
 from rawsse.replay.splits import Split, split_by
 from rawsse.replay.wire import Schedule, Script, Stall, Wire, coded, recut, script
 from rawsse.server import Receive, Scope, Send, Server

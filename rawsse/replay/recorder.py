@@ -207,12 +207,9 @@ class Recorder:
         # The name tells the model and the ending, never the prompt, which is private.
         body = recording.request.body if recording.request else None
         model = body.get("model") if isinstance(body, dict) else None
-        words = (
-            model if isinstance(model, str) else "answer",
-            kind,
-            "" if recording.status == 200 else f"{recording.status}",
-        )
-        path = self._folder.put(number, " ".join(words), recording.dump())
+        status = "" if recording.status == 200 else str(recording.status)
+        name = f"{model if isinstance(model, str) else 'answer'} {kind} {status}"
+        path = self._folder.put(number, name, recording.dump())
         self.written += 1
         full = ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
         facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, full)

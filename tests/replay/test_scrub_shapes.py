@@ -1,4 +1,4 @@
-"""rawsse.replay.secrets: one secret of every shape, made up by hand, and what looks like one and is none."""
+"""rawsse.replay.scrub: one secret of every shape, made up by hand, and what looks like one and is none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import pytest
 from support.secrets import ALNUM, B64, SECRETS
 
-from rawsse.replay.secrets import SHAPES, secret_span
+from rawsse.replay.scrub import SHAPES, secret_span
 
 ONE_RANDOM = random.Random(20)
 BASE64 = base64.b64encode(ONE_RANDOM.randbytes(300_000)).decode()

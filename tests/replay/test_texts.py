@@ -1,4 +1,4 @@
-"""rawsse.replay.strands: which bytes each character of a text is written in."""
+"""rawsse.replay.texts: which bytes each character of a text is written in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from support.streams import PING, block_start, delta, input_delta, start, text_delta, to_bytes
 
-from rawsse.replay.strands import (
+from rawsse.replay.texts import (
     JSON_ESCAPES,
     MAX_LAYERS,
     MAX_PATH,
