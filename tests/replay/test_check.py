@@ -311,7 +311,7 @@ def test_findings_and_places_are_the_same_however_the_stream_is_cut(end: bytes) 
         "sse-mark", "sse-field", "sse-utf8", "event-order", "sse-cut", "stream-end"
     }  # fmt: skip
     for chunks in every_split(stream):
-        checker = Checker()
+        checker = Checker(max_searched_bytes=0)
         found = [finding for chunk in (*chunks, b"") for finding in checker.feed(chunk)] + checker.close()
         assert sorted(found, key=lambda finding: finding.where.byte) == expected
 
@@ -427,8 +427,14 @@ def all_mutations(events: tuple[bytes, ...]) -> Iterator[tuple[str, tuple[bytes,
 @pytest.mark.parametrize("name", sorted(set(shipped_fixtures()) - {"cut"}))
 def test_every_mutation_that_the_protocol_lets_a_reader_see_breaks_a_rule(name: str) -> None:
     body = shipped_fixtures()[name].body
-    before = {finding.rule for finding in check(body)}
-    assert [how for how, mutant in mutations(by_event(body)) if not {f.rule for f in check(mutant)} - before] == []
+    before = rules_broken_by(body)
+    assert [how for how, mutant in mutations(by_event(body)) if not rules_broken_by(mutant) - before] == []
+
+
+def rules_broken_by(body: bytes) -> set[str]:
+    """Without the one about secrets: a search takes ten times as long as all the others."""
+    checker = Checker(max_searched_bytes=0)
+    return {finding.rule for finding in checker.feed(body) + checker.close()}
 
 
 def test_a_tool_input_that_lost_a_part_of_its_json_breaks_a_rule() -> None:
