@@ -141,7 +141,7 @@ class Literal(NamedTuple):
 def literals(text: str) -> Iterator[Literal]:
     """The strings and numbers in a JSON text, without keys, and without those below `MAX_PATH`.
 
-    Never raises: the text may be cut off, or not be JSON. What can be read of it is.
+    Never raises: a text that is cut off, or is not JSON, is read as far as possible.
     """
     # For each open object its current key (None before it), for each open array a count.
     path: list[str | int | None] = []
