@@ -50,17 +50,16 @@ MAX_LABELLED_LINES = 20
 """How many lines a figure takes at most: the message of an error may be long."""
 
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_LANE_OF_EVENT: Mapping[str, Lane] = {
+# By the type of the event, of its delta, or of the block that it is about.
+_LANE_OF: Mapping[str, Lane] = {
     **dict.fromkeys(("message_start", "message_delta", "message_stop"), "message"),
+    **dict.fromkeys(("text", "text_delta"), "text"),
+    "input_json_delta": "tool",
     "ping": "ping",
     "error": "error",
 }
-# For each delta that adds to the message: the field that does, and its lane.
-_ADDS: Mapping[str, tuple[str, Lane]] = {
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "input_json_delta": ("partial_json", "tool"),
-}
+# For each delta that adds to the message: the field that does.
+_ADDS: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _MARGIN = 24  # time, read, byte
 _LABEL = 19
 # SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
@@ -91,8 +90,8 @@ class Piece:
 class Group:
     """Lines that belong together, and the event that they complete.
 
-    `event` is its number, from 1; 0 if the lines complete none: comments, and what the end cut off. `adds` is what it adds to
-    a text, a thought or a tool's input, `says` what else is worth knowing.
+    `event` is its number, from 1; 0 if the lines complete none: comments, or lines that the end cut off. `adds` is the text
+    that it adds to a text, a thought or a tool's input; `says` is other content worth showing.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -118,7 +117,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A long wait: no byte came for `seconds` after `t`. `read` is the one that ended it; 0: the end of the stream did."""
+    """A wait: no byte came for `seconds` after `t`. `read` is the one that ended it; 0: the end of the stream did."""
 
     t: float
     seconds: float
@@ -263,42 +262,33 @@ def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, bloc
         else:
             group.lane = "error"
         return
-    group.kind, group.lane = event.type, _LANE_OF_EVENT.get(event.type, "other")
-    group.index = event.raw.get("index") if isinstance(event.raw.get("index"), int) else None
+    group.kind, index = event.type, event.raw.get("index")
+    group.index = index if isinstance(index, int) else None
     match event.raw:
-        case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)}:
-            group.lane = _lane_of_block(blocks.get(index, ""))
-            _fill_delta(group, delta)
-        case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
-            group.detail = blocks[index] = str(block.get("type"))
-            group.lane = _lane_of_block(group.detail)
+        case {"type": "content_block_start", "content_block": dict(block)}:
+            group.detail = blocks[group.index or 0] = str(block.get("type"))
             names = (block.get("name"), block.get("id") or block.get("tool_use_id"))
             group.says = ", ".join(str(name) for name in names if name is not None)
-        case {"type": "content_block_stop", "index": int(index)}:
-            group.lane = _lane_of_block(blocks.get(index, ""))
+        case {"type": "content_block_delta", "delta": dict(delta)}:
+            group.detail = str(delta.get("type"))
+            if group.detail not in _ADDS:
+                group.says = to_json({name: value for name, value in delta.items() if name != "type"})
+            elif isinstance(added := delta.get(_ADDS[group.detail]), str):
+                group.adds = added
         case {"type": "message_start", "message": dict(message)}:
             group.says = str(message.get("model"))
         case {"type": "message_delta", "delta": {"stop_reason": str(reason)}}:
             group.says = f"stop reason {reason}"
         case {"type": "error", "error": dict(error)}:
             group.says = f"{error.get('type')}: {error.get('message')}"
+    block_type = "" if group.index is None else blocks.get(group.index, "")
+    group.lane = _lane(event.type) or _lane(group.detail) or _lane(block_type) or "other"
 
 
-def _fill_delta(group: Group, delta: dict[str, Any]) -> None:
-    group.detail = str(delta.get("type"))
-    if group.detail in _ADDS:
-        name, group.lane = _ADDS[group.detail]
-        group.adds = delta[name] if isinstance(delta.get(name), str) else ""
-    else:
-        group.says = to_json({name: value for name, value in delta.items() if name != "type"})
-
-
-def _lane_of_block(kind: str) -> Lane:
+def _lane(kind: str) -> Lane | None:
     if "thinking" in kind:
         return "thinking"
-    if kind.endswith(("tool_use", "tool_result")):
-        return "tool"
-    return "text" if kind == "text" else "other"
+    return "tool" if kind.endswith(("tool_use", "tool_result")) else _LANE_OF.get(kind)
 
 
 # --- In words --------------------------------------------------------------------------------------------------------
@@ -310,7 +300,7 @@ def to_json(value: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with every character that would be obeyed, or not be seen, made visible: ␊ for a line feed, for example."""
+    """The text with its controls and invisible characters made visible: ␊ for a line feed, for example."""
     return _UNSAFE.sub(_picture, text)
 
 
