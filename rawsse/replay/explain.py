@@ -21,6 +21,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from rawsse.messages import Message, MessageBuilder, StreamEvent
@@ -72,13 +73,26 @@ _UNSAFE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A wait: no byte came for `seconds` after `t`."""
+
+    t: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0."""
+    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0.
+
+    `is_first`: the read begins with it. `gap` is the long wait that it ended.
+    """
 
     read: int
     t: float
     start: int
     data: bytes
+    is_first: bool
+    gap: Gap | None
 
     @property
     def last(self) -> int:
@@ -116,19 +130,14 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """A wait: no byte came for `seconds` after `t`. `read` is the one that ended it; 0: the end of the stream did."""
-
-    t: float
-    seconds: float
-    read: int
-
-
-@dataclass(frozen=True, slots=True)
 class Timeline:
-    """A recording laid out. Times are in seconds since the request was sent."""
+    """A recording laid out. Times are in seconds since the request was sent.
+
+    `waits` are those between two reads, and before the end, but not the one for the first byte: that is the model's.
+    """
 
     recording: Recording
+    waits: tuple[Gap, ...]
     groups: tuple[Group, ...]
     message: Message | None
     verdict: str
@@ -142,7 +151,9 @@ class Timeline:
         findings = checker.feed(recording.body)
         groups: list[Group] = []
         blocks: dict[int, str] = {}  # the types of the blocks, by index
-        number, pieces = 0, deque(_pieces(recording))
+        times = [*(read.t for read in recording.reads), recording.duration]
+        waits = tuple(Gap(start, end - start) for start, end in pairwise(times))
+        number, pieces = 0, deque(_pieces(recording, waits))
         for end, sse, event in (*checker.groups, (len(recording.body), None, None)):
             group = Group()
             while pieces and pieces[0].start < end:
@@ -159,7 +170,7 @@ class Timeline:
         if message is None and not recording.is_stream and (whole := recording.message()):
             message = Message(whole)
         is_cut_off = any(finding.rule == "sse-cut" for finding in checker.close())
-        return cls(recording, tuple(groups), message, _verdict(recording, checker.builder), is_cut_off)
+        return cls(recording, waits, tuple(groups), message, _verdict(recording, checker.builder), is_cut_off)
 
     @property
     def events(self) -> tuple[Group, ...]:
@@ -172,18 +183,14 @@ class Timeline:
         return next((event for event in self.events if event.adds), None)
 
     @property
-    def waits(self) -> tuple[Gap, ...]:
-        """The waits between two reads, and before the end. Not the one for the first byte: that is the model's."""
-        reads = self.recording.reads
-        ends = [*((read.t, number) for number, read in enumerate(reads[1:], 2)), (self.recording.duration, 0)]
-        return tuple(Gap(read.t, end - read.t, number) for read, (end, number) in zip(reads, ends, strict=False))
-
-    @property
     def gaps(self) -> tuple[Gap, ...]:
         """The waits that stand out: at least `MIN_GAP_SECONDS`, and `GAP_FACTOR` times the median."""
-        waits = self.waits
-        usual = statistics.median(wait.seconds for wait in waits) if waits else 0.0
-        return tuple(wait for wait in waits if wait.seconds >= max(MIN_GAP_SECONDS, GAP_FACTOR * usual))
+        return tuple(filter(None, _gaps(self.waits)))
+
+    @property
+    def end_gap(self) -> Gap | None:
+        """The last wait, if it stands out."""
+        return next(reversed(_gaps(self.waits)), None)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -225,11 +232,17 @@ def kinds_of(events: Sequence[Group]) -> str:
     return ", ".join(f"{count:,} {visible(kind)}" for kind, count in kinds.items())
 
 
-def _pieces(recording: Recording) -> Iterator[Piece]:
+def _gaps(waits: Sequence[Gap]) -> list[Gap | None]:
+    limit = max(MIN_GAP_SECONDS, GAP_FACTOR * statistics.median(wait.seconds for wait in waits)) if waits else 0.0
+    return [wait if wait.seconds >= limit else None for wait in waits]
+
+
+def _pieces(recording: Recording, waits: Sequence[Gap]) -> Iterator[Piece]:
     offset = 0
-    for number, read in enumerate(recording.reads, 1):
+    for number, (read, gap) in enumerate(zip(recording.reads, [None, *_gaps(waits)], strict=False), 1):
         for found in _PIECE.finditer(read.data):
-            yield Piece(number, read.t, offset + found.start(), found[0])
+            is_first = found.start() == 0
+            yield Piece(number, read.t, offset + found.start(), found[0], is_first, gap if is_first else None)
         offset += len(read.data)
 
 
@@ -327,8 +340,6 @@ class _Explanation:
         self._recording = timeline.recording
         self._color = color
         self._width = width
-        self._gaps = {gap.read: gap for gap in timeline.gaps}
-        self._read = 0  # the one that was shown last
 
     def lines(self) -> Iterator[str]:
         yield from self._head()
@@ -336,7 +347,7 @@ class _Explanation:
         yield self._paint(_DIM, "    time  read    byte  line")
         for group in self._timeline.groups:
             yield from self._group(group)
-        yield from self._gap(0)
+        yield from self._gap(self._timeline.end_gap)
         if self._timeline.is_cut_off:
             yield self._paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
         yield ""
@@ -371,17 +382,15 @@ class _Explanation:
     def _group(self, group: Group) -> Iterator[str]:
         for piece in group.pieces:
             is_last = piece is group.pieces[-1]
-            yield from self._gap(piece.read)
+            yield from self._gap(piece.gap)
             # The read and its time stand where it begins; the byte at every line.
-            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.read != self._read else " " * 14
-            self._read = piece.read
+            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
             margin = f"{begins}{self._paint(_DIM, f'{piece.start:8}')}  "
             yield margin + self._line(piece, group if is_last and group.event else None)
         for problem in group.problems:
             yield self._paint(_ALARM, f"{'':{_MARGIN}}! {self._fit(problem, _MARGIN + 2)}")
 
-    def _gap(self, read: int) -> Iterator[str]:
-        gap = self._gaps.pop(read, None)
+    def _gap(self, gap: Gap | None) -> Iterator[str]:
         if gap is not None:
             yield self._paint(_DIM, f"{'':{_MARGIN}}┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄")
 

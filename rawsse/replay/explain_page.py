@@ -87,8 +87,6 @@ class _Page:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._recording = timeline.recording
-        self._gaps = {gap.read: gap for gap in timeline.gaps}
-        self._read = 0  # the one that was shown last
         self._runs = _runs(timeline.groups)
         # The number of the row of each event: its own, or that of the first event in a row that stands for many.
         self._rows = {event.event: events[0].event for events in map(_events, self._runs) for event in events}
@@ -143,13 +141,13 @@ class _Page:
         yield f'<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n'
         for run in self._runs:
             yield from self._row(run[0]) if len(run) == 1 else self._fold(run)
-        yield from self._gap(0)
+        yield from _waits([self._timeline.end_gap])
         if self._timeline.is_cut_off:
             yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
         yield "</ol></section>\n"
 
     def _row(self, group: Group) -> Iterator[str]:
-        yield from self._gap(group.pieces[0].read)
+        yield from _waits([piece.gap for piece in group.pieces])
         marks = f' id="e{group.event}" data-e="{group.event}"' if group.event else ""
         yield f'<li class="row k-{group.lane}"{marks}><div class="lines">'
         before = b"\n"
@@ -158,19 +156,12 @@ class _Page:
             before = piece.data
         if (more := len(group.pieces) - MAX_SHOWN_LINES) > 0:
             yield f'<p class="more">… and {more:,} more, to byte {group.pieces[-1].last:,}</p>'
-            self._read = group.pieces[-1].read
         yield "</div>"
         yield from self._event(group)
         yield "</li>\n"
 
-    def _gap(self, read: int) -> Iterator[str]:
-        gap = self._gaps.pop(read, None)
-        if gap is not None:
-            yield f'<li class="wait">nothing came for {gap.seconds:.3f} s</li>\n'
-
     def _line(self, piece: Piece, *, is_new: bool) -> Iterator[str]:
-        if piece.read != self._read:
-            self._read = piece.read
+        if piece.is_first:
             size = len(self._recording.reads[piece.read - 1].data)
             yield f'<p class="read">read {piece.read:,} · {piece.t:.3f} s · {size:,} bytes</p>'
         ended = piece.data.rstrip(b"\r\n")
@@ -199,9 +190,8 @@ class _Page:
         first, last, events = run[0].pieces[0], run[-1].pieces[-1], _events(run)
         marks = f' id="e{events[0].event}" data-e="{events[0].event}"' if events else ""
         name = f"Events {events[0].event:,} to {events[-1].event:,}" if events else f"{len(run):,} comments"
-        waits = [self._gaps.pop(read) for read in range(first.read, last.read + 1) if read in self._gaps]
-        waited = f"; longest gap {max(gap.seconds for gap in waits):.3f} s" if waits else ""
-        self._read = last.read
+        gaps = [piece.gap.seconds for group in run for piece in group.pieces if piece.gap]
+        waited = f"; longest gap {max(gaps):.3f} s" if gaps else ""
         yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.last:,}, '
         yield f"{run[0].t:.3f} s to {last.t:.3f} s{waited}"
         yield from _problems([f"event {group.event}: {problem}" for group in run for problem in group.problems])
@@ -260,6 +250,10 @@ def _events(groups: Sequence[Group]) -> list[Group]:
     return [group for group in groups if group.event]
 
 
+def _waits(gaps: Iterable[Gap | None]) -> Iterator[str]:
+    yield from (f'<li class="wait">nothing came for {gap.seconds:.3f} s</li>\n' for gap in gaps if gap)
+
+
 def _problems(texts: Sequence[str]) -> Iterator[str]:
     yield from (f'<p class="problem">{_escaped(text)}</p>' for text in texts[:MAX_SHOWN_LINES])
     if (more := len(texts) - MAX_SHOWN_LINES) > 0:
@@ -295,7 +289,7 @@ class _Picture:
         yield f'<title id="picture-title">{html.escape(self._in_words())}</title>'
         yield from self._axis()
         if reads and reads[0].t > 0:
-            yield from self._shade(Gap(0.0, reads[0].t, 1), "waiting", "waiting for the first byte")
+            yield from self._shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte")
         for gap in self._timeline.gaps:
             yield from self._shade(gap, "gap", "nothing came")
         yield from self._row("reads", _TOP, [(read.t, read) for read in reads], self._read_mark)

@@ -169,6 +169,13 @@ def test_gaps_stand_between_the_rows() -> None:
     assert Parsed(explain_html(long_recording(100, pause_at=50))).all("li", "wait") == ["nothing came for 6.000 s"]
 
 
+def test_a_gap_within_an_event_stands_before_its_row() -> None:
+    reads = (*(Read(number / 10, b": a\n\n") for number in range(5)), Read(0.5, b"data: "), Read(9.0, b"x\n\n"))
+    page = Parsed(explain_html(Recording(reads=reads, duration=9.0)))
+    items = [given["class"].split()[0] for tag, given, _ in page.elements if tag == "li"]
+    assert items == ["row"] * 5 + ["wait", "row"]
+
+
 # --- Text is text ---
 
 HOSTILE = (

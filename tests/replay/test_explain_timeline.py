@@ -128,7 +128,7 @@ def test_a_gap_stands_out_from_the_waits_of_its_own_recording() -> None:
 
 
 def test_the_end_may_come_late_too() -> None:
-    assert of((1.0, b":\n"), (1.5, b":\n"), duration=9.0).waits == (Gap(1.0, 0.5, 2), Gap(1.5, 7.5, 0))
+    assert of((1.0, b":\n"), (1.5, b":\n"), duration=9.0).waits == (Gap(1.0, 0.5), Gap(1.5, 7.5))
 
 
 def test_deltas_are_counted_by_their_own_type() -> None:
