@@ -101,8 +101,9 @@ def _shape(name: str, pattern: str) -> Shape:
 
 
 def _token(name: str, prefix: str, secret: str) -> Shape:
-    """A secret after a prefix, before which no letter or digit stands."""
-    return _shape(name, f"{prefix}(?<![A-Za-z0-9]{prefix})(?P<secret>{secret})")
+    """A secret after a prefix, before which no letter or digit stands, but for those of a %-encoded character."""
+    before = f"(?:(?<![A-Za-z0-9]{prefix})|(?<=%[0-9A-Fa-f]{{2}}{prefix}))"
+    return _shape(name, f"{prefix}{before}(?P<secret>{secret})")
 
 
 # A placeholder for a secret, as in code and manuals.

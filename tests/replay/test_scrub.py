@@ -626,6 +626,19 @@ def test_a_key_that_a_thought_begins_and_the_text_ends_is_hidden() -> None:
         assert f"{HIDDEN[at:]}, or not?" in clean.body.decode()
 
 
+def test_a_key_that_a_thought_begins_and_a_call_ends_is_hidden() -> None:
+    for at in range(len(KEY) + 1):
+        thought = delta(0, "thinking_delta", thinking=f"Is it {KEY[:at]}")
+        call = delta(1, "input_json_delta", partial_json=KEY[at:])
+        events = [
+            *(start(), *block(0, {"type": "thinking", "thinking": "", "signature": ""}, thought)),
+            *(*block(1, tool_block(), call), end(), STOP),
+        ]
+        clean = scrubbed_at(at, recorded(to_bytes(events)))
+        assert f"Is it {HIDDEN[:at]}" in clean.body.decode()
+        assert f'"partial_json": "{HIDDEN[at:]}"' in clean.body.decode()
+
+
 CALLERS = "horse/battery\u00e9"
 
 

@@ -78,6 +78,12 @@ def test_a_secret_is_found_whatever_stands_around_it(left: str, right: str) -> N
     assert missed == []
 
 
+@pytest.mark.parametrize("prefix", ["sk-", "gh" + "p_", "xox" + "b-", "hf" + "_", "gsk" + "_"])
+def test_a_token_is_found_behind_a_character_that_is_encoded_for_a_url(prefix: str) -> None:
+    assert found(f"?q=%7B%22a%22%3A%20%22{prefix}{ALNUM}%22%7D") != []
+    assert found(f"a22{prefix}{ALNUM}") == []
+
+
 @pytest.mark.parametrize("text", LOOK_ALIKES, ids=[text[:24] for text in LOOK_ALIKES])
 def test_a_look_alike_is_none(text: str) -> None:
     assert found(text) == []
