@@ -16,7 +16,9 @@ observer.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import weakref
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote as percent_encoded
@@ -83,7 +85,7 @@ class RecordingProxy:
         self._proxies = Proxies.from_environment(os.environ)
         self._pools = Pools(lambda network: Pool(network, TLSContext()), AsyncioNetwork)
         self._max_body_bytes = max_body_bytes
-        self._calls: set[Call[RawAnswer]] = set()
+        self._calls: weakref.WeakSet[Call[RawAnswer]] = weakref.WeakSet()
 
     @property
     def base_url(self) -> str:
@@ -132,13 +134,9 @@ class RecordingProxy:
 
     async def _pass_on(self, scope: Scope, body: bytes, send: Send) -> None:
         try:
-            call = self.call(scope, body)
-            self._calls.add(call)
-            try:
+            with contextlib.closing(self.call(scope, body)) as call:
+                self._calls.add(call)
                 await self._pass_back(await call.open(), call, scope, send)
-            finally:
-                call.close()  # does nothing if it is over
-                self._calls.discard(call)
         except UsageError as exc:
             await _refuse(send, 400, "invalid_request_error", f"the request cannot be passed on: {exc}")
         except APIError as exc:
