@@ -5,8 +5,7 @@ Read in this order:
     recording.py      one exchange, kept so that nothing is lost; the file format
     variants.py       the same stream in other chunks, other bytes, and at other times; the cut that breaks a parser
     compose.py        answers that were not recorded: a message, written by hand, becomes a stream
-    strands.py        the texts that deltas add up to, and writing over them in place
-    secrets.py        what secrets look like
+    texts.py          the texts that deltas add up to, and the bytes of their characters
     scrub.py          no secret reaches the disk
     answers.py        which recording answers a request, and the answer
     faults.py         everything that can go wrong with an answer

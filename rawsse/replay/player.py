@@ -47,8 +47,7 @@ from rawsse.replay.recording import (
     parse_body,
     shipped_fixtures,
 )
-from rawsse.replay.scrub import ScrubPolicy, scrub
-from rawsse.replay.secrets import CREDENTIAL_HEADERS
+from rawsse.replay.scrub import CREDENTIAL_HEADERS, ScrubPolicy, scrub
 from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
 from rawsse.replay.wire import Schedule, Script, Stall, Wire, recut, script, timed
 from rawsse.server import Receive, Scope, Send, Server

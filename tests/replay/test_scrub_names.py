@@ -1,4 +1,4 @@
-"""rawsse.replay.secrets: values whose names say that they are secrets, and what only looks like that."""
+"""rawsse.replay.scrub: values whose names say that they are secrets, and what only looks like that."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from rawsse.replay.secrets import CREDENTIAL_HEADERS, is_secret_name, named_values
-from rawsse.replay.strands import Characters
+from rawsse.replay.scrub import CREDENTIAL_HEADERS, is_secret_name, named_values
+from rawsse.replay.texts import Characters
 
 
 def values(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""rawsse.replay.strands: where each character of a text stands in the bytes, and what is written over it."""
+"""rawsse.replay.texts: which bytes each character of a text is written in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from support.streams import PING, block_start, delta, input_delta, start, text_delta, to_bytes
 
-from rawsse.replay.strands import (
+from rawsse.replay.texts import (
     JSON_ESCAPES,
     MAX_LAYERS,
     MAX_PATH,
@@ -24,10 +24,14 @@ from rawsse.replay.strands import (
 )
 
 
-def written(text: Text, at: int, data: bytes, char: str = "*") -> bytes:
+def byte(text: Text, at: int) -> int:
+    return next(iter(text.bytes_of(at)))
+
+
+def written(text: Text, at: int, data: bytes) -> bytes:
     buffer = bytearray(data)
-    text.write(at, char, buffer)
-    assert len(buffer) == len(data)
+    for place in text.bytes_of(at):
+        buffer[place] = ord("*")
     return bytes(buffer)
 
 
@@ -67,7 +71,7 @@ def test_joined_parts_are_one_text_and_know_where_they_come_from() -> None:
     data = b"<ab><><cd>"
     text = Joined([(Characters(data), 1, 3), (Characters(data), 5, 5), (Characters(data), 7, 9)])
     assert text.text == "abcd"
-    assert [text.byte(at) for at in range(4)] == [1, 2, 7, 8]
+    assert [byte(text, at) for at in range(4)] == [1, 2, 7, 8]
     assert written(text, 2, data) == b"<ab><><*d>"
 
 
@@ -88,43 +92,43 @@ def test_joined_parts_are_one_text_and_know_where_they_come_from() -> None:
 def test_escapes_are_read_as_json_has_them(data: bytes, text: str, starts: list[int]) -> None:
     view = Unescaped(Characters(data), JSON_ESCAPES)
     assert view.text == text
-    assert [view.byte(at) for at in range(len(text))] == starts
+    assert [byte(view, at) for at in range(len(text))] == starts
 
 
 @pytest.mark.parametrize(
     ("data", "at", "after"),
     [
         (rb"ab", 1, rb"a*"),
-        (rb"\u0041b", 0, rb"\u002ab"),
+        (rb"\u0041b", 0, rb"******b"),
         (rb"\u0041b", 1, rb"\u0041*"),
-        (rb"\uD83D\uDE00b", 0, rb"\u002a\u002ab"),
-        (rb"\nb", 0, rb"\nb"),
+        (rb"\uD83D\uDE00b", 0, rb"************b"),
+        (rb"\nb", 1, rb"\n*"),
     ],
 )
-def test_an_escape_is_replaced_by_one(data: bytes, at: int, after: bytes) -> None:
+def test_all_the_bytes_of_an_escape_are_those_of_its_character(data: bytes, at: int, after: bytes) -> None:
     assert written(Unescaped(Characters(data), JSON_ESCAPES), at, data) == after
 
 
-def test_an_escape_in_escapes_is_replaced_in_all_of_them() -> None:
-    # The inner text is \u0041; on the wire its backslash is escaped, and so are two of its digits.
-    data = rb"\\u0\u003041"
+def test_an_escape_in_escapes_is_written_over_with_all_of_them() -> None:
+    # The inner text is \u0041b; on the wire its backslash is escaped, and so are two of its digits.
+    data = rb"\\u0\u003041b"
     view = Unescaped(Unescaped(Characters(data), JSON_ESCAPES), JSON_ESCAPES)
-    assert view.text == "A"
-    assert written(view, 0, data, "*") == rb"\\u0\u00302a"
-    assert written(view, 0, data, "\x7f") == rb"\\u0\u00307f"
+    assert view.text == "Ab"
+    assert written(view, 0, data) == b"*" * 12 + b"b"
+    assert written(view, 1, data) == rb"\\u0\u003041*"
 
 
 def test_an_escape_may_be_cut() -> None:
     data = rb'"\u00" "41b"'
     view = Unescaped(Joined([(Characters(data), 1, 5), (Characters(data), 8, 11)]), JSON_ESCAPES)
     assert view.text == "Ab"
-    assert written(view, 0, data) == rb'"\u00" "2ab"'
+    assert written(view, 0, data) == rb'"****" "**b"'
 
 
 def test_percent_signs_are_escapes_in_urls() -> None:
     view = Unescaped(Characters(b"/a%2Db%zz%4"), PERCENT_ESCAPES)
     assert view.text == "/a-b%zz%4"
-    assert written(view, 2, b"/a%2Db") == b"/a%2ab"
+    assert written(view, 2, b"/a%2Db") == b"/a***b"
 
 
 def test_layers_are_read_as_long_as_there_are_escapes() -> None:
@@ -163,7 +167,7 @@ def test_literals_are_strings_and_numbers_with_their_paths() -> None:
         ("", []),
     ],
 )
-def test_what_can_be_read_of_a_text_that_is_no_json_is_read(text: str, expected: list[Literal]) -> None:
+def test_a_text_that_is_not_json_is_read_as_far_as_possible(text: str, expected: list[Literal]) -> None:
     assert list(literals(text)) == expected
 
 
@@ -173,11 +177,11 @@ def test_literals_that_lie_too_deep_are_left_out() -> None:
     assert [item.path for item in literals("[" * MAX_PATH + '"x"')] == [(0,) * MAX_PATH]
 
 
-# --- Strands ---
+# --- Joined texts ---
 
 
 def found(data: bytes) -> dict[str, str]:
-    return {strand.name: strand.text.text for strand in joined_texts(Characters(data))}
+    return {name: joined.text for name, joined in joined_texts(Characters(data))}
 
 
 def test_deltas_are_joined_with_what_their_block_began_with() -> None:
@@ -202,22 +206,18 @@ def test_the_text_of_a_message_is_that_of_all_its_blocks() -> None:
     assert "text of the message" not in found(to_bytes([text_delta(0, "a"), text_delta(0, "b")]))
 
 
-def test_a_message_start_begins_anew() -> None:
+def test_texts_are_joined_within_one_message() -> None:
     data = to_bytes([start(), text_delta(0, "a"), start(), text_delta(0, "b")])
-    assert [strand.text.text for strand in joined_texts(Characters(data)) if strand.name == "text of block 0"] == [
-        "a",
-        "b",
-    ]
+    assert [joined.text for name, joined in joined_texts(Characters(data)) if name == "text of block 0"] == ["a", "b"]
 
 
-def test_a_strand_knows_its_events() -> None:
-    data = to_bytes([start(), PING, text_delta(0, "a"), PING, text_delta(0, "b")])
-    (strand,) = (strand for strand in joined_texts(Characters(data)) if strand.name == "text of block 0")
-    assert strand.events == [3, 5]
+def test_the_content_of_a_message_goes_on_from_a_thought_to_a_call() -> None:
+    strings = found(to_bytes([start(), delta(0, "thinking_delta", thinking="a"), PING, input_delta(1, "b")]))
+    assert strings["content of the message"] == "ab"
 
 
 @pytest.mark.parametrize("cut", range(40))
-def test_of_an_event_that_is_cut_off_what_has_come_is_read(cut: int) -> None:
+def test_a_truncated_event_is_read_as_far_as_it_came(cut: int) -> None:
     data = b'data: {"delta": {"text": "ab\\u0063"}}\n\n'[:cut]
     # The text begins at 26; its escape is whole from 34 on, and nothing as long as there is only its backslash.
     expected = "abc" if cut >= 34 else data[26:cut].decode().removesuffix("\\")
@@ -237,9 +237,9 @@ def test_events_begin_where_their_first_line_does() -> None:
 
 def test_a_text_is_found_in_the_bytes_of_its_deltas() -> None:
     data = to_bytes([text_delta(0, "é<"), PING, text_delta(0, ">☺")])
-    (strand,) = (strand for strand in joined_texts(Characters(data)) if strand.name == "text of block 0")
-    at = strand.text.text.index("<>")
-    once = written(strand.text, at, data)
-    twice = written(strand.text, at + 1, once)
+    (text,) = (joined for name, joined in joined_texts(Characters(data)) if name == "text of block 0")
+    at = text.text.index("<>")
+    once = written(text, at, data)
+    twice = written(text, at + 1, once)
     events = [json.loads(line[6:]) for line in twice.decode().splitlines() if line.startswith("data: ")]
     assert [event["delta"]["text"] for event in events if "delta" in event] == ["é*", "*☺"]
