@@ -29,9 +29,10 @@ were taken for markup."""
 MODULES = ("rawsse.js", "react.js", "tabs.js")
 """Served beside a page of the operator's, unless its folder has files of these names."""
 
-_COMMENTS = re.compile(rb"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)?\n", re.MULTILINE | re.DOTALL)
-"""Comments that have their lines for themselves, and blank lines. The built-in page's scripts and styles are served without
-them: they are a quarter of their bytes. No string or template of theirs has such a line."""
+_COMMENTS = re.compile(rb"[ \t]*(?:(?:^|(?<=[ \t]))//(?: [^\n]*)?$|/\*(?:(?!\*/).)*\*/)", re.MULTILINE | re.DOTALL)
+_INDENTS = re.compile(rb"^\s+", re.MULTILINE)
+"""Of no use to a browser, and a third of the bytes of the built-in page, which is served without them. No string, pattern or
+template of its files has anything that looks like them: a test compares what they mean before and after."""
 
 NOTICE_MARK = b"<!-- notice -->"
 
@@ -79,8 +80,8 @@ class Page:
             content = _read(files("rawsse") / "web", name)
         if content is None:
             raise Answer(404, "not_found_error", f"there is no {path}")
-        if self._is_built_in and name.endswith((".js", ".css")):
-            content = _COMMENTS.sub(b"", content)
+        if self._is_built_in and name.endswith((".js", ".css", ".html")):
+            content = _INDENTS.sub(b"", _COMMENTS.sub(b"", content))
         if self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

@@ -69,17 +69,21 @@ def test_the_built_in_page_is_served_without_its_comments() -> None:
 def test_what_looks_like_a_comment_within_a_line_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         'f("https://a.example/"); // after',
-        "/** @type {T} */ let a;",
+        "    g(.../** @type {T} */ (a));",
         "  // alone",
         "/* two",
         " * lines */",
         "",
-        "b /= 2;",
+        "b /= c //d;",
     ]
     (folder / "rawsse.js").write_text("\n".join(lines) + "\n")
     page = Page()
     monkeypatch.setattr(page, "_folder", folder)
-    assert page.find("/rawsse.js")[1].decode().splitlines() == [lines[0], lines[1], lines[-1]]
+    assert page.find("/rawsse.js")[1].decode().splitlines() == [
+        'f("https://a.example/");',
+        "g(... (a));",
+        "b /= c //d;",
+    ]
 
 
 def test_ones_own_scripts_are_served_as_they_are(folder: Path) -> None:
