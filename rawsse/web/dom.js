@@ -1,5 +1,5 @@
 /**
- * What the page needs of a DOM library: elements, text that grows, and a scrolling box that follows its end.
+ * What the parts of the page share: elements, text that grows, a scrolling box that follows its end, and values in words.
  *
  *     const box = new FollowingBox(scroller);
  *     const text = new GrowingText(box, element);
@@ -21,17 +21,15 @@ const HIDDEN_MS = 200;
 /** So near to its end a box counts as being there: half a line, and the fractions of a pixel that zooming makes. */
 const END_PX = 12;
 
-/** An element with texts and nodes in it. */
+/** An element with texts and nodes in it; those that are "", null or false are left out. */
 export function make(tag, className = "", ...parts) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  element.append(...parts.filter((part) => part !== ""));
+  element.append(...parts.filter(Boolean));
   return element;
 }
 
-export function button(className, text, ariaLabel = null) {
-  return Object.assign(make("button", className, text), { type: "button", ariaLabel });
-}
+export const button = (className, text, more) => Object.assign(make("button", className, text), { type: "button", ...more });
 
 /** Let the browser paint and take input, then go on. A message, since timers of hidden tabs fire once a second. */
 export function turn() {
@@ -145,3 +143,25 @@ export class GrowingText {
     }
   }
 }
+
+// --- Values ------------------------------------------------------------------------------------------------------------
+
+// Values of another type than they should have are as good as missing.
+export const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+export const fields = (value) => (isObject(value) ? value : {});
+export const asText = (value) => (typeof value === "string" ? value : "");
+
+/** The value of a JSON text; undefined if it is none. */
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Milliseconds as seconds, with as many digits as a reader can use. */
+export const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
+
+/** A count with thin spaces between the thousands. */
+export const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");

@@ -325,7 +325,7 @@ def test_only_spaces_tabs_and_line_ends_are_left_out(page: Page) -> None:
 
 def test_the_text_cannot_forge_a_citation(page: Page) -> None:
     script = """async () => {
-      const { makeBlock, Sources } = await import("/blocks.js");
+      const { makeBlock, Sources } = await import("/answer.js");
       const { FollowingBox } = await import("/dom.js");
       const box = new FollowingBox(document.body);
       const block = makeBlock({ type: "text", text: "a" + md.citationMark(1) + "b" }, { box, sources: new Sources() });
