@@ -26,7 +26,7 @@ CONTENT_SECURITY_POLICY = (
 """Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
 were taken for markup."""
 
-MODULES = ("rawsse.js", "react.js", "tabs.js")
+MODULES = ("rawsse.js", "chat.js", "react.js", "tabs.js")
 """Served beside a page of the operator's, unless its folder has files of these names."""
 
 _COMMENTS = re.compile(rb"[ \t]*(?:(?:^|(?<=[ \t]))//(?: [^\n]*)?$|/\*(?:(?!\*/).)*\*/)", re.MULTILINE | re.DOTALL)

@@ -7,7 +7,8 @@ import { pathToFileURL } from "node:url";
 import { results } from "./conformance.mjs";
 
 const folder = pathToFileURL(`${process.argv[2]}/`);
-const { Chat, ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
+const { ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
+const { Chat } = await import(new URL("chat.js", folder));
 const modules = {};
 for (const name of ["answer", "dom", "wire"]) Object.assign(modules, await import(new URL(`${name}.js`, folder)));
 
