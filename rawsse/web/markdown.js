@@ -13,7 +13,15 @@
  * Left out: HTML (it stays text) and link reference definitions.
  */
 
-import { button, make } from "./dom.js";
+/** An element with texts and nodes in it; those that are "", null or false are left out. */
+export function make(tag, className = "", ...parts) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...parts.filter(Boolean));
+  return element;
+}
+
+export const button = (className, text, more) => Object.assign(make("button", className, text), { type: "button", ...more });
 
 /** Blocks within each other; deeper ones are text. */
 const MAX_DEPTH = 24;
@@ -100,10 +108,6 @@ class Prose {
     Object.assign(this, { element, content: element, text, cite });
   }
 
-  get count() {
-    return this.kept;
-  }
-
   add(text) {
     this.text += text;
     this.drawn = "";
@@ -145,10 +149,6 @@ class Code {
     this.element = make("div", "code", bar, pre);
   }
 
-  get count() {
-    return this.content.childNodes.length;
-  }
-
   add(text) {
     const plain = text.replace(/\uFDD0\d+\uFDD1/g, "");
     if (plain) this.content.append(plain);
@@ -161,8 +161,6 @@ class Code {
     this.add(this.lines > 0 && !isNext ? `\n${line}` : line);
     this.lines += 1;
   }
-
-  draw() {}
 }
 
 class Table {
@@ -177,10 +175,6 @@ class Table {
     this.element.append(table);
   }
 
-  get count() {
-    return this.content.childNodes.length;
-  }
-
   addLine(line) {
     this.content.append(this.#row("td", line));
   }
@@ -189,8 +183,6 @@ class Table {
   add(text) {
     this.content.lastChild.lastChild.append(text);
   }
-
-  draw() {}
 
   #row(tag, line) {
     const [row, cells] = [make("tr"), cellsOf(line)];
@@ -243,7 +235,7 @@ export class Markdown {
     this.#tail = this.#tail.slice(start);
     if (isInTime) this.#takeUnfinished(text.slice(start));
     if (isInTime && this.#isEnded) this.#close(1);
-    this.#leaf?.draw(true);
+    this.#leaf?.draw?.(true);
     return isInTime;
   }
 
@@ -271,7 +263,7 @@ export class Markdown {
     this.#before = {
       open: open.map((container) => [container, { ...container }, container.element.childNodes.length]),
       groups: this.#root.childNodes.length,
-      leaf: leaf && [leaf, { ...leaf }, leaf.count, leaf.code?.childNodes.length],
+      leaf: leaf && [leaf, { ...leaf }, leaf.kept ?? leaf.content.childNodes.length, leaf.code?.childNodes.length],
     };
   }
 
@@ -440,7 +432,7 @@ export class Markdown {
   }
 
   #close(depth) {
-    this.#leaf?.draw();
+    this.#leaf?.draw?.();
     this.#leaf = null;
     this.#open.length = depth;
   }
@@ -486,13 +478,14 @@ const MAX_NESTED = 16;
 
 const SPECIAL = /[\\`*_~[\]!<&\n\uFDD0]|\bhttps?:\/\//g;
 const ESCAPABLE = /[!-/:-@[-`{-~]/;
-const PUNCTUATION = /[\p{P}\p{S}]/u;
+const BEFORE = [/(?<=^|\s)/uy, /(?<=[\p{P}\p{S}])/uy];
+const AFTER = [/(?=\s|$)/uy, /(?=[\p{P}\p{S}])/uy];
 const ENTITY = /&(?:#[xX]([\da-fA-F]{1,6})|#(\d{1,7})|(amp|lt|gt|quot|apos|nbsp|copy|hellip|ndash|mdash));/y;
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", copy: "©", hellip: "…", ndash: "–", mdash: "—" };
-const AUTOLINK = /<([a-z][a-z\d+.-]{1,31}:[^\s<>]*|[\w.!#$%&'*+/=?^`{|}~-]+@[\w.-]+)>/iy;
+const AUTOLINK = /<([a-z][a-z\d+.-]{1,31}:[^\s<>]*)>/iy;
 const BARE_LINK = /https?:\/\/[^\s<[\]`\uFDD0]+/y;
 const nested = (inner) => String.raw`(?:[^\0-\x20()\\]|\\[^\n]|\(${inner}\))*`;
-const TITLE = String.raw`"((?:[^"\\]|\\[^])*)"|'((?:[^'\\]|\\[^])*)'|\(((?:[^()\\]|\\[^])*)\)`;
+const TITLE = String.raw`"(?:[^"\\]|\\[^])*"|'(?:[^'\\]|\\[^])*'|\((?:[^()\\]|\\[^])*\)`; // not shown
 const LINK_TAIL = new RegExp(
   String.raw`\([ \t\n]*(?:<((?:[^<>\n\\]|\\.)*)>|((?!<)${nested(nested(nested("")))}))(?:[ \t\n]+(?:${TITLE}))?[ \t\n]*\)`,
   "y",
@@ -598,7 +591,7 @@ class Inline {
     else if (character === "]") this.#closeBracket();
     else if (character === "\n") this.#newline();
     else if (character === "!" && this.#text[this.#at + 1] === "[") this.#bracket("![");
-    else if (!this.#take(character)) this.#plain(character[0]);
+    else if (!this.#take()) this.#plain(character[0]);
   }
 
   #plain(characters) {
@@ -613,19 +606,17 @@ class Inline {
   }
 
   /** What one pattern recognizes: character references, links between angle brackets and bare ones, `<br>`, citations. */
-  #take(character) {
+  #take() {
     const [text, at] = [this.#text, this.#at];
-    const patterns = { "&": [ENTITY], "<": [AUTOLINK, BREAK], "\uFDD0": [CITATION] }[character] ?? [BARE_LINK];
-    const pattern = character === "!" ? null : patterns.find((each) => match(each, text, at));
-    const found = pattern && match(pattern, text, at);
-    if (!found) return false;
+    const pattern = [ENTITY, AUTOLINK, BREAK, CITATION, BARE_LINK].find((each) => match(each, text, at));
+    if (!pattern) return false;
+    const found = match(pattern, text, at);
     let [whole, inner] = found;
     if (pattern === BARE_LINK) whole = inner = trimmedLink(whole);
-    const url = pattern === AUTOLINK && !inner.includes(":") ? `mailto:${inner}` : inner;
     if (pattern === ENTITY) this.#add(decode(found));
     else if (pattern === BREAK) this.#add(make("br"));
     else if (pattern === CITATION) this.#add(this.#cite(Number(inner)));
-    else this.#add(link(url, inner) ?? whole);
+    else this.#add(link(inner) ?? whole);
     this.#at += whole.length;
     return true;
   }
@@ -679,10 +670,8 @@ class Inline {
     const [text, at] = [this.#text, this.#at];
     let end = at;
     while (text[end] === character) end += 1;
-    const before = at === 0 ? "\n" : String.fromCodePoint(text.codePointAt(at - (/[\uDC00-\uDFFF]/.test(text[at - 1]) ? 2 : 1)));
-    const after = end === text.length ? "\n" : String.fromCodePoint(text.codePointAt(end));
-    const [spaceBefore, spaceAfter] = [/\s/.test(before), /\s/.test(after)];
-    const [markBefore, markAfter] = [PUNCTUATION.test(before), PUNCTUATION.test(after)];
+    const [spaceBefore, markBefore] = BEFORE.map((pattern) => match(pattern, text, at));
+    const [spaceAfter, markAfter] = AFTER.map((pattern) => match(pattern, text, end));
     const isLeft = !spaceAfter && (!markAfter || spaceBefore || markBefore);
     const isRight = !spaceBefore && (!markBefore || spaceAfter || markAfter);
     const isWord = character === "_"; // within a word, it is a part of a name
@@ -793,8 +782,6 @@ class Inline {
     // An image is loaded from nowhere: the page's policy forbids it, and its address would tell that it was seen.
     const element = link(unescape(tail[1] ?? tail[2] ?? ""), "") ?? make("span");
     if (!this.#enclose(element, bracket.node)) return this.#plain("]");
-    const title = tail[3] ?? tail[4] ?? tail[5];
-    if (title && element.href) element.title = `${unescape(title)} (${element.title})`;
     for (const inner of element.querySelectorAll("a")) inner.replaceWith(...inner.childNodes); // no link within a link
     bracket.node.remove();
     this.#at += 1 + tail[0].length;

@@ -5,8 +5,8 @@
  * a page that was left for good, the relay hears nothing more, and stops the run after its grace time.
  */
 
-import { Answer, describeError } from "./answer.js";
-import { button, count, FollowingBox, make, turn } from "./dom.js";
+import { Answer, count, describeError, FollowingBox, turn } from "./answer.js";
+import { button, make } from "./markdown.js";
 import { streamChat } from "./rawsse.js";
 import { sharedFetch } from "./tabs.js";
 import { Wire } from "./wire.js";

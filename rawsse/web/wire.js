@@ -10,7 +10,8 @@
  * It keeps the frames, and draws the newest of them while it is shown.
  */
 
-import { button, count, FollowingBox, make, parsed, seconds } from "./dom.js";
+import { count, FollowingBox, parsed, seconds } from "./answer.js";
+import { button, make } from "./markdown.js";
 import { EventStreamParser } from "./rawsse.js";
 
 export const WIRE_LIMITS = Object.freeze({
@@ -330,11 +331,11 @@ export function oddity(raw) {
   const { event, data } = read(raw);
   const pad = padOf(data ?? "");
   if (data === "[DONE]") return "The relay's end mark. The API's own last event is message_stop.";
-  if (raw.startsWith(":")) return "A comment, and not an event: the relay sends it so that a quiet connection is not closed.";
-  if (data === null) return raw.startsWith("retry") ? "The wait that the server asks for before the next connection, in ms." : "No data: no event.";
+  if (raw.startsWith(":")) return "A comment, which keeps a quiet connection open.";
+  if (data === null) return raw.startsWith("retry") ? "The wait before the next connection, in ms." : "No data: no event.";
   if (event === "ping") return "The API is at work, and has nothing to say yet.";
-  if (event === "error") return "The stream ends here. The status of the response was sent long before.";
-  return pad ? `${pad} blank${pad === 1 ? "" : "s"} before the last bracket: the API pads its data, so that their length does not tell what they are.` : "";
+  if (event === "error") return "The stream ends here.";
+  return pad ? `${pad} blank${pad === 1 ? "" : "s"} before the last bracket: the API pads its data to hide their length.` : "";
 }
 
 /** Of each content block the text, and which frame made which piece of it, as [frame, from, to]. */

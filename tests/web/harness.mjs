@@ -10,7 +10,7 @@ const folder = pathToFileURL(`${process.argv[2]}/`);
 const { ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
 const { Chat } = await import(new URL("chat.js", folder));
 const modules = {};
-for (const name of ["answer", "dom", "wire"]) Object.assign(modules, await import(new URL(`${name}.js`, folder)));
+for (const name of ["answer", "wire"]) Object.assign(modules, await import(new URL(`${name}.js`, folder)));
 
 // Errors that nothing handled, as a browser's console would show them.
 let unhandled = [];

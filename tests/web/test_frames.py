@@ -76,7 +76,7 @@ def test_the_parts_of_a_frame_add_up_to_it(node: Node, raw: str) -> None:
         ('event: ping\ndata: {"type": "ping"}\n\n', "The API is at work"),
         (": beat\n\n", "A comment"),
         ("id: e-9\ndata: [DONE]\n\n", "The relay's end mark"),
-        ("retry: 2000\n\n", "The wait that the server asks for"),
+        ("retry: 2000\n\n", "The wait before the next connection"),
         ('event: error\ndata: {"type":"error"}\n\n', "The stream ends here"),
     ],
 )

@@ -190,7 +190,7 @@ def test_a_line_of_a_megabyte_is_shown(chat: Chat) -> None:
 
 # --- Its size ------------------------------------------------------------------------------------------------------------
 
-SCRIPTS = ("answer.js", "dom.js", "markdown.js", "page.js", "rawsse.js", "tabs.js", "wire.js")
+SCRIPTS = ("answer.js", "markdown.js", "page.js", "rawsse.js", "tabs.js", "wire.js")
 LOADED = ("index.html", "style.css", *SCRIPTS)
 
 

@@ -164,7 +164,7 @@ def test_an_event_of_another_type_than_it_should_have_is_passed_over(chat: Chat,
     before, after = [start(), open_block(), delta("Fine")], [delta("."), close_block(), *finish()]
     shown = chat.page.evaluate(
         """async (events) => {
-            const [{ Answer }, { FollowingBox }] = await Promise.all([import("./answer.js"), import("./dom.js")]);
+            const { Answer, FollowingBox } = await import("./answer.js");
             const scroller = document.querySelector("main") ?? document.body;
             const answer = new Answer(new FollowingBox(scroller));
             scroller.append(answer.element);
