@@ -599,7 +599,8 @@ export class GrowingText {
   #element;
   #piece = null;
   #length = 0;
-  #pieces = [];
+  #isInLine = false;
+  #texts = [];
 
   constructor(box, element) {
     [this.#box, this.#element] = [box, element];
@@ -607,23 +608,19 @@ export class GrowingText {
 
   append(text) {
     if (!text) return;
-    if (this.#pieces.length === 0) this.#box.later(() => this.#write(this.#pieces.splice(0).join("")));
-    this.#pieces.push(text);
+    if (this.#texts.length === 0) this.#box.later(() => this.#write(this.#texts.splice(0).join("")));
+    this.#texts.push(text);
   }
 
   #write(text) {
-    while (text) {
-      if (!this.#piece) this.#element.append((this.#piece = make("span", "piece")));
-      const room = Math.max(0, PIECE - this.#length);
-      const line = text.indexOf("\n", room);
-      let end = line < 0 ? text.length : line + 1;
-      if (this.#length + end > 4 * PIECE) end = Math.max(1, 4 * PIECE - this.#length);
-      if (/[\uDC00-\uDFFF]/.test(text[end])) end += 1;
-      this.#piece.append(text.slice(0, end));
-      this.#length += end;
-      const isFull = this.#length >= 4 * PIECE || (this.#length > PIECE && line >= 0);
-      if (isFull) [this.#piece, this.#length] = [null, 0];
-      text = text.slice(end);
+    for (const part of text.match(/[^\n]{1,4096}\n?|\n/gu)) {
+      if (!this.#piece || this.#length > (this.#isInLine ? 4 * PIECE : PIECE)) {
+        this.#element.append((this.#piece = make("span", "piece")));
+        this.#length = 0;
+      }
+      this.#piece.append(part);
+      this.#length += part.length;
+      this.#isInLine = !part.endsWith("\n");
     }
   }
 }

@@ -72,14 +72,7 @@ function dedent(line, columns) {
 }
 
 /** The cells of a table's row. */
-function cellsOf(row) {
-  const inner = row.trim().replace(/^\|/, "");
-  const cells = inner.match(/(?:[^|\\]|\\[^]?)+|\|/g) ?? [];
-  const found = [""];
-  for (const piece of cells) piece === "|" ? found.push("") : (found[found.length - 1] = piece);
-  if (found.at(-1).trim() === "" && found.length > 1) found.pop();
-  return found.map((cell) => cell.trim().replaceAll("\\|", "|"));
-}
+const cellsOf = (row) => row.trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 
 function truncate(element, length) {
   for (let surplus = element.childNodes.length - length; surplus > 0; surplus -= 1) element.lastChild.remove();
@@ -299,8 +292,8 @@ export class Markdown {
     // Also where the line lacks the markers of the containers that the paragraph stands in: "laziness".
     if (isText && this.#leaf instanceof Prose) this.#leaf.add(`\n${unindented(rest)}${more}`);
     else if (isText && this.#leaf instanceof Table && isWithin) this.#leaf.addLine(rest + more);
-    else if (isBlank(rest)) this.#blank(depth, depth > matched);
-    else this.#begin(depth, rest, more, isPartial);
+    else if (!isBlank(rest)) this.#begin(depth, rest, more, isPartial);
+    else this.#close(depth, depth === matched);
   }
 
   /** How many of the open containers the line goes on with, and the line without their markers. */
@@ -421,20 +414,16 @@ export class Markdown {
     }
   }
 
-  #blank(depth, isNew) {
-    this.#close(depth);
-    if (!isNew) this.#markBlank();
-  }
-
   /** A blank line makes a list loose if more comes after it: see `#append`. */
   #markBlank() {
     for (let i = this.#open.length - 1; i > 0 && this.#open[i].kind !== "quote"; i -= 1) this.#open[i].isBlank = true;
   }
 
-  #close(depth) {
+  #close(depth, isBlank = false) {
     this.#leaf?.draw?.();
     this.#leaf = null;
     this.#open.length = depth;
+    if (isBlank) this.#markBlank();
   }
 
   /** Close what is deeper; a list, too, since it takes nothing but items. */
@@ -676,21 +665,17 @@ class Inline {
     const isRight = !spaceBefore && (!markBefore || spaceAfter || markAfter);
     const isWord = character === "_"; // within a word, it is a part of a name
     if (character === "~" && end - at !== 2) return this.#plain(text.slice(at, end));
-    const node = this.#mark(text.slice(at, end));
-    this.#push({
-      node,
+    const delimiter = {
+      node: this.#mark(text.slice(at, end)),
       character,
       count: end - at,
       length: end - at,
       canOpen: isLeft && (!isWord || !isRight || markBefore),
       canClose: isRight && (!isWord || !isLeft || markAfter),
-    });
-  }
-
-  #push(delimiter) {
-    delimiter.order = this.#order++;
-    delimiter.before = this.#last;
-    delimiter.after = null;
+      order: this.#order++,
+      before: this.#last,
+      after: null,
+    };
     if (this.#last) this.#last.after = delimiter;
     this.#last = delimiter;
   }

@@ -21,12 +21,11 @@ const COPIED_MS = 2000;
 /** So long events are taken in, in ms, before the browser has its turn. */
 const TURN_MS = 8;
 
-const byId = (id) => document.getElementById(id);
-const [conversation, welcome, form, prompt, access, model, quota] = ["conversation", "welcome", "form", "prompt", "access", "model", "quota"].map(byId);
-const [stopButton, sendButton, status, pane, toggle] = ["stop", "send", "status", "wire", "toggle"].map(byId);
+const elements = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const { conversation, welcome, form, prompt, stop, send, status, fresh, toggle, frames, model, quota, access, token: field } = elements;
 
 const box = new FollowingBox(conversation);
-const wire = new Wire(byId("frames"), { conversation });
+const wire = new Wire(frames, { conversation });
 
 let exchanges = []; // { question, element, answer, isRefused }, the oldest first
 let current = null; // the answer that runs, as { chat, exchange }
@@ -64,7 +63,7 @@ async function reply(exchange, id) {
   box.toEnd();
   const run = (current = { chat: null, exchange });
   say("Waiting for the answer…");
-  [stopButton.hidden, sendButton.hidden] = [false, true];
+  [stop.hidden, send.hidden] = [false, true];
   const ending = await read(run, id);
   wire.end(ending.kind);
   const { answer, question } = exchange;
@@ -153,10 +152,7 @@ function keep() {
   let room = MAX_KEPT_CHARS;
   for (const exchange of exchanges.toReversed()) {
     const { question, answer, isRefused } = exchange;
-    const isRunning = exchange === current?.exchange;
-    // What is finished is made into JSON once.
-    if (!isRunning && exchange.json?.answer !== answer) exchange.json = { answer, text: JSON.stringify({ question, answer, isRefused }) };
-    const text = isRunning ? JSON.stringify({ question, id: current.chat.id }) : exchange.json.text;
+    const text = JSON.stringify(exchange === current?.exchange ? { question, id: current.chat.id } : { question, answer, isRefused });
     room -= text.length;
     if (room < 0) break;
     kept.unshift(text);
@@ -203,7 +199,7 @@ function leaveOut(from) {
 /** Ask for a token: there was none, or it was refused. */
 function wantToken() {
   access.hidden = false;
-  byId("token").focus();
+  field.focus();
 }
 
 /** The models to choose from, and what is left of a quota. */
@@ -249,8 +245,8 @@ function say(sentence, isSeen = true) {
 function showIdle(sentence) {
   current = null;
   say(sentence, false);
-  if (document.activeElement === stopButton) prompt.focus(); // a button that vanishes would take the focus with it
-  [stopButton.hidden, sendButton.hidden] = [true, false];
+  if (document.activeElement === stop) prompt.focus(); // a button that vanishes would take the focus with it
+  [stop.hidden, send.hidden] = [true, false];
 }
 
 function startAfresh() {
@@ -304,7 +300,7 @@ form.onsubmit = (event) => {
 /** A token was given: ask what was refused without it. */
 access.onsubmit = (event) => {
   event.preventDefault();
-  token = byId("token").value.trim();
+  token = field.value.trim();
   sessionStorage.setItem(TOKEN_KEY, token);
   access.reset();
   access.hidden = true;
@@ -337,12 +333,11 @@ conversation.addEventListener("click", ({ target }) => {
 });
 
 toggle.onclick = () => {
-  pane.hidden = !pane.hidden;
-  toggle.ariaExpanded = !pane.hidden;
+  toggle.ariaExpanded = !(elements.wire.hidden = !elements.wire.hidden);
   wire.redraw();
 };
 
-stopButton.onclick = halt;
-byId("fresh").onclick = startAfresh;
+stop.onclick = halt;
+fresh.onclick = startAfresh;
 model.onchange = keep;
 restore();

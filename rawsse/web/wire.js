@@ -133,9 +133,15 @@ export class Wire {
   #tools() {
     const filter = make("input");
     Object.assign(filter, { type: "search", placeholder: "Filter", ariaLabel: "Show only frames with this event or text" });
-    filter.oninput = () => this.redraw((this.#filter = filter.value.toLowerCase()));
+    filter.oninput = () => {
+      this.#filter = filter.value.toLowerCase();
+      this.redraw();
+    };
+    const clear = () => {
+      for (const entry of this.#entries) entry.isCleared = true;
+      this.redraw();
+    };
     const pause = button("", "Pause", { ariaPressed: false, onclick: () => this.#pause(pause) });
-    const clear = () => this.redraw(this.#entries.forEach((entry) => (entry.isCleared = true)));
     const others = [button("", "Clear", { onclick: clear }), button("", "Save", { onclick: () => this.#save() })];
     return make("div", "wire-tools", filter, pause, ...others);
   }
@@ -422,7 +428,7 @@ export function inWords({ first, last, end, count, ping, lost, silences }) {
 /** An SVG: bars are pieces of content, boxes are silences, ticks below are pings, lines are the first token, losses, the end. */
 function picture(times) {
   const { first, last, end, ping, lost, silences, columns } = times;
-  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": inWords(times) });
+  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": true });
   const box = (kind, x, y, width, height) => svg.append(shape("rect", { class: kind, x, y, width, height }));
   const at = (ms) => Math.min(WIDTH - 3, (ms / (last || 1)) * WIDTH);
   for (const [from, to] of silences) box("silence", at(from), 0, at(to) - at(from), BASE);
