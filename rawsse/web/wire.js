@@ -164,26 +164,32 @@ export class Wire {
     setTimeout(() => URL.revokeObjectURL(link.href));
   }
 
-  /** Have entries drawn, as far as they are wanted, and not too old to be seen. */
+  /** Have entries drawn, as far as they are wanted, in place of the oldest. */
   #want(entries) {
     if (!this.#isShown) return;
     if (!this.#waiting.length) this.#box.later(() => this.#write());
     const isWanted = ({ raw, isLate, isCleared }) => !isLate && !isCleared && raw.toLowerCase().includes(this.#filter);
     this.#waiting = this.#waiting.concat(entries.filter(isWanted));
     this.#above += this.#waiting.splice(0, this.#waiting.length - this.#limits.maxFrames).length;
+    this.#trim();
   }
 
   /** False if there is more to be drawn. */
   #write() {
     this.#list.append(...this.#waiting.splice(0, DRAWN_AT_ONCE).map((entry) => this.#draft(entry)));
+    this.#trim();
+    return this.#waiting.length === 0;
+  }
+
+  #trim() {
+    const { maxFrames, maxChars } = this.#limits;
     for (const [item, { raw }] of this.#drawn) {
-      if (this.#drawn.size <= this.#limits.maxFrames && this.#drawnChars <= this.#limits.maxChars) break;
+      if (this.#drawn.size + this.#waiting.length <= maxFrames && this.#drawnChars <= maxChars) break;
       this.#drawn.delete(item);
       this.#drawnChars -= raw.length;
       this.#above += 1;
       item.remove();
     }
-    return this.#waiting.length === 0;
   }
 
   #draft(entry) {
@@ -411,7 +417,7 @@ export function timesOf(frames, end) {
   return times;
 }
 
-/** The picture in words, for those who do not see it, and with the numbers for those who do. */
+/** The picture in words: for those who do not see it, and for its numbers. */
 export function inWords({ first, last, end, count, ping, lost, silences }) {
   const many = (n, one) => n > 0 && `${n} ${one}${n === 1 ? "" : "s"}`;
   const gap = first !== null && silences.find(([from]) => from >= first);
