@@ -1,5 +1,6 @@
 /**
- * One answer on the page: its content blocks as they grow, how fast they came, and how it ended.
+ * One answer on the page: its content blocks as they grow, how fast they came, and how it ended. With it, what the whole page
+ * uses: values in words, text that grows, and a scrolling box that follows its end.
  *
  *     const answer = new Answer(box);
  *     scroller.append(answer.element);
@@ -260,8 +261,8 @@ class OtherBlock {
     const tool = asText(type).replace(/_tool_result$/, "").replaceAll("_", " ");
     const results = links.length && `${tool}: ${links.length} result${links.length === 1 ? "" : "s"}`;
     const headline = (code && `${tool} failed: ${code}`) || results || asText(type);
-    const shown = links.length ? make("ul", "sources", ...links.slice(0, MAX_RESULTS).map(resultItem)) : make("pre", "", this.#text(items));
-    this.element = make("details", "other", make("summary", "", headline), shown);
+    const list = make("ul", "sources", ...links.slice(0, MAX_RESULTS).map(resultItem));
+    this.element = make("details", "other", make("summary", "", headline), links.length ? list : make("pre", "", this.#text(items)));
   }
 
   take() {}
@@ -505,6 +506,11 @@ export class Answer {
 
 // An answer brings up to hundreds of events a second, a screen shows 60 pictures. One change of the page per event would lay
 // the page out several times per picture: changes wait for the next frame.
+//
+//     const box = new FollowingBox(scroller);
+//     const text = new GrowingText(box, element);
+//     text.append("Hel");                           // both are written in the next frame
+//     text.append("lo");
 
 /** How long changes may take in one frame, in ms; what is left is made in the next ones. */
 const BUDGET_MS = 8;

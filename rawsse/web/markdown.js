@@ -72,7 +72,10 @@ function dedent(line, columns) {
 }
 
 /** The cells of a table's row. */
-const cellsOf = (row) => row.trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
+function cellsOf(row) {
+  const cells = row.trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/);
+  return cells.map((cell) => cell.trim().replaceAll("\\|", "|"));
+}
 
 function truncate(element, length) {
   for (let surplus = element.childNodes.length - length; surplus > 0; surplus -= 1) element.lastChild.remove();

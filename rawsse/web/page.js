@@ -21,8 +21,9 @@ const COPIED_MS = 2000;
 /** So long events are taken in, in ms, before the browser has its turn. */
 const TURN_MS = 8;
 
-const elements = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
-const { conversation, welcome, form, prompt, stop, send, status, fresh, toggle, frames, model, quota, access, token: field } = elements;
+const elements = [...document.querySelectorAll("[id]")].map((element) => [element.id, element]);
+const { conversation, welcome, form, prompt, stop, send, status, fresh, toggle, frames, ...others } = Object.fromEntries(elements);
+const { model, quota, access, token: field, wire: pane } = others;
 
 const box = new FollowingBox(conversation);
 const wire = new Wire(frames, { conversation });
@@ -235,7 +236,10 @@ async function get(path) {
 
 // --- What is said and shown ------------------------------------------------------------------------------------------
 
-/** Say something in the status line, which screen readers read out: few and whole sentences, never tokens. */
+/**
+ * Say something in the status line, which screen readers read out: few and whole sentences, never tokens. The conversation is
+ * a silent log.
+ */
 function say(sentence, isSeen = true) {
   status.textContent = sentence;
   status.classList.toggle("unseen", !isSeen);
@@ -333,7 +337,8 @@ conversation.addEventListener("click", ({ target }) => {
 });
 
 toggle.onclick = () => {
-  toggle.ariaExpanded = !(elements.wire.hidden = !elements.wire.hidden);
+  pane.hidden = !pane.hidden;
+  toggle.ariaExpanded = !pane.hidden;
   wire.redraw();
 };
 

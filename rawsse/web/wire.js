@@ -156,7 +156,7 @@ export class Wire {
   #save() {
     const text = recordingOf({ frames: this.#frames, end: this.#now, ...this.#exchange });
     if (!text) {
-      this.#facts.textContent = "Nothing to save: a recording needs all of the API's events, as /api/chat sends them.";
+      this.#facts.textContent = "Nothing to save: a recording needs all of the API's events.";
       return;
     }
     const link = Object.assign(make("a"), { href: URL.createObjectURL(new Blob([text])), download: "answer.sse.jsonl" });
@@ -307,7 +307,10 @@ const read = (raw) => new EventStreamParser().feed(new TextEncoder().encode(`${r
 const valueOf = (raw) => Object(parsed(read(raw).data));
 
 /** For the timeline: "piece" of content, "ping", or "frame". */
-const kindOf = (raw) => (/^(event: ?content_block_delta|data: ?\{"text")/m.test(raw) ? "piece" : /^event: ?ping/m.test(raw) ? "ping" : "frame");
+function kindOf(raw) {
+  if (/^(event: ?content_block_delta|data: ?\{"text")/m.test(raw)) return "piece";
+  return /^event: ?ping/m.test(raw) ? "ping" : "frame";
+}
 
 /** How many blanks stand before the last bracket. */
 function padOf(data) {

@@ -104,7 +104,8 @@ def test_it_imports_in_node(project: Path) -> None:
 
 def test_the_core_imports_where_there_is_no_react(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "node_modules/rawsse", tmp_path / "node_modules/rawsse")
-    script = 'import * as all from "rawsse"; import { Chat } from "rawsse/chat"; console.log(typeof all.streamChat, typeof Chat)'
+    script = 'import { streamChat } from "rawsse"; import { Chat } from "rawsse/chat";'
+    script += "console.log(typeof streamChat, typeof Chat)"
     assert run("node", "--input-type=module", "-e", script, cwd=tmp_path) == "function function\n"
 
 
