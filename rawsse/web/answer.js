@@ -24,7 +24,7 @@ export const isObject = (value) => typeof value === "object" && value !== null &
 export const fields = (value) => (isObject(value) ? value : {});
 export const asText = (value) => (typeof value === "string" ? value : "");
 
-/** The value of a JSON text; undefined if it is none. */
+/** The value of a JSON text; undefined if the text is not JSON. */
 export function parsed(text) {
   try {
     return JSON.parse(text);
@@ -41,7 +41,7 @@ export const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
 /** Stop reasons that a reader must be told of: the stream is complete, and yet the answer is not what was asked for. */
 const STOP_REASONS = {
-  __proto__: null, // the names come from outside: "constructor" is to be found in none of these tables
+  __proto__: null, // so that a name from outside, such as "constructor", is not found
   max_tokens: "Cut off: the limit of output tokens was reached.",
   model_context_window_exceeded: "Cut off: the model's context window is full.",
   tool_use: "The model waits for the result of a tool, and this page runs none.",
@@ -49,7 +49,7 @@ const STOP_REASONS = {
   refusal: "The model declined to answer.",
 };
 
-/** What the relay saw of the API's stream. It says more than an error type where the API itself said nothing. */
+/** How the relay saw the API's stream end. It says more than an error type where the API itself said nothing. */
 const ENDINGS = {
   __proto__: null,
   truncated: "The API's answer broke off before it was complete.",
@@ -69,7 +69,7 @@ export function describeError(error) {
   return { headline, detail: given ? `${said} (${given})`.trim() : said };
 }
 
-/** What a stop reason means for the reader; null where nothing is amiss, or where it is not known yet. */
+/** The sentence for a stop reason; null where nothing is wrong, or the reason is not known yet. */
 export const describeStopReason = (reason) => STOP_REASONS[reason] ?? null;
 
 /** Tokens per second over a time in ms; null where the time is too short to divide by. */
@@ -89,7 +89,7 @@ const readable = (value) =>
     }),
   );
 
-/** What was cited, numbered in the order of its first citation. */
+/** The cited sources, numbered in the order of their first citation. */
 export class Sources {
   #numbers = new Map();
   #known = [];
@@ -130,7 +130,7 @@ class TextBlock {
 
   constructor({ text, citations }, { box, sources, last }) {
     Object.assign(this, { box, sources });
-    // Texts with and without citations are blocks of their own, and yet one text: sentences go on, lists too.
+    // Texts with and without citations are separate blocks, and yet one text: sentences go on, lists too.
     this.flow = last instanceof TextBlock ? last.flow : this.#newFlow();
     this.element = this.flow.element;
     this.#add(asText(text));
@@ -250,7 +250,7 @@ class ToolBlock {
   }
 }
 
-/** Any other block: results of the API's own tools, and what is invented next year. */
+/** Any other block: results of the API's own tools, and kinds that do not exist yet. */
 class OtherBlock {
   constructor(block) {
     this.block = readable(block);
@@ -413,7 +413,7 @@ export class Answer {
     return [...this.#blocks.values()].filter((block) => block instanceof TextBlock);
   }
 
-  /** What was said, for the next request: thinking and tool calls need not be sent back where no tool is run. */
+  /** The text, for the next request: thinking and tool calls need not be sent back where no tool runs. */
   get text() {
     return this.#texts.flatMap((block) => block.pieces).join("");
   }
@@ -491,7 +491,7 @@ export class Answer {
     this.#meter.merge(usage);
   }
 
-  /** What can be done with the answer, and its numbers: one line, which opens to a table that says what each means. */
+  /** The buttons of the answer, and its numbers: one line, which opens to a table with their meaning. */
   #footer(retry) {
     const rows = this.#meter.rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]);
     const summary = make("summary", "", this.#meter.line || "no numbers");
@@ -502,7 +502,7 @@ export class Answer {
   }
 }
 
-// --- What grows, and the box that scrolls with it ------------------------------------------------------------------------
+// --- Text that grows, and the box that scrolls with it -------------------------------------------------------------------
 
 // An answer brings up to hundreds of events a second, a screen shows 60 pictures. One change of the page per event would lay
 // the page out several times per picture: changes wait for the next frame.

@@ -10,7 +10,7 @@
  * Each whole line is taken in once, so that the work is linear, and what it finished is not touched again: its nodes keep
  * a reader's selection. Only the last line, while it is not whole, is drawn, taken back and drawn again.
  *
- * Left out: HTML (it stays text) and link reference definitions.
+ * Left out: HTML (it stays text), link reference definitions, and the titles of links.
  */
 
 /** An element with texts and nodes in it; those that are "", null or false are left out. */
@@ -26,7 +26,7 @@ export const button = (className, text, more) => Object.assign(make("button", cl
 /** Blocks within each other; deeper ones are text. */
 const MAX_DEPTH = 24;
 
-/** What kind of block a line begins is decided by so many of its characters. */
+/** The kind of block that a line begins is decided by this many of its characters. */
 const LONG_LINE = 4096;
 
 /** A paragraph that is longer than two pieces of this length is drawn and laid out in pieces, each of them once. */
@@ -515,8 +515,8 @@ function decode(found) {
 }
 
 /**
- * What is still being written, so that it does not jump when the rest comes: half a link shows its text, and delimiters at
- * the very end wait for what they delimit.
+ * Text that is still being written, so that it does not jump when the rest comes: half a link shows its text, and
+ * delimiters at the very end wait for what they delimit.
  */
 const tidied = (text) => trimmed(text.replace(/\[([^[\]]*)\]\([^()\s]*$/, "$1"), "*_~`[");
 
@@ -597,7 +597,7 @@ class Inline {
     return this.#add(document.createTextNode(characters));
   }
 
-  /** What one pattern recognizes: character references, links between angle brackets and bare ones, `<br>`, citations. */
+  /** Take a part that one pattern recognizes: character references, links between angle brackets and bare ones, `<br>`, citations. */
   #take() {
     const [text, at] = [this.#text, this.#at];
     const pattern = [ENTITY, AUTOLINK, BREAK, CITATION, BARE_LINK].find((each) => match(each, text, at));
@@ -748,7 +748,7 @@ class Inline {
     return true;
   }
 
-  /** What was opened and may still be closed is shown as if it were. */
+  /** Show emphasis that is open, and may still be closed, as if it were closed. */
   #closeOpen() {
     for (let opener = this.#last; opener; opener = opener.before) {
       while (opener.canOpen && opener.count && opener.node.nextSibling) if (!this.#wrap(opener, null)) return;

@@ -1,8 +1,8 @@
 /**
  * The chat page: the prompt, the conversation, one answer at a time, and Stop.
  *
- * The conversation is kept in the tab: after a reload it is there again, and an answer that was running goes on by its id. Of
- * a page that was left for good, the relay hears nothing more, and stops the run after its grace time.
+ * The conversation is kept in the tab: after a reload it is there again, and an answer that was running goes on by its id. When
+ * a page is closed for good, the relay has no reader for its run, and stops it after the grace time.
  */
 
 import { Answer, count, describeError, FollowingBox, turn } from "./answer.js";
@@ -32,7 +32,8 @@ let exchanges = []; // { question, element, answer, isRefused }, the oldest firs
 let current = null; // the answer that runs, as { chat, exchange }
 let edited = null; // the exchange whose question is being changed
 
-// From the page's own address, `http://host/#token=…` (what stands after the # is never sent, so that it is in no server's log).
+// From the page's own address, `http://host/#token=…`, or from a field; it is kept for the tab. Browsers never send the part after
+// the #, so that the token is in no server's log.
 let token = new URLSearchParams(location.hash.slice(1)).get("token") ?? sessionStorage.getItem(TOKEN_KEY) ?? "";
 
 // --- Asking ----------------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ function retry(exchange) {
   reply(exchange);
 }
 
-/** What the API is sent: all up to the last question. */
+/** The messages for the API: all up to the last question. */
 function messages() {
   return exchanges
     .filter(({ isRefused }) => !isRefused)
@@ -195,9 +196,9 @@ function leaveOut(from) {
   }
 }
 
-// --- What the relay says to this user beside answers ---------------------------------------------------------------------
+// --- Models, quota, token ------------------------------------------------------------------------------------------------
 
-/** Ask for a token: there was none, or it was refused. */
+/** Ask for a token: it is missing, or was refused. */
 function wantToken() {
   access.hidden = false;
   field.focus();
@@ -234,7 +235,7 @@ async function get(path) {
   return response?.ok ? response.json().catch(() => null) : null;
 }
 
-// --- What is said and shown ------------------------------------------------------------------------------------------
+// --- The status line, and states of the page -----------------------------------------------------------------------------
 
 /**
  * Say something in the status line, which screen readers read out: few and whole sentences, never tokens. The conversation is
@@ -314,7 +315,7 @@ access.onsubmit = (event) => {
 };
 
 prompt.onkeydown = (event) => {
-  // An Enter that ends the input of a Japanese or Chinese word is no Enter; 229 is how Safari says so.
+  // An Enter that ends the input of a Japanese or Chinese word does not send; Safari marks it by 229.
   const isComposing = event.isComposing || event.keyCode === 229;
   if (event.key !== "Enter" || event.shiftKey || isComposing) return;
   event.preventDefault();

@@ -179,7 +179,7 @@ export function textOf(event) {
   return typeof holder.text === "string" ? holder.text : "";
 }
 
-// --- What can go wrong ---------------------------------------------------------------------------------------------
+// --- Errors --------------------------------------------------------------------------------------------------------
 
 const AGAIN = "Try again.";
 const LATER = "Wait a moment, then try again.";
@@ -604,7 +604,7 @@ export class ChatStream {
     throw new ChatError("malformed", detail, { status: response.status, text: this.text });
   }
 
-  /** The error for an answer that is no success. Its body is JSON, or an event stream. @param {Response} response */
+  /** The error of a response without success. Its body is JSON, or an event stream. @param {Response} response */
   async #refusal(response) {
     // The status says enough where the body breaks off.
     const bytes = new Uint8Array(await response.arrayBuffer().catch(() => new ArrayBuffer(0)));

@@ -28,7 +28,7 @@ const DRAW_MS = 250;
 /** Frames that are drawn in one animation frame: a screen has room for ten. */
 const DRAWN_AT_ONCE = 20;
 
-/** So many characters between two pieces of text may be markup: an address, say. */
+/** At most so many characters between two pieces of text are taken for markup: an address, for example. */
 const MAX_MARKUP = 4096;
 
 export class Wire {
