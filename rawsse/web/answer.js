@@ -472,9 +472,7 @@ export class Answer {
     this.#blocks.set(index, block);
     this.#last = block;
     this.#open.add(index);
-    if (block.element === last?.element) return;
-    last?.end?.();
-    this.#box.later(() => this.#body.append(block.element));
+    if (block.element !== last?.element) this.#box.later(() => this.#body.append(block.element));
   }
 
   #delta(index, delta) {

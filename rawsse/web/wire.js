@@ -48,6 +48,7 @@ export class Wire {
   #filter = "";
   #figure = make("figure");
   #facts = make("p", "wire-facts");
+  #said = "";
   #clock = 0;
   #told = new Set();
 
@@ -106,7 +107,7 @@ export class Wire {
     this.#told.clear();
     [this.#waiting, this.#drawnChars, this.#above] = [[], 0, 0];
     this.#want(this.#entries);
-    this.#draw();
+    this.#say("");
     this.#box.toEnd();
   }
 
@@ -155,10 +156,7 @@ export class Wire {
 
   #save() {
     const text = recordingOf({ frames: this.#frames, end: this.#now, ...this.#exchange });
-    if (!text) {
-      this.#facts.textContent = "Nothing to save: a recording needs all of the API's events.";
-      return;
-    }
+    if (!text) return this.#say("Nothing to save: a recording needs all of the API's events.");
     const link = Object.assign(make("a"), { href: URL.createObjectURL(new Blob([text])), download: "answer.sse.jsonl" });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href));
@@ -210,11 +208,18 @@ export class Wire {
     return item;
   }
 
+  /** Tell something until another frame is chosen, or all is drawn again. */
+  #say(sentence) {
+    this.#said = sentence;
+    this.#draw();
+  }
+
   #draw() {
     if (!this.#isShown) return;
     const { isCut, end } = this.#exchange;
     const times = timesOf(this.#frames, end);
     const facts = [
+      this.#said,
       this.#isPaused && `paused, ${count(this.#entries.filter(({ isLate }) => isLate).length)} waiting`,
       times.count > 0 && end === undefined && `last frame ${seconds(this.#now - times.last)} ago`,
       isCut && "the answer is too long for a picture",
@@ -233,6 +238,7 @@ export class Wire {
     const before = this.#list.querySelector("[aria-selected=true]");
     if (before) before.ariaSelected = false;
     this.#selected = entry;
+    this.#say("");
     item.ariaSelected = true;
     item.scrollIntoView({ block: "nearest" });
     this.#list.setAttribute("aria-activedescendant", item.id);
@@ -253,7 +259,7 @@ export class Wire {
       const [frame] = pieces.find(([, , end]) => end > origin.at + focusOffset) ?? pieces.at(-1);
       const [item] = [...this.#drawn].find(([, entry]) => entry === frame) ?? [];
       if (item) this.#select(item);
-      else this.#facts.textContent = "The frame of this text is not shown.";
+      else this.#say("The frame of this text is not shown.");
     }
   }
 

@@ -354,6 +354,8 @@ def test_of_an_answer_that_is_too_long_to_be_kept_nothing_is_lit_or_saved(chat: 
     chat.page.locator("li.frame").last.click()
     assert chat.page.evaluate(LIT) == ""
     chat.page.get_by_role("button", name="Save").click()
+    # It stays, although the pane is drawn again several times a second.
+    chat.wait_until("(began) => performance.now() > began + 600", chat.page.evaluate("performance.now()"))
     assert facts(chat).startswith("Nothing to save")
 
 
