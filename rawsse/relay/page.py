@@ -30,9 +30,8 @@ MODULES = ("rawsse.js", "chat.js", "react.js", "tabs.js")
 """Served beside a page of the operator's, unless its folder has files of these names."""
 
 _COMMENTS = re.compile(rb"[ \t]*(?:(?:^|(?<=[ \t]))//(?: [^\n]*)?$|/\*(?:(?!\*/).)*\*/)", re.MULTILINE | re.DOTALL)
-_INDENTS = re.compile(rb"^\s+", re.MULTILINE)
-"""Of no use to a browser, and a third of the bytes of the built-in page, which is served without them. No string, pattern or
-template of its files has anything that looks like them: a test compares what they mean before and after."""
+"""Comments, also behind code. The built-in page is served without them, and without indents: both are of no use to a browser,
+and a third of the bytes. No string, pattern or template of its files looks like one: the tests compare their meaning."""
 
 NOTICE_MARK = b"<!-- notice -->"
 
@@ -81,7 +80,7 @@ class Page:
         if content is None:
             raise Answer(404, "not_found_error", f"there is no {path}")
         if self._is_built_in and name.endswith((".js", ".css", ".html")):
-            content = _INDENTS.sub(b"", _COMMENTS.sub(b"", content))
+            content = re.sub(rb"(?m)^\s+", b"", _COMMENTS.sub(b"", content))
         if self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
