@@ -107,6 +107,12 @@ class Timing:
         """Seconds since the call began; 0 before."""
         return self.clock() - self.started
 
+    @property
+    def last_ping_age(self) -> float | None:
+        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
+        end = self.ended or self.elapsed()
+        return None if self.last_ping is None else end - self.last_ping
+
 
 # --- Observers -----------------------------------------------------------------------------------------------------
 

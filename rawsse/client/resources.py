@@ -32,7 +32,7 @@ The models, from the first page to the last:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
@@ -189,8 +189,15 @@ class AsyncPage(Lens):
             raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
 
+    async def _itself(self) -> AsyncPage:
+        return self
+
+    def iter_pages(self) -> AsyncIterator[AsyncPage]:
+        """This page and all after it, each fetched when it is needed."""
+        return _Pages(self._itself)
+
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(self.data, self.get_next_page if self.has_next_page() else None)
+        return _Items(_Pages(self._itself))
 
 
 class Pages:
@@ -207,26 +214,34 @@ class Pages:
         return self._first().__await__()
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items((), self._first)
+        return _Items(_Pages(self._first))
+
+
+class _Pages(AsyncIterator[AsyncPage]):
+    """Pages; a fetch that failed is repeated by the next step. Not a generator: one that is dropped half-read would be closed
+    later, by the event loop."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
+        self._fetch: Callable[[], Awaitable[AsyncPage]] | None = fetch  # the next page
+
+    async def __anext__(self) -> AsyncPage:
+        if self._fetch is None:
+            raise StopAsyncIteration
+        page = await self._fetch()
+        self._fetch = page.get_next_page if page.has_next_page() else None
+        return page
 
 
 class _Items(AsyncIterator[ModelInfo]):
-    """The models in `data`, then those of the pages after it; a fetch that failed is repeated by the next step.
+    """The models on the pages."""
 
-    Not a generator: one that is dropped half-read would be closed later, by the event loop.
-    """
-
-    def __init__(self, data: Iterable[ModelInfo], fetch: Callable[[], Awaitable[AsyncPage]] | None) -> None:
-        self._items = iter(data)
-        self._fetch = fetch  # the next page
+    def __init__(self, pages: _Pages) -> None:
+        self._pages = pages
+        self._items: Iterator[ModelInfo] = iter(())
 
     async def __anext__(self) -> ModelInfo:
         while (item := next(self._items, None)) is None:
-            if self._fetch is None:
-                raise StopAsyncIteration
-            page = await self._fetch()
-            self._items = iter(page.data)
-            self._fetch = page.get_next_page if page.has_next_page() else None
+            self._items = iter((await anext(self._pages)).data)
         return item
 
 

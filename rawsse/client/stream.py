@@ -273,6 +273,16 @@ async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) ->
 # --- The answer ----------------------------------------------------------------------------------------------------
 
 
+class OpenResponse(Response):
+    """The head of a response that may have more to come: `close()` is that of the stream."""
+
+    close: Callable[[], None]
+
+    async def aclose(self) -> None:
+        """The same: the name that `httpx` has for it."""
+        self.close()
+
+
 class CallInfo:
     """A call and its response, as its caller sees them."""
 
@@ -282,11 +292,13 @@ class CallInfo:
         """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
         if self._call.response is None:
             raise RuntimeError("the stream is not open: enter its `with` block first")
-        return self._call.response
+        response = OpenResponse(*self._call.response)
+        response.close = self._close
+        return response
 
     @property
     def headers(self) -> Headers:
@@ -307,6 +319,9 @@ class CallInfo:
     def retries_taken(self) -> int:
         """How often the request was retried."""
         return self._call.retries_taken
+
+    def _close(self) -> None:
+        """Drop what has not been read."""
 
 
 class BaseStream(CallInfo):

@@ -10,8 +10,8 @@ read as soon as it arrives, and no faster than the client takes them. Nothing is
 connecting: the client has its own.
 
 When the client disconnects, the exchange with the upstream ends. When the upstream breaks off, so does the client's connection.
-An upstream that does not answer is a 502, in the API's form. The exchange is one of `rawsse.client.stream`, with the recorder as
-its observer.
+An upstream that does not answer is a 502, in the API's form. The exchange is that of `rawsse.client.stream`, the recorder
+observes it.
 """
 
 from __future__ import annotations

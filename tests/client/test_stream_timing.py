@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
 import pytest
@@ -46,19 +45,28 @@ def test_the_longest_gap_is_between_two_reads_of_the_body() -> None:
 
 def test_a_stream_without_pings_has_no_last_one() -> None:
     timing = run(timed(Peer(WHOLE)))
-    assert timing.last_ping is None
+    assert (timing.last_ping, timing.last_ping_age) == (None, None)
+
+
+def test_the_age_of_the_last_ping_stops_at_the_end() -> None:
+    async def story() -> float | None:
+        timing = await timed(SLOW)
+        await asyncio.sleep(100)
+        return timing.last_ping_age
+
+    assert run(story()) == 32
 
 
 def test_the_age_of_the_last_ping_tells_a_long_thought_from_a_dead_connection() -> None:
-    async def story() -> list[float]:
+    async def story() -> list[float | None]:
         client = client_of(connect=Network(SLOW))
-        ages: list[float] = []
+        ages: list[float | None] = []
         async with client.messages.events(ASK) as stream:
             async for event in stream:
                 if event.type in ("ping", "content_block_delta"):
-                    ages.append(stream.timing.elapsed() - (stream.timing.last_ping or math.nan))
+                    ages.append(stream.timing.last_ping_age)
                     await asyncio.sleep(5)
-                    ages.append(stream.timing.elapsed() - (stream.timing.last_ping or math.nan))
+                    ages.append(stream.timing.last_ping_age)
         return ages
 
     # Pings at 3 s and 31 s, texts at 15 s and 63 s: the peer does not wait for its reader.

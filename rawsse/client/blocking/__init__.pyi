@@ -22,11 +22,11 @@ from rawsse.client.resources import (
     Turns,
 )
 from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
-from rawsse.client.stream import Call
+from rawsse.client.stream import Call, OpenResponse
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
-from rawsse.http1 import Headers, Response
+from rawsse.http1 import Headers
 from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
 from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
 
@@ -50,7 +50,7 @@ class BlockingEventStream:
 
     def __init__(self, call: Call[Answer]) -> None: ...
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -96,7 +96,7 @@ class BlockingMessageStream:
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -326,7 +326,7 @@ class BlockingRawResponse(Generic[T]):
 
     def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before there is one."""
 
     @property
@@ -410,6 +410,9 @@ class Page:
     def get_next_page(self) -> Page:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
         to an earlier one: the list would never end."""
+
+    def iter_pages(self) -> Iterator[Page]:
+        """This page and all after it, each fetched when it is needed."""
 
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
