@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from support.background import PATIENCE
-from support.command import ROOT, environment
+from support.command import environment
 
 from rawsse import AsyncClient, Message, StreamTruncatedError
 from rawsse.relay.page import Page
