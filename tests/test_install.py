@@ -51,7 +51,9 @@ def test_the_demo_command_installs_starts_and_answers(fresh_copy: Path) -> None:
     install, _, demo = found[0].rpartition(" && ")
     subprocess.run(["bash", "-c", install], cwd=fresh_copy, check=True, timeout=300)
     # The wheel has it twice: in the package, and where tools that collect licences look.
-    texts = [path.read_text(encoding="utf-8") for path in fresh_copy.glob(".venv/lib/*/site-packages/rawsse*/**/LICENSE")]
+    texts = [
+        path.read_text(encoding="utf-8") for path in fresh_copy.glob(".venv/lib/*/site-packages/rawsse*/**/LICENSE")
+    ]
     assert texts == 2 * [(ROOT / "rawsse/LICENSE").read_text(encoding="utf-8")]
     process = subprocess.Popen(
         [*shlex.split(demo), "--port", "0", "--speed", "0"], cwd=fresh_copy, stdout=subprocess.PIPE, text=True
