@@ -44,7 +44,7 @@ def text_of(name: str) -> str:
 def run(example: str, *arguments: str, api: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """Run an example as a program, in front of the API at this URL."""
     variables = environment({"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "any", "PYTHONUTF8": "1", **env})
-    command = [sys.executable, "-W", "error", HERE / example, *arguments]
+    command = [sys.executable, "-W", "error", str(HERE / example), *arguments]
     return subprocess.run(
         command, input=stdin, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
