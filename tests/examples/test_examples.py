@@ -24,7 +24,7 @@ from support.sockets import LOCALHOST, serving
 
 from rawsse import AsyncClient
 from rawsse.relay import Relay
-from rawsse.replay import ReplayServer, answer, recording_of, shipped_fixtures
+from rawsse.replay import Recording, ReplayServer, answer, recording_of, shipped_fixtures
 from rawsse.server import Server
 from rawsse.sse import Decoder
 
@@ -111,6 +111,14 @@ def test_a_socket_alone_takes_no_half_answer_for_a_whole_one(name: str, faults: 
         done = run("socket_stream.py", "Hello", api=api.base_url)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_socket_alone_misses_the_last_event_of_an_answer_that_http_calls_whole() -> None:
+    body = shipped_fixtures()["plain"].body.partition(b"event: message_stop")[0]
+    with ReplayServer(Recording.from_sse(body)) as api:
+        done = run("socket_stream.py", "Hello", api=api.base_url)
+    assert "half an answer" in done.stderr
     assert done.returncode == 1
 
 
@@ -208,7 +216,7 @@ def test_the_lambda_handler_gives_what_came_of_an_answer_that_was_cut(new: Any) 
 
 
 def test_the_lambda_handler_answers_before_its_time_is_over(new: Any) -> None:
-    with ReplayServer(shipped_fixtures()["plain"], faults=["stall=3600@event=6"]) as api:
+    with ReplayServer(shipped_fixtures()["plain"], faults=["stall=9@event=6"]) as api:
         module = new("lambda_handler.py", api.base_url)
         status, body = invoke(module.handler, '{"question": "Hello"}', seconds=2.3)
         module.client.close()

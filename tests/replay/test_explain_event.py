@@ -46,7 +46,10 @@ def test_an_event_is_followed_from_its_reads_to_the_message() -> None:
     assert lines[at + 3].startswith('  data: {"type":"content_block_delta","index":0,')
     assert json.loads("\n".join(lines[lines.index("JSON") + 1 : -2])) == json.loads(DELTA.partition(b"data: ")[2])
     assert lines[-2] == "message  m, c, stop reason None"
-    assert lines[-1] == '  [0] text  (not complete): {"text": "Hi"}'  # as it was then, not as it ends
+    assert lines[-1] == '  [0] text  (not complete): {"text": "Hi"}'
+    assert explain_event(recording, 2).endswith(
+        '  [0] text  (not complete): {"text": ""}\n'
+    )  # as it is then, not at the end
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
