@@ -15,6 +15,15 @@ Read in this order; a module imports only what stands before it (a test keeps it
     deploy/         the relay as a service: systemd, nginx, a container
     cli/            the command line
 
+How it works, in an evening: six stops, and the question that each answers.
+
+    1. rawsse explain --event 4 fixtures/plain.sse.jsonl    What does one piece of text look like, from the read to the message?
+    2. tests/examples/socket_stream.py      How is an answer streamed with a socket and nothing else, in a hundred lines?
+    3. rawsse/sse.py                        Which bytes are an event, wherever the reads cut them?
+    4. rawsse/http1/                        Where does an answer begin and end in a connection that is used again?
+    5. rawsse/messages/message.py           Which event may follow which (`TRANSITIONS`), and what do they add up to?
+    6. rawsse/client/answer.py              How does an answer end, if the peer, the network or a clock ends it?
+
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.
 """

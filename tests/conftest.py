@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-collect_ignore = ["replay/made_up_project"]  # a project of its own, which `test_pytest_plugin.py` runs
+collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projects that tests run as their users would
 
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 

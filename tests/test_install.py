@@ -1,4 +1,4 @@
-"""The README's command for the demo, as a newcomer types it: in a fresh copy and a new virtual environment."""
+"""The README's command for the demo, as a newcomer types it: in a fresh copy and a new virtual environment. And the licence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def fresh_copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_package_has_the_text_of_its_licence_and_its_metadata_name_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (project["license"], project["license-files"]) == ("MIT", ["rawsse/LICENSE"])  # PEP 639
+    # https://opensource.org/license/mit: what it grants, on which condition, and what it does not promise.
+    text = " ".join((ROOT / "rawsse/LICENSE").read_text(encoding="utf-8").split())
+    assert text.startswith("MIT License Copyright (c) ")
+    assert "to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software" in text
+    assert "this permission notice shall be included in all copies or substantial portions of the Software." in text
+    assert 'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND' in text
+
+
 @pytest.mark.real
 @pytest.mark.skipif(
     "RAWSSE_NODE_MODULES" not in os.environ, reason="installs packages from an index: runs with the real peers"
@@ -38,6 +50,11 @@ def test_the_demo_command_installs_starts_and_answers(fresh_copy: Path) -> None:
     assert found is not None
     install, _, demo = found[0].rpartition(" && ")
     subprocess.run(["bash", "-c", install], cwd=fresh_copy, check=True, timeout=300)
+    # The wheel has it twice: in the package, and where tools that collect licences look.
+    texts = [
+        path.read_text(encoding="utf-8") for path in fresh_copy.glob(".venv/lib/*/site-packages/rawsse*/**/LICENSE")
+    ]
+    assert texts == 2 * [(ROOT / "rawsse/LICENSE").read_text(encoding="utf-8")]
     process = subprocess.Popen(
         [*shlex.split(demo), "--port", "0", "--speed", "0"], cwd=fresh_copy, stdout=subprocess.PIPE, text=True
     )

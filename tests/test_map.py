@@ -74,6 +74,16 @@ def test_every_module_stands_on_the_map_once() -> None:
     assert sorted(reading_order()) == modules()
 
 
+def test_the_evening_path_has_six_stops_that_exist_and_a_question_for_each() -> None:
+    assert rawsse.__doc__ is not None
+    stops = re.findall(r"^    (\d)\. (\S.*?)  +(\S.*\?)$", rawsse.__doc__, re.MULTILINE)
+    assert [number for number, _, _ in stops] == ["1", "2", "3", "4", "5", "6"]
+    for _, stop, question in stops:
+        assert (PACKAGE.parent / stop.split()[-1]).exists(), stop  # of a command, its last argument
+        for name in re.findall(r"`(\w+)`", question):
+            assert hasattr(importlib.import_module(stop.removesuffix(".py").replace("/", ".")), name)
+
+
 @pytest.mark.parametrize("module", modules())
 def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
     order = reading_order()

@@ -178,11 +178,13 @@ def add_explain(commands: Any) -> None:
     add_paths(parser)
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
-    option("--html", type=Path, metavar="OUT", help="write a page with the timeline, or several into the folder OUT")
+    form = parser.add_mutually_exclusive_group().add_argument
+    form("--event", type=int, metavar="N", help="follow one event: read, HTTP chunk, lines, JSON, message")
+    form("--html", type=Path, metavar="OUT", help="write a page with the timeline, or several into the folder OUT")
 
 
 def _explain(arguments: argparse.Namespace) -> bool:
-    from rawsse.replay.explain import explain, visible
+    from rawsse.replay.explain import explain, explain_event, visible
     from rawsse.replay.scrub import to_show
 
     recordings = (recording for path in arguments.paths for recording in _load_all(path))
@@ -194,8 +196,12 @@ def _explain(arguments: argparse.Namespace) -> bool:
     for recording in recordings:
         is_good &= recording is not None
         if recording is not None:
-            # `explain` has made visible whatever a terminal would obey; only our own colours are left.
-            write(f"== {visible(recording.name)}\n{explain(to_show(recording), color=color)}\n")
+            # `explain.py` has made visible whatever a terminal would obey; only our own colours are left.
+            it = to_show(recording)
+            text = (
+                explain(it, color=color) if arguments.event is None else explain_event(it, arguments.event, color=color)
+            )
+            write(f"== {visible(recording.name)}\n{text}\n")
     return is_good
 
 

@@ -1,14 +1,15 @@
 """A recording laid out in time: its reads and lines, the events that they complete, the message, the figures.
 
     print(explain(Recording.load("fixtures/plain.sse.jsonl"), color=sys.stdout.isatty()))
+    print(explain_event(recording, 5))          # one event from the read to the message
 
     timeline = Timeline.of(recording)
     for group in timeline.groups:
         print(group.t, group.event, group.kind, [piece.data for piece in group.pieces])
     timeline.first_content, timeline.gaps, timeline.tokens_per_second, timeline.verdict
 
-`explain` prints a timeline as text for a terminal, `explain_page.py` as HTML. Neither fails because of the content of a
-recording: the errors and warnings that `check` finds are the `problems` of the lines where it found them.
+`explain` and `explain_event` print a timeline as text for a terminal, `explain_page.py` as HTML. None fails because of the
+content of a recording: the errors and warnings that `check` finds are the `problems` of the lines where it found them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Literal, TypeAlias
 
+from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
 from rawsse.messages.events import DONE
 from rawsse.messages.lens import object_at
@@ -49,6 +51,9 @@ MIN_WIDTH = 60
 
 MAX_LABELLED_LINES = 20
 """How many lines a figure takes at most: the message of an error may be long."""
+
+MAX_JSON_LINES = 100
+"""How many lines of the JSON of one event are shown."""
 
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 # By the type of the event, of its delta, or of the block that it is about.
@@ -334,6 +339,17 @@ def explain(recording: Recording, *, color: bool = False, width: int = WIDTH) ->
     return "\n".join(_Explanation(Timeline.of(recording), color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
 
 
+def explain_event(recording: Recording, number: int, *, color: bool = False, width: int = WIDTH) -> str:
+    """One event, counted from 1, as text: the reads that brought it, each as one HTTP chunk (RFC 9112, 7.1), its lines, its
+    JSON, and the message as it is then. Raises `ConfigurationError` if the recording has no such event.
+    """
+    timeline = Timeline.of(recording)
+    if not 1 <= number <= len(timeline.events):
+        raise ConfigurationError(f"there is no event {number}: {recording.name or 'it'} has {len(timeline.events)}")
+    explanation = _Explanation(timeline, color=color, width=max(width, MIN_WIDTH))
+    return "\n".join(explanation.event(timeline.events[number - 1])) + "\n"
+
+
 class _Explanation:
     def __init__(self, timeline: Timeline, *, color: bool, width: int) -> None:
         self._timeline = timeline
@@ -353,7 +369,34 @@ class _Explanation:
         yield ""
         for name, value in self._timeline.figures:
             yield from self._labelled(name, value)
-        yield from self._message()
+        yield from self._message(self._timeline.message)
+
+    def event(self, group: Group) -> Iterator[str]:
+        """One event, from the reads to the message."""
+        checker = Checker(self._recording.status, self._recording.content_type, max_searched_bytes=0)
+        checker.feed(self._recording.body[: group.pieces[-1].last + 1])
+        *_, (_, _, event) = checker.groups
+        yield self._in_words(group, self._width)
+        for number, pieces in groupby(group.pieces, key=lambda piece: piece.read):
+            data, (first, *_) = self._recording.reads[number - 1].data, (own := list(pieces))
+            count = sum(len(piece.data) for piece in own)
+            words = f"{number} at {first.t:.3f} s: {len(data):,} bytes; {count:,} of the event, from byte {first.start:,} on"
+            yield from self._labelled("read", words)
+            size, content = visible(f"{len(data):x}\r\n"), visible(data.decode("utf-8", "backslashreplace"))
+            yield from self._labelled(
+                "as HTTP chunk", f"{size} {_cut(content, self._width - _LABEL - len(size) - 4)} ␍␊"
+            )
+        yield self._paint(_DIM, "lines")
+        yield from (" " * _LABEL + self._line(piece, None) for piece in group.pieces)
+        yield self._paint(_DIM, "JSON")
+        shown = (
+            [group.says or "none"] if event is None else json.dumps(event.raw, indent=2, ensure_ascii=False).split("\n")
+        )
+        yield from (" " * _LABEL + self._fit(line, _LABEL) for line in shown[:MAX_JSON_LINES])
+        if (more := len(shown) - MAX_JSON_LINES) > 0:
+            yield f"{'':{_LABEL}}… and {more} more lines"
+        yield from (self._paint(_ALARM, f"{'':{_LABEL}}! {self._fit(each, _LABEL + 2)}") for each in group.problems)
+        yield from self._message(checker.builder.message)
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
@@ -400,18 +443,15 @@ class _Explanation:
             body = text.rstrip("␍␊") if piece.data.endswith((b"\r", b"\n")) else text
             end = text[len(body) :] or " ⋯"
             return _cut(body, self._width - _MARGIN - len(end)) + self._paint(_DIM, end)
-        index = "" if completed.index is None else f" [{completed.index}]"
-        words = (
-            completed.kind + index,
-            completed.detail,
-            to_json(completed.adds) if completed.adds else completed.says,
-        )
-        event = visible(f"event {completed.event}: {' '.join(filter(None, words))}")
-        room = self._width - _MARGIN - len(text) - 4
-        return f"{text} ═▶ {self._paint(_COLORS[completed.lane], _cut(event, room))}"
+        return f"{text} ═▶ {self._in_words(completed, self._width - _MARGIN - len(text) - 4)}"
 
-    def _message(self) -> Iterator[str]:
-        message = self._timeline.message
+    def _in_words(self, group: Group, room: int) -> str:
+        index = "" if group.index is None else f" [{group.index}]"
+        words = (group.kind + index, group.detail, to_json(group.adds) if group.adds else group.says)
+        event = visible(f"event {group.event}: {' '.join(filter(None, words))}")
+        return self._paint(_COLORS[group.lane], _cut(event, room))
+
+    def _message(self, message: Message | None) -> Iterator[str]:
         if message is None:
             yield from self._labelled("message", "none: message_start never came")
             return

@@ -1,0 +1,141 @@
+"""rawsse.replay.explain: one event, followed from the read to the message; and `rawsse explain --event`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+
+import pytest
+from support.command import ROOT
+
+from rawsse.cli import main
+from rawsse.errors import ConfigurationError
+from rawsse.replay import Read, Recording, shipped_fixtures
+from rawsse.replay.explain import MAX_JSON_LINES, WIDTH, Timeline, explain_event
+from rawsse.replay.variants import rewrite_by
+
+START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message","role":"assistant",'
+    b'"model":"c","content":[],"stop_reason":null,"usage":{"input_tokens":1,"output_tokens":1}}}\n\n'
+)
+BLOCK = (
+    b"event: content_block_start\n"
+    b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+)
+DELTA = (
+    b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n'
+)
+PLAIN = ROOT / "fixtures/plain.sse.jsonl"
+
+
+def test_an_event_is_followed_from_its_reads_to_the_message() -> None:
+    recording = Recording(reads=(Read(0.5, START + BLOCK + DELTA[:20]), Read(0.75, DELTA[20:] + b": more\n")))
+    first, second, start = len(START + BLOCK) + 20, len(DELTA) - 20 + 7, len(START + BLOCK)
+    lines = [re.sub("  +", "  ", line) for line in explain_event(recording, 3).splitlines()]
+    assert lines[0] == 'event 3: content_block_delta [0] text_delta "Hi"'
+    assert lines[1] == f"read  1 at 0.500 s: {first} bytes; 20 of the event, from byte {start} on"
+    # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
+    assert lines[2].startswith(f"as HTTP chunk  {first:x}␍␊ event: message_start␊data: ")
+    assert lines[3] == f"read  2 at 0.750 s: {second} bytes; {len(DELTA) - 20} of the event, from byte {start + 20} on"
+    assert lines[4].endswith(" ␍␊")
+    at = lines.index("lines")
+    assert lines[at + 1 : at + 3] == ["  event: content_block ⋯", "  _delta␊"]
+    assert lines[at + 3].startswith('  data: {"type":"content_block_delta","index":0,')
+    assert json.loads("\n".join(lines[lines.index("JSON") + 1 : -2])) == json.loads(DELTA.partition(b"data: ")[2])
+    assert lines[-2] == "message  m, c, stop reason None"
+    assert lines[-1] == '  [0] text  (not complete): {"text": "Hi"}'
+    assert explain_event(recording, 2).endswith(
+        '  [0] text  (not complete): {"text": ""}\n'
+    )  # as it is then, not at the end
+
+
+@pytest.mark.parametrize("name", sorted(shipped_fixtures()))
+@pytest.mark.parametrize("form", ["as it was", "crlf", "cr", "byte by byte"])
+def test_every_event_of_a_shipped_recording_can_be_followed_however_it_was_cut(name: str, form: str) -> None:
+    recording = shipped_fixtures()[name]
+    if form == "byte by byte":
+        reads = tuple(Read(0.0, bytes([byte])) for byte in recording.body[:2000])
+        recording = Recording(status=recording.status, headers=recording.headers, reads=reads)
+    elif form != "as it was":
+        recording = rewrite_by(form)(recording)
+    events = Timeline.of(recording).events
+    for event in events[:5] + events[-5:]:
+        text = explain_event(recording, event.event)
+        assert max(map(len, text.split("\n"))) <= WIDTH
+        assert f'"type": "{event.kind}"' in text
+        assert "\nread  " in text
+
+
+def test_an_event_whose_data_are_not_json_is_shown_with_what_is_wrong() -> None:
+    text = explain_event(Recording.from_sse(b"data: oops\n\ndata: [DONE]\n\n"), 1)
+    assert "\n                   data: oops␊\n" in text
+    assert "\n                   none\n" in text
+    assert "! " in text
+    assert "message            none: message_start never came" in text
+
+
+def test_json_of_many_lines_is_cut() -> None:
+    text = explain_event(Recording.from_sse(b'data: {"type":"x","many":[%b1]}\n\n' % (b"1," * 999)), 1)
+    assert f"… and {1005 - MAX_JSON_LINES} more lines\n" in text  # {, type, many, 1000 numbers, ] and }
+
+
+@pytest.mark.parametrize("number", [0, -1, 3])
+def test_an_event_that_is_not_there_is_said(number: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"there is no event {number}: .* has 2"):
+        explain_event(Recording.from_sse(START + BLOCK), number)
+
+
+def test_without_colour_there_is_no_escape_and_with_it_the_same_text() -> None:
+    recording = shipped_fixtures()["tools"]
+    plain, colored = explain_event(recording, 5), explain_event(recording, 5, color=True)
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[[\d;]*m", "", colored) == plain
+    assert colored.startswith("\x1b[32m")  # green: a text
+
+
+def test_no_part_of_an_event_reaches_the_terminal_as_a_control() -> None:
+    body = b'data: {"type":"\\u001b[31m","\\u202e":"\x9b"}\n: \x1b]0;x\x07\n\n'
+    assert re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", explain_event(Recording.from_sse(body), 1)) == []
+
+
+# --- The command ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "is_colored"), [("", True), ("1", False)])
+@pytest.mark.parametrize("options", [[], ["--event", "4"]])
+def test_a_terminal_gets_colour_unless_no_color_is_set(
+    options: list[str], no_color: str, is_colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # https://no-color.org: "when present and not an empty string"
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert main(["explain", *options, str(PLAIN)]) == 0
+    assert isinstance(sys.stdout, Terminal)
+    assert ("\x1b[" in sys.stdout.getvalue()) is is_colored
+
+
+def test_the_command_follows_one_event(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--event", "4", str(PLAIN)]) == 0
+    out = capsys.readouterr().out
+    assert 'event 4: content_block_delta [0] text_delta "A server-sent event"\n' in out
+    assert '  [0] text  (not complete): {"text": "A server-sent event"}\n' in out
+
+
+def test_an_event_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--event", "99", str(PLAIN)]) == 2
+    assert "there is no event 99" in capsys.readouterr().err
+
+
+def test_a_page_has_all_events(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["explain", "--event", "4", "--html", "out.html", str(PLAIN)])
+    assert raised.value.code == 2
+    assert "not allowed with argument --event" in capsys.readouterr().err
