@@ -62,8 +62,8 @@ export function describeError(error) {
   // The page has a button for another try.
   const advice = error.advice === "Try again." ? "" : error.advice;
   const headline = ENDINGS[error.ending] ?? ([error.headline, advice].filter(Boolean).join(" ") || "The page itself failed.");
-  const facts = [error.status && `status ${error.status}`, error.type, error.field && `field ${error.field}`];
-  facts.push(error.retryAfter && `retry after ${error.retryAfter} s`, error.requestId && `request ${error.requestId}`);
+  const { status, type, field, requestId } = error;
+  const facts = [status && `status ${status}`, type, field && `field ${field}`, requestId && `request ${requestId}`];
   const given = facts.filter(Boolean).join(", ");
   const said = error.headline ? (error.detail ?? "") : error.message;
   return { headline, detail: given ? `${said} (${given})`.trim() : said };

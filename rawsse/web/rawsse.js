@@ -191,20 +191,20 @@ const KINDS = [
   ["authentication_error", "The key or token was refused.", "Check the token.", 401],
   ["billing_error", "The account cannot pay for this request.", "Check the account's billing.", 402],
   ["permission_error", "The key or token does not allow this.", "Use another model or token.", 403],
-  ["not_found_error", "There is no such model or address.", "Check the model's name and the address.", 404],
+  ["not_found_error", "There is no such model or address.", "Check its name.", 404],
   ["conflict_error", "Another request has the same id.", AGAIN, 409],
   ["request_too_large", "The conversation is too long to be sent.", "Shorten it, or begin a new one.", 413],
-  ["rate_limit_error", "There were too many requests.", LATER, 429],
+  ["rate_limit_error", "A rate limit was reached.", LATER, 429],
   ["timeout_error", "The API took too long.", AGAIN, 504],
   ["overloaded_error", "The API is overloaded.", LATER, 529],
-  ["api_error", "The API or the server had an internal error.", AGAIN],
+  ["api_error", "The API or the server failed.", AGAIN],
   // The relay's:
   ["cancelled", "The answer was stopped on the server.", AGAIN],
   ["shutdown", "The server is being restarted.", LATER],
   // This file's:
   ["unreachable", "The server could not be reached.", "Check the connection, then try again."],
   ["truncated", "The connection was lost before the answer was complete.", AGAIN],
-  ["forgotten", "The server no longer has this answer: it was restarted, or the connection was lost for too long.", AGAIN],
+  ["forgotten", "The server no longer has this answer: it was restarted, or has waited too long.", AGAIN],
   ["malformed", "The server sent something that is not an answer.", "Check the address of the stream."],
 ];
 
@@ -229,7 +229,9 @@ export class ChatError extends Error {
     super(headline + more, { cause: facts.cause });
     this.type = type;
     this.headline = headline;
-    this.advice = advice;
+    const wait = facts.retryAfter ?? 0;
+    const [unit, size] = wait < 100 ? ["seconds", 1] : wait < 6000 ? ["minutes", 60] : ["hours", 3600];
+    this.advice = wait > 1 ? `Try again in ${Math.ceil(wait / size)} ${unit}.` : advice;
     this.detail = detail;
     this.text = facts.text ?? "";
     this.status = facts.status ?? null;
@@ -272,7 +274,10 @@ function errorFrom(body, facts) {
   const error = typeof body?.error === "string" ? { message: body.error, type: body.type } : (body?.error ?? {});
   const status = facts.status ?? 500;
   const [type] = KINDS.find((kind) => kind[3] === status) ?? [status < 500 ? "invalid_request_error" : "api_error"];
-  const said = { field: error.field, requestId: body?.request_id, ending: body?.ending?.kind };
+  const { kind, phase } = body?.ending ?? {};
+  // Before its head came, there was no stream that could end.
+  const ending = /^(connect|send|head)$/.test(phase) ? null : kind;
+  const said = { field: error.field, requestId: body?.request_id, ending };
   return new ChatError(error.type ?? type, error.message, { ...said, ...facts });
 }
 
