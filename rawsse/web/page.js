@@ -202,6 +202,7 @@ function leaveOut(from) {
 function wantToken() {
   access.hidden = false;
   field.focus();
+  if (token) say("This token was refused.");
 }
 
 /** The models to choose from, and what is left of a quota. */

@@ -249,6 +249,17 @@ def test_a_token_is_asked_for_when_it_is_wanted_and_the_question_is_asked_again(
     assert "secret" not in chat.page.content()
 
 
+def test_a_token_that_is_refused_is_said_to_be(chat: Chat) -> None:
+    chat.server.facts["/v1/models"] = chat.server.facts["/me"] = (401, error("authentication_error", "no token"))
+    chat.page.reload()
+    chat.see("#access")
+    assert chat.status == ""
+    chat.page.keyboard.type("wrong")
+    chat.page.keyboard.press("Enter")
+    chat.see("#status:not(.unseen)", "This token was refused.")
+    assert chat.focus == "token"
+
+
 def test_a_token_is_kept_for_the_tab(chat: Chat) -> None:
     chat.type_and_send("First")
     refuse(chat)
