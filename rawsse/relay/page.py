@@ -77,7 +77,7 @@ class Page:
         if self._is_built_in and name.endswith((".js", ".css", ".html")):
             content = re.sub(rb"(?m)^\s+", b"", _COMMENTS.sub(b"", content))
             if name.endswith(".css"):
-                content = re.sub(rb"(?<=[{},;])\n", b"", content)
+                content = re.sub(rb"(?m)^([a-z][a-z-]*:) |(?<=[{},;])\n", rb"\1", content)
         if self._is_built_in and self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

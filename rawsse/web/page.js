@@ -60,7 +60,7 @@ function show(question) {
 async function reply(exchange, id) {
   for (const old of conversation.querySelectorAll(".again")) old.remove();
   exchange.isRefused = false;
-  exchange.answer = new Answer(box);
+  exchange.answer = new Answer(box, !id);
   conversation.append(exchange.answer.element);
   box.toEnd();
   const run = (current = { chat: null, exchange });

@@ -115,6 +115,22 @@ def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it_by_its_id(chat: Cha
     assert [each.method for each in chat.server.exchanges] == ["POST", "POST", "GET", "POST"]
 
 
+def test_an_answer_that_is_read_again_after_a_reload_claims_no_times(chat: Chat) -> None:
+    thought = [open_block(type="thinking", thinking="Hm", signature=""), close_block()]
+    frames = script(start(), *thought, open_block(1), delta("Nine", 1), delta(".", 1), close_block(1), *finish())
+    chat.ask().send(b"".join(frames[:2]))
+    chat.see(".thinking")
+    chat.page.reload()
+    get = chat.server.next("GET", "/runs/r1")
+    get.head(200, {"content-type": "text/event-stream"})
+    get.send(b"".join(frames[:5]))
+    chat.see(".body .text", "Nine")
+    chat.wait_until("(began) => performance.now() > began + 60", chat.page.evaluate("performance.now()"))
+    get.end(b"".join(frames[5:]))
+    chat.see("details.facts summary", "claude-test-1 · 12 tokens in · 7 out")
+    chat.see(".thinking summary", "Thought for a while")
+
+
 def test_a_run_that_is_gone_after_a_reload_is_told_and_can_be_asked_again(chat: Chat) -> None:
     chat.ask("First").send(b"".join(answer("One")[:3]))
     chat.see(".answer .body", "One")
