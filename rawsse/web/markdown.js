@@ -141,7 +141,7 @@ class Code {
     const pre = scroller("pre", "", language ? `Code, ${language}` : "Code");
     pre.dir = "ltr";
     pre.append(this.code);
-    const bar = make("div", "bar", make("span", "language", language), button("copy", "Copy", { ariaLabel: "Copy the code" }));
+    const bar = make("div", "bar", make("span", "", language), button("copy", "Copy", { ariaLabel: "Copy the code" }));
     this.element = make("div", "code", bar, pre);
   }
 

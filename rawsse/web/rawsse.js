@@ -370,15 +370,14 @@ export class ChatStream {
 
   /** @param {string | URL} url @param {unknown} body @param {Options} options */
   constructor(url, body, options) {
-    const told = { onText: nothing, onDone: nothing, onEvent: nothing, onLost: nothing, onOpen: nothing, onFrame: nothing };
     const given = Object.entries(options).filter(([, value]) => value !== undefined);
-    this.#options = { ...LIMITS, ...told, .../** @type {Options} */ (Object.fromEntries(given)) };
+    this.#options = { ...LIMITS, .../** @type {Options} */ (Object.fromEntries(given)) };
     this.#url = new URL(url, globalThis.location?.href);
     this.#body = JSON.stringify(body);
     this.id = options.id ?? drawId();
     this.#isKept = options.resume !== false;
     if (body === null) this.#phase = "begun";
-    const tell = (/** @type {string} */ text) => this.#options.onText(text, this.text);
+    const tell = (/** @type {string} */ text) => this.#options.onText?.(text, this.text);
     this.#paint = options.smooth ? smooth(tell, this.#options.paintMs) : { push: tell, flush: nothing };
     /** @type {Promise<Result>} */
     this.#done = new Promise((resolve, reject) => {
@@ -451,7 +450,7 @@ export class ChatStream {
       this.#paint.flush();
       this.#settle(error);
       if (error instanceof ChatError) onError?.(error);
-      else if (!error || signal?.aborted) onDone(this.#result);
+      else if (!error || signal?.aborted) onDone?.(this.#result);
     }
   }
 
@@ -525,7 +524,7 @@ export class ChatStream {
     const text = textOf(value);
     this.text += text;
     if (text) this.#paint.push(text);
-    this.#options.onEvent(value);
+    this.#options.onEvent?.(value);
     return value;
   }
 
@@ -591,7 +590,7 @@ export class ChatStream {
     const clock = this.#limit(headMs);
     const sent = fetch(url, { method, headers: fields, body, cache: "no-store", signal: this.#link.signal });
     const response = await sent.catch(lose).finally(() => clearTimeout(clock));
-    onOpen({ method, url, status: response.status });
+    onOpen?.({ method, url, status: response.status });
     return response;
   }
 
@@ -615,7 +614,7 @@ export class ChatStream {
     const bytes = new Uint8Array(await response.arrayBuffer().catch(() => new ArrayBuffer(0)));
     let text = new TextDecoder().decode(bytes);
     if (isEventStream(response)) text = new EventStreamParser(this.#options).feed(bytes)[0]?.data ?? "";
-    else if (text) this.#options.onFrame(text);
+    else if (text) this.#options.onFrame?.(text);
     const retryAfter = parseInt(response.headers.get("retry-after") ?? "", 10) || null;
     const cause = parseJSON(text);
     return errorFrom(cause, { status: response.status, retryAfter, text: this.text, cause });
@@ -637,7 +636,7 @@ export class ChatStream {
     const wait = this.#isNudged ? 0 : Math.max(step, Math.min(asked, maxWaitMs));
     this.#isNudged = false;
     this.#tries += 1;
-    onLost({ tries: this.#tries, wait });
+    onLost?.({ tries: this.#tries, wait });
     if (!this.ending) await this.#sleep(wait);
   }
 
