@@ -76,8 +76,6 @@ class Page:
             raise Answer(404, "not_found_error", f"there is no {path}")
         if self._is_built_in and name.endswith((".js", ".css", ".html")):
             content = re.sub(rb"(?m)^\s+", b"", _COMMENTS.sub(b"", content))
-            if name.endswith(".css"):
-                content = re.sub(rb"(?m)^([a-z][a-z-]*:) |(?<=[{},;])\n", rb"\1", content)
         if self._is_built_in and self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

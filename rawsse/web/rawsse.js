@@ -276,7 +276,7 @@ function errorFrom(body, facts) {
   const [type] = KINDS.find((kind) => kind[3] === status) ?? [status < 500 ? "invalid_request_error" : "api_error"];
   const { kind, phase } = body?.ending ?? {};
   // Before its head came, there was no stream that could end.
-  const ending = /^(connect|send|head)$/.test(phase) ? null : kind;
+  const ending = /connect|send|head/.test(phase) ? null : kind;
   const said = { field: error.field, requestId: body?.request_id, ending };
   return new ChatError(error.type ?? type, error.message, { ...said, ...facts });
 }
