@@ -62,8 +62,8 @@ export function describeError(error) {
   // The page has a button for another try.
   const advice = error.advice === "Try again." ? "" : error.advice;
   const headline = ENDINGS[error.ending] ?? ([error.headline, advice].filter(Boolean).join(" ") || "The page itself failed.");
-  const facts = [error.status && `status ${error.status}`, error.type, error.field && `field ${error.field}`];
-  facts.push(error.retryAfter && `retry after ${error.retryAfter} s`, error.requestId && `request ${error.requestId}`);
+  const { status, type, field, requestId } = error;
+  const facts = [status && `status ${status}`, type, field && `field ${field}`, requestId && `request ${requestId}`];
   const given = facts.filter(Boolean).join(", ");
   const said = error.headline ? (error.detail ?? "") : error.message;
   return { headline, detail: given ? `${said} (${given})`.trim() : said };
@@ -188,9 +188,9 @@ class ThinkingBlock {
   #tokens = 0;
   #begun = performance.now();
 
-  constructor({ thinking, time }, { box }) {
+  constructor({ thinking, time }, { box, isTimed }) {
     const body = Object.assign(make("div", "thought"), { dir: "auto" });
-    Object.assign(this, { box, time, element: make("details", "thinking", this.#summary, body) });
+    Object.assign(this, { box, isTimed, time, element: make("details", "thinking", this.#summary, body) });
     this.growing = new GrowingText(box, body);
     if (time === undefined) this.#summary.append(this.#progress);
     this.take({ thinking });
@@ -210,7 +210,7 @@ class ThinkingBlock {
   }
 
   stop(isWhole) {
-    this.time ??= `${seconds(performance.now() - this.#begun)}${isWhole ? "" : ", not to the end"}`;
+    this.time ??= `${this.isTimed ? seconds(performance.now() - this.#begun) : "a while"}${isWhole ? "" : ", not to the end"}`;
     this.#summary.textContent = `Thought for ${this.time}`;
     if (!this.pieces.length) this.growing.append("The API did not send the text of this thinking.");
   }
@@ -298,12 +298,13 @@ const BLOCKS = {
   mcp_tool_use: ToolBlock,
 };
 
-/** `last` is the block before it: a text may go on with one. */
-export const makeBlock = (data, { box, sources, last }) => new (BLOCKS[data.type] ?? OtherBlock)(data, { box, sources, last });
+/** `context` is { box, sources, last, isTimed }. `last` is the block before it: a text may go on with one. */
+export const makeBlock = (data, context) => new (BLOCKS[data.type] ?? OtherBlock)(data, context);
 
 // --- The answer --------------------------------------------------------------------------------------------------------
 
 class Meter {
+  isTimed = true;
   usage = {};
   stopReason = null;
   model = null;
@@ -313,6 +314,7 @@ class Meter {
 
   /** Content came. The times of the first and the last are what the speed is measured between. */
   content() {
+    if (!this.isTimed) return;
     this.last = performance.now() - this.#sent;
     this.first ??= this.last;
   }
@@ -371,8 +373,10 @@ export class Answer {
   #meter = new Meter();
   #ending = null;
 
-  constructor(box) {
+  /** Not timed: it is read once more from its start, and comes as fast as it can. */
+  constructor(box, isTimed = true) {
     this.#box = box;
+    this.#meter.isTimed = isTimed;
     this.element = make("article", "answer", make("h2", "unseen", "Claude"), this.#body, this.#facts);
     this.element.ariaBusy = true;
   }
@@ -468,7 +472,7 @@ export class Answer {
   #startBlock(index, data) {
     if (!isObject(data)) return;
     const last = this.#last;
-    const block = makeBlock(data, { box: this.#box, sources: this.#sources, last });
+    const block = makeBlock(data, { box: this.#box, sources: this.#sources, last, isTimed: this.#meter.isTimed });
     this.#blocks.set(index, block);
     this.#last = block;
     this.#open.add(index);

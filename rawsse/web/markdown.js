@@ -49,7 +49,7 @@ const DELIMITERS = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*
 /** The beginning of a line that may still become anything: it is shown with its next character. */
 const UNDECIDED = /^[ \t]*(?:[-=_*+#>|:`~ \t]*|\d{1,9}[.)]?[ \t]*)$/;
 
-const RTL = /^\P{L}*[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+const RTL = /^\P{L}*[\u0590-\u08ff\ufb1d-\ufefc]/u; // from Hebrew to Arabic, and their presentation forms
 
 // Not `trim`, which takes more than Markdown calls white space.
 const unindented = (line) => line.replace(/^[ \t]+/, "");
@@ -141,7 +141,7 @@ class Code {
     const pre = scroller("pre", "", language ? `Code, ${language}` : "Code");
     pre.dir = "ltr";
     pre.append(this.code);
-    const bar = make("div", "bar", make("span", "language", language), button("copy", "Copy", { ariaLabel: "Copy the code" }));
+    const bar = make("div", "bar", make("span", "", language), button("copy", "Copy", { ariaLabel: "Copy the code" }));
     this.element = make("div", "code", bar, pre);
   }
 

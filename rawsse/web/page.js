@@ -60,7 +60,7 @@ function show(question) {
 async function reply(exchange, id) {
   for (const old of conversation.querySelectorAll(".again")) old.remove();
   exchange.isRefused = false;
-  exchange.answer = new Answer(box);
+  exchange.answer = new Answer(box, !id);
   conversation.append(exchange.answer.element);
   box.toEnd();
   const run = (current = { chat: null, exchange });
@@ -202,6 +202,7 @@ function leaveOut(from) {
 function wantToken() {
   access.hidden = false;
   field.focus();
+  if (token) say("This token was refused.");
 }
 
 /** The models to choose from, and what is left of a quota. */

@@ -191,20 +191,20 @@ const KINDS = [
   ["authentication_error", "The key or token was refused.", "Check the token.", 401],
   ["billing_error", "The account cannot pay for this request.", "Check the account's billing.", 402],
   ["permission_error", "The key or token does not allow this.", "Use another model or token.", 403],
-  ["not_found_error", "There is no such model or address.", "Check the model's name and the address.", 404],
+  ["not_found_error", "There is no such model or address.", "Check its name.", 404],
   ["conflict_error", "Another request has the same id.", AGAIN, 409],
   ["request_too_large", "The conversation is too long to be sent.", "Shorten it, or begin a new one.", 413],
-  ["rate_limit_error", "There were too many requests.", LATER, 429],
+  ["rate_limit_error", "A rate limit was reached.", LATER, 429],
   ["timeout_error", "The API took too long.", AGAIN, 504],
   ["overloaded_error", "The API is overloaded.", LATER, 529],
-  ["api_error", "The API or the server had an internal error.", AGAIN],
+  ["api_error", "The API or the server failed.", AGAIN],
   // The relay's:
   ["cancelled", "The answer was stopped on the server.", AGAIN],
   ["shutdown", "The server is being restarted.", LATER],
   // This file's:
   ["unreachable", "The server could not be reached.", "Check the connection, then try again."],
   ["truncated", "The connection was lost before the answer was complete.", AGAIN],
-  ["forgotten", "The server no longer has this answer: it was restarted, or the connection was lost for too long.", AGAIN],
+  ["forgotten", "The server no longer has this answer: it was restarted, or has waited too long.", AGAIN],
   ["malformed", "The server sent something that is not an answer.", "Check the address of the stream."],
 ];
 
@@ -229,7 +229,9 @@ export class ChatError extends Error {
     super(headline + more, { cause: facts.cause });
     this.type = type;
     this.headline = headline;
-    this.advice = advice;
+    const wait = facts.retryAfter ?? 0;
+    const [unit, size] = wait < 100 ? ["seconds", 1] : wait < 6000 ? ["minutes", 60] : ["hours", 3600];
+    this.advice = wait > 1 ? `Try again in ${Math.ceil(wait / size)} ${unit}.` : advice;
     this.detail = detail;
     this.text = facts.text ?? "";
     this.status = facts.status ?? null;
@@ -272,7 +274,10 @@ function errorFrom(body, facts) {
   const error = typeof body?.error === "string" ? { message: body.error, type: body.type } : (body?.error ?? {});
   const status = facts.status ?? 500;
   const [type] = KINDS.find((kind) => kind[3] === status) ?? [status < 500 ? "invalid_request_error" : "api_error"];
-  const said = { field: error.field, requestId: body?.request_id, ending: body?.ending?.kind };
+  const { kind, phase } = body?.ending ?? {};
+  // Before its head came, there was no stream that could end.
+  const ending = /connect|send|head/.test(phase) ? null : kind;
+  const said = { field: error.field, requestId: body?.request_id, ending };
   return new ChatError(error.type ?? type, error.message, { ...said, ...facts });
 }
 
@@ -365,15 +370,14 @@ export class ChatStream {
 
   /** @param {string | URL} url @param {unknown} body @param {Options} options */
   constructor(url, body, options) {
-    const told = { onText: nothing, onDone: nothing, onEvent: nothing, onLost: nothing, onOpen: nothing, onFrame: nothing };
     const given = Object.entries(options).filter(([, value]) => value !== undefined);
-    this.#options = { ...LIMITS, ...told, .../** @type {Options} */ (Object.fromEntries(given)) };
+    this.#options = { ...LIMITS, .../** @type {Options} */ (Object.fromEntries(given)) };
     this.#url = new URL(url, globalThis.location?.href);
     this.#body = JSON.stringify(body);
     this.id = options.id ?? drawId();
     this.#isKept = options.resume !== false;
     if (body === null) this.#phase = "begun";
-    const tell = (/** @type {string} */ text) => this.#options.onText(text, this.text);
+    const tell = (/** @type {string} */ text) => this.#options.onText?.(text, this.text);
     this.#paint = options.smooth ? smooth(tell, this.#options.paintMs) : { push: tell, flush: nothing };
     /** @type {Promise<Result>} */
     this.#done = new Promise((resolve, reject) => {
@@ -446,7 +450,7 @@ export class ChatStream {
       this.#paint.flush();
       this.#settle(error);
       if (error instanceof ChatError) onError?.(error);
-      else if (!error || signal?.aborted) onDone(this.#result);
+      else if (!error || signal?.aborted) onDone?.(this.#result);
     }
   }
 
@@ -520,7 +524,7 @@ export class ChatStream {
     const text = textOf(value);
     this.text += text;
     if (text) this.#paint.push(text);
-    this.#options.onEvent(value);
+    this.#options.onEvent?.(value);
     return value;
   }
 
@@ -586,7 +590,7 @@ export class ChatStream {
     const clock = this.#limit(headMs);
     const sent = fetch(url, { method, headers: fields, body, cache: "no-store", signal: this.#link.signal });
     const response = await sent.catch(lose).finally(() => clearTimeout(clock));
-    onOpen({ method, url, status: response.status });
+    onOpen?.({ method, url, status: response.status });
     return response;
   }
 
@@ -610,7 +614,7 @@ export class ChatStream {
     const bytes = new Uint8Array(await response.arrayBuffer().catch(() => new ArrayBuffer(0)));
     let text = new TextDecoder().decode(bytes);
     if (isEventStream(response)) text = new EventStreamParser(this.#options).feed(bytes)[0]?.data ?? "";
-    else if (text) this.#options.onFrame(text);
+    else if (text) this.#options.onFrame?.(text);
     const retryAfter = parseInt(response.headers.get("retry-after") ?? "", 10) || null;
     const cause = parseJSON(text);
     return errorFrom(cause, { status: response.status, retryAfter, text: this.text, cause });
@@ -632,7 +636,7 @@ export class ChatStream {
     const wait = this.#isNudged ? 0 : Math.max(step, Math.min(asked, maxWaitMs));
     this.#isNudged = false;
     this.#tries += 1;
-    onLost({ tries: this.#tries, wait });
+    onLost?.({ tries: this.#tries, wait });
     if (!this.ending) await this.#sleep(wait);
   }
 

@@ -42,7 +42,7 @@ export class Wire {
   #drawnChars = 0;
   #above = 0; // the number of those that are not, for there are newer ones
   #count = 0;
-  #exchange = null; // { begun, elementOf, status, ending, end }
+  #exchange = null; // { begun, last, elementOf, status, ending, end }
   #selected = null;
   #isPaused = false;
   #filter = "";
@@ -79,7 +79,9 @@ export class Wire {
 
   /** A line of the page's own, between the frames. */
   note(raw, kind = "note") {
-    const entry = { kind, raw, at: this.#now, exchange: this.#exchange, isLate: this.#isPaused };
+    const [at, exchange] = [this.#now, this.#exchange];
+    const entry = { kind, raw, at, gap: at - exchange.last, exchange, isLate: this.#isPaused };
+    exchange.last = at;
     this.#entries.push(entry);
     this.#chars += raw.length;
     while (this.#chars > this.#limits.maxKeptChars) {
@@ -126,7 +128,7 @@ export class Wire {
   }
 
   #begin(elementOf = () => null) {
-    this.#exchange = { begun: performance.now(), elementOf };
+    this.#exchange = { begun: performance.now(), last: 0, elementOf };
   }
 
   // --- Drawing -----------------------------------------------------------------------------------------------------------
@@ -191,11 +193,12 @@ export class Wire {
   }
 
   #draft(entry) {
-    const { kind, raw, at } = entry;
+    const { kind, raw, at, gap } = entry;
     const isNote = /note|lost/.test(kind);
     const parts = isNote ? [["", raw]] : partsOf(raw);
     const pre = make("pre", "", ...parts.map(([name, text]) => (name ? make("span", `wire-${name}`, text) : text)));
-    const item = make("li", isNote ? "note" : "frame", make("span", "at", `+${seconds(at)}`), pre);
+    const time = make("span", "at", `${seconds(at)} +${seconds(gap)}`);
+    const item = make("li", isNote ? "note" : "frame", time, pre);
     Object.assign(item, { role: "option", id: `frame-${(this.#count += 1)}`, ariaSelected: entry === this.#selected });
     this.#drawn.set(item, entry);
     this.#drawnChars += raw.length;

@@ -115,6 +115,22 @@ def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it_by_its_id(chat: Cha
     assert [each.method for each in chat.server.exchanges] == ["POST", "POST", "GET", "POST"]
 
 
+def test_an_answer_that_is_read_again_after_a_reload_claims_no_times(chat: Chat) -> None:
+    thought = [open_block(type="thinking", thinking="Hm", signature=""), close_block()]
+    frames = script(start(), *thought, open_block(1), delta("Nine", 1), delta(".", 1), close_block(1), *finish())
+    chat.ask().send(b"".join(frames[:2]))
+    chat.see(".thinking")
+    chat.page.reload()
+    get = chat.server.next("GET", "/runs/r1")
+    get.head(200, {"content-type": "text/event-stream"})
+    get.send(b"".join(frames[:5]))
+    chat.see(".body .text", "Nine")
+    chat.wait_until("(began) => performance.now() > began + 60", chat.page.evaluate("performance.now()"))
+    get.end(b"".join(frames[5:]))
+    chat.see("details.facts summary", "claude-test-1 · 12 tokens in · 7 out")
+    chat.see(".thinking summary", "Thought for a while")
+
+
 def test_a_run_that_is_gone_after_a_reload_is_told_and_can_be_asked_again(chat: Chat) -> None:
     chat.ask("First").send(b"".join(answer("One")[:3]))
     chat.see(".answer .body", "One")
@@ -247,6 +263,17 @@ def test_a_token_is_asked_for_when_it_is_wanted_and_the_question_is_asked_again(
     assert (post.headers["authorization"], said(post.body)) == ("Bearer secret", ["First"])
     assert chat.page.locator("#access").is_hidden()
     assert "secret" not in chat.page.content()
+
+
+def test_a_token_that_is_refused_is_said_to_be(chat: Chat) -> None:
+    chat.server.facts["/v1/models"] = chat.server.facts["/me"] = (401, error("authentication_error", "no token"))
+    chat.page.reload()
+    chat.see("#access")
+    assert chat.status == ""
+    chat.page.keyboard.type("wrong")
+    chat.page.keyboard.press("Enter")
+    chat.see("#status:not(.unseen)", "This token was refused.")
+    assert chat.focus == "token"
 
 
 def test_a_token_is_kept_for_the_tab(chat: Chat) -> None:

@@ -52,7 +52,7 @@ def test_the_page_streams_an_answer_under_the_relays_own_policy(page: Page) -> N
     ("word", "said"),
     [
         ("overload", "The API is overloaded. Wait a moment, then try again."),
-        ("error", "The API or the server had an internal error."),
+        ("error", "The API or the server failed."),
         ("cut", "The API's answer broke off before it was complete."),
         ("limit", "Cut off: the limit of output tokens was reached."),
         ("refuse", "The model declined to answer."),

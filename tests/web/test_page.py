@@ -399,10 +399,16 @@ def test_an_error_after_content_keeps_the_text_and_marks_it_incomplete(chat: Cha
     post = chat.ask()
     post.end(b"".join(answer("Half")[:3]) + frame(4, error("api_error", "Internal server error")) + done(5))
     words = chat.see(".ending").text_content() or ""
-    assert words.startswith(
-        "The API or the server had an internal error. The answer above is incomplete.Internal server error"
-    )
+    assert words.startswith("The API or the server failed. The answer above is incomplete.Internal server error")
     assert chat.text == "Half"
+
+
+def test_an_api_that_is_not_reached_is_not_said_to_have_answered(chat: Chat) -> None:
+    ending = {"kind": "truncated", "phase": "connect"}
+    failed = {**error("api_error", "the API could not be reached"), "ending": ending}
+    chat.ask().end(frame(1, failed) + done(2))
+    words = chat.see(".ending").text_content() or ""
+    assert words.startswith("The API or the server failed.the API could not be reached")
 
 
 def test_a_stream_that_ends_before_the_answer_is_no_finished_answer(chat: Chat) -> None:

@@ -275,7 +275,7 @@ def test_a_refusal_of_the_api_is_told_with_its_type_and_the_time_to_wait(visit: 
     begin(page)
     error = result(page)
     assert (error["type"], error["status"], error["retryAfter"]) == ("rate_limit_error", 429, 600)
-    assert (error["detail"], error["advice"]) == ("Slow down", "Wait a moment, then try again.")
+    assert (error["detail"], error["advice"]) == ("Slow down", "Try again in 10 minutes.")
 
 
 def test_the_text_dialect_tells_the_usage_that_was_asked_for(visit: Visit) -> None:

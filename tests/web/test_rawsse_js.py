@@ -448,7 +448,7 @@ def test_a_gateway_that_stays_without_its_server_is_told_by_its_status(node: Nod
     gateway = play("<h1>Bad Gateway</h1>", status=502, headers={"content-type": "text/html"})
     error = node("run", responses=[gateway] * 9)["error"]
     assert (error["type"], error["status"], error["detail"]) == ("api_error", 502, None)
-    assert error["message"] == "The API or the server had an internal error. (status 502)"
+    assert error["message"] == "The API or the server failed. (status 502)"
 
 
 def test_a_server_that_wants_a_longer_wait_than_a_person_has_is_not_waited_for(node: Node) -> None:
@@ -485,6 +485,29 @@ def test_a_refusal_tells_status_type_field_and_words(node: Node) -> None:
     assert (error["field"], error["detail"]) == ("messages", "messages: empty")
     assert error["message"] == "The request was not accepted. The server said: messages: empty"
     assert error["advice"] == "Change the question, or begin a new conversation."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "advice"),
+    [
+        (1, "Wait a moment, then try again."),
+        (41, "Try again in 41 seconds."),
+        (601, "Try again in 11 minutes."),
+        (26_236, "Try again in 8 hours."),
+    ],
+)
+def test_a_wait_that_the_server_asks_for_is_said_as_a_person_would(node: Node, seconds: int, advice: str) -> None:
+    error = node("run", responses=[play("{}", status=429, headers={"retry-after": str(seconds)})])["error"]
+    assert error["advice"] == advice
+
+
+@pytest.mark.parametrize(
+    ("phase", "ending"),
+    [("connect", None), ("send", None), ("head", None), ("open", "truncated"), ("content", "truncated")],
+)
+def test_a_stream_that_never_began_has_no_ending(node: Node, phase: str, ending: str | None) -> None:
+    failed = {"type": "error", "error": {"message": "no"}, "ending": {"kind": "truncated", "phase": phase}}
+    assert node("run", responses=[play(events(failed))])["error"]["ending"] == ending
 
 
 @pytest.mark.parametrize(
