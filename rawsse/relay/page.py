@@ -76,6 +76,8 @@ class Page:
             raise Answer(404, "not_found_error", f"there is no {path}")
         if self._is_built_in and name.endswith((".js", ".css", ".html")):
             content = re.sub(rb"(?m)^\s+", b"", _COMMENTS.sub(b"", content))
+        if self._is_built_in and name.endswith(".css"):
+            content = re.sub(rb"(?<=[{};,])\n| (?=\{)", b"", content)
         if self._is_built_in and self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
