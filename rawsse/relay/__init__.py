@@ -10,8 +10,7 @@ Read in this order:
     tracing.py   a span of OpenTelemetry for each
     ledger.py    these rows in a SQLite file, and what they add up to
     push.py      the events of an answer, pushed to a function as they come
-    log.py       the frames of one run
-    runs.py      one upstream generation each, with its own log, read from any point
+    runs.py      one upstream generation each, with its own log of frames, read from any point
     quotas.py    how much each user may use
     choices.py   the system prompt, model and `max_tokens` that a request may choose
     guard.py     which hosts and origins it answers

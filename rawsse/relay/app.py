@@ -58,13 +58,12 @@ from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_r
 from rawsse.relay.guard import Guard
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.lifespan import closing_at_signals
-from rawsse.relay.log import Gone
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, identify
 from rawsse.server import Receive, Scope, Send

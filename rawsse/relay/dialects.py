@@ -1,7 +1,6 @@
-"""What a browser is sent for each event of the API: the dialects, and what a browser may send.
+"""The dialects: the frames that a browser receives for each event of the API, and the requests that it may send.
 
-This file knows the shapes of requests and of frames. It refuses to know runs, HTTP and the network. Three dialects are here;
-the fourth, the Vercel AI SDK's, is in `ui.py`.
+Four dialects are here; the fifth, the Vercel AI SDK's, is in `ui.py`.
 
     messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
                Without `stream` it is one JSON text, the message
@@ -9,7 +8,7 @@ the fourth, the Vercel AI SDK's, is in `ui.py`.
     text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
                then always `data: [DONE]`
 
-A dialect serves one run. It turns an event, a failure or the end into frames; whoever sends them adds ids.
+A dialect object serves one run. It turns an event, a failure or the end into frames; the run adds the ids.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from json.encoder import encode_basestring_ascii
-from typing import Any, Protocol
+from typing import Any
 
 from rawsse.errors import (
     APIConnectionError,
@@ -31,20 +31,13 @@ from rawsse.errors import (
     RawsseError,
     StreamCancelledError,
 )
-from rawsse.messages.events import (
-    ContentBlockDelta,
-    ContentBlockStart,
-    ErrorEvent,
-    MessageDelta,
-    MessageStart,
-    StreamEvent,
-)
+from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, MessageDelta, MessageStart
 from rawsse.messages.lens import as_sent, object_at
 from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, encode, encode_comment
 
 MAX_LOGGED_CHARS = 500
-"""How much of the words of others a log's line has."""
+"""How many characters of a text from elsewhere one line of the log has."""
 
 
 Frame = str
@@ -52,7 +45,7 @@ Frame = str
 
 
 def frame(data: str, event: str | None = None) -> Frame:
-    """A frame with these data and this name. Raises `InvalidFieldError`."""
+    """A frame with this data and event name. Raises `InvalidFieldError`."""
     if "\n" not in data and "\r" not in data and (event is None or event.isidentifier()):
         # Nearly all frames. `encode` gives the same, in three times the time.
         return f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n"
@@ -85,10 +78,11 @@ PING_HEARTBEAT = encode('{"type": "ping"}', event="ping")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a run has no whole answer, as a browser may know it: in words, and without anything secret.
+    """Why a run has no whole answer, as a browser may know it: without anything secret.
 
     `status` is the HTTP status if the response's head has not been sent yet; `type` is an error type of the Messages API,
-    or `cancelled` or `shutdown`. `event` and `body` are the API's own words, where it has said so itself.
+    or `cancelled` or `shutdown`. `event` and `body` are the API's own error, if it sent one. `retry` (milliseconds) tells
+    browsers when to reconnect.
     """
 
     status: int
@@ -110,37 +104,31 @@ class Failure:
 
 
 def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
-    """The failure that an error of the client means for the browser. The error's own words are for the relay's log: they
-    may name files and addresses.
+    """The failure that a browser sees for an error of the client. The error's own message is for the relay's log: it may
+    name files and addresses.
     """
+    ending = error.ending if isinstance(error, APIError) else None
     if isinstance(error, ConfigurationError):
         return Failure(500, "api_error", "the relay is not set up: see its log")
     if isinstance(error, APIStatusError):
-        said = error.api_message or error.message
+        message = error.api_message or error.message
         body = error.body if isinstance(error.body, dict) else None
-        # What is no error to HTTP (a redirect, say) would be none to the browser either.
+        # Statuses that are not errors in HTTP, as a redirect, would not be errors for the browser either.
         status = error.status_code if 400 <= error.status_code < 600 else 502
-        return Failure(status, error.type or "api_error", said, error.headers, error.ending, event, body)
-    ending = error.ending if isinstance(error, APIError) else None
+        return Failure(status, error.type or "api_error", message, error.headers, ending, event, body)
     if isinstance(error, StreamCancelledError):
         return Failure(200, "cancelled", "stopped", ending=ending)
-    words = _words(error)
-    ending = ending._replace(text=words) if ending is not None else None
+    status, type, message = 502, "api_error", str(error)
     if isinstance(error, APITimeoutError):
-        return Failure(504, "timeout_error", words, ending=ending)
-    return Failure(502, "api_error", words, ending=ending)
-
-
-def _words(error: RawsseError) -> str:
-    """What the error says; without the address of the API, which may be inside the owner's network."""
+        status, type = 504, "timeout_error"
     if isinstance(error, APIConnectionError) and error.phase in ("connect", "send", "head"):
-        is_slow = isinstance(error, APITimeoutError)
-        return "the API did not answer in time" if is_slow else "the API could not be reached"
-    return str(error)
+        # Without the address of the API, which may be inside the owner's network.
+        message = "the API did not answer in time" if status == 504 else "the API could not be reached"
+    return Failure(status, type, message, ending=ending and ending._replace(text=message))
 
 
 def one_line(words: str) -> str:
-    """Words from elsewhere, fit for one line of a log."""
+    """A text from elsewhere, cut and made printable for one line of a log."""
     words = words[:MAX_LOGGED_CHARS]
     return words if words.isprintable() else "".join(c if c.isprintable() else " " for c in words)
 
@@ -148,49 +136,47 @@ def one_line(words: str) -> str:
 # --- Frames --------------------------------------------------------------------------------------------------------
 
 
-class Dialect(Protocol):
-    """What a run speaks. `heartbeat` is sent when there is nothing to say; if it is empty, nothing is sent before the end, not
-    even the head: the answer is one JSON text. `is_resumable`: its clients can come back;
-    `keeps_status`: a failure before there is anything to say keeps its HTTP status. `delta` finds a frame with a piece of text,
-    up to the text: pieces that follow each other are sent as one to a client that is behind."""
+class Dialect:
+    """The form in which one run is sent."""
 
     name: str
-    heartbeat: bytes
-    headers: tuple[tuple[str, str], ...]
-    is_resumable: bool
-    keeps_status: bool
-    delta: re.Pattern[bytes] | None
+    heartbeat = COMMENT_HEARTBEAT
+    """Sent when the run is silent. Empty: nothing is sent before the end, not even the head; the answer is one JSON text."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Header fields of the response, beside those of every event stream."""
+    is_resumable = True
+    """Its clients can come back: frames have ids."""
+    keeps_status = True
+    """A failure before the first frame keeps its HTTP status."""
+    delta: re.Pattern[bytes] | None = None
+    """Matches a frame with a piece of text, up to the text: a reader that is behind gets consecutive pieces in one frame."""
 
-    def event(self, event: StreamEvent) -> list[Frame]:
+    def event(self, event: Any) -> list[Frame]:
         """The frames for one event of the API."""
-        ...
+        raise NotImplementedError
 
     def fail(self, failure: Failure) -> list[Frame]:
         """The last frames of a run that failed."""
-        ...
+        raise NotImplementedError
 
     def end(self, ending: Ending) -> list[Frame]:
         """The last frames of a run that is complete."""
-        ...
+        raise NotImplementedError
 
 
-class MessagesDialect:
+class MessagesDialect(Dialect):
     """The API's own events. A heartbeat is a `ping`, because clients of the API wait for events, not for comments."""
 
     name = "messages"
     heartbeat = PING_HEARTBEAT
     is_resumable = False
-    keeps_status = True
-    headers: tuple[tuple[str, str], ...] = ()
-    delta: re.Pattern[bytes] | None = None  # its clients get the API's own events
 
-    def event(self, event: StreamEvent) -> list[Frame]:
+    def event(self, event: Any) -> list[Frame]:
         # The event's own data, not our JSON of it. A missing name is added: official clients drop events without one.
         return [frame(event.sse.data, event.raw["type"])]
 
     def fail(self, failure: Failure) -> list[Frame]:
-        data = failure.to_json() if failure.event is None else failure.event.sse.data
-        return [frame(data, "error")]
+        return [frame(failure.event.sse.data if failure.event else failure.to_json(), "error")]
 
     def end(self, ending: Ending) -> list[Frame]:
         # The stop reason has come, and the tail was lost: the answer is whole, and its reader waits for the last event.
@@ -223,20 +209,16 @@ class EventsDialect(MessagesDialect):
         return [*super().end(ending), DONE]
 
 
-class TextDialect:
-    """Text and nothing else; with `has_usage` one more frame before the end mark: the token counts and the stop reason."""
+class TextDialect(Dialect):
+    """Only the text; with `has_usage` one more frame before the end mark: the token counts and the stop reason."""
 
     name = "text"
-    heartbeat = COMMENT_HEARTBEAT
-    keeps_status = True
-    is_resumable = True
-    headers: tuple[tuple[str, str], ...] = ()
-    delta: re.Pattern[bytes] | None = re.compile(rb'data: \{"text":"')
+    delta = re.compile(rb'data: \{"text":"')
 
     def __init__(self, *, has_usage: bool = False) -> None:
         self._usage: dict[str, Any] | None = {} if has_usage else None
 
-    def event(self, event: StreamEvent) -> list[Frame]:
+    def event(self, event: Any) -> list[Frame]:
         text = None
         if type(event) is ContentBlockDelta:
             delta = event.raw["delta"]
@@ -261,34 +243,30 @@ _TEXT_END = b'"}\n\n'
 
 
 def join_deltas(frames: Iterable[bytes], delta: re.Pattern[bytes]) -> bytes:
-    """The frames as one piece, in which pieces of text that follow each other are one frame, with the id of the last.
+    """The frames as one piece of bytes, with consecutive pieces of text in one frame, which has the id of the last.
 
-    Each frame begins with its id. The JSON of two texts is joined without being read, so halves of a character join, too.
+    Each frame begins with its id. The JSON of two texts is joined without being parsed, so halves of a character join, too.
     """
-    joined = bytearray()
-    before = b""  # what stands before the text in the frame that may go on
-    texts: list[bytes] = []
-    id = b""
-    for each in frames:
-        next_id, newline, data = each.partition(b"\n")
-        found = delta.match(data)
-        is_text = found is not None and data.endswith(_TEXT_END)
-        if texts and not (is_text and found is not None and found.group() == before):
-            joined += b"".join((id, before, *texts, _TEXT_END))
-            texts = []
-        if is_text and found is not None:
-            id, before = next_id + newline, found.group()
-            texts.append(data[found.end() : -len(_TEXT_END)])
+
+    def before_text(frame: bytes) -> bytes | None:
+        found = delta.match(frame, frame.index(b"\n") + 1)
+        return found.group() if found is not None and frame.endswith(_TEXT_END) else None
+
+    joined: list[bytes] = []
+    for before, group in groupby(frames, before_text):
+        if before is None:
+            joined += group
         else:
-            joined += each
-    return bytes(joined + b"".join((id, before, *texts, _TEXT_END))) if texts else bytes(joined)
+            parts = [each.partition(before) for each in group]
+            joined += [parts[-1][0], before, *(text.removesuffix(_TEXT_END) for _, _, text in parts), _TEXT_END]
+    return b"".join(joined)
 
 
 def snapshot(log: bytes, dialect: Dialect) -> bytes:
-    """The frames of a log, which have ids, folded: the answer so far, in as few frames as the dialect allows.
+    """The answer so far in as few frames as the dialect allows. `log` has the frames, with their ids.
 
     Text becomes one frame. The API's events become one, `event: snapshot`, with the `message` so far, and in `inputs` the JSON
-    texts of tool inputs that are not whole, by the index of their block. The end, and an error, are as they were.
+    texts of incomplete tool inputs, by the index of their block. The end, and an error, stay as they were.
     """
     frames = [each + b"\n\n" for each in log.split(b"\n\n")[:-1]]
     if dialect.delta is not None:
@@ -300,7 +278,7 @@ def snapshot(log: bytes, dialect: Dialect) -> bytes:
                 break
             builder.feed(event)
             id, count = event.id, count + 1
-    except APIError:  # the answer cannot be folded; its reader gets what there is to fold
+    except APIError:  # the answer cannot be folded: its reader gets the events
         return log
     if (message := builder.message) is None:
         return log
@@ -313,16 +291,10 @@ def snapshot(log: bytes, dialect: Dialect) -> bytes:
 
 
 class Answer(Exception):  # noqa: N818 - a way out, not a failure
-    """An answer to give instead of going on: an error in the Messages API's form. `field` names what was wrong with it."""
+    """Raised to answer the request with an error in the Messages API's form. `field` names the invalid part of the request."""
 
     def __init__(
-        self,
-        status: int,
-        type: str,
-        message: str,
-        *,
-        field: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, status: int, type: str, message: str, *, field: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.type = status, type
@@ -332,7 +304,7 @@ class Answer(Exception):  # noqa: N818 - a way out, not a failure
 
 
 class InvalidRequest(Answer):
-    """What the browser sent cannot be used. `field` names the part that is wrong, `status` is 400, 413 or 415."""
+    """The browser's request is invalid. `field` names the part that is wrong, `status` is 400, 413 or 415."""
 
     def __init__(self, field: str, message: str, status: int = 400) -> None:
         kind = "request_too_large" if status == 413 else "invalid_request_error"
@@ -344,13 +316,8 @@ class InvalidRequest(Answer):
 
 def model_info(name: str) -> dict[str, Any]:
     """A model, as the API lists it. `created_at` "may be set to an epoch value if the release date is unknown"."""
-    return {
-        "type": "model",
-        "id": name,
-        "display_name": name,
-        "created_at": "1970-01-01T00:00:00Z",
-        "lifecycle": "active",
-    }
+    released = "1970-01-01T00:00:00Z"
+    return {"type": "model", "id": name, "display_name": name, "created_at": released, "lifecycle": "active"}
 
 
 def list_models(models: Sequence[str], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -376,38 +343,39 @@ ROLES = ("user", "assistant", "system")
 
 
 def read_chat(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """The request of the text and events dialects, as a request of the Messages API without `model` and `max_tokens` filled
-    in. `message` or `prompt` is a text, or `messages` a conversation. Raises `InvalidRequest`.
+    """The Messages API request for a request of the text or events dialect; `model` and `max_tokens` may be missing. The
+    browser sends `message` or `prompt`, a text, or `messages`, a conversation. Raises `InvalidRequest`.
     """
     name = next((name for name in ("message", "prompt", "messages") if body.get(name) is not None), None)
     if name is None:
         raise InvalidRequest("message", "is missing (a text; or messages, a list)")
     if name == "messages":
-        messages = _read_conversation(body["messages"], max_prompt_chars)
+        _check_conversation(body["messages"], max_prompt_chars)
+        messages = body["messages"]
     else:
         messages = [{"role": "user", "content": read_text(name, body[name], max_prompt_chars)}]
     return {"messages": messages, **read_options(body, max_prompt_chars=max_prompt_chars)}
 
 
 def read_options(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """What a browser may choose beside its messages: `system`, `model`, `max_tokens`. Raises `InvalidRequest`."""
-    options: dict[str, Any] = {}
-    for name in ("system", "model"):
-        if body.get(name) is not None:
-            options[name] = read_text(name, body[name], max_prompt_chars)
-    if body.get("max_tokens") is not None:
-        options["max_tokens"] = _read_count("max_tokens", body["max_tokens"], 1)
+    """The options that a browser may send beside its messages: `system`, `model`, `max_tokens`. Raises `InvalidRequest`."""
+    options = {name: body[name] for name in ("system", "model", "max_tokens") if body.get(name) is not None}
+    for name, value in options.items():
+        if name == "max_tokens":
+            _check_count(name, value, 1)
+        else:
+            read_text(name, value, max_prompt_chars)
     return options
 
 
 def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """The request of `/v1/messages`: passed on as it is, once the parts that every request has are of the right type."""
-    is_kept = "thread" in body  # a conversation that the API keeps may go on without a word
-    _read_conversation(body.get("messages"), max_prompt_chars, may_be_empty=is_kept, is_judged=True)
+    """The request of `/v1/messages`: sent to the API as it is, once the fields that the relay reads have the right types."""
+    has_thread = "thread" in body  # the API keeps the conversation: it may go on without a new message
+    _check_conversation(body.get("messages"), max_prompt_chars, may_be_empty=has_thread, checks_blocks=False)
     if "model" in body:
         read_text("model", body["model"], max_prompt_chars)
     if "max_tokens" in body:
-        _read_count("max_tokens", body["max_tokens"], 0)  # 0 warms the prompt cache
+        _check_count("max_tokens", body["max_tokens"], 0)  # 0 warms the prompt cache
     read_flag(body, "stream")
     return dict(body)
 
@@ -420,55 +388,47 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def _read_conversation(
-    messages: object, max_prompt_chars: int, *, may_be_empty: bool = False, is_judged: bool = False
-) -> list[dict[str, Any]]:
-    """The messages. `is_judged`: what the blocks in them are is left to the API."""
-    if not isinstance(messages, list):
-        raise InvalidRequest("messages", "must be a list")
-    if not messages and not may_be_empty:
-        raise InvalidRequest("messages", "is empty")
-    for index, message in enumerate(messages):
-        where = f"messages.{index}"
-        _check_message(where, message, max_prompt_chars)
-        content = message.get("content")
-        has_blocks = isinstance(content, list) and content and all(isinstance(block, dict) for block in content)
-        if not (has_blocks or (is_judged and isinstance(content, list))):
-            read_text(f"{where}.content", content, max_prompt_chars)
-    return messages
-
-
-def _check_message(where: str, message: object, max_prompt_chars: int) -> None:
-    """Its role, and how long its texts are; the rest is the API's to judge."""
-    if not isinstance(message, dict):
-        raise InvalidRequest(where, "must be an object with role and content")
-    if message.get("role") not in ROLES:
-        raise InvalidRequest(f"{where}.role", f"must be one of {', '.join(ROLES)}")
-    content = message.get("content")
-    for block in content if isinstance(content, list) else [{"text": content}]:
-        text = block.get("text") if isinstance(block, dict) else None
-        if isinstance(text, str) and len(text) > max_prompt_chars:
-            raise _too_long(f"{where}.content", max_prompt_chars)
-
-
 def read_text(name: str, value: object, max_chars: int) -> str:
-    """`value`, if it is a text with something in it. Raises `InvalidRequest`."""
+    """`value`, if it is a text that is not blank. Raises `InvalidRequest`."""
     if value is None:
         raise InvalidRequest(name, "is missing")
     if not isinstance(value, str):
         raise InvalidRequest(name, "must be a string")
     if not value.strip():
         raise InvalidRequest(name, "is empty")
-    if len(value) > max_chars:
-        raise _too_long(name, max_chars)
+    _check_length(name, value, max_chars)
     return value
 
 
-def _too_long(name: str, max_chars: int) -> InvalidRequest:
-    return InvalidRequest(name, f"is longer than {max_chars} characters", 413)
+def _check_conversation(
+    messages: object, max_prompt_chars: int, *, may_be_empty: bool = False, checks_blocks: bool = True
+) -> None:
+    """Check roles, and how long texts are; the API checks the rest. Without `checks_blocks` a content may be any list."""
+    if not isinstance(messages, list):
+        raise InvalidRequest("messages", "must be a list")
+    if not messages and not may_be_empty:
+        raise InvalidRequest("messages", "is empty")
+    for index, message in enumerate(messages):
+        where = f"messages.{index}"
+        if not isinstance(message, dict):
+            raise InvalidRequest(where, "must be an object with role and content")
+        if message.get("role") not in ROLES:
+            raise InvalidRequest(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else []
+        for block in blocks:
+            if isinstance(block, dict) and isinstance(text := block.get("text"), str):
+                _check_length(f"{where}.content", text, max_prompt_chars)
+        is_whole = bool(blocks) and all(isinstance(block, dict) for block in blocks)
+        if not is_whole and (checks_blocks or not isinstance(content, list)):
+            read_text(f"{where}.content", content, max_prompt_chars)
 
 
-def _read_count(name: str, value: object, least: int) -> int:
+def _check_length(name: str, text: str, max_chars: int) -> None:
+    if len(text) > max_chars:
+        raise InvalidRequest(name, f"is longer than {max_chars} characters", 413)
+
+
+def _check_count(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidRequest(name, f"must be a whole number, at least {least}")
-    return value

@@ -17,37 +17,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import re
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, quote
-from rawsse.relay.dialects import COMMENT_HEARTBEAT, Answer, Failure, Frame, compact, frame
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, compact, frame
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.follow import follow
 from rawsse.relay.guard import Guard
-from rawsse.relay.log import Gone
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.record import RUN_ID
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
 from rawsse.relay.users import Authenticate, Tokens, identify, user_of_scope
 from rawsse.server import Receive as ASGIReceive
 from rawsse.server import Scope, Send
 from rawsse.sse import Event, encode
 
-_WHOLE = Ending("complete", "the generator has ended", "done")
 
-
-class ItemsDialect:
-    """Frames of what a generator gives: an `Event` as it is, a text as data, anything else as its JSON."""
+class ItemsDialect(Dialect):
+    """Frames of the items of a generator: an `Event` as it is, a text as data, anything else as its JSON."""
 
     name = "items"
-    heartbeat = COMMENT_HEARTBEAT
-    headers: tuple[tuple[str, str], ...] = ()
-    is_resumable = True
-    keeps_status = True
-    delta: re.Pattern[bytes] | None = None
 
     def event(self, event: Any) -> list[Frame]:
         if isinstance(event, Event):
@@ -58,7 +50,6 @@ class ItemsDialect:
         return [frame(failure.to_json(), "error")]
 
     def end(self, ending: Ending) -> list[Frame]:
-        del ending
         return []
 
 
@@ -66,10 +57,8 @@ class ItemSource:
     """Reads an async generator, one item at a time: a `Source`. It is closed when the run ends."""
 
     stream: EventStream | None = None
-    headers: Mapping[str, str] = {}
 
     def __init__(self, items: AsyncIterable[Any], receive: Receive, ended: Ended) -> None:
-        self.ending: Ending | None = None
         self._items = items
         self._receive = receive
         self._ended = ended
@@ -83,23 +72,21 @@ class ItemSource:
         assert task is not None  # noqa: S101 - the run's own
         try:
             async for item in self._items:
-                if task.cancelling():  # the generator has caught the cancellation, and goes on
+                if not task.cancelling():  # else the generator has caught the cancellation, and goes on
+                    self._receive([item], loop.time())
+                if task.cancelling() or self._is_closed:
                     break
-                self._receive([item], loop.time())
-                if self._is_closed:
-                    return
                 await self._may_read.wait()
         except Exception as exc:
             if isinstance(status := getattr(exc, "status_code", None), int):  # as Starlette's `HTTPException`
                 raise Answer(status, "api_error", str(getattr(exc, "detail", exc))) from exc
             raise
         finally:
-            if (aclose := getattr(self._items, "aclose", None)) is not None:
-                await aclose()
+            await _close(self._items)
         if task.cancelling():
             raise asyncio.CancelledError
-        self.ending = _WHOLE
-        self._ended(None)
+        if not self._is_closed:
+            self._ended(Ending("complete", "the generator has ended", "done"), None)
 
     def pause(self) -> None:
         """Ask for no further item."""
@@ -110,9 +97,14 @@ class ItemSource:
         self._may_read.set()
 
     def close(self) -> Ending:
-        """The generator is closed by the task that reads it, which is cancelled, or has just brought an item."""
+        """Read no more. The task that reads the generator closes it: it is cancelled, or has just received an item."""
         self._is_closed = True
         return Ending("cancelled", "the run was stopped", "content")
+
+
+async def _close(items: AsyncIterable[Any]) -> None:
+    if (aclose := getattr(items, "aclose", None)) is not None:
+        await aclose()
 
 
 class EventRuns:
@@ -132,8 +124,8 @@ class EventRuns:
         *,
         authenticate: Authenticate | None = None,
     ) -> None:
-        self._authenticate = authenticate
-        self._runs = Runs(limits or RunLimits(), heartbeat_seconds)
+        self.authenticate = authenticate
+        self.runs = Runs(limits or RunLimits(), heartbeat_seconds)
         self.guard = Guard()  # adds no header fields; the application decides who comes in
         self.response: Any = EventSource
         with contextlib.suppress(ImportError):  # FastAPI takes an answer of a route as it is only if it is Starlette's
@@ -142,84 +134,73 @@ class EventRuns:
 
     async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
         """ASGI 3."""
-        exchange = Exchange(scope, receive, send, self.guard)
+        await self.answer(Exchange(scope, receive, send, self.guard), self._route)
+
+    async def answer(self, exchange: Exchange, route: Callable[[Exchange, str], Awaitable[None]]) -> None:
+        """Call `route` with the exchange and the id of its user, which is empty where there are no users; or send an error."""
         with contextlib.suppress(OSError):  # the client has gone
             try:
-                run = self.find(await self.user_of(exchange), exchange.path.removeprefix("/"))
-                if run is None:
-                    raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
-                if exchange.method == "DELETE":
-                    run.stop(Failure(200, "cancelled", "stopped"))
-                    await exchange.send_whole(204)
-                elif exchange.method == "GET":
-                    await self.send(run, exchange)
-                else:
-                    raise Answer(405, "invalid_request_error", "GET or DELETE", headers={"allow": "GET, DELETE"})
+                user = user_of_scope(exchange.scope)
+                if self.authenticate is not None:
+                    user = await identify(exchange.scope, exchange.headers, Tokens(), self.authenticate)
+                await route(exchange, user.id if user is not None else "")
             except Answer as answer:
                 await exchange.send_answer(answer)
 
-    async def user_of(self, exchange: Exchange) -> str:
-        """The id of the user who sent the request; empty where there are no users. Raises `Answer`: 401."""
-        user = user_of_scope(exchange.scope)
-        if self._authenticate is not None:
-            user = await identify(exchange.scope, exchange.headers, Tokens(), self._authenticate)
-        return user.id if user is not None else ""
-
-    def find(self, user: str, run_id: str) -> Run | None:
-        """The run of that user, or None."""
-        return self._runs.get(user, run_id)
-
-    def begin(self, user: str, items: AsyncIterable[Any], run_id: str | None) -> Run:
-        """A new run. Raises `Answer`: 503."""
-        return self._runs.begin(
-            ItemsDialect(), lambda receive, ended: ItemSource(items, receive, ended), user=user, id=run_id
-        )
+    async def _route(self, exchange: Exchange, user: str) -> None:
+        run = self.runs.get(user, exchange.path.removeprefix("/"))
+        if run is None:
+            raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
+        if exchange.method == "DELETE":
+            run.stop(Failure(200, "cancelled", "stopped"))
+            await exchange.send_whole(204)
+        elif exchange.method == "GET":
+            await self.send(run, exchange)
+        else:
+            raise Answer(405, "invalid_request_error", "GET or DELETE", headers={"allow": "GET, DELETE"})
 
     async def send(self, run: Run, exchange: Exchange) -> None:
         """Send the run, after the frame that the client has seen last. Raises `Answer`: 400, 410."""
         wanted = exchange.headers.get("last-event-id", "")
         after = run.number_of(wanted) if wanted else 0
         if after is None:
-            raise Answer(400, "invalid_request_error", "Last-Event-ID: is no id of this run", field="Last-Event-ID")
+            raise Answer(400, "invalid_request_error", "Last-Event-ID: not an id of this run", field="Last-Event-ID")
         await follow(exchange, run, after, keeps_status=not wanted)
 
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and close their generators."""
-        await self._runs.aclose(Failure(503, "shutdown", "the server is shutting down", retry=2000))
+        await self.runs.aclose(Failure(503, "shutdown", "the server is shutting down", retry=2000))
 
 
 class EventSource:
-    """The answer of a route: see `event_source`. `headers` and `background` are what Starlette's `Response` has."""
+    """The answer of a route: see `event_source`. `headers` and `background` are those of Starlette's `Response`."""
 
-    def __init__(self, items: AsyncIterable[Any], runs: EventRuns, run_id: str | None) -> None:
+    def __init__(self, items: AsyncIterable[Any], owner: EventRuns, run_id: str | None) -> None:
         super().__init__()  # of the `Response`, if it is one
-        self._items = items
-        self._owner = runs
-        self._run_id = run_id
+        self._items, self._owner, self._run_id = items, owner, run_id
 
     async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
         """ASGI 3."""
-        owner = self._owner
-        exchange = Exchange(scope, receive, send, owner.guard)
+        exchange = Exchange(scope, receive, send, self._owner.guard)
         given = self.headers.items() if hasattr(self, "headers") else ()
         exchange.more_fields += [(name, value) for name, value in given if name != "content-length"]
-        with contextlib.suppress(OSError):
-            try:
-                user = await owner.user_of(exchange)
-                run = owner.find(user, self._run_id) if self._run_id else None
-                is_back = "last-event-id" in exchange.headers
-                if (run is not None or is_back) and (aclose := getattr(self._items, "aclose", None)) is not None:
-                    await aclose()
-                if run is None and is_back:
-                    raise Gone(410, "not_found_error", "there is no such run any more; ask without Last-Event-ID")
-                await owner.send(run or owner.begin(user, self._items, self._run_id), exchange)
-            except Answer as answer:
-                await exchange.send_answer(answer)
+        await self._owner.answer(exchange, self._route)
         if (background := getattr(self, "background", None)) is not None:
             await background()
 
+    async def _route(self, exchange: Exchange, user: str) -> None:
+        runs = self._owner.runs
+        run = runs.get(user, self._run_id) if self._run_id else None
+        is_back = "last-event-id" in exchange.headers
+        if run is not None or is_back:
+            await _close(self._items)
+        if run is None and is_back:
+            raise Gone(410, "not_found_error", "there is no such run any more; ask without Last-Event-ID")
+        run = run or runs.begin(ItemsDialect(), partial(ItemSource, self._items), user=user, id=self._run_id)
+        await self._owner.send(run, exchange)
 
-def event_source(items: AsyncIterable[Any] | AsyncIterator[Any], runs: EventRuns, run_id: str | None = None) -> Any:
+
+def event_source(items: AsyncIterable[Any], runs: EventRuns, run_id: str | None = None) -> Any:
     """An ASGI application that sends the items of an async generator as server-sent events, and a `Response` where Starlette
     or FastAPI is there.
 

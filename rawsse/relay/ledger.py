@@ -2,7 +2,7 @@
 
     ledger = Ledger("ledger.db")        # an observer of the relay
     ledger.tokens_since(midnight)       # {"ada": 12_345, …}: where the daily quotas start
-    ledger.close()                      # writes the rows that wait
+    ledger.close()                      # writes the rows that are queued
     usage(["ledger.db"], by=("user",))  # the sums per user, also while a relay writes
 
 A run gets its row when it begins; `ending` is NULL until it ends. A relay that is killed leaves such rows behind, and the next
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.record import Observer, RunRecord, RunStart, log
@@ -39,7 +39,7 @@ with suppress(ImportError):
     import fcntl  # not on Windows, where `rawsse.relay` must still load
 
 BATCH_SECONDS = 0.5
-"""How long a row waits for others to be written with it. A `kill -9` costs the rows of this time."""
+"""How long a row waits for others to be written with it. A `kill -9` loses the rows of this time."""
 
 MAX_WAITING = 20_000
 """How many rows may wait while the file cannot be written; each takes about 500 bytes."""
@@ -51,7 +51,7 @@ BUSY_SECONDS = 5.0
 """How long a connection waits for another process's transaction."""
 
 LOG_SECONDS = 60.0
-"""The shortest time between two lines of the log about a ledger that cannot be written."""
+"""The shortest time between two lines of the log about rows that cannot be written."""
 
 MAX_COUNT = 10**12
 """The largest number in a row. SQLite's integers have 64 bits, and the sum over all rows must fit."""
@@ -97,10 +97,10 @@ _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time
 class Ledger(Observer):
     """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
 
-    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`. Those that cannot be
-    written, for whatever reason, are logged and tried again with the next batch. At most `max_waiting` rows wait; further ones
-    are dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from
-    one thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
+    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`. If that fails, for any
+    reason, it is logged, and they are tried again with the next batch. At most `max_waiting` rows wait; further ones are
+    dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from one
+    thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
 
     Raises `ConfigurationError` if the file cannot be opened, is not a ledger, or is one of a newer version.
     """
@@ -119,20 +119,27 @@ class Ledger(Observer):
         self._batch_seconds, self._max_waiting = batch_seconds, max_waiting
         self._clock, self._silent_until = clock, clock()
         self._pid = 0  # of the process whose thread writes
-        self._lock: int | None = None
+        self._lock: IO[bytes] | None = None  # on the file that says that this owner lives
         with _transaction(self.path) as db:
             _mark_killed(db, self.path)
 
     def begun(self, start: RunStart) -> None:
-        """A run has begun: it gets a row without an ending."""
-        self._put(start)
+        """Queue a row: without an ending when a run begins. Its record replaces it, which has the same `time` and `run`; the id
+        alone does not tell runs apart: clients choose it, and may use it again."""
+        if self._pid != os.getpid():
+            self._begin()
+        if not self._closing.is_set() and len(self._rows) < self._max_waiting:
+            self._rows.append(start)
+            self._wake.set()
+        else:
+            self.dropped += 1
+            self._say(
+                f"the ledger {self.path} {'is closed' if self._closing.is_set() else 'has too many rows waiting'}"
+            )
 
     def ended(self, record: RunRecord) -> None:
-        """The run has ended: the record replaces its row, which has the same `time` and `run`.
-
-        The id alone does not tell runs apart: clients choose it, and may use it again.
-        """
-        self._put(record)
+        """The run has ended: queue its record."""
+        self.begun(record)
 
     def tokens_since(self, since: float) -> dict[str, int]:
         """The tokens of all kinds per user, over the runs that began at `since` (Unix seconds) or later.
@@ -143,7 +150,7 @@ class Ledger(Observer):
             return dict(db.execute(_TOKENS_SINCE, (since,)))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write the rows that wait. Blocks for at most `seconds`; may be called twice. Later rows are dropped."""
+        """Write the queued rows. Blocks for at most `seconds`; may be called twice. Later rows are dropped."""
         if self._pid != os.getpid():
             return  # there are no rows, or they are those of the parent process
         self._closing.set()
@@ -153,26 +160,11 @@ class Ledger(Observer):
             log.error("the ledger %s is not completely written after %g s", self.path, seconds)
         atexit.unregister(self.close)
 
-    # --- In the event loop's thread ---
-
-    def _put(self, row: RunStart) -> None:
-        if self._pid != os.getpid():
-            self._begin()
-        if self._closing.is_set() or len(self._rows) >= self._max_waiting:
-            self.dropped += 1
-            self._say(
-                f"the ledger {self.path} {'is closed' if self._closing.is_set() else 'has too many rows waiting'}"
-            )
-        else:
-            self._rows.append(row)
-            if not self._wake.is_set():
-                self._wake.set()
-
     def _begin(self) -> None:
         """Start the thread of this process. At the first row, not before: servers fork their workers until then."""
         if self._lock is not None:
-            os.close(self._lock)  # a copy of the parent's, which stays locked
-        self._lock = None
+            self._lock.close()  # a copy of the parent's, which stays locked
+            self._lock = None
         self._pid = os.getpid()
         self._owner = secrets.token_hex(8)
         self._rows: deque[RunStart] = deque()
@@ -181,45 +173,38 @@ class Ledger(Observer):
         self._thread.start()
         atexit.register(self.close)
 
-    # --- In the writing thread ---
-
     def _work(self) -> None:
+        """Write batches, in the thread, until `close`."""
         is_last = False
         while not is_last:
             self._wake.wait()
             self._closing.wait(self._batch_seconds)
             is_last = self._closing.is_set()
             self._wake.clear()
-            batch = [self._rows.popleft() for _ in range(len(self._rows))]
-            if not batch:
-                continue
+            batch = list(self._rows)
             try:
-                with _transaction(self.path) as db:
-                    self._hold_lock()
-                    db.executemany(_INSERT, (tuple(_values(row, self._owner)) for row in batch))
+                if batch:
+                    self._write(batch)
             except Exception as exc:  # any: without this thread the rows would wait for ever
-                self._rows.extendleft(reversed(batch))
                 self._wake.set()
                 self.dropped += len(batch) if is_last else 0
-                is_told = isinstance(exc, ConfigurationError)
-                self._say(str(exc) if is_told else f"cannot use the ledger {self.path}: {exc!r}", at_once=is_last)
+                is_clear = isinstance(exc, ConfigurationError)
+                self._say(str(exc) if is_clear else f"cannot use the ledger {self.path}: {exc!r}", at_once=is_last)
         if self._lock is not None:
             with suppress(OSError):  # the next relay removes it, too
                 _owner_file(self.path, self._owner).unlink()
-            with suppress(OSError):
-                os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
-    def _hold_lock(self) -> None:
-        """Take the lock before the first row. Other relays look for it in a transaction, so take it in one."""
-        if self._lock is None:
-            lock = os.open(_owner_file(self.path, self._owner), os.O_CREAT | os.O_RDWR, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:
-                os.close(lock)
-                raise
-            self._lock = lock
+    def _write(self, batch: list[RunStart]) -> None:
+        with _transaction(self.path) as db:
+            if self._lock is None:  # taken in a transaction, because other relays look for it in one
+                _owner_file(self.path, self._owner).touch(0o600)
+                self._lock = _owner_file(self.path, self._owner).open("rb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            db.executemany(_INSERT, (tuple(_values(row, self._owner)) for row in batch))
+        for _ in batch:
+            self._rows.popleft()
 
     def _say(self, problem: str, *, at_once: bool = False) -> None:
         if self._clock() >= self._silent_until or at_once:
@@ -256,7 +241,7 @@ def usage(
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Raises `ConfigurationError` that names the file for what SQLite or the system refuses in the block."""
+    """Raises `ConfigurationError` that names the file for an error of SQLite or the system in the block."""
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
@@ -265,13 +250,21 @@ def _told(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does."""
+    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does, and for the
+    database of another program or a newer ledger."""
     with _told(path):
         if not path.is_file():  # SQLite would only say "unable to open database file"
             raise FileNotFoundError(errno.ENOENT, "it is a folder" if path.is_dir() else "there is no such file")
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
-            _check(db, path)
+            application, version = (
+                db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+            )
+            if application != APPLICATION_ID:
+                raise ConfigurationError(f"{path} is not a ledger of rawsse")
+            if version > SCHEMA_VERSION:
+                text = f"a newer rawsse wrote it, schema {version}; this one knows {SCHEMA_VERSION}"
+                raise ConfigurationError(f"{path}: {text}")
             yield db
 
 
@@ -279,19 +272,18 @@ def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction that writes to the ledger, which is made if it is missing. Committed unless the block raises."""
     with _told(path):
-        is_missing = not path.exists()
-    if is_missing:
-        _make(path)
-    with _connected(path, "ro"):
-        pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
-    with _connected(path, "rw") as db, db:
-        db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
-        yield db
+        if not path.exists():
+            _make(path)
+        with _connected(path, "ro"):
+            pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
+        with _connected(path, "rw") as db, db:
+            db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
+            yield db
 
 
 def _make(path: Path) -> None:
     """Make an empty ledger. It gets its name when it is complete, unless another process was faster."""
-    with _told(path), tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
         new = Path(folder, "new")
         new.touch(0o600)
         with closing(sqlite3.connect(new)) as db:
@@ -300,18 +292,8 @@ def _make(path: Path) -> None:
             path.hardlink_to(new)
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Raises `ConfigurationError` for the database of another program, and for a newer ledger."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
-        raise ConfigurationError(f"{path} is not a ledger of rawsse")
-    if version > SCHEMA_VERSION:
-        raise ConfigurationError(f"{path}: a newer rawsse wrote it, schema {version}; this one knows {SCHEMA_VERSION}")
-
-
 def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
-    """The columns of a row, in a form that SQLite accepts: one that it refused would block all batches."""
+    """The columns of a row, as SQLite accepts them: a row that it refused would block all batches."""
     absent = {"owner": owner, "exact": False, **dict.fromkeys(COUNTS, 0)}
     for name in _COLUMNS:
         value = getattr(row, name, absent.get(name))

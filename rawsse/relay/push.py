@@ -5,7 +5,7 @@
     push.pause(), push.resume()          # let TCP slow the server down
     push.close()                         # drop the connection; nothing is called after it
 
-A stream that is read costs a task, a future and a turn of the event loop for each of its reads.
+Reading a stream would cost a task, a future and a step of the event loop for each read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 from rawsse.client.answer import Answer
@@ -27,45 +27,35 @@ from rawsse.messages.lens import read_json
 from rawsse.messages.message import EventWatcher, State
 from rawsse.sse import Event
 
-_BLOCK = State.BLOCK  # here, because an enum's member is slow to find
+_BLOCK = State.BLOCK  # here, because looking up an enum's member is slow
 
 # One whole chunk with one event, as the API writes those that bring text: the chunk's size, and the event's data.
-_DELTA_CHUNK = re.compile(r"([0-9a-f]{1,16})\r\nevent: content_block_delta\ndata: (.*)\n\n\r\n")
-
+_DELTA_CHUNK = re.compile(rb"([0-9a-f]{1,16})\r\nevent: content_block_delta\ndata: (.*)\n\n\r\n")
 
 Receive = Callable[[list[Any], float], None]
-Ended = Callable[[Exception | None], None]
+Ended = Callable[[Ending | None, Exception | None], None]
 
 
 class EventPush:
     """Pushes the events of `stream`.
 
     `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last
-    of them, unless `close` comes first: with None if the answer is whole, else with the `APIError`, or with another exception
-    that `receive` itself raised. Neither may wait. The stream's answer must be an `UnfoldedAnswer`.
+    of them, unless `close` comes first: with the ending, and with None if the answer is whole, else with the `APIError`, or
+    with another exception that `receive` itself raised. Neither may wait. The stream's answer must be an `UnfoldedAnswer`.
 
-    One timer serves all clocks. It is set when a wait begins that is not a read's, and looks at the deadline when it fires:
-    a read can only have moved that to later.
+    One timer serves all clocks. It is set when a wait begins that is not a read's, and checks the deadline when it fires:
+    reads can only have moved that to later.
     """
 
     def __init__(self, stream: EventStream, receive: Receive, ended: Ended) -> None:
         self.stream = stream
         self._receive = receive
         self._ended = ended
+        self._loop = asyncio.get_running_loop()
         self._link: Any = None
         self._is_over = False
         self._is_paused = False
         self._cancel_timer: Callable[[], object] = int
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Of the response."""
-        return self.stream.headers
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the stream ended; None while it has not."""
-        return self.stream.ending
 
     async def open(self) -> None:
         """Send the request, as often as the policy says, until an attempt has content or is the last one; from then on push.
@@ -73,16 +63,15 @@ class EventPush:
         Until then `receive` gets the pings. Raises `APIError` if no response can be used, and then `ended` is not called.
         """
         stream, call = self.stream, self.stream._call
-        self._loop = asyncio.get_running_loop()
         await stream._open()
         events: list[StreamEvent] = []
         while not call.exchange.is_committed:
-            event = stream._take_event()
-            events = [] if event is None else [event]
-            if event is None:
+            if (event := stream._take_event()) is None:
                 await stream._more()
-            elif type(event) is Ping:  # all else is held back until there is content
-                self._receive(events, self._loop.time())
+            elif type(event) is Ping:  # all other events are held back until there is content
+                self._receive([event], self._loop.time())
+            else:
+                events.append(event)
         self._answer = cast(UnfoldedAnswer, call.exchange)
         while (event := self._answer.next_event()) is not None:
             events.append(event)
@@ -96,7 +85,7 @@ class EventPush:
                 self._wait(self._loop.time())
 
     def pause(self) -> None:
-        """Read no further. The clocks stop: the server is not to blame."""
+        """Stop reading. The clocks stop, too: the server is not to blame."""
         if not self._is_paused and not self._is_over:
             self._is_paused = True
             self._cancel_timer()
@@ -118,7 +107,7 @@ class EventPush:
         self.stream._close()
         return self.stream.ending
 
-    # What the network calls ----------------------------------------------------------------------------------------
+    # Called by the network -----------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
         now = self._loop.time()
@@ -129,21 +118,20 @@ class EventPush:
         self._give(self._answer.take_events(), now)
 
     def _lost(self, exc: Exception | None) -> None:
-        """The connection is lost, or a bug came to light while it was read."""
+        """The connection is lost, or `_received` raised."""
         if self._is_over:
+            return
+        if exc is not None and not isinstance(exc, OSError):
+            self._ended(self.close(), exc)
             return
         if exc is None:
             self._answer.cancel()
-        elif isinstance(exc, OSError):
-            self._answer.lose(exc)
         else:
-            self.close()
-            self._ended(exc)
-            return
+            self._answer.lose(exc)
         self._finish()
 
     def _give(self, events: list[StreamEvent], now: float) -> None:
-        """Give out what has come, and the end."""
+        """Give out the events, and the end."""
         if events and not self._is_over:
             self._receive(events, now)
         if self._answer.is_over and not self._is_over:
@@ -156,11 +144,11 @@ class EventPush:
         if error is not None:
             self.stream._failed(error)
         else:
-            with contextlib.suppress(StopAsyncIteration):  # this is how a stream learns that it is whole
+            with contextlib.suppress(StopAsyncIteration):  # the stream learns here that it is whole
                 self.stream._take_event()
         if self._link is not None:
             self._link.pull()
-        self._ended(error)
+        self._ended(self.stream.ending, error)
 
     def _wait(self, since: float) -> None:
         """A wait for bytes began at `since`."""
@@ -170,21 +158,19 @@ class EventPush:
             self._answer.expire(clock, now)
             self._finish()
         elif deadline < math.inf:
-            self._cancel_timer = self._loop.call_at(deadline, self._look_at_deadline).cancel
-
-    def _look_at_deadline(self) -> None:
-        self._wait(self._answer.waiting_since)
+            timer = self._loop.call_at(deadline, lambda: self._wait(self._answer.waiting_since))
+            self._cancel_timer = timer.cancel
 
 
 class MessagePush(EventPush):
-    """Pushes one thing, the whole message, when it has come. The stream's answer must be one that folds: an `Answer`."""
+    """Pushes the whole message, once, when it has come. The stream's answer must be one that folds: an `Answer`."""
 
     async def open(self) -> None:
         """Send the request and read the answer. Raises `APIError`, and then `ended` is not called."""
         message = await self.stream._read_whole()
-        self._receive([message], asyncio.get_running_loop().time())
+        self._receive([message], self._loop.time())
         if not self._is_over:
-            self._ended(None)
+            self._ended(self.stream.ending, None)
 
 
 def pushed(
@@ -195,7 +181,7 @@ def pushed(
 
 
 class UnfoldedAnswer(Answer):
-    """An answer whose events are passed on: their order is checked, and no message is kept."""
+    """An answer whose events are sent on: their order is checked, and no message is built."""
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing, holds=holds)
@@ -205,23 +191,21 @@ class UnfoldedAnswer(Answer):
     def take_text(self, data: bytes, now: float) -> StreamEvent | None:
         """The event, if `data` is one whole chunk with one event that brings text, and nothing else. None: nothing has changed.
 
-        This is the shortest way of nearly all reads: such a chunk leaves HTTP, the decoder and the watcher as they were.
+        Nearly all reads are such a chunk. It leaves HTTP, the decoder and the watcher as they were.
         """
-        if not self._is_steady or (found := _DELTA_CHUNK.fullmatch(data.decode("utf-8", "replace"))) is None:
+        if not self._is_steady or (found := _DELTA_CHUNK.fullmatch(data)) is None:
             return None
-        size, text = found.groups()
+        size, line = found.groups()
         body_bytes = len(data) - len(size) - 4
-        if int(size, 16) != body_bytes or "\r" in text:
+        if size != b"%x" % body_bytes or b"\r" in line:
             return None
         try:
-            raw = read_json(text)
-        except (ValueError, RecursionError):
-            return None  # to be found again, and told
-        # As in `read_event`.
-        if type(raw) is not dict or raw.get("type") != "content_block_delta" or type(raw.get("index")) is not int:
-            return None
-        if type(delta := raw.get("delta")) is not dict or not delta.get("text"):
-            return None
+            raw = read_json(text := line.decode())
+            # As in `read_event`.
+            if raw["type"] != "content_block_delta" or type(raw["index"]) is not int or not raw["delta"]["text"]:
+                return None
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return None  # `read_event` finds it again, and says what is wrong
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap

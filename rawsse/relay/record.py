@@ -1,4 +1,4 @@
-"""One row per run: who asked for it, how it ended, and what it cost.
+"""One record per run: which user asked for it, how it ended, and its tokens.
 
 The relay makes a `RunStart` when a run begins and a `RunRecord` when it ends, and gives both to its observers: the log, the
 ledger, the metrics, the quotas. A call of `/v1/messages` without `stream` is a run here, too.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rawsse.client.stream import EventStream
@@ -18,7 +18,7 @@ from rawsse.messages.usage import token_counts
 from rawsse.relay.dialects import Failure, one_line
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-"""The ids of runs that others may choose: they come in header fields and paths, and must be hard to guess."""
+"""Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -40,7 +40,7 @@ class RunRecord(RunStart):
 
     `ending` is the kind of an `Ending`; `error` the type of the failure, as `rate_limit_error`. The token counts are those
     that are billed; they are a lower bound unless `exact`. `on_disconnect` is "cancel" or "drain" if every reader left before
-    the end. `words` say how the run ended, for the log: they may name addresses that a browser is not told.
+    the end. `words` say how the run ended, for the log: they may have addresses that browsers do not see.
     """
 
     ending: str
@@ -64,63 +64,40 @@ class RunRecord(RunStart):
 
     @property
     def all_input_tokens(self) -> int:
-        """Tokens in, those written to the cache and read from it included."""
+        """Input tokens, including those written to the cache and read from it."""
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON has it."""
+        """The record as a JSON object."""
         return asdict(self)
 
 
 def record_of(
-    start: RunStart,
-    stream: EventStream | None,
-    ending: Ending | None,
-    failure: Failure | None,
-    *,
-    seconds: float,
-    on_disconnect: str | None = None,
-    words: str,
+    start: RunStart, stream: EventStream | None, ending: Ending | None, failure: Failure | None, **more: Any
 ) -> RunRecord:
-    """The record of a run that ended so. `stream` is None if the upstream was never called."""
+    """The record of a run that ended so. `stream` is None if the upstream was never called. `more` are fields of the record:
+    `seconds`, `on_disconnect`, `words`."""
     is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
     kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
-    tokens, exact = token_counts({})[0], True
-    first_token_seconds = request_id = stop_reason = None
-    model = start.model
+    error = failure.type if failure is not None and kind not in ("complete", "cancelled") else None
+    more |= {"ending": kind, "error": error, "stop_reason": None, "first_token_seconds": None, "request_id": None}
+    usage: dict[str, Any] = {}
+    exact = True
     if stream is not None:
         answer = stream._call.exchange
         builder = answer.builder
-        tokens, is_whole = token_counts(builder.usage)
+        usage = builder.usage
         is_refused = answer.phase == "connect" or (answer.response is not None and not answer.is_open)
-        exact = (builder.is_complete and is_whole) or (is_refused and not builder.usage)
-        model = builder.model if isinstance(builder.model, str) else model
-        first_token_seconds, request_id, stop_reason = (
-            stream.timing.first_content,
-            stream.request_id,
-            builder.stop_reason,
-        )
-    return RunRecord(
-        start.time,
-        start.run,
-        start.user,
-        start.dialect,
-        model,
-        ending=kind,
-        stop_reason=stop_reason,
-        error=failure.type if failure is not None and kind not in ("complete", "cancelled") else None,
-        seconds=seconds,
-        first_token_seconds=first_token_seconds,
-        exact=exact,
-        on_disconnect=on_disconnect,
-        request_id=request_id,
-        words=words,
-        **tokens,
-    )
+        exact = (builder.is_complete and token_counts(usage)[1]) or (is_refused and not usage)
+        if isinstance(builder.model, str):
+            start = replace(start, model=builder.model)
+        more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
+        more["first_token_seconds"] = stream.timing.first_content
+    return RunRecord(**{**asdict(start), **more, **token_counts(usage)[0], "exact": exact})
 
 
 class Observer:
-    """Is told of each run twice, in the event loop's thread. Neither function may wait. Both do nothing by default."""
+    """Is called twice for each run, in the event loop's thread. Neither function may wait. Both do nothing by default."""
 
     def begun(self, start: RunStart) -> None:
         """A run has begun."""
@@ -135,23 +112,12 @@ class RunLog(Observer):
     def ended(self, record: RunRecord) -> None:
         """Log how the run ended."""
         level = logging.INFO if record.ending in ("complete", "cancelled") else logging.WARNING
-        who = f" of {one_line(record.user)}" if record.user else ""
-        text = "run %s (%s)%s ended: %s, %s, model %s, %d tokens in, %d out, %.1f s, request %s"
-        log.log(
-            level,
-            text,
-            record.run,
-            record.dialect,
-            who,
-            record.ending,
-            one_line(record.words),
-            one_line(record.model),
-            record.all_input_tokens,
-            record.output_tokens,
-            record.seconds,
-            record.request_id,
-            extra={"run": record},
-        )
+        user = f" of {one_line(record.user)}" if record.user else ""
+        how = f"{record.ending}, {one_line(record.words)}, model {one_line(record.model)}"
+        tokens = f"{record.all_input_tokens} tokens in, {record.output_tokens} out"
+        text = "run %s (%s)%s ended: %s, %s, %.1f s, request %s"
+        values = (record.run, record.dialect, user, how, tokens, record.seconds, record.request_id)
+        log.log(level, text, *values, extra={"run": record})
 
 
 class OnEnd(Observer):

@@ -1,9 +1,9 @@
-"""Runs: one upstream generation each, with its own log of frames, read by any number of browsers.
+"""Runs: one upstream generation each, with a log of its frames, read by any number of browsers.
 
 A run is not a connection. `POST` begins a run, and browsers read its log; one that lost its connection comes back and reads
 on from the last id that it has seen. When no browser reads an unfinished run, it has a grace time for one to come back; then
-the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: theirs
-end when they leave.
+the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: their
+runs end when they leave.
 
     run = runs.begin(dialect, open_source)                  # runs.aclose() ends it
     reader = Reader(run, outlet, after, start)
@@ -13,44 +13,47 @@ end when they leave.
 Once an answer has content, one call leads from the upstream's bytes to the browsers' sockets: events, frames, log, and a write
 for each reader that has read all before. There is no task, no future and no queue per event.
 
-Memory. The log keeps what a reader may still ask for, up to `max_log_bytes`; then the oldest frames go, but none that a
-connected reader has not read: for that one the run waits, and the upstream is not read, so that TCP holds it back.
+Memory. The log keeps what a reader may still ask for, up to `max_log_bytes`; then the oldest frames are dropped, but none that
+a connected reader has not read: for that one the run waits, and the upstream is not read, so that TCP holds it back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import secrets
 import time
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from itertools import pairwise
+from typing import Any, Protocol
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, RawsseError
 from rawsse.messages.events import Ping
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
-from rawsse.relay.log import PIECE_BYTES, FrameLog
-from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of, join_deltas
+from rawsse.relay.push import Ended, Receive
+from rawsse.relay.record import Observer, RunRecord, RunStart, log, record_of
 from rawsse.server.connection import NotNegative
 
-MAX_PUSH_BYTES = 256 * 1024
-"""How much is written at once for all readers of a run; above that, each has its turn."""
+PIECE_BYTES = 8 * 1024
+"""How much a reader takes at once. Small, for browsers whose scripts do not join a frame that two reads cut in two: a read of
+theirs takes up to 64 KiB, and small pieces that end with a frame seldom fill it."""
+
+JOINING_SAVES_BYTES = len('id: 01234567-1\ndata: {"text":""}\n\n')
+"""How much shorter two frames get, at least, when their pieces of text are joined."""
 
 PIECES_AT_ONCE = 16
-"""How many pieces are written, in one step of the event loop, for readers that have their turn."""
+"""How many pieces are written in one step of the event loop for readers that take turns."""
 
 HEARTBEAT_SECONDS = 15.0
-"""How long a stream may say nothing. Proxies and load balancers cut idle connections after 29 s and more."""
+"""How long a stream may be silent. Proxies and load balancers cut idle connections after 29 s and more."""
 
 MAX_RUNS = 10_000
-"""Runs that are kept at once, finished ones included; above it, finished ones are forgotten early, then new ones refused."""
-
-log = logging.getLogger("rawsse.relay")
-
-T = TypeVar("T")
+"""Runs that are kept at once, including finished ones; above it, finished ones are forgotten early, then new ones refused."""
 
 
 @dataclass(frozen=True)
@@ -60,37 +63,28 @@ class RunLimits(NotNegative):
     grace_seconds: float = 10.0
     """How long an unfinished run goes on without any reader."""
     drain_seconds: float = 0.0
-    """How long it may go on all the same, to its end: it is paid for, and its usage is then known. 0: it is cancelled."""
+    """How long it may then go on to its end: the tokens are paid for, and its usage is then known. 0: it is cancelled."""
     keep_seconds: float = 300.0
     """How long a finished one stays."""
     max_log_bytes: int = 4 * 1024 * 1024
-    """What one run keeps of its frames: about 20,000 pieces of text, more than the longest answers of today have."""
+    """Frames that one run keeps: about 20,000 pieces of text, more than the longest answers of today have."""
     max_unread_bytes: int = 256 * 1024
-    """What a run whose client cannot come back holds for a reader that is slow."""
+    """Frames that a run whose client cannot come back holds for a slow reader."""
     max_kept_bytes: int = 256 * 1024 * 1024
-    """What finished runs together keep of their frames; above it, the oldest are forgotten early. Of an unfinished one nothing
-    may be forgotten before its time: those are bounded one by one."""
+    """Frames that all finished runs keep together; above it, the oldest are forgotten early. Unfinished runs are never
+    forgotten early: each has a limit for itself."""
     max_runs: int = MAX_RUNS
 
 
 class Source(Protocol):
-    """What brings a run its events: `EventPush`, or another with the same contract."""
+    """Brings a run its events: `EventPush`, or another with the same contract."""
 
     @property
     def stream(self) -> EventStream | None:
         """The stream of the API that it reads; None if it reads none."""
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Header fields of the upstream's response, once there is one."""
-        ...
-
-    @property
-    def ending(self) -> Ending | None:
-        """How it ended; None while it has not."""
-
     async def open(self) -> None:
-        """Begin, and return when events come by themselves, or when all have come."""
+        """Begin; return when events are pushed without this task, or when all have come."""
 
     def pause(self) -> None:
         """Bring no more events until `resume`."""
@@ -102,12 +96,92 @@ class Source(Protocol):
         """End at once. Nothing comes after it."""
 
 
-OpenSource = Callable[[Callable[[list[Any], float], None], Callable[[Exception | None], None]], Source]
-"""Makes a source of the functions that it is to call: with the events of one moment, and at the end."""
+OpenSource = Callable[[Receive, Ended], Source]
+"""Makes a source of the functions that it calls: with the events of one moment, and at the end."""
+
+
+class Gone(Answer):
+    """The frames asked for are no longer kept."""
+
+
+class FrameLog:
+    """The frames of one run, numbered from 1; the id of a frame is `<tag>-<number>`.
+
+    The tag is random, and not the run's id: ids that clients choose share their beginnings, and may be used again when their
+    run is forgotten. A reader of one run must never get the rest of another. `delta` is that of the `Dialect`.
+    """
+
+    def __init__(self, delta: re.Pattern[bytes] | None) -> None:
+        self.tag = secrets.token_hex(4)
+        self.last = 0
+        """The number of the newest frame; 0 if there is none."""
+        self._delta = delta
+        self._log = bytearray()
+        self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
+        self._forgotten_bytes = 0
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the frames that are kept."""
+        return len(self._log)
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest frame that is kept."""
+        return self.last - len(self._ends) + 1
+
+    def number_of(self, frame_id: str) -> int | None:
+        """The number in a frame's id, or a bare number; None if it is not an id of this run."""
+        tag, dash, number = frame_id.strip().rpartition("-")
+        if (dash and tag != self.tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
+            return None
+        return int(number)
+
+    def take(self, position: int) -> tuple[bytes, int]:
+        """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them.
+
+        If more than a piece is left, pieces of text are joined, where the dialect allows it.
+        """
+        log, ends, skip, delta = self._log, self._ends, self._forgotten_bytes, self._delta
+        at = position + 1 - self.first
+        start = ends[at - 1] if at else skip
+        if delta is None or ends[-1] - start <= PIECE_BYTES:
+            end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
+            return bytes(log[start - skip : ends[end - 1] - skip]), position + end - at
+
+        def joined_end(index: int) -> int:
+            return ends[index] - JOINING_SAVES_BYTES * (index - at)
+
+        end = max(bisect_right(range(len(ends)), start + PIECE_BYTES, at, key=joined_end), at + 1)
+        bounds = pairwise((start, *ends[at:end]))
+        return join_deltas((bytes(log[a - skip : b - skip]) for a, b in bounds), delta), position + end - at
+
+    def kept(self) -> tuple[bytes, int]:
+        """All frames, and the position after them. Raises `Gone` if the first is no longer kept."""
+        self.check_kept(0)
+        return bytes(self._log), self.last
+
+    def keeps(self, position: int) -> bool:
+        """The frames after that position are kept."""
+        return position + 1 >= self.first
+
+    def check_kept(self, position: int) -> None:
+        """Raises `Gone` unless the frames after that position are kept."""
+        if not self.keeps(position):
+            raise Gone(410, "not_found_error", f"frames before {self.first} are no longer kept")
+
+    def forget(self, read: int, limit: int) -> None:
+        """Forget the oldest frames until the log is within `limit` bytes, but none after the position `read`."""
+        ends = self._ends
+        count = min(bisect_left(ends, ends[-1] - limit) + 1, read - self.last + len(ends))
+        if count > 0:
+            del self._log[: ends[count - 1] - self._forgotten_bytes]
+            self._forgotten_bytes = ends[count - 1]
+            del ends[:count]
 
 
 class Run(FrameLog):
-    """One generation: a log that grows, and those who read it."""
+    """One generation: a log that grows, and its readers."""
 
     def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
         super().__init__(dialect.delta)
@@ -117,29 +191,29 @@ class Run(FrameLog):
         self.alias: str | None = None
         self.dialect = dialect
         self.has_begun = False
-        """The first event has come, or the end, or the time of one heartbeat has passed: heads are not held back any more."""
+        """The first event has come, or the end, or one heartbeat interval has passed: heads are not held back any more."""
         self.fingerprint: bytes | None = None  # of the request, if the client named the run
         self.is_finished = False
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.early_failure: Failure | None = None
-        """The failure of a run that has nothing else to say: it may keep its HTTP status."""
+        """The failure of a run without any other frame: it may keep its HTTP status."""
         self.on_disconnect: str | None = None
-        """What becomes of a run that nothing reads: "cancel" or "drain"."""
+        """For a run without readers: "cancel" or "drain"."""
         self.headers: Mapping[str, str] = {}
+        """The header fields of the upstream's response, once there is one."""
         self.live: set[Reader] = set()
-        """Readers that have read everything, and are pushed what comes."""
-        self._is_resumable = dialect.is_resumable
-        self._max_bytes = runs.limits.max_log_bytes if dialect.is_resumable else runs.limits.max_unread_bytes
+        """Readers that have read everything: new frames are pushed to them."""
+        limits, self._is_resumable = runs.limits, dialect.is_resumable
+        self._max_bytes = limits.max_log_bytes if self._is_resumable else limits.max_unread_bytes
+        self._max_read_bytes = limits.max_log_bytes if self._is_resumable else 0
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self._readers: set[Reader] = set()
         self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._began_at = 0.0
-        self._spoke_at = 0.0  # when the readers were last sent something
-        self._stop_with: Failure | None = None
+        self._began_at = self._spoke_at = self._loop.time()  # `_spoke_at`: when the readers were last sent something
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -158,12 +232,10 @@ class Run(FrameLog):
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
-        self.has_read()  # it may have come after all that there is: then nothing else lets a full log go on
+        self.has_read()  # it may have nothing to read: then nothing else makes a full log go on
 
     def has_read(self) -> None:
         """A reader has joined, moved on, or left."""
-        if not self._is_resumable:
-            self._forget_oldest(0)
         if self._source is not None and self._can_grow():
             self._source.resume()
 
@@ -175,7 +247,7 @@ class Run(FrameLog):
         self.has_read()
 
     def wait_for_readers(self) -> None:
-        """If nothing reads the run, it goes on for as long as the limits say, counted from now, unless a reader joins."""
+        """If the run has no readers, it goes on for as long as the limits say, counted from now, unless a reader joins."""
         if self._readers or self.is_finished:
             return
         if self._grace is not None:
@@ -193,7 +265,6 @@ class Run(FrameLog):
 
     def begin(self, open_source: OpenSource) -> asyncio.Task[None]:
         """Begin to generate. The task ends when the answer has content, or there is none; the caller owns and awaits it."""
-        self._began_at = self._spoke_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self.runs.heartbeat_seconds, self._beat)
         self._opening = self._loop.create_task(self._open(open_source), name=f"rawsse run {self.tag}")
         self._opening.add_done_callback(self._opened)
@@ -204,50 +275,43 @@ class Run(FrameLog):
             self._source = open_source(self._receive, self._ended)
             await self._source.open()
         except Exception as exc:
-            self._ended(exc)
+            self._ended(None, exc)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         self._opening = None
         self.runs.tasks.discard(opening)
-        if opening.cancelled():  # perhaps before its first step, or by the end of the event loop
-            ending = self._source.close() if self._source is not None else None
-            self._fail(replace(self._stop_with or _INTERRUPTED, ending=ending))
+        if opening.cancelled():  # by `stop`, or by the end of the event loop
+            self.stop(Failure(200, "cancelled", "the relay was stopped"))
 
     def stop(self, failure: Failure) -> None:
-        """End the run now, with this as its last word. A finished run stays as it is."""
-        if self.is_finished or self._stop_with is not None:
-            return
-        self._stop_with = failure
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-        elif self._source is not None:
-            self._fail(replace(failure, ending=self._source.close()))
+        """End the run now, with this in its last frame. A finished run stays as it is."""
+        if not self.is_finished:
+            self._fail(replace(failure, ending=self._close_source()))
+            if self._opening is not None:
+                self._opening.cancel()
+
+    def _close_source(self) -> Ending | None:
+        return self._source.close() if self._source is not None else None
 
     def _receive(self, events: list[Any], now: float) -> None:
-        source = self._source
-        assert source is not None  # noqa: S101 - it is what calls this
-        frames: list[Frame] = []
         try:
+            frames: list[Frame] = []
             for event in events:
                 frames += self.dialect.event(event)
             if self.has_begun:
                 self._append(frames, now)
             elif frames or any(type(event) is not Ping for event in events):  # a ping alone is not a beginning
-                self.headers = source.headers
+                self.headers = self._stream.headers if self._stream is not None else {}
                 self._append(frames, now)
                 self._begin_readers(now)
         except Exception as exc:
-            source.close()
-            self._ended(exc)
-        if len(self._log) > self._max_bytes and not self._can_grow():
-            source.pause()
+            self._ended(self._close_source(), exc)
+        if len(self._log) > self._max_read_bytes and not self._can_grow() and self._source is not None:
+            self._source.pause()
 
-    def _ended(self, error: Exception | None) -> None:
-        source = self._source
-        stream = source.stream if source is not None else None
+    def _ended(self, ending: Ending | None, error: Exception | None) -> None:
         try:
-            if error is None and source is not None and (ending := source.ending) is not None:
-                self.headers = source.headers
+            if error is None and ending is not None:
                 self._finish(self.dialect.end(ending), ending, ending.text)
                 return
         except Exception as exc:
@@ -255,7 +319,7 @@ class Run(FrameLog):
         if isinstance(error, Answer):
             self._fail(Failure(error.status, error.type, str(error), dict(error.headers)))
         elif isinstance(error, RawsseError):
-            self._fail(failure_of(error, stream.error_event if stream else None), words=str(error))
+            self._fail(failure_of(error, self._stream.error_event if self._stream else None), words=str(error))
         else:
             log.error("run %s failed: an unexpected exception", self.tag, exc_info=error)
             self._fail(Failure(500, "api_error", "the run failed: see the log of the server"))
@@ -263,22 +327,21 @@ class Run(FrameLog):
     def _append(self, frames: Sequence[Frame], now: float) -> None:
         if not frames:
             return
-        log, ends, number = self._log, self._ends, self.last
+        log, number = self._log, self.last
         start, before = len(log), number
         for frame in frames:
             number += 1
-            log += f"id: {self.tag}-{number}\n{frame}".encode() if self._is_resumable else frame.encode()
-            ends.append(self._forgotten_bytes + len(log))
-        wire, self.last, self._spoke_at = bytes(log[start:]), number, now
-        is_small = len(wire) <= PIECE_BYTES and len(wire) * len(self.live) <= MAX_PUSH_BYTES
-        for reader in list(self.live):  # a write may end this reader or another, stop the run, or let one join
-            if is_small and reader.position == before:
+            log += (f"id: {self.tag}-{number}\n{frame}" if self._is_resumable else frame).encode()
+            self._ends.append(self._forgotten_bytes + len(log))
+        wire = bytes(log[start:])
+        self.last = number
+        self._spoke_at = now
+        for reader in [*self.live]:  # a write may end this reader or another, stop the run, or let one join
+            if reader.position == before and len(wire) <= PIECE_BYTES:
                 reader.push(wire, number)
             else:
                 self.live.discard(reader)
                 self.runs.turns.add(reader)
-        if not self._is_resumable:
-            self._forget_oldest(0)
 
     def _begin_readers(self, now: float) -> None:
         if not (self.dialect.heartbeat or self.is_finished):
@@ -288,7 +351,7 @@ class Run(FrameLog):
             reader.begin()
 
     def _beat(self) -> None:
-        """Say that the connection lives, if nothing else has been said for so long."""
+        """Send a heartbeat if nothing else was sent for so long."""
         now = self._loop.time()
         if now >= (due := self._spoke_at + self.runs.heartbeat_seconds):
             due = now + self.runs.heartbeat_seconds
@@ -302,7 +365,7 @@ class Run(FrameLog):
             self._heartbeat = self._loop.call_at(due, self._beat)
 
     def _fail(self, failure: Failure, words: str | None = None) -> None:
-        """`words` are for the log; they may say more than a browser is told."""
+        """`words` are for the log, and may say more than browsers see."""
         if self.is_finished:
             return
         self.failure = failure
@@ -323,27 +386,23 @@ class Run(FrameLog):
             self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
-        stream = self._source.stream if self._source is not None else None
-        seconds = now - self._began_at
-        is_left, failure = self.on_disconnect, self.failure
-        record = record_of(self.start, stream, ending, failure, seconds=seconds, on_disconnect=is_left, words=words)
-        self.runs.ended(record)
+        more = {"seconds": now - self._began_at, "on_disconnect": self.on_disconnect, "words": words}
+        record = record_of(self.start, self._stream, ending, self.failure, **more)
         # A finished run is kept for a while, but not its request and its connection.
         self._source = self._grace = self._heartbeat = None
-        self.runs.forget_later(self)
+        self.runs.ended(self, record)
 
-    # Room ----------------------------------------------------------------------------------------------------------
+    @property
+    def _stream(self) -> EventStream | None:
+        return self._source.stream if self._source is not None else None
 
     def _can_grow(self) -> bool:
-        self._forget_oldest(self._max_bytes)
+        """Forget the oldest frames above the limit, but none that a connected reader has not read. Is there room?"""
+        if len(self._log) > self._max_read_bytes:
+            unread = self.last if self.on_disconnect == "drain" else self.first - 1
+            read = min((reader.position for reader in self._readers), default=unread)
+            self.forget(read, self._max_read_bytes)
         return len(self._log) <= self._max_bytes
-
-    def _forget_oldest(self, limit: int) -> None:
-        """Forget the oldest frames until the log is within `limit`, but none that a connected reader has not read."""
-        if self.log_bytes <= limit:
-            return
-        unread = self.last if self.on_disconnect == "drain" else self.first - 1
-        self.forget(min((reader.position for reader in self._readers), default=unread), limit)
 
 
 class Writer(Protocol):
@@ -360,10 +419,10 @@ class Writer(Protocol):
 
 
 class Reader:
-    """Reads one run's log from a position on, and writes what it reads to `outlet`.
+    """Reads one run's log from a position on, and writes it to `outlet`.
 
-    `start` sends the head when the run has begun; it says False if it has sent the whole answer. `first` is written before
-    what comes after the position. A reader that falls behind reads on from the log when its client takes more.
+    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `first` is written before
+    the frames after the position. A reader that falls behind reads on from the log when its client takes more.
     """
 
     __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
@@ -419,7 +478,10 @@ class Reader:
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
-            del self._outlet, self._start  # each holds this reader: nothing is left for the garbage collector
+            del (
+                self._outlet,
+                self._start,
+            )  # each holds this reader, and the garbage collector would have to find the ring
 
     on_closed = close  # the client has gone
 
@@ -441,8 +503,8 @@ class Reader:
 
 
 class Turns:
-    """Readers that have more to read than a piece. Each writes one piece in its turn, and `PIECES_AT_ONCE` are written in one
-    step of the event loop, so that other connections do not wait for long."""
+    """Readers that have more than a piece to read. They take turns of one piece each, and `PIECES_AT_ONCE` pieces are written
+    in one step of the event loop, so that other connections do not wait for long."""
 
     def __init__(self) -> None:
         self._readers: deque[Reader] = deque()
@@ -464,7 +526,7 @@ class Turns:
 
 
 class Runs:
-    """All runs of one relay, by user and id. It owns them and their tasks: `aclose` ends them. Observers are told of each."""
+    """All runs of one relay, by user and id. It owns them and their tasks: `aclose` ends them."""
 
     def __init__(
         self,
@@ -484,8 +546,7 @@ class Runs:
         self._aliases: dict[tuple[str, str], Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
-        self._kept: dict[Run, int] = {}  # their bytes; of a run whose client cannot come back some may go before
-        self._kept_bytes = 0  # all of them
+        self._kept_bytes = 0  # of their frames
         self.is_closed = False
         """`aclose` was called."""
 
@@ -516,13 +577,12 @@ class Runs:
         id: str | None = None,
         alias: str | None = None,
     ) -> Run:
-        """A new run that keeps what its source brings. Raises `Answer`, 503: there are `max_runs` unfinished ones, or `aclose`
-        was called."""
+        """A new run of the events of a source. Raises `Answer`, 503: there are `max_runs` unfinished ones, or `aclose` was
+        called."""
         self._forget_early(room_for=1)
-        if len(self._runs) >= self.limits.max_runs:
-            raise _busy(f"{self.limits.max_runs} runs are not finished")
-        if self.is_closed:
-            raise _busy("the relay is shutting down")
+        if self.is_closed or len(self._runs) >= self.limits.max_runs:
+            why = "the relay is shutting down" if self.is_closed else f"{self.limits.max_runs} runs are not finished"
+            raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
         start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect.name, model)
         self._tell([observer.begun for observer in self._observers], start)
         run = Run(start, dialect, self)
@@ -533,11 +593,16 @@ class Runs:
         self.tasks.add(run.begin(open_source))
         return run
 
-    def ended(self, record: RunRecord) -> None:
-        """Tell the observers that a run has ended."""
+    def ended(self, run: Run, record: RunRecord) -> None:
+        """A run has ended: its frames are kept for a while."""
         self._tell([observer.ended for observer in self._observers], record)
+        # A run to which no client can come back is forgotten at once; its reader still has it.
+        seconds = self.limits.keep_seconds if run.dialect.is_resumable else 0
+        self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
+        self._kept_bytes += run.log_bytes
+        self._forget_early()
 
-    def _tell(self, functions: list[Callable[[T], None]], about: T) -> None:
+    def _tell(self, functions: list[Callable[[Any], None]], about: object) -> None:
         """An exception of one observer costs neither the run nor the other observers."""
         for function in functions:
             try:
@@ -546,7 +611,7 @@ class Runs:
                 log.exception("an observer of runs failed")
 
     async def aclose(self, failure: Failure) -> None:
-        """End every run with this as its last word, and wait until all are over. Nothing begins after it."""
+        """End every run with this in its last frame, and wait until all are over. No run begins after it."""
         self.is_closed = True
         for run in list(self._runs.values()):  # one that ends may make others forgotten early
             run.stop(failure)
@@ -555,33 +620,16 @@ class Runs:
         for run in list(self._timers):
             self._forget(run)
 
-    def forget_later(self, run: Run) -> None:
-        """A run is finished: its frames are kept for a while."""
-        self._kept[run] = run.log_bytes
-        self._kept_bytes += run.log_bytes
-        # A run to which no client can come back is forgotten at once; its reader still has it.
-        seconds = self.limits.keep_seconds if run.dialect.is_resumable else 0
-        self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
-        self._forget_early()
-
     def _forget(self, run: Run) -> None:
         user = run.start.user
         self._timers.pop(run).cancel()
         del self._runs[user, run.id]
         if run.alias is not None and self._aliases.get((user, run.alias)) is run:
             del self._aliases[user, run.alias]
-        self._kept_bytes -= self._kept.pop(run)
+        self._kept_bytes -= run.log_bytes
 
     def _forget_early(self, room_for: int = 0) -> None:
         """Forget finished runs, oldest first, while there are too many, or they keep too much."""
         max_runs, max_bytes = self.limits.max_runs - room_for, self.limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
             self._forget(next(iter(self._timers)))
-
-
-def _busy(text: str) -> Answer:
-    return Answer(503, "overloaded_error", text, headers={"retry-after": "5"})
-
-
-_INTERRUPTED = Failure(200, "cancelled", "the relay was stopped")
-"""The last word of a run whose task was cancelled by somebody else: the end of the event loop."""

@@ -1,40 +1,24 @@
 """The ui dialect: the UI message stream of the Vercel AI SDK, version 1, for its `useChat`.
 
-This file knows that protocol's chunks, and how the Messages API's events and messages map to and from it. It refuses to know
-runs, HTTP and the network. The protocol: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol
+It maps the Messages API's events to that protocol's chunks, and `useChat`'s messages to those of the API. The protocol:
+https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol
 
-What its client enforces shapes the code: a delta or an end without its start is fatal, so is a chunk of an unknown type, and
-so is the output of a tool call that it has not seen. The end of the stream without `finish` counts as success there, so a
-failure must be said with an `error` chunk.
+Its client is strict. A delta or an end without its start is fatal, and so are a chunk of an unknown type and the output of a
+tool call that it has not seen. It takes the end of the stream without `finish` for success, so a failure must be sent as an
+`error` chunk.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from rawsse.errors import Ending
-from rawsse.messages.events import (
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
-    MessageDelta,
-    MessageStart,
-    StreamEvent,
-)
+from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ContentBlockStop, MessageDelta, MessageStart
 from rawsse.messages.lens import object_at, parse_json
-from rawsse.relay.dialects import (
-    COMMENT_HEARTBEAT,
-    DONE,
-    Failure,
-    Frame,
-    InvalidRequest,
-    compact,
-    frame,
-    read_options,
-    read_text,
-)
+from rawsse.relay.dialects import DONE, Dialect, Failure, Frame, InvalidRequest, compact, frame, read_options, read_text
 
 MAX_CHAT_ID_CHARS = 256
 """A chat's id. Those that `useChat` makes have 16; they come back in a URL, and are kept as long as their run."""
@@ -54,15 +38,13 @@ _FINISH_REASONS: Mapping[str | None, str] = {
 _TOOL_TYPES = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
-class UIDialect:
+class UIDialect(Dialect):
     """Chunks of the UI message stream. One object serves one run: it remembers which parts are open."""
 
     name = "ui"
-    heartbeat = COMMENT_HEARTBEAT
-    is_resumable = True
     keeps_status = False  # its client would show the body of a refusal, frames and all, as the error
-    headers: tuple[tuple[str, str], ...] = (("x-vercel-ai-ui-message-stream", "v1"),)
-    delta: re.Pattern[bytes] | None = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
+    headers = (("x-vercel-ai-ui-message-stream", "v1"),)
+    delta = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
 
     def __init__(self) -> None:
         self._open: dict[int, Chunk] = {}  # by index: the JSON of the content block
@@ -71,26 +53,23 @@ class UIDialect:
         self._sources = 0
         self._usage: Chunk = {}
 
-    def event(self, event: StreamEvent) -> list[Frame]:
+    def event(self, event: Any) -> list[Frame]:
         return _frames(self._chunks(event))
 
     def fail(self, failure: Failure) -> list[Frame]:
-        if failure.type == "cancelled":  # somebody stopped it, which is no error; what has come stays
+        if failure.type == "cancelled":  # a stopped answer is not an error: the client keeps the part that has come
             return [*_frames([{"type": "abort", "reason": failure.message}]), DONE]
         return [*_frames([{"type": "error", "errorText": failure.message}]), DONE]
 
     def end(self, ending: Ending) -> list[Frame]:
         chunks = [chunk for index in list(self._open) for chunk in self._stop(index)]
         reason = _FINISH_REASONS.get(ending.stop_reason, "other")
-        chunks += [
-            {"type": "finish-step"},
-            {"type": "finish", "finishReason": reason, "messageMetadata": {"usage": self._usage}},
-        ]
-        return [*_frames(chunks), DONE]
+        finish: Chunk = {"type": "finish", "finishReason": reason, "messageMetadata": {"usage": self._usage}}
+        return [*_frames([*chunks, {"type": "finish-step"}, finish]), DONE]
 
     # Events --------------------------------------------------------------------------------------------------------
 
-    def _chunks(self, event: StreamEvent) -> Iterable[Chunk]:
+    def _chunks(self, event: Any) -> Iterable[Chunk]:
         match event:
             case ContentBlockDelta(raw={"index": index, "delta": delta}):
                 return self._delta(self._find(index), delta)
@@ -105,11 +84,11 @@ class UIDialect:
         return []
 
     def _find(self, index: int) -> int:
-        """The index of the block that is meant. Some gateways count wrong; then it is the one that began last."""
+        """The index of the block that an event is for. Some gateways count wrong; then it is the one that began last."""
         return index if index in self._open else next(reversed(self._open), index)
 
     def _stop_unstopped(self, index: int, block: Chunk) -> list[Chunk]:
-        """The end of blocks whose own end was lost, and must have come: one of the same index; the call of a result."""
+        """End the blocks that must have ended, although their end was lost: one of the same index; the call of a result."""
         call = block.get("tool_use_id")
         lost = [at for at, other in self._open.items() if at == index or other.get("id", self) == call]
         return [chunk for at in lost for chunk in self._stop(at)]
@@ -125,28 +104,25 @@ class UIDialect:
 
     def _start(self, index: int, block: Chunk) -> list[Chunk]:
         self._open[index] = block
+        id = str(index)
         match block.get("type"):
             case "text":
-                return [{"type": "text-start", "id": str(index)}, *self._delta(index, {**block, "type": "text_delta"})]
+                return [{"type": "text-start", "id": id}, *self._delta(index, {**block, "type": "text_delta"})]
             case "thinking":
-                begun: list[Chunk] = [{"type": "reasoning-start", "id": str(index)}]
-                begun += self._delta(index, {**block, "type": "thinking_delta"})
-                return begun + (
-                    self._delta(index, {**block, "type": "signature_delta"}) if block.get("signature") else []
-                )
+                kinds = ("thinking_delta", "signature_delta") if block.get("signature") else ("thinking_delta",)
+                deltas = [chunk for kind in kinds for chunk in self._delta(index, {**block, "type": kind})]
+                return [{"type": "reasoning-start", "id": id}, *deltas]
             case "redacted_thinking":
                 metadata = {"anthropic": {"redactedData": block.get("data")}}
-                return [{"type": "reasoning-start", "id": str(index), "providerMetadata": metadata}]
+                return [{"type": "reasoning-start", "id": id, "providerMetadata": metadata}]
             case kind if kind in _TOOL_TYPES:
-                return self._tool_start(index, block)
+                self._inputs[index] = []
+                self._calls[str(block.get("id"))] = _traits(block)
+                return [{"type": "tool-input-start", **_tool_call(block)}]
             case str(kind) if kind.endswith("_tool_result") and str(block.get("tool_use_id")) in self._calls:
                 return self._tool_output(block)
-        return [_data(block)]
-
-    def _tool_start(self, index: int, block: Chunk) -> list[Chunk]:
-        self._inputs[index] = []
-        self._calls[str(block.get("id"))] = _traits(block)
-        return [{"type": "tool-input-start", **_tool_call(block)}]
+        # Of the types that it does not know, the client accepts those that begin with `data-`; any other ends the whole chat.
+        return [{"type": f"data-anthropic-{block.get('type')}", "data": block}]
 
     def _tool_output(self, block: Chunk) -> list[Chunk]:
         output, id = block.get("content"), str(block["tool_use_id"])
@@ -160,10 +136,7 @@ class UIDialect:
         return chunks + [chunk for result in results if isinstance(result, dict) for chunk in self._source(result)]
 
     def _delta(self, index: int, delta: Chunk) -> list[Chunk]:
-        block = self._open.get(index)
-        if block is None:
-            return []
-        part = {"id": str(index)}
+        block, part = self._open.get(index, {}), {"id": str(index)}
         match delta.get("type"), block.get("type"):
             case "text_delta", "text" if text := _string(delta, "text"):
                 return [{"type": "text-delta", **part, "delta": text}]
@@ -195,28 +168,25 @@ class UIDialect:
         try:
             given = parse_json(text) if text else block.get("input", {})
         except (ValueError, RecursionError):
-            reason = "the input was cut, or is no JSON"
+            reason = "the input was cut, or is not JSON"
             return {"type": "tool-input-error", **_tool_call(block), "input": text, "errorText": reason}
         return {"type": "tool-input-available", **_tool_call(block), "input": given}
 
     def _source(self, source: Mapping[str, Any]) -> list[Chunk]:
-        """A citation or a search result, as a source: one with an address, or one in a document. Others give none."""
+        """A citation or a search result as a source: one with a URL, or one in a document. Others have none."""
         address = source.get("url") or source.get("source")
         title = source.get("document_title") or source.get("title")
         named = {"title": title} if isinstance(title, str) else {}
         if isinstance(address, str) and address.startswith(("https://", "http://")):
-            return [{"type": "source-url", "sourceId": self._source_id(), "url": address, **named}]
-        if named or "document_index" in source:
+            chunk: Chunk = {"type": "source-url", "url": address, **named}
+        elif named or "document_index" in source:
             media = "application/pdf" if source.get("type") == "page_location" else "text/plain"
             untitled = {"title": f"document {source.get('document_index')}"}
-            return [
-                {"type": "source-document", "sourceId": self._source_id(), "mediaType": media, **(named or untitled)}
-            ]
-        return []
-
-    def _source_id(self) -> str:
+            chunk = {"type": "source-document", "mediaType": media, **(named or untitled)}
+        else:
+            return []
         self._sources += 1
-        return f"source-{self._sources}"
+        return [{**chunk, "sourceId": f"source-{self._sources}"}]
 
 
 def _tool_call(block: Chunk) -> Chunk:
@@ -224,24 +194,15 @@ def _tool_call(block: Chunk) -> Chunk:
 
 
 def _traits(block: Chunk) -> Chunk:
-    """What all chunks of a tool call say of it: that it runs at the provider, and that nobody could know its tool."""
-    match block.get("type"):
-        case "tool_use":
-            return {}
-        case "mcp_tool_use":
-            return {"providerExecuted": True, "dynamic": True}
-    return {"providerExecuted": True}
+    """The fields that all chunks of a tool call share: it runs at the provider; its tool is not known before the call."""
+    traits = {"tool_use": {}, "mcp_tool_use": {"providerExecuted": True, "dynamic": True}}
+    return traits.get(block["type"], {"providerExecuted": True})
 
 
 def _string(raw: Mapping[str, Any], name: str) -> str:
     """The string in a field; "" for any other value, which would end the chat: the client checks each chunk's types."""
     value = raw.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _data(block: Chunk) -> Chunk:
-    # Of types that it does not know, the client takes those that begin with `data-`; any other ends the whole chat.
-    return {"type": f"data-anthropic-{block.get('type')}", "data": block}
 
 
 def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
@@ -252,7 +213,7 @@ def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
 
 
 def is_ui_request(body: Mapping[str, Any]) -> bool:
-    """A request of `useChat`: its messages have parts, or it names its trigger."""
+    """True for a request of `useChat`: its messages have parts, or it names its trigger."""
     messages = body.get("messages")
     first = messages[0] if isinstance(messages, list) and messages else body.get("message")
     return "trigger" in body or (isinstance(first, dict) and "parts" in first)
@@ -270,95 +231,68 @@ def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dic
     messages = body.get("messages", [body["message"]] if "message" in body else None)
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("messages", "must be a list of messages, and not empty")
-    conversation = _Conversation(max_prompt_chars)
-    for index, message in enumerate(messages):
-        conversation.read(f"messages.{index}", message)
-    turns, system = conversation.turns, conversation.system
+    named = [(f"messages.{index}", message) for index, message in enumerate(messages)]
+    blocks = [pair for where, message in named for pair in _read_message(where, message, max_prompt_chars)]
+    system = [block["text"] for role, block in blocks if role == "system"]
+    by_role = groupby((pair for pair in blocks if pair[0] != "system"), lambda pair: pair[0])
+    turns: list[Chunk] = [{"role": role, "content": [block for _, block in pairs]} for role, pairs in by_role]
     if not turns or turns[-1]["role"] != "user":
         raise InvalidRequest("messages", "must end with a text, a file or a tool's output for the model to answer")
     request: Chunk = {"messages": turns, **read_options(body, max_prompt_chars=max_prompt_chars)}
     if system:
         request["system"] = "\n\n".join([request["system"], *system] if "system" in request else system)
-    if body.get("tools") is not None:
-        request["tools"] = _read_list("tools", body["tools"])
+    if (tools := body.get("tools")) is not None:
+        if not isinstance(tools, list):
+            raise InvalidRequest("tools", "must be a list")
+        request["tools"] = tools
     return chat, request
 
 
-def _read_list(name: str, value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise InvalidRequest(name, "must be a list")
-    return value
+def _read_message(where: str, message: object, max_prompt_chars: int) -> Iterator[tuple[str, Chunk]]:
+    """The content blocks of a UI message, each with the role of its turn at the API. Raises `InvalidRequest`.
 
-
-class _Conversation:
-    """The turns of the Messages API that UI messages mean, and their system prompts."""
-
-    def __init__(self, max_prompt_chars: int) -> None:
-        self.turns: list[Chunk] = []
-        self.system: list[str] = []
-        self._max_prompt_chars = max_prompt_chars
-
-    def read(self, where: str, message: object) -> None:
-        """Add one message. Raises `InvalidRequest`."""
-        if not isinstance(message, dict) or not isinstance(message.get("parts"), list):
-            raise InvalidRequest(where, "must be an object with role and parts")
-        parts = message["parts"]
-        for number, part in enumerate(parts):
-            self._check(f"{where}.parts.{number}", part)
-        match message.get("role"):
-            case "system":
-                self.system += [part["text"] for part in parts if _has_text(part)]
-            case "user":
-                self._add_user(where, parts)
-            case "assistant":
-                self._add_assistant(parts)
-            case _:
-                raise InvalidRequest(f"{where}.role", "must be one of user, assistant, system")
-
-    def _check(self, where: str, part: object) -> None:
+    The output of a tool call is a block of the user. The calls of one answer stay together, and so do their outputs after
+    them: the API wants an answer back as it was.
+    """
+    if not isinstance(message, dict) or not isinstance(message.get("parts"), list):
+        raise InvalidRequest(where, "must be an object with role and parts")
+    role = message.get("role")
+    if role not in ("user", "assistant", "system"):
+        raise InvalidRequest(f"{where}.role", "must be one of user, assistant, system")
+    results: list[tuple[str, Chunk]] = []
+    for number, part in enumerate(message["parts"]):
         if not isinstance(part, dict):
-            raise InvalidRequest(where, "must be an object with a type")
-        if _has_text(part):
-            read_text(f"{where}.text", part["text"], self._max_prompt_chars)
-
-    def _add(self, role: str, content: list[Chunk]) -> None:
-        if content and self.turns and self.turns[-1]["role"] == role:
-            self.turns[-1]["content"].extend(content)
-        elif content:
-            self.turns.append({"role": role, "content": content})
-
-    def _add_user(self, where: str, parts: list[Chunk]) -> None:
-        blocks = [_user_block(f"{where}.parts.{number}", part) for number, part in enumerate(parts)]
-        self._add("user", [block for block in blocks if block])
-
-    def _add_assistant(self, parts: list[Chunk]) -> None:
-        """The assistant's parts, with the outputs of its tool calls as the user turns that they are at the API.
-
-        The calls of one answer stay together, and so do their outputs after them: the API wants an answer back as it was.
-        """
-        results: list[Chunk] = []
-        for part in parts:
-            block = _assistant_block(part)
-            is_call = block is not None and block["type"] == "tool_use"
-            if part.get("type") == "step-start" or (block is not None and not is_call):
-                self._add("user", results)
-                results = []
-            if block is not None:
-                self._add("assistant", [block])
-            if is_call:
-                results.append(_tool_result(part))
-        self._add("user", results)
+            raise InvalidRequest(f"{where}.parts.{number}", "must be an object with a type")
+        block = _block(f"{where}.parts.{number}", part, role, max_prompt_chars)
+        is_call = block is not None and block["type"] == "tool_use"
+        if part.get("type") == "step-start" or (block is not None and not is_call):
+            yield from results
+            results = []
+        if block is not None:
+            yield role, block
+        if is_call:
+            results.append(("user", _tool_result(part)))
+    yield from results
 
 
-def _has_text(part: Chunk) -> bool:
-    """Blank ones are left out: a step may have had nothing to say, and the API refuses them."""
-    return part.get("type") == "text" and bool(str(part.get("text", "")).strip())
-
-
-def _user_block(where: str, part: Chunk) -> Chunk | None:
-    if _has_text(part):
-        return {"type": "text", "text": part["text"]}
-    return _file_block(where, part) if part.get("type") == "file" else None
+def _block(where: str, part: Chunk, role: str, max_prompt_chars: int) -> Chunk | None:
+    """The content block of a part; None for one that is left out."""
+    kind = str(part.get("type"))
+    if kind == "text":  # blank ones are left out: a step may have had no text, and the API refuses them
+        is_blank = not str(part.get("text", "")).strip()
+        return None if is_blank else {"type": kind, "text": read_text(f"{where}.text", part["text"], max_prompt_chars)}
+    if role == "user":
+        return _file_block(where, part) if kind == "file" else None
+    if role == "system":
+        return None
+    if kind == "reasoning":
+        return _thinking_block(part)
+    is_call = kind.startswith("tool-") or kind == "dynamic-tool"
+    has_output = part.get("state") in ("output-available", "output-error") and not part.get("providerExecuted")
+    if is_call and has_output and part.get("toolCallId"):
+        name = part.get("toolName") or kind.removeprefix("tool-")
+        return {"type": "tool_use", "id": part["toolCallId"], "name": name, "input": part.get("input") or {}}
+    return None
 
 
 def _file_block(where: str, part: Chunk) -> Chunk:
@@ -372,20 +306,6 @@ def _file_block(where: str, part: Chunk) -> Chunk:
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
         raise InvalidRequest(f"{where}.url", "must be an http(s) or a base64 data URL")
     return {"type": kind, "source": {"type": "base64", "media_type": media, "data": data}}
-
-
-def _assistant_block(part: Chunk) -> Chunk | None:
-    kind = str(part.get("type"))
-    if _has_text(part):
-        return {"type": "text", "text": part["text"]}
-    if kind == "reasoning":
-        return _thinking_block(part)
-    is_call = kind.startswith("tool-") or kind == "dynamic-tool"
-    has_output = part.get("state") in ("output-available", "output-error") and not part.get("providerExecuted")
-    if is_call and has_output and part.get("toolCallId"):
-        name = part.get("toolName") or kind.removeprefix("tool-")
-        return {"type": "tool_use", "id": part["toolCallId"], "name": name, "input": part.get("input") or {}}
-    return None
 
 
 def _thinking_block(part: Chunk) -> Chunk | None:

@@ -68,7 +68,8 @@ class Heard:
         self.calls.append(len(events))
         self.then()
 
-    def _ended(self, error: Exception | None) -> None:
+    def _ended(self, ending: Ending | None, error: Exception | None) -> None:
+        assert ending == self.push.stream.ending
         self.ends.append(error)
         self.ended_at = now()
         self._over.set()

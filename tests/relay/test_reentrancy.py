@@ -354,6 +354,7 @@ def test_a_stop_at_any_tick_makes_one_end(pause: int) -> None:
             begun.stop(STOPPED)
             assert data(await outlet.done()).count("[DONE]") == 1
             assert [frame.event for frame in frames(outlet.body)].count("error") == 1
+            await ticks(3)
             assert all(api.is_closed for api in home.calls)
 
     run(story())

@@ -27,13 +27,13 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
 )
-from rawsse.relay.log import PIECE_BYTES, Gone
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import (
     HEARTBEAT_SECONDS,
-    MAX_PUSH_BYTES,
+    PIECE_BYTES,
     PIECES_AT_ONCE,
+    Gone,
     Run,
     Runs,
 )
@@ -168,7 +168,7 @@ def test_many_readers_of_much_text_have_their_turn_a_few_at_a_time() -> None:
                 if written[-1] < readers - 1:
                     asyncio.get_running_loop().call_soon(look)
 
-            size = 2 * MAX_PUSH_BYTES // readers
+            size = 2 * PIECE_BYTES
             api.send(*[text_delta(0, "x" * 1000)] * (size // 1000))
             look()
             outlets[5].leave()  # while it waits for its turn
@@ -506,6 +506,7 @@ def test_a_run_stops_before_the_api_has_answered() -> None:
             outlet, api = join(begun), await home.call()
             begun.stop(STOPPED)
             assert data(await outlet.done()) == LAST_WORD
+            await ticks(3)
             assert api.is_closed
 
     run(story())

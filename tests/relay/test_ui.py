@@ -253,7 +253,7 @@ def test_an_input_that_came_whole_is_kept() -> None:
 def test_an_input_that_is_no_json_is_an_error_and_may_not_be_run(text: str) -> None:
     got = chunks(*block(0, tool_block(), input_delta(0, text)))
     assert got[-1]["type"] == "tool-input-error"
-    assert (got[-1]["input"], got[-1]["errorText"]) == (text, "the input was cut, or is no JSON")
+    assert (got[-1]["input"], got[-1]["errorText"]) == (text, "the input was cut, or is not JSON")
 
 
 def test_a_tool_call_that_the_length_cuts_ends_before_the_message() -> None:
