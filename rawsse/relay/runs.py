@@ -180,42 +180,29 @@ class FrameLog:
             del ends[:count]
 
 
-class Run(FrameLog):
-    """One generation: a log that grows, and its readers."""
+class Feed(FrameLog):
+    """A log that grows, and its readers."""
 
     def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
         super().__init__(dialect.delta)
         self.start = start
         self.id = start.run
         self.runs = runs
-        self.alias: str | None = None
         self.dialect = dialect
         self.has_begun = False
         """The first event has come, or the end, or one heartbeat interval has passed: heads are not held back any more."""
-        self.fingerprint: bytes | None = None  # of the request, if the client named the run
         self.is_finished = False
-        self.ending: Ending | None = None
-        self.failure: Failure | None = None
         self.early_failure: Failure | None = None
         """The failure of a run without any other frame: it may keep its HTTP status."""
-        self.on_disconnect: str | None = None
-        """For a run without readers: "cancel" or "drain"."""
         self.headers: Mapping[str, str] = {}
         """The header fields of the upstream's response, once there is one."""
         self.live: set[Reader] = set()
         """Readers that have read everything: new frames are pushed to them."""
-        limits, self._is_resumable = runs.limits, dialect.is_resumable
-        self._max_bytes = limits.max_log_bytes if self._is_resumable else limits.max_unread_bytes
-        self._max_read_bytes = limits.max_log_bytes if self._is_resumable else 0
+        self._is_resumable = dialect.is_resumable
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self._readers: set[Reader] = set()
-        self._source: Source | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._grace: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._began_at = self._spoke_at = self._loop.time()  # `_spoke_at`: when the readers were last sent something
-
-    # Reading -------------------------------------------------------------------------------------------------------
+        self._spoke_at = self._loop.time()  # when the readers were last sent something
 
     @property
     def readers(self) -> int:
@@ -226,9 +213,6 @@ class Run(FrameLog):
         """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
         self.check_kept(reader.position)
         reader.position = min(reader.position, self.last)
-        if self._grace is not None:
-            self._grace.cancel()
-        self.on_disconnect = None
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
@@ -236,19 +220,118 @@ class Run(FrameLog):
 
     def has_read(self) -> None:
         """A reader has joined, moved on, or left."""
-        if self._source is not None and self._can_grow():
-            self._source.resume()
+        raise NotImplementedError
 
     def leave(self, reader: Reader) -> None:
         """The reader reads no more."""
         self._readers.discard(reader)
         self.live.discard(reader)
+
+    def publish(self, frames: Sequence[Frame], now: float) -> None:
+        """Add the frames to the log, and push them to the readers that have read everything."""
+        if not frames:
+            return
+        log, number = self._log, self.last
+        start, before = len(log), number
+        for frame in frames:
+            number += 1
+            log += (f"id: {self.tag}-{number}\n{frame}" if self._is_resumable else frame).encode()
+            self._ends.append(self._forgotten_bytes + len(log))
+        wire = bytes(log[start:])
+        self.last = number
+        self._spoke_at = now
+        for reader in [*self.live]:  # a write may end this reader or another, stop the run, or let one join
+            if reader.position == before and len(wire) <= PIECE_BYTES:
+                reader.push(wire, number)
+            else:
+                self.live.discard(reader)
+                self.runs.turns.add(reader)
+
+    def _publish_last(self, frames: Sequence[Frame]) -> None:
+        """Publish the last frames, and end the answers of all readers."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        self.is_finished = True
+        now = self._loop.time()
+        self.publish(frames, now)
+        if not self.has_begun:
+            self._begin_readers(now)
+        for reader in list(self.live):
+            reader.catch_up()
+
+    def _begin_readers(self, now: float) -> None:
+        if not (self.dialect.heartbeat or self.is_finished):
+            return
+        self.has_begun, self._spoke_at = True, now
+        for reader in list(self._readers):
+            reader.begin()
+
+    def _beat(self) -> None:
+        """Send a heartbeat if nothing else was sent for so long."""
+        now = self._loop.time()
+        if now >= (due := self._spoke_at + self.runs.heartbeat_seconds):
+            due = now + self.runs.heartbeat_seconds
+            self._spoke_at = now
+            if self.has_begun:
+                for reader in list(self.live):
+                    reader.push(self.dialect.heartbeat, reader.position)
+            else:
+                self._begin_readers(now)
+        if not self.is_finished:  # a write may have stopped the run
+            self._heartbeat = self._loop.call_at(due, self._beat)
+
+    def _forget_read(self, unread: int, limit: int) -> None:
+        """Forget the oldest frames above the limit, but none that a connected reader has not read; without readers none after
+        the position `unread`."""
+        if len(self._log) > limit:
+            self.forget(min((reader.position for reader in self._readers), default=unread), limit)
+
+
+class Run(Feed):
+    """One generation: frames of what a source brings."""
+
+    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
+        super().__init__(start, dialect, runs)
+        self.alias: str | None = None
+        self.fingerprint: bytes | None = None  # of the request, if the client named the run
+        self.ending: Ending | None = None
+        self.failure: Failure | None = None
+        self.on_disconnect: str | None = None
+        """For a run without readers: "cancel" or "drain"."""
+        limits = runs.limits
+        self._max_bytes = limits.max_log_bytes if self._is_resumable else limits.max_unread_bytes
+        self._max_read_bytes = limits.max_log_bytes if self._is_resumable else 0
+        self._source: Source | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._began_at = self._spoke_at
+        self._is_over = False  # no more events are taken
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    def join(self, reader: Reader, *, holds: bool = False) -> None:
+        """See `Feed.join`."""
+        self.check_kept(reader.position)
+        if self._grace is not None:
+            self._grace.cancel()
+        self.on_disconnect = None
+        super().join(reader, holds=holds)
+
+    def has_read(self) -> None:
+        """See `Feed.has_read`."""
+        if self._source is not None and self._can_grow():
+            self._source.resume()
+
+    def leave(self, reader: Reader) -> None:
+        """See `Feed.leave`."""
+        super().leave(reader)
         self.wait_for_readers()  # first: a run that is drained may forget what this one has not read
         self.has_read()
 
     def wait_for_readers(self) -> None:
         """If the run has no readers, it goes on for as long as the limits say, counted from now, unless a reader joins."""
-        if self._readers or self.is_finished:
+        if self._readers or self._is_over:
             return
         if self._grace is not None:
             self._grace.cancel()
@@ -284,8 +367,8 @@ class Run(FrameLog):
             self.stop(Failure(200, "cancelled", "the relay was stopped"))
 
     def stop(self, failure: Failure) -> None:
-        """End the run now, with this in its last frame. A finished run stays as it is."""
-        if not self.is_finished:
+        """End the run now, with this in its last frame. A run that is over stays as it is."""
+        if not self._is_over:
             self._fail(replace(failure, ending=self._close_source()))
             if self._opening is not None:
                 self._opening.cancel()
@@ -324,49 +407,11 @@ class Run(FrameLog):
             log.error("run %s failed: an unexpected exception", self.tag, exc_info=error)
             self._fail(Failure(500, "api_error", "the run failed: see the log of the server"))
 
-    def _append(self, frames: Sequence[Frame], now: float) -> None:
-        if not frames:
-            return
-        log, number = self._log, self.last
-        start, before = len(log), number
-        for frame in frames:
-            number += 1
-            log += (f"id: {self.tag}-{number}\n{frame}" if self._is_resumable else frame).encode()
-            self._ends.append(self._forgotten_bytes + len(log))
-        wire = bytes(log[start:])
-        self.last = number
-        self._spoke_at = now
-        for reader in [*self.live]:  # a write may end this reader or another, stop the run, or let one join
-            if reader.position == before and len(wire) <= PIECE_BYTES:
-                reader.push(wire, number)
-            else:
-                self.live.discard(reader)
-                self.runs.turns.add(reader)
-
-    def _begin_readers(self, now: float) -> None:
-        if not (self.dialect.heartbeat or self.is_finished):
-            return
-        self.has_begun, self._spoke_at = True, now
-        for reader in list(self._readers):
-            reader.begin()
-
-    def _beat(self) -> None:
-        """Send a heartbeat if nothing else was sent for so long."""
-        now = self._loop.time()
-        if now >= (due := self._spoke_at + self.runs.heartbeat_seconds):
-            due = now + self.runs.heartbeat_seconds
-            self._spoke_at = now
-            if self.has_begun:
-                for reader in list(self.live):
-                    reader.push(self.dialect.heartbeat, reader.position)
-            else:
-                self._begin_readers(now)
-        if not self.is_finished:  # a write may have stopped the run
-            self._heartbeat = self._loop.call_at(due, self._beat)
+    _append = Feed.publish  # another method where frames are kept elsewhere, too
 
     def _fail(self, failure: Failure, words: str | None = None) -> None:
         """`words` are for the log, and may say more than browsers see."""
-        if self.is_finished:
+        if self._is_over:
             return
         self.failure = failure
         self.early_failure = failure if self.last == 0 else None
@@ -376,20 +421,18 @@ class Run(FrameLog):
         self._finish(frames, failure.ending, words or failure.message)
 
     def _finish(self, frames: Sequence[Frame], ending: Ending | None, words: str) -> None:
-        for timer in (self._grace, self._heartbeat):
-            if timer is not None:
-                timer.cancel()
-        self.ending, self.is_finished = ending, True
-        now = self._loop.time()
-        self._append(frames, now)
-        if not self.has_begun:
-            self._begin_readers(now)
-        for reader in list(self.live):
-            reader.catch_up()
-        more = {"seconds": now - self._began_at, "on_disconnect": self.on_disconnect, "words": words}
+        if self._grace is not None:
+            self._grace.cancel()
+        self.ending, self._is_over = ending, True
+        more = {"seconds": self._loop.time() - self._began_at, "on_disconnect": self.on_disconnect, "words": words}
         record = record_of(self.start, self._stream, ending, self.failure, **more)
         # A finished run is kept for a while, but not its request and its connection.
-        self._source = self._grace = self._heartbeat = None
+        self._source = self._grace = None
+        self._end(frames, record)
+
+    def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
+        """The last frames."""
+        self._publish_last(frames)
         self.runs.ended(self, record)
 
     @property
@@ -397,11 +440,8 @@ class Run(FrameLog):
         return self._source.stream if self._source is not None else None
 
     def _can_grow(self) -> bool:
-        """Forget the oldest frames above the limit, but none that a connected reader has not read. Is there room?"""
-        if len(self._log) > self._max_read_bytes:
-            unread = self.last if self.on_disconnect == "drain" else self.first - 1
-            read = min((reader.position for reader in self._readers), default=unread)
-            self.forget(read, self._max_read_bytes)
+        """Forget what is above the limit and was read. Is there room?"""
+        self._forget_read(self.last if self.on_disconnect == "drain" else self.first - 1, self._max_read_bytes)
         return len(self._log) <= self._max_bytes
 
 
@@ -427,7 +467,7 @@ class Reader:
 
     __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
 
-    def __init__(self, run: Run, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
+    def __init__(self, run: Feed, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
         self.position = position
         self._first = first
         self._run = run
