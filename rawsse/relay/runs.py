@@ -26,7 +26,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -198,7 +198,8 @@ class Feed(FrameLog):
         """The header fields of the upstream's response, once there is one."""
         self.live: set[Reader] = set()
         """Readers that have read everything: new frames are pushed to them."""
-        self._is_resumable = dialect.is_resumable
+        self.is_resumable = dialect.is_resumable
+        """Clients can come back to it."""
         self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
         self._readers: set[Reader] = set()
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -235,7 +236,7 @@ class Feed(FrameLog):
         start, before = len(log), number
         for frame in frames:
             number += 1
-            log += (f"id: {self.tag}-{number}\n{frame}" if self._is_resumable else frame).encode()
+            log += (f"id: {self.tag}-{number}\n{frame}" if self.is_resumable else frame).encode()
             self._ends.append(self._forgotten_bytes + len(log))
         wire = bytes(log[start:])
         self.last = number
@@ -300,8 +301,8 @@ class Run(Feed):
         self.on_disconnect: str | None = None
         """For a run without readers: "cancel" or "drain"."""
         limits = runs.limits
-        self._max_bytes = limits.max_log_bytes if self._is_resumable else limits.max_unread_bytes
-        self._max_read_bytes = limits.max_log_bytes if self._is_resumable else 0
+        self._max_bytes = limits.max_log_bytes if self.is_resumable else limits.max_unread_bytes
+        self._max_read_bytes = limits.max_log_bytes if self.is_resumable else 0
         self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -337,7 +338,7 @@ class Run(Feed):
             self._grace.cancel()
         limits = self.runs.limits
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
-        seconds = max(limits.drain_seconds, limits.grace_seconds if self._is_resumable else 0)
+        seconds = max(limits.drain_seconds, limits.grace_seconds if self.is_resumable else 0)
         if seconds:
             text = f"no client read the answer for {seconds:g} s"
             self._grace = self._loop.call_later(seconds, self.stop, Failure(200, "cancelled", text))
@@ -414,7 +415,7 @@ class Run(Feed):
         if self._is_over:
             return
         self.failure = failure
-        self.early_failure = failure if self.last == 0 else None
+        self.early_failure = failure if self._is_silent else None
         frames = self.dialect.fail(failure)
         if failure.retry is not None:
             frames = [f"retry: {failure.retry}\n{frame}" for frame in frames]
@@ -438,6 +439,10 @@ class Run(Feed):
     @property
     def _stream(self) -> EventStream | None:
         return self._source.stream if self._source is not None else None
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.last == 0
 
     def _can_grow(self) -> bool:
         """Forget what is above the limit and was read. Is there room?"""
@@ -525,6 +530,13 @@ class Reader:
 
     on_closed = close  # the client has gone
 
+    def cut(self) -> None:
+        """End the answer without its last frame: the client comes back for the rest."""
+        self.begin()
+        if not self._is_closed:
+            self._outlet.end()
+            self.close()
+
     def catch_up(self) -> bool:
         """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""
         run = self._run
@@ -563,6 +575,11 @@ class Turns:
             self._readers.popleft()
         if self._readers:
             asyncio.get_running_loop().call_soon(self._take)
+
+
+def new_run_id() -> str:
+    """An id that cannot be guessed."""
+    return secrets.token_urlsafe(18)
 
 
 class Runs:
@@ -607,6 +624,13 @@ class Runs:
         """The newest run of that user with that alias, or None."""
         return self._aliases.get((user, alias))
 
+    def check_room(self) -> None:
+        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `aclose` was called."""
+        self._forget_early(room_for=1)
+        if self.is_closed or len(self._runs) >= self.limits.max_runs:
+            why = "the relay is shutting down" if self.is_closed else f"{self.limits.max_runs} runs are not finished"
+            raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
+
     def begin(
         self,
         dialect: Dialect,
@@ -616,16 +640,15 @@ class Runs:
         model: str = "",
         id: str | None = None,
         alias: str | None = None,
+        time: float | None = None,
+        kind: Callable[[RunStart, Dialect, Runs], Run] | None = None,
     ) -> Run:
-        """A new run of the events of a source. Raises `Answer`, 503: there are `max_runs` unfinished ones, or `aclose` was
-        called."""
-        self._forget_early(room_for=1)
-        if self.is_closed or len(self._runs) >= self.limits.max_runs:
-            why = "the relay is shutting down" if self.is_closed else f"{self.limits.max_runs} runs are not finished"
-            raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
-        start = RunStart(self._clock(), id or secrets.token_urlsafe(18), user, dialect.name, model)
-        self._tell([observer.begun for observer in self._observers], start)
-        run = Run(start, dialect, self)
+        """A new run of the events of a source, as `check_room` allows it. `time` is the Unix time at which it began, and `kind`
+        makes it, if it is not a plain `Run`."""
+        self.check_room()
+        start = RunStart(time or self._clock(), id or new_run_id(), user, dialect.name, model)
+        self.tell_begun(start)
+        run = (kind or Run)(start, dialect, self)
         run.alias = alias
         self._runs[user, run.id] = run
         if alias is not None:
@@ -633,11 +656,19 @@ class Runs:
         self.tasks.add(run.begin(open_source))
         return run
 
+    def tell_begun(self, start: RunStart) -> None:
+        """Tell the observers."""
+        self._tell([observer.begun for observer in self._observers], start)
+
+    def tell_ended(self, record: RunRecord) -> None:
+        """Tell the observers."""
+        self._tell([observer.ended for observer in self._observers], record)
+
     def ended(self, run: Run, record: RunRecord) -> None:
         """A run has ended: its frames are kept for a while."""
-        self._tell([observer.ended for observer in self._observers], record)
+        self.tell_ended(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
-        seconds = self.limits.keep_seconds if run.dialect.is_resumable else 0
+        seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._kept_bytes += run.log_bytes
         self._forget_early()
@@ -650,13 +681,16 @@ class Runs:
             except Exception:
                 log.exception("an observer of runs failed")
 
-    async def aclose(self, failure: Failure) -> None:
-        """End every run with this in its last frame, and wait until all are over. No run begins after it."""
+    async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End every run with this in its last frame, and wait until all are over. No run begins after it. `flush` waits until
+        runs whose last frames are on their way have ended."""
         self.is_closed = True
         for run in list(self._runs.values()):  # one that ends may make others forgotten early
             run.stop(failure)
         if self.tasks:
             await asyncio.wait(self.tasks)
+        if flush is not None:
+            await flush()
         for run in list(self._timers):
             self._forget(run)
 

@@ -168,11 +168,11 @@ class House(Stage):
         super().__init__(*script, max_retries=max_retries)
         self.runs = Runs(RunLimits(**limits), observers=[RunLog()])
 
-    def begin(self, dialect: Any = None, **names: str) -> Run:
+    def begin(self, dialect: Any = None, **names: Any) -> Run:
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **{"model": "claude-x", **names})
+        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **({"model": "claude-x"} | names))
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""
@@ -182,7 +182,7 @@ class House(Stage):
         await ticks(5)
         return begun, api
 
-    async def finished(self, dialect: Any = None, **names: str) -> Run:
+    async def finished(self, dialect: Any = None, **names: Any) -> Run:
         begun = self.begin(dialect, **names)
         await join(begun).done()
         await ticks(2)

@@ -1,0 +1,504 @@
+"""One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
+
+    node = Node(RedisStore("redis://127.0.0.1"))
+    await node.start(runs)
+    acquired = await node.acquire(stored, limits)        # this node owns the run from now on, if it is new
+    runs.begin(dialect, source, kind=partial(OwnedRun, node=node, stored=stored))
+    feed = await node.find("ada", "a-run-of-another-node")
+    await node.aclose()
+
+Write, then send: a frame of a run goes to the readers when the store has it. So a run that is read on from another node goes
+on where it was, whatever became of its owner. While one batch of writes is at the store, the next one gathers.
+
+A node that the store does not hear of for the time of its lease is dead: another node writes the last frame of its runs. A node
+that cannot reach the store for so long ends its own runs, since others may have done so already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from rawsse.messages.usage import token_counts
+from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame, TextDialect
+from rawsse.relay.record import RunRecord, RunStart, log
+from rawsse.relay.runs import Feed, Reader, Run, Runs
+from rawsse.relay.store import (
+    BLOCK_SECONDS,
+    LEASE_SECONDS,
+    Acquired,
+    Entry,
+    Limits,
+    Store,
+    StoredRun,
+    StoreUnavailableError,
+    Write,
+)
+from rawsse.relay.ui import UIDialect
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 0.1
+"""How long a node waits before it asks the store again that did not answer."""
+
+MAX_UNWRITTEN_BYTES = 256 * 1024
+"""Frames of one run that wait for the store; above it the upstream is not read."""
+
+GATHER_SECONDS = 0.00005
+"""For each run that is read from the store, how long a read waits before the next one: each read names them all."""
+
+MAX_GATHER_SECONDS = 0.025
+
+NODE_LOST = "node_lost"
+"""The `error` of a run whose node died."""
+
+_FRAME = re.compile(r".*?\n\n", re.DOTALL)
+"""One frame: a blank line ends it, and no frame has another."""
+
+_DIALECTS: Mapping[str, type[Dialect]] = {kind.name: kind for kind in (TextDialect, EventsDialect, UIDialect)}
+
+_LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
+_ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
+_STOPPED = Failure(200, "cancelled", "stopped")
+
+
+class Node:
+    """A node. The caller closes it, and its store after it. `lease_seconds` is how long the node may be silent before others
+    take its runs over, and `block_seconds` how long one read of the store may wait."""
+
+    def __init__(
+        self, store: Store, *, lease_seconds: float = LEASE_SECONDS, block_seconds: float = BLOCK_SECONDS
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.store = store
+        self._lease_seconds = lease_seconds
+        self._block_seconds = block_seconds
+        self._runs: Runs | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lease_until = 0.0  # by the event loop's clock
+        self._owned: set[OwnedRun] = set()
+        self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
+        self._has_work = asyncio.Event()
+        self._remote: dict[tuple[str, str], RemoteRun] = {}  # those that are read here
+        self._orphans: dict[tuple[str, str], tuple[StoredRun, int]] = {}  # taken over, and to be ended
+        self._has_left = asyncio.Event()
+
+    async def start(self, runs: Runs) -> None:
+        """Take the lease, and begin to work for these runs; does nothing if it was called before.
+
+        Raises `StoreUnavailableError`, and may be called again then.
+        """
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        await self.store.renew(self.id, self._lease_seconds)
+        if not self._tasks:
+            self._runs = runs
+            self._lease_until = now + self._lease_seconds
+            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read}
+            self._tasks += [loop.create_task(do(), name=f"rawsse node: {name}") for name, do in work.items()]
+
+    async def aclose(self) -> None:
+        """Write what the runs, which must be over, have said last; then give up the lease. Waits for the store as long as the
+        lease runs."""
+        while self._owned and self._tasks:
+            self._has_left.clear()
+            await self._has_left.wait()
+        for run in list(self._remote.values()):
+            run.cut()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+            try:
+                await self.store.leave(self.id)
+            except StoreUnavailableError:
+                log.warning("the store did not hear that this node has left")
+        self._tasks.clear()
+
+    # Owning --------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
+        """See `Store.acquire`. Raises `Answer`, 503, if the store cannot be asked."""
+        return await answered(self.store.acquire(replace(run, owner=self.id), limits))
+
+    def owns(self, run: OwnedRun) -> None:
+        """The run has begun."""
+        self._owned.add(run)
+
+    def write_soon(self, run: OwnedRun) -> None:
+        """The run has frames that are not written."""
+        self._waiting[run] = None
+        self._has_work.set()
+
+    def forget(self, run: OwnedRun) -> None:
+        """The run has ended, or is lost."""
+        self._waiting.pop(run, None)
+        self._owned.discard(run)
+        self._has_left.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._has_work.wait()
+            self._has_work.clear()
+            batch, self._waiting = list(self._waiting), {}
+            last = [run for run in batch if run.record is not None]
+            writes = {run: run.next_write() for run in batch if run.record is None}
+            if writes:
+                done = await self._insist(partial(self.store.write, list(writes.values())))
+                self._tell(list(writes), done or [False] * len(writes))
+            if last:
+                done = await asyncio.gather(*(self._insist(partial(run.finish, self.store)) for run in last))
+                self._tell(last, done, is_last=True)
+
+    def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool | None], *, is_last: bool = False) -> None:
+        for run, is_done in zip(runs, done, strict=True):
+            try:
+                if run not in self._owned:
+                    pass  # it was lost in the meantime
+                elif is_done:
+                    run.written(is_last=is_last)
+                else:
+                    run.lose(_LOST if self.has_lease else _ALONE)
+            except Exception:
+                log.exception("a run failed when it was written")
+
+    async def _insist(self, write: Callable[[], Awaitable[Any]]) -> Any:
+        """Write until the store has answered, or the lease is over; then None. Writes may be repeated."""
+        while True:
+            try:
+                return await write()
+            except StoreUnavailableError as exc:
+                if not self.has_lease:
+                    return None
+                log.warning("cannot write to the store: %s", exc)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    # The lease -----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_lease(self) -> bool:
+        """No other node may have taken the runs of this one over."""
+        return asyncio.get_running_loop().time() < self._lease_until
+
+    async def _hold_lease(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            dead: list[str] = []
+            try:
+                is_held, dead = await self.store.renew(self.id, self._lease_seconds)
+            except StoreUnavailableError as exc:
+                log.warning("cannot renew the lease of this node: %s", exc)
+                is_held = self.has_lease
+            else:
+                self._lease_until = now + self._lease_seconds
+            if not is_held:
+                for run in list(self._owned):
+                    run.lose(_ALONE)
+                for remote in list(self._remote.values()):
+                    remote.cut()
+            for node in dead:
+                await self._take_over(node)
+            await self._end_orphans()
+            await asyncio.sleep(max(0.0, now + self._lease_seconds / 3 - loop.time()))
+
+    async def _take_over(self, dead: str) -> None:
+        """Take the runs of a dead node over, as far as no other node does."""
+        try:
+            while taken := await self.store.take(self.id, dead):
+                self._orphans |= {each.run.key: (each.run, each.last) for each in taken}
+        except StoreUnavailableError as exc:
+            log.warning("cannot take runs over: %s", exc)
+
+    async def _end_orphans(self) -> None:
+        for key, (run, last) in list(self._orphans.items()):
+            failure = _STOPPED if run.is_stopped else _LOST
+            kind = _DIALECTS.get(run.dialect)
+            frames = kind().fail(failure) if kind is not None else []
+            record = _record_of(run, failure)
+            write = Write(run, 0, last + max(1, len(frames)), "".join(frames).encode())
+            try:
+                is_mine = await self.store.finish(write, record.total_tokens, self._keep_seconds)
+            except StoreUnavailableError:
+                return  # they stay orphans
+            del self._orphans[key]
+            if is_mine and self._runs is not None:
+                self._runs.tell_begun(RunStart(run.time, run.id, run.user, run.dialect, run.model))
+                self._runs.tell_ended(record)
+
+    @property
+    def _keep_seconds(self) -> float:
+        return self._runs.limits.keep_seconds if self._runs is not None else 0.0
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    async def find(self, user: str, id: str) -> RemoteRun | None:
+        """The run of that user with that id. Raises `Answer`, 503, if the store cannot be asked."""
+        return await self._open(await answered(self.store.find(user, id)))
+
+    async def find_alias(self, user: str, alias: str) -> RemoteRun | None:
+        """The newest run of that user with that alias. Raises `Answer`, 503, if the store cannot be asked."""
+        return await self._open(await answered(self.store.find_alias(user, alias)))
+
+    async def read(self, run: StoredRun) -> RemoteRun | None:
+        """The run, as it can be read here. Raises `Answer`, 503."""
+        return await self._open(run)
+
+    async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
+        if stored is None or stored.dialect not in _DIALECTS or self._runs is None:
+            return None
+        if (known := self._remote.get(stored.key)) is not None and known.tag == stored.tag:
+            return known
+        run = RemoteRun(stored, self._runs, self)
+        run.receive(await answered(self.store.entries(stored)))
+        return run
+
+    async def stop(self, run: StoredRun) -> None:
+        """Stop a run, wherever it is owned. Raises `Answer`, 503."""
+        await answered(self.store.stop(run))
+
+    async def open_runs(self) -> list[StoredRun]:
+        """The open runs of all nodes. Raises `Answer`, 503."""
+        return await answered(self.store.open_runs())
+
+    def watch(self, run: RemoteRun) -> None:
+        """From now on the run gets what is added to its log."""
+        self._remote[run.stored.key] = run
+        wake = asyncio.get_running_loop().create_task(self._wake(), name="rawsse node: wake")
+        self._tasks.append(wake)
+        wake.add_done_callback(self._tasks.remove)
+
+    def unwatch(self, run: RemoteRun) -> None:
+        """The run gets nothing more."""
+        if self._remote.get(run.stored.key) is run:
+            del self._remote[run.stored.key]
+
+    async def _wake(self) -> None:
+        with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
+            await self.store.wake(self.id)
+
+    async def _read(self) -> None:
+        while True:
+            wanted = {key: run.after for key, run in self._remote.items() if not run.is_paused}
+            try:
+                entries, stopped = await self.store.read(self.id, wanted, self._block_seconds)
+            except StoreUnavailableError as exc:
+                log.warning("cannot read from the store: %s", exc)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            for key, added in entries.items():
+                if (run := self._remote.get(key)) is not None:
+                    run.receive(added)
+            for user, id in stopped:
+                if self._runs is not None and (mine := self._runs.get(user, id)) is not None:
+                    mine.stop(_STOPPED)
+            await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
+
+
+class OwnedRun(Run):
+    """A run of this node, whose frames are written to the store before they are published."""
+
+    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs, *, node: Node, stored: StoredRun) -> None:
+        super().__init__(start, dialect, runs)
+        self.tag = stored.tag
+        self.record: RunRecord | None = None
+        """Of a run that is over: the last frames are about to be written."""
+        self._node = node
+        self._stored = replace(stored, owner=node.id)
+        self._written = 0  # the number of the last frame that the store has
+        self._next: list[Frame] = []
+        self._next_bytes = 0
+        self._sent: list[Frame] = []  # at the store
+        self._usage = ""
+        self._is_lost = False
+        node.owns(self)
+
+    def _append(self, frames: Sequence[Frame], now: float) -> None:
+        if self._is_lost or not self.is_resumable:  # what cannot be read on from elsewhere is not kept
+            self.publish(frames, now)
+        elif frames:
+            self._next += frames
+            self._next_bytes += sum(map(len, frames))
+            if self._next_bytes > MAX_UNWRITTEN_BYTES and self._source is not None:
+                self._source.pause()
+            if not self._sent:
+                self._node.write_soon(self)
+
+    def _begin_readers(self, now: float) -> None:
+        if self.is_finished or not self._is_unwritten:  # else their first frame is about to come
+            super()._begin_readers(now)
+
+    def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
+        if self._is_lost:
+            super()._end(frames, record)
+            return
+        self.record = record
+        self._next += frames
+        if not self._sent:
+            self._node.write_soon(self)
+
+    @property
+    def _is_unwritten(self) -> bool:
+        return bool(self._sent or self._next)
+
+    @property
+    def _is_silent(self) -> bool:
+        return super()._is_silent and not self._is_unwritten
+
+    def _can_grow(self) -> bool:
+        return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
+
+    def next_write(self) -> Write:
+        """The frames that wait. They are published when the store has them."""
+        if not self._sent:
+            self._sent, self._next, self._next_bytes = self._next, [], 0
+        usage, stream = "", self._stream
+        if stream is not None and not self._usage and (found := stream._call.exchange.builder.usage):
+            usage = self._usage = json.dumps(found)
+        wire = "".join(self._sent).encode() if self.is_resumable else b""
+        return Write(self._stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
+
+    async def finish(self, store: Store) -> bool:
+        """Write the last frames."""
+        assert self.record is not None  # noqa: S101 - it is asked for when there is one
+        keep = self.runs.limits.keep_seconds if self.is_resumable else 0.0
+        return await store.finish(self.next_write(), self.record.total_tokens, keep)
+
+    def written(self, *, is_last: bool) -> None:
+        """The store has the frames."""
+        frames, self._sent = self._sent, []
+        self._written += max(1, len(frames))
+        if is_last and self.record is not None:
+            self._node.forget(self)
+            super()._end(frames, self.record)
+            return
+        now = self._loop.time()
+        self.publish(frames, now)
+        if not self.has_begun:
+            super()._begin_readers(now)
+        if self._next or self.record is not None:
+            self._node.write_soon(self)
+        self.has_read()
+
+    def lose(self, failure: Failure) -> None:
+        """End the run now, without the store: another node has ended it, or will. Its readers get a last frame without an id,
+        since the log may have others."""
+        self._node.forget(self)
+        self._is_lost = True
+        self.is_resumable = False
+        record, self.record = self.record, None
+        self._sent, self._next = [], []
+        if record is None:
+            self.stop(failure)
+        else:
+            super()._end(self.dialect.fail(failure), record)
+
+
+class RemoteRun(Feed):
+    """A run of another node, as it can be read here."""
+
+    def __init__(self, stored: StoredRun, runs: Runs, node: Node) -> None:
+        start = RunStart(stored.time, stored.id, stored.user, stored.dialect, stored.model)
+        super().__init__(start, _DIALECTS[stored.dialect](), runs)
+        self.tag = stored.tag
+        self.stored = stored
+        self.after = (0, 0)
+        """The id of the last entry that has come."""
+        self.is_paused = False
+        """Its slowest reader has much to read."""
+        self._node = node
+        self._ended = asyncio.Event()
+
+    def join(self, reader: Reader, *, holds: bool = False) -> None:
+        """See `Feed.join`."""
+        if not self._readers and not self.is_finished:
+            self._node.watch(self)
+            self._beat()
+        super().join(reader, holds=holds)
+
+    def leave(self, reader: Reader) -> None:
+        """See `Feed.leave`."""
+        super().leave(reader)
+        if not self._readers:
+            self._node.unwatch(self)
+            if self._heartbeat is not None:
+                self._heartbeat.cancel()
+                self._heartbeat = None
+
+    def has_read(self) -> None:
+        """See `Feed.has_read`."""
+        limit = self.runs.limits.max_log_bytes
+        self._forget_read(self.first - 1, limit)
+        was_paused, self.is_paused = self.is_paused, self.log_bytes > limit
+        if was_paused and not self.is_paused:
+            self._node.watch(self)
+
+    def receive(self, entries: Sequence[Entry]) -> None:
+        """Publish what has been added to the log."""
+        for entry in entries:
+            if entry.id <= self.after or self.is_finished:
+                continue
+            self.after = entry.id
+            frames = _FRAME.findall(entry.wire.decode())
+            if entry.number and entry.number != self.last + len(frames):  # the store has lost what it had
+                self.cut()
+                return
+            if entry.is_last:
+                self._publish_last(frames)
+                self._node.unwatch(self)
+            elif frames:
+                self.publish(frames, self._loop.time())
+                if not self.has_begun:
+                    self._begin_readers(self._loop.time())
+        self.has_read()
+
+    def cut(self) -> None:
+        """Drop the connections of the readers, whose clients come back."""
+        for reader in list(self._readers):
+            reader.cut()
+
+
+async def answered(asked: Awaitable[T]) -> T:
+    """What the store answers. Raises `Answer`, 503, if it does not."""
+    try:
+        return await asked
+    except StoreUnavailableError as exc:
+        log.warning("the store of the runs cannot be used: %s", exc)
+        text = "the relay cannot reach its store"
+        raise Answer(503, "overloaded_error", text, headers={"retry-after": "2"}) from exc
+
+
+def _record_of(run: StoredRun, failure: Failure) -> RunRecord:
+    """The record of a run whose node died. Its tokens are those of which the store was told: a lower bound."""
+    try:
+        usage = json.loads(run.usage or "{}")
+    except ValueError:
+        usage = {}
+    is_ours = failure.type == "cancelled"
+    return RunRecord(
+        run.time,
+        run.id,
+        run.user,
+        run.dialect,
+        run.model,
+        ending="cancelled" if is_ours else "truncated",
+        stop_reason=None,
+        error=None if is_ours else NODE_LOST,
+        seconds=max(0.0, time.time() - run.time),
+        first_token_seconds=None,
+        exact=False,
+        on_disconnect=None,
+        request_id=None,
+        words=failure.message,
+        **token_counts(usage if isinstance(usage, dict) else {})[0],
+    )

@@ -1,0 +1,288 @@
+"""rawsse.relay.node: runs of several nodes that share a store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from relay.nodes import BLOCK, LEASE, cluster, join
+from relay.outlets import TEXT_BLOCK, FakeOutlet, data
+from support.clock import run, ticks
+from support.streams import STOP, block_start, block_stop, end, start, text_delta
+
+from rawsse.relay.dialects import Answer, MessagesDialect
+from rawsse.relay.node import NODE_LOST, RemoteRun
+
+HELLO = ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
+
+
+async def say_hello(api: Any) -> None:
+    api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+    await ticks(20)
+    api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+
+
+def test_a_run_is_read_on_every_node_with_the_same_bytes() -> None:
+    async def story() -> None:
+        async with cluster(3) as (a, b, c):
+            owned, api = await a.speaking()
+            before = join(owned)
+            remote = await b.node.find("ada", "run-1")
+            assert isinstance(remote, RemoteRun)
+            during = join(remote)
+            await say_hello(api)
+            assert data(await before.done()) == data(await during.done()) == HELLO
+            assert before.body == during.body
+            finished = await c.node.find("ada", "run-1")
+            assert finished is not None
+            assert finished.is_finished
+            after = join(finished)
+            assert await after.done() == before.body
+
+    run(story())
+
+
+def test_a_reader_goes_on_at_another_node_where_it_was() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            await say_hello(api)
+            whole = await outlet.done()
+            for number in range(4):
+                remote = await b.node.find("ada", "run-1")
+                assert remote is not None
+                rest = whole.split(b"\n\n", number)[-1]
+                assert await join(remote, number).done() == rest or number == 3
+
+    run(story())
+
+
+def test_a_run_that_nobody_has_begun_is_not_found() -> None:
+    async def story() -> None:
+        async with cluster() as (a, _):
+            assert await a.node.find("ada", "run-1") is None
+            await a.own("run-1")
+            assert await a.node.find("bob", "run-1") is None
+
+    run(story())
+
+
+def test_a_frame_is_sent_when_the_store_has_it() -> None:
+    async def story() -> None:
+        async with cluster() as (a, _):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            a.gate.opened.clear()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            assert outlet.body == b""
+            a.gate.opened.set()
+            await ticks(50)
+            assert data(outlet.body) == HELLO[:1]
+
+    run(story())
+
+
+def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            a.gate.opened.clear()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "0"))
+            for number in range(1, 9):
+                await ticks(5)
+                api.send(text_delta(0, str(number)))
+            await ticks(5)
+            a.gate.opened.set()
+            api.send(block_stop(0), end(), STOP)
+            assert len(data(await outlet.done())) == 10
+            entries = await b.node.store.entries(owned._stored)  # type: ignore[attr-defined]
+            assert [entry.number for entry in entries] == [0, 1, 9, 10]
+
+    run(story())
+
+
+def test_an_answer_of_the_store_that_is_lost_is_asked_for_again() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            a.gate.answers_are_lost = True
+            await say_hello(api)
+            await asyncio.sleep(1)
+            a.gate.answers_are_lost = False
+            assert data(await outlet.done()) == HELLO
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            assert await join(remote).done() == outlet.body
+
+    run(story())
+
+
+def test_any_node_stops_a_run() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            elsewhere = join(remote)
+            await ticks(50)
+            await b.node.stop(remote.stored)
+            assert data(await outlet.done())[1:] == data(await elsewhere.done())[1:]
+            assert '"cancelled"' in data(outlet.body)[1]
+            assert api.is_closed
+            assert [record.ending for record in a.kept.records] == ["cancelled"]
+
+    run(story())
+
+
+def test_readers_of_a_dead_nodes_run_are_told_within_the_lease_and_one_block() -> None:
+    async def story() -> None:
+        async with cluster(3) as (a, b, c):
+            _, api = await a.speaking()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            outlets = []
+            for host in (b, c):
+                remote = await host.node.find("ada", "run-1")
+                assert remote is not None
+                outlets.append(join(remote))
+            await ticks(50)
+            before = asyncio.get_running_loop().time()
+            await a.kill()
+            first, second = [await outlet.done() for outlet in outlets]
+            assert asyncio.get_running_loop().time() - before <= LEASE + BLOCK
+            assert first == second
+            assert [text[:7] for text in data(first)] == ['{"text"', '{"error', "[DONE]"]
+            (record,) = b.kept.records + c.kept.records
+            assert (record.ending, record.error, record.exact) == ("truncated", NODE_LOST, False)
+            assert record.input_tokens == 10
+            late = await c.node.find("ada", "run-1")
+            assert late is not None
+            assert await join(late).done() == first
+
+    run(story())
+
+
+def test_a_stop_whose_owner_is_dead_ends_the_run_as_stopped() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            await a.speaking()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            await a.kill()
+            await b.node.stop(remote.stored)
+            assert '"cancelled"' in data(await join(remote).done())[0]
+            assert [record.ending for record in b.kept.records] == ["cancelled"]
+
+    run(story())
+
+
+def test_a_node_that_wakes_up_after_its_lease_writes_nothing_more() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            a.gate.opened.clear()  # the node sleeps
+            api.send(text_delta(0, "lo"))
+            ended = await there.done()
+            assert [text[:7] for text in data(ended)] == ['{"text"', '{"error', "[DONE]"]
+            a.gate.opened.set()  # it wakes up, and writes what it has
+            assert [text[:7] for text in data(await here.done())] == ['{"text"', '{"error', "[DONE]"]
+            assert api.is_closed
+            again = await b.node.find("ada", "run-1")
+            assert again is not None
+            assert await join(again).done() == ended
+
+    run(story())
+
+
+def test_a_store_that_comes_back_within_the_lease_costs_nothing() -> None:
+    async def story() -> None:
+        async with cluster() as (a, _):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            a.gate.is_down = True
+            api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+            await asyncio.sleep(LEASE / 2)
+            assert data(outlet.body) == HELLO[:1]
+            a.gate.is_down = False
+            assert data(await outlet.done()) == HELLO
+
+    run(story())
+
+
+def test_a_node_that_cannot_reach_the_store_for_its_lease_ends_its_runs() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            before = asyncio.get_running_loop().time()
+            a.gate.is_down = True
+            assert [text[:7] for text in data(await outlet.done())] == ['{"text"', '{"error', "[DONE]"]
+            assert asyncio.get_running_loop().time() - before <= 2 * LEASE
+            assert api.is_closed
+            assert b"id: " not in outlet.body.partition(b'{"text":"Hel"}')[2]
+            with pytest.raises(Answer) as refused:
+                await a.node.find("ada", "run-1")
+            assert refused.value.status == 503
+            assert "retry-after" in dict(refused.value.headers)
+            a.gate.is_down = False
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            assert (await join(remote).done()).endswith(b"data: [DONE]\n\n")
+
+    run(story())
+
+
+def test_a_slow_reader_at_another_node_gets_everything() -> None:
+    async def story() -> None:
+        async with cluster(2, max_log_bytes=2000) as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK))
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = FakeOutlet(is_stalled=True)
+            join(remote, outlet=there)
+            for number in range(300):
+                api.send(text_delta(0, f"{number:020}"))
+                await ticks(3)
+            api.send(block_stop(0), end(), STOP)
+            whole = await here.done()
+            assert remote.log_bytes < 20_000
+            there.go_on()
+            got = "".join(text for text in data(await there.done()))
+            for number in range(300):
+                assert f"{number:020}" in got
+            assert data(whole)[-1] == "[DONE]"
+
+    run(story())
+
+
+def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned = await a.own("run-1", MessagesDialect())
+            outlet = join(owned)
+            api = await a.call()
+            await say_hello(api)
+            assert b"message_stop" in await outlet.done()
+            assert await b.node.find("ada", "run-1") is None
+            assert await b.node.store.entries(owned._stored) == []  # type: ignore[attr-defined]
+            assert await b.node.open_runs() == []
+
+    run(story())
