@@ -150,7 +150,7 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--proxy-headers",
         metavar="ADDRESSES",
-        help="trust X-Forwarded-For, X-Forwarded-Proto and Forwarded from these reverse proxies: IP addresses and networks, "
+        help="trust X-Forwarded-For and X-Forwarded-Proto from these reverse proxies: IP addresses and networks, "
         "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
     )
     parser.add_argument(

@@ -4,7 +4,7 @@ Read in this order:
 
     dialects.py  what a browser is sent for each event, and what it may send
     ui.py        the dialect of the Vercel AI SDK
-    users.py     who may use the relay: users, their limits and tokens
+    users.py     who may use the relay: users, tokens, limits, and what a request may choose
     record.py    one row per run: who asked for it, how it ended, and what it cost
     metrics.py   what Prometheus reads of them
     tracing.py   a span of OpenTelemetry for each
@@ -12,14 +12,12 @@ Read in this order:
     push.py      the events of an answer, pushed to a function as they come
     runs.py      one upstream generation each, with its own log of frames, read from any point
     quotas.py    how much each user may use
-    choices.py   the system prompt, model and `max_tokens` that a request may choose
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange
     doctor.py    events at known times, and what is wrong with the way on which they came
     event_source.py  the same for any stream of events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
-    lifespan.py  the end of a host application that mounts the relay
     app.py       the routes
 """
 

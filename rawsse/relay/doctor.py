@@ -1,18 +1,18 @@
-"""`GET /doctor`: events at known times, and what is wrong with the way on which they came.
+"""`GET /doctor`: events at known times, and what the proxies between relay and client do to them.
 
     await send_beats(exchange, SSE_HEADERS)                 # the route: /doctor?events=20&interval=0.2&silence=3
-    findings = diagnose(trace, plan, nonce)                 # the client, with what it saw of that. Pure
+    findings = diagnose(trace, plan, nonce)                 # the client, with what it received. Pure
 
 The relay sends the head, after half a second the first of `events` beats, the next one every `interval` seconds, and after
-`silence` seconds the last beat. It calls no model. The client gives a nonce as `Last-Event-ID`; beat 3 then is
+`silence` seconds the last beat. It calls no model. The client sends a nonce as `Last-Event-ID`; beat 3 then is
 
     id: NONCE-3
     event: beat
     data: 3 0.903125 PADDING CRC32        (its number, and the seconds since the head)
 
-A beat is as small as a token's event: in a proxy's buffer all of them have room, and none arrives before the last.
+A beat is as small as a token's event: a proxy's buffer has room for all of them, and then none arrives before the last.
 
-The two clocks are not compared. The beat that was quickest counts as one without delay, and the others by it.
+The clocks of relay and client are not compared. The fastest beat counts as one without delay; the others are measured by it.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ from rawsse.errors import quote
 from rawsse.http1 import Response
 from rawsse.relay.dialects import COMMENT_HEARTBEAT, InvalidRequest
 from rawsse.relay.exchange import Exchange
+from rawsse.server import Outlet
 from rawsse.sse import Event, encode
 
 HEAD_SECONDS = 0.5
-"""From the head to the first beat: a proxy that holds the head back until then is seen."""
+"""From the head to the first beat: long enough to notice a proxy that holds the head back until then."""
 
 LATE_SECONDS = 0.25
-"""A smaller delay may be the network's own, and one below 1.5 intervals too."""
+"""A smaller delay may come from the network itself, and so may one below 1.5 intervals."""
 
 PADDING = "é ☺ <p>&amp; http://127.0.0.1/ 12345678901234567890123456789012345678901234567890"
-"""Characters, markup and an address: a proxy may want to rewrite them."""
+"""Characters, markup and an address that a proxy may rewrite."""
 
 MAX_NONCE_CHARS = 32
-"""Of what a client sends as `Last-Event-ID`, and gets back."""
+"""Of the client's `Last-Event-ID`, which is sent back."""
 
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _BEAT = re.compile(r"([0-9]{1,6}) ([0-9]{1,9}\.[0-9]{6}) .*")
 
 
 class Plan(NamedTuple):
-    """What is sent: how many beats, the seconds between two of them, the seconds of silence before one more."""
+    """How many beats are sent, the seconds between two of them, and the seconds of silence before one more."""
 
     events: int = 20
     interval: float = 0.2
@@ -58,46 +59,38 @@ class Plan(NamedTuple):
         return [HEAD_SECONDS, *[self.interval] * (self.events - 1), self.silence]
 
 
-Limits = Mapping[str, tuple[float, float]]
-
-LIMITS: Limits = {"events": (2, 200), "interval": (0.01, 10.0), "silence": (0.0, 300.0)}
-"""The least and the most of each number in a plan: a request gets 30 kB at most."""
+LIMITS: Mapping[str, tuple[float, float]] = {"events": (2, 200), "interval": (0.01, 10.0), "silence": (0.0, 300.0)}
+"""The least and the most of each number in a plan: an answer has 30 kB at most."""
 
 MAX_SECONDS = 330.0
-"""How long a request may hold its connection, and hold up the end of the relay: the longest silence, and a few beats before."""
+"""How long a request may hold its connection, and delay a shutdown: the longest silence, and a few beats before."""
 
 
-def read_plan(query: Mapping[str, Sequence[str]], limits: Limits = LIMITS, *, max_seconds: float = MAX_SECONDS) -> Plan:
-    """The plan in a query; what it leaves out is as in `Plan()`. Raises `InvalidRequest` for one beyond `limits`, or that takes
-    more than `max_seconds` in all."""
+def read_plan(query: Mapping[str, Sequence[str]]) -> Plan:
+    """The plan in a query; numbers that it leaves out are as in `Plan()`. Raises `InvalidRequest` for one beyond `LIMITS`, or
+    a plan that takes more than `MAX_SECONDS`."""
     plan = Plan()
-    for name in [name for name in limits if name in query]:
-        (least, most), kind, text = limits[name], type(getattr(plan, name)), query[name][0]
+    for name in [name for name in LIMITS if name in query]:
+        (least, most), kind, text = LIMITS[name], type(getattr(plan, name)), query[name][0]
         value = float(text) if _NUMBER.fullmatch(text) else float("nan")
         if not least <= value <= most or kind(value) != value:
             raise InvalidRequest(name, f"must be a {'whole ' * (kind is int)}number from {least:g} to {most:g}")
         plan = plan._replace(**{name: kind(value)})
-    if (seconds := sum(plan.pauses())) > max_seconds:
-        raise InvalidRequest("events", f"would take {seconds:g} s with their pauses, and may take {max_seconds:g} s")
+    if (seconds := sum(plan.pauses())) > MAX_SECONDS:
+        raise InvalidRequest("events", f"would take {seconds:g} s with their pauses, and may take {MAX_SECONDS:g} s")
     return plan
 
 
 # --- The route -----------------------------------------------------------------------------------------------------
 
 
-async def send_beats(
-    exchange: Exchange,
-    headers: Sequence[tuple[str, str]],
-    *,
-    limits: Limits = LIMITS,
-    max_seconds: float = MAX_SECONDS,
-) -> None:
-    """Answer one request, with these header fields, until the last beat is sent or the client has gone.
+async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]]) -> None:
+    """Answer one request, with these header fields, until the last beat is sent or the client has disconnected.
 
     Raises `InvalidRequest` before anything is sent, for a query beyond the limits.
     """
-    plan, nonce = read_plan(exchange.query, limits, max_seconds=max_seconds), exchange.headers.get("last-event-id", "")
-    heart = _Heart(exchange, plan, nonce[:MAX_NONCE_CHARS] if nonce.isalnum() else "")
+    plan, nonce = read_plan(exchange.query), exchange.headers.get("last-event-id", "")
+    heart = _Heart(exchange.outlet(), plan, nonce[:MAX_NONCE_CHARS] if nonce.isalnum() else "")
     heart.outlet.start(200, exchange.fields(headers))
     if heart.outlet.write(COMMENT_HEARTBEAT):  # the head goes out with it
         heart.on_drain()
@@ -110,16 +103,16 @@ async def send_beats(
 class _Heart:
     """Sends the beats of a plan when they are due: the sink of an outlet, with a timer for the next beat."""
 
-    def __init__(self, exchange: Exchange, plan: Plan, nonce: str) -> None:
-        self.outlet, self._pauses, self._nonce = exchange.outlet(), plan.pauses(), nonce
+    def __init__(self, outlet: Outlet, plan: Plan, nonce: str) -> None:
+        self.outlet, self._pauses, self._nonce = outlet, plan.pauses(), nonce
         self._number = 0  # of the last beat that was sent
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self.outlet.sink = self
+        outlet.sink = self
 
     def on_drain(self) -> None:
-        """The client takes more: set the time of the next beat, unless that is set."""
+        """The client has caught up: schedule the next beat, unless that is done."""
         if self._timer is None and self._number < len(self._pauses):
             self._timer = self._loop.call_later(self._pauses[self._number], self._beat)
 
@@ -133,13 +126,13 @@ class _Heart:
             self.on_drain()
 
     def on_closed(self) -> None:
-        """The client has gone, or all is sent."""
+        """The client has disconnected, or everything is sent."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 def beat(number: int, seconds: float, nonce: str) -> bytes:
-    """One beat, as it is sent."""
+    """The event of one beat."""
     text = f"{number} {seconds:.6f} {PADDING}"
     return encode(f"{text} {crc32(text.encode()):08x}", event="beat", id=f"{nonce}-{number}")
 
@@ -149,34 +142,34 @@ def beat(number: int, seconds: float, nonce: str) -> bytes:
 
 @dataclass
 class Trace:
-    """One request, as a client saw it. Times are in seconds, on the client's clock."""
+    """One request, as the client saw it. Times are in seconds, on the client's clock."""
 
     asked: float
     """When the request was sent."""
     head: Response | None = None
     headed: float = 0.0
-    """When the head came."""
+    """When the head arrived."""
     events: list[tuple[float, Event]] = field(default_factory=list)
-    """When each came, and what it was."""
+    """When each arrived, and the event."""
     body: bytes = b""
-    """The beginning of it."""
+    """The start of it."""
     ended: float = 0.0
     error: str = ""
-    """Why it ended before its end."""
+    """Why it broke off."""
 
 
 class Beat(NamedTuple):
-    """A beat that came as it was sent."""
+    """A beat that arrived as it was sent."""
 
     number: int
     lag: float
-    """Seconds from the server's clock when it was sent to the client's when it came: of use only beside another's."""
+    """The client's clock on arrival minus the server's at sending, in seconds: of use only next to another beat's."""
     tag: str | None
     """The nonce in its id; None if its id was changed."""
 
 
 class Finding(NamedTuple):
-    """Something that is wrong: a word for it, what it is, and what to do."""
+    """A fault: its name, a description, and how to fix it."""
 
     name: str
     what: str
@@ -207,7 +200,7 @@ _REMEDIES: Mapping[str, str] = {
 
 
 def read_beats(trace: Trace) -> Iterator[Beat]:
-    """The events of the trace that are beats with their content."""
+    """The beats of the trace whose content is as it was sent."""
     for came, event in trace.events:
         text, _, checksum = event.data.rpartition(" ")
         if (found := _BEAT.fullmatch(text)) and checksum == f"{crc32(text.encode()):08x}":
@@ -216,20 +209,20 @@ def read_beats(trace: Trace) -> Iterator[Beat]:
 
 
 def delays(beats: Sequence[Beat]) -> list[float]:
-    """How much later than the quickest one each beat came, in seconds, the smallest first."""
+    """How much later than the fastest one each beat arrived, in seconds, the smallest first."""
     least = min((beat.lag for beat in beats), default=0.0)
     return sorted(beat.lag - least for beat in beats)
 
 
 def diagnose(trace: Trace, plan: Plan, nonce: str) -> list[Finding]:
-    """What is wrong between the relay and the client; nothing if events arrive as they are sent."""
+    """The faults between the relay and the client; none if events arrive as they are sent."""
     if trace.head is None:
         found = [("no answer", trace.error)]
     elif trace.head.status != 200:
         found = [_of_status(trace.head, trace.body)]
     else:
         beats, found = list(read_beats(trace)), list(_of_head(trace.head))
-        if beats or not {"content type", "compression"} & set(dict(found)):  # else there is nothing to be read
+        if beats or not {"content type", "compression"} & set(dict(found)):  # else nothing can be read
             found += _of_events(trace, trace.head, beats, plan, nonce)
     return [Finding(name, what, _REMEDIES[name]) for name, what in found]
 

@@ -1,12 +1,11 @@
-"""One HTTP exchange over ASGI: what a client sent, and how it is answered.
-
-This file knows ASGI's messages (https://asgi.readthedocs.io), bodies that are JSON, errors as the Messages API writes them,
-and the header fields of pages of other origins. It refuses to know routes, runs and dialects.
+"""One HTTP exchange over ASGI (https://asgi.readthedocs.io): what a client sent, and how it is answered.
 
     exchange = Exchange(scope, receive, send, guard)
     request = await exchange.read_json(read, max_bytes)      # raises InvalidRequest
     await exchange.send_whole(200, [("content-type", "text/plain")], b"ok")
-    raise Answer(404, "not_found_error", "there is nothing here")       # from anywhere: whoever catches it sends it
+    raise Answer(404, "not_found_error", "there is nothing here")       # from anywhere; the caller of the route sends it
+
+Bodies are JSON, errors are those of the Messages API. Pages of other origins get the header fields that they need.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from urllib.parse import parse_qs
 
 from rawsse.http1 import Headers
 from rawsse.messages.lens import parse_json
-from rawsse.relay.dialects import Answer, InvalidRequest
+from rawsse.relay.dialects import Answer, InvalidRequest, compact
 from rawsse.relay.guard import Guard
 from rawsse.server import Message, Outlet, Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 MAX_NESTING = 200
-"""Levels of objects and lists in a body. Requests have about ten, schemas of tools some more; above a thousand Python could
-read a body in one place and not write it in another."""
+"""Levels of objects and lists in a body. Requests have about ten, schemas of tools some more. Above a thousand, Python may be
+able to read a body, and then unable to write it."""
 
 MAX_VALUES = 1_000_000
 """Values in a body, counted as its opening brackets and commas, including those inside texts. The API's largest requests
@@ -38,13 +37,14 @@ THREAD_BYTES = 1024 * 1024
 """A larger body is parsed in a thread, so that the event loop does not wait for it."""
 
 WRITE_SECONDS = 60.0
-"""How long another server may hold what is sent for a client that takes nothing: its run would wait with it. nginx: 60."""
+"""How long `send` of another server may wait for a client that reads nothing, since the run waits with it. nginx: 60."""
 
 _CONTAINERS = frozenset((dict, list))
 
 T = TypeVar("T")
 
 JSON = ("content-type", "application/json")
+TEXT = ("content-type", "text/plain; charset=utf-8")
 
 
 class Exchange:
@@ -54,17 +54,15 @@ class Exchange:
         self, scope: Scope, receive: Receive, send: Send, guard: Guard, *, write_seconds: float = WRITE_SECONDS
     ) -> None:
         self.scope = scope
-        self._extensions = scope.get("extensions") or {}
         self.receive = receive
         self._send = send
         self._guard = guard
         self._write_seconds = write_seconds
         self.more_fields: list[tuple[str, str]] = []
-        """Header fields that the answer has in any case."""
+        """Header fields of every answer."""
         self.method: str = scope["method"]
         self.path = _path_within(scope.get("root_path", ""), scope["path"])
-        self._query_string = scope.get("query_string", b"").decode("latin-1")
-        self.query = parse_qs(self._query_string)
+        self.query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         self.headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
 
     # The request ---------------------------------------------------------------------------------------------------
@@ -72,11 +70,11 @@ class Exchange:
     async def read_json(self, read: Callable[[dict[str, Any]], T], max_bytes: int) -> T:
         """The result of `read` for the body, which must be a JSON object. `read` may be called in a thread.
 
-        Raises `InvalidRequest`, as `read` may, and `ConnectionError` if the client goes.
+        Raises `InvalidRequest`, as `read` may, and `ConnectionError` if the client disconnects.
         """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            # Also a guard: a page elsewhere may send other types without asking first (CORS, "simple requests").
+            # Also a protection: a page elsewhere may send other types without a preflight (CORS, "simple requests").
             raise InvalidRequest("content-type", "must be application/json", 415)
         data = await self._read_body(max_bytes)
         return await asyncio.to_thread(_read, data, read) if len(data) > THREAD_BYTES else _read(data, read)
@@ -87,7 +85,7 @@ class Exchange:
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise ConnectionResetError("the client went in the middle of its request")
+                raise ConnectionResetError("the client disconnected while sending its request")
             piece = message.get("body", b"")
             pieces.append(piece)
             size += len(piece)
@@ -100,20 +98,19 @@ class Exchange:
                 return b"".join(pieces)
 
     def read_flag(self, name: str) -> bool:
-        """A field of the query that is yes (`1`, `true`, or nothing after its name) or no. Raises `InvalidRequest`."""
-        query = parse_qs(self._query_string, keep_blank_values=True)
-        value = query.get(name, ["0"])[0]
+        """A field of the query that is yes (`1`, `true`, or no value) or no. Raises `InvalidRequest`."""
+        value = self.query.get(name, ["0"])[0]
         if value not in ("", "1", "true", "0", "false"):
             raise InvalidRequest(name, "must be 1 or true, 0 or false")
         return value in ("", "1", "true")
 
     async def check_client(self) -> None:
-        """Raises `ConnectionError` if the server knows by now that the client has gone. The body must have been read."""
+        """Raises `ConnectionError` if the server knows that the client has disconnected. Call it after the body is read."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0):
                 while (await self.receive())["type"] != "http.disconnect":
                     pass
-            raise ConnectionResetError("the client went before its request was sent on")
+            raise ConnectionResetError("the client disconnected before its request was sent on")
 
     # The answer ----------------------------------------------------------------------------------------------------
 
@@ -125,26 +122,28 @@ class Exchange:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
     def outlet(self) -> Outlet:
-        """Where a stream is written: straight to the connection, where the server can do that and no middleware looks on."""
-        push: Outlet | None = self._extensions.get("rawsse.push")
-        return (
-            push
-            if push is not None and push.send == self._send
-            else Pump(self._send, self.receive, self._write_seconds)
-        )
+        """Where a stream is written: the connection itself, if the server offers that and no middleware wraps `send`."""
+        push: Outlet | None = (self.scope.get("extensions") or {}).get("rawsse.push")
+        if push is not None and push.send == self._send:
+            return push
+        return Pump(self._send, self.receive, self._write_seconds)
 
     async def send_whole(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """Send head and body at once. Raises `OSError` if the client has gone."""
+        """Send head and body at once. Raises `OSError` if the client has disconnected."""
         length = () if status in (204, 304) else (("content-length", str(len(body))),)
         await self._send({"type": "http.response.start", "status": status, "headers": self.fields((*headers, *length))})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def send_json(self, value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Send a value as JSON."""
+        await self.send_whole(status, (JSON, *headers), compact(value).encode())
 
     async def send_answer(self, answer: Answer) -> None:
         """Send an error."""
         await self.send_whole(answer.status, (JSON, *answer.headers), answer.body)
 
     async def send_preflight(self, methods: str) -> None:
-        """Answer `OPTIONS`: a browser asks whether a page of another origin may send its request."""
+        """Answer a preflight: may a page of another origin send this request?"""
         asked = self.headers.get("access-control-request-headers", "")
         headers = (
             ("allow", methods),
@@ -166,59 +165,48 @@ class Exchange:
 
 
 class Pump:
-    """What `rawsse.push` does, over ASGI's `send`: for other servers, and where middleware wraps `send`."""
+    """An `Outlet` on top of ASGI's `send`: for other servers, and where middleware wraps `send`."""
 
     def __init__(self, send: Send, receive: Receive, write_seconds: float = WRITE_SECONDS) -> None:
         self.sink: Any = None
-        self._write_seconds = write_seconds
         self.send = send
         self._receive = receive
-        self._messages: list[Message] = []
-        self._wake: asyncio.Future[None] | None = None
+        self._write_seconds = write_seconds
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head."""
-        self._put({"type": "http.response.start", "status": status, "headers": headers})
+        self._messages.put_nowait({"type": "http.response.start", "status": status, "headers": headers})
 
     def write(self, data: bytes) -> bool:
         """Send a piece of the body. False: `sink.on_drain()` is called when it is sent."""
-        self._put({"type": "http.response.body", "body": data, "more_body": True})
+        self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": True})
         return False
 
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
-        self._put({"type": "http.response.body", "body": data, "more_body": False})
+        self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": False})
 
     async def closed(self) -> None:
-        """Send what is put, until the end, or until the client has gone. Raises what `send` raises, and `TimeoutError` when the
-        client takes nothing for too long."""
+        """Send what is written, to the end or until the client disconnects. Raises what `send` raises, and `TimeoutError` when
+        the client reads nothing for too long."""
         try:
             await unless_gone(self._pump(), self._receive)
         finally:
             self.sink.on_closed()
 
     async def _pump(self) -> None:
-        loop = asyncio.get_running_loop()
-        is_whole = False
-        while not is_whole:
-            if not self._messages:
-                self._wake = loop.create_future()
-                await self._wake
-            messages, self._messages = self._messages, []
+        message: Message = {}
+        while message.get("more_body", True):
+            message = await self._messages.get()
             async with asyncio.timeout(self._write_seconds):
-                for message in messages:
-                    await self.send(message)
-                    is_whole = message.get("more_body") is False
-            self.sink.on_drain()
-
-    def _put(self, message: Message) -> None:
-        self._messages.append(message)
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+                await self.send(message)
+            if self._messages.empty():
+                self.sink.on_drain()
 
 
 def _path_within(root: str, path: str) -> str:
-    """The path as the relay's routes know it: in a mounted application it may or may not begin with `root_path`."""
+    """The path below the mount: in a mounted application, `path` may or may not begin with `root_path`."""
     root = root.rstrip("/")
     return path.removeprefix(root) if path == root or path.startswith(root + "/") else path
 
@@ -232,14 +220,14 @@ def _read(data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
     except RecursionError:
         raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
     except ValueError as exc:
-        raise InvalidRequest("body", f"is no JSON: {exc}") from None
+        raise InvalidRequest("body", f"is not valid JSON: {exc}") from None
     if not isinstance(body, dict):
         raise InvalidRequest("body", "must be a JSON object")
     return read(body)
 
 
 def _check_nesting(body: object) -> None:
-    """Raises `RecursionError` above `MAX_NESTING`, as the parser does far above it."""
+    """Raises `RecursionError` above `MAX_NESTING` levels, as the parser does far above them."""
     level: list[Any] = [[body]]
     for _ in range(MAX_NESTING + 1):
         children = chain.from_iterable(item.values() if type(item) is dict else item for item in level)
@@ -250,9 +238,9 @@ def _check_nesting(body: object) -> None:
 
 
 def _check_text(text: str) -> None:
-    """Raises `ValueError` for half of a surrogate pair, which cannot be sent on. Only an escape can bring one in."""
+    """Raises `ValueError` for an unpaired surrogate, which cannot be sent on. Only an escape can bring one in."""
     if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(json.loads(text), ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("it has half of a surrogate pair, which is no text") from None
+            raise ValueError("an unpaired surrogate cannot be encoded as UTF-8") from None

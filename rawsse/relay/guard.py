@@ -1,8 +1,8 @@
-"""Which requests may reach the relay: its hosts, the origins of pages, and whether a token is needed.
+"""Which requests may reach the relay: its host names, the origins of pages, and whether a token is needed.
 
-The relay spends its owner's key, so a stranger must not reach it. Two strangers are easily forgotten: a web page elsewhere,
-whose script sends requests to `http://localhost:8000` from the owner's own browser (the `Origin` field tells), and a page
-whose domain was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": the `Host` field tells).
+The relay spends its owner's key, so strangers must not reach it. Two kinds are easily forgotten: a page of another site, whose
+script sends requests to `http://localhost:8000` from the owner's own browser (`Origin` gives it away), and a page whose domain
+was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": `Host` gives it away).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import host_name
-from rawsse.relay.dialects import Failure
+from rawsse.relay.dialects import Answer
 from rawsse.relay.users import Tokens
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
-    """Only this machine can reach a server bound to `host`."""
+    """Whether only this machine can reach a server bound to `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -27,21 +27,20 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(host: str, tokens: Iterable[str] | Tokens) -> None:
-    """Raises `ConfigurationError` for a relay that others could reach and use without a token."""
+    """Raises `ConfigurationError` for a relay that other machines could use without a token."""
     if not is_loopback(host) and not any(tokens):
         raise ConfigurationError(
-            f"refusing to listen on {host} without a token: whoever reaches this port could spend your API key. "
+            f"refusing to listen on {host} without a token: anyone who reaches this port could spend your API key. "
             "Give --token (or the environment variable RAWSSE_TOKEN), or listen on 127.0.0.1"
         )
 
 
 class Guard:
-    """Looks at a request's header fields (lower-case names).
+    """Checks the header fields of requests.
 
-    `hosts` are the names under which the relay is reached, beside those of the loopback address and of `bind_host`;
-    `origins` are web origins (`https://example.org`) that may use it from their own pages; with `tokens` (or a `UserFile`),
-    every call must bring one of them, as `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token
-    that no header field can bring.
+    `hosts` are the names of the relay, beside those of the loopback address and of `bind_host`. Pages of `origins`
+    (`https://example.org`) may use it from other sites. With `tokens` (or a `UserFile`), every call must have one of them, as
+    `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that a header field cannot carry.
     """
 
     def __init__(
@@ -56,33 +55,33 @@ class Guard:
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self.tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
-    def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Failure | None:
-        """Why this request is turned away; None if it is welcome. `is_call`: it is not for the page."""
+    def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Answer | None:
+        """The refusal of a request with these fields (lower-case names), or None. `is_call`: it is not for the page."""
         host = headers.get("host", "")
-        if host_name(host) not in self._hosts:  # not every server looks at it before
-            text = "the relay does not go by the name in the Host header; --allow-host adds one"
-            return Failure(421, "invalid_request_error", text)
+        if host_name(host) not in self._hosts:  # not every server checks its syntax
+            text = "the relay does not have the name in the Host header; --allow-host adds one"
+            return Answer(421, "invalid_request_error", text)
         origin = headers.get("origin")
-        if origin is not None and not self._is_welcome(origin, host):
+        if origin is not None and not self._is_allowed(origin, host):
             text = "pages of this origin may not use the relay; --allow-origin adds one"
-            return Failure(403, "permission_error", text)
-        # A GET of an image or a frame brings no `Origin`, and may bring the cookies of a login.
+            return Answer(403, "permission_error", text)
+        # A GET of an image or a frame has no `Origin`, but may have the cookies of a login.
         if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site") and is_call:
-            return Failure(403, "permission_error", "pages elsewhere may not use the relay")
+            return Answer(403, "permission_error", "pages of other sites may not use the relay")
         return None
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:
-        """The value of `Access-Control-Allow-Origin`, for a page of another origin that may use the relay."""
+        """The value of `Access-Control-Allow-Origin`, for a page of another origin that may use the relay; None for others."""
         origin = headers.get("origin")
         return origin if origin is not None and origin.lower() in self._origins else None
 
-    def _is_welcome(self, origin: str, host: str) -> bool:
-        # The page that the relay itself served: same host and port. The scheme is the reverse proxy's business.
+    def _is_allowed(self, origin: str, host: str) -> bool:
+        # Or the relay's own page: same host and port. The scheme may be that of a reverse proxy.
         origin, host = origin.lower(), host.lower()
         return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
 
 
 def _host_name(host: str) -> str:
-    """The name in an argument, without port and brackets; an IPv6 address may also come bare."""
+    """The name in an argument, without port and brackets; an IPv6 address may also have no brackets."""
     host = host.strip()
     return host_name(host) or host_name(f"[{host}]") or ""

@@ -2,7 +2,7 @@
 
     metrics = Metrics({"rawsse_readers": count_readers})     # an observer of runs
     metrics.count_refusal("rate_limit_error")
-    body = metrics.render().encode()                         # of `GET /metrics`, whose type is CONTENT_TYPE
+    body = metrics.render().encode()                         # the body of `GET /metrics`, of type CONTENT_TYPE
 
 The format is version 0.0.4 of https://prometheus.io/docs/instrumenting/exposition_formats/. Names, labels and buckets are those
 of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit at the end. Users are
@@ -15,22 +15,22 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import NamedTuple
 
-from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
 from rawsse.relay.record import Observer, RunRecord, RunStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 MAX_MODELS_COUNTED = 50
-"""How many models have a label of their own. A caller may ask for any name, so only models that answered take a place."""
+"""How many models get a label. A caller may ask for any name, so only models that answered take a place."""
 
 MAX_TYPES_COUNTED = 30
-"""The same for types of errors and reasons of refusals: upstreams and embedders may invent their own."""
+"""The same for types of errors and reasons of refusals: upstreams and embedders may invent more."""
 
 OTHER = "other"
-"""The label of all that is over these limits."""
+"""The label of everything above these limits."""
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
@@ -40,12 +40,11 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Family(NamedTuple):
-    """One metric. A histogram has `bounds`; `is_read`: others count it, and its value is read when the metrics are rendered."""
+    """One metric. A histogram has `bounds`."""
 
     kind: str
     help: str
     bounds: tuple[float, ...] = ()
-    is_read: bool = False
 
 
 _DURATION = "gen_ai_client_operation_duration_seconds"
@@ -70,8 +69,8 @@ FAMILIES: Mapping[str, Family] = {
     _RESUMES: Family("counter", "Requests to read a run again."),
     _REFUSED: Family("counter", "Requests that were refused before a call of the API."),
     _OPEN: Family("gauge", "Runs that have not ended."),
-    "rawsse_readers": Family("gauge", "Clients that are reading a run.", is_read=True),
-    "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write.", is_read=True),
+    "rawsse_readers": Family("gauge", "Clients that are reading a run."),
+    "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
 
 # Of the values of labels. The format escapes line feeds, too, and `one_line` leaves none.
@@ -81,17 +80,12 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 class Metrics(Observer):
     """An observer of runs that counts them.
 
-    `read` maps metrics that others count, such as `rawsse_readers`, to functions that return their value: `render` calls them.
-    `models` are those that the operator has named: they have a label from the start. Raises `ConfigurationError` for a metric
-    whose entry in `FAMILIES` is not marked `is_read`.
+    `read` maps metrics that are counted elsewhere, such as `rawsse_readers`, to functions that return their value: `render`
+    calls them. `models` are those that the operator has named: they have a label from the start.
     """
 
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
-        self._read = dict(read or {})
-        for name in self._read:
-            if name not in FAMILIES or not FAMILIES[name].is_read:
-                allowed = ", ".join(name for name, family in FAMILIES.items() if family.is_read)
-                raise ConfigurationError(f"unknown metric {name!r}: expected one of {allowed}")
+        self._read = {_OPEN: lambda: len(self._asked), **(read or {})}
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
         self._histograms: defaultdict[str, dict[Labels, _Histogram]] = defaultdict(dict)
         self._models = _Names(MAX_MODELS_COUNTED, models)
@@ -126,7 +120,7 @@ class Metrics(Observer):
         self._count(_RUNS, ending=record.ending, dialect=record.dialect)
 
     def count_resume(self, result: str) -> None:
-        """A client came back to a run: `result` is one of a few words, as "resumed" or "gone"."""
+        """A client came back to a run: `result` is one of a few words, such as "resumed" or "gone"."""
         self._count(_RESUMES, result=self._types.find(result))
 
     def count_refusal(self, reason: str) -> None:
@@ -135,34 +129,27 @@ class Metrics(Observer):
 
     def render(self) -> str:
         """All metrics that have a value, in Prometheus' text format."""
-        self._counts[_OPEN][()] = len(self._asked)
         lines: list[str] = []
         for name, family in FAMILIES.items():
-            samples = list(self._samples(name))
+            samples = [_sample(name, labels, count) for labels, count in self._counts[name].items()]
+            for labels, histogram in self._histograms[name].items():
+                samples += histogram.samples(name, labels)
+            if name in self._read:
+                samples.append(_sample(name, (), self._read[name]()))
             if samples:
                 lines += [f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}", *samples]
         return "\n".join(lines) + "\n"
-
-    def _samples(self, name: str) -> Iterator[str]:
-        if name in self._read:
-            yield _sample(name, (), self._read[name]())
-        for labels, count in self._counts[name].items():
-            yield _sample(name, labels, count)
-        for labels, histogram in self._histograms[name].items():
-            yield from histogram.samples(name, labels)
 
     def _count(self, name: str, by: int = 1, **labels: str) -> None:
         self._counts[name][tuple(labels.items())] += by
 
     def _observe(self, name: str, value: float, **labels: str) -> None:
-        key = tuple(labels.items())
-        if key not in self._histograms[name]:
-            self._histograms[name][key] = _Histogram(FAMILIES[name].bounds)
-        self._histograms[name][key].observe(value)
+        histogram = self._histograms[name].setdefault(tuple(labels.items()), _Histogram(FAMILIES[name].bounds))
+        histogram.observe(value)
 
 
 class _Names:
-    """Names from elsewhere as labels: the first `limit` of them after those `known`, and `OTHER` for all later ones."""
+    """Names from outside as labels: those `known`, the first `limit` others, and `OTHER` for all later ones."""
 
     def __init__(self, limit: int, known: Iterable[str] = ()) -> None:
         self._known = {one_line(name) for name in known}
@@ -176,7 +163,7 @@ class _Names:
 
 
 class _Histogram:
-    """How many values are in each bucket: above the bound before, and up to its own bound."""
+    """How many values are in each bucket: above the bound of the bucket before, and up to its own."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = (*bounds, math.inf)
@@ -188,12 +175,13 @@ class _Histogram:
         self._sum += value
 
     def samples(self, name: str, labels: Labels) -> Iterator[str]:
-        total = 0
-        for bound, count in zip(self._bounds, self._counts, strict=True):
-            total += count  # "le": a bucket counts all that is less than its bound, or equal
+        totals = list(
+            accumulate(self._counts)
+        )  # "le": a bucket counts all values that are less than its bound, or equal
+        for bound, total in zip(self._bounds, totals, strict=True):
             yield _sample(f"{name}_bucket", (*labels, ("le", "+Inf" if bound == math.inf else str(bound))), total)
         yield _sample(f"{name}_sum", labels, self._sum)
-        yield _sample(f"{name}_count", labels, total)
+        yield _sample(f"{name}_count", labels, totals[-1])
 
 
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:

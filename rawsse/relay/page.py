@@ -1,4 +1,4 @@
-"""The files of a folder over HTTP: the built-in page, or one of the operator's own."""
+"""The files of a folder over HTTP: the built-in page, or the operator's."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of the built-in page: nothing from elsewhere, nothing inline, no frame around it. Model text could do nothing even if it
-were taken for markup."""
+"""Of the built-in page: nothing from other origins, nothing inline, no frame around it. Even if model text were taken for
+markup, it could do nothing."""
 
 MODULES = ("rawsse.js", "react.js", "tabs.js")
-"""Served beside a page of the operator's, unless its folder has files of these names."""
+"""Served beside the operator's page, unless its folder has files of these names."""
 
 _COMMENTS = re.compile(rb"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)?\n", re.MULTILINE | re.DOTALL)
-"""Comments that have their lines for themselves, and blank lines. The built-in page's scripts and styles are served without
-them: they are a quarter of their bytes. No string or template of theirs has such a line."""
+"""Comments that fill whole lines, and blank lines: a quarter of the bytes of the built-in page's scripts and styles, which are
+served without them. None of their strings and templates has such a line."""
 
 NOTICE_MARK = b"<!-- notice -->"
 
-# Types of files that Python's own table lacks, or has differently before 3.12.
+# Media types that Python's table lacks, or that it changed in 3.12.
 _TYPES: Mapping[str, str] = {
     ".js": "text/javascript",
     ".map": "application/json",
@@ -46,32 +46,27 @@ _TYPES: Mapping[str, str] = {
 
 
 class Page:
-    """The files of a folder; the built-in page's if `folder` is None. The user's own page makes its own policy, and finds the
-    modules of the browser's half beside it.
+    """The files of a folder; those of the built-in page if `folder` is None.
 
-    `notice` is a text that the built-in page shows below its greeting, and `examples` are prompts that it offers as buttons
-    below that.
+    The built-in page shows `notice` below its greeting, and below that offers `examples` of prompts as buttons. The operator's
+    page sets its policy itself, and finds the browser modules beside it.
     """
 
     def __init__(self, folder: Path | None = None, *, notice: str = "", examples: Iterable[str] = ()) -> None:
-        shown = [f"<p>{html.escape(notice)}</p>"] if notice else []
-        buttons = [f'<button type="button" class="example">{html.escape(each)}</button>' for each in examples]
-        if buttons:
-            shown.append(f'<p class="examples">{" ".join(buttons)}</p>')
-        self._notice = "".join(shown).encode() if folder is None else b""
         self._is_built_in = folder is None
         self._folder: Traversable = folder if folder is not None else files("rawsse") / "web"
-        policy = () if folder else (("content-security-policy", CONTENT_SECURITY_POLICY),)
+        policy = (("content-security-policy", CONTENT_SECURITY_POLICY),) if self._is_built_in else ()
         self._headers = (*policy, *PAGE_HEADERS)
+        buttons = [f'<button type="button" class="example">{html.escape(each)}</button>' for each in examples]
+        shown = f"<p>{html.escape(notice)}</p>" if notice else ""
+        self._notice = (shown + (f'<p class="examples">{" ".join(buttons)}</p>' if buttons else "")).encode()
         # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
         self._types = mimetypes.MimeTypes()
-        for suffix, kind in _TYPES.items():
-            self._types.add_type(kind, suffix)
 
     def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
         """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
 
-        Names with a leading dot are not served, and nothing outside the folder is.
+        Files whose names begin with a dot are not served, and nothing outside the folder is.
         """
         name = path.lstrip("/") or "index.html"
         content = _read(self._folder, name)
@@ -81,13 +76,14 @@ class Page:
             raise Answer(404, "not_found_error", f"there is no {path}")
         if self._is_built_in and name.endswith((".js", ".css")):
             content = _COMMENTS.sub(b"", content)
-        if self._notice and name == "index.html":
+        if self._is_built_in and self._notice and name == "index.html":
             content = content.replace(NOTICE_MARK, self._notice)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         return (("content-type", self._content_type(name)), ("etag", etag), *self._headers), content
 
     def _content_type(self, name: str) -> str:
         kind, encoding = self._types.guess_type(name)
+        kind = _TYPES.get(name[name.rfind(".") :].lower(), kind)
         if kind is None or encoding is not None:  # a compressed file is sent as it is
             return "application/octet-stream"
         is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
@@ -95,7 +91,7 @@ class Page:
 
 
 def _read(folder: Traversable, name: str) -> bytes | None:
-    """The content of a file in a folder; None if it has none of that name that may be served."""
+    """The content of a file in a folder; None if there is no file of that name, or it may not be served."""
     file = folder
     for part in name.split("/"):
         if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
@@ -106,7 +102,7 @@ def _read(folder: Traversable, name: str) -> bytes | None:
         is_outside = (
             isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents
         )
-        # To open a pipe would wait for a writer, and a device may have no end.
+        # Opening a pipe would wait for a writer, and a device may have no end.
         return None if is_outside or not file.is_file() else file.read_bytes()
     except (OSError, RuntimeError):  # a folder, unreadable, a name too long; links in a circle
         return None

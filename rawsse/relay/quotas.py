@@ -5,8 +5,8 @@
     headers = quotas.admit(user, now)                 # raises Answer: 429
     quotas.begun(start), quotas.ended(record)         # or quotas.release(user), if no run has begun
 
-`admit` keeps a place that `begun` takes, so that no limit is exceeded between the two. A refused request counts nowhere.
-Counts are whole numbers: 60 requests per minute are exactly one more after each second. Times are Unix seconds, days are UTC.
+`admit` reserves a place that `begun` takes, so that no limit is exceeded between the two. Refused requests are not counted.
+Counts are whole numbers: at 60 requests per minute there is exactly one more each second. Times are Unix seconds, days are UTC.
 
 The header fields are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 11), and on
 `/v1/messages` also those of https://docs.anthropic.com/en/api/rate-limits.
@@ -26,11 +26,11 @@ from rawsse.relay.record import Observer, RunRecord, RunStart
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 MAX_USERS_KEPT = 100_000
-"""Users whose counts are kept at once. A user who is idle and may use the full limits is forgotten; while too many are not,
-new users are refused."""
+"""Users whose counts are kept at once. A user who is idle and whose limits are all refilled is forgotten. While too many are
+not, new users are refused."""
 
 RETRY_SECONDS = 5
-"""The `retry-after` where the relay cannot know the time, since a run must end first."""
+"""The `retry-after` of a request that must wait for a run to end: the relay cannot know when that is."""
 
 _SECOND = 1_000_000  # times are counted in microseconds
 _MINUTE = 60 * _SECOND
@@ -38,8 +38,8 @@ _DAY = 24 * 60 * _MINUTE
 
 
 class _Policy(NamedTuple):
-    """A limit in force, and what is left of it. `wait` is the seconds until all of it is back, or, if nothing is left, until
-    something is; `reset` is the Unix second of that. None if it is not known."""
+    """A limit in force, and what is left of it. `wait` is the seconds until all of it is refilled, or, if nothing is left,
+    until a part of it is; `reset` is the Unix second of that. None if it is not known."""
 
     name: str
     words: str
@@ -53,37 +53,34 @@ class _Policy(NamedTuple):
 class _Account:
     """The use of the relay by one user, or by all users together."""
 
-    __slots__ = ("at", "day", "limits", "open", "other_day", "other_tokens", "reserved", "tokens", "used")
+    __slots__ = ("at", "limits", "open", "reserved", "tokens", "used")
 
     def __init__(self) -> None:
-        # Those of a user who has not come yet, and may have a limit: so the account is kept.
+        # Those of a user who may turn out to have a limit of tokens: so the account is kept until then.
         self.limits = UserLimits(tokens_per_day=MAX_LIMIT)
-        self.at = self.day = self.tokens = self.open = 0
-        self.other_day = self.other_tokens = (
-            0  # of the day before, or of a later one, if the clock was ahead for a moment
-        )
+        self.at = self.open = 0
+        self.tokens: dict[int, int] = {}  # by day: today's, and one other's, since a clock may be wrong for a moment
         self.reserved = 0  # requests that were admitted, and whose run has not begun
         self.used = 0  # a request is `_MINUTE`, and each microsecond gives back as much as the limit
 
+    @property
+    def tokens_today(self) -> int:
+        return self.tokens[self.at // _DAY]
+
     def advance(self, now: float) -> None:
-        """Give back what is due."""
+        """Refill what is due."""
         at, rate = round(now * _SECOND), self.limits.requests_per_minute or 0
         elapsed = max(0, at - self.at)
         # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
         self.at = min(max(self.at, at), at + _MINUTE)
         self.used = max(0, min(self.used, rate * _MINUTE) - elapsed * rate)
-        if (day := self.at // _DAY) != self.day:
-            tokens = self.other_tokens if day == self.other_day else 0
-            self.other_day, self.other_tokens = self.day, self.tokens
-            self.day, self.tokens = day, tokens
+        if (day := self.at // _DAY) not in self.tokens:
+            self.tokens = dict([*self.tokens.items()][-1:]) | {day: 0}
 
     def spend(self, time: float, tokens: int) -> None:
         """Count the tokens of a run that began at that time."""
-        day = round(time * _SECOND) // _DAY
-        if day == self.day:
-            self.tokens += tokens
-        elif day == self.other_day:
-            self.other_tokens += tokens
+        if (day := round(time * _SECOND) // _DAY) in self.tokens:
+            self.tokens[day] += tokens
 
     def policies(self) -> Iterator[_Policy]:
         """The limits that are counted."""
@@ -93,22 +90,22 @@ class _Account:
             back = used if left else used + _MINUTE - quota * _MINUTE
             yield _Policy("requests", "requests per minute", ";w=60", quota, left, *self._due(back, quota))
         if (quota := limits.tokens_per_day) is not None:
-            left, back = max(0, quota - self.tokens), _DAY - self.at % _DAY
+            left, back = max(0, quota - self.tokens_today), _DAY - self.at % _DAY
             yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *self._due(back))
         if (quota := limits.open_runs) is not None:
             left = max(0, quota - self.open - self.reserved)
             yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)
 
     def _due(self, back: int, rate: int = 1) -> tuple[int, int]:
-        """The seconds until `back` has come back at that rate, and the Unix second of that, both rounded up."""
+        """The seconds until `back` is refilled at that rate, and the Unix second of that, both rounded up."""
         return -(-back // (rate * _SECOND)), -(-(self.at * rate + back) // (rate * _SECOND))
 
 
 class Quotas(Observer):
     """Counts what users use, and refuses what exceeds their limits. An observer of the runs.
 
-    `everyone` are the limits of all users together, and may be set later; `default` those of a user without limits. Where the
-    relay has no users, the user is None, and the limits of all users are those of the only one.
+    `everyone` has the limits of all users together, and may be changed later. `default` holds for users without limits of
+    their own. Where the relay has no users, the user is None, and only the limits of all hold.
     """
 
     def __init__(
@@ -125,15 +122,16 @@ class Quotas(Observer):
         return self.everyone if user is None else user.limits or self._default
 
     def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
-        """Keep a place for a run, and return the header fields that say what is left, those of the Messages API too if
-        `is_messages`. Raises `Answer`: 429, with them and `retry-after`.
+        """Reserve a place for a run, and return header fields that say what is left. Raises `Answer`: 429, with them and
+        `retry-after`.
 
-        If not `is_run`, the request counts now, and only the requests per minute can refuse it.
+        `is_messages` adds the fields of the Messages API. If not `is_run`, the request counts at once, and only the requests
+        per minute can refuse it.
         """
         account, *others = accounts = self._accounts(user, now)
         counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
         refusing = [p for p in account.policies() if p.name in counted and not p.left]
-        # The use by others is only shown to a user who is refused because of it.
+        # The use by others is shown only to a user who is refused because of it.
         used_up = [p for other in others for p in other.policies() if p.name in counted and not p.left]
         shared = [p._replace(name=f"all_{p.name}") for p in used_up]
         if refusing or shared:
@@ -151,12 +149,12 @@ class Quotas(Observer):
         return _headers([*account.policies()], is_messages)
 
     def release(self, user: User | None) -> None:
-        """Give back what `admit` has kept: no run has begun."""
+        """Give back what `admit` reserved: no run has begun."""
         for account in self._counting(user.id if user is not None else ""):
             account.reserved = max(0, account.reserved - 1)
 
     def begun(self, start: RunStart) -> None:
-        """The request counts from now on, and one more run is open."""
+        """The request counts, and one more run is open."""
         for account in self._counting(start.user):
             account.advance(start.time)
             account.reserved = max(0, account.reserved - 1)
@@ -164,33 +162,30 @@ class Quotas(Observer):
             account.open += 1
 
     def ended(self, record: RunRecord) -> None:
-        """The run is not open any more. Its tokens are those of the day on which it began, as in the ledger."""
+        """The run is no longer open. Its tokens count on the day on which it began, as in the ledger."""
         for account in self._counting(record.user):
             account.open -= 1
             account.spend(record.time, record.total_tokens)
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
-        """Take over the tokens that each user has used today, as the ledger has them: so quotas survive a restart."""
-        for user, tokens in totals.items():
-            if not user:  # of a relay without users: they count for all together
-                continue
-            account = self._kept.setdefault(user, _Account())
+        """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart."""
+        # Those without a user are of a relay without users: they count for all together.
+        accounts = [(self._kept.setdefault(user, _Account()), tokens) for user, tokens in totals.items() if user]
+        for account, tokens in [*accounts, (self._all, sum(totals.values()))]:
             account.advance(now)
-            account.tokens = max(account.tokens, tokens)
-        self._all.advance(now)
-        self._all.tokens = max(self._all.tokens, sum(totals.values()))
+            account.tokens[account.at // _DAY] = max(account.tokens_today, tokens)
 
-    def must_end(self, user: str, now: float, tokens: int = 0) -> bool:
-        """The day's tokens are used up, with `tokens` of open runs, and the limits say that this ends open runs of that user:
-        those limits with which the user's newest request came."""
+    def must_end(self, user: str, now: float) -> bool:
+        """The day's tokens are used up, and the limits say that this stops open runs of that user: those limits with which the
+        user's newest request came."""
         self._all.limits = self.everyone
         accounts = [account for account in self._counting(user) if account.limits.ends_open_runs]
         for account in accounts:
             account.advance(now)
-        return any(p.name == "tokens" and p.left <= tokens for account in accounts for p in account.policies())
+        return any(p.name == "tokens" and not p.left for account in accounts for p in account.policies())
 
     def me(self, user: User | None, now: float) -> dict[str, Any]:
-        """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is back."""
+        """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is refilled."""
         account = self._accounts(user, now)[0]
         policies = list(account.policies())
         return {
@@ -201,7 +196,7 @@ class Quotas(Observer):
         }
 
     def _accounts(self, user: User | None, now: float) -> list[_Account]:
-        """The account of the user, which may be a new one, and that of all, as they are now."""
+        """The account of the user, which may be a new one, and that of all users, brought up to date."""
         accounts = [self._all]
         if user is not None:
             accounts.insert(0, self._kept.get(user.id) or _Account())
@@ -214,12 +209,12 @@ class Quotas(Observer):
         return [self._kept[user], self._all] if user in self._kept else [self._all]
 
     def _make_room(self, now: float) -> None:
-        """Forget up to two users for each new one: so as few as possible are kept, and no request pays for all of them."""
+        """Forget up to two idle users for each new one, so that few are kept, and no request has to look at all of them."""
         for user in list(islice(self._kept, 2)):
             account = self._kept[user]
             self._kept.move_to_end(user)
             account.advance(now)
-            tokens = account.tokens if account.limits.tokens_per_day is not None else 0
+            tokens = account.tokens_today if account.limits.tokens_per_day is not None else 0
             if not (account.used or account.reserved or account.open or tokens):
                 del self._kept[user]
         if len(self._kept) >= self._max_users:

@@ -1,11 +1,12 @@
-"""Who may use the relay: users, their limits, and the token or login that identifies the sender of a request.
+"""Who may use the relay: users, their limits, the token or login that identifies them, and what their requests may choose.
 
     tokens = UserFile(Path("users.toml"))                       # raises ConfigurationError
     guard = Guard(tokens=tokens)                                # 401 without one of its tokens
     user = await identify(scope, headers, tokens=guard.tokens)  # User(id='ada')
+    request = choose(request, defaults, (everyone, user.limits), is_browser=True)   # raises InvalidRequest
     tokens.reload()                                             # on SIGHUP
 
-The file is TOML. A field that is left out is without a limit.
+The file is TOML. A field that is left out means no limit.
 
     [all]                                  # what all users together may use
     tokens_per_day = 5_000_000
@@ -16,10 +17,10 @@ The file is TOML. A field that is left out is without a limit.
     requests_per_minute = 60
     open_runs = 4
     tokens_per_day = 200_000
-    ends_open_runs = true                  # a run in progress is cut when the day's tokens are used up
+    ends_open_runs = true                  # runs in progress are stopped when the day's tokens are used up
     models = ["claude-haiku-4-5"]
     max_tokens = 8192
-    operator = true                        # may list and end the runs of others
+    operator = true                        # may list and stop the runs of others
 
 `printf %s "$TOKEN" | sha256sum` prints the digest of a token. The digest is not salted, so a token should be made by a machine:
 `python -c "import secrets; print(secrets.token_urlsafe())"`.
@@ -28,10 +29,9 @@ The file is TOML. A field that is left out is without a limit.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -40,11 +40,12 @@ from typing import Any
 from uuid import UUID
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay.dialects import Answer
+from rawsse.messages.lens import object_at
+from rawsse.relay.dialects import Answer, InvalidRequest
 from rawsse.server import Scope
 
 MAX_USER_ID_CHARS = 256
-"""The length of a user's id: it is a key in memory, a column of the ledger, and a part of log lines."""
+"""Of a user's id, which is a key in memory, a column of the ledger, and a part of log lines."""
 
 MAX_LIMIT = 999_999_999_999_999
 """The largest limit: a structured field has integers of at most 15 digits (RFC 9651, 3.3.1)."""
@@ -54,11 +55,11 @@ log = logging.getLogger("rawsse.relay")
 
 @dataclass(frozen=True, slots=True)
 class UserLimits:
-    """How much one user may use, or all users together. None is without a limit. Raises `ConfigurationError`.
+    """How much one user may use, or all users together. None means no limit. Raises `ConfigurationError`.
 
-    `requests_per_minute` may come at once, and come back evenly. `open_runs` is how many runs may be in progress,
-    `tokens_per_day` the tokens of all kinds of the runs that began on one UTC day, `models` those that may be named, and
-    `max_tokens` how many a request may ask for. `ends_open_runs`: a run in progress is cut when the day's tokens are used up.
+    `requests_per_minute` may be sent in one burst, and are refilled evenly. `open_runs` is how many runs may be in progress.
+    `tokens_per_day` counts tokens of all kinds, of the runs that began on one UTC day. A request may name `models` only, and
+    ask for at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the day's tokens are used up.
     """
 
     requests_per_minute: int | None = None
@@ -85,9 +86,9 @@ class UserLimits:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Someone who may use the relay. Runs and quotas go by `id`. Without `limits` those of the relay hold.
+    """A user of the relay. Runs and quotas belong to an `id`. Without `limits` the user has those of the relay.
 
-    An operator may list and end the runs of others. Raises `ConfigurationError` for an id that is empty, too long, or not
+    An operator may list and stop the runs of others. Raises `ConfigurationError` for an id that is empty, too long, or not
     printable.
     """
 
@@ -107,39 +108,32 @@ class User:
 
 
 class Tokens:
-    """Tokens and the users that they stand for; iterating gives the users.
+    """Tokens, and the users whom they identify; iterating yields the users.
 
-    Each of `tokens` stands for one user, whose id has the first digits of the token's digest. Only digests are kept. Raises
-    `ConfigurationError` for a token that no header field can bring.
+    Each of `tokens` identifies one user, whose id has the first digits of the token's digest. Only digests are kept. Raises
+    `ConfigurationError` for a token that a header field cannot carry.
     """
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
-        digests = map(_digest, tokens)
-        self._users = {digest[:8]: (digest, User(f"token-{digest.hex()[:8]}")) for digest in digests}
+        self._users = {digest: User(f"token-{digest.hex()[:8]}") for digest in map(_digest, tokens)}
 
     def __iter__(self) -> Iterator[User]:
-        return (user for _, user in self._users.values())
+        return iter(self._users.values())
 
     def find_token(self, headers: Mapping[str, str]) -> User | None:
-        """The user whose token these fields (lower-case names) bring: `Authorization: Bearer …`, or `x-api-key`."""
+        """The user whose token is in these fields (lower-case names): `Authorization: Bearer …`, or `x-api-key`."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = (bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
-        found = [self._find(token) for token in given if token]
-        return next((user for user in found if user is not None), None)
-
-    def _find(self, token: str) -> User | None:
-        # The time that this takes tells neither how much of a token was right nor whose it is: a caller cannot choose the
-        # digest of what it sends, all users are found in the same time, and digests are compared in constant time.
-        digest = hashlib.sha256(token.encode()).digest()
-        known, user = self._users.get(digest[:8], (b"", None))
-        return user if hmac.compare_digest(known, digest) else None
+        # A caller cannot choose the digest of what it sends, so the time of this tells nothing about the tokens.
+        found = (self._users.get(hashlib.sha256(token.encode()).digest()) for token in given if token)
+        return next(filter(None, found), None)
 
 
 class UserFile(Tokens):
-    """The users of a TOML file, in the form that the head of this module shows, and those of `tokens`.
+    """The users of a TOML file, in the form shown at the top of this module, and those of `tokens`.
 
-    `everyone` are the limits of all users together. Raises `ConfigurationError` with the file, the entry and the field, never
-    with a token.
+    `everyone` has the limits of all users together. A `ConfigurationError` names the file, the entry and the field, never a
+    token.
     """
 
     def __init__(self, path: Path, tokens: Iterable[str] = ()) -> None:
@@ -149,9 +143,9 @@ class UserFile(Tokens):
         self.reload()
 
     def reload(self) -> None:
-        """Read the file again. If it cannot be used, the users stay as they were, and `ConfigurationError` is raised.
+        """Read the file again. If that fails, the users stay as they were, and `ConfigurationError` is raised.
 
-        100,000 users take seconds. It may be called in another thread than those that look for users.
+        100,000 users take seconds, so it may be called in another thread than those that look up users.
         """
         import tomllib
 
@@ -163,23 +157,21 @@ class UserFile(Tokens):
             if not isinstance(entries, list) or not entries:
                 raise ConfigurationError("user is missing; expected a table [[user]] for each user")
             _check_fields(data, {"user", "all"})
-            users, ids = dict(self._own), {user.id for _, user in self._own.values()}
+            users, ids = dict(self._own), {user.id for user in self._own.values()}
             for number, entry in enumerate(entries, 1):
                 table = dict(entry) if isinstance(entry, dict) else {}
                 where = f"{self.path}: user {number} ({table.get('id')!r})"
                 digest, user = _read_user(table)
-                if user.id in ids or digest[:8] in users:
+                if user.id in ids or digest in users:
                     raise ConfigurationError(f"{'id' if user.id in ids else 'token'} is that of another user")
                 ids.add(user.id)
-                users[digest[:8]] = digest, user
+                users[digest] = user
             where = f"{self.path}: [all]"
             everyone = _read_limits(data.get("all", {}))
             is_public = self.path.stat().st_mode & 0o004
         except ConfigurationError as exc:
             raise ConfigurationError(f"{where}: {exc}") from None
-        except RecursionError:
-            raise ConfigurationError(f"cannot read {self.path}: it is nested too deeply") from None
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise ConfigurationError(f"cannot read {self.path}: {exc}") from None
         if is_public and any("token" in entry for entry in entries):
             log.warning("%s has tokens in plain text, and other users of this machine can read it", self.path)
@@ -187,7 +179,7 @@ class UserFile(Tokens):
 
 
 def _read_user(entry: dict[str, Any]) -> tuple[bytes, User]:
-    """(digest of the token, user) of a table."""
+    """(digest of the token, user) in a table."""
     token, hashed = entry.pop("token", None), entry.pop("token_sha256", None)
     user = User(entry.pop("id", ""), is_operator=entry.pop("operator", False))
     if entry:
@@ -214,7 +206,7 @@ def _check_fields(table: object, known: set[str]) -> None:
 
 
 def _digest(token: object) -> bytes:
-    # An empty token would admit every caller without one.
+    # An empty token would admit every caller who sends none.
     if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise ConfigurationError("a token must be printable ASCII without spaces, and not empty")
     return hashlib.sha256(token.encode()).digest()
@@ -223,7 +215,7 @@ def _digest(token: object) -> bytes:
 # --- Who sent a request --------------------------------------------------------------------------------------------
 
 Authenticate = Callable[[Scope], Awaitable[User | str | None]]
-"""The embedder's function: the user of a request, or the user's id; None for a request to be refused."""
+"""The embedder's function: returns the user of a request, or the user's id; None refuses the request."""
 
 
 async def identify(
@@ -231,7 +223,7 @@ async def identify(
 ) -> User | None:
     """The user who sent a request; None where the relay has no users. Raises `Answer`: 401.
 
-    `authenticate` decides, if there is one; else a login of the host application (`scope["user"]`), else a token.
+    `authenticate` alone decides, if it is given; else a login of the host application (`scope["user"]`), else a token.
     """
     if authenticate is not None:
         found = await authenticate(scope)
@@ -242,17 +234,17 @@ async def identify(
             return None
     if user is None:
         # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
-        text = "the relay asks who sent this: Authorization: Bearer …, or x-api-key, or a login of the host"
+        text = "the relay needs valid credentials: Authorization: Bearer …, or x-api-key, or a login of the host"
         raise Answer(401, "authentication_error", text, headers={"www-authenticate": "Bearer"})
     return user
 
 
 def user_of_scope(scope: Scope) -> User | None:
-    """The user that the host application has left in `scope["user"]`, as Starlette's `AuthenticationMiddleware` does.
+    """The user that the host application put into `scope["user"]`, as Starlette's `AuthenticationMiddleware` does.
 
-    It may be an object, a mapping or the id itself. None if its `is_authenticated` is not True. The id is the first that is
-    there of `identity`, `username`, `id`, `sub` and `display_name`: two users may have the same name, so names come last.
-    Raises `ConfigurationError` if there is none.
+    It may be an object, a mapping or the id itself. None if its `is_authenticated` is not True. The id is the first of
+    `identity`, `username`, `id`, `sub` and `display_name` that it has: two users may have the same name, so names come last.
+    Raises `ConfigurationError` if it has none of them.
     """
     found = scope.get("user")
     if isinstance(found, str):
@@ -268,3 +260,80 @@ def user_of_scope(scope: Scope) -> User | None:
             if value != "" and isinstance(value, str | int | UUID):
                 return User(str(value))
     raise ConfigurationError("scope['user'] has no identity, username, id, sub or display_name that can be an id")
+
+
+# --- Choices of a request ---------------------------------------------------------------------------------------
+
+
+def models_of(limits: Sequence[UserLimits]) -> list[str] | None:
+    """The models that are on every list, in the order of the first list; None if there is no list: any model may be named."""
+    lists = [limit.models for limit in limits if limit.models is not None]
+    return [name for name in lists[0] if all(name in names for names in lists)] if lists else None
+
+
+def choose(
+    request: Mapping[str, Any], defaults: Mapping[str, Any], limits: Sequence[UserLimits], *, is_browser: bool
+) -> dict[str, Any]:
+    """The request, completed with the relay's choices. Raises `InvalidRequest` for a field that it may not choose so.
+
+    It may name the models that are on the lists of all `limits`, and ask for no more than any of their `max_tokens`.
+    `defaults` are the relay's `model` and `max_tokens`, for a request that names none, and its `system`.
+
+    Any visitor of the page can send a browser's request (every dialect but `messages`). So it gets that `system`, may not
+    exceed that `max_tokens`, and where there is no list may name no other model. A request of `/v1/messages` comes from a
+    program, which has its own system prompt.
+    """
+    if is_browser:
+        _check_system(request)
+        alone = (defaults["model"],) if models_of(limits) is None else None
+        limits = (*limits, UserLimits(models=alone, max_tokens=defaults["max_tokens"]))
+    models, cap = models_of(limits), min((limit.max_tokens or MAX_LIMIT for limit in limits), default=MAX_LIMIT)
+    chosen = {name: value for name, value in defaults.items() if is_browser or name != "system"}
+    if models is not None and chosen["model"] not in models:
+        chosen["model"] = next(iter(models), None)
+    if "max_tokens" in chosen:
+        chosen["max_tokens"] = min(chosen["max_tokens"], cap)
+    chosen |= request
+    for place, part in _parts(chosen) if models is not None or cap < MAX_LIMIT else ():
+        if models is not None and "model" in part and part["model"] not in models:
+            words = f"must be one of {', '.join(models)}" if models else "none is allowed"
+            raise InvalidRequest(f"{place}model", words)
+        if not isinstance(asked := part.get("max_tokens") or 0, int) or asked > cap:
+            raise InvalidRequest(f"{place}max_tokens", f"must be a whole number, at most {cap}")
+    if models is not None and isinstance(chosen.get("fallbacks"), str):
+        raise InvalidRequest("fallbacks", "must be a list that names the models")
+    return chosen
+
+
+def changed_request(given: object) -> dict[str, Any]:
+    """The request that the embedder's function returned. Raises `ConfigurationError` if it is not a whole request."""
+    kinds = {"model": str, "max_tokens": int, "messages": list}
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"on_request must return None or a whole request, not {type(given).__name__}")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(given.get(name), kind)]:
+        raise ConfigurationError(f"on_request returned a request without a usable {' and '.join(wrong)}")
+    return given
+
+
+def _check_system(request: Mapping[str, Any]) -> None:
+    if "system" in request:
+        raise InvalidRequest("system", "is set by the relay")
+    for index, message in _objects(request["messages"]):
+        if message.get("role") == "system":
+            raise InvalidRequest(f"messages.{index}.role", "must be user or assistant")
+
+
+def _parts(request: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, object) of everything that may name a model: the request, its fallbacks and tools, tools that a message adds."""
+    yield "", request
+    for name in ("fallbacks", "tools"):
+        yield from ((f"{name}.{index}.", item) for index, item in _objects(request.get(name)))
+    for index, message in _objects(request.get("messages")):
+        for number, block in _objects(message.get("content")):
+            for _, change in [(0, block), *_objects(block.get("tool_changes"))]:
+                yield f"messages.{index}.content.{number}.", object_at(object_at(change, "tool"), "definition")
+
+
+def _objects(items: object) -> list[tuple[int, dict[str, Any]]]:
+    """The objects in a list, with their places."""
+    return [(n, item) for n, item in enumerate(items) if isinstance(item, dict)] if isinstance(items, list) else []

@@ -10,26 +10,24 @@ every wait. There is no WebSocket (answered 400), and no TLS: use a reverse prox
 
 Read in this order:
 
-    asgi.py        ASGI without connections: the types, the scope of a request, the lifespan
-    forwarded.py   behind a reverse proxy: the client that the proxy saw
+    asgi.py        ASGI without connections: the types, the scope of a request, the lifespan, reverse proxies
     connection.py  one TCP connection, and the calls of the app that answer its requests
     server.py      the listening socket, and a shutdown within its time
 
-A client is gone at EOF, also when it closed only its sending side, and at a reset: then `receive` gives `http.disconnect`
-at once and `send` raises `ClientDisconnectedError`. Neither is seen while the app leaves `max_buffered_bytes` of the body
-untaken, since reading is then paused.
+A client has disconnected at EOF, even if it closed only its sending side, and at a reset: `receive` then returns
+`http.disconnect` at once, and `send` raises `ClientDisconnectedError`. The server notices neither while the app leaves
+`max_buffered_bytes` of the request's body unread, since reading is then paused.
 
-An extension for apps that pass a stream on: `extensions["rawsse.push"]` is an `Outlet`, which writes to the connection in the
-caller's call, without a task that waits in `send`.
+An extension for apps that pass a stream on: `extensions["rawsse.push"]` is an `Outlet`, which writes to the connection
+directly, without a task that waits in `send`.
 
-An extension for programs that break HTTP on purpose: `extensions["rawsse.wire"]` is the connection. `take_over()` gives its
-transport (`asyncio.Transport`), and from then on the app alone writes to it. `drain()` waits while the client takes less than
-is written. `end()` or `abort()` ends the connection, at the latest before the app returns.
+An extension for programs that break HTTP on purpose: `extensions["rawsse.wire"]` is the connection. `take_over()` returns its
+transport (`asyncio.Transport`), and from then on only the app writes to it. `drain()` waits until the client has caught up.
+The app must call `end()` or `abort()` before it returns.
 """
 
-from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Outlet, Receive, Scope, Send
+from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Forwarded, Message, Outlet, Receive, Scope, Send
 from rawsse.server.connection import Limits
-from rawsse.server.forwarded import Forwarded
 from rawsse.server.server import Server, room_for_connections, serve
 
 __all__ = ["ASGIApp", "ClientDisconnectedError", "Forwarded", "Limits", "Message", "Outlet", "Receive", "Scope", "Send"]

@@ -1,22 +1,25 @@
-"""ASGI without connections: the types, the scope of a request, work for a client, the lifespan (https://asgi.readthedocs.io).
+"""ASGI without connections: the types, the scope of a request, the lifespan, and what the app learns from reverse proxies.
 
-scope = http_scope(request, client=("127.0.0.1", 50000), server=("127.0.0.1", 8000), state={})
-lifespan = Lifespan(app, state)
-await lifespan.startup()          # ConfigurationError if the app says that it failed
-await lifespan.shutdown(seconds)
+    scope = http_scope(request, client=("127.0.0.1", 50000), server=("127.0.0.1", 8000), state={})
+    lifespan = Lifespan(app, state)
+    await lifespan.startup()          # ConfigurationError if the app says that it failed
+    await lifespan.shutdown(seconds)
+    app = Forwarded(app, ["127.0.0.1", "10.0.0.0/8"])       # the addresses of trusted proxies
+
+The specification is at https://asgi.readthedocs.io.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from rawsse.errors import ConfigurationError
-from rawsse.http1 import Request
+from rawsse.http1 import Headers, Request, host_name
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,9 +33,10 @@ logger = logging.getLogger("rawsse.server")
 
 
 class Outlet(Protocol):
-    """The response of one request, written without waiting: what `extensions["rawsse.push"]` is.
+    """The response to one request, written without waiting: what `extensions["rawsse.push"]` is.
 
-    An app uses it only if `send` is the `send` that it was called with: middleware may look at what is sent, and replaces that.
+    An app may use it only if `send` is the `send` that the app was called with. Middleware that replaces `send` expects to see
+    every message.
     """
 
     @property
@@ -41,21 +45,21 @@ class Outlet(Protocol):
         ...
 
     sink: Any
-    """The app's object: `on_drain()` is called when the client takes more after a `write` that said False, `on_closed()` when
-    the client has gone. Neither may wait, or write within a `write`."""
+    """The app's object. Its `on_drain()` is called when the client has caught up after a `write` that returned False, and
+    `on_closed()` when the client has disconnected. Neither may wait, or call `write` while a `write` is running."""
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """The head; it is sent with the first piece of the body."""
+        """Set the head. It is sent with the first piece of the body."""
 
     def write(self, data: bytes) -> bool:
-        """Send a piece of the body. It is always taken; False: wait for `on_drain` before the next one."""
+        """Send a piece of the body. It is always accepted; False: wait for `on_drain` before the next one."""
         ...
 
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
 
     async def closed(self) -> None:
-        """Wait until the response has been sent, or the client has gone. The app returns after it."""
+        """Wait until the response has been sent, or the client has disconnected. The app returns after it."""
 
 
 class ClientDisconnectedError(ConnectionError):
@@ -84,53 +88,46 @@ def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int
 
 
 async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
-    """The result of `work`; None if the client goes first, and then `work` is cancelled. Raises what either raises.
+    """The result of `work`; None if the client disconnects first, and then `work` is cancelled. Raises what either raises.
 
-    What the client still sends is of no interest. It is waited for here, and not in one more task.
+    Anything that the client sends meanwhile is dropped.
     """
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
+
+    async def disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.create_task(work), asyncio.create_task(disconnect())
     try:
-        async with asyncio.timeout(None) as parked:
-            task.add_done_callback(lambda _: _wake(parked, loop.time()))
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        return None
-    except TimeoutError:
-        if not parked.expired():  # it is what `receive` raised
-            raise
-        return task.result()
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        return watch.result() if watch.done() else task.result()
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _wake(parked: asyncio.Timeout, now: float) -> None:
-    with contextlib.suppress(RuntimeError):  # the client has gone in the same moment
-        parked.reschedule(now)
+        watch.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
 
 
 class Lifespan:
-    """The app's own start and end, around those of the server: one task, which the app spends between the two."""
+    """The app's startup and shutdown, around those of the server: one task, in which the app waits between the two."""
 
     def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
         self._app = app
         self._state = state
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._is_answered = asyncio.Event()
+        self._has_answered = asyncio.Event()
         self._failure: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
-        """Let the app start. Raises `ConfigurationError` if it says that it cannot; it need not know about lifespans."""
+        """Start the app. Raises `ConfigurationError` if the app says that it failed. An app without a lifespan is fine."""
         self._inbox.put_nowait({"type": "lifespan.startup"})
         self._task = asyncio.create_task(self._run())
-        await self._is_answered.wait()
+        await self._has_answered.wait()
         if self._failure is not None:
             raise ConfigurationError(f"the app failed to start: {self._failure}")
 
     async def shutdown(self, seconds: float) -> None:
-        """Let the app end. After `seconds` it is cancelled."""
+        """Shut the app down. After `seconds` it is cancelled."""
         if self._task is None:
             return
         self._inbox.put_nowait({"type": "lifespan.shutdown"})
@@ -152,10 +149,78 @@ class Lifespan:
                 level = logging.WARNING if self._inbox.empty() else logging.DEBUG
                 logger.log(level, "the app's lifespan ended with an exception", exc_info=exc)
         finally:
-            self._is_answered.set()
+            self._has_answered.set()
 
     async def _send(self, message: Message) -> None:
         if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
             self._failure = str(message.get("message", ""))
             logger.error("%s: %s", message["type"], self._failure)
-        self._is_answered.set()
+        self._has_answered.set()
+
+
+# --- Behind a reverse proxy ----------------------------------------------------------------------------------------
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Forwarded:
+    """ASGI middleware: the client and the scheme that a reverse proxy saw, in `scope["client"]` and `scope["scheme"]`.
+
+    It reads `X-Forwarded-For` and `X-Forwarded-Proto` if the peer is one of `proxies`: IP addresses, and networks such as
+    `10.0.0.0/8`. Addresses are read from right to left, because each proxy appends that of its peer, and the client itself may
+    have sent anything before that. The client's port is 0, as few proxies send it.
+
+    `Forwarded` (RFC 7239) is not read. A request that has it is left as it is: its proxy may have set that field, and passed on
+    the client's own `X-Forwarded-For`. `X-Forwarded-Host` is ignored. Apps decide by `Host` which requests they accept, so the
+    proxy must pass that on (nginx: `proxy_set_header Host $http_host`). Raises `ConfigurationError` for an invalid address.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: Iterable[str]) -> None:
+        self._app = app
+        self._proxies = [_network(proxy) for proxy in proxies]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. `send` is not wrapped: an app may use `rawsse.push` only with the server's own."""
+        peer = scope.get("client") if scope["type"] == "http" else None
+        if peer is not None and self._is_trusted(_address(peer[0])):
+            scope = {**scope, **self._seen(scope["headers"])}
+        await self._app(scope, receive, send)
+
+    def _is_trusted(self, address: Address | None) -> bool:
+        return address is not None and any(address in network for network in self._proxies)
+
+    def _seen(self, fields: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
+        """The entries of the scope that change."""
+        headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+        if headers.get("forwarded"):
+            return {}
+        seen: dict[str, Any] = {}
+        for text in reversed(headers.get("x-forwarded-for", "").split(",")):
+            address = _address(text)
+            if address is None:  # "unknown", an obfuscated name, or garbage: the last proxy is as far as we know
+                break
+            seen["client"] = (str(address), 0)
+            if not self._is_trusted(address):
+                break
+        scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
+        return {**seen, "scheme": scheme} if scheme in ("http", "https") else seen
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError as exc:
+        raise ConfigurationError(f"a proxy must be an IP address, or a network such as 10.0.0.0/8: {exc}") from None
+
+
+def _address(text: str) -> Address | None:
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None if the text has none.
+
+    An IPv4 address that is mapped to IPv6 (`::ffff:192.0.2.1`), as a socket for both has it, is given as IPv4.
+    """
+    text = text.strip()
+    try:
+        address = ipaddress.ip_address((host_name(text) or text).partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

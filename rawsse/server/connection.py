@@ -1,12 +1,12 @@
 """One TCP connection of a client, and the calls of the app that answer its requests.
 
-`Call` is what ASGI's `receive` and `send` mean (https://asgi.readthedocs.io, HTTP 2.4), and the `Outlet` of an app that writes
-without waiting. `Connection` has the bytes, the deadlines, the back-pressure, and the ways to end; it is an `asyncio.Protocol`,
-which costs less per event than streams do.
+`Call` implements ASGI's `receive` and `send` (https://asgi.readthedocs.io, HTTP 2.4), and the `Outlet` of an app that writes
+without waiting. `Connection` owns the bytes, the deadlines, the back-pressure and the ways to end. It is an
+`asyncio.Protocol`, which costs less per event than streams do.
 
-The life of a connection: idle, a head comes, the app is called, its response is complete; then idle again, or the end. There
-is one `Call` at a time; requests that come meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` in the
-client. Every wait has a deadline: nothing that a client does, or leaves undone, holds a connection for ever.
+The life of a connection: idle, a head arrives, the app is called, its response is complete; then idle again, or the end. There
+is one `Call` at a time. Requests that arrive meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` in the
+client. Every wait has a deadline: nothing that a client does, or fails to do, holds a connection for ever.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Scope,
 logger = logging.getLogger("rawsse.server")
 
 MAX_REFUSED = 32
-"""How many connections that were answered 503 may linger (see `Connection.end`): each costs a descriptor."""
+"""How many connections that were answered 503 may linger (see `Connection.end`). Each costs a descriptor."""
 
 WARN_SECONDS = 60.0
 """Between two log lines about too many connections."""
@@ -48,7 +48,7 @@ def _date(now: int) -> str:
 
 
 class NotNegative:
-    """The fields of a dataclass of limits. Raises `ConfigurationError` for one below 0."""
+    """Base of dataclasses of limits. Raises `ConfigurationError` for a limit below 0."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -67,29 +67,28 @@ class Limits(NotNegative):
     max_body_bytes: int = MAX_BODY_BYTES
     max_pipelined_bytes: int = MAX_PIPELINED_BYTES
     max_buffered_bytes: int = 64 * 1024
-    """Held of one body, in either direction, for the slower side: asyncio's own high-water mark."""
+    """Buffered of one body, in either direction, for the slower side: asyncio's own high-water mark."""
     send_buffer_bytes: int = 128 * 1024
-    """What the system holds of a response for a client that reads slowly: Linux reserves twice as much, and would go up to
-    4 MB by itself."""
+    """The system's buffer for a client that reads slowly. Linux reserves twice as much, and would go up to 4 MB by itself."""
     max_connections: int = 10_000
-    """Further ones are answered 503. Twice the 5,000 open streams that one process is built for. Lowered to what the process
-    may open (`room_for_connections`)."""
+    """Further connections are answered 503. Twice the 5,000 open streams that one process is built for; less if the process may
+    not open so many (`room_for_connections`)."""
     head_seconds: float = 20.0
     """From the first byte of a request's head to its last, else 408. Apache: 20 to 40; nginx: 60."""
     body_seconds: float = 60.0
-    """Between two pieces of a body, while the app waits for it, else 408. nginx: 60."""
+    """Between two pieces of a body that the app waits for, else 408. nginx: 60."""
     keep_alive_seconds: float = 75.0
-    """An idle connection is then closed without a word. Load balancers keep theirs for 60 and must be the first to close."""
+    """An idle connection is then closed without a response. Load balancers keep theirs for 60, and must close first."""
     write_seconds: float = 60.0
-    """A client that took no byte for this long, while some were waiting for it, is cut off. nginx: 60."""
+    """A client that accepted no byte for this long, while some were waiting for it, is disconnected. nginx: 60."""
     linger_seconds: float = 2.0
-    """For a client that may still be sending to read its last answer: see `Connection.end`. nginx: 5."""
+    """For a client that may still be sending to read its last response: see `Connection.end`. nginx: 5."""
     grace_seconds: float = 5.0
     """For open responses to end at shutdown. `docker stop` kills after 10."""
     cleanup_seconds: float = 1.0
     """After the grace: for cancelled calls of the app to end, and then for its lifespan."""
     backlog: int = 2048
-    """Connections that the kernel holds until they are accepted: after an outage all clients come back at once."""
+    """Connections that the kernel queues until they are accepted: after an outage all clients reconnect at once."""
 
 
 class ServerState:
@@ -106,11 +105,11 @@ class ServerState:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_empty = asyncio.Event()
-        """No connection is open, and no call of the app runs."""
+        """Set while no connection is open and no call of the app is running."""
         self.is_empty.set()
 
     def admit(self, connection: Connection) -> bool:
-        """Hold a new connection; False if there are too many."""
+        """Count a new connection; False if there are too many."""
         self.connections.add(connection)
         self.is_empty.clear()
         if len(self.connections) <= self.max_connections:
@@ -119,7 +118,7 @@ class ServerState:
         return False
 
     def warn(self, text: str) -> None:
-        """Log what every client can cause, once in `WARN_SECONDS`."""
+        """Log something that any client can cause, at most once in `WARN_SECONDS`."""
         now = asyncio.get_running_loop().time()
         if now >= self._warn_at:
             self._warn_at = now + WARN_SECONDS
@@ -128,20 +127,18 @@ class ServerState:
     def run(self, call: Call, scope: Scope) -> None:
         """Call the app, in a new task.
 
-        It begins in the next step of the event loop, whatever the loop's task factory: an eager task might answer at once, and
-        end the exchange whose events are being read.
+        It starts in the next step of the event loop, even if the loop's task factory is eager: an eager task might answer at
+        once, and end the exchange whose events are being read.
         """
         task = asyncio.Task(call.run(self.app, scope))
         self.tasks.add(task)
         self.is_empty.clear()
         task.add_done_callback(self.forget)
 
-    def forget(self, ended: Connection | asyncio.Task[None]) -> None:
-        """A connection is lost, or a call of the app is over."""
-        if isinstance(ended, Connection):
-            self.connections.discard(ended)
-        else:
-            self.tasks.discard(ended)
+    def forget(self, ended: Any) -> None:
+        """A connection is lost, or a call of the app has ended."""
+        self.connections.discard(ended)
+        self.tasks.discard(ended)
         if not self.connections and not self.tasks:
             self.is_empty.set()
 
@@ -149,18 +146,18 @@ class ServerState:
 class Call:
     """One call of the app.
 
-    When the response is complete the connection goes on to its next request, also while the app still runs: what it does
-    then (a background task) concerns no client.
+    When the response is complete, the connection goes on to its next request even if the app still runs, perhaps with a
+    background task.
     """
 
-    __slots__ = ("_body", "_connection", "_is_told", "_start", "is_complete", "is_whole", "sink")
+    __slots__ = ("_connection", "_is_read", "_start", "is_complete", "is_whole", "sink", "unread")
 
     def __init__(self, connection: Connection) -> None:
         self.is_complete = False  # the response
         self.sink: Any = None  # of an app that uses `Outlet`
-        self.is_whole = False  # the request's body has come
-        self._is_told = False  # and the app was told so
-        self._body = bytearray()
+        self.is_whole = False  # the request's body has arrived
+        self._is_read = False  # and the app has received its end
+        self.unread = bytearray()  # of the body
         self._start: Message = {}  # the response's head, until it is sent with the first piece of the body
         self._connection = connection
 
@@ -178,19 +175,15 @@ class Call:
             is_wrapped = isinstance(exc.__cause__ or exc.__context__, ClientDisconnectedError)
             logger.log(logging.DEBUG if is_wrapped else logging.ERROR, "%s: the app failed", name, exc_info=exc)
         finally:
-            self._connection.app_returned(self)
+            if not self.is_complete:  # and never will be
+                self._connection.refuse(500, "the server failed")
 
     # --- The request
-
-    @property
-    def is_full(self) -> bool:
-        """The app has left more of the body than is to be held."""
-        return len(self._body) > self._connection.limits.max_buffered_bytes
 
     def feed(self, event: Data | EndOfMessage) -> None:
         """The next piece of the request's body, or its end."""
         if isinstance(event, Data):
-            self._body += event.data
+            self.unread += event.data
         else:
             self.is_whole = True
         self._connection.wake()
@@ -199,22 +192,18 @@ class Call:
         """ASGI's `receive`."""
         connection = self._connection
         while not self.is_complete and not connection.is_gone:
-            if self._body or (self.is_whole and not self._is_told):
-                return self._take_body()
+            if self.unread or (self.is_whole and not self._is_read):
+                body, self.unread = bytes(self.unread), bytearray()
+                self._is_read = self.is_whole
+                connection.regulate_reading()
+                return {"type": "http.request", "body": body, "more_body": not self.is_whole}
             await (connection.wait() if self.is_whole else connection.wait_for_body())
         return {"type": "http.disconnect"}
-
-    def _take_body(self) -> Message:
-        body = bytes(self._body)
-        self._body.clear()
-        self._is_told = self.is_whole
-        self._connection.regulate_reading()
-        return {"type": "http.request", "body": body, "more_body": not self.is_whole}
 
     # --- The response
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send`. Waits while the client takes less than is sent."""
+        """ASGI's `send`. Waits until the client has caught up."""
         connection = self._connection
         if self.is_complete:
             raise HTTPUsageError(f"{message['type']!r} came after the response was complete")
@@ -229,21 +218,17 @@ class Call:
             raise HTTPUsageError(f"{message['type']!r} may not be sent now")
         elif is_before_start:
             raise HTTPUsageError("http.response.body came before http.response.start")
+        elif message.get("more_body", False):
+            self.write(message.get("body", b""))
         else:
-            self._write(message.get("body", b""), is_last=not message.get("more_body", False))
+            self.end(message.get("body", b""))
         if connection.is_write_paused:
             await connection.drain()
-        connection.end_call()
-
-    def _write(self, data: bytes, *, is_last: bool = False) -> None:
-        wire = self._head() if self._start else b""
-        wire += self._connection.http.send_data(data)
-        if is_last:
-            wire += self._connection.http.send_end()
-            self.is_complete = True
-        self._connection.transport.write(wire)
 
     def _head(self) -> bytes:
+        """The head, if it has not been sent."""
+        if not self._start:
+            return b""
         start, self._start = self._start, {}
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
         return self._connection.head(start["status"], fields)
@@ -259,17 +244,17 @@ class Call:
         connection = self._connection
         if connection.is_gone:
             return False
-        if self._start:  # the head is sent with the first piece
-            self._write(data)
-        else:
-            connection.transport.write(connection.http.send_data(data))
+        connection.transport.write(self._head() + connection.http.send_data(data))
         return not connection.is_write_paused
 
     def end(self, data: bytes = b"") -> None:
         """See `Outlet.end`."""
         connection = self._connection
         if not connection.is_gone:
-            self._write(data, is_last=True)
+            http = connection.http
+            wire = self._head() + http.send_data(data) + http.send_end()
+            self.is_complete = True
+            connection.transport.write(wire)
             connection.wake()
             connection.end_call()
 
@@ -291,11 +276,11 @@ class Connection(asyncio.Protocol):
             max_body_bytes=self.limits.max_body_bytes,
             max_pipelined_bytes=self.limits.max_pipelined_bytes,
         )
-        self.is_gone = False  # whatever the client still sends, or takes, is no longer the app's concern
+        self.is_gone = False  # the app no longer has a client, though bytes may still be sent
         self.is_write_paused = False
-        self._is_idle = True  # not a byte of the next request is here
+        self._is_idle = True  # no byte of the next request has arrived
         self._call: Call | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._change = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, linger
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -311,7 +296,7 @@ class Connection(asyncio.Protocol):
             self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Bytes have arrived."""
         if self.is_gone:
             return
         self.http.receive_data(data)
@@ -321,7 +306,7 @@ class Connection(asyncio.Protocol):
             self._read_events()
 
     def eof_received(self) -> None:
-        """The client has closed its side, and perhaps reads on: no common server waits to find out."""
+        """The client has closed its sending side. It may still read, but no common server waits to find out."""
         self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -331,12 +316,12 @@ class Connection(asyncio.Protocol):
         self._server.forget(self)
 
     def pause_writing(self) -> None:
-        """The client takes less than is sent."""
+        """The client reads more slowly than the app sends."""
         self.is_write_paused = True
         self._watch_writes()
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """The client has caught up."""
         self.is_write_paused = False
         self._stop_watching_writes()
         self.wake()
@@ -360,7 +345,7 @@ class Connection(asyncio.Protocol):
         if self._is_idle:
             self._arm(self.limits.keep_alive_seconds, self._close)
         else:
-            self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not come in time")
+            self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
 
     def _read_events(self) -> None:
         try:
@@ -388,10 +373,10 @@ class Connection(asyncio.Protocol):
         self._server.run(self._call, scope)
 
     def regulate_reading(self) -> None:
-        """Read no further while the app is behind with the body, or requests wait for their turn."""
+        """Pause reading while the app has not read the body, or while requests are queued."""
         if self.is_gone:
             return
-        if self.http.is_full or (self._call is not None and self._call.is_full):
+        if self.http.is_full or (self._call is not None and len(self._call.unread) > self.limits.max_buffered_bytes):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -409,52 +394,44 @@ class Connection(asyncio.Protocol):
         return self.http.send_response(status, headers, close=close or is_early or self._server.is_stopping)
 
     def take_over(self) -> asyncio.Transport:
-        """From now on the app writes to the transport: see `rawsse.wire`. It ends the connection by `end` or `abort`."""
+        """From now on the app writes to the transport (see `rawsse.wire`), and calls `end` or `abort`."""
         if self.http.can_respond:
-            # As if a head had been sent: nothing else is then, neither a 100 Continue nor an answer in the app's place.
+            # As if a head had been sent: then nothing else is, neither a 100 Continue nor an error in the app's place.
             self.http.send_response(200, [], close=True)
         return self.transport
 
     async def drain(self) -> None:
-        """Wait until the client has taken enough. Raises `ClientDisconnectedError`."""
+        """Wait until the client has caught up. Raises `ClientDisconnectedError`."""
         while self.is_write_paused:
             if self.is_gone:
-                raise ClientDisconnectedError("the client left, or was cut off, before it took what was sent")
+                raise ClientDisconnectedError("the client disconnected, or was too slow to read")
             await self.wait()
-
-    def _watch_writes(self) -> None:
-        if self._stall_timer is None:
-            self._check_writes(math.inf)
 
     def _stop_watching_writes(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def _check_writes(self, left_before: float) -> None:
-        """While bytes wait in the buffer, look every `write_seconds` whether the client took any; nothing is added to them."""
-        self._stall_timer = None
+    def _watch_writes(self, left_before: float = math.inf) -> None:
+        """While bytes wait in the buffer, check every `write_seconds` that the client read some. Nothing is added to them."""
+        self._stop_watching_writes()
         left = self.transport.get_write_buffer_size()
         if left >= left_before:
             self.abort()
         elif left:
-            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._check_writes, left)
+            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._watch_writes, left)
 
     # --- Waiting
 
     async def wait(self) -> None:
-        """Until something changes: body came, the client took bytes, or it is gone."""
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
+        """Wait for a change: body has arrived, the client has caught up, or it has disconnected."""
+        self._change.clear()
+        await self._change.wait()
 
     async def wait_for_body(self) -> None:
-        """The same, while the client owes us body: it is asked for that, if it waits to be, and given a deadline."""
+        """The same, while body is missing: send 100 Continue if the client waits for it, and set a deadline."""
         self.transport.write(self.http.send_continue())
-        text = "the request's body did not come in time"
+        text = "the request's body did not arrive in time"
         timer = self._loop.call_later(self.limits.body_seconds, self.refuse, 408, text)
         try:
             await self.wait()
@@ -462,10 +439,8 @@ class Connection(asyncio.Protocol):
             timer.cancel()
 
     def wake(self) -> None:
-        """Something has changed."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        """Something has changed: see `wait`."""
+        self._change.set()
 
     def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
         self._disarm()
@@ -479,7 +454,7 @@ class Connection(asyncio.Protocol):
     # --- Ending
 
     def end_call(self) -> None:
-        """Go on to the next request, if the response is complete. The client has taken enough of it."""
+        """Go on to the next request, if the response is complete and the client has caught up."""
         if self._call is None or not self._call.is_complete or self.is_gone or self.is_write_paused:
             return
         if self.http.is_reusable and not self._server.is_stopping:
@@ -489,13 +464,8 @@ class Connection(asyncio.Protocol):
         else:
             self.end()
 
-    def app_returned(self, call: Call) -> None:
-        """The app sends nothing more for `call`: a response that is not complete never will be."""
-        if not call.is_complete:
-            self.refuse(500, "the server failed")
-
     def refuse(self, status: int, text: str) -> None:
-        """Answer in the app's place, or abort if it has begun to answer; nothing more happens on this connection."""
+        """Answer in the app's place, or abort if the app has begun to answer. The connection ends."""
         if self.is_gone:
             return
         if not self.http.can_respond:
@@ -507,7 +477,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def end(self) -> None:
-        """Close; but first only our side, if the client may still be sending, so that it can read its answer.
+        """Close; but first only our side, if the client may still be sending, so that it can read the response.
 
         RFC 9112, 9.6: "If the server receives additional data from the client on a fully closed connection […] the server's
         TCP stack will send a reset packet to the client, which might erase the client's unacknowledged input buffers".
@@ -522,17 +492,17 @@ class Connection(asyncio.Protocol):
         self._arm(self.limits.linger_seconds, self._close)
 
     def finish(self) -> None:
-        """The server stops: close, unless a response has begun."""
+        """The server stops: close, unless a request is being answered."""
         if self._call is None or self.is_gone:
             self._close()
 
     def abort(self) -> None:
-        """Close at once; what is in the buffer is lost."""
+        """Close at once; the buffer is lost."""
         self._hang_up()
         self.transport.abort()
 
     def _close(self) -> None:
-        """Close when all that was written is sent."""
+        """Close when everything that was written is sent."""
         self._hang_up()
         self.transport.close()
         self._watch_writes()

@@ -11,8 +11,10 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from rawsse.errors import ConfigurationError
@@ -22,24 +24,27 @@ from rawsse.server.connection import Connection, Limits, ServerState
 logger = logging.getLogger("rawsse.server")
 
 ACCEPTS_AT_ONCE = 4
-"""How many connections are accepted in one step of the event loop: after an outage all clients come back at once, and those
+"""How many connections are accepted in one step of the event loop. After an outage all clients reconnect at once, and those
 that are connected must not wait for them."""
 
 ACCEPT_PAUSE_SECONDS = 1.0
-"""How long none is accepted after the system had no descriptor for one. asyncio's own `accept` doubles its attempts, and its
+"""The pause after the system had no descriptor for a connection. asyncio's own `accept` doubles its attempts, and its
 tracebacks in the log, with each that fails (CPython 3.11 to 3.13)."""
 
 RESERVED_DESCRIPTORS = 64
-"""For all but connections: listening sockets, files, and the connections that are refused."""
+"""For everything but connections: listening sockets, files, and the connections that are refused."""
+
+SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
+"""Those that end a server."""
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def room_for_connections(wanted: int) -> int:
-    """`wanted`, or what the process may open (`ulimit -n`) if that is less.
+    """`wanted`, or as many connections as the process may open (`ulimit -n`) if that is less.
 
-    Each connection counts twice: an app may open one to its upstream to answer it. Raises `ConfigurationError` if there is room
-    for none.
+    Each counts twice, because an app may need a connection to its upstream to answer. Raises `ConfigurationError` if the limit
+    is too low for a single one.
     """
     if sys.platform == "win32":
         return wanted
@@ -49,16 +54,16 @@ def room_for_connections(wanted: int) -> int:
     if limit == resource.RLIM_INFINITY:
         return wanted
     if limit < RESERVED_DESCRIPTORS + 2:
-        needed = f"a server needs {RESERVED_DESCRIPTORS + 2} or more"
-        raise ConfigurationError(f"this process may open {limit} files and connections (ulimit -n), and {needed}")
+        least = RESERVED_DESCRIPTORS + 2
+        raise ConfigurationError(f"a server needs {least} or more open files and connections; ulimit -n allows {limit}")
     return min(wanted, (limit - RESERVED_DESCRIPTORS) // 2)
 
 
 class Server:
     """Serves `app` on `host` and `port` (0: any free one) from `start` to `shutdown`, or in `async with`.
 
-    `on_shutdown` is called first at shutdown, so that an app can end its streams. `limits` are the fields of `Limits`.
-    A server belongs to one event loop and is started once; a process may have many.
+    At shutdown, `on_shutdown` is called first, so that an app can end its streams. `limits` are the fields of `Limits`. A
+    server belongs to one event loop and can be started once; a process may have many servers.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class Server:
         await self.shutdown()
 
     async def start(self) -> None:
-        """Let the app start, then listen. Raises `ConfigurationError` if either fails."""
+        """Start the app, then listen. Raises `ConfigurationError` if either fails."""
         if self._listener is not None:
             raise ConfigurationError("this server was started before")
         try:
@@ -112,10 +117,9 @@ class Server:
             raise
 
     async def shutdown(self, grace_seconds: float | None = None) -> None:
-        """Stop accepting, let open responses end within the grace, cut off the others, let the app end.
+        """Stop accepting, wait for open responses until the grace is over, abort the others, shut the app down.
 
-        Called again while it runs, it does not wait for the first call: its own grace counts for what is still open.
-        Being cancelled ends the grace at once.
+        A second call, while the first one runs, may have a shorter grace. Cancelling a call ends its grace at once.
         """
         if self._listener is None:
             return
@@ -128,7 +132,7 @@ class Server:
                 await self._stop_accepting()
             async with asyncio.timeout(grace):
                 if is_first:
-                    await self._tell_app()
+                    await self._notify_app()
                 await self._state.is_empty.wait()
         except TimeoutError:
             if self._state.connections:
@@ -170,10 +174,10 @@ class Server:
                 sock, _ = listening.accept()
             except OSError as exc:
                 if exc.errno in _NO_DESCRIPTORS:
-                    self._state.warn(f"connections wait, because none can be accepted: {exc.strerror}")
+                    self._state.warn(f"cannot accept connections: {exc.strerror}")
                     loop.remove_reader(listening)
                     loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume_accepting, listening)
-                return  # no other waits, or the client has gone
+                return  # none is waiting, or the client has disconnected
             task = loop.create_task(self._connect(sock))
             self._accepting.add(task)
             task.add_done_callback(self._accepting.discard)
@@ -181,7 +185,7 @@ class Server:
     async def _connect(self, sock: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self._state), sock)
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             sock.close()
 
     async def _stop_accepting(self) -> None:
@@ -198,7 +202,7 @@ class Server:
             for connection in list(self._state.connections):
                 connection.finish()
 
-    async def _tell_app(self) -> None:
+    async def _notify_app(self) -> None:
         try:
             if self._on_shutdown is not None:
                 await self._on_shutdown()
@@ -214,7 +218,7 @@ class Server:
             async with asyncio.timeout(self.limits.cleanup_seconds):
                 await self._state.is_empty.wait()
         except TimeoutError:
-            logger.error("%d call(s) of the app went on although they were cancelled", len(self._state.tasks))
+            logger.error("%d call(s) of the app ignored their cancellation", len(self._state.tasks))
 
 
 async def serve(
@@ -227,40 +231,49 @@ async def serve(
 ) -> None:
     """Serve `app` until SIGTERM or SIGINT, then shut down gracefully; a second signal ends at once.
 
-    In a thread that may have no signal handlers, and on Windows, it serves until it is cancelled. `ready` gets the base URL
-    when the server listens; `limits` are those of `Server`, and its `on_shutdown`. Raises `ConfigurationError` if it
-    cannot start.
+    Outside of the main thread, which alone can have signal handlers, it serves until it is cancelled. `ready` is called with
+    the base URL when the server listens; `limits` are the further arguments of `Server`. Raises `ConfigurationError` if the
+    server cannot start.
     """
-    task = asyncio.current_task()
-    stop = asyncio.Event()
-    signals = 0
+    task, stop = asyncio.current_task(), asyncio.Event()
+    is_urgent = False
 
     def on_signal() -> None:
-        nonlocal signals
-        signals += 1
+        nonlocal is_urgent
+        is_urgent = stop.is_set()
         stop.set()
-        if signals > 1 and task is not None:
+        if is_urgent and task is not None:
             task.cancel()
 
-    with _signal_handler(on_signal):
+    with signals_call(on_signal):
         try:
             async with Server(app, host, port, **limits) as server:
                 if ready is not None:
                     ready(server.base_url)
                 await stop.wait()
         except asyncio.CancelledError:
-            if signals < 2:
+            if not is_urgent:
                 raise
 
 
 @contextmanager
-def _signal_handler(handler: Callable[[], None]) -> Iterator[None]:
+def signals_call(function: Callable[[], None], *, passes_on: bool = False) -> Iterator[None]:
+    """Within the block, SIGTERM and SIGINT call `function` in the event loop; with `passes_on` also the handlers from before.
+
+    Nothing happens outside of the main thread, which alone can have signal handlers.
+    """
     loop = asyncio.get_running_loop()
-    with ExitStack() as after:
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before = signal.getsignal(number)
-                loop.add_signal_handler(number, handler)
-                after.callback(signal.signal, number, before)
-                after.callback(loop.remove_signal_handler, number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(function)
+        if passes_on and callable(host := before[number]):
+            host(number, frame)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handle) for number in SIGNALS} if is_main else {}
+    try:
         yield
+    finally:
+        for number, host in before.items():
+            if signal.getsignal(number) is handle:  # else the host has put its own back
+                signal.signal(number, host)

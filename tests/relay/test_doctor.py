@@ -13,7 +13,7 @@ from support.loops import Loop, each_loop
 from rawsse.cli.doctor import measure
 from rawsse.http1 import Headers, Response
 from rawsse.relay.dialects import Answer
-from rawsse.relay.doctor import LIMITS, Finding, Plan, Trace, beat, delays, diagnose, read_beats, read_plan, send_beats
+from rawsse.relay.doctor import Finding, Plan, Trace, beat, delays, diagnose, read_beats, read_plan, send_beats
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.follow import SSE_HEADERS
 from rawsse.relay.guard import Guard
@@ -75,13 +75,6 @@ def test_a_plan_that_takes_too_long_is_refused(query: dict[str, list[str]]) -> N
 
 def test_no_request_holds_a_relay_for_more_than_a_few_minutes() -> None:
     assert sum(read_plan({"silence": ["300"]}).pauses()) <= 330  # the longest silence is possible as it is
-
-
-def test_the_limits_are_an_argument() -> None:
-    limits = {**LIMITS, "silence": (0.0, 5000.0)}
-    assert read_plan({"silence": ["4000"]}, limits, max_seconds=5000).silence == 4000
-    with pytest.raises(Answer, match="may take 330 s"):
-        read_plan({"silence": ["4000"]}, limits)
 
 
 # --- The route -------------------------------------------------------------------------------------------------------

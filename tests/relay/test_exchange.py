@@ -108,7 +108,7 @@ def test_another_content_type_is_refused_unread(kind: str) -> None:
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     status, words = refused(body)
     assert status == 400
-    assert words.startswith("body: is no JSON: ")
+    assert words.startswith("body: is not valid JSON: ")
 
 
 def test_the_words_of_a_refusal_do_not_repeat_the_body() -> None:
@@ -153,7 +153,7 @@ def test_half_of_a_surrogate_pair_is_no_text(body: str, escapes: str) -> None:
     wire = (body % escapes).encode()
     with pytest.raises(UnicodeEncodeError):
         json.dumps(json.loads(wire), ensure_ascii=False).encode()
-    assert refused(wire) == (400, "body: is no JSON: it has half of a surrogate pair, which is no text")
+    assert refused(wire) == (400, "body: is not valid JSON: an unpaired surrogate cannot be encoded as UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_larger_body_is_refused_as_soon_as_it_is(pieces: tuple[bytes, ...]) ->
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body_is_gone() -> None:
-    with pytest.raises(ConnectionResetError, match=r"^the client went in the middle of its request$"):
+    with pytest.raises(ConnectionResetError, match=r"^the client disconnected while sending its request$"):
         read(b"{", None)
 
 
@@ -250,7 +250,7 @@ def test_a_field_that_came_twice_is_one_list() -> None:
 
 
 def test_the_query_is_read() -> None:
-    assert Told(query_string=b"after=a%2D1&after=2&x").exchange.query == {"after": ["a-1", "2"]}
+    assert Told(query_string=b"after=a%2D1&after=2&x").exchange.query == {"after": ["a-1", "2"], "x": [""]}
 
 
 # --- Answers -------------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Push:
 def test_a_stream_is_written_straight_to_the_connection_of_a_server_that_can_do_that() -> None:
     told = Told()
     push: Any = Push(told)
-    told.exchange._extensions = {"rawsse.push": push}
+    told.exchange.scope["extensions"] = {"rawsse.push": push}
     assert told.exchange.outlet() is push
 
 
@@ -393,9 +393,9 @@ def test_a_pump_sends_in_order_and_drains_when_all_is_sent() -> None:
             assert host.happened == [200, b"a", "drain"]
             host.takes.set()
             await ticks(5)
-            assert host.happened[3:] == [b"b", "drain", b"c", "drain"]
+            assert host.happened[3:] == [b"b", b"c", "drain"]
             host.pump.end()
-        assert host.happened[7:] == [b"", "end", "drain", "closed"]
+        assert host.happened[6:] == [b"", "end", "drain", "closed"]
 
     tell(story())
 

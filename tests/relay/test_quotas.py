@@ -345,23 +345,20 @@ def test_a_ledger_that_lags_behind_takes_nothing_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "used", "running", "must"),
+    ("limits", "used", "must"),
     [
-        ({"tokens_per_day": 100, "ends_open_runs": True}, 100, 0, True),
-        ({"tokens_per_day": 100, "ends_open_runs": True}, 60, 40, True),
-        ({"tokens_per_day": 100, "ends_open_runs": True}, 60, 39, False),
-        ({"tokens_per_day": 100}, 100, 100, False),
-        ({"ends_open_runs": True, "open_runs": 1, "requests_per_minute": 1}, 100, 100, False),
+        ({"tokens_per_day": 100, "ends_open_runs": True}, 100, True),
+        ({"tokens_per_day": 100, "ends_open_runs": True}, 99, False),
+        ({"tokens_per_day": 100}, 100, False),
+        ({"ends_open_runs": True, "open_runs": 1, "requests_per_minute": 1}, 100, False),
     ],
 )
-def test_open_runs_end_with_the_tokens_only_if_the_limits_say_so(
-    limits: dict[str, Any], used: int, running: int, must: bool
-) -> None:
+def test_open_runs_end_with_the_tokens_only_if_the_limits_say_so(limits: dict[str, Any], used: int, must: bool) -> None:
     alone, together = Quotas(), Quotas(UserLimits(**limits))
     run(alone, user(**limits), tokens=used)
     run(together, ADA, tokens=used)
-    assert alone.must_end("ada", NOON, running) is must
-    assert together.must_end(ADA.id, NOON, running) is must
+    assert alone.must_end("ada", NOON) is must
+    assert together.must_end(ADA.id, NOON) is must
     assert not alone.must_end("ada", MIDNIGHT)
 
 
@@ -722,8 +719,8 @@ def drive(seed: int) -> Counter[str]:
 
 
 def test_in_any_order_of_events_as_many_are_admitted_as_a_recount_of_the_history_allows() -> None:
-    seen = sum((drive(seed) for seed in range(2000)), Counter[str]())
-    assert min(seen[kind] for kind in ("admitted", "begun", "released", "ended", "refused")) > 2000
+    seen = sum((drive(seed) for seed in range(600)), Counter[str]())
+    assert min(seen[kind] for kind in ("admitted", "begun", "released", "ended", "refused")) > 600
 
 
 @pytest.mark.parametrize("seed", range(5))

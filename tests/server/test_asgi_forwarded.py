@@ -1,4 +1,4 @@
-"""rawsse.server.forwarded: which client and scheme an app sees behind reverse proxies, and behind those who only say so."""
+"""rawsse.server.asgi, `Forwarded`: the client and scheme behind proxies, and behind peers that only claim to be one."""
 
 from __future__ import annotations
 
@@ -41,10 +41,6 @@ def proto(value: str) -> tuple[str, str]:
     return ("x-forwarded-proto", value)
 
 
-def forwarded(value: str) -> tuple[str, str]:
-    return ("forwarded", value)
-
-
 def test_the_client_and_the_scheme_are_those_that_the_proxy_saw() -> None:
     assert seen(for_(CLIENT), proto("https")) == (CLIENT, "https")
 
@@ -55,8 +51,7 @@ def test_without_fields_they_are_those_of_the_connection() -> None:
 
 @pytest.mark.parametrize("peer", [CLIENT, "10.0.1.1", "::1", "testclient", None])
 def test_a_peer_that_is_not_named_is_not_believed(peer: str | None) -> None:
-    fields = [for_(FORGED), proto("https")], [forwarded(f"for={FORGED};proto=https")]
-    assert [seen(*given, peer=peer) for given in fields] == [(peer, "http")] * 2
+    assert seen(for_(FORGED), proto("https"), peer=peer) == (peer, "http")
 
 
 @pytest.mark.parametrize(
@@ -67,9 +62,6 @@ def test_a_peer_that_is_not_named_is_not_believed(peer: str | None) -> None:
         [for_(f"{FORGED}, {CLIENT}, {SECOND}")],
         [for_(FORGED), for_(CLIENT)],
         [for_(f"{FORGED}, {CLIENT}"), for_(SECOND)],
-        [forwarded(f"for={FORGED}, for={CLIENT};by={SECOND}")],
-        [forwarded(f"for={FORGED}"), forwarded(f"for={CLIENT}")],
-        [forwarded(f"for={FORGED}"), forwarded(f"FOR={CLIENT}, for={SECOND}")],
     ],
 )
 def test_what_the_client_wrote_itself_stands_to_the_left_and_is_not_read(fields: list[tuple[str, str]]) -> None:
@@ -97,45 +89,9 @@ def test_addresses_come_in_many_forms(value: str, client: str) -> None:
     assert seen(for_(value))[0] == client
 
 
-@pytest.mark.parametrize(
-    ("value", "client", "scheme"),
-    [  # RFC 7239, 4: the examples
-        ('For="[2001:db8:cafe::17]:4711"', "2001:db8:cafe::17", "http"),
-        ("for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60", "http"),
-        ("for=192.0.2.43, for=198.51.100.17", "198.51.100.17", "http"),
-        (f'for={CLIENT};proto=https;by="[2001:db8::1]:80", for={SECOND};proto=http', CLIENT, "https"),
-        ('for="_gazonk";proto=https', PROXY, "https"),
-        ("for=unknown", PROXY, "http"),
-    ],
-)
-def test_rfc_7239_is_read(value: str, client: str, scheme: str) -> None:
-    assert seen(forwarded(value)) == (client, scheme)
-
-
-@pytest.mark.parametrize(
-    "left_open",
-    [
-        'for="',
-        f'for={FORGED};x="',
-        f'for={FORGED};x="a\\',
-        f'for={FORGED},x="',
-        f'for={FORGED}, "',
-        f"for={FORGED};=",
-        f"for={FORGED};",
-        "x=",
-        f"for={FORGED};x",
-    ],
-)
-@pytest.mark.parametrize("appended", [f"for={CLIENT}", 'for="[2001:db8::1]:80"', f'for={CLIENT};by="_a"'])
-def test_a_quote_that_a_client_leaves_open_does_not_hide_what_the_proxy_appends(left_open: str, appended: str) -> None:
-    client = "2001:db8::1" if ":db8:" in appended else CLIENT
-    assert seen(forwarded(f"{left_open}, {appended}"))[0] in (PROXY, client)
-
-
-@pytest.mark.parametrize("address", [FORGED, CLIENT])
-def test_of_two_kinds_of_fields_one_is_the_clients_own_and_neither_is_read(address: str) -> None:
-    assert seen(for_(FORGED), proto("https"), forwarded(f"for={address};proto=https")) == (PROXY, "http")
-    assert seen(proto("https"), forwarded(f"for={address}")) == (PROXY, "http")
+@pytest.mark.parametrize("value", [f"for={FORGED};proto=https", f"for={CLIENT}", "for=_gazonk", '"'])
+def test_beside_rfc_7239_s_field_the_others_may_be_the_client_s_own_and_are_not_read(value: str) -> None:
+    assert seen(for_(FORGED), proto("https"), ("forwarded", value)) == (PROXY, "http")
 
 
 @pytest.mark.parametrize(
@@ -227,8 +183,8 @@ def test_other_scopes_pass_through(scope: Scope) -> None:
     assert called == [scope]
 
 
-@pytest.mark.parametrize("piece", ["for=1.2.3.4,", 'for="', 'for="\\', "for=1.2.3.4;", " ", "a", "a="])
+@pytest.mark.parametrize("piece", ["1.2.3.4,", "10.0.0.1,", ",", " ", "a"])
 def test_a_long_field_takes_time_in_proportion(piece: str) -> None:
     begin = time.process_time()
-    seen(forwarded(piece * 20_000))
+    seen(for_(piece * 20_000))
     assert time.process_time() - begin < 1.0

@@ -1,4 +1,4 @@
-"""rawsse.relay.lifespan: a host's signals are heard by the relay, and by the host."""
+"""rawsse.relay.app, the lifespan of a host: its signals reach the relay, and then the host."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import asyncio
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
-from rawsse.relay.lifespan import closing_at_signals
+from rawsse import AsyncClient
+from rawsse.relay import Ledger, Relay
 
 
-class Closer:
+class Counted(Relay):
     """Counts how often it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        super().__init__(AsyncClient(api_key="any"), ledger=ledger)
         self.count = 0
         self.done = asyncio.Event()
 
     async def aclose(self) -> None:
+        await super().aclose()
         self.count += 1
         self.done.set()
 
@@ -30,12 +34,12 @@ def test_at_the_first_signal_it_closes_and_the_host_hears_it_too(number: int) ->
     before = signal.signal(number, lambda number, _: heard.append(number))
 
     async def story() -> None:
-        closer = Closer()
-        async with closing_at_signals(closer.aclose):
+        relay = Counted()
+        async with relay.lifespan():
             os.kill(os.getpid(), number)
-            await asyncio.wait_for(closer.done.wait(), 10)
+            await asyncio.wait_for(relay.done.wait(), 10)
             assert heard == [number]
-        assert closer.count == 1
+        assert relay.count == 1
 
     try:
         asyncio.run(story())
@@ -48,21 +52,21 @@ def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
     async def story() -> None:
-        async with closing_at_signals(Closer().aclose):
+        async with Counted().lifespan():
             pass
 
     asyncio.run(story())
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_without_a_signal_and_in_another_thread_it_closes_at_the_end() -> None:
+def test_without_a_signal_and_in_another_thread_it_closes_at_the_end(tmp_path: Path) -> None:
     counts: list[int] = []
 
     async def story() -> None:
-        closer = Closer()
-        async with closing_at_signals(closer.aclose):
-            assert closer.count == 0
-        counts.append(closer.count)
+        relay = Counted(Ledger(tmp_path / "ledger.db"))
+        async with relay.lifespan():
+            assert relay.count == 0
+        counts.append(relay.count)
 
     asyncio.run(story())
     thread = threading.Thread(target=lambda: asyncio.run(story()))
