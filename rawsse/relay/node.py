@@ -1,9 +1,7 @@
 """One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
 
-    node = Node(RedisStore("redis://127.0.0.1"))
-    await node.start(runs)
-    acquired = await node.acquire(stored, limits)        # this node owns the run from now on, if it is new
-    runs.begin(dialect, source, kind=partial(OwnedRun, node=node, stored=stored))
+    node = Node(RedisStore("redis://127.0.0.1"), runs)
+    run, acquired = await node.begin(dialect, open_source, limits, user="ada", model="claude-sonnet-4-5")
     feed = await node.find("ada", "a-run-of-another-node")
     await node.aclose()
 
@@ -29,11 +27,10 @@ from typing import Any, TypeVar
 
 from rawsse.messages.usage import token_counts
 from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame, TextDialect
+from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart, log
-from rawsse.relay.runs import Feed, Reader, Run, Runs
+from rawsse.relay.runs import OpenSource, Run, Runs, new_run_id
 from rawsse.relay.store import (
-    BLOCK_SECONDS,
-    LEASE_SECONDS,
     Acquired,
     Entry,
     Limits,
@@ -67,69 +64,107 @@ _DIALECTS: Mapping[str, type[Dialect]] = {kind.name: kind for kind in (TextDiale
 
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
 _ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
-_STOPPED = Failure(200, "cancelled", "stopped")
+STOPPED = Failure(200, "cancelled", "stopped")
 
 
 class Node:
-    """A node. The caller closes it, and its store after it. `lease_seconds` is how long the node may be silent before others
-    take its runs over, and `block_seconds` how long one read of the store may wait."""
+    """A node. The caller closes it, and its store after it."""
 
-    def __init__(
-        self, store: Store, *, lease_seconds: float = LEASE_SECONDS, block_seconds: float = BLOCK_SECONDS
-    ) -> None:
+    def __init__(self, store: Store, runs: Runs) -> None:
         self.id = secrets.token_hex(8)
-        self.store = store
-        self._lease_seconds = lease_seconds
-        self._block_seconds = block_seconds
-        self._runs: Runs | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._store = store
+        self._runs = runs
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
         self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
         self._has_work = asyncio.Event()
         self._remote: dict[tuple[str, str], RemoteRun] = {}  # those that are read here
-        self._orphans: dict[tuple[str, str], tuple[StoredRun, int]] = {}  # taken over, and to be ended
+        self._orphans: dict[
+            tuple[str, str], tuple[StoredRun, int]
+        ] = {}  # to be ended: each with its last frame's number
         self._has_left = asyncio.Event()
 
-    async def start(self, runs: Runs) -> None:
-        """Take the lease, and begin to work for these runs; does nothing if it was called before.
-
-        Raises `StoreUnavailableError`, and may be called again then.
-        """
+    async def start(self) -> None:
+        """Take the lease, and begin to work; any number of times. Raises `Answer`, 503, if the store cannot be reached."""
+        if self._is_closed:
+            raise unavailable("the relay is shutting down")
         if self._tasks:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        await self.store.renew(self.id, self._lease_seconds)
-        if not self._tasks:
-            self._runs = runs
-            self._lease_until = now + self._lease_seconds
+        await self._ask(self._store.renew(self.id, self._store.lease_seconds))
+        if not (self._tasks or self._is_closed):
+            self._lease_until = now + self._store.lease_seconds
             work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read}
-            self._tasks += [loop.create_task(do(), name=f"rawsse node: {name}") for name, do in work.items()]
+            self._tasks.update(loop.create_task(do(), name=f"rawsse node: {name}") for name, do in work.items())
 
     async def aclose(self) -> None:
-        """Write what the runs, which must be over, have said last; then give up the lease. Waits for the store as long as the
-        lease runs."""
+        """Write the last frames of the runs, which must be over; then give up the lease. It does not wait for the store when the
+        lease is over."""
+        self._is_closed = True
+        for remote in list(self._remote.values()):
+            remote.cut()
         while self._owned and self._tasks:
             self._has_left.clear()
             await self._has_left.wait()
-        for run in list(self._remote.values()):
-            run.cut()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-            try:
-                await self.store.leave(self.id)
-            except StoreUnavailableError:
-                log.warning("the store did not hear that this node has left")
-        self._tasks.clear()
+            self._tasks.clear()
+            with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
+                await self._store.leave(self.id)
+
+    async def _ask(self, answer: Awaitable[T]) -> T:
+        """What the store answers. Raises `Answer`, 503, if it does not."""
+        try:
+            return await answer
+        except StoreUnavailableError as exc:
+            log.warning("the store of the runs cannot be used: %s", exc)
+            raise unavailable("the relay cannot reach its store") from exc
 
     # Owning --------------------------------------------------------------------------------------------------------
 
-    async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
-        """See `Store.acquire`. Raises `Answer`, 503, if the store cannot be asked."""
-        return await answered(self.store.acquire(replace(run, owner=self.id), limits))
+    async def begin(
+        self,
+        dialect: Dialect,
+        open_source: OpenSource,
+        limits: Sequence[Limits],
+        *,
+        user: str,
+        model: str,
+        id: str | None = None,
+        alias: str | None = None,
+        fingerprint: str = "",
+    ) -> tuple[Feed | None, Acquired]:
+        """A new run of this node; or the one that has this id, on whatever node; or None if the limits refuse it. Raises
+        `Answer`, 503: see `Runs.check_room`; or the store cannot be reached."""
+        self._runs.check_room()
+        await self.start()
+        who: dict[str, Any] = {"user": user, "id": id or new_run_id(), "model": model, "alias": alias or ""}
+        began = self._runs.clock()
+        tag = secrets.token_hex(4)
+        stored = StoredRun(**who, tag=tag, dialect=dialect.name, time=began, fingerprint=fingerprint, owner=self.id)
+        acquired = await self._ask(self._store.acquire(stored, limits))
+        if acquired.known is not None:
+            return self._runs.get(user, stored.id) or await self._open(acquired.known), acquired
+        if acquired.is_refused:
+            return None, acquired
+        kind = partial(OwnedRun, node=self, stored=stored)
+        try:
+            names: dict[str, Any] = {"user": user, "id": stored.id, "model": model, "alias": alias, "time": began}
+            names["fingerprint"] = fingerprint
+            return self._runs.begin(dialect, open_source, **names, kind=kind), acquired
+        except BaseException:
+            self._orphans[stored.key] = (stored, 0)
+            raise
+
+    async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
+        """See `Store.admit`. Raises `Answer`, 503."""
+        await self.start()
+        return await self._ask(self._store.admit(limits, counts=counts))
 
     def owns(self, run: OwnedRun) -> None:
         """The run has begun."""
@@ -154,10 +189,10 @@ class Node:
             last = [run for run in batch if run.record is not None]
             writes = {run: run.next_write() for run in batch if run.record is None}
             if writes:
-                done = await self._insist(partial(self.store.write, list(writes.values())))
+                done = await self._insist(partial(self._store.write, list(writes.values())))
                 self._tell(list(writes), done or [False] * len(writes))
             if last:
-                done = await asyncio.gather(*(self._insist(partial(run.finish, self.store)) for run in last))
+                done = await asyncio.gather(*(self._insist(partial(run.finish, self._store)) for run in last))
                 self._tell(last, done, is_last=True)
 
     def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool | None], *, is_last: bool = False) -> None:
@@ -196,12 +231,12 @@ class Node:
             now = loop.time()
             dead: list[str] = []
             try:
-                is_held, dead = await self.store.renew(self.id, self._lease_seconds)
+                is_held, dead = await self._store.renew(self.id, self._store.lease_seconds)
             except StoreUnavailableError as exc:
                 log.warning("cannot renew the lease of this node: %s", exc)
                 is_held = self.has_lease
             else:
-                self._lease_until = now + self._lease_seconds
+                self._lease_until = now + self._store.lease_seconds
             if not is_held:
                 for run in list(self._owned):
                     run.lose(_ALONE)
@@ -210,73 +245,91 @@ class Node:
             for node in dead:
                 await self._take_over(node)
             await self._end_orphans()
-            await asyncio.sleep(max(0.0, now + self._lease_seconds / 3 - loop.time()))
+            await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
 
     async def _take_over(self, dead: str) -> None:
         """Take the runs of a dead node over, as far as no other node does."""
         try:
-            while taken := await self.store.take(self.id, dead):
+            while taken := await self._store.take(self.id, dead):
                 self._orphans |= {each.run.key: (each.run, each.last) for each in taken}
         except StoreUnavailableError as exc:
             log.warning("cannot take runs over: %s", exc)
 
     async def _end_orphans(self) -> None:
         for key, (run, last) in list(self._orphans.items()):
-            failure = _STOPPED if run.is_stopped else _LOST
+            failure = STOPPED if run.is_stopped else _LOST
             kind = _DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
             record = _record_of(run, failure)
             write = Write(run, 0, last + max(1, len(frames)), "".join(frames).encode())
             try:
-                is_mine = await self.store.finish(write, record.total_tokens, self._keep_seconds)
+                is_mine = await self._store.finish(write, record.total_tokens, self._runs.limits.keep_seconds)
             except StoreUnavailableError:
                 return  # they stay orphans
             del self._orphans[key]
-            if is_mine and self._runs is not None:
-                self._runs.tell_begun(RunStart(run.time, run.id, run.user, run.dialect, run.model))
+            if is_mine:
+                self._runs.tell_begun(_start_of(run))
                 self._runs.tell_ended(record)
-
-    @property
-    def _keep_seconds(self) -> float:
-        return self._runs.limits.keep_seconds if self._runs is not None else 0.0
 
     # Reading -------------------------------------------------------------------------------------------------------
 
     async def find(self, user: str, id: str) -> RemoteRun | None:
-        """The run of that user with that id. Raises `Answer`, 503, if the store cannot be asked."""
-        return await self._open(await answered(self.store.find(user, id)))
+        """The run of that user with that id. Raises `Answer`, 503."""
+        await self.start()
+        return await self._open(await self._ask(self._store.find(user, id)))
 
     async def find_alias(self, user: str, alias: str) -> RemoteRun | None:
-        """The newest run of that user with that alias. Raises `Answer`, 503, if the store cannot be asked."""
-        return await self._open(await answered(self.store.find_alias(user, alias)))
-
-    async def read(self, run: StoredRun) -> RemoteRun | None:
-        """The run, as it can be read here. Raises `Answer`, 503."""
-        return await self._open(run)
+        """The newest run of that user with that alias. Raises `Answer`, 503."""
+        await self.start()
+        return await self._open(await self._ask(self._store.find_alias(user, alias)))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
-        if stored is None or stored.dialect not in _DIALECTS or self._runs is None:
+        if stored is None or stored.dialect not in _DIALECTS:
             return None
         if (known := self._remote.get(stored.key)) is not None and known.tag == stored.tag:
             return known
         run = RemoteRun(stored, self._runs, self)
-        run.receive(await answered(self.store.entries(stored)))
+        run.receive(await self._ask(self._store.entries(stored)))
         return run
 
-    async def stop(self, run: StoredRun) -> None:
-        """Stop a run, wherever it is owned. Raises `Answer`, 503."""
-        await answered(self.store.stop(run))
+    async def open_runs(self, user: str | None = None) -> list[RunStart]:
+        """The open runs of one user, or of all, on all nodes. Raises `Answer`, 503."""
+        return [_start_of(run) for run in await self._open_runs(user)]
 
-    async def open_runs(self) -> list[StoredRun]:
-        """The open runs of all nodes. Raises `Answer`, 503."""
-        return await answered(self.store.open_runs())
+    async def _open_runs(self, user: str | None) -> list[StoredRun]:
+        await self.start()
+        return [run for run in await self._ask(self._store.open_runs()) if user is None or run.user == user]
+
+    async def stop_all(self, user: str | None) -> int:
+        """Stop the open runs of one user, or of all, on the other nodes. How many these are. Raises `Answer`, 503."""
+        runs = [run for run in await self._open_runs(user) if run.owner != self.id]
+        for run in runs:
+            await self._ask(self._store.stop(run))
+        return len(runs)
+
+    async def stopped(self, run: Feed) -> bool:
+        """Tell the owner of a run to stop it, and wait for its end: as long as the owner may need, or another node to find out
+        that the owner is dead. Raises `Answer`, 503."""
+        if isinstance(run, RemoteRun):
+            await self._ask(self._store.stop(run.stored))
+        end = _End()
+        reader = Reader(run, end, run.last, lambda: True)
+        run.join(reader)
+        try:
+            async with asyncio.timeout(self._store.lease_seconds + self._store.block_seconds):
+                await end.reached.wait()
+        except TimeoutError:
+            return False
+        finally:
+            reader.close()
+        return True
 
     def watch(self, run: RemoteRun) -> None:
         """From now on the run gets what is added to its log."""
         self._remote[run.stored.key] = run
         wake = asyncio.get_running_loop().create_task(self._wake(), name="rawsse node: wake")
-        self._tasks.append(wake)
-        wake.add_done_callback(self._tasks.remove)
+        self._tasks.add(wake)
+        wake.add_done_callback(self._tasks.discard)
 
     def unwatch(self, run: RemoteRun) -> None:
         """The run gets nothing more."""
@@ -285,13 +338,13 @@ class Node:
 
     async def _wake(self) -> None:
         with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
-            await self.store.wake(self.id)
+            await self._store.wake(self.id)
 
     async def _read(self) -> None:
         while True:
             wanted = {key: run.after for key, run in self._remote.items() if not run.is_paused}
             try:
-                entries, stopped = await self.store.read(self.id, wanted, self._block_seconds)
+                entries, stopped = await self._store.read(self.id, wanted, self._store.block_seconds)
             except StoreUnavailableError as exc:
                 log.warning("cannot read from the store: %s", exc)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -300,8 +353,8 @@ class Node:
                 if (run := self._remote.get(key)) is not None:
                     run.receive(added)
             for user, id in stopped:
-                if self._runs is not None and (mine := self._runs.get(user, id)) is not None:
-                    mine.stop(_STOPPED)
+                if (mine := self._runs.get(user, id)) is not None:
+                    mine.stop(STOPPED)
             await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
 
 
@@ -408,16 +461,15 @@ class RemoteRun(Feed):
     """A run of another node, as it can be read here."""
 
     def __init__(self, stored: StoredRun, runs: Runs, node: Node) -> None:
-        start = RunStart(stored.time, stored.id, stored.user, stored.dialect, stored.model)
-        super().__init__(start, _DIALECTS[stored.dialect](), runs)
-        self.tag = stored.tag
+        super().__init__(_start_of(stored), _DIALECTS[stored.dialect](), runs.turns, runs.heartbeat_seconds)
+        self._max_bytes = runs.limits.max_log_bytes
+        self.tag, self.fingerprint = stored.tag, stored.fingerprint
         self.stored = stored
         self.after = (0, 0)
         """The id of the last entry that has come."""
         self.is_paused = False
         """Its slowest reader has much to read."""
         self._node = node
-        self._ended = asyncio.Event()
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """See `Feed.join`."""
@@ -437,9 +489,8 @@ class RemoteRun(Feed):
 
     def has_read(self) -> None:
         """See `Feed.has_read`."""
-        limit = self.runs.limits.max_log_bytes
-        self._forget_read(self.first - 1, limit)
-        was_paused, self.is_paused = self.is_paused, self.log_bytes > limit
+        self._forget_read(self.first - 1, self._max_bytes)
+        was_paused, self.is_paused = self.is_paused, self.log_bytes > self._max_bytes
         if was_paused and not self.is_paused:
             self._node.watch(self)
 
@@ -468,14 +519,29 @@ class RemoteRun(Feed):
             reader.cut()
 
 
-async def answered(asked: Awaitable[T]) -> T:
-    """What the store answers. Raises `Answer`, 503, if it does not."""
-    try:
-        return await asked
-    except StoreUnavailableError as exc:
-        log.warning("the store of the runs cannot be used: %s", exc)
-        text = "the relay cannot reach its store"
-        raise Answer(503, "overloaded_error", text, headers={"retry-after": "2"}) from exc
+class _End:
+    """An outlet that waits for the end alone."""
+
+    def __init__(self) -> None:
+        self.sink: Any = None
+        self.reached = asyncio.Event()
+
+    def write(self, data: bytes) -> bool:
+        """See `Outlet.write`."""
+        return True
+
+    def end(self, data: bytes = b"") -> None:
+        """See `Outlet.end`."""
+        self.reached.set()
+
+
+def unavailable(text: str) -> Answer:
+    """The answer to a request that may be sent again soon."""
+    return Answer(503, "overloaded_error", text, headers={"retry-after": "2"})
+
+
+def _start_of(run: StoredRun) -> RunStart:
+    return RunStart(run.time, run.id, run.user, run.dialect, run.model)
 
 
 def _record_of(run: StoredRun, failure: Failure) -> RunRecord:

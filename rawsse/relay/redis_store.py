@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.store import (
+    BLOCK_SECONDS,
     DAY,
     LEASE_SECONDS,
     MINUTE,
@@ -226,11 +227,21 @@ return taken
 class RedisStore:
     """A store in the Redis at `url` (`redis://`, `rediss://` with TLS, or `unix://`, with user, password and database).
 
-    `timeout_seconds` is how long one call may take. The caller closes it. Raises `ConfigurationError` without the extra
+    `lease_seconds` and `block_seconds` are those of `Store`; `timeout_seconds` is how long one call may take, a third of the
+    lease if it is not given. The caller closes the store. Raises `ConfigurationError` without the extra
     `redis`, and for a URL that is none.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = LEASE_SECONDS / 3) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        block_seconds: float = BLOCK_SECONDS,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        timeout_seconds = timeout_seconds or lease_seconds / 3
+        self.lease_seconds, self.block_seconds = lease_seconds, block_seconds
         try:
             from redis.asyncio import Redis
             from redis.asyncio.retry import Retry

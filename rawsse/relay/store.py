@@ -19,10 +19,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 LEASE_SECONDS = 3.0
-"""How long a node may be silent before others take its runs over."""
-
 BLOCK_SECONDS = 5.0
-"""How long one read of the store waits for something new."""
 
 _SECOND = 1_000_000
 MINUTE = 60 * _SECOND
@@ -136,6 +133,11 @@ class Taken(NamedTuple):
 class Store(Protocol):
     """All functions raise `StoreUnavailableError`, and nothing else."""
 
+    lease_seconds: float
+    """How long a node may be silent before others take its runs over."""
+    block_seconds: float
+    """How long a node waits in one read for something new."""
+
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
         """Renew the node's lease. Whether it still held one, and the nodes whose leases are over."""
 
@@ -190,7 +192,14 @@ class Store(Protocol):
 class MemoryStore:
     """A store for nodes in one process. `clock` gives Unix seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        block_seconds: float = BLOCK_SECONDS,
+    ) -> None:
+        self.lease_seconds, self.block_seconds = lease_seconds, block_seconds
         self._clock = clock
         self._leases: dict[str, float] = {}
         self._runs: dict[tuple[str, str], StoredRun] = {}

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
-
-from relay.outlets import REQUEST, House, join
-from relay.stage import Api
 
 from rawsse.client.stream import EventStream
 from rawsse.relay.dialects import Dialect, Failure, TextDialect
 from rawsse.relay.node import Node, OwnedRun
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import Observer, RunRecord
-from rawsse.relay.runs import Run
-from rawsse.relay.store import Limits, MemoryStore, Store, StoredRun, StoreUnavailableError
+from rawsse.relay.store import Limits, MemoryStore, Store, StoreUnavailableError
+
+from .outlets import REQUEST, House, join
+from .stage import Api
 
 __all__ = ["Gate", "Host", "cluster", "join"]
 
@@ -32,6 +29,7 @@ class Gate:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.lease_seconds, self.block_seconds = store.lease_seconds, store.block_seconds
         self.is_down = False
         self.answers_are_lost = False
         self.opened = asyncio.Event()
@@ -67,26 +65,25 @@ class Host(House):
     def __init__(self, store: Store, *script: bytes, **limits: Any) -> None:
         super().__init__(*script, **limits)
         self.gate = Gate(store)
-        self.node = Node(self.gate, lease_seconds=LEASE, block_seconds=BLOCK)
+        self.node = Node(self.gate, self.runs)
         self.kept = Kept()
         self.runs._observers = [*self.runs._observers, self.kept]
+        self.runs.clock = asyncio.get_running_loop().time
 
-    async def own(self, id: str = "run-1", dialect: Dialect | None = None, alias: str = "") -> Run:
+    async def own(self, id: str = "run-1", dialect: Dialect | None = None) -> OwnedRun:
         """Begin a run of this node."""
-        dialect = dialect or TextDialect()
-        now = asyncio.get_running_loop().time()
-        stored = StoredRun("ada", id, secrets.token_hex(4), dialect.name, "claude-x", now, alias, owner=self.node.id)
-        acquired = await self.node.acquire(stored, [Limits("")])
-        assert acquired.known is None
 
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        kind = partial(OwnedRun, node=self.node, stored=stored)
-        names: dict[str, Any] = {"user": "ada", "model": "claude-x", "id": id, "time": now, "kind": kind}
-        return self.runs.begin(dialect, pushed(open_stream), **names)
+        source = pushed(open_stream)
+        limits = [Limits("")]
+        run, acquired = await self.node.begin(dialect or TextDialect(), source, limits, user="ada", model="x", id=id)
+        assert acquired.known is None
+        assert isinstance(run, OwnedRun)
+        return run
 
-    async def speaking(self, id: str = "run-1") -> tuple[Run, Api]:
+    async def speaking(self, id: str = "run-1") -> tuple[OwnedRun, Api]:
         """A run whose call to the API has come."""
         run = await self.own(id)
         return run, await self.call()
@@ -95,7 +92,7 @@ class Host(House):
         """As `kill -9`: nothing is said to the store or to anyone."""
         self.gate.is_down = True
         self.gate.opened.set()
-        tasks, self.node._tasks = self.node._tasks, []
+        tasks, self.node._tasks = self.node._tasks, set()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -107,10 +104,10 @@ class Host(House):
 
 @asynccontextmanager
 async def cluster(count: int = 2, *script: bytes, **limits: Any) -> AsyncIterator[list[Host]]:
-    store = MemoryStore(asyncio.get_running_loop().time)
+    store = MemoryStore(asyncio.get_running_loop().time, lease_seconds=LEASE, block_seconds=BLOCK)
     hosts = [Host(store, *script, **limits) for _ in range(count)]
     for host in hosts:
-        await host.node.start(host.runs)
+        await host.node.start()
     try:
         yield hosts
     finally:

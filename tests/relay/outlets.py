@@ -21,9 +21,10 @@ from support.streams import block_start, start, text_delta
 from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
 from rawsse.relay.dialects import Failure, TextDialect
+from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import RunLog
-from rawsse.relay.runs import Reader, Run, Runs
+from rawsse.relay.runs import Run, Runs
 from rawsse.server import Message
 
 from .stage import Api, Stage, frames
@@ -149,7 +150,7 @@ class FakeOutlet:
         await self.done()
 
 
-def join(run: Run, after: int = 0, *, outlet: FakeOutlet | None = None, holds: bool = True) -> FakeOutlet:
+def join(run: Feed, after: int = 0, *, outlet: FakeOutlet | None = None, holds: bool = True) -> FakeOutlet:
     """An outlet to which a new reader of the run writes. With `holds` the head waits until there is something to say."""
     joined = outlet or FakeOutlet()
 

@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from relay.nodes import BLOCK, LEASE, cluster, join
-from relay.outlets import TEXT_BLOCK, FakeOutlet, data
 from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, MessagesDialect
 from rawsse.relay.node import NODE_LOST, RemoteRun
+
+from .nodes import BLOCK, LEASE, cluster, join
+from .outlets import TEXT_BLOCK, FakeOutlet, data
 
 HELLO = ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
 
@@ -99,7 +100,7 @@ def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
             a.gate.opened.set()
             api.send(block_stop(0), end(), STOP)
             assert len(data(await outlet.done())) == 10
-            entries = await b.node.store.entries(owned._stored)  # type: ignore[attr-defined]
+            entries = await b.node._store.entries(owned._stored)
             assert [entry.number for entry in entries] == [0, 1, 9, 10]
 
     run(story())
@@ -132,7 +133,7 @@ def test_any_node_stops_a_run() -> None:
             assert remote is not None
             elsewhere = join(remote)
             await ticks(50)
-            await b.node.stop(remote.stored)
+            await b.node._store.stop(remote.stored)
             assert data(await outlet.done())[1:] == data(await elsewhere.done())[1:]
             assert '"cancelled"' in data(outlet.body)[1]
             assert api.is_closed
@@ -175,7 +176,7 @@ def test_a_stop_whose_owner_is_dead_ends_the_run_as_stopped() -> None:
             remote = await b.node.find("ada", "run-1")
             assert remote is not None
             await a.kill()
-            await b.node.stop(remote.stored)
+            await b.node._store.stop(remote.stored)
             assert '"cancelled"' in data(await join(remote).done())[0]
             assert [record.ending for record in b.kept.records] == ["cancelled"]
 
@@ -282,7 +283,7 @@ def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
             await say_hello(api)
             assert b"message_stop" in await outlet.done()
             assert await b.node.find("ada", "run-1") is None
-            assert await b.node.store.entries(owned._stored) == []  # type: ignore[attr-defined]
+            assert await b.node._store.entries(owned._stored) == []
             assert await b.node.open_runs() == []
 
     run(story())

@@ -14,7 +14,8 @@ import pytest
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.store import DAY, MINUTE, Count, Limits, StoreUnavailableError
-from relay.store_conformance import CASES, Case, Cluster
+
+from .store_conformance import CASES, Case, Cluster
 
 pytest.importorskip("redis", reason="the store in Redis needs the extra redis")
 if shutil.which("redis-server") is None:

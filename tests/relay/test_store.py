@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from rawsse.relay.store import MemoryStore
-from relay.store_conformance import CASES, Case, Cluster
+
+from .store_conformance import CASES, Case, Cluster
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
