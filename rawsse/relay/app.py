@@ -393,8 +393,13 @@ class _Call(Exchange):
 
     async def _find(self, id: str) -> Feed | None:
         """The user's run with that id, on whatever node."""
-        run, node = self._runs.get(self._user_id, id), self._relay._node
-        return run if run is not None or node is None else await node.find(self._user_id, id)
+        node = self._relay._node
+        return self._runs.get(self._user_id, id) if node is None else await node.find(self._user_id, id, self._seen)
+
+    @property
+    def _seen(self) -> list[str]:
+        """Ids of the last frames that the client has seen."""
+        return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
 
     async def _new_run(self, asked: _Asked) -> Feed:
         relay, dialect = self._relay, asked.dialect
@@ -494,8 +499,7 @@ class _Call(Exchange):
             log, last = run.kept()
             is_small = len(log) <= THREAD_BYTES
             return last, snapshot(log, run.dialect) if is_small else await asyncio.to_thread(snapshot, log, run.dialect)
-        wanted = self.headers.get("last-event-id") or self.query.get("after", [""])[0]
-        after = run.number_of(wanted) if wanted else 0
+        after = run.number_of(self._seen[-1]) if self._seen else 0
         if after is None:
             raise InvalidRequest("Last-Event-ID", "is not an id of this run")
         run.check_kept(after)
@@ -511,9 +515,8 @@ class _Call(Exchange):
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
         found = {id: await self._find(id) for id in ids}
-        seen = [*self.query.get("after", ()), self.headers.get("last-event-id", "")]
         runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
-        wanted = [(run, max(run.number_of(each) or 0 for each in seen)) for run in runs]
+        wanted = [(run, max((run.number_of(each) or 0 for each in self._seen), default=0)) for run in runs]
         await follow_all(self, wanted, missing=[id for id in ids if found[id] not in runs])
 
     async def _resume_chat(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
@@ -239,27 +239,28 @@ class TextDialect(Dialect):
         return [frame(compact({"usage": self._usage, "stop_reason": ending.stop_reason})), DONE]
 
 
-_TEXT_END = b'"}\n\n'
+_TEXT_END = b'"}'
 
 
-def join_deltas(frames: Iterable[bytes], delta: re.Pattern[bytes]) -> bytes:
-    """The frames as one piece of bytes, with consecutive pieces of text in one frame, which has the id of the last.
+def join_deltas(wire: bytes, delta: re.Pattern[bytes]) -> bytes:
+    """The frames with consecutive pieces of text in one frame, which has the id of the last. Each frame begins with its id.
 
-    Each frame begins with its id. The JSON of two texts is joined without being parsed, so halves of a character join, too.
+    The JSON of two texts is joined without being parsed, so halves of a character join, too.
     """
 
     def before_text(frame: bytes) -> bytes | None:
-        found = delta.match(frame, frame.index(b"\n") + 1)
+        found = delta.match(frame, frame.find(b"\n") + 1)
         return found.group() if found is not None and frame.endswith(_TEXT_END) else None
 
     joined: list[bytes] = []
-    for before, group in groupby(frames, before_text):
+    for before, frames in groupby(wire.split(b"\n\n"), before_text):
         if before is None:
-            joined += group
+            joined += frames
         else:
-            parts = [each.partition(before) for each in group]
-            joined += [parts[-1][0], before, *(text.removesuffix(_TEXT_END) for _, _, text in parts), _TEXT_END]
-    return b"".join(joined)
+            parts = [frame.partition(before) for frame in frames]
+            text = b"".join(text.removesuffix(_TEXT_END) for _, _, text in parts)
+            joined.append(parts[-1][0] + before + text + _TEXT_END)
+    return b"\n\n".join(joined)
 
 
 def snapshot(log: bytes, dialect: Dialect) -> bytes:
@@ -268,9 +269,9 @@ def snapshot(log: bytes, dialect: Dialect) -> bytes:
     Text becomes one frame. The API's events become one, `event: snapshot`, with the `message` so far, and in `inputs` the JSON
     texts of incomplete tool inputs, by the index of their block. The end, and an error, stay as they were.
     """
-    frames = [each + b"\n\n" for each in log.split(b"\n\n")[:-1]]
     if dialect.delta is not None:
-        return join_deltas(frames, dialect.delta)
+        return join_deltas(log, dialect.delta)
+    frames = [each + b"\n\n" for each in log.split(b"\n\n")[:-1]]
     builder, decoder, id, count = MessageBuilder(strict=False), Decoder(), "", 0
     try:
         for (event,) in map(decoder.feed, frames):

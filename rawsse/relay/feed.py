@@ -17,7 +17,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Protocol
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
@@ -26,9 +25,6 @@ from rawsse.relay.record import RunStart, log
 PIECE_BYTES = 8 * 1024
 """How much a reader takes at once. Small, for browsers whose scripts do not join a frame that two reads cut in two: a read of
 theirs takes up to 64 KiB, and small pieces that end with a frame seldom fill it."""
-
-JOINING_SAVES_BYTES = len('id: 01234567-1\ndata: {"text":""}\n\n')
-"""How much shorter two frames get, at least, when their pieces of text are joined."""
 
 PIECES_AT_ONCE = 16
 """How many pieces are written in one step of the event loop for readers that take turns."""
@@ -76,19 +72,14 @@ class FrameLog:
 
         If more than a piece is left, pieces of text are joined, where the dialect allows it.
         """
-        log, ends, skip, delta = self._log, self._ends, self._forgotten_bytes, self._delta
+        ends, skip = self._ends, self._forgotten_bytes
         at = position + 1 - self.first
         start = ends[at - 1] if at else skip
-        if delta is None or ends[-1] - start <= PIECE_BYTES:
-            end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
-            return bytes(log[start - skip : ends[end - 1] - skip]), position + end - at
-
-        def joined_end(index: int) -> int:
-            return ends[index] - JOINING_SAVES_BYTES * (index - at)
-
-        end = max(bisect_right(range(len(ends)), start + PIECE_BYTES, at, key=joined_end), at + 1)
-        bounds = pairwise((start, *ends[at:end]))
-        return join_deltas((bytes(log[a - skip : b - skip]) for a, b in bounds), delta), position + end - at
+        end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
+        piece = bytes(self._log[start - skip : ends[end - 1] - skip])
+        if self._delta is not None and ends[-1] - start > PIECE_BYTES:
+            piece = join_deltas(piece, self._delta)
+        return piece, position + end - at
 
     def kept(self) -> tuple[bytes, int]:
         """All frames, and the position after them. Raises `Gone` if the first is no longer kept."""
@@ -168,13 +159,17 @@ class Feed(FrameLog):
         """Add the frames to the log, and push them to the readers that have read everything."""
         if not frames:
             return
-        log, number = self._log, self.last
-        start, before = len(log), number
+        before = number = self.last
+        end = self._forgotten_bytes + len(self._log)
+        pieces: list[bytes] = []
         for frame in frames:
             number += 1
-            log += (f"id: {self.tag}-{number}\n{frame}" if self.is_resumable else frame).encode()
-            self._ends.append(self._forgotten_bytes + len(log))
-        wire = bytes(log[start:])
+            piece = (f"id: {self.tag}-{number}\n{frame}" if self.is_resumable else frame).encode()
+            end += len(piece)
+            pieces.append(piece)
+            self._ends.append(end)
+        wire = b"".join(pieces)
+        self._log += wire
         self.last = number
         self._spoke_at = now
         for reader in [*self.live]:  # a write may end this reader or another, stop the run, or let one join
@@ -259,7 +254,7 @@ class Reader:
         outlet.sink = self
 
     def begin(self) -> None:
-        """Send the head, and what there is to read; a heartbeat if that is nothing."""
+        """Send the head and the first piece; a heartbeat if there is nothing to read."""
         if self._has_begun or self._is_closed:
             return
         self._has_begun = True
@@ -273,7 +268,7 @@ class Reader:
             self._run.turns.add(self)
 
     def push(self, wire: bytes, position: int) -> None:
-        """Write what comes next in the run, up to `position`; with the end of the run, that of the answer."""
+        """Write the next frames of the run, up to `position`; at the end of the run also end the answer."""
         if self._is_closed:
             return
         run, self.position = self._run, position
@@ -298,10 +293,8 @@ class Reader:
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
-            del (
-                self._outlet,
-                self._start,
-            )  # each holds this reader, and the garbage collector would have to find the ring
+            # Each holds this reader. Without it nothing is left for the garbage collector.
+            del self._outlet, self._start
 
     on_closed = close  # the client has gone
 
@@ -313,7 +306,7 @@ class Reader:
             self.close()
 
     def catch_up(self) -> bool:
-        """Write a piece of what has not been read yet, or the end. True: there is more, and the client takes it."""
+        """Write the next piece, or the end. True: there is more, and the client takes it."""
         run = self._run
         if self._can_write and self.position < run.last:
             self.push(*run.take(self.position))
@@ -344,7 +337,7 @@ class Turns:
 
     def _take(self) -> None:
         for _ in range(min(PIECES_AT_ONCE, len(self._readers))):
-            reader = self._readers[0]  # it stays there, so that no other step is called for
+            reader = self._readers[0]  # it stays there, so that `add` does not schedule another step
             if reader.catch_up():
                 self._readers.append(reader)
             self._readers.popleft()

@@ -133,9 +133,8 @@ class Ledger(Observer):
             self._wake.set()
         else:
             self.dropped += 1
-            self._say(
-                f"the ledger {self.path} {'is closed' if self._closing.is_set() else 'has too many rows waiting'}"
-            )
+            why = "is closed" if self._closing.is_set() else "has too many rows waiting"
+            self._say(f"the ledger {self.path} {why}")
 
     def ended(self, record: RunRecord) -> None:
         """The run has ended: queue its record."""
@@ -240,7 +239,7 @@ def usage(
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _named_errors(path: Path) -> Iterator[None]:
     """Raises `ConfigurationError` that names the file for an error of SQLite or the system in the block."""
     try:
         yield
@@ -250,28 +249,27 @@ def _told(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, as `_told` does, and for the
-    database of another program or a newer ledger."""
-    with _told(path):
+    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, also for the database of
+    another program and for a newer ledger."""
+    with _named_errors(path):
         if not path.is_file():  # SQLite would only say "unable to open database file"
             raise FileNotFoundError(errno.ENOENT, "it is a folder" if path.is_dir() else "there is no such file")
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
-            application, version = (
-                db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-            )
+            pragmas = "pragma_application_id, pragma_user_version"
+            application, version = db.execute(f"SELECT * FROM {pragmas}").fetchone()  # noqa: S608
             if application != APPLICATION_ID:
                 raise ConfigurationError(f"{path} is not a ledger of rawsse")
             if version > SCHEMA_VERSION:
-                text = f"a newer rawsse wrote it, schema {version}; this one knows {SCHEMA_VERSION}"
-                raise ConfigurationError(f"{path}: {text}")
+                versions = f"schema {version}; this one knows {SCHEMA_VERSION}"
+                raise ConfigurationError(f"{path}: a newer rawsse wrote it, {versions}")
             yield db
 
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction that writes to the ledger, which is made if it is missing. Committed unless the block raises."""
-    with _told(path):
+    with _named_errors(path):
         if not path.exists():
             _make(path)
         with _connected(path, "ro"):

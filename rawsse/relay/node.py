@@ -19,7 +19,6 @@ import contextlib
 import json
 import re
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -76,6 +75,7 @@ class Node:
         self._runs = runs
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
         self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
@@ -98,11 +98,10 @@ class Node:
         if not (self._tasks or self._is_closed):
             self._lease_until = now + self._store.lease_seconds
             work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read}
-            self._tasks.update(loop.create_task(do(), name=f"rawsse node: {name}") for name, do in work.items())
+            self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
 
     async def aclose(self) -> None:
-        """Write the last frames of the runs, which must be over; then give up the lease. It does not wait for the store when the
-        lease is over."""
+        """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
         self._is_closed = True
         for remote in list(self._remote.values()):
             remote.cut()
@@ -122,7 +121,7 @@ class Node:
         try:
             return await answer
         except StoreUnavailableError as exc:
-            log.warning("the store of the runs cannot be used: %s", exc)
+            self._complain(exc)
             raise unavailable("the relay cannot reach its store") from exc
 
     # Owning --------------------------------------------------------------------------------------------------------
@@ -192,8 +191,8 @@ class Node:
                 done = await self._insist(partial(self._store.write, list(writes.values())))
                 self._tell(list(writes), done or [False] * len(writes))
             if last:
-                done = await asyncio.gather(*(self._insist(partial(run.finish, self._store)) for run in last))
-                self._tell(last, done, is_last=True)
+                ends = [partial(self._store.finish, run.next_write(), run.tokens, run.keep_seconds) for run in last]
+                self._tell(last, await asyncio.gather(*map(self._insist, ends)), is_last=True)
 
     def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool | None], *, is_last: bool = False) -> None:
         for run, is_done in zip(runs, done, strict=True):
@@ -203,7 +202,7 @@ class Node:
                 elif is_done:
                     run.written(is_last=is_last)
                 else:
-                    run.lose(_LOST if self.has_lease else _ALONE)
+                    run.lose(_LOST)
             except Exception:
                 log.exception("a run failed when it was written")
 
@@ -213,9 +212,10 @@ class Node:
             try:
                 return await write()
             except StoreUnavailableError as exc:
+                self._complain(exc)
                 if not self.has_lease:
+                    self._lapse()
                     return None
-                log.warning("cannot write to the store: %s", exc)
                 await asyncio.sleep(RETRY_SECONDS)
 
     # The lease -----------------------------------------------------------------------------------------------------
@@ -232,20 +232,36 @@ class Node:
             dead: list[str] = []
             try:
                 is_held, dead = await self._store.renew(self.id, self._store.lease_seconds)
+                self._complain(None)
+                if is_held:
+                    self._lease_until = now + self._store.lease_seconds
+                else:
+                    self._lapse()
+                    continue
             except StoreUnavailableError as exc:
-                log.warning("cannot renew the lease of this node: %s", exc)
-                is_held = self.has_lease
-            else:
-                self._lease_until = now + self._store.lease_seconds
-            if not is_held:
-                for run in list(self._owned):
-                    run.lose(_ALONE)
-                for remote in list(self._remote.values()):
-                    remote.cut()
+                self._complain(exc)
+                if not self.has_lease:
+                    self._lapse()
             for node in dead:
                 await self._take_over(node)
             await self._end_orphans()
             await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
+
+    def _lapse(self) -> None:
+        """Others may take the runs of this node over. It ends them here, and goes on as another node."""
+        self.id = secrets.token_hex(8)
+        for run in list(self._owned):
+            run.lose(_ALONE)
+        for remote in list(self._remote.values()):
+            remote.cut()
+
+    def _complain(self, exc: StoreUnavailableError | None) -> None:
+        """Log that the store cannot be used, once, and that it can be again."""
+        if (exc is None) == self._is_cut_off:
+            self._is_cut_off = exc is not None
+            log.warning(
+                "the store of the runs is back" if exc is None else f"the store of the runs cannot be used: {exc}"
+            )
 
     async def _take_over(self, dead: str) -> None:
         """Take the runs of a dead node over, as far as no other node does."""
@@ -253,14 +269,14 @@ class Node:
             while taken := await self._store.take(self.id, dead):
                 self._orphans |= {each.run.key: (each.run, each.last) for each in taken}
         except StoreUnavailableError as exc:
-            log.warning("cannot take runs over: %s", exc)
+            self._complain(exc)
 
     async def _end_orphans(self) -> None:
         for key, (run, last) in list(self._orphans.items()):
             failure = STOPPED if run.is_stopped else _LOST
             kind = _DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
-            record = _record_of(run, failure)
+            record = _record_of(run, failure, self._runs.clock())
             write = Write(run, 0, last + max(1, len(frames)), "".join(frames).encode())
             try:
                 is_mine = await self._store.finish(write, record.total_tokens, self._runs.limits.keep_seconds)
@@ -273,8 +289,14 @@ class Node:
 
     # Reading -------------------------------------------------------------------------------------------------------
 
-    async def find(self, user: str, id: str) -> RemoteRun | None:
-        """The run of that user with that id. Raises `Answer`, 503."""
+    async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
+        """The run of that user with that id, as a client can read it that has seen the frames with the ids `seen`. Raises
+        `Answer`, 503."""
+        run = self._runs.get(user, id)
+        if run is not None and all(run.first - 1 <= (run.number_of(each) or 0) <= run.last for each in seen):
+            return run
+        # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
+        # is written; or has seen so little that this node has forgotten the rest, and the store has not.
         await self.start()
         return await self._open(await self._ask(self._store.find(user, id)))
 
@@ -286,10 +308,10 @@ class Node:
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in _DIALECTS:
             return None
-        if (known := self._remote.get(stored.key)) is not None and known.tag == stored.tag:
-            return known
-        run = RemoteRun(stored, self._runs, self)
-        run.receive(await self._ask(self._store.entries(stored)))
+        run = self._remote.get(stored.key)
+        if run is None or run.tag != stored.tag:
+            run = RemoteRun(stored, self._runs, self)
+        run.receive(await self._ask(self._store.entries(stored, run.after)))
         return run
 
     async def open_runs(self, user: str | None = None) -> list[RunStart]:
@@ -346,7 +368,7 @@ class Node:
             try:
                 entries, stopped = await self._store.read(self.id, wanted, self._store.block_seconds)
             except StoreUnavailableError as exc:
-                log.warning("cannot read from the store: %s", exc)
+                self._complain(exc)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             for key, added in entries.items():
@@ -421,11 +443,15 @@ class OwnedRun(Run):
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         return Write(self._stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
 
-    async def finish(self, store: Store) -> bool:
-        """Write the last frames."""
-        assert self.record is not None  # noqa: S101 - it is asked for when there is one
-        keep = self.runs.limits.keep_seconds if self.is_resumable else 0.0
-        return await store.finish(self.next_write(), self.record.total_tokens, keep)
+    @property
+    def tokens(self) -> int:
+        """Those that it has used, when it is over."""
+        return self.record.total_tokens if self.record is not None else 0
+
+    @property
+    def keep_seconds(self) -> float:
+        """How long the store keeps it."""
+        return self.runs.limits.keep_seconds if self.is_resumable else 0.0
 
     def written(self, *, is_last: bool) -> None:
         """The store has the frames."""
@@ -519,6 +545,16 @@ class RemoteRun(Feed):
             reader.cut()
 
 
+async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
+    """Work for ever. A bug costs what it hits, and not the node."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("a node of the relay failed at its work, and goes on")
+            await asyncio.sleep(RETRY_SECONDS)
+
+
 class _End:
     """An outlet that waits for the end alone."""
 
@@ -544,7 +580,7 @@ def _start_of(run: StoredRun) -> RunStart:
     return RunStart(run.time, run.id, run.user, run.dialect, run.model)
 
 
-def _record_of(run: StoredRun, failure: Failure) -> RunRecord:
+def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
     """The record of a run whose node died. Its tokens are those of which the store was told: a lower bound."""
     try:
         usage = json.loads(run.usage or "{}")
@@ -560,7 +596,7 @@ def _record_of(run: StoredRun, failure: Failure) -> RunRecord:
         ending="cancelled" if is_ours else "truncated",
         stop_reason=None,
         error=None if is_ours else NODE_LOST,
-        seconds=max(0.0, time.time() - run.time),
+        seconds=max(0.0, now - run.time),
         first_token_seconds=None,
         exact=False,
         on_disconnect=None,

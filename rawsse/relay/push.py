@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -29,8 +28,8 @@ from rawsse.sse import Event
 
 _BLOCK = State.BLOCK  # here, because looking up an enum's member is slow
 
-# One whole chunk with one event, as the API writes those that bring text: the chunk's size, and the event's data.
-_DELTA_CHUNK = re.compile(rb"([0-9a-f]{1,16})\r\nevent: content_block_delta\ndata: (.*)\n\n\r\n")
+_BEFORE_DATA = b"%x\r\nevent: content_block_delta\ndata: "
+"""The chunk's size and the fields before the data, as the API writes them."""
 
 Receive = Callable[[list[Any], float], None]
 Ended = Callable[[Ending | None, Exception | None], None]
@@ -193,19 +192,19 @@ class UnfoldedAnswer(Answer):
 
         Nearly all reads are such a chunk. It leaves HTTP, the decoder and the watcher as they were.
         """
-        if not self._is_steady or (found := _DELTA_CHUNK.fullmatch(data)) is None:
-            return None
-        size, line = found.groups()
-        body_bytes = len(data) - len(size) - 4
-        if size != b"%x" % body_bytes or b"\r" in line:
+        body_bytes = len(data) - data.find(b"\r\n") - 4
+        before = _BEFORE_DATA % body_bytes
+        if not (self._is_steady and data.startswith(before) and data.endswith(b"\n\n\r\n")):
             return None
         try:
-            raw = read_json(text := line.decode())
+            raw = read_json(text := data[len(before) : -4].decode())
             # As in `read_event`.
             if raw["type"] != "content_block_delta" or type(raw["index"]) is not int or not raw["delta"]["text"]:
                 return None
         except (ValueError, RecursionError, LookupError, TypeError):
             return None  # `read_event` finds it again, and says what is wrong
+        if "\n" in text or "\r" in text:  # more than one line
+            return None
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap
@@ -221,13 +220,13 @@ class UnfoldedAnswer(Answer):
         try:
             for sse in reversed(self._pending):
                 event = read_event(sse)
+                if event is None or self.is_over:
+                    continue
                 if is_inside and type(event) is ContentBlockDelta and event.raw["delta"].get("text"):
                     self._waited_for_content = 0.0  # nearly all events
-                elif event is not None and not self.is_over:
+                else:
                     self._apply(event)
                     is_inside = False
-                else:
-                    continue
                 events.append(event)
         except APIError as exc:
             self._stop(exc)

@@ -61,9 +61,11 @@ _NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2]\n"
 _RENEW = (
     _NOW
     + """
-local held = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) >= now
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
+local held = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now) >= now
+if held then
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
 local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now))
 return {held and 1 or 0, dead}
 """
@@ -337,9 +339,9 @@ class RedisStore:
         runs = [await self.find(*_key(name)) for name in names]
         return [run for run in runs if run is not None and not run.is_ended]
 
-    async def entries(self, run: StoredRun) -> list[Entry]:
+    async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
         """See `Store`."""
-        found = await self._call("XRANGE", _places(run.user, run.id)[1], "-", "+")
+        found = await self._call("XRANGE", _places(run.user, run.id)[1], "({}-{}".format(*after), "+")
         return [_entry(id, each) for id, each in found]
 
     async def stop(self, run: StoredRun) -> None:

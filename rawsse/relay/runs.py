@@ -266,7 +266,7 @@ class Runs:
         self.turns = Turns()
         self._observers = observers
         self.clock = clock
-        # The key is a user and an id that only this user may know, or may have chosen.
+        # The key has the user, too: ids may be chosen by clients, and may be secrets of their users.
         self._runs: dict[tuple[str, str], Run] = {}
         self._aliases: dict[tuple[str, str], Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()

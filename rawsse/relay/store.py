@@ -139,7 +139,8 @@ class Store(Protocol):
     """How long a node waits in one read for something new."""
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
-        """Renew the node's lease. Whether it still held one, and the nodes whose leases are over."""
+        """Take a lease, or renew it. False if the lease is over: then the node's runs may be taken over, and it must go on under
+        another name. Also the nodes whose leases are over."""
 
     async def leave(self, node: str) -> None:
         """The node has no runs any more, and gives up its lease."""
@@ -167,8 +168,8 @@ class Store(Protocol):
     async def open_runs(self) -> list[StoredRun]:
         """The runs of all nodes and users that have not ended."""
 
-    async def entries(self, run: StoredRun) -> list[Entry]:
-        """All that was written to the log of the run."""
+    async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
+        """All that was written to the log of the run after the entry with that id."""
 
     async def stop(self, run: StoredRun) -> None:
         """Mark the run as one to be stopped, and tell its owner."""
@@ -213,9 +214,10 @@ class MemoryStore:
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
         """See `Store`."""
         now = self._clock()
-        held = self._leases.get(node, -math.inf) >= now
-        self._leases[node] = now + lease_seconds
-        return held, [each for each, until in self._leases.items() if until < now]
+        is_held = self._leases.get(node, math.inf) >= now
+        if is_held:
+            self._leases[node] = now + lease_seconds
+        return is_held, [each for each, until in self._leases.items() if until < now]
 
     async def leave(self, node: str) -> None:
         """See `Store`."""
@@ -298,9 +300,9 @@ class MemoryStore:
         """See `Store`."""
         return [run for run in self._runs.values() if not run.is_ended]
 
-    async def entries(self, run: StoredRun) -> list[Entry]:
+    async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
         """See `Store`."""
-        return list(self._logs.get(run.key, ()))
+        return [entry for entry in self._logs.get(run.key, ()) if entry.id > after]
 
     async def stop(self, run: StoredRun) -> None:
         """See `Store`."""

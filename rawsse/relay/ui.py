@@ -18,7 +18,7 @@ from typing import Any
 from rawsse.errors import Ending
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ContentBlockStop, MessageDelta, MessageStart
 from rawsse.messages.lens import object_at, parse_json
-from rawsse.relay.dialects import DONE, Dialect, Failure, Frame, InvalidRequest, compact, frame, read_options, read_text
+from rawsse.relay.dialects import DONE, Dialect, Failure, Frame, InvalidRequest, compact, read_options, read_text
 
 MAX_CHAT_ID_CHARS = 256
 """A chat's id. Those that `useChat` makes have 16; they come back in a URL, and are kept as long as their run."""
@@ -70,9 +70,9 @@ class UIDialect(Dialect):
     # Events --------------------------------------------------------------------------------------------------------
 
     def _chunks(self, event: Any) -> Iterable[Chunk]:
+        if type(event) is ContentBlockDelta:  # nearly all events
+            return self._delta(self._find(event.raw["index"]), event.raw["delta"])
         match event:
-            case ContentBlockDelta(raw={"index": index, "delta": delta}):
-                return self._delta(self._find(index), delta)
             case ContentBlockStart(raw={"index": index, "content_block": block}):
                 return [*self._stop_unstopped(index, block), *self._start(index, block)]
             case ContentBlockStop(raw={"index": index}):
@@ -90,7 +90,7 @@ class UIDialect(Dialect):
     def _stop_unstopped(self, index: int, block: Chunk) -> list[Chunk]:
         """End the blocks that must have ended, although their end was lost: one of the same index; the call of a result."""
         call = block.get("tool_use_id")
-        lost = [at for at, other in self._open.items() if at == index or other.get("id", self) == call]
+        lost = [at for at, other in self._open.items() if at == index or (call and other.get("id") == call)]
         return [chunk for at in lost for chunk in self._stop(at)]
 
     def _message_start(self, message: Chunk) -> list[Chunk]:
@@ -206,7 +206,7 @@ def _string(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
-    return [frame(compact(chunk)) for chunk in chunks]
+    return [f"data: {compact(chunk)}\n\n" for chunk in chunks]  # JSON in one line, as `frame` would have it
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------

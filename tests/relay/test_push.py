@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -166,13 +167,40 @@ SMALL = head(transfer_encoding="chunked") + b"".join(
 SMALL += LAST_CHUNK
 
 
+def unfolded() -> UnfoldedAnswer:
+    """An answer whose request is sent."""
+    route = Route(Origin("http", "x", 80))
+    answer = UnfoldedAnswer(CallSettings(RequestData("POST", "/v1/messages", "x", ()), route), Timing())
+    answer.send()
+    answer.sent(0.0)
+    return answer
+
+
 def test_wherever_two_reads_cut_the_bytes_the_events_are_the_same() -> None:
+    def taken(*reads: bytes) -> tuple[list[Any], Ending, bool]:
+        answer, events = unfolded(), list[Any]()
+        for data in reads:
+            if (event := answer.take_text(data, 0.0)) is not None:
+                events.append(event.raw)
+            else:
+                answer.receive(data, 0.0)
+                events += [event.raw for event in answer.take_events()]
+        return events, answer.ending(), answer.is_over
+
+    whole = taken(SMALL)
+    assert (len(whole[0]), whole[1].kind, whole[2]) == (6, "complete", True)
+    for at in range(1, len(SMALL)):
+        assert taken(SMALL[:at], SMALL[at:]) == whole, at
+
+
+def test_wherever_two_reads_cut_the_bytes_the_pushed_events_are_the_same() -> None:
     async def story() -> None:
         whole = await read(FakeStream([SMALL]))
         assert len(whole[0]) == 6
-        streams = [FakeStream([SMALL[:at], SMALL[at:]]) for at in range(1, len(SMALL))]
+        cuts = range(1, len(SMALL), 1 if os.environ.get("RAWSSE_EVERY_CUT") else 9)
+        streams = [FakeStream([SMALL[:at], SMALL[at:]]) for at in cuts]
         client = client_of(*streams)
-        for at, stream in enumerate(streams, 1):
+        for at, stream in zip(cuts, streams, strict=True):
             assert await pushed(stream, client) == whole, at
 
     run(story())
@@ -282,10 +310,7 @@ def test_whatever_comes_between_two_texts_reads_of_their_own_give_what_one_read_
 
 def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
     def numbers(*, is_short: bool) -> Iterator[dict[str, Any]]:
-        route = Route(Origin("http", "x", 80))
-        answer = UnfoldedAnswer(CallSettings(RequestData("POST", "/v1/messages", "x", ()), route), Timing())
-        answer.send()
-        answer.sent(0.0)
+        answer = unfolded()
         text, taken = in_chunk(frame()), 0
         for number, data in enumerate((OPEN, text, text, in_chunk(b": hello\n\n"), text, text), 1):
             if number % 2:
@@ -300,6 +325,13 @@ def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
         assert taken == 3 * is_short  # not the one after the comment, which begins the count of such bytes again
 
     assert list(numbers(is_short=True)) == list(numbers(is_short=False))
+
+
+def test_a_chunk_of_any_size_takes_the_shortest_way() -> None:
+    answer = unfolded()
+    answer.receive(OPEN, 0.0)
+    answer.take_events()
+    assert all(answer.take_text(in_chunk(frame(DELTA.replace('"x"', f'"{"x" * n}"'))), 0.0) for n in range(1, 300))
 
 
 def test_texts_with_nothing_in_them_do_not_put_off_the_clock_for_content() -> None:

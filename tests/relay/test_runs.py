@@ -506,6 +506,17 @@ def test_a_run_stops_before_the_api_has_answered() -> None:
     run(story())
 
 
+def test_a_stop_sends_the_last_word_at_once_also_while_the_api_is_called() -> None:
+    async def story() -> None:
+        async with house() as home:
+            outlet = join(home.begin())
+            await home.call()
+            home.runs.open()[0].stop(STOPPED)
+            assert (data(outlet.body), outlet.is_ended) == (LAST_WORD, True)
+
+    run(story())
+
+
 def test_a_run_stops_before_its_first_step_and_the_api_is_not_called() -> None:
     async def story() -> None:
         async with house() as home:

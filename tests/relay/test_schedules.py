@@ -29,8 +29,8 @@ from .schedules import MODELS, NAMES, USAGE, Reader, Schedule
 from .stage import frames
 from .test_ledger import rows as rows_in
 
-SEEDS = 5000 if os.environ.get("RAWSSE_EVERY_CUT") else 400
-BLOCK = 50
+SEEDS = 5000 if os.environ.get("RAWSSE_EVERY_CUT") else 200
+BLOCK = 25
 PLENTY = UserLimits(tokens_per_day=10**9, open_runs=9)
 ENDS = ("message_stop", "error")
 
