@@ -130,7 +130,7 @@ def test_any_node_stops_a_run() -> None:
             outlet = join(owned)
             api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
             remote = await b.node.find("ada", "run-1")
-            assert remote is not None
+            assert isinstance(remote, RemoteRun)
             elsewhere = join(remote)
             await ticks(50)
             await b.node._store.stop(remote.stored)
@@ -174,7 +174,7 @@ def test_a_stop_whose_owner_is_dead_ends_the_run_as_stopped() -> None:
         async with cluster() as (a, b):
             await a.speaking()
             remote = await b.node.find("ada", "run-1")
-            assert remote is not None
+            assert isinstance(remote, RemoteRun)
             await a.kill()
             await b.node._store.stop(remote.stored)
             assert '"cancelled"' in data(await join(remote).done())[0]
