@@ -166,9 +166,11 @@ async def live(seed: int) -> None:
             assert [data for _, data in log].count(b"[DONE]") == 1
             texts = [data for _, data in log if data.startswith(b'{"text"')]
             assert texts == [b'{"text":"%d"}' % number for number in range(len(texts))]
-            # The rows of a run: the owner's, and that of the node that took it over.
+            # The rows of a run: the owner's, and that of the node that took it over. A node that is killed when the store has
+            # the end, and before it knows, leaves the row that it wrote at the beginning.
             rows = [record for host in everyone for record in host.kept.records if record.run == reading.id]
-            assert len({(record.time, record.run) for record in rows}) == 1
+            told = {(record.time, record.run) for record in rows}
+            assert len(told) == 1 or (not told and world.killed)
             assert sum(record.error == "node_lost" for record in rows) <= 1
         async with asyncio.timeout(LEASE):
             while any(host.node._owned or host.node._orphans for host in hosts):
