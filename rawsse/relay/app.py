@@ -346,14 +346,8 @@ class _Call(Exchange):
         limit = self._relay._max_body_bytes
         return await self.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
-    async def _text(self) -> None:
-        await self._generate(await self._read_chat(TextDialect))
-
-    async def _chat(self) -> None:
-        await self._generate(await self._read_chat(EventsDialect))
-
-    async def _read_chat(self, kind: type[TextDialect | EventsDialect]) -> _Asked:
-        """The request in a browser's body. In place of `EventsDialect` it may be a request of `useChat`."""
+    async def _chat(self, kind: type[TextDialect | EventsDialect]) -> None:
+        """A browser's request. In place of `EventsDialect` it may be one of `useChat`."""
         is_named, max_chars = "x-run-id" in self.headers, self._relay._max_prompt_chars
 
         def read(body: dict[str, Any]) -> _Asked:
@@ -365,7 +359,7 @@ class _Call(Exchange):
                 asked = _Asked(dialect, read_chat(body, max_prompt_chars=max_chars))
             return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
-        return await self.read_json(read, self._relay._max_chat_bytes)
+        await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
     async def _generate(self, asked: _Asked) -> None:
         self._dialect = asked.dialect
@@ -574,8 +568,8 @@ _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
     (re.compile(pattern, re.DOTALL), handlers)
     for pattern, handlers in (
-        ("|".join(_TEXT_PATHS), {"POST": _Call._text}),
-        ("/api/chat", {"POST": _Call._chat}),
+        ("|".join(_TEXT_PATHS), {"POST": partial(_Call._chat, kind=TextDialect)}),
+        ("/api/chat", {"POST": partial(_Call._chat, kind=EventsDialect)}),
         ("/v1/messages", {"POST": _Call._messages}),
         ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
         ("/v1/models(/.*)?", {"GET": _Call._list_models}),
