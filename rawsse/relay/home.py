@@ -34,7 +34,7 @@ class Home:
         await self.runs.aclose(failure)
 
     async def begin(
-        self, dialect: Dialect, open_source: OpenSource, user: User | None, **names: Any
+        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
     ) -> tuple[Feed, dict[str, str]]:
         """A new run, or the one that has its id; and header fields that say what is left of the limits. `names` are those of
         `Runs.begin`. Raises `Answer`: 409, the id is that of another request; 429; 503."""
@@ -97,7 +97,7 @@ class SharedHome(Home):
         await self.runs.aclose(failure, self.node.aclose)
 
     async def begin(
-        self, dialect: Dialect, open_source: OpenSource, user: User | None, **names: Any
+        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
     ) -> tuple[Feed, dict[str, str]]:
         """See `Home.begin`."""
         run, acquired = await self.node.begin(dialect, open_source, self.quotas.terms(user), **names)

@@ -24,7 +24,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from rawsse.messages.usage import token_counts
+from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame, TextDialect
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart, log
@@ -293,7 +293,7 @@ class Node:
         """The run of that user with that id, as a client can read it that has seen the frames with the ids `seen`. Raises
         `Answer`, 503."""
         run = self._runs.get(user, id)
-        if run is not None and all(run.first - 1 <= (run.number_of(each) or 0) <= run.last for each in seen):
+        if run is not None and run.is_resumable and all(run.first - 1 <= (run.number_of(each) or 0) <= run.last for each in seen):
             return run
         # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
         # is written; or has seen so little that this node has forgotten the rest, and the store has not.

@@ -159,7 +159,7 @@ async def live(seed: int) -> None:
                 await reading.task
         for reading in world.readings:
             async with asyncio.timeout(LEASE + BLOCK):  # a node that lost the store told its readers first
-                while not (stored := await world.store.find("ada", reading.id)).is_ended:
+                while not (stored := await world.store.find("ada", reading.id)).is_ended:  # noqa: ASYNC110 - the store only answers
                     await asyncio.sleep(0.1)
             log = [frame for entry in await world.store.entries(stored) for frame in _FRAME.findall(entry.wire)]
             assert [data for _, data in log][: len(reading.frames)] == reading.frames
@@ -173,7 +173,7 @@ async def live(seed: int) -> None:
             assert len(told) == 1 or (not told and world.killed)
             assert sum(record.error == "node_lost" for record in rows) <= 1
         async with asyncio.timeout(LEASE):
-            while any(host.node._owned or host.node._orphans for host in hosts):
+            while any(host.node._owned or host.node._orphans for host in hosts):  # noqa: ASYNC110 - nodes tell nobody
                 await asyncio.sleep(0.1)
 
 

@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.redis_server import need_redis, redis_server
 
 from rawsse.errors import ConfigurationError
+from rawsse.relay.redis_store import RedisStore
 from rawsse.relay.store import DAY, MINUTE, Count, Limits, StoreUnavailableError
 
 from .store_conformance import CASES, Case, Cluster
 
-pytest.importorskip("redis", reason="the store in Redis needs the extra redis")
-if shutil.which("redis-server") is None:
-    pytest.skip("redis-server is not installed", allow_module_level=True)
-
-from rawsse.relay.redis_store import RedisStore
+need_redis()
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The URL of a Redis that listens at a socket, not at a port."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(place), "--dir", folder, "--save", "", "--daemonize", "no"]
-        with subprocess.Popen(["redis-server", *options], stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                for line in server.stdout:
-                    if "ready to accept connections" in line:
-                        break
-                yield f"unix://{place}"
-            finally:
-                server.terminate()
+    with redis_server() as url:
+        yield url
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
