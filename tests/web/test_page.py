@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -245,7 +246,8 @@ def test_stop_reason_usage_and_speed_stand_under_the_answer_with_their_meaning(c
     chat.wait_until("(began) => performance.now() > began + 60", chat.page.evaluate("performance.now()"))
     post.end(b"".join(script(delta("B"), close_block(), *finish("max_tokens", output_tokens=3180), first=4)))
     summary = chat.see("details.facts summary")
-    assert (summary.text_content() or "").startswith("claude-test-1 · 1\u202f412 tokens in · 3\u202f180 out · 0.")
+    said = r"claude-test-1 · 1\u202f412 tokens in · 3\u202f180 out · \d\.\d\d s · "
+    assert re.match(said, summary.text_content() or "")
     summary.click()
     facts = chat.page.locator("details.facts dl").inner_text()
     assert chat.page.locator(".limited").text_content() == "Cut off: the limit of output tokens was reached."
