@@ -3,8 +3,8 @@
     cd tests; PYTHONPATH=..:. python -m relay.crash --schedules 200 --seed 0
 
 In each schedule clients begin 10 to 20 runs, and several read each, all through nginx: they come back with the last id that
-they have seen, to whatever node nginx chooses. Meanwhile nodes are killed (SIGKILL) and started again, and frozen for longer than their
-lease (SIGSTOP); Redis is killed and frozen; connections to it are cut, and held; runs are stopped. Then:
+they have seen, to whatever node nginx chooses. Meanwhile nodes are killed (SIGKILL) and started again, and frozen for longer than
+their lease (SIGSTOP); Redis is killed and frozen; connections to it are cut, and held; runs are stopped. Then:
 
 - every reader has seen the text from its beginning, without a gap or a repetition, and then one end mark. A frame without an
   id is part of the last frames of a node that has lost the run;
@@ -110,7 +110,9 @@ class Reading:
             headers["content-type"] = "application/json"
         async with asyncio.timeout(SILENCE) as limit:
             async with ask(self._world.port, *target, headers, body, 4096 if self.is_slow else 0) as reply:
-                if reply.status != 200:  # of a POST also a run that was lost before its first frame: sent again, it is known
+                if (
+                    reply.status != 200
+                ):  # of a POST also a run that was lost before its first frame: sent again, it is known
                     await self._refused(reply.status, b"".join([piece async for piece in reply.pieces]))
                     return
                 self._posts = False
@@ -219,7 +221,9 @@ class World:
 
     def complain(self, what: str) -> None:
         self.complaints.append(f"{self.clock():.2f} {what}")
-        import datetime; print(datetime.datetime.now().time(), what, flush=True)
+        import datetime
+
+        print(datetime.datetime.now().time(), what, flush=True)
 
     @asynccontextmanager
     async def living(self) -> AsyncIterator[World]:
@@ -302,7 +306,9 @@ class World:
 
     def _disturb(self, name: str) -> Disturbance:
         self.figures[name] += 1
-        import datetime; print(datetime.datetime.now().time(), name, flush=True)
+        import datetime
+
+        print(datetime.datetime.now().time(), name, flush=True)
         self.disturbances.append(Disturbance(self.clock()))
         return self.disturbances[-1]
 
@@ -383,7 +389,9 @@ class World:
                 task.cancel()
             for each in self.readings:
                 if each.ended_at is None:
-                    self.complain(f"{each.plan.id}: a reader was not told: {each.last}, {each.tail}, {each.connections} connections")
+                    self.complain(
+                        f"{each.plan.id}: a reader was not told: {each.last}, {each.tail}, {each.connections} connections"
+                    )
 
     async def check(self, margin: float) -> None:
         """All that must be so when everything is over."""
