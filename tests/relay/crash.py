@@ -3,8 +3,8 @@
     cd tests; PYTHONPATH=..:. python -m relay.crash --schedules 200 --seed 0
 
 In each schedule clients begin 10 to 20 runs, and several read each, all through nginx: they come back with the last id that
-they have seen, to whatever node nginx chooses. Meanwhile nodes are killed (SIGKILL) and started again, and frozen for longer than
-their lease (SIGSTOP); Redis is killed and frozen; connections to it are cut, and held; runs are stopped. Then:
+they have seen, to whatever node nginx chooses. Meanwhile nodes are killed (SIGKILL) and started again, and frozen for longer
+than their lease (SIGSTOP); Redis is killed and frozen; connections to it are cut, and held; runs are stopped. Then:
 
 - every reader has seen the text from its beginning, without a gap or a repetition, and then one end mark. A frame without an
   id is part of the last frames of a node that has lost the run;
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import re
 import signal
@@ -40,21 +39,18 @@ from typing import Any, NamedTuple
 
 from rawsse.relay.ledger import usage
 from rawsse.relay.redis_store import RedisStore
-from rawsse.relay.store import Limits, StoreUnavailableError
+from rawsse.relay.store import LEASE_SECONDS, Limits, StoreUnavailableError
 from rawsse.server import Server
 
+from .crash_client import SILENCE, Plan, Reading, ask
 from .crash_parts import (
-    BLOCK,
     HEARTBEAT,
-    LEASE,
     PATIENCE,
     READ_TIMEOUT,
     Clock,
-    Plan,
     Process,
     Proxy,
     Upstream,
-    ask,
     free_port,
     missing,
     nginx,
@@ -63,118 +59,18 @@ from .crash_parts import (
 )
 
 NODES = 3
+LEASE = 0.3
+BLOCK = 0.5
 MARGIN = 2.0
 """Seconds that the machine may need on top of what is promised."""
 
 BATCH = 0.05
 """Seconds for which the ledgers gather rows."""
 
-SILENCE = 5.0
-"""Seconds after which a client gives a silent connection up."""
-
-_ID = re.compile(r"\w+-(\d+)")
+_LAG = re.compile(r" lag ([0-9.]+)")
 _COMPLAINTS = re.compile(
     r".*(?:Traceback|failed at its work|a run failed|a reader of a run failed|never retrieved|never awaited).*"
 )
-
-
-class Reading:
-    """One client of one run: it comes back with the last id it has seen until it has seen the end mark."""
-
-    def __init__(self, world: World, plan: Plan, *, posts: bool = False, is_slow: bool = False) -> None:
-        self._world, self.plan, self._posts, self.is_slow = world, plan, posts, is_slow
-        self.last = 0
-        self._last_id = ""
-        self.text = ""
-        self.tail: list[tuple[int, str]] = []  # the frames after the text: 0 if they have no number
-        self.ended_at: float | None = None
-        self.connections = 0
-
-    async def follow(self) -> None:
-        chance = random.Random(f"{self.plan.id} {self._posts}")
-        while self.ended_at is None:
-            with contextlib.suppress(OSError):  # TimeoutError is one
-                await self._connect()
-            if self.ended_at is None:
-                self.tail = [each for each in self.tail if each[0]]
-                await asyncio.sleep(chance.uniform(0.02, 0.2))
-
-    async def _connect(self) -> None:
-        self.connections += 1
-        headers = (
-            {"x-run-id": self.plan.id} if self._posts else {"last-event-id": self._last_id} if self._last_id else {}
-        )
-        target = ("POST", "/stream") if self._posts else ("GET", f"/runs/{self.plan.id}")
-        body = json.dumps({"message": self.plan.prompt}).encode() if self._posts else b""
-        if self._posts:
-            headers["content-type"] = "application/json"
-        async with asyncio.timeout(SILENCE) as limit:
-            async with ask(self._world.port, *target, headers, body, 4096 if self.is_slow else 0) as reply:
-                if (
-                    reply.status != 200
-                ):  # of a POST also a run that was lost before its first frame: sent again, it is known
-                    await self._refused(reply.status, b"".join([piece async for piece in reply.pieces]))
-                    return
-                self._posts = False
-                self._world.known.add(self.plan.id)
-                rest = b""
-                async for piece in reply.pieces:
-                    limit.reschedule(asyncio.get_running_loop().time() + SILENCE)
-                    *frames, rest = (rest + piece).split(b"\n\n")
-                    for frame in frames:
-                        self._take(frame.decode())
-                    if self.ended_at is not None:
-                        return
-                    if self.is_slow:
-                        await asyncio.sleep(0.05)
-
-    async def _refused(self, status: int, body: bytes) -> None:
-        may_be_early = status == 404 and self.plan.id not in self._world.known
-        if status not in (502, 503, 504) and not may_be_early:
-            self._say(f"was answered {status}: {body[:200]!r}")
-            await asyncio.sleep(1)
-
-    def _take(self, frame: str) -> None:
-        fields = dict(line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":") and line)
-        if "data" not in fields:
-            return
-        data, found = fields["data"], _ID.fullmatch(fields.get("id", ""))
-        number = int(found[1]) if found else 0
-        text = json.loads(data).get("text") if data.startswith("{") else None
-        if (
-            self.ended_at is not None
-            or (number and number <= self.last)
-            or (self.tail and not self.tail[-1][0] and number)
-        ):
-            self._say(f"got the frame {frame!r} after {self.last}, {self.tail}")
-        if text is not None:
-            self.text += text
-            if not number or self.tail or self.text != self.plan.text(number):
-                self._say(f"got the frame {frame[:200]!r} after {self.last}: the text is not {number} pieces long")
-        elif number and number != self.last + 1:
-            self._say(f"got the frame {frame!r} after {self.last}")
-        if number:
-            self.last, self._last_id = number, fields["id"]
-        if text is None:
-            self.tail.append((number, data))
-            if data == "[DONE]":
-                self.ended_at = self._world.clock()
-
-    def _say(self, what: str) -> None:
-        self._world.complain(f"a reader of {self.plan.id} {what}")
-
-    def compare(self, whole: Reading) -> None:
-        """With what a later reader has seen."""
-        numbered = [each for each in self.tail if each[0]]
-        if not whole.text.startswith(self.text) or whole.last < self.last or whole.tail[: len(numbered)] != numbered:
-            self._say(f"saw {self.last}, {self.tail}; a later reader {whole.last}, {whole.tail}")
-        if self.tail and self.tail[-1][0] and self.text != whole.text:
-            self._say(f"saw the end {self.tail} after {len(self.text)} characters, a later reader {len(whole.text)}")
-
-    @property
-    def was_told_alone(self) -> bool:
-        """The last frame had no id: it came from a node that has lost the run."""
-        return bool(self.tail and not self.tail[-1][0])
 
 
 class Death(NamedTuple):
@@ -196,9 +92,9 @@ class Disturbance:
 class World:
     """The cluster, and what is known of it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self.chance = random.Random(seed)
+    def __init__(self, folder: Path, lease: float = LEASE, block: float = BLOCK) -> None:
+        self.folder, self.lease, self.block = folder, lease, block
+        self.chance = random.Random(0)
         self.clock = Clock()
         self.upstream = Upstream()
         self.port = 0
@@ -214,23 +110,21 @@ class World:
         self.complaints: list[str] = []
         self.figures: Counter[str] = Counter()
         self.told: list[float] = []
-        self.told_of_zombies: list[float] = []
+        self.lag = 0.0
+        """Seconds that the nodes and this process had to wait for the CPU in this story."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = 0
         self._told: set[str] = set()  # complaints that are not repeated
 
     def complain(self, what: str) -> None:
         self.complaints.append(f"{self.clock():.2f} {what}")
-        import datetime
-
-        print(datetime.datetime.now().time(), what, flush=True)
 
     @asynccontextmanager
     async def living(self) -> AsyncIterator[World]:
         async with AsyncExitStack() as stack:
             self.redis, place = redis_server(self.folder)
             await self._run(stack, self.redis)
-            self.store = RedisStore(f"unix://{place}", lease_seconds=LEASE, timeout_seconds=2)
+            self.store = RedisStore(f"unix://{place}", lease_seconds=self.lease, timeout_seconds=2)
             stack.push_async_callback(self.store.aclose)
             ports = [free_port(stack) for _ in range(NODES)]
             for number, port in enumerate(ports):
@@ -243,14 +137,12 @@ class World:
                     "redis": f"redis://127.0.0.1:{redis}/0",
                     "batch": BATCH,
                 }
-                options |= {"lease": LEASE, "block": BLOCK, "heartbeat": HEARTBEAT}
+                options |= {"lease": self.lease, "block": self.block, "heartbeat": HEARTBEAT}
                 self.proxies.append(proxy)
                 self.nodes.append(node(self.folder, f"node-{number}", **options))
             await asyncio.gather(*(self._run(stack, each) for each in self.nodes))
             self.port = free_port(stack)
             await self._run(stack, nginx(self.folder, self.port, ports))
-            watch = asyncio.create_task(self.clock.watch())
-            stack.callback(watch.cancel)
             yield self
 
     async def _run(self, stack: AsyncExitStack, process: Process) -> None:
@@ -306,9 +198,6 @@ class World:
 
     def _disturb(self, name: str) -> Disturbance:
         self.figures[name] += 1
-        import datetime
-
-        print(datetime.datetime.now().time(), name, flush=True)
         self.disturbances.append(Disturbance(self.clock()))
         return self.disturbances[-1]
 
@@ -317,7 +206,7 @@ class World:
         readings = [
             each for each in self.readings if each.plan.id in runs and each.ended_at is None and not each.is_slow
         ]
-        self.deaths.append(Death(self.clock(), readings, LEASE + BLOCK + more, own))
+        self.deaths.append(Death(self.clock(), readings, self.lease + self.block + more, own))
 
     async def _kill(self) -> None:
         if not (healthy := self._healthy()):
@@ -338,7 +227,7 @@ class World:
         own = self._disturb("zombies")
         self._death(number, own, more=READ_TIMEOUT)
         victim.freeze()
-        await asyncio.sleep(self.chance.uniform(1.5 * LEASE, 6 * LEASE))
+        await asyncio.sleep(self.chance.uniform(1.5 * self.lease, 6 * self.lease))
         victim.thaw()
         own.end = self.clock()
 
@@ -347,7 +236,7 @@ class World:
             return
         own = self._disturb("Redis restarts")
         await self.redis.end()
-        await asyncio.sleep(self.chance.uniform(0, 2 * LEASE))
+        await asyncio.sleep(self.chance.uniform(0, 2 * self.lease))
         await self.redis.start()
         own.end = self.clock()
 
@@ -356,7 +245,7 @@ class World:
             return
         own = self._disturb("Redis pauses")
         self.redis.freeze()
-        await asyncio.sleep(self.chance.uniform(0.2 * LEASE, 3 * LEASE))
+        await asyncio.sleep(self.chance.uniform(0.2 * self.lease, 3 * self.lease))
         self.redis.thaw()
         own.end = self.clock()
 
@@ -370,7 +259,7 @@ class World:
         own = self._disturb("holds")
         proxy = self.chance.choice(self.proxies)
         proxy.hold(answers_only=self.chance.random() < 0.5)
-        await asyncio.sleep(self.chance.uniform(0.2 * LEASE, 3 * LEASE))
+        await asyncio.sleep(self.chance.uniform(0.2 * self.lease, 3 * self.lease))
         if self.chance.random() < 0.5:
             proxy.cut()
         proxy.release()
@@ -408,6 +297,7 @@ class World:
                 self.complain(f"{id}: the log ends with {whole.tail}")
             if len(self.upstream.calls[id]) > 1:
                 self.complain(f"{id}: the API was called by {self.upstream.calls[id]}")
+        self._look_at_nodes()
         for death in self.deaths:
             self._check_death(death, margin)
         await self._eventually(self._open_runs, margin)
@@ -423,22 +313,20 @@ class World:
         self.readings, self.deaths, self.disturbances, self.kills = [], [], [], []
 
     def _check_death(self, death: Death, margin: float) -> None:
-        bound = death.bound + margin + self.clock.lag
-        limit, is_clean = death.time + bound, True
-        for each in self.disturbances:
-            if each is not death.own and each.begin < limit and each.end > death.time - LEASE:
-                limit, is_clean = max(limit, each.end + bound), False
+        bound = death.bound + margin + self.lag
+        limit = began = death.time
+        for each in sorted(self.disturbances, key=lambda each: each.begin):
+            if each is not death.own and each.begin < limit + bound and each.end > death.time - self.lease:
+                limit = max(limit, each.end)
         for reading in death.readings:
             ended = reading.ended_at or float("inf")
-            if ended > limit:
-                self.complain(
-                    f"{reading.plan.id}: a reader was told {ended - death.time:.2f} s after the death of its node"
-                )
-            if is_clean:
-                (self.told_of_zombies if death.bound > LEASE + BLOCK else self.told).append(ended - death.time)
+            if ended > limit + bound:
+                self.complain(f"{reading.plan.id}: a reader was told {ended - began:.2f} s after the death of its node")
+            before = [each.end for each in self.disturbances if each is not death.own and began < each.end < ended]
+            self.told.append(ended - max([began, *before]))
 
     async def _eventually(self, problems: Callable[[], Awaitable[list[str]]], margin: float) -> None:
-        until = self.clock() + LEASE + BLOCK + margin
+        until = self.clock() + self.lease + self.block + margin + self.lag
         while found := [each for each in await problems() if each not in self._told]:
             if self.clock() > until:
                 self.complaints += found
@@ -481,7 +369,9 @@ class World:
         for each in self.nodes:
             if not each.is_alive:
                 self.complain(f"{each.log.name}: the node has ended by itself")
-            self.complaints += [f"{each.log.name}: {line}" for line in _COMPLAINTS.findall(each.new_output())]
+            output = each.new_output()
+            self.lag += sum(map(float, _LAG.findall(output)))
+            self.complaints += [f"{each.log.name}: {line}" for line in _COMPLAINTS.findall(output)]
 
 
 # The stories ---------------------------------------------------------------------------------------------------------
@@ -490,7 +380,7 @@ class World:
 async def schedule(world: World, seed: int, margin: float = MARGIN) -> None:
     """One schedule of what happens."""
     chance = world.chance = random.Random(seed)
-    world.clock.lag = 0.0
+    world.lag = 0.0
 
     async def ask_all() -> None:
         for number in range(chance.randint(10, 20)):
@@ -510,7 +400,7 @@ async def schedule(world: World, seed: int, margin: float = MARGIN) -> None:
 async def rolling_restart(world: World, seed: int, margin: float = MARGIN) -> None:
     """SIGTERM to one node after the other, each of which is started again, while runs are begun and read."""
     chance = world.chance = random.Random(seed)
-    world.clock.lag = 0.0
+    world.lag = 0.0
     shut_down: set[str] = set()
     is_over = asyncio.Event()
 
@@ -544,9 +434,9 @@ async def rolling_restart(world: World, seed: int, margin: float = MARGIN) -> No
 
 
 @asynccontextmanager
-async def cluster(seed: int = 0) -> AsyncIterator[World]:
+async def cluster(lease: float = LEASE, block: float = BLOCK) -> AsyncIterator[World]:
     with tempfile.TemporaryDirectory(prefix="rawsse-crash-") as folder:
-        async with World(Path(folder), seed).living() as world:
+        async with World(Path(folder), lease, block).living() as world:
             yield world
 
 
@@ -559,31 +449,41 @@ def spread(seconds: Sequence[float]) -> str:
 def report(world: World) -> Iterable[str]:
     """What was shown, with figures."""
     yield ", ".join(f"{name} {count}" for name, count in world.figures.items())
-    yield f"readers of killed nodes, until they were told: {spread(world.told)}"
-    yield f"readers of zombies: {spread(world.told_of_zombies)}"
+    yield f"readers of dead nodes, until they were told, counted from the end of what happened in between: {spread(world.told)}"
     rows = usage(world.ledgers(), by=("model",))
     yield f"rows over all ledgers: {sum(row['runs'] for row in rows)}"
 
 
+async def tell(stories: Iterable[Story], world: World, margin: float) -> int:
+    """Run the stories of one cluster, and print what was shown. How many problems there were."""
+    for name, story in stories:
+        before, told = time.monotonic(), len(world.complaints)
+        await story(world, margin)
+        problems, seconds = world.complaints[told:], time.monotonic() - before
+        print(f"{name}: {seconds:.1f} s, waited {world.lag:.1f} s for the CPU, {len(problems)} problems", flush=True)
+        for each in problems[:20]:
+            print(f"    {each}", flush=True)
+    print("\n".join(report(world)), f"{len(world.complaints)} problems", sep="\n", flush=True)
+    return len(world.complaints)
+
+
+Story = tuple[str, Callable[[World, float], Awaitable[None]]]
+
+
 async def main(first: int, schedules: int, rolling: int, margin: float) -> int:
-    async with cluster() as world:
-        for seed, story in [
-            *((first + n, schedule) for n in range(schedules)),
-            *((n, rolling_restart) for n in range(rolling)),
-        ]:
-            before, told = time.monotonic(), len(world.complaints)
-            await story(world, seed, margin)
-            problems = world.complaints[told:]
-            seconds = time.monotonic() - before
-            print(
-                f"{story.__name__} {seed}: {seconds:.1f} s, lag {world.clock.lag:.2f} s, {len(problems)} problems",
-                flush=True,
-            )
-            for each in problems[:20]:
-                print(f"    {each}", flush=True)
-        print("\n".join(report(world)))
-        print(f"{len(world.complaints)} problems")
-        return 1 if world.complaints else 0
+    def stories(story: Any, seeds: range) -> list[Story]:
+        return [
+            (f"{story.__name__} {seed}", lambda world, margin, seed=seed: story(world, seed, margin)) for seed in seeds
+        ]
+
+    problems = 0
+    if schedules:
+        async with cluster() as world:
+            problems += await tell(stories(schedule, range(first, first + schedules)), world, margin)
+    if rolling:  # with the lease that nodes have by themselves: nothing dies in these
+        async with cluster(LEASE_SECONDS) as world:
+            problems += await tell(stories(rolling_restart, range(first, first + rolling)), world, margin)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -19,17 +19,16 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import h11
 from interop.peers import NGINX, NGINX_CONFIGURATION
 from support.command import ROOT, environment
 from support.streams import STOP, block_start, block_stop, end, start, text_delta, to_bytes
 
 from rawsse.server import Receive, Scope, Send
 
-LEASE = 0.3
-BLOCK = 0.5
+from .crash_client import Plan
+
 HEARTBEAT = 0.3
 READ_TIMEOUT = 1
 """Seconds after which nginx gives up a node that says nothing. It has no fractions in what users write."""
@@ -273,27 +272,6 @@ class Proxy:
             writer.close()  # what was held arrives, though its sender has gone
 
 
-class Plan(NamedTuple):
-    """What the upstream answers: it is known from the prompt, which is this as JSON."""
-
-    id: str
-    pieces: int
-    seconds: float
-    """Between two pieces."""
-    size: int = 0
-    """Of each piece, about, in characters."""
-
-    @property
-    def prompt(self) -> str:
-        return json.dumps(self)
-
-    def piece(self, number: int) -> str:
-        return f"{self.id}/{number} ".ljust(self.size, ".")
-
-    def text(self, pieces: int) -> str:
-        return "".join(map(self.piece, range(1, pieces + 1)))
-
-
 class Upstream:
     """The Messages API, slow and predictable. One server for each node, so that it is known which node has called."""
 
@@ -342,70 +320,11 @@ class Upstream:
         await say(block_stop(0), end(), STOP, more=False)
 
 
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    pieces: AsyncIterator[bytes]
-
-
-@asynccontextmanager
-async def ask(
-    port: int, method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b"", room: int = 0
-) -> AsyncIterator[Reply]:
-    """One HTTP exchange. Raises `OSError` if it is lost, also in the pieces. `room`: of the socket, in bytes."""
-    place = socket.socket()
-    try:
-        place.setblocking(False)
-        if room:
-            place.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-        await asyncio.get_running_loop().sock_connect(place, ("127.0.0.1", port))
-        reader, writer = await asyncio.open_connection(sock=place, limit=room or 65536)
-    except BaseException:
-        place.close()
-        raise
-    connection = h11.Connection(h11.CLIENT)
-    fields = {"host": "localhost", "connection": "close", **(headers or {}), "content-length": str(len(body))}
-    events = [h11.Request(method=method, target=target, headers=[*fields.items()]), h11.Data(data=body)]
-    try:
-        writer.write(b"".join(connection.send(event) or b"" for event in [*events, h11.EndOfMessage()]))
-
-        async def next_event() -> Any:
-            while True:
-                try:
-                    event = connection.next_event()
-                except h11.RemoteProtocolError as exc:
-                    raise ConnectionError(str(exc)) from exc
-                if event is not h11.NEED_DATA:
-                    return event
-                connection.receive_data(await reader.read(4096))
-
-        async def pieces() -> AsyncIterator[bytes]:
-            while isinstance(event := await next_event(), h11.Data):
-                yield bytes(event.data)
-
-        head = await next_event()
-        while isinstance(head, h11.InformationalResponse):
-            head = await next_event()
-        if not isinstance(head, h11.Response):
-            raise ConnectionError("no answer")
-        found = {name.decode(): value.decode() for name, value in head.headers}
-        yield Reply(head.status_code, found, pieces())
-    finally:
-        writer.transport.abort()
-
-
 class Clock:
-    """Seconds since the beginning, and how late this process gets the CPU."""
+    """Seconds since the beginning."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self.lag = 0.0
 
     def __call__(self) -> float:
         return time.monotonic() - self._began
-
-    async def watch(self) -> None:
-        while True:
-            before = self()
-            await asyncio.sleep(0.05)
-            self.lag = max(self.lag, self() - before - 0.05)
