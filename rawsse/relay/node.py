@@ -22,7 +22,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame, TextDialect
@@ -80,10 +80,8 @@ class Node:
         self._owned: set[OwnedRun] = set()
         self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
         self._has_work = asyncio.Event()
-        self._remote: dict[tuple[str, str], RemoteRun] = {}  # those that are read here
-        self._orphans: dict[
-            tuple[str, str], tuple[StoredRun, int]
-        ] = {}  # to be ended: each with its last frame's number
+        self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
+        self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
         self._has_left = asyncio.Event()
 
     async def start(self) -> None:
@@ -103,8 +101,7 @@ class Node:
     async def aclose(self) -> None:
         """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
         self._is_closed = True
-        for remote in list(self._remote.values()):
-            remote.cut()
+        self._cut_remote()
         while self._owned and self._tasks:
             self._has_left.clear()
             await self._has_left.wait()
@@ -146,9 +143,14 @@ class Node:
         began = self._runs.clock()
         tag = secrets.token_hex(4)
         stored = StoredRun(**who, tag=tag, dialect=dialect.name, time=began, fingerprint=fingerprint, owner=self.id)
-        acquired = await self._ask(self._store.acquire(stored, limits))
+        try:
+            acquired = await self._ask(self._store.acquire(stored, limits))
+        except BaseException:  # it may have begun all the same, or begin a little later
+            until = asyncio.get_running_loop().time() + self._store.lease_seconds
+            self._orphans[tag] = _Orphan(stored, 0, until)
+            raise
         if acquired.known is not None:
-            return self._runs.get(user, stored.id) or await self._open(acquired.known), acquired
+            return await self.find(user, stored.id), acquired
         if acquired.is_refused:
             return None, acquired
         kind = partial(OwnedRun, node=self, stored=stored)
@@ -157,7 +159,7 @@ class Node:
             names["fingerprint"] = fingerprint
             return self._runs.begin(dialect, open_source, **names, kind=kind), acquired
         except BaseException:
-            self._orphans[stored.key] = (stored, 0)
+            self._orphans[tag] = _Orphan(stored, 0)
             raise
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
@@ -185,12 +187,12 @@ class Node:
             await self._has_work.wait()
             self._has_work.clear()
             batch, self._waiting = list(self._waiting), {}
-            last = [run for run in batch if run.record is not None]
             writes = {run: run.next_write() for run in batch if run.record is None}
             if writes:
                 done = await self._insist(partial(self._store.write, list(writes.values())))
                 self._tell(list(writes), done or [False] * len(writes))
-            if last:
+            # Those that were lost meanwhile have no record any more.
+            if last := [run for run in batch if run not in writes and run.record is not None]:
                 ends = [partial(self._store.finish, run.next_write(), run.tokens, run.keep_seconds) for run in last]
                 self._tell(last, await asyncio.gather(*map(self._insist, ends)), is_last=True)
 
@@ -252,7 +254,10 @@ class Node:
         self.id = secrets.token_hex(8)
         for run in list(self._owned):
             run.lose(_ALONE)
-        for remote in list(self._remote.values()):
+        self._cut_remote()
+
+    def _cut_remote(self) -> None:
+        for remote in [run for runs in self._remote.values() for run in runs]:
             remote.cut()
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
@@ -267,12 +272,13 @@ class Node:
         """Take the runs of a dead node over, as far as no other node does."""
         try:
             while taken := await self._store.take(self.id, dead):
-                self._orphans |= {each.run.key: (each.run, each.last) for each in taken}
+                self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
         except StoreUnavailableError as exc:
             self._complain(exc)
 
     async def _end_orphans(self) -> None:
-        for key, (run, last) in list(self._orphans.items()):
+        now = asyncio.get_running_loop().time()
+        for tag, (run, last, until) in list(self._orphans.items()):
             failure = STOPPED if run.is_stopped else _LOST
             kind = _DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
@@ -282,7 +288,8 @@ class Node:
                 is_mine = await self._store.finish(write, record.total_tokens, self._runs.limits.keep_seconds)
             except StoreUnavailableError:
                 return  # they stay orphans
-            del self._orphans[key]
+            if is_mine or now >= until:
+                del self._orphans[tag]
             if is_mine:
                 self._runs.tell_begun(_start_of(run))
                 self._runs.tell_ended(record)
@@ -293,7 +300,8 @@ class Node:
         """The run of that user with that id, as a client can read it that has seen the frames with the ids `seen`. Raises
         `Answer`, 503."""
         run = self._runs.get(user, id)
-        if run is not None and run.is_resumable and all(run.first - 1 <= (run.number_of(each) or 0) <= run.last for each in seen):
+        kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
+        if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
             return run
         # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
         # is written; or has seen so little that this node has forgotten the rest, and the store has not.
@@ -308,9 +316,8 @@ class Node:
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in _DIALECTS:
             return None
-        run = self._remote.get(stored.key)
-        if run is None or run.tag != stored.tag:
-            run = RemoteRun(stored, self._runs, self)
+        known = self._remote.get(stored.key, ())
+        run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self._runs, self)
         run.receive(await self._ask(self._store.entries(stored, run.after)))
         return run
 
@@ -348,15 +355,18 @@ class Node:
 
     def watch(self, run: RemoteRun) -> None:
         """From now on the run gets what is added to its log."""
-        self._remote[run.stored.key] = run
+        # Two that were opened at once are two feeds of one log.
+        self._remote.setdefault(run.stored.key, set()).add(run)
         wake = asyncio.get_running_loop().create_task(self._wake(), name="rawsse node: wake")
         self._tasks.add(wake)
         wake.add_done_callback(self._tasks.discard)
 
     def unwatch(self, run: RemoteRun) -> None:
         """The run gets nothing more."""
-        if self._remote.get(run.stored.key) is run:
-            del self._remote[run.stored.key]
+        known = self._remote.get(run.stored.key, set())
+        known.discard(run)
+        if not known:
+            self._remote.pop(run.stored.key, None)
 
     async def _wake(self) -> None:
         with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
@@ -364,7 +374,8 @@ class Node:
 
     async def _read(self) -> None:
         while True:
-            wanted = {key: run.after for key, run in self._remote.items() if not run.is_paused}
+            places = {key: [run.after for run in runs if not run.is_paused] for key, runs in self._remote.items()}
+            wanted = {key: min(each) for key, each in places.items() if each}
             try:
                 entries, stopped = await self._store.read(self.id, wanted, self._store.block_seconds)
             except StoreUnavailableError as exc:
@@ -372,8 +383,9 @@ class Node:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             for key, added in entries.items():
-                if (run := self._remote.get(key)) is not None:
-                    run.receive(added)
+                for run in list(self._remote.get(key, ())):
+                    if run.after >= wanted[key]:  # else it has come in the meantime, and the next read is for it
+                        run.receive(added)
             for user, id in stopped:
                 if (mine := self._runs.get(user, id)) is not None:
                     mine.stop(STOPPED)
@@ -543,6 +555,14 @@ class RemoteRun(Feed):
         """Drop the connections of the readers, whose clients come back."""
         for reader in list(self._readers):
             reader.cut()
+
+
+class _Orphan(NamedTuple):
+    """A run without an owner, and the number of its last frame. It may not be there: then it is looked for until this time."""
+
+    run: StoredRun
+    last: int
+    until: float = 0.0
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:

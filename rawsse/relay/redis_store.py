@@ -170,10 +170,11 @@ return done
 )
 
 # KEYS: log, meta, runs of the node, accounts. ARGV: epoch, before, number, data, usage, the run, day on which it began, tokens,
-# milliseconds for which it is kept.
+# milliseconds for which it is kept, tag.
 _FINISH = (
     _APPEND
     + """
+if redis.call('HGET', KEYS[2], 'tag') ~= ARGV[10] then return REFUSED end
 local done = append(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'e', '1')
 if done ~= ADDED then return done end
 redis.call('HSET', KEYS[2], 'is_ended', '1')
@@ -188,6 +189,13 @@ end
 return done
 """
 )
+
+# KEYS: nodes, runs and inbox of the node. ARGV: node. A lease that ended in 1970 is that of a dead node.
+_LEAVE = """
+redis.call('DEL', KEYS[3])
+if redis.call('SCARD', KEYS[2]) == 0 then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return redis.call('ZADD', KEYS[1], 0, ARGV[1])
+"""
 
 # KEYS: meta. ARGV: prefix, the run, how many messages may wait.
 _STOP = """
@@ -278,8 +286,8 @@ class RedisStore:
 
     async def leave(self, node: str) -> None:
         """See `Store`."""
-        await self._call("ZREM", f"{_PREFIX}nodes", node)
-        await self._call("DEL", f"{_PREFIX}node:{node}:inbox")
+        own = f"{_PREFIX}node:{node}"
+        await self._run(_LEAVE, [f"{_PREFIX}nodes", f"{own}:runs", f"{own}:inbox"], [node])
 
     async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
         """See `Store`."""
@@ -320,6 +328,7 @@ class RedisStore:
             day,
             tokens,
             keep,
+            run.tag,
         ]
         return bool(await self._run(_FINISH, [log, meta, f"{_PREFIX}node:{run.owner}:runs", *accounts], args))
 

@@ -143,7 +143,7 @@ class Store(Protocol):
         may be taken over, and it must go on under another name."""
 
     async def leave(self, node: str) -> None:
-        """The node has no runs any more, and gives up its lease."""
+        """The node gives up its lease. If it has open runs, others may take them over at once."""
 
     async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
         """Begin a run, unless there is one with its key, or a limit refuses it. An owner without a lease begins none: the store
@@ -221,7 +221,10 @@ class MemoryStore:
 
     async def leave(self, node: str) -> None:
         """See `Store`."""
-        self._leases.pop(node, None)
+        if any(run.owner == node and not run.is_ended for run in self._runs.values()):
+            self._leases[node] = -math.inf
+        else:
+            self._leases.pop(node, None)
 
     async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
         """See `Store`."""

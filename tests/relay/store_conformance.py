@@ -290,6 +290,24 @@ async def a_node_that_left_is_not_dead(cluster: Cluster) -> None:
 
 
 @case
+async def the_end_of_a_run_that_was_not_begun_does_not_end_the_one_that_was(cluster: Cluster) -> None:
+    run = await begin(cluster, run_of("b", tag="0002"))
+    assert not await cluster.store.finish(Write(run_of("a", tag="0001"), 0, 1, b"end"), 0, 60)
+    assert await cluster.store.find(*run.key) == run
+
+
+@case
+async def the_runs_of_a_node_that_left_are_taken_at_once(cluster: Cluster) -> None:
+    run = await begin(cluster)
+    await cluster.store.renew("a", 60)
+    await cluster.store.leave("a")
+    await cluster.pass_time(0.01)
+    assert (await cluster.store.renew("b", 60))[1] == ["a"]
+    assert [taken.run.key for taken in await cluster.store.take("b", "a")] == [run.key]
+    assert (await cluster.store.renew("b", 60))[1] == []
+
+
+@case
 async def the_runs_of_a_live_node_are_not_taken(cluster: Cluster) -> None:
     run = await begin(cluster)
     await cluster.store.renew("a", 60)

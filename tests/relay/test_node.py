@@ -9,8 +9,9 @@ import pytest
 from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
-from rawsse.relay.dialects import Answer, MessagesDialect
+from rawsse.relay.dialects import Answer, Failure, MessagesDialect
 from rawsse.relay.node import NODE_LOST, RemoteRun
+from rawsse.relay.store import MemoryStore
 
 from .nodes import BLOCK, LEASE, cluster, join
 from .outlets import TEXT_BLOCK, FakeOutlet, data
@@ -56,6 +57,118 @@ def test_a_reader_goes_on_at_another_node_where_it_was() -> None:
                 assert remote is not None
                 rest = whole.split(b"\n\n", number)[-1]
                 assert await join(remote, number).done() == rest or number == 3
+
+    run(story())
+
+
+def test_readers_that_come_to_another_node_at_once_all_get_everything() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            b.gate.opened.clear()
+            finds = [asyncio.ensure_future(b.node.find("ada", "run-1")) for _ in range(3)]
+            await ticks(20)
+            b.gate.opened.set()
+            found = await asyncio.gather(*finds)
+            outlets = [join(remote) for remote in found if remote is not None]
+            await ticks(50)
+            api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+            async with asyncio.timeout(1):
+                assert [await outlet.done() for outlet in outlets] == [await here.done()] * 3
+
+    run(story())
+
+
+def test_a_run_whose_beginning_got_no_answer_is_ended_by_its_node() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            a.gate.answers_are_lost = True
+            with pytest.raises(Answer) as refused:
+                await a.own()
+            assert refused.value.status == 503
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            a.gate.answers_are_lost = False
+            async with asyncio.timeout(LEASE):
+                assert data(await join(remote).done())[-1] == "[DONE]"
+            assert await b.node.open_runs() == []
+            assert [record.run for record in a.kept.records] == ["run-1"]
+
+    run(story())
+
+
+def test_a_run_whose_node_left_before_it_could_end_it_is_ended_by_another() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            a.gate.answers_are_lost = True
+            with pytest.raises(Answer):
+                await a.own()
+            await a.runs.aclose(Failure(503, "shutdown", "bye"), a.node.aclose)
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            async with asyncio.timeout(LEASE + BLOCK):
+                assert data(await join(remote).done())[-1] == "[DONE]"
+
+    run(story())
+
+
+def test_a_new_reader_gets_the_whole_run_where_its_node_has_forgotten_the_beginning() -> None:
+    async def story() -> None:
+        async with cluster(1, max_log_bytes=200) as (a,):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK))
+            for number in range(50):
+                api.send(text_delta(0, f"{number:020}"))
+                await ticks(20)
+            assert owned.first > 1
+            late = await a.node.find("ada", "run-1")
+            assert late is not None
+            there = join(late)
+            api.send(block_stop(0), end(), STOP)
+            assert data(await there.done()) == data(await here.done())
+
+    run(story())
+
+
+def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            (other, other_api), (owned, api) = await a.speaking("run-2"), await a.speaking()
+            outlets = [join(other), join(owned)]
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            store, before = a.gate._store, a.node.id
+            hangs, goes_on = iter((False, True)), asyncio.Event()
+
+            async def write(some: Any) -> Any:
+                if next(hangs, False):
+                    a.gate.is_down = True
+                    await goes_on.wait()
+                return await MemoryStore.write(store, some)
+
+            monkeypatch.setattr(store, "write", write)
+            a.gate.opened.clear()
+            other_api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            # Both wait for the first write; when it is done, the next one is that of `other`, and the end of `owned` follows it.
+            other_api.send(text_delta(0, "lo"))
+            api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+            await ticks(50)
+            a.gate.opened.set()
+            while a.node.id == before:  # until its lease is over
+                await asyncio.sleep(0.01)
+            a.gate.is_down = False
+            goes_on.set()
+            for outlet in outlets:
+                assert data(await outlet.done())[-1] == "[DONE]"
+            await asyncio.sleep(LEASE)
+            late = await a.node.find("ada", "run-1")
+            assert late is not None
+            assert data(await join(late).done())[::2] == [HELLO[0], "[DONE]"]
 
     run(story())
 
