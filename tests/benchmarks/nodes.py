@@ -1,6 +1,6 @@
 """What a store in Redis costs a relay per event and in latency, beside the relay's own memory and one `XADD` per event.
 
-    python -m tests.benchmarks.nodes [--streams 400] [--rate 20] [--events 200] [--rounds 3] [--uvloop] [--against OTHER_CHECKOUT]
+    python -m tests.benchmarks.nodes [--streams 400] [--rate 20] [--events 200] [--rounds 3] [--uvloop] [--against CHECKOUT]
 
 All are run side by side, round by round: compare the ratios. "memory" is the relay without a store, "redis" the same relay with
 `RedisStore`. "naive" is what is written by hand most often: for each event one awaited `XADD`, then the event is sent; with
@@ -126,8 +126,9 @@ class Naive:
         async with self._client.messages.stream(model="any", max_tokens=1024, messages=[asked]) as stream:
             async for text in stream.text_stream:
                 data = f"data: {json.dumps({'text': text})}\n\n"
-                id = await self._redis.xadd(log, {"d": data})
-                await send({"type": "http.response.body", "body": b"id: %s\n" % id + data.encode(), "more_body": True})
+                id: Any = await self._redis.xadd(log, {"d": data})
+                frame = f"id: {id.decode()}\n{data}".encode()
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
         await self._redis.expire(log, KEEP_SECONDS)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
