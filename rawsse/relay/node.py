@@ -30,15 +30,7 @@ from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart, log
 from rawsse.relay.runs import OpenSource, Run, Runs, new_run_id
-from rawsse.relay.store import (
-    Acquired,
-    Entry,
-    Limits,
-    Store,
-    StoredRun,
-    StoreUnavailableError,
-    Write,
-)
+from rawsse.relay.store import Acquired, Entry, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.ui import UIDialect
 
 T = TypeVar("T")

@@ -50,6 +50,9 @@ RUN_SECONDS = 86_400
 MAX_MESSAGES = 1000
 """How many messages to a node may wait."""
 
+CALLS_AT_ONCE = 64
+"""Each has a connection; more wait for one. `redis-py` would refuse those above a hundred: a burst of new runs has more."""
+
 WRITES_AT_ONCE = 64
 """Writes in one call of a script: Redis does nothing else meanwhile."""
 
@@ -263,14 +266,15 @@ class RedisStore:
             raise ConfigurationError(
                 f"the URL of the store ({scheme}:…) is not one of Redis: redis://host:6379/0"
             ) from exc
-        # Frames have a connection of their own: to take one from the pool costs more than to send and to read.
-        self._writer = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        self._is_writing = asyncio.Lock()
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        # Frames and leases do not wait for other calls; and to take a connection from the pool costs more than to use it.
+        self._own = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._own_turn = asyncio.Lock()
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
         """See `Store`."""
         keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{node}:inbox"]
-        held, dead = await self._run(_RENEW, keys, [node, round(lease_seconds * 1e6), RUN_SECONDS])
+        held, dead = await self._run(_RENEW, keys, [node, round(lease_seconds * 1e6), RUN_SECONDS], waits=False)
         return bool(held), [each.decode() for each in dead]
 
     async def leave(self, node: str) -> None:
@@ -297,7 +301,7 @@ class RedisStore:
         for at in range(0, len(writes), WRITES_AT_ONCE):
             some = writes[at : at + WRITES_AT_ONCE]
             keys = [_places(*each.run.key)[1] for each in some]
-            answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], is_write=True)
+            answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], waits=False)
             done += [digit != "0" for digit in answer.decode()]
         return done
 
@@ -367,11 +371,11 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._writer.disconnect()
+        await self._own.disconnect()
         await self._redis.aclose()
 
-    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], *, is_write: bool = False) -> Any:
-        call = self._call_writer if is_write else self._call
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], *, waits: bool = True) -> Any:
+        call = self._call if waits else self._call_at_once
         command = ("EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), len(keys), *keys, *args)
         try:
             return await call(*command)
@@ -381,18 +385,25 @@ class RedisStore:
 
     async def _call(self, *command: Any, seconds: float = 0) -> Any:
         """Send a command that waits for up to `seconds` at Redis. Raises `StoreUnavailableError`."""
-        return await self._answer(self._redis.execute_command(*command), seconds)  # type: ignore[no-untyped-call]
 
-    async def _call_writer(self, *command: Any) -> Any:
-        return await self._answer(self._exchange(_packed(command)))
+        async def call() -> Any:
+            async with self._turns:
+                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    async def _exchange(self, packed: bytes) -> Any:
+        return await self._answer(call(), seconds)
+
+    async def _call_at_once(self, *command: Any) -> Any:
+        packed, connection = _packed(command), self._own
+
         async def exchange() -> Any:
-            await self._writer.send_packed_command(packed)
-            return await self._writer.read_response()
+            await connection.send_packed_command(packed)
+            return await connection.read_response()
 
-        async with self._is_writing:
-            return await self._writer.retry.call_with_retry(exchange, lambda _: self._writer.disconnect())
+        async def call() -> Any:
+            async with self._own_turn:
+                return await connection.retry.call_with_retry(exchange, lambda _: connection.disconnect())
+
+        return await self._answer(call())
 
     async def _answer(self, answer: Awaitable[Any], seconds: float = 0) -> Any:
         try:
