@@ -10,7 +10,7 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, RemoteRun
+from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS, RemoteRun
 from rawsse.relay.store import MemoryStore
 
 from .nodes import BLOCK, LEASE, cluster, join
@@ -211,6 +211,7 @@ def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
                 api.send(text_delta(0, str(number)))
             await ticks(5)
             a.gate.opened.set()
+            await asyncio.sleep(3 * WRITE_PAUSE_SECONDS)
             api.send(block_stop(0), end(), STOP)
             assert len(data(await outlet.done())) == 10
             entries = await b.node._store.entries(owned._stored)
