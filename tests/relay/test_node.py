@@ -123,7 +123,7 @@ def test_a_new_reader_gets_the_whole_run_where_its_node_has_forgotten_the_beginn
             api.send(start(), block_start(0, TEXT_BLOCK))
             for number in range(50):
                 api.send(text_delta(0, f"{number:020}"))
-                await ticks(20)
+                await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             assert owned.first > 1
             late = await a.node.find("ada", "run-1")
             assert late is not None
@@ -140,7 +140,7 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             (other, other_api), (owned, api) = await a.speaking("run-2"), await a.speaking()
             outlets = [join(other), join(owned)]
             api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
-            await ticks(50)
+            await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             store, before = a.gate._store, a.node.id
             hangs, goes_on = iter((False, True)), asyncio.Event()
 
@@ -153,13 +153,13 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             monkeypatch.setattr(store, "write", write)
             a.gate.opened.clear()
             other_api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
-            await ticks(50)
-            # Both wait for the first write; when it is done, the next one is that of `other`, and the end of `owned` follows it.
+            await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
+            # Both wait for the first write; the next one is that of `other`, and the end of `owned` follows it.
             other_api.send(text_delta(0, "lo"))
             api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
-            await ticks(50)
+            await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             a.gate.opened.set()
-            while a.node.id == before:  # until its lease is over
+            while a.node.id == before:  # noqa: ASYNC110 - until its lease is over
                 await asyncio.sleep(0.01)
             a.gate.is_down = False
             goes_on.set()

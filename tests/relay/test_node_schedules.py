@@ -172,7 +172,7 @@ async def live(seed: int) -> None:
             told = {(record.time, record.run) for record in rows}
             assert len(told) == 1 or (not told and world.killed)
             assert sum(record.error == "node_lost" for record in rows) <= 1
-        async with asyncio.timeout(LEASE):
+        async with asyncio.timeout(2 * LEASE):
             while any(host.node._owned or host.node._orphans for host in hosts):  # noqa: ASYNC110 - nodes tell nobody
                 await asyncio.sleep(0.1)
 
