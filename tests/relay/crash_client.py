@@ -129,6 +129,7 @@ class Reading:
 
     async def _connect(self) -> None:
         self.connections += 1
+        was_known = self.plan.id in self._world.known
         headers = (
             {"x-run-id": self.plan.id} if self._posts else {"last-event-id": self._last_id} if self._last_id else {}
         )
@@ -141,7 +142,8 @@ class Reading:
                 if (
                     reply.status != 200
                 ):  # of a POST also a run that was lost before its first frame: sent again, it is known
-                    await self._refused(reply.status, b"".join([piece async for piece in reply.pieces]))
+                    body = b"".join([piece async for piece in reply.pieces])
+                    await self._refused(reply.status, body, was_known=was_known)
                     return
                 self._posts = False
                 self._world.known.add(self.plan.id)
@@ -156,9 +158,8 @@ class Reading:
                     if self.is_slow:
                         await asyncio.sleep(0.05)
 
-    async def _refused(self, status: int, body: bytes) -> None:
-        may_be_early = status == 404 and self.plan.id not in self._world.known
-        if status not in (502, 503, 504) and not may_be_early:
+    async def _refused(self, status: int, body: bytes, *, was_known: bool) -> None:
+        if status not in (502, 503, 504) and (was_known or status != 404):  # 404: the run has not begun yet
             self._say(f"was answered {status}: {body[:200]!r}")
             await asyncio.sleep(1)
 
