@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -206,6 +207,25 @@ if owner[1] and owner[2] ~= '1' then
 end
 """
 
+# KEYS: meta of each.
+_TOUCH = (
+    _NOW
+    + """
+for _, meta in ipairs(KEYS) do
+  if redis.call('EXISTS', meta) == 1 then redis.call('HSET', meta, 'touched', string.format('%.0f', now)) end
+end
+"""
+)
+
+# KEYS: meta. Microseconds.
+_UNREAD = (
+    _NOW
+    + """
+local touched = redis.call('HGET', KEYS[1], 'touched')
+return touched and string.format('%.0f', now - touched)
+"""
+)
+
 # KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once.
 _TAKE = (
     _NOW
@@ -360,6 +380,17 @@ class RedisStore:
     async def wake(self, node: str) -> None:
         """See `Store`."""
         await self._call("XADD", f"{_PREFIX}node:{node}:inbox", "MAXLEN", "~", MAX_MESSAGES, "*", "wake", "")
+
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """See `Store`."""
+        metas = [_places(*run.key)[0] for run in runs]
+        for at in range(0, len(metas), WRITES_AT_ONCE):
+            await self._run(_TOUCH, metas[at : at + WRITES_AT_ONCE], [])
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """See `Store`."""
+        found = await self._run(_UNREAD, [_places(*run.key)[0]], [])
+        return math.inf if found is None else int(found) / 1e6
 
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float

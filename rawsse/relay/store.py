@@ -177,6 +177,12 @@ class Store(Protocol):
     async def wake(self, node: str) -> None:
         """Let that node's `read` return."""
 
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """Keep the time at which these runs are read by clients of another node than their owner."""
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """For how long the run was not touched; infinity if it never was."""
+
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
@@ -206,6 +212,7 @@ class MemoryStore:
         self._runs: dict[tuple[str, str], StoredRun] = {}
         self._logs: dict[tuple[str, str], list[Entry]] = {}
         self._until: dict[tuple[str, str], float] = {}  # when finished runs are forgotten
+        self._touched: dict[tuple[str, str], float] = {}
         self._aliases: dict[tuple[str, str], tuple[str, str]] = {}
         self._counts: defaultdict[str, Count] = defaultdict(Count)
         self._messages: defaultdict[str, list[tuple[str, str] | None]] = defaultdict(list)
@@ -292,6 +299,7 @@ class MemoryStore:
         now = self._clock()
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key], self._runs[key], self._logs[key]
+            self._touched.pop(key, None)
         return self._runs.get((user, id))
 
     async def find_alias(self, user: str, alias: str) -> StoredRun | None:
@@ -318,6 +326,15 @@ class MemoryStore:
         """See `Store`."""
         self._messages[node].append(None)
         self._changed.set()
+
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """See `Store`."""
+        now = self._clock()
+        self._touched.update((run.key, now) for run in runs if run.key in self._runs)
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """See `Store`."""
+        return self._clock() - self._touched.get(run.key, -math.inf)
 
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float

@@ -10,6 +10,7 @@ Each case gets a store that is empty, and a function that lets time pass by the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -287,6 +288,19 @@ async def a_node_that_left_is_not_dead(cluster: Cluster) -> None:
     await cluster.store.leave("a")
     await cluster.pass_time(2 * LEASE)
     assert await cluster.store.renew("b", 60) == (True, [])
+
+
+@case
+async def it_is_known_when_a_run_was_last_read_elsewhere(cluster: Cluster) -> None:
+    run = await begin(cluster)
+    await cluster.store.touch([run_of(id="missing")])
+    assert await cluster.store.find("ada", "missing") is None
+    assert await cluster.store.unread_seconds(run) == math.inf
+    await cluster.store.touch([run])
+    assert 0 <= await cluster.store.unread_seconds(run) < 60
+    await cluster.pass_time(0.05)
+    assert await cluster.store.unread_seconds(run) >= 0.05
+    assert await cluster.store.find(*run.key) == run
 
 
 @case

@@ -142,6 +142,7 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
             await ticks(50)
             store, before = a.gate._store, a.node.id
+            assert isinstance(store, MemoryStore)
             hangs, goes_on = iter((False, True)), asyncio.Event()
 
             async def write(some: Any) -> Any:
@@ -154,7 +155,7 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             a.gate.opened.clear()
             other_api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
             await ticks(50)
-            # Both wait for the first write; when it is done, the next one is that of `other`, and the end of `owned` follows it.
+            # Both wait for the first write. The next one is that of `other`, and the end of `owned` follows it.
             other_api.send(text_delta(0, "lo"))
             api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
             await ticks(50)
@@ -169,6 +170,47 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             late = await a.node.find("ada", "run-1")
             assert late is not None
             assert data(await join(late).done())[::2] == [HELLO[0], "[DONE]"]
+
+    run(story())
+
+
+def test_a_run_that_is_read_at_another_node_goes_on_without_readers_at_its_own() -> None:
+    async def story() -> None:
+        async with cluster(2, grace_seconds=10.0) as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            here.leave()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            for _ in range(60):
+                await asyncio.sleep(0.5)
+                assert not api.is_closed
+            api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+            assert data(await there.done()) == HELLO
+
+    run(story())
+
+
+def test_a_run_without_readers_at_any_node_is_cancelled_after_the_grace() -> None:
+    async def story() -> None:
+        async with cluster(2, grace_seconds=10.0) as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            here.leave()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            await asyncio.sleep(15)
+            there.leave()
+            await asyncio.sleep(9)
+            assert not api.is_closed
+            await asyncio.sleep(10)
+            assert api.is_closed
 
     run(story())
 
@@ -213,7 +255,7 @@ def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
             a.gate.opened.set()
             api.send(block_stop(0), end(), STOP)
             assert len(data(await outlet.done())) == 10
-            entries = await b.node._store.entries(owned._stored)
+            entries = await b.node._store.entries(owned.stored)
             assert [entry.number for entry in entries] == [0, 1, 9, 10]
 
     run(story())
@@ -396,7 +438,7 @@ def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
             await say_hello(api)
             assert b"message_stop" in await outlet.done()
             assert await b.node.find("ada", "run-1") is None
-            assert await b.node._store.entries(owned._stored) == []
+            assert await b.node._store.entries(owned.stored) == []
             assert await b.node.open_runs() == []
 
     run(story())
