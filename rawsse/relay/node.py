@@ -272,7 +272,8 @@ class Node:
     async def _take_over(self, dead: str) -> None:
         """Take the runs of a dead node over, as far as no other node does."""
         try:
-            while taken := await self._store.take(self.id, dead):
+            # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
+            while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
                 self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
         except StoreUnavailableError as exc:
             self._complain(exc)
@@ -352,7 +353,7 @@ class Node:
             return False
         finally:
             reader.close()
-        return True
+        return run.is_resumable  # else it was lost, and another node has yet to end it
 
     def watch(self, run: RemoteRun) -> None:
         """From now on the run gets what is added to its log."""

@@ -226,7 +226,8 @@ return touched and string.format('%.0f', now - touched)
 """
 )
 
-# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once.
+# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once,
+# lease in microseconds.
 _TAKE = (
     _NOW
     + """
@@ -249,6 +250,7 @@ for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[4])) do
   redis.call('SREM', KEYS[2], run)
 end
 if redis.call('SCARD', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+if #taken > 0 then redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', now + ARGV[5]), ARGV[2]) end
 return taken
 """
 )
@@ -411,10 +413,10 @@ class RedisStore:
             stopped += [_key(each[b"stop"]) for _, each in added if b"stop" in each]
         return entries, stopped
 
-    async def take(self, node: str, dead: str) -> list[Taken]:
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
         """See `Store`."""
         keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{dead}:runs", f"{_PREFIX}node:{node}:runs"]
-        found = await self._run(_TAKE, keys, [dead, node, _PREFIX, WRITES_AT_ONCE])
+        found = await self._run(_TAKE, keys, [dead, node, _PREFIX, WRITES_AT_ONCE, round(lease_seconds * 1e6)])
         taken = [(last, _from_fields(dict(zip(each[::2], each[1::2], strict=True)))) for last, each in found]
         return [Taken(run, last) for last, run in taken if run is not None]
 

@@ -189,8 +189,9 @@ class Store(Protocol):
         """Wait for at most so long for entries after those ids, or a message to the node. The entries by run, and the runs that
         are to be stopped."""
 
-    async def take(self, node: str, dead: str) -> list[Taken]:
-        """Take over runs of a node whose lease is over. Exactly one node gets each. Empty: none is left."""
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
+        """Take over runs of a node whose lease is over, and take a lease for them. Exactly one node gets each. Empty: none is
+        left."""
 
     async def aclose(self) -> None:
         """Close the connections. The store keeps what it has."""
@@ -354,7 +355,7 @@ class MemoryStore:
             except TimeoutError:
                 return {}, []
 
-    async def take(self, node: str, dead: str) -> list[Taken]:
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
         """See `Store`."""
         if self._leases.get(dead, -math.inf) >= self._clock():
             return []
@@ -365,6 +366,8 @@ class MemoryStore:
             taken.append(Taken(new, max(entry.number for entry in log)))
             log.append(Entry((new.epoch, 0), b"", False))
         self._leases.pop(dead, None)
+        if taken:
+            self._leases[node] = max(self._leases.get(node, 0.0), self._clock() + lease_seconds)
         return taken
 
     async def aclose(self) -> None:

@@ -42,7 +42,7 @@ from rawsse.relay.redis_store import RedisStore
 from rawsse.relay.store import LEASE_SECONDS, Limits, StoreUnavailableError
 from rawsse.server import Server
 
-from .crash_client import SILENCE, Plan, Reading, ask
+from .crash_client import LONGEST_WAIT, SILENCE, Plan, Reading, ask
 from .crash_parts import (
     HEARTBEAT,
     PATIENCE,
@@ -141,6 +141,8 @@ class World:
                 self.proxies.append(proxy)
                 self.nodes.append(node(self.folder, f"node-{number}", **options))
             await asyncio.gather(*(self._run(stack, each) for each in self.nodes))
+            watch = asyncio.create_task(self._watch_lag())
+            stack.callback(watch.cancel)
             self.port = free_port(stack)
             await self._run(stack, nginx(self.folder, self.port, ports))
             yield self
@@ -148,6 +150,13 @@ class World:
     async def _run(self, stack: AsyncExitStack, process: Process) -> None:
         stack.push_async_callback(process.end)
         await process.start()
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = self.clock() + 0.05
+            await asyncio.sleep(0.05)
+            if (late := self.clock() - due) > 0.05:
+                self.lag += late
 
     # What clients do ----------------------------------------------------------------------------------------------
 
@@ -206,7 +215,7 @@ class World:
         readings = [
             each for each in self.readings if each.plan.id in runs and each.ended_at is None and not each.is_slow
         ]
-        self.deaths.append(Death(self.clock(), readings, self.lease + self.block + more, own))
+        self.deaths.append(Death(self.clock(), readings, self.lease + self.block + LONGEST_WAIT + more, own))
 
     async def _kill(self) -> None:
         if not (healthy := self._healthy()):

@@ -10,8 +10,8 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, RemoteRun
-from rawsse.relay.store import MemoryStore
+from rawsse.relay.node import NODE_LOST, STOPPED, RemoteRun
+from rawsse.relay.store import MemoryStore, StoreUnavailableError
 
 from .nodes import BLOCK, LEASE, cluster, join
 from .outlets import TEXT_BLOCK, FakeOutlet, data
@@ -211,6 +211,44 @@ def test_a_run_without_readers_at_any_node_is_cancelled_after_the_grace() -> Non
             assert not api.is_closed
             await asyncio.sleep(10)
             assert api.is_closed
+
+    run(story())
+
+
+def test_a_run_whose_taker_got_no_answer_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            await a.speaking()
+            store = a.gate._store
+            assert isinstance(store, MemoryStore)
+            is_lost = iter((True,))
+
+            async def take(*asked: Any) -> Any:
+                taken = await MemoryStore.take(store, *asked)
+                if taken and next(is_lost, False):
+                    raise StoreUnavailableError("the answer was lost")
+                return taken
+
+            monkeypatch.setattr(store, "take", take)
+            await a.kill()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            async with asyncio.timeout(2 * LEASE + BLOCK):
+                assert data(await join(remote).done())[-1] == "[DONE]"
+            assert next(is_lost, None) is None
+
+    run(story())
+
+
+def test_the_stop_of_a_run_that_is_lost_meanwhile_has_not_ended_it() -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            owned, api = await a.speaking()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            a.gate.is_down = True
+            owned.stop(STOPPED)
+            assert not await a.node.stopped(owned)
 
     run(story())
 
