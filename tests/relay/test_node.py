@@ -82,6 +82,26 @@ def test_readers_that_come_to_another_node_at_once_all_get_everything() -> None:
     run(story())
 
 
+def test_a_reader_that_joins_while_others_are_ahead_of_it_misses_nothing() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "0"))
+            await ticks(50)
+            found: Any = await asyncio.gather(*(b.node.find("ada", "run-1") for _ in range(20)))
+            outlets = [join(found.pop())]
+            for number in range(1, 20):
+                api.send(text_delta(0, f"{number}"))
+                await ticks(number)  # it joins at another step of the read
+                outlets.append(join(found.pop()))
+                await asyncio.sleep(0.1)
+            api.send(block_stop(0), end(), STOP)
+            for outlet in outlets:
+                assert data(await outlet.done()) == [*(f'{{"text":"{number}"}}' for number in range(20)), "[DONE]"]
+
+    run(story())
+
+
 def test_a_run_whose_beginning_got_no_answer_is_ended_by_its_node() -> None:
     async def story() -> None:
         async with cluster() as (a, b):

@@ -5,6 +5,7 @@ lose the store for a while; answers of the store get lost; runs are stopped at a
 
 - every reader sees the frames of a run in their order, without a gap or a repetition, and then one last frame;
 - a later reader sees all that any reader has seen with an id;
+- no run stays open;
 - of each run one node at most tells the end that the store has, and its row is not told by two.
 
 `RAWSSE_EVERY_CUT=1` runs 2,000 of them.
@@ -172,6 +173,9 @@ async def live(seed: int) -> None:
             told = {(record.time, record.run) for record in rows}
             assert len(told) == 1 or (not told and world.killed)
             assert sum(record.error == "node_lost" for record in rows) <= 1
+        async with asyncio.timeout(3 * LEASE):  # also of those whose beginning, or taker, got no answer
+            while await world.store.open_runs():
+                await asyncio.sleep(0.1)
         async with asyncio.timeout(LEASE):
             while any(host.node._owned or host.node._orphans for host in hosts):
                 await asyncio.sleep(0.1)
