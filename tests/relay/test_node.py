@@ -11,9 +11,9 @@ from support.streams import STOP, block_start, block_stop, end, start, text_delt
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
 from rawsse.relay.node import NODE_LOST, STOPPED, RemoteRun
-from rawsse.relay.store import MemoryStore, StoreUnavailableError
+from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 
-from .nodes import BLOCK, LEASE, cluster, join
+from .nodes import BLOCK, LEASE, cluster, join, until
 from .outlets import TEXT_BLOCK, FakeOutlet, data
 
 HELLO = ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
@@ -85,7 +85,7 @@ def test_readers_that_come_to_another_node_at_once_all_get_everything() -> None:
 def test_a_reader_that_joins_while_others_are_ahead_of_it_misses_nothing() -> None:
     async def story() -> None:
         async with cluster() as (a, b):
-            owned, api = await a.speaking()
+            _, api = await a.speaking()
             api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "0"))
             await ticks(50)
             found: Any = await asyncio.gather(*(b.node.find("ada", "run-1") for _ in range(20)))
@@ -180,8 +180,11 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
             await ticks(50)
             a.gate.opened.set()
-            while a.node.id == before:  # until its lease is over
-                await asyncio.sleep(0.01)
+
+            async def has_lapsed() -> bool:
+                return a.node.id != before
+
+            await until(has_lapsed)
             a.gate.is_down = False
             goes_on.set()
             for outlet in outlets:
@@ -241,11 +244,12 @@ def test_a_run_whose_taker_got_no_answer_is_ended_all_the_same(monkeypatch: pyte
             await a.speaking()
             store = a.gate._store
             assert isinstance(store, MemoryStore)
-            is_lost = iter((True,))
+            losses = asyncio.Event()
 
-            async def take(*asked: Any) -> Any:
+            async def take(*asked: Any) -> list[Taken]:
                 taken = await MemoryStore.take(store, *asked)
-                if taken and next(is_lost, False):
+                if taken and not losses.is_set():
+                    losses.set()
                     raise StoreUnavailableError("the answer was lost")
                 return taken
 
@@ -255,7 +259,7 @@ def test_a_run_whose_taker_got_no_answer_is_ended_all_the_same(monkeypatch: pyte
             assert remote is not None
             async with asyncio.timeout(2 * LEASE + BLOCK):
                 assert data(await join(remote).done())[-1] == "[DONE]"
-            assert next(is_lost, None) is None
+            assert losses.is_set()
 
     run(story())
 
