@@ -62,13 +62,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 MAX_QUOTED_CHARS = 80
 """How much of an invalid value a message quotes: enough to find it, too little to flood a log."""
 
 MAX_SAID_CHARS = 1000
-"""How much of a server's words a message has; `body` has them all."""
+"""How much of a server's message an error's message has; `body` has all of it."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
 """How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
@@ -123,18 +125,6 @@ class PartialMessage(Protocol):
         """A deep copy of the message's JSON."""
 
 
-class ResponseHead(Protocol):
-    """The attributes of `APIError.response` for type checkers. The object is a `rawsse.http1.Response`."""
-
-    @property
-    def status_code(self) -> int:
-        """The status code: 200, 529."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The header fields; names in any case."""
-
-
 def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
     """The `repr` of `value`, cut after `limit` characters, for use in error messages."""
     text = repr(value if len(value) <= limit else value[:limit])
@@ -142,7 +132,7 @@ def quote(value: str | bytes, limit: int = MAX_QUOTED_CHARS) -> str:
 
 
 class Hidden(str):
-    """A text that its `repr` does not show: tracebacks may show what the variables of each frame hold."""
+    """A text that its `repr` does not show: tracebacks may show the variables of each frame."""
 
     __slots__ = ()
 
@@ -188,8 +178,8 @@ class APIError(RawsseError):
     """Whether the server asks for a retry (`x-should-retry`); None if it does not say."""
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
-    response: ResponseHead | None = None
-    """The response's head, if one came: `status_code`, `headers`."""
+    response: Any | None = None
+    """The response's head, if one came: a `rawsse.http1.Response`, with `status_code` and `headers`."""
     ending: Ending | None = None
     """The stream's one ending, as the relay logs it and the browser gets it."""
     retries_taken: int = 0
@@ -245,16 +235,15 @@ class APIStatusError(APIError):
         self.body = body
         self.headers: Mapping[str, str] = headers or {}
         self.in_stream = in_stream
-        self.type = _text_at(body, "error", "type")
-        self.request_id = self.headers.get("request-id") or _text_at(body, "request_id")
+        self.type = _at(str, body, "error", "type")
+        self.request_id = self.headers.get("request-id") or _at(str, body, "request_id")
         self.workspace_id = self.headers.get("anthropic-workspace-id")
         """The `anthropic-workspace-id` response header."""
         self.api_message = None if isinstance(body, str) else words_of(body)
-        """`error.message` of the body, or what a gateway has in its place: the words of the other side, if they are in JSON."""
-        details = _value_at(body, "error", "details")
-        self.details: Mapping[str, Any] = details if isinstance(details, dict) else {}
+        """`error.message` of the body, or the field that a gateway has in its place; None if the body is not JSON."""
+        self.details: Mapping[str, Any] = _at(dict, body, "error", "details") or {}
         """`error.details` of the body; empty if there are none."""
-        self.error_code = _text_at(self.details, "error_code")
+        self.error_code = _at(str, self.details, "error_code")
         """`error.details.error_code` of the body."""
         wish = {name.lower(): value.strip().lower() for name, value in self.headers.items()}.get("x-should-retry")
         # The header was written before the stream failed, so its `true` does not mean that failure.
@@ -445,7 +434,7 @@ class EventOrderError(ProtocolError):
 class OutputFormatError(ProtocolError):
     """The text of the answer does not fit the `output_format` that was asked for. `text` is that text, `partial` the message.
 
-    `__cause__` is what the type itself said, if it said something.
+    `__cause__` is the error that the type raised, if it did.
     """
 
     text: str = ""
@@ -533,7 +522,7 @@ def status_error(status: int, body: object, headers: Mapping[str, str]) -> APISt
     `body` is the parsed JSON, or the text of a body that was not JSON; `headers` have lower-case names.
     The class goes by the status: https://docs.anthropic.com/en/api/errors
     """
-    kind = _text_at(body, "error", "type")
+    kind = _at(str, body, "error", "type")
     message = _words_of_text(body.strip()) if isinstance(body, str) else words_of(body)
     if message is None and 300 <= status < 400 and (location := headers.get("location")):
         place = quote(location.partition("?")[0])
@@ -553,8 +542,8 @@ def stream_error(body: Mapping[str, Any], headers: Mapping[str, str]) -> APIStat
     """The error for an `error` event in a stream that had begun with 200, or an error as the body of a 200, in the API's form
     (`as_error`). The class goes by `error.type`."""
     body = dict(body)
-    kind = _text_at(body, "error", "type")
-    others = {**body, **(error if isinstance(error := body.get("error"), dict) else {})}
+    kind = _at(str, body, "error", "type")
+    others = {**body, **(_at(dict, body, "error") or {})}
     others = {name: value for name, value in others.items() if value and name not in ("type", "error", "request_id")}
     said = f"error event, {kind or 'of no type'}: {words_of(body) or _quoted(others) or 'no message'}"
     return _error(said, APIStatusError._status_by_type.get(kind or "", 500), body, headers, in_stream=True)
@@ -567,8 +556,8 @@ def _error(message: str, status: int, body: object, headers: Mapping[str, str], 
 
 
 def is_error(raw: Mapping[str, Any]) -> bool:
-    """A JSON object is an error, whatever its form: it says so, has a type of errors, or has no type but what gateways write of
-    errors."""
+    """Whether a JSON object is an error, in the API's form or another: its type says so, or it has no type and the fields that
+    gateways give to their errors."""
     if (kind := raw.get("type")) is not None:
         return kind == "error" or _is_error_type(kind)
     if raw.get("success") is False or raw.get("ok") is False or raw.get("status") in ("error", "fail", "failed"):
@@ -578,10 +567,10 @@ def is_error(raw: Mapping[str, Any]) -> bool:
 
 
 def as_error(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """An error in the API's form: gateways leave out the type of the whole, or have their words somewhere else."""
+    """The error in the API's form: gateways leave out the outer type, or put the message in another field."""
     given = raw.get("error")
     error = given if isinstance(given, dict) else {"message": words_of(raw)}
-    while isinstance(inner := error.get("error"), dict) and words_of(inner):  # of a gateway behind a gateway
+    while isinstance(inner := error.get("error"), dict) and words_of(inner):  # from a gateway behind a gateway
         error = {"type": error.get("type"), **inner}
     kinds = (raw.get("type"), given, error.get("message"))
     kind = error.get("type") if error.get("type") not in (None, "error") else next(filter(_is_error_type, kinds), None)
@@ -598,33 +587,33 @@ _MAX_DEPTH, _MAX_ITEMS = 5, 5
 
 
 def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
-    """The words in the JSON of an error, in whichever form, up to `MAX_SAID_CHARS`; None if there are none."""
+    """The message in the JSON of an error, whatever its form, up to `MAX_SAID_CHARS`; None if there is none."""
     if isinstance(body, str):
         return _bounded(body.strip()) or None
     if isinstance(body, list) and depth:
         words = [said for item in body[:_MAX_ITEMS] if (said := words_of(item, depth - 1))]
         return _bounded("; ".join(words)) or None
     if isinstance(body, dict) and depth:
-        # The API's is an object, and comes first. One that is a text is often no more than the name of the status.
+        # The API's `error` is an object, and comes first. A text there is often only the name of the status.
         names = _SAID_IN if isinstance(body.get("error"), str) else ("error", *_SAID_IN)
         return next((said for name in names if (said := words_of(body.get(name), depth - 1))), None)
     return None
 
 
 def _words_of_text(text: str) -> str | None:
-    """The words of a body that is not JSON: the title of a page, or the beginning of a text."""
-    # Without what may have a title that is not the page's.
+    """The message in a body that is not JSON: the title of a page, or the beginning of a text."""
+    # Without elements and comments that may contain another title.
     page = re.sub(r"(?is)<(script|style|svg)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", "", text)
     if title := re.search(r"(?i)<title[^>]{0,200}>([^<]{1,1000})</title", page):
         from html import unescape  # 2,000 names, which few programs need
 
         return " ".join(unescape(title[1]).split()) or None
     limit = MAX_QUOTED_CHARS if text.startswith("<") else MAX_SAID_CHARS
-    return f"the body is no JSON: {quote(text, limit)}" if text else None
+    return f"the body is not JSON: {quote(text, limit)}" if text else None
 
 
 def _quoted(body: object) -> str | None:
-    """A body of JSON in which no known field has words: they may be in another."""
+    """A JSON body without a message in a known field: it may have one in another."""
     if not body or isinstance(body, str):
         return None
     try:
@@ -637,13 +626,8 @@ def _bounded(text: str) -> str:
     return text if len(text) <= MAX_SAID_CHARS else f"{text[:MAX_SAID_CHARS]}… ({len(text)} in all)"
 
 
-def _value_at(value: object, *path: str) -> object:
-    """The JSON value at this path of names; None if there is none."""
+def _at(kind: type[T], value: object, *path: str) -> T | None:
+    """The JSON value at this path of names; None if there is none of this type."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _text_at(value: object, *path: str) -> str | None:
-    found = _value_at(value, *path)
-    return found if isinstance(found, str) else None
+    return value if isinstance(value, kind) else None

@@ -22,7 +22,7 @@ from rawsse.client.blocking.network import SocketLink
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.asyncio_network import AsyncioLink
 from rawsse.client.network.route import Origin
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.replay.fakes import FakeStream
 
 # As short as an answer can be, since it is read a thousand times, and with CRLF: one more place to cut.

@@ -26,16 +26,17 @@ from support.sockets import serving
 from rawsse.client.answer import Answer
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import APIError, APIStatusError, Ending, StreamTruncatedError
 from rawsse.messages import MessageBuilder
-from rawsse.replay import byte_by_byte, every_split, shipped_fixtures
+from rawsse.replay import byte_by_byte, shipped_fixtures
 from rawsse.replay.fakes import FakeStream, fake_links
 from rawsse.sse import Decoder, Event
 
 FIXTURES = {name: recording.body for name, recording in shipped_fixtures().items()}
 EVERY_CUT = bool(os.environ.get("RAWSSE_EVERY_CUT"))
 MAX_BYTES_FOR_EVERY_CUT = 1700
+SMALLEST = min(FIXTURES, key=lambda name: len(FIXTURES[name]) if b"message_stop" in FIXTURES[name] else 99_999)
 
 HEAD = head(content_type="text/event-stream", request_id="req_1")
 NO_CLOCKS = Timeouts(connect=None, head=None, silence=None, content=None)
@@ -79,10 +80,10 @@ def expected(name: str, cut: int) -> Outcome:
     return outcome_of_events(name, sum(end <= cut for end in accumulate(map(len, frames(name)))))
 
 
-def cuts(name: str) -> Iterator[int]:
+def cuts(name: str, *, is_small: int = MAX_BYTES_FOR_EVERY_CUT) -> Iterator[int]:
     """Where to cut: everywhere, or at, before, after and between the ends of events."""
     size = len(FIXTURES[name])
-    if EVERY_CUT or size < MAX_BYTES_FOR_EVERY_CUT:
+    if EVERY_CUT or size < is_small:
         yield from range(size + 1)
         return
     end = 0
@@ -134,8 +135,9 @@ def answered(*pieces: bytes) -> Attempt[Answer]:
 
 def outcome_of_answer(answer: Answer) -> Outcome:
     assert answer.is_over
-    error = None if answer.error is None else answer.failure()
-    return outcome(error, answer.ending(), answer.builder.message)
+    if answer.error is not None:
+        answer.fail(answer.error)
+    return outcome(answer.error, answer.ending(), answer.builder.message)
 
 
 @pytest.mark.parametrize("name", FIXTURES)
@@ -157,7 +159,9 @@ def test_an_answer_is_the_same_however_it_is_cut_in_two(name: str) -> None:
     until_stop = names[: names.index(b"event: message_stop") + 1] if told.kind == "complete" else names
     assert [f"event: {event.type}".encode() for event in whole.events] == [*filter(b"event: error".__ne__, until_stop)]
     wrong = []
-    for cut in (*range(1, len(HEAD)), *(len(HEAD) + cut for cut in cuts(name))):
+    in_head = range(1, len(HEAD)) if name == SMALLEST else ()  # it is the same for all
+    in_body = cuts(name, is_small=len(FIXTURES[SMALLEST]) + 1)
+    for cut in (*in_head, *(len(HEAD) + cut for cut in in_body)):
         attempt = answered(wire[:cut], wire[cut:])
         if attempt.events != whole.events or outcome_of_answer(attempt.exchange) != told:
             wrong.append(cut)
@@ -278,14 +282,27 @@ def test_without_an_event_loop_it_is_told_the_same() -> None:
 # --- The decoder alone, fed in two pieces and byte by byte -----------------------------------------------------------
 
 
+def decode(chunks: Iterable[bytes]) -> list[Event]:
+    decoder = Decoder()
+    return [event for chunk in chunks for event in decoder.feed(chunk)]
+
+
 @pytest.mark.parametrize("name", FIXTURES)
 def test_the_events_of_a_fixture_are_the_same_however_it_is_cut_in_two(name: str) -> None:
-    def decode(chunks: Iterable[bytes]) -> list[Event]:
-        decoder = Decoder()
-        return [event for chunk in chunks for event in decoder.feed(chunk)]
-
     body = FIXTURES[name]
     whole = decode([body])
     assert len(whole) == body.count(b"\n\n")
-    assert all(decode(cut) == whole for cut in every_split(body))
+    assert all(decode([body[:cut], body[cut:]]) == whole for cut in cuts(name))
     assert decode(byte_by_byte(body)) == whole
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_an_event_between_its_neighbours_is_the_same_at_every_cut(name: str) -> None:
+    """Every byte of every fixture: between two events nothing is pending, so those farther away make no difference."""
+    whole = decode([FIXTURES[name]])
+    for number, frame in enumerate(frames(name)):
+        first = max(number - 1, 0)
+        stream = b"".join(frames(name)[first : number + 2])
+        start = sum(map(len, frames(name)[first:number]))
+        for cut in range(start, start + len(frame)):
+            assert decode([stream[:cut], stream[cut:]]) == whole[first : number + 2], (number, cut - start)

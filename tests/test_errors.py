@@ -22,6 +22,7 @@ from rawsse.errors import (
     EndingKind,
     EventOrderError,
     EventTooLargeError,
+    Hidden,
     HTTPProtocolError,
     InternalServerError,
     LimitExceededError,
@@ -34,6 +35,7 @@ from rawsse.errors import (
     StreamCancelledError,
     UsageError,
     as_error,
+    error_type,
     is_error,
     quote,
     status_error,
@@ -283,7 +285,9 @@ def test_a_body_of_json_without_a_known_message_is_quoted_in_part() -> None:
 
 def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
     page = "<html><h1>502 Bad Gateway</h1>" + "x" * 1000
-    assert str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is no JSON: '{page[:80]}'… (1030 in all)"
+    assert (
+        str(status_error(502, f"\n{page}\n", {})) == f"status 502: the body is not JSON: '{page[:80]}'… (1030 in all)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,7 +309,7 @@ def test_a_body_that_is_no_json_is_quoted_in_part() -> None:
         ({"type": "about:blank", "title": "Forbidden", "status": 403}, "Forbidden"),
         ({"status": 401, "error": "Unauthorized", "message": "Invalid token", "path": "/v1"}, "Invalid token"),
         ("<html><head>\n<TITLE>502: Bad\n gateway &amp; co</TITLE></head><body>x", "502: Bad gateway & co"),
-        ("upstream reset " * 9, f"the body is no JSON: '{'upstream reset ' * 8}upstream reset'"),
+        ("upstream reset " * 9, f"the body is not JSON: '{'upstream reset ' * 8}upstream reset'"),
     ],
 )
 def test_the_words_of_an_error_are_shown_whatever_its_form(body: object, words: str) -> None:
@@ -327,12 +331,12 @@ OTHER_TITLES = [
 def test_the_title_of_a_page_is_not_one_in_a_script_a_picture_or_a_comment(other: str) -> None:
     said = str(status_error(502, f"<html><head>{other}<title>Bad gateway</title></head>", {}))
     assert said == "status 502: Bad gateway"
-    assert str(status_error(502, f"<p>{other}", {})).startswith("status 502: the body is no JSON: ")
+    assert str(status_error(502, f"<p>{other}", {})).startswith("status 502: the body is not JSON: ")
 
 
 @pytest.mark.parametrize("opening", ["<script>", "<svg>", "<!--"])
 def test_a_page_of_openings_without_end_is_read_once(opening: str) -> None:
-    assert str(status_error(502, opening * 200_000, {})).startswith("status 502: the body is no JSON: ")
+    assert str(status_error(502, opening * 200_000, {})).startswith("status 502: the body is not JSON: ")
 
 
 @pytest.mark.parametrize(
@@ -361,6 +365,12 @@ def test_a_body_that_is_nested_without_end_has_no_words() -> None:
         ({"error": "overloaded_error", "message": "Busy"}, "overloaded_error", "Busy"),
         ({"type": "error", "error": "Busy"}, None, "Busy"),
         ({"error": {"message": "Busy"}}, None, "Busy"),
+        ({"error": {"error": {"type": "overloaded_error", "message": "Busy"}}}, "overloaded_error", "Busy"),
+        ({"error": {"type": "overloaded_error", "error": {"message": "Busy"}}}, "overloaded_error", "Busy"),
+        ({"success": False, "message": "Busy"}, None, "Busy"),
+        ({"ok": False, "reason": "Busy"}, None, "Busy"),
+        ({"status": "fail", "msg": "Busy"}, None, "Busy"),
+        ({"code": 7, "msg": "Busy"}, None, "Busy"),
     ],
 )
 def test_an_error_of_another_form_is_brought_into_the_api_s(raw: Any, kind: str | None, words: str) -> None:
@@ -417,6 +427,31 @@ def test_a_redirect_says_where_to_and_no_more_of_the_place_than_its_path() -> No
 def test_the_server_may_say_whether_to_try_again(wish: str, in_stream: bool, heard: bool | None) -> None:
     error = APIStatusError("a", status_code=500, headers={"X-Should-Retry": wish}, in_stream=in_stream)
     assert error.should_retry is heard
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (409, "conflict_error"),
+        (418, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (502, "api_error"),
+        (504, "timeout_error"),
+        (529, "overloaded_error"),
+    ],
+)
+def test_a_status_has_the_type_that_the_api_sends_with_it(status: int, kind: str) -> None:
+    assert error_type(status) == kind
+
+
+def test_a_class_of_the_caller_s_own_changes_neither_table() -> None:
+    class MyError(APIStatusError):
+        pass
+
+    assert MyError("words", status_code=500).status_code == 500
+    assert type(status_error(500, None, {})) is InternalServerError
 
 
 def test_headers_are_kept_for_who_wants_to_come_back_later() -> None:
@@ -478,6 +513,12 @@ def test_a_short_value_is_quoted_whole_and_a_long_one_in_part() -> None:
     assert quote("x" * 80) == "'" + "x" * 80 + "'"
     assert quote("x" * 81) == "'" + "x" * 80 + "'… (81 in all)"
     assert quote(b"abcdef", limit=3) == "b'abc'… (6 in all)"
+
+
+def test_a_hidden_text_is_a_text_that_a_traceback_does_not_show() -> None:
+    hidden = Hidden.of("sk-ant-secret")
+    assert (hidden, repr(hidden), str([hidden])) == ("sk-ant-secret", "<13 characters>", "[<13 characters>]")
+    assert Hidden.of(None) is None
 
 
 def test_no_error_shows_a_header_or_the_body_when_it_is_printed() -> None:

@@ -36,13 +36,13 @@ class Budget(NamedTuple):
 
 # --- The figures ---------------------------------------------------------------------------------------------------
 
-_RELAY = r"relay/(?!(ui|users|quotas|choices|ledger|metrics|tracing|event_source|doctor)\.).*"
+_RELAY = r"relay/(?!(ui|users|quotas|ledger|metrics|event_source|doctor)\.).*"
 _CLIENT = r"client/(?!tools/|blocking/|(schema|output)\.).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7669, 48),
-    "the package": Budget(r".*", 18007, 104),
-    "the client without tools, schema and blocking": Budget(_CLIENT, 2770, 18),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7300, 41),
+    "the package": Budget(r".*", 16289, 88),
+    "the client without tools, schema and blocking": Budget(_CLIENT, 2696, 16),
     "the blocking client": Budget(r"client/blocking/.*", 304, 3),
 }
 
@@ -54,13 +54,13 @@ DOORS = ("rawsse", "rawsse.sse", "rawsse.http1", "rawsse.messages", "rawsse.serv
 """What programs import from: all that these export is documented."""
 
 WORDS: Mapping[str, tuple[str, int]] = {
-    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 13),
+    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 3),
     "lest, anew, shall": (r"\b(lest|anew|shall)\b", 0),
-    "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 7),
+    "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 1),
     "a limit of yours, broke the rules": (r"\b(limits? of yours|br(oke|eaks?) (the|a) rules?)\b", 0),
-    "is no X, is none": (r"(?<!here )\b(is|are|was|were) (no (?!longer\b|more\b)|none\b)", 30),
-    "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 142),
-    "the formula at the head of a file": (r"\b(This (file|room) knows|It refuses to)\b", 8),
+    "is no X, is none": (r"(?<!here )\b(is|are|was|were) (no (?!longer\b|more\b)|none\b)", 0),
+    "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 1),
+    "the formula at the head of a file": (r"\b(This (file|room) knows|It refuses to)\b", 0),
 }
 """Wording to avoid in the package and the README, and how often it is still found: a figure that only falls."""
 

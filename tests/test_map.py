@@ -133,10 +133,18 @@ def test_no_module_keeps_state(module: str) -> None:
         assert not any(isinstance(child, ast.Global) for child in ast.walk(node))
 
 
-def test_importing_rawsse_loads_no_server_and_no_certificates() -> None:
+@pytest.mark.parametrize(
+    ("statement", "rooms"),
+    [
+        ("import rawsse", {"errors"}),
+        ("import rawsse.sse", {"errors", "sse"}),
+        ("from rawsse import AsyncClient", {"client", "errors", "http1", "messages", "sse"}),
+    ],
+)
+def test_importing_rawsse_loads_what_is_used_and_no_server_and_no_certificates(statement: str, rooms: set[str]) -> None:
     code = (
-        "import sys, rawsse; print(*sorted(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
+        f"import sys; {statement}; print(*(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name.split(".")[1] for name in loaded if "." in name} == {"client", "errors", "http1", "messages", "sse"}
+    assert {name.split(".")[1] for name in loaded if "." in name} == rooms
     assert {name for name in loaded if not name.startswith("rawsse")} == set()

@@ -1,54 +1,43 @@
-"""Several questions and their answers in a terminal or a pipe: `rawsse chat`.
+"""`rawsse chat`: questions and answers in turn, in a terminal or a pipe.
 
-    run_chat(client, {"system": "Be brief."})      # until the end of standard input, /quit, or Ctrl-C with nothing typed
-
-A line is a question, or a command that begins with `/`. Lines are read while no event loop runs, so that Ctrl-C there is
-Python's own; during an answer it is asyncio's, and cancels that answer alone.
+A line is a question, or a command that begins with `/`. The chat goes on to the end of standard input, `/quit`, or Ctrl-C on
+an empty line. Lines are read while no event loop runs, so that Ctrl-C there is Python's own; during an answer it is
+asyncio's, and cancels only that answer.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import errno
-import json
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.advice import Asked
-from rawsse.cli.ask import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, print_text, usage_line
-from rawsse.cli.terminal import begin_editing, complain, has_typed, is_typed, read_line, say
-from rawsse.client.client import AsyncClient
-from rawsse.client.tools import Conversation, Reply
+from rawsse.cli.ask import print_text, usage_line
+from rawsse.cli.options import add_command, add_upstream, asked_of, new_client
+from rawsse.cli.terminal import Asked, begin_editing, complain, has_typed, is_typed, read_line, say
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
-from rawsse.messages import Message
+
+if TYPE_CHECKING:
+    from rawsse.client.tools import Conversation, Reply
+    from rawsse.messages import Message
 
 WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
-
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "help": ("", "this list"),
     "retry": ("", "ask the last question again, in place of its answer"),
-    "reset": ("", "forget the questions and answers; model and system prompt stay"),
     "model": ("[NAME]", "the model for the next questions; alone: show it"),
     "system": ("[TEXT]", "the system prompt; alone: show it; - removes it"),
     "usage": ("", "the cost of the conversation so far"),
-    "save": ("FILE", "save the conversation in a file"),
-    "load": ("FILE", "continue a saved conversation"),
     "quit": ("", "leave, as Ctrl-D does"),
 }
-"""The argument of each (in brackets: it may be left out), and its help."""
+"""The argument of each, which may be left out, and its help."""
 
 
 def parse_line(line: str) -> tuple[str, str]:
-    """The command in a line and its argument; of a question "ask" and the question. `//` begins a question that begins with
-    `/`.
-
-    Raises `ConfigurationError` for an unknown command, and for a wrong argument.
-    """
+    """The command in a line and its argument; for a question, "ask" and the question. A question that begins with `/` is
+    written with `//`. Raises `ConfigurationError` for an unknown command, and for an argument that it does not take."""
     text = line.strip()
     if not text.startswith("/") or text.startswith("//"):
         return "ask", text[1:] if text.startswith("//") else text
@@ -59,74 +48,44 @@ def parse_line(line: str) -> tuple[str, str]:
     wanted, _ = COMMANDS[name]
     if argument and not wanted:
         raise ConfigurationError(f"/{name} takes nothing after it")
-    if not argument and wanted and not wanted.startswith("["):
-        raise ConfigurationError(f"say /{name} {wanted}")
     return name, argument.strip()
 
 
-def load(client: AsyncClient, path: Path, **fields: Any) -> Conversation:
-    """The conversation in a file; `fields` replace its own. Raises `ConfigurationError` and `OSError`."""
-    text = path.read_bytes()
-    try:
-        return Conversation.from_json(client, text, **fields)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{path}: {exc}") from None
+def add_chat(commands: Any) -> None:
+    """The arguments of `rawsse chat`."""
+    more = "From a pipe, each line is a question. Nothing is saved."
+    parser = add_command(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
+    parser.add_argument("-s", "--system", help="the system prompt")
+    add_upstream(parser)
 
 
-def save(conversation: Conversation, path: Path) -> None:
-    """Write the conversation into a file that only its owner can read: whole, or not at all. Raises `OSError`."""
-    real = os.path.realpath(path)  # the file that a link leads to, not the link
-    if not os.path.isdir(os.path.dirname(real)):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    with tempfile.TemporaryDirectory(prefix=".", dir=os.path.dirname(real)) as folder:
-        written = Path(folder, "conversation")
-        written.touch(0o600)
-        written.write_bytes(conversation.to_json(indent=1).encode() + b"\n")
-        os.replace(written, real)
-
-
-def run_chat(
-    client: AsyncClient, fields: Mapping[str, Any], load_from: Path | None, save_to: Path | None, asked: Asked
-) -> bool:
-    """Chat until there are no more lines, and close the client. False if something failed on the way.
-
-    `fields` (`model`, `max_tokens`, `system`) that are None are those of the conversation in `load_from`, or the defaults.
-    After each answer the conversation is saved in `save_to`. Raises `ConfigurationError` and `OSError` for these files, and
-    `KeyboardInterrupt`.
-    """
-    given = {name: value for name, value in fields.items() if value is not None}
-    usual = {"model": DEFAULT_MODEL, "max_tokens": DEFAULT_MAX_TOKENS}
-    conversation = load(client, load_from, **given) if load_from else Conversation(client, **{**usual, **given})
+def _chat(arguments: argparse.Namespace) -> bool:
+    client = new_client(arguments.base_url)
+    fields = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
     with asyncio.Runner() as runner:
-        chat = Chat(runner, client, conversation, save_to, asked)
-        chat.files |= {os.path.realpath(load_from)} if load_from is not None else set()
+        chat = Chat(runner, client.conversation(**fields), asked_of(arguments))
         try:
-            if save_to is not None:
-                chat.own(save_to)
             chat.run()
         finally:
             runner.run(client.aclose())
-    return not chat.has_failed
+    # A person has seen what failed, and has asked again or not. A script has not.
+    return not chat.has_failed or is_typed()
 
 
 @dataclass
 class Chat:
-    """Reads lines and does what they say."""
+    """Reads lines and does what they ask for."""
 
     runner: asyncio.Runner
-    client: AsyncClient
     conversation: Conversation
-    save_to: Path | None
     asked: Asked
-    files: set[str] = field(default_factory=set)
-    """The files that may be overwritten: the conversation was loaded from them, or saved in them."""
     has_failed: bool = False
     """An answer did not arrive whole, or a command failed."""
     has_just_stopped: bool = False
-    """An answer was stopped by Ctrl-C: a second one does not mean to leave."""
+    """Ctrl-C has stopped an answer: the next one does not leave."""
 
     def run(self) -> None:
-        """Until the lines end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
+        """Read lines to their end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
         lines are not typed by a person, at the first."""
         if is_typed():
             begin_editing()
@@ -142,9 +101,7 @@ class Chat:
         """The next line; None if there is none, or the user wants to leave."""
         while True:
             try:
-                line = read_line("you> ")
-                self.has_just_stopped = False
-                return line
+                return read_line("you> ")
             except EOFError:
                 self._end_line()
                 return None
@@ -156,6 +113,7 @@ class Chat:
                     if not self.has_just_stopped:
                         return None
                     say("(Ctrl-C once more leaves)")
+            finally:
                 self.has_just_stopped = False
 
     def _end_line(self) -> None:
@@ -163,7 +121,7 @@ class Chat:
             say("")
 
     def _take(self, line: str) -> bool:
-        """Do what a line says. False: leave."""
+        """Do what a line asks for. False: leave."""
         try:
             command, argument = parse_line(line)
             if command == "quit":
@@ -178,13 +136,12 @@ class Chat:
     def _complain(self, problem: Exception) -> None:
         self.has_failed = True
         model = str(self.conversation.fields["model"])
-        complain(problem, self.asked._replace(model=model, model_option="/model", environ=os.environ))
+        complain(problem, self.asked._replace(model=model, model_option="/model"))
         if is_typed() and isinstance(problem, APIError) and problem.may_heal:
             say("[/retry asks again]")
         self._end_line()
 
     def _do(self, command: str, argument: str) -> None:
-        path = Path(argument).expanduser()
         match command:
             case "ask" if argument:
                 self._answer(self.conversation.stream(argument))
@@ -195,36 +152,16 @@ class Chat:
                 say(self._total())
             case "retry":
                 if not self.conversation.turns:
-                    raise ConfigurationError("nothing has been asked that could be asked again")
+                    raise ConfigurationError("there is no question to ask again")
                 self._answer(self.conversation.retry())
-            case "reset":
-                self.conversation.reset()
-                say("[forgotten]")
-            case "save":
-                save(self.conversation, self.own(path))
-                say(f"[saved in {argument}]")
-            case "load":
-                self.conversation = load(self.client, path)
-                self.files.add(os.path.realpath(path))
-                asked = _count(len(self.conversation.turns), "question")
-                say(f"[{argument}: {asked}; the model is {self.conversation.fields['model']}]")
             case "model" | "system":
                 if argument:
                     self.conversation.fields[command] = None if (command, argument) == ("system", "-") else argument
-                now = self.conversation.fields.get(command)
-                say(f"[{command}: {now if isinstance(now, str) else json.dumps(now) if now else 'none'}]")
+                say(f"[{command}: {self.conversation.fields.get(command) or 'none'}]")
 
     def _answer(self, reply: Reply) -> None:
-        """Show the answer as it comes, and its cost. Raises `APIError`."""
-        message: Message | None = None
-        try:
-            message = self.runner.run(_show(reply))
-        finally:
-            if self.save_to is not None:
-                try:
-                    save(self.conversation, self.save_to)
-                except (RawsseError, OSError) as exc:
-                    self._complain(exc)
+        """Show the answer as it arrives, and its cost. Raises `APIError`."""
+        message = self.runner.run(_show(reply))
         if message is None and not is_typed():
             raise KeyboardInterrupt
         self.has_just_stopped = message is None
@@ -238,17 +175,9 @@ class Chat:
         tokens = f"{usage.total_input_tokens} tokens in, {usage.output_tokens} out"
         return f"[{_count(len(usage.turns), 'question')}, {'' if usage.exact else 'at least '}{tokens}]"
 
-    def own(self, path: Path) -> Path:
-        """The file, which may be overwritten from now on. Raises `ConfigurationError` if it exists and is not the chat's."""
-        real = os.path.realpath(path)
-        if os.path.lexists(real) and real not in self.files:
-            raise ConfigurationError(f"{path} is there already: load it to go on with it, or take another name")
-        self.files.add(real)
-        return path
-
 
 async def _show(reply: Reply) -> Message | None:
-    """The answer, shown as it comes; None if Ctrl-C has stopped it."""
+    """Show the answer as it arrives; None if Ctrl-C has stopped it."""
     try:
         async with reply:
             await print_text(reply.text_stream)

@@ -1,7 +1,4 @@
-"""The commands that serve: `demo`, `serve`, `record` and `replay`.
-
-Rooms are imported by the command that needs them.
-"""
+"""The commands that serve: `demo`, `serve`, `record` and `replay`. Each imports the rooms that it needs."""
 
 from __future__ import annotations
 
@@ -19,41 +16,41 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.arguments import (
-    DONE,
-    FAILED,
+from rawsse.cli.options import (
+    FILE,
+    REPEATED,
+    SECONDS,
     ListTable,
-    add_address,
     add_base_url,
     add_command,
     add_paths,
     add_scrub,
     add_speed,
     add_upstream,
+    new_client,
     seconds,
 )
-from rawsse.cli.ask import new_client
 from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
 if TYPE_CHECKING:
     from rawsse.relay import Relay, UserFile
-
-# Of a body, for the server: the relay and the player have a limit of their own, and refuse in the API's words.
-_NO_LIMIT = sys.maxsize
+    from rawsse.server import ASGIApp
 
 GC_THRESHOLDS = (10_000, 20, 50)
-"""Of Python's garbage collector, in a server: it looks at the objects of all open streams again and again, and nearly all of
+"""Of Python's garbage collector, in a server: it searches the objects of all open streams again and again, and nearly all of
 them are freed without it. With 5,000 streams it took a third of the CPU time."""
-
 
 MAX_MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
 
 DRAIN_SECONDS = 600.0
-"""How long an answer that nobody reads may go on where it is drained."""
+"""How long an answer without a reader may go on with `--on-disconnect drain`."""
 
 _HOST, _PORT = "127.0.0.1", 8000
+
+
+# --- Arguments -----------------------------------------------------------------------------------------------------
 
 
 def add_demo(commands: Any) -> None:
@@ -63,105 +60,37 @@ def add_demo(commands: Any) -> None:
     add_speed(parser)
 
 
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
+    option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
+    option("--log-format", choices=("text", "json"), default="text", help="json: the record of each run, one a line")
+
+
 def add_serve(commands: Any) -> None:
     """The arguments of `rawsse serve`."""
-    more = "The key stays here: it comes from ANTHROPIC_API_KEY in the environment or in a file named .env."
+    more = "The key is ANTHROPIC_API_KEY in the environment or .env; defaults in capitals are environment variables."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
     add_upstream(parser)
-    parser.add_argument(
-        "--token",
-        action="append",
-        default=[],
-        help="what callers must bring (Authorization: Bearer …, or x-api-key); may be given several times, each for one user; "
-        "default, but not beside --users: RAWSSE_TOKEN in the environment. Needed on other addresses than this machine's own, "
-        "or else --users",
-    )
-    parser.add_argument(
-        "--users",
-        type=Path,
-        metavar="FILE",
-        help="users, their tokens and limits: a TOML file, in the form that `python -m pydoc rawsse.relay.users` shows. "
-        "SIGHUP reads it again",
-    )
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name the relay goes by")
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="an origin whose pages may use the relay, as https://example.org",
-    )
-    parser.add_argument(
-        "--allow-model",
-        action="append",
-        default=[],
-        dest="models",
-        metavar="NAME",
-        help="a model that callers may ask for, beside that of --model; may be given several times (default: any)",
-    )
-    parser.add_argument(
-        "--system",
-        metavar="TEXT",
-        help="the system prompt of browsers' requests, or @FILE; they may set none themselves",
-    )
-    parser.add_argument("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
-    parser.set_defaults(max_tokens=None)  # what a browser may ask for then is not what a program may
-    _add_operation(parser)
-
-
-def _add_service(parser: argparse.ArgumentParser) -> None:
-    host, port = f"RAWSSE_HOST in the environment, or {_HOST}", f"PORT in the environment, or {_PORT}"
-    parser.add_argument("--host", help=f"the address to listen on (default: {host})")
-    parser.add_argument("--port", type=int, help=f"the port (default: {port}; 0: any free one)")
-    more = "lines of text (default), or a JSON object a line, which has the record of a run"
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help=f"how to log: {more}")
-
-
-def _add_operation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--grace",
-        type=seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="after SIGTERM: how long open connections have to take their last frames (default 10)",
-    )
-    parser.add_argument(
-        "--resume-grace",
-        type=seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long an answer goes on without a reader, for one that lost its connection to come back (default 10)",
-    )
-    parser.add_argument(
-        "--on-disconnect",
-        type=_drain_seconds,
-        default=0.0,
-        metavar="cancel|drain",
-        help="what becomes of an answer without a reader: it is cancelled (default), or goes on to its end, so that its tokens "
-        "are known, for at most 600 seconds, or drain=SECONDS",
-    )
-    parser.add_argument(
-        "--ledger",
-        type=Path,
-        metavar="FILE",
-        help="keep a row for each run, for `rawsse usage` and the daily quotas (default: RAWSSE_LEDGER in the environment)",
-    )
-    parser.add_argument(
-        "--proxy-headers",
-        metavar="ADDRESSES",
-        help="trust X-Forwarded-For and X-Forwarded-Proto from these reverse proxies: IP addresses and networks, "
-        "with commas, as 127.0.0.1,10.0.0.0/8 (default: none)",
-    )
-    parser.add_argument(
-        "--metrics-token",
-        metavar="TOKEN",
-        help="what callers of /metrics must bring if they bring no user's token (default: RAWSSE_METRICS_TOKEN in the "
-        "environment, where other users of this machine do not see it)",
-    )
-    parser.add_argument(
-        "--flight-recorder", type=Path, metavar="DIR", help="keep recordings of the upstream's answers that failed"
-    )
+    parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser may ask for less than a program
+    option = parser.add_argument
+    option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
+    option("--users", **FILE, help="users and limits, see `python -m pydoc rawsse.relay.users`; SIGHUP reloads it")
+    option("--allow-host", **REPEATED, metavar="NAME", help="a name of the relay (repeatable)")
+    option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
+    option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model that may be chosen (repeatable)")
+    option("--system", metavar="TEXT", help="the system prompt of browsers' requests, or @FILE; they cannot set one")
+    option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
+    option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
+    option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
+    drain = f"an answer without a reader: cancel it (default), drain it for {DRAIN_SECONDS:.0f} s, or drain=SECONDS"
+    option("--on-disconnect", type=_drain_seconds, default=0.0, metavar="cancel|drain", help=drain)
+    option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
+    option("--store", metavar="URL", help="a Redis that several relays share, redis://HOST (default: RAWSSE_STORE)")
+    option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
+    option("--metrics-token", metavar="TOKEN", help="a token for /metrics (default: RAWSSE_METRICS_TOKEN)")
+    option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
 
 
 def _drain_seconds(text: str) -> float:
@@ -173,70 +102,55 @@ def _drain_seconds(text: str) -> float:
     return seconds(number) if number else DRAIN_SECONDS
 
 
+def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
+    parser.add_argument("--host", default=_HOST, help=f"the address to listen on (default {_HOST})")
+    parser.add_argument("--port", type=int, default=port, help=f"the port (default {port}; 0: any free one)")
+
+
 def add_record(commands: Any) -> None:
     """The arguments of `rawsse record`."""
-    more = "Give any client its address as base URL, and the key as ever: `rawsse replay DIR` then answers in the API's place."
+    more = "Give any client its address as base URL, and the key as always. `rawsse replay DIR` plays the answers."
     parser = add_command(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the recordings go")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the recordings")
     parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
     add_scrub(parser, "hide")
-    add_address(parser, 8002)
+    _add_address(parser, 8002)
     add_base_url(parser)
 
 
 def add_replay(commands: Any) -> None:
     """The arguments of `rawsse replay`."""
-    more = "Point any client at it. Several recordings take turns, unless --match says otherwise. It asks for no key."
+    more = "Point any client at it. Several recordings are played in turn (see --match). It needs no key."
     parser = add_command(commands, _replay, "replay", "a Messages API made of recordings", more)
     add_paths(parser)
-    add_address(parser, 8001)
+    _add_address(parser, 8001)
     add_speed(parser)
-    parser.add_argument(
-        "--match",
-        default="turns",
-        metavar="HOW",
-        help="which recording answers: turns (default: first come, first served), sequence (each once), request (the one whose "
-        "request asks the same), or name (the one that the client's base URL ends in: /NAME). A request that none answers is "
-        "told the nearest one, and where it differs",
-    )
-    how = "whole, event, bytes, a size in bytes, sizes (3,5), or random:SEED"
-    parser.add_argument("--split", metavar="HOW", help=f"cut the answer's body, each piece an HTTP chunk: {how}")
-    more = "A client may still find several at once, but for --segment-pause"
-    parser.add_argument(
-        "--segments", metavar="HOW", help=f"cut all that is sent, each piece a TCP write; as --split. {more}"
-    )
-    pause = "so many milliseconds between two segments (5 will do), so that a client reads each by itself"
-    parser.add_argument("--segment-pause", type=float, default=0.0, metavar="MS", help=pause)
-    parser.add_argument(
-        "--pace",
-        metavar="HOW",
-        help="other times than those recorded: none, slower=FACTOR, or any of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N",
-    )
-    parser.add_argument(
-        "--rewrite",
-        metavar="NAMES",
-        help="give streams the form that gateways give them: crlf, cr, comments, bom, done …, with commas",
-    )
-    parser.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="SPEC",
-        help="what goes wrong: NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N], as in 'reset@event=3' (after three events), "
-        "'status=529,retry-after=1 x2' (two requests, then all is well) or 'stall=5@byte=100 x1 after=1' (the second request "
-        "only). A PLACE is head, head=N, byte=N or event=N, from the end if N is negative. May be given several times",
-    )
-    table = "rawsse.replay.faults.HELP"
-    parser.add_argument(
-        "--list-faults", action=ListTable, nargs=0, const=table, help="list what --fault takes, and leave"
-    )
+    option = parser.add_argument
+    match = "turns (default), sequence (each once), request (the one that asks the same), name (base URL with /NAME)"
+    option("--match", default="turns", metavar="HOW", help=match)
+    option("--split", metavar="HOW", help="cut into HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
+    option("--segments", metavar="HOW", help="cut into TCP writes: as --split")
+    option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between two segments (5 will do)")
+    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N")
+    option("--rewrite", metavar="NAMES", help="write as gateways do: crlf, cr, comments, bom, done …, with commas")
+    fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
+    more = "head, head=N, byte=N or event=N, from the end if N is negative (repeatable; see --list-faults)"
+    option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")
+    faults = "rawsse.replay.faults.HELP"
+    option("--list-faults", action=ListTable, nargs=0, const=faults, help="list what --fault takes, and exit")
 
 
 # --- Running them --------------------------------------------------------------------------------------------------
 
 
-def _say_where(base_url: str) -> None:
-    print(f"listening on {base_url}", flush=True)
+async def _listen(app: ASGIApp, host: str, port: int, **options: Any) -> None:
+    """Serve `app` until a signal. The relay and the player limit bodies themselves, and refuse in the API's words."""
+    from rawsse.server import serve
+
+    def ready(base_url: str) -> None:
+        print(f"listening on {base_url}", flush=True)
+
+    await serve(app, host, port, ready=ready, max_body_bytes=sys.maxsize, **options)
 
 
 def _run(server: Coroutine[Any, Any, None]) -> None:
@@ -268,30 +182,26 @@ def raise_descriptor_limit() -> None:
 
 
 class JSONFormatter(logging.Formatter):
-    """Makes each line of the log a JSON object in ASCII. That of a run is its record; others have `time` (Unix seconds),
-    `level`, `logger`, `message` and, if there is one, `exception`."""
+    """Writes the log as JSON objects in ASCII, one a line: the record of a run, or `time` (Unix seconds), `level`, `logger`,
+    `message` and, if there is one, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         if (run := getattr(record, "run", None)) is not None:
             return json.dumps(run.to_dict())
-        line = {
-            "time": record.created,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        fields = {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        line = {"time": record.created, **fields}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
 def _prepare(log_format: str = "text") -> None:
-    """Log to standard error, and let there be as many connections as the system allows."""
+    """Log to standard error, and allow as many connections as the system does."""
     from rawsse.server import room_for_connections
 
     raise_descriptor_limit()
-    room_for_connections(1)  # fails now if there is room for none: an event loop might fail before, and not say why
+    room_for_connections(1)  # fails now, with a reason, if there is no room; an event loop would fail without one
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     handler.setFormatter(JSONFormatter() if log_format == "json" else text)
@@ -299,23 +209,21 @@ def _prepare(log_format: str = "text") -> None:
 
 
 def _address(arguments: argparse.Namespace) -> tuple[str, int]:
-    """Where to listen: as the arguments say, or else the environment. Raises `ConfigurationError`."""
-    host, port = arguments.host, arguments.port
-    if host is None:
-        host = os.environ.get("RAWSSE_HOST") or _HOST
-    if port is None:
-        text = os.environ.get("PORT") or str(_PORT)
-        if not (text.isascii() and text.isdigit() and len(text) <= 5):
-            raise ConfigurationError(f"PORT in the environment must be a number from 0 to 65535, not {quote(text)}")
-        port = int(text)
-    return host, port
+    """Where to listen, from the arguments or else the environment. Raises `ConfigurationError`."""
+    host = (os.environ.get("RAWSSE_HOST") or _HOST) if arguments.host is None else arguments.host
+    if arguments.port is not None:
+        return host, arguments.port
+    text = os.environ.get("PORT") or str(_PORT)
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise ConfigurationError(f"PORT in the environment must be a number from 0 to 65535, not {quote(text)}")
+    return host, int(text)
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> bool:
     from rawsse.client.client import AsyncClient
     from rawsse.relay import Guard, Relay
     from rawsse.replay.player import DEMO_WORDS, demo_player
-    from rawsse.server import Server, serve
+    from rawsse.server import Server
 
     async def run() -> None:
         async with (
@@ -324,40 +232,38 @@ def _demo(arguments: argparse.Namespace) -> int:
         ):
             # There is no key here that a stranger could spend, so any address will do.
             relay = Relay(client, guard=Guard(bind_host=host), notice=notice, examples=("hello", *DEMO_WORDS))
-            options = {"on_shutdown": relay.aclose, "max_body_bytes": _NO_LIMIT}
-            await serve(relay, host, port, ready=_say_where, **options)
+            await _listen(relay, host, port, on_shutdown=relay.aclose)
 
     host, port = _address(arguments)
     _prepare(arguments.log_format)
     notice = "Recorded answers, no model. A word in your message picks one:"
     (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(f"{notice} {', '.join(DEMO_WORDS)}")
     _run(run())
-    return DONE
+    return True
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    from rawsse.relay import Guard, Ledger, UserFile, check_bind
+def _serve(arguments: argparse.Namespace) -> bool:
+    from rawsse.relay import Guard, Ledger, RedisStore, UserFile, check_bind
     from rawsse.relay.users import Tokens
-    from rawsse.server import Forwarded, serve
+    from rawsse.server import Forwarded
 
     host, port = _address(arguments)
     _prepare(arguments.log_format)
     given = arguments.token
-    if (
-        not given and arguments.users is None
-    ):  # beside a file it would be a user without limits, whom the file does not name
+    if not given and arguments.users is None:  # with a file it would be one more user, without limits
         given = list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
-    if arguments.metrics_token is None:
-        arguments.metrics_token = os.environ.get("RAWSSE_METRICS_TOKEN") or None
     users = UserFile(arguments.users, given) if arguments.users is not None else None
     check_bind(host, given if users is None else users)
-    tokens = Tokens(given) if users is None else users
     if arguments.static is not None and not arguments.static.is_dir():
-        raise ConfigurationError(f"--static: {arguments.static} is no folder")
+        raise ConfigurationError(f"--static: {arguments.static} is not a folder")
     path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")
     ledger = Ledger(path) if path else None
+    url = arguments.store or os.environ.get("RAWSSE_STORE")
+    store = RedisStore(url) if url else None
+    tokens = Tokens(given) if users is None else users
     guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    relay = _relay(arguments, guard=guard, ledger=ledger, all_limits=users.everyone if users is not None else None)
+    everyone = users.everyone if users is not None else None
+    relay = _relay(arguments, guard=guard, ledger=ledger, store=store, all_limits=everyone)
     proxies = arguments.proxy_headers
     app = relay if proxies is None else Forwarded(relay, proxies.split(","))
 
@@ -366,22 +272,24 @@ def _serve(arguments: argparse.Namespace) -> int:
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
         reading = asyncio.create_task(_read_users_again(users, relay, hung_up))
-        limits = {"grace_seconds": arguments.grace, "max_body_bytes": _NO_LIMIT}
         try:
             async with relay.client:
-                await serve(app, host, port, ready=_say_where, on_shutdown=relay.aclose, **limits)
+                await relay.home.start()
+                await _listen(app, host, port, on_shutdown=relay.aclose, grace_seconds=arguments.grace)
         finally:
             reading.cancel()
             await asyncio.wait({reading})
+            if store is not None:
+                await store.aclose()
             if ledger is not None:
                 await asyncio.to_thread(ledger.close)
 
     _run(run())
-    return DONE
+    return True
 
 
 async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: asyncio.Event) -> None:
-    """Read the file each time that `hung_up` is set, once for all times while it is being read. Goes on until cancelled.
+    """Read the file after `hung_up` was set, one reading at a time, until cancelled.
 
     In a thread: a large file takes seconds, and no stream may wait for it.
     """
@@ -409,39 +317,39 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
         from rawsse.replay import Recorder
 
         recorder = Recorder(arguments.flight_recorder, only_failed=True)
-    # One for each run that there may be: a run that waits for another to end would be told as a slow API.
+    # One for each run that there may be: a run that waits for another to end would look like a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
     system = arguments.system
     if system is not None and system.startswith("@"):
         system = Path(system[1:]).read_text(encoding="utf-8")
+    if arguments.metrics_token is None:
+        arguments.metrics_token = os.environ.get("RAWSSE_METRICS_TOKEN") or None
     options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static", "metrics_token")}
     run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=arguments.on_disconnect)
     return Relay(client, system=system, limits=run_limits, **options, **parts)
 
 
-def _record(arguments: argparse.Namespace) -> int:
+def _record(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Recorder, RecordingProxy, ScrubPolicy
-    from rawsse.server import serve
 
     async def run() -> None:
         async with recorder, RecordingProxy(recorder, arguments.base_url) as proxy:
-            await serve(proxy, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT)
+            await _listen(proxy, arguments.host, arguments.port)
 
     policy = ScrubPolicy(patterns=tuple(arguments.scrub))
     recorder = Recorder(arguments.out, policy=policy, only_failed=arguments.only_failed)
     _prepare()
     _run(run())
-    return FAILED if recorder.lost else DONE
+    return not recorder.lost
 
 
-def _replay(arguments: argparse.Namespace) -> int:
+def _replay(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Player
-    from rawsse.server import serve
 
     names = ("speed", "split", "segments", "pace", "rewrite", "match")
     options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
     player = Player(arguments.paths, faults=arguments.fault, **options)
     _prepare()
-    _run(serve(player, arguments.host, arguments.port, ready=_say_where, max_body_bytes=_NO_LIMIT))
-    return DONE
+    _run(_listen(player, arguments.host, arguments.port))
+    return True

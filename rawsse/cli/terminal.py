@@ -1,7 +1,8 @@
-"""Showing text to a person, and reading what the person types.
+"""Text for a person at a terminal: answers, errors in one line with what helps, and the lines that the person types.
 
     show("The answer is ", end="")          # to standard output, at once
     say("[28 tokens in, 217 out]")          # to standard error
+    complain(error, Asked("claude-x"))      # "rawsse: there is no model 'claude-x': name another with --model […]"
     line = read_line("you> ")               # with a prompt if a person types it; raises EOFError at the end
 
 Answers go to standard output, everything else to standard error.
@@ -15,70 +16,69 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
-from rawsse.cli.advice import Asked, advise
-from rawsse.errors import ConfigurationError
+from rawsse.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    AuthenticationError,
+    CertificateError,
+    ConfigurationError,
+    InternalServerError,
+    NotFoundError,
+    OverloadedError,
+    ProxyError,
+    RateLimitError,
+    quote,
+)
 
 # A terminal obeys some characters instead of showing them, and an answer is not trusted.
 _CONTROLS: Mapping[int, str] = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
 }
-# Marks of direction, and characters without a width, reorder or hide what stands around them: an error is then read as another.
-# Answers keep them, since some scripts need them.
+# Marks of direction and characters without a width reorder or hide the text around them, so that an error reads as another
+# one. Answers keep them, since some scripts need them.
 _MARKS = (0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _MORE_MARKS = (*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080))  # annotations, tags
-_CONTROLS_AND_MARKS: Mapping[int, str] = {
-    **_CONTROLS,
-    **dict.fromkeys((*_MARKS, *_MORE_MARKS), "\N{REPLACEMENT CHARACTER}"),
-}
+_UNWANTED: Mapping[int, str] = {**_CONTROLS, **dict.fromkeys((*_MARKS, *_MORE_MARKS), "\N{REPLACEMENT CHARACTER}")}
 
 
 # --- Showing -------------------------------------------------------------------------------------------------------
 
 
-def fill_closed_descriptors() -> None:
-    """No socket or file may get the number of a stream that the shell has closed (`>&-`): uvloop aborts where one does."""
+def prepare_streams() -> None:
+    """Make the standard streams safe to use. A character that the terminal's encoding lacks is then printed as `?`."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:
+        except OSError:  # the shell has closed it (`>&-`): uvloop aborts if a socket gets its number
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
-
-
-def let_every_character_be_printed() -> None:
-    """An answer may hold what the terminal's encoding does not: then `?` is better than no answer."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def show(text: str, end: str = "\n") -> None:
-    """To standard output at once; as it is, unless that is a terminal."""
+    """Write text to standard output at once. On a terminal, control characters are replaced. Raises `OSError`."""
     write((text.translate(_CONTROLS) if sys.stdout is not None and sys.stdout.isatty() else text) + end)
 
 
 def write(text: str) -> None:
-    """To standard output at once, whatever a terminal would obey. Raises `OSError`."""
+    """Write text to standard output at once, control characters included. Raises `OSError`."""
     if sys.stdout is None:  # as Python has it where the shell closed it: `>&-`
         raise OSError(errno.EBADF, "standard output is closed")
     _write(sys.stdout, text)
 
 
 def say(text: str, *, over: bool = False) -> None:
-    """A line to standard error; with `over` in place of what the terminal shows of Ctrl-C."""
+    """Write a line to standard error; with `over` in place of what the terminal shows of Ctrl-C."""
     if sys.stderr is not None:
-        _write(sys.stderr, ("\r" if over else "") + text.translate(_CONTROLS_AND_MARKS) + "\n")
-
-
-def complain(problem: Exception | str, asked: Asked | None = None) -> None:
-    """The problem, in one line to standard error."""
-    asked = asked or Asked(environ=os.environ)
-    say(f"rawsse: {problem if isinstance(problem, str) else advise(problem, asked)}")
+        _write(sys.stderr, ("\r" if over else "") + text.translate(_UNWANTED) + "\n")
 
 
 def drop_output() -> None:
-    """Python must not try again at its end to write to a reader that has gone, or to a disk that is full."""
+    """Discard what standard output cannot take: Python would fail at exit when it tries to write it again."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -91,6 +91,111 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
+# --- Errors --------------------------------------------------------------------------------------------------------
+
+MAX_ADVICE_CHARS = 600
+"""Length of an error's line: a gateway's error may be a whole page."""
+
+MIN_SECRET_CHARS = 8
+"""A shorter key is a word such as "any" or "demo", which also occurs in texts that do not quote it."""
+
+_FIELDS: Mapping[str, str] = {"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"}
+_SECRETS = (*_FIELDS.values(), "RAWSSE_TOKEN")
+
+_REMEDIES: Mapping[type[APIStatusError], str] = {
+    AuthenticationError: "the API does not accept the key: set {key} to one that it does",
+    RateLimitError: "the rate limit is reached{tried}: try again {when}",
+    OverloadedError: "the API is overloaded{tried}: try again {when}",
+    InternalServerError: "the API has failed{tried}: try again {when}",
+}
+"""For each status error the advice; the first class that fits counts."""
+
+
+class Asked(NamedTuple):
+    """The model and address of the request, and the option that changes the model."""
+
+    model: str = ""
+    base_url: str = ""
+    """The address of the API; empty if it is the default."""
+    model_option: str = "--model"
+    environ: Mapping[str, str] = os.environ
+
+
+def complain(problem: Exception | str, asked: Asked | None = None) -> None:
+    """Write the problem to standard error, in one line."""
+    say(f"rawsse: {problem if isinstance(problem, str) else advise(problem, asked)}")
+
+
+def advise(error: Exception, asked: Asked | None = None) -> str:
+    """The error in one line, with the option or variable that helps. It has no key, even if the server quoted one."""
+    asked = asked or Asked()
+    return one_line(_words(error, asked), asked.environ)
+
+
+def one_line(text: str, environ: Mapping[str, str]) -> str:
+    """`text` without line ends and without the keys of the environment, and not too long."""
+    for field, name in _FIELDS.items():  # the client has replaced the key by the name of its header field
+        text = text.replace(f"[{field}]", f"[{name}]") if environ.get(name, "").strip() else text
+    for name in _SECRETS:
+        secret = environ.get(name, "").strip()
+        text = text.replace(secret, f"[{name}]") if len(secret) >= MIN_SECRET_CHARS else text
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_ADVICE_CHARS else f"{line[:MAX_ADVICE_CHARS]}…"
+
+
+def _words(error: Exception, asked: Asked) -> str:
+    if isinstance(error, OSError):
+        words = error.strerror or str(error) or type(error).__name__
+        return f"{error.filename}: {words}" if error.filename and error.strerror else words
+    if not isinstance(error, APIError):
+        return str(error)
+    tried = f" ({error.retries_taken + 1} attempts)" if error.retries_taken else ""
+    words = _refusal(error, asked, tried) if isinstance(error, APIStatusError) else _failure(error, asked, tried)
+    return f"the answer is incomplete: {words}" if error.phase == "content" else words
+
+
+def _refusal(error: APIStatusError, asked: Asked, tried: str) -> str:
+    if isinstance(error, NotFoundError):
+        advice = _not_found(error, asked)
+    else:
+        key = _first_set(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), asked.environ) or "ANTHROPIC_API_KEY"
+        when = f"in {error.retry_after:.0f} s" if error.retry_after and error.retry_after >= 1 else "later"
+        advice = next((words for kind, words in _REMEDIES.items() if isinstance(error, kind)), "")
+        advice = advice.format(key=key, tried=tried, when=when)
+    request = f"request {error.request_id}" if error.request_id else ""
+    if advice:
+        return f"{advice} [{', '.join(filter(None, [error.message, request]))}]"
+    return f"{error.message} [{request}]" if request else error.message
+
+
+def _not_found(error: NotFoundError, asked: Asked) -> str:
+    said = error.api_message or ""
+    if error.type == "not_found_error" and asked.model and (asked.model in said or "model" in said.lower()):
+        return f"there is no model {quote(asked.model)}: name another with {asked.model_option}"
+    where = asked.base_url or "that address"
+    return f"there is no Messages API at {where}: is the base URL right (--base-url, ANTHROPIC_BASE_URL)?"
+
+
+def _failure(error: APIError, asked: Asked, tried: str) -> str:
+    cause, words = error.__cause__, f"{error.message}{tried}"
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno < 0:
+        words = words.replace(f"[Errno {cause.errno}] ", "")  # the resolver's number, which cannot be looked up
+    if isinstance(error, ProxyError):
+        scheme = "http" if asked.base_url.lower().startswith("http:") else "https"
+        names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+        return f"{words}; the proxy is named by {_first_set(names, asked.environ) or 'the environment'}"
+    if isinstance(error, APIConnectionError) and error.phase == "connect" and not isinstance(error, CertificateError):
+        if asked.base_url:
+            return f"{words}; check that address (--base-url, ANTHROPIC_BASE_URL), and the network"
+        return f"{words}; check the network, and HTTPS_PROXY if there is no way but through a proxy"
+    return words
+
+
+def _first_set(names: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """The first variable that is set and not blank, as the client chooses it; empty if there is none."""
+    return next((name for name in names if environ.get(name, "").strip()), "")
+
+
 # --- Reading -------------------------------------------------------------------------------------------------------
 
 
@@ -100,17 +205,17 @@ def is_typed() -> bool:
 
 
 def begin_editing() -> None:
-    """From now on a line that is typed can be edited, and Up brings the one before it. They are kept nowhere."""
+    """Let the person edit lines from now on, and bring back the last ones with Up. They are not saved."""
     with contextlib.suppress(ImportError):  # Windows edits lines by itself
         import readline
 
         if "libedit" not in (readline.__doc__ or ""):
-            # A text of several lines that is pasted is one question then, and not one for each line.
+            # Text of several lines that is pasted is then one question, and not one for each line.
             readline.parse_and_bind("set enable-bracketed-paste on")
 
 
 def has_typed() -> bool:
-    """Something stands in the line that Ctrl-C has just ended."""
+    """There is something in the line that Ctrl-C has just ended."""
     readline = sys.modules.get("readline")
     return bool(readline and readline.get_line_buffer())
 
@@ -120,16 +225,16 @@ def read_line(prompt: str) -> str:
 
     Raises `EOFError` at the end, `KeyboardInterrupt` at Ctrl-C, and `ConfigurationError` for bytes that are not text.
     """
-    with _must_be_text("the line"):
-        if not is_typed():
-            line = sys.stdin.readline() if sys.stdin is not None else ""
-            if not line:
-                raise EOFError
-            return check_text(line.rstrip("\r\n"), "the line")
-        if sys.stdout.isatty():
-            return check_text(input(prompt), "the line")
-        _write(sys.stderr, prompt)
-        return check_text(input(), "the line")
+    with must_be_text("the line"):
+        if is_typed():
+            if not sys.stdout.isatty():
+                _write(sys.stderr, prompt)
+                prompt = ""
+            line = input(prompt)
+        elif not (line := sys.stdin.readline() if sys.stdin is not None else ""):
+            raise EOFError
+        line.encode()
+    return line.rstrip("\r\n")
 
 
 def read_all(what: str) -> str:
@@ -137,23 +242,17 @@ def read_all(what: str) -> str:
     if sys.stdin is None:
         return ""
     if is_typed():
-        say(f"rawsse: type {what}, then Ctrl-D on a line of its own")
-    with _must_be_text(what):
+        say(f"rawsse: type {what}, then Ctrl-D on an empty line")
+    with must_be_text(what):
         return sys.stdin.read()
 
 
-def check_text(text: str, what: str) -> str:
-    """`text`. Raises `ConfigurationError` if it is not text: Python keeps bytes that are not characters as surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"{what} is not UTF-8 text") from None
-    return text
-
-
 @contextlib.contextmanager
-def _must_be_text(what: str) -> Iterator[None]:
+def must_be_text(what: str) -> Iterator[None]:
+    """Raises `ConfigurationError` for what is not text. Python keeps some bytes that are not characters as surrogates, which
+    `encode` finds."""
     try:
         yield
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{what} is not {exc.encoding.upper()} text") from None
+    except UnicodeError as exc:
+        encoding = str(getattr(exc, "encoding", "utf-8"))
+        raise ConfigurationError(f"{what} is not {encoding.upper()} text") from None

@@ -1,9 +1,9 @@
-"""`rawsse usage`: who used how many tokens, by user, model and day, and what they cost where prices are given.
+"""`rawsse usage`: tokens by user, model and day, and their cost if prices are given.
 
     rawsse usage ledger.db --by user,day --since 2026-11-01
     rawsse usage ledger.db --by user --prices prices.toml --json
 
-The prices are a TOML file, with money for a million tokens. A snapshot (`claude-sonnet-4-5-20250929`) that has no table has the
+The prices are a TOML file, in money for a million tokens. A snapshot (`claude-sonnet-4-5-20250929`) without a table has the
 prices of its model (`claude-sonnet-4-5`):
 
     currency = "USD"
@@ -26,15 +26,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.arguments import DONE, add_command
+from rawsse.cli.options import FILE, add_command
 from rawsse.cli.terminal import say, show
 from rawsse.errors import ConfigurationError, quote
 
 if TYPE_CHECKING:
     from decimal import Decimal
-
-VARIABLE = "RAWSSE_LEDGER"
-"""Names the ledger where no argument does."""
 
 GROUPS = ("user", "model", "day")
 COUNTS: Mapping[str, str] = {
@@ -46,7 +43,7 @@ COUNTS: Mapping[str, str] = {
 """The kinds of tokens: their names in a file of prices, and in a row."""
 
 MAX_CELL_CHARS = 60
-"""How much of a name the table shows: a client may ask for a model of any name."""
+"""Length of a name in the table: a client may ask for a model of any name."""
 
 Row = dict[str, Any]
 
@@ -56,23 +53,19 @@ Row = dict[str, Any]
 
 def add_usage(commands: Any) -> None:
     """The arguments of `rawsse usage`."""
-    more = "Counts with >= are a lower bound: an answer is not finished, or ended before the API said how long it was."
-    parser = add_command(commands, _usage, "usage", "who used how many tokens: what the relay's ledger says", more)
-    more = f"a run that several have counts once (default: {VARIABLE} in the environment)"
-    parser.add_argument(
-        "ledgers", nargs="*", type=Path, metavar="LEDGER", help=f"a file of `rawsse serve --ledger`; {more}"
+    more = "Counts with >= are a lower bound: an answer is not finished, or was cut before the API sent its length."
+    parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", more)
+    option = parser.add_argument
+    option(
+        "ledgers", nargs="*", type=Path, metavar="LEDGER", help="of `rawsse serve --ledger` (default: RAWSSE_LEDGER)"
     )
-    more = "user, model, day, or several with commas (default: all)"
-    parser.add_argument("--by", type=_groups, default=GROUPS, metavar="NAMES", help=more)
-    more = "from this day on, as 2026-11-30 (UTC)"
-    parser.add_argument("--since", type=_day, default=date.min, metavar="DAY", help=more)
-    parser.add_argument("--until", type=_day, default=date.max, metavar="DAY", help="up to the end of this day (UTC)")
-    more = (
-        'a TOML file with what a million tokens cost: currency = "USD", and for each model a table ["claude-sonnet-4-5"] with '
-        "input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3"
-    )
-    parser.add_argument("--prices", type=Path, metavar="FILE", help=more)
-    parser.add_argument("--json", action="store_true", help="a list of JSON objects instead of a table")
+    option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
+    option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, as 2026-11-30 (UTC)")
+    option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
+    prices = 'prices of a million tokens: TOML with currency = "USD", and for each model a table, as'
+    example = '["claude-sonnet-4-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
+    option("--prices", **FILE, help=f"{prices} {example}")
+    option("--json", action="store_true", help="a list of JSON objects instead of a table")
 
 
 def _groups(text: str) -> tuple[str, ...]:
@@ -95,7 +88,7 @@ def _day(text: str) -> date:
 def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
     """The currency, and for each model the price of one token of each kind.
 
-    Raises `OSError`, and `ConfigurationError` that says what is wrong with the file.
+    Raises `OSError`, and `ConfigurationError` with the place of the fault in the file.
     """
     import tomllib  # not loaded for the other commands
     from decimal import Decimal
@@ -129,12 +122,12 @@ def _cost(row: Row, models: Mapping[str, Mapping[str, Decimal]]) -> Decimal | in
 # --- Running it ----------------------------------------------------------------------------------------------------
 
 
-def _usage(arguments: argparse.Namespace) -> int:
+def _usage(arguments: argparse.Namespace) -> bool:
     from rawsse.relay.ledger import usage
 
-    ledgers = arguments.ledgers or [Path(name) for name in [os.environ.get(VARIABLE)] if name]
+    ledgers = arguments.ledgers or [Path(name) for name in [os.environ.get("RAWSSE_LEDGER")] if name]
     if not ledgers:
-        raise ConfigurationError(f"no ledger: name its file, or set {VARIABLE}")
+        raise ConfigurationError("no ledger: name its file, or set RAWSSE_LEDGER")
     if arguments.since > arguments.until:
         raise ConfigurationError(f"--since {arguments.since} is after --until {arguments.until}")
     currency, models = read_prices(arguments.prices) if arguments.prices else (None, {})
@@ -149,18 +142,17 @@ def _usage(arguments: argparse.Namespace) -> int:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:
         show(table(rows, arguments.by, currency) if rows else f"no runs in {', '.join(map(str, ledgers))}")
-    return DONE
+    return True
 
 
 def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
-    """The sum of each group of rows. Its cost is None if that of one of its rows is."""
+    """The sum of each group of rows. Its cost is None if the cost of one of its rows is."""
     groups: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = tuple(row[name] for name in by)
-        if key not in groups:
+        if (group := groups.get(key)) is None:
             groups[key] = {name: value for name, value in row.items() if name in by or name not in GROUPS}
             continue
-        group = groups[key]
         for name in ("runs", *COUNTS.values()):
             group[name] += row[name]
         group["exact"] &= row["exact"]
@@ -175,9 +167,9 @@ def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
     if currency is not None:
         heads.append(f"cost {_shown(currency)}")
     (total,) = add_up(rows, ())
+    groups = [[*(_shown(row[name]) for name in by), *_figures(row)] for row in add_up(rows, by)]
+    lines = [heads, *groups, ["total", *[""] * (len(by) - 1), *_figures(total)]]
     known = [row["cost"] for row in rows if row.get("cost") is not None]
-    lines = [heads, *(_cells(row, by) for row in add_up(rows, by)), _cells({**dict.fromkeys(by, ""), **total}, by)]
-    lines[-1][: len(by)] = ["total", *[""] * (len(by) - 1)]
     if currency is not None and total["cost"] is None and known:
         lines[-1][-1] = f">={sum(known):,.4f}"
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -186,15 +178,15 @@ def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
     return "\n".join("  ".join(cells) for cells in padded)
 
 
-def _cells(row: Row, by: Sequence[str]) -> list[str]:
+def _figures(row: Row) -> list[str]:
     bound = "" if row["exact"] else ">="
-    counts = [f"{row['runs']:,}", *(f"{bound}{row[count]:,}" for count in COUNTS.values())]
+    figures = [f"{row['runs']:,}", *(f"{bound}{row[count]:,}" for count in COUNTS.values())]
     if "cost" in row:
-        counts.append("-" if row["cost"] is None else f"{bound}{row['cost']:,.4f}")
-    return [*(_shown(row[name]) for name in by), *counts]
+        figures.append("-" if row["cost"] is None else f"{bound}{row['cost']:,.4f}")
+    return figures
 
 
 def _shown(name: str) -> str:
-    """A name from elsewhere, in one line, with nothing that a terminal obeys."""
+    """A name from a client, in one line, without control characters."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[: MAX_CELL_CHARS + 1])
     return (text if len(text) <= MAX_CELL_CHARS else f"{text[: MAX_CELL_CHARS - 1]}…") or "-"

@@ -2,16 +2,14 @@
 
 Read in this order:
 
-    timeouts.py  the five clocks, as numbers
+    retry.py     how long to wait, which failure may be retried, and when; the rate limits in a response's header. Pure.
     network/     connections: routes and proxies, TCP and TLS for asyncio and for blocking code, the pool
     request.py   from arguments to a request
-    retry.py     which failure may be retried, and when; the rate limits in a response's header
     schema.py    Python types and functions as JSON Schema. Pure.
     output.py    answers as values of a type. Pure.
     exchange.py  one HTTP request and its response. Pure.
     answer.py    one attempt at an answer: typed events, and how they end. Pure.
-    call.py      a request, tried until an answer begins: drives an exchange over a network
-    stream.py    the answer as it comes: events, text, the message so far; its response
+    stream.py    a request, tried until an answer begins; the answer as it comes: events, text, the message so far
     tools/       answers that call functions; conversations
     resources.py the calls: `client.messages`, `client.models`; lists that come in pages
     client.py    keys, options, connections: AsyncClient

@@ -49,11 +49,11 @@ from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
 MAX_FILLER_BYTES = 4 * 1024 * 1024
-"""How much may come without an event, beyond the largest event: comments, blank lines, ids. A flood of them ends the stream."""
+"""How much may come without an event, beyond the largest event: comments, blank lines, ids. More than that ends the stream."""
 
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
-After that many there is no other attempt: they must not fill the memory."""
+More than these are given out, and then no other attempt follows: memory stays bounded."""
 
 _BLANKS = b" \t\r\n\xef\xbb\xbf"  # with the byte order mark of UTF-8
 
@@ -69,9 +69,8 @@ class Answer(Exchange):
         self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
         self._has_ended = False  # the body: events that came before may still have to be given out
-        self._begins = b""  # the body: its first byte after blanks
-        self._may_be_json = True  # the whole body: an error or a message, although it is called an event stream
-        self._other_kind = ""  # the content type of a response that says that it is not an event stream
+        self._begins = b""  # the body: its first byte after blanks. With "{" it may be a message or an error
+        self._other_kind = ""  # the content type of a response that claims not to be an event stream
 
     def next_event(self) -> StreamEvent | None:
         """The next event, applied. None: more bytes are needed, or, if `is_over`, there is no other."""
@@ -96,14 +95,15 @@ class Answer(Exchange):
             self._stop(self._cause)
         return None
 
-    def failure(self) -> APIError:
-        """The error, with all that its reader needs. The message so far is what was given out."""
-        error, ending = self.error, self.ending()
-        assert error is not None  # noqa: S101 - asked only of an answer that failed
-        error.ending, error.phase = ending, ending.phase
-        error.partial = self.builder.message
+    def fail(self, error: APIError) -> None:
+        """No attempt follows: give `error` all that its reader needs. The message so far is what the caller has seen."""
+        if self.error is not error:  # raised between two attempts: the stream was closed, or has no time left
+            self.error = error
+            self._describe(error)
+        self.is_over = True
+        error.ending = ending = self.ending()
+        error.phase, error.partial = ending.phase, self.builder.message
         error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
-        return error
 
     def ending(self) -> Ending:
         """How the answer ended, if no attempt follows."""
@@ -126,9 +126,9 @@ class Answer(Exchange):
 
     def _hold(self, event: StreamEvent) -> None:
         self._note(event)
-        self._held.append(event)
         if isinstance(event, ErrorEvent):
             raise self._error_in(event)
+        self._held.append(event)
         self.is_committed = not isinstance(event, MessageStart | UnknownEvent) or len(self._held) >= MAX_HELD_EVENTS
 
     def _apply(self, event: StreamEvent) -> None:
@@ -146,12 +146,12 @@ class Answer(Exchange):
             self._stop(None)
 
     def _note(self, event: StreamEvent) -> None:
-        """What the clocks learn from an event: a ping shows that the connection lives, most others are content."""
+        """Move the clocks: a ping shows that the connection lives, most other events are content."""
         timing = self.timing
         if timing.first_event is None:
             timing.first_event = self._received_at - timing.started
         if type(event) is ContentBlockDelta:
-            # A delta that brings nothing, as some gateways send them to keep a connection alive, is no more than a ping.
+            # A delta that brings nothing, as some gateways send them to keep a connection alive, counts as a ping.
             delta = event.raw["delta"]
             if delta.get("text") or any(value for name, value in delta.items() if name != "type"):
                 self._waited_for_content = 0.0
@@ -168,42 +168,35 @@ class Answer(Exchange):
 
     # The body ------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_open(self) -> bool:
+        """The response's head has come, and its body is an event stream, or may be one."""
+        return super().is_open and not self._other_kind
+
     def _receive_head(self, response: Response, now: float) -> None:
         super()._receive_head(response, now)
         self.builder.request_id = self.request_id
         # Read leniently: gateways call an event stream `text/plain`, or nothing.
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if (kind in ("text/html", "text/plain") or kind.endswith("json")) and not self._is_refusal:
-            self._other_kind, self._is_refusal = kind, True
-
-    def _gather(self, data: bytes) -> None:
-        self._begins = self._begins or data.lstrip(_BLANKS)[:1]
-        if not self._other_kind or self._begins in (b"", b"{", b"[", b'"', b"<"):
-            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
-                self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
-            super()._gather(data)
-        else:  # it is called something else, and does not begin like that
-            self._other_kind, self._is_refusal = "", False
-            self._take(data)
-
-    def _refusal(self) -> APIError:
-        if not self._other_kind:
-            return super()._refusal()
-        said = f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}"
-        return self._error_with_200() or HTTPProtocolError(said)
+        if kind in ("text/html", "text/plain") or kind.endswith("json"):
+            self._other_kind = kind
 
     def _take(self, data: bytes) -> None:
+        self._begins = self._begins or data.lstrip(_BLANKS)[:1]
+        if self._other_kind and self._begins not in (b"", b"{", b"[", b'"', b"<"):
+            self._other_kind = ""  # the content type is wrong: no JSON and no HTML begins like that
+        if self._other_kind or self._begins == b"{":
+            self._gather(data)
+        if self._other_kind:
+            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
+                self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
+            return
         try:
             events = self._decoder.feed(data)
         except EventTooLargeError as exc:
             self._pending[:0] = exc.events[::-1]
             raise
         self._pending[:0] = events[::-1]
-        if self._may_be_json and data:
-            self._begins = self._begins or data.lstrip(_BLANKS)[:1]
-            self._may_be_json = not events and self._begins in (b"", b"{")
-            if self._may_be_json and self._begins:
-                super()._gather(data)
         self._room = self._max_filler if events else self._room - len(data)
         if self._room < 0:
             limit = self._max_filler
@@ -213,32 +206,29 @@ class Answer(Exchange):
 
     def end(self, cause: APIError | None = None) -> None:
         """The body has come to its end, or `cause` ended it: it is over when the events that came before are given out."""
-        if not (self._has_ended or self.is_over):
-            self._has_ended, self._cause = True, cause
-            if cause is None and self._may_be_json and (self._other_kind or not self._is_refusal):
-                self._take_message()
-            if not self._pending:
-                self._stop(cause)
-
-    def _take_message(self) -> None:
-        """The body may be a whole message: mocks and some gateways do not stream. Its events are those of a stream."""
-        body = json_or_itself(self._gathered)
-        if events := whole_events(body) if isinstance(body, dict) else []:
-            self._other_kind, self._is_refusal = "", False
-            self._pending[:0] = events[::-1]
+        if self._has_ended or self.is_over:
+            return
+        self._has_ended, self._cause = True, cause
+        if cause is None and self._begins == b"{":
+            # The body may be a whole message: mocks and some gateways do not stream. Its events are those of a stream.
+            body = json_or_itself(self._gathered)
+            if events := whole_events(body) if isinstance(body, dict) else []:
+                self._other_kind = ""
+                self._pending[:0] = events[::-1]
+        if not self._pending:
+            self._stop(cause)
 
     def _verdict(self, cause: APIError | None) -> APIError | None:
-        if self._begins == b"{" and self._other_kind and isinstance(cause, APIConnectionError | LimitExceededError):
-            is_closed = isinstance(cause, StreamCancelledError)
-            return cause if is_closed else self._error_with_200() or cause  # a message was cut, or is too large
         if self._other_kind == "text/plain" and not self._gathered:
-            self._other_kind, self._is_refusal = "", False  # as good as an event stream, until its first byte
+            self._other_kind = ""  # as good as an event stream, until its first byte
         error = super()._verdict(cause)
+        if self._other_kind and not self._is_refusal and not isinstance(cause, StreamCancelledError):
+            said = f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}"
+            is_cut = self._begins == b"{" and isinstance(cause, APIConnectionError | LimitExceededError)
+            return self._error_with_200() or (cause if is_cut else HTTPProtocolError(said))
         if self.builder.is_complete:  # it is, if no more than its tail was cut
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error
-        if error is None and self._may_be_json:
-            error = self._error_with_200()
-        if error is None:
+        if error is None and (error := self._error_with_200()) is None:
             inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""
             error = StreamTruncatedError(f"the body ended before message_stop{inside}")
         return error

@@ -17,7 +17,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from rawsse.client.call import Call
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
@@ -26,8 +25,8 @@ from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
 from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import NOT_GIVEN, NotGiven, Timeouts
+from rawsse.client.retry import NOT_GIVEN, NotGiven, RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.message import MAX_MESSAGE_BYTES
@@ -44,30 +43,31 @@ DEFAULT_BASE_URL = "https://api.anthropic.com"
 
 
 class AsyncClient:
-    """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
+    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
     Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
-    How long, how often: `timeouts` are the five clocks; `timeout`, as the official SDK has it, is one number of seconds for
-    the silences among them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal
-    is tried again before content came; `retry_policy` has the waits as well.
+    Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
+    them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
+    content has come; `retry_policy` has the waits as well.
 
-    The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
-    `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
-    none of these variables. `connect` makes the links in place of the network (tests: `rawsse.replay.FakeNetwork`).
+    The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
+    and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
+    `trust_env=False` reads none of these variables. `connect` makes the links in place of the network (tests:
+    `rawsse.replay.FakeNetwork`).
 
-    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
-    client is closed.
+    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
+    is closed.
 
     `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
-    `max_…_bytes` are limits of what is read. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+    `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `async with AsyncClient() as client`, or call `aclose()`. One client is enough for a program: its connections are
-    kept and used again.
+    pooled.
     """
 
-    _network: ClassVar[type[Network]] = AsyncioNetwork  # for code without async it is another
+    _network: ClassVar[type[Network]] = AsyncioNetwork  # the blocking client has another
 
     def __init__(
         self,
@@ -100,9 +100,9 @@ class AsyncClient:
         api_key, auth_token, proxy = map(Hidden.of, (api_key, auth_token, proxy))
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
         headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
-        self._endpoint = Endpoint.of(base_url, credential(api_key, auth_token), headers)
+        self._endpoint = Endpoint(base_url, credential(api_key, auth_token), headers)
         settings = CallSettings(
-            request=RequestData("GET", "", "", ()),  # of each call its own, as the route
+            request=RequestData("GET", "", "", ()),  # each call has another, and its route
             route=Route(self._endpoint.origin),
             observer=recorder,
             max_head_bytes=max_head_bytes,
@@ -141,7 +141,7 @@ class AsyncClient:
         return self._pools.is_closed
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_endpoint"):  # a traceback shows it half made
+        if not hasattr(self, "_endpoint"):  # a traceback shows a client whose `__init__` failed
             return object.__repr__(self)
         key = "with a key" if self.has_credential else "without a key"
         return f"<{type(self).__name__} for {self._endpoint.origin}{self._endpoint.prefix}, {key}>"
@@ -153,8 +153,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End every stream that is open, and drop every connection. No further calls."""
-        self._pools.is_closed = True  # first: a call that another thread begins now is refused, or among these
+        """End every open stream, and drop every connection. A later call raises `RuntimeError`."""
+        self._pools.is_closed = True  # first: a call that another thread begins now is refused, or is in `_calls`
         for reference in self._calls.copy():
             if (call := reference()) is not None:
                 call.end()
@@ -177,13 +177,13 @@ class AsyncClient:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other.
+        It shares the connections of this one: closing one closes the other.
         """
         endpoint, other = self._endpoint, copy.copy(self)
         api_key, auth_token = map(Hidden.of, (api_key, auth_token))
-        other._endpoint = Endpoint.of(
+        other._endpoint = Endpoint(
             base_url or endpoint.base_url,
             credential(api_key, auth_token) or endpoint.credential,
             {**endpoint.headers, **(default_headers or {})},
@@ -195,12 +195,12 @@ class AsyncClient:
     copy = with_options
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
-        """Questions and answers in turn: a history that can be sent at any time. Arguments as for `Conversation`."""
+        """A conversation, whose history can be sent at any time. Arguments as for `Conversation`."""
         from rawsse.client.tools import Conversation  # a program without conversations does not load it
 
         return Conversation(self, model=model, max_tokens=max_tokens, **options)
 
-    # What the calls need -------------------------------------------------------------------------------------------
+    # For the calls --------------------------------------------------------------------------------------------------
 
     def call(
         self,
@@ -208,24 +208,22 @@ class AsyncClient:
         path: str,
         *,
         kind: type[Exchange] = JSONAnswer,
-        strict: bool | None = None,
         body: Mapping[str, Any] | None = None,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
-        timeouts: Timeouts | None = None,
-        timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
-        max_retries: int | None = None,
+        **options: Any,
     ) -> Call[Any]:
         """A call of any path of the API: `answer = await call.open()`, then `answer.value`.
 
         `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it comes; the caller
-        must read both to their end, or `close()` the call. `strict` is that of the client if None.
+        must read both to their end, or `close()` the call. `options` are `timeouts`, `timeout`, `max_retries` and `strict`, in
+        place of the client's.
         """
         if self.is_closed():
             raise RuntimeError("the client is closed")
         route = self._proxies.route_to(self._endpoint.origin)
         request = self._endpoint.request(method, path, route=route, body=body, headers=headers, query=query)
-        settings = _changed(self._settings, timeouts, timeout, max_retries, strict, request=request, route=route)
+        settings = _changed(self._settings._replace(request=request, route=route), **options)
         call: Call[Any] = Call(self._pools.here, settings, kind)
         self._calls.add(weakref.ref(call, self._calls.discard))
         return call
@@ -237,14 +235,13 @@ class AsyncClient:
 
 def _changed(
     old: CallSettings,
-    timeouts: Timeouts | None,
-    timeout: float | Timeouts | NotGiven | None,
-    max_retries: int | None,
-    strict: bool | None,
+    timeouts: Timeouts | None = None,
+    timeout: float | Timeouts | NotGiven | None = NOT_GIVEN,
+    max_retries: int | None = None,
+    strict: bool | None = None,
     policy: RetryPolicy | None = None,
-    **others: Any,
 ) -> CallSettings:
-    """The settings with what the caller gave; None leaves one as it is, but for `timeout`."""
+    """The settings with the given changes; None leaves one as it is, but for `timeout`, where it means no clock."""
     if not isinstance(timeout, NotGiven):
         if timeouts is not None:
             raise ConfigurationError("give timeouts or timeout, not both")
@@ -254,7 +251,6 @@ def _changed(
         timeouts=_typed("timeouts", timeouts, Timeouts) or old.timeouts,
         policy=policy if max_retries is None else replace(policy, max_retries=max_retries),
         strict=old.strict if strict is None else strict,
-        **others,
     )
 
 

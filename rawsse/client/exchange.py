@@ -1,4 +1,4 @@
-"""One HTTP request and its response, as a pure object: bytes in, bytes out, time as an argument. No socket, no loop, no clock.
+"""One HTTP request and its response, as a pure object: bytes in, bytes out, time as an argument. No socket, no event loop.
 
     exchange = JSONAnswer(CallSettings(request, route), Timing())
     exchange.begin()
@@ -10,7 +10,7 @@
         exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), end(error), cancel()
     exchange.error or exchange.value
 
-Nothing raises for what the peer did: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
+Nothing raises for a fault of the peer: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
 `bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that gives events.
 """
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,8 +26,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rawsse.client.network.route import Route, refusal
 from rawsse.client.request import RequestData, Secrets
-from rawsse.client.retry import RateLimits, RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import RateLimits, RetryPolicy, Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,
@@ -57,14 +55,14 @@ from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
 
 MAX_JSON_BYTES = 8 * 1024 * 1024
-"""How much of a body is read that is not a stream: an error, a count of tokens. Both have a few hundred bytes."""
+"""The largest body that is not a stream: an error, a count of tokens. Both have a few hundred bytes."""
 
 WRITE_BYTES = 256 * 1024
 """How much of a request is written at a time, each piece with the `head` clock restarted: 32 MB of documents may take minutes
-on a slow line, and that is no reason to give up while they flow."""
+on a slow line, and must not time out while they flow."""
 
 REFUSAL_SECONDS = 5.0
-"""How long the body of an error response is waited for: one that trickles must not hide its status."""
+"""How long to wait for the body of an error response: one that trickles must not hide its status."""
 
 BUSY_SECONDS = 0.1
 """How much of the time between two reads counts for the `content` clock. The caller's own work may take longer and is not the
@@ -101,15 +99,6 @@ class Timing:
     ended: float | None = None
     is_reused: bool = False
 
-    @property
-    def has_started(self) -> bool:
-        """The call has begun."""
-        return self.clock is not float
-
-    def start(self, clock: Callable[[], float]) -> None:
-        """The call begins now. `clock` gives the time in seconds."""
-        self.clock, self.started = clock, clock()
-
     def forget_attempt(self) -> None:
         """Another attempt begins: the times of the last one no longer apply."""
         vars(self).update(vars(Timing(self.clock, self.started)))
@@ -121,7 +110,7 @@ class Timing:
     @property
     def last_ping_age(self) -> float | None:
         """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
-        end = self.elapsed() if self.ended is None else self.ended
+        end = self.ended or self.elapsed()
         return None if self.last_ping is None else end - self.last_ping
 
 
@@ -141,25 +130,25 @@ class ExchangeObserver(Protocol):
         """Bytes of the body have come: what one read of the network brought. Content codings are not undone."""
 
     def end(self, error: APIError | None) -> None:
-        """It is over. None: the body is whole, or what the caller wanted of it has come. Called once, at any phase."""
+        """It is over. None: the body is whole, or all that the caller wanted of it has come. Called once, at any phase."""
 
 
 class Observer(Protocol):
-    """Watches all exchanges of a client: a recorder, for example. What `AsyncClient(recorder=…)` takes."""
+    """Watches all exchanges of a client: a recorder, for example. The type of `AsyncClient(recorder=…)`."""
 
     def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
         """An exchange begins: nothing is sent yet, and there may be no connection. `clock` is the network's time in seconds.
         None: it is not watched."""
 
     def flush(self) -> None:
-        """The client is being closed: finish what there is to do about the exchanges that are over. It may block."""
+        """The client is being closed: finish what is left to do for the exchanges that are over. It may block."""
 
 
 # --- The exchange --------------------------------------------------------------------------------------------------
 
 
 class CallSettings(NamedTuple):
-    """What all attempts of a call share. `now` gives POSIX time, `chance` a number in [0, 1)."""
+    """The settings that all attempts of a call share. `now` gives POSIX time, `chance` a number in [0, 1)."""
 
     request: RequestData
     route: Route
@@ -175,9 +164,9 @@ class CallSettings(NamedTuple):
     chance: Callable[[], float] = float
 
 
-# Of servers and gateways that do not know the path: some send their page with 200.
+# The statuses of servers and gateways that do not know the path: some send their page with 200.
 _OF_WRONG_PATHS = (200, 400, 403, 404, 405, 410, 501)
-_VERSIONED = re.compile(r"(?i)/v1(?:/messages|/models|/complete|/chat/completions)?$")
+_VERSIONED = ("/v1", "/v1/messages", "/v1/models", "/v1/complete", "/v1/chat/completions")
 
 
 class Exchange:
@@ -197,20 +186,20 @@ class Exchange:
         self.error: APIError | None = None
         self.is_over = False
         self.is_queued = False
-        """The call waits for a connection to be free."""
+        """The call waits for a free connection."""
         self.is_committed = not holds
-        """No other attempt follows, or one could not repeat what was given out."""
+        """No other attempt follows, or one could not repeat the events that the caller has."""
         self._watch: ExchangeObserver | None = None
         self._is_sent = False  # the whole request
         self._is_refusal = False  # the response is not what was asked for: its body says why
-        self._cause: APIError | None = None  # what ended the body; None: it is whole
+        self._cause: APIError | None = None  # the error that ended the body; None: it is whole
         self._gathered = bytearray()
         self._coding: ContentDecoder | None = None
         self._sent_at = math.inf
         self._received_at = -math.inf  # the last bytes
         self.waiting_since = 0.0
         """When the last wait for the peer began, or ended with a read."""
-        self._waited_for_content = 0.0  # seconds; what the caller does between two reads does not count
+        self._waited_for_content = 0.0  # seconds; the caller's work between two reads does not count
         self._give_up_at = math.inf  # on the body of a refusal
 
     @property
@@ -226,15 +215,15 @@ class Exchange:
     @property
     def is_reusable(self) -> bool:
         """The connection may carry another exchange, as far as this one knows; `http` knows whether the body has ended."""
-        return self._is_sent and self._cause is None and (self.error is None or self._is_refusal)
+        return self._is_sent and self._cause is None and (self.error is None or not self.is_open)
 
     @property
-    def died_unheard(self) -> bool:
-        """A connection that had been used before was lost, and not a byte of a response had come: the peer may have dropped it
-        while it was idle, and the request may never have been read."""
+    def failed_before_response(self) -> bool:
+        """A reused connection was lost before the first byte of a response: the peer may have dropped it while it was idle, and
+        the request may never have been read."""
         return type(self.error) is APIConnectionError and self.timing.is_reused and self._received_at == -math.inf
 
-    # What the driver does ------------------------------------------------------------------------------------------
+    # Called by the driver ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The attempt begins."""
@@ -272,7 +261,7 @@ class Exchange:
             if clocks.content is not None and (content := now + clocks.content - self._waited_for_content) < at:
                 at, clock = content, ContentTimeoutError
         elif self.phase == "connect":
-            # A call in the queue does not connect yet: it may wait as long as for an answer.
+            # A queued call does not connect yet: it may wait as long as for an answer.
             seconds = clocks.head if self.is_queued else clocks.connect
             at, clock = now + (seconds or math.inf), ConnectTimeoutError
         else:
@@ -283,7 +272,7 @@ class Exchange:
         return at, clock
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take bytes from the peer; `b""` says that it closed its side."""
+        """Take bytes from the peer; `b""`: it closed its side."""
         if self.is_over:
             return
         if data:
@@ -305,23 +294,26 @@ class Exchange:
         except APIError as exc:  # without data: the peer closed in the middle of its message
             self.end(exc if data else self._loss("closed", f"{self._peer} closed the connection without an answer"))
 
-    def expire(self, clock: Clock, now: float, why: str = "") -> None:
-        """The clock has run out. `why`, if it is known: why no connection was free."""
+    def expire(self, clock: Clock, now: float) -> None:
+        """The clock has run out."""
         if self.response is not None:
             self._note_wait(now)
         name, text = _CLOCKS[clock]
         if self.is_queued and clock is ConnectTimeoutError:
-            name, text = "head", "no connection was free within {seconds:g} s{why}"
+            name, text = (
+                "head",
+                "no connection was free within {seconds:g} s: all that max_connections allows are in use",
+            )
         # Every clock may be off, but the body of a refusal is not waited for longer.
         seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
-        words = {"host": self._peer, "through": self.settings.route.through, "why": why and f" ({why})"}
-        self.end(clock(text.format(seconds=seconds, **words), seconds=seconds))
+        text = text.format(seconds=seconds, host=self._peer, through=self.settings.route.through)
+        self.end(clock(text, seconds=seconds))
 
     def lose(self, exc: OSError) -> None:
         """The connection is lost."""
         words = exc.strerror or str(exc) or type(exc).__name__
         error = self._loss("lost", f"the connection to {self._peer} was lost before an answer", f": {words}")
-        # Without the frames through which it came: they hold this exchange, and the ring would live until it is collected.
+        # Without the frames through which it came: they hold this exchange, and the cycle would wait for the collector.
         error.__cause__ = exc.with_traceback(None)
         self.end(error)
 
@@ -330,10 +322,10 @@ class Exchange:
         self._stop(StreamCancelledError("the stream was closed before its end"))
 
     def end(self, cause: APIError | None = None) -> None:
-        """The body has come to its end, or what the caller wanted of it has come; or `cause` ended the exchange."""
+        """The body has come to its end, or all that the caller wanted of it has come; or `cause` ended the exchange."""
         self._stop(cause)
 
-    # What becomes of the body --------------------------------------------------------------------------------------
+    # For subclasses ------------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
         """Take a piece of the body, content coding undone."""
@@ -344,7 +336,7 @@ class Exchange:
         of a refusal hides its status."""
         return self._refusal() if self._is_refusal and not isinstance(cause, StreamCancelledError) else cause
 
-    # Inside --------------------------------------------------------------------------------------------------------
+    # The response --------------------------------------------------------------------------------------------------
 
     def _receive_head(self, response: Response, now: float) -> None:
         self.sent(now, is_whole=False)  # unless it was: the answer came while the request was being sent
@@ -354,9 +346,11 @@ class Exchange:
         self.timing.head = now - self.timing.started
         if self._watch is not None:
             self._watch.head(response)
-        if not (self._is_raw or 200 <= response.status < 300):
+        if self._is_raw:
+            return
+        if not 200 <= response.status < 300:
             self._is_refusal, self._give_up_at = True, now + REFUSAL_SECONDS
-        if not self._is_raw and (coding := response.headers.get("content-encoding")):
+        if coding := response.headers.get("content-encoding"):
             self._coding = ContentDecoder(coding)
 
     def _receive_body(self, data: bytes) -> None:
@@ -382,30 +376,31 @@ class Exchange:
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap
 
+    # The end -------------------------------------------------------------------------------------------------------
+
     def _stop(self, cause: APIError | None) -> None:
-        """It is over. The observer is told what ended the body; the caller gets what follows from that."""
+        """It is over. The observer gets the error that ended the body; the caller gets what follows from that."""
         error = self._verdict(cause)
         if self.is_over:
             return
         # In one step: a signal handler may close the stream at any moment, and a cut answer never looks whole.
         self.is_over, self._cause, self.error = True, cause, error
-        if self.timing.has_started:
-            self.timing.ended = self.timing.elapsed()
+        self.timing.ended = self.timing.elapsed()
         if error is not None and error is not cause and self._has_version_twice:
             error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
         for each in (cause, error):
             if each is not None:
                 self._describe(each)
-        if self._watch is not None:  # a status is in the head, but a body that is not what was asked for is told here
+        if self._watch is not None:  # it has the status already; an error that the body of a 200 is, it has not
             is_in_body = isinstance(error, HTTPProtocolError | EventDataError) or getattr(error, "in_stream", False)
             self._watch.end(cause or (error if is_in_body else None))
 
     @property
     def _has_version_twice(self) -> bool:
-        """The path has the version twice, and the response may be that of a path that is not there."""
+        """The path has the version twice, and the response may be that of a path that does not exist."""
         is_wrong_path = self.response is not None and self.response.status in _OF_WRONG_PATHS
         prefix = self.settings.request.target.rpartition("/v1/")[0]
-        return is_wrong_path and self.timing.first_event is None and bool(_VERSIONED.search(prefix))
+        return is_wrong_path and self.timing.first_event is None and prefix.lower().endswith(_VERSIONED)
 
     @cached_property
     def _secrets(self) -> Secrets:
@@ -421,11 +416,6 @@ class Exchange:
         reason, *fields = clean.split("\n")
         return response._replace(reason=reason, headers=Headers(zip(fields[::2], fields[1::2], strict=True)))
 
-    def _body_of_error(self) -> Any:
-        """The body that came instead of an answer: JSON, or text, without what the request itself had."""
-        body = self._gathered.replace(b"\0", b"")  # of UTF-16, what is left is ASCII
-        return json_or_itself(self._secrets.removed(body.decode("utf-8-sig", "replace")))
-
     def _describe(self, error: APIError) -> None:
         """Give the error what its reader needs, and take the secrets out of it, and halves of surrogate pairs."""
         for name, value in tuple(vars(error).items()):
@@ -433,10 +423,8 @@ class Exchange:
                 setattr(error, name, well_formed(self._secrets.removed_from_message(value)))
         error.args = (error.message,)
         error.__context__ = None  # an error of `json` has the whole text
-        error.phase = self.phase
-        error.bytes_received = self.bytes_received
+        error.phase, error.bytes_received, error.response = self.phase, self.bytes_received, self.response
         error.request_id = error.request_id or self.request_id
-        error.response = self.response
         error.safe_to_retry = error.may_heal if error.should_retry is None else error.should_retry
         if isinstance(error, APIStatusError):
             error.rate_limits = RateLimits.from_headers(error.headers)
@@ -444,10 +432,10 @@ class Exchange:
     def _refusal(self) -> APIError:
         response, route = self.response, self.settings.route
         assert response is not None  # noqa: S101 - it is its status that refuses
-        if response.status == 407 and route.proxy is not None:  # of a proxy that was to forward the request
+        if response.status == 407 and route.proxy is not None:  # of a proxy that should forward the request
             return refusal(route.proxy, route.origin, response.status, response.headers)
         error = status_error(response.status, self._body_of_error(), response.headers)
-        if route.is_forwarded:  # the server may have said so, or the proxy
+        if route.is_forwarded:  # the refusal may be the server's, or the proxy's
             error.message += f" (asked{route.through})"
         return error
 
@@ -457,6 +445,11 @@ class Exchange:
         body = body[0] if isinstance(body, list) and body else body  # of some gateways
         headers = self.response.headers if self.response else {}
         return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None
+
+    def _body_of_error(self) -> Any:
+        """The body that came instead of an answer: JSON, or text, without the secrets of the request."""
+        body = self._gathered.replace(b"\0", b"")  # of UTF-16, what is left is ASCII
+        return json_or_itself(self._secrets.removed(body.decode("utf-8-sig", "replace")))
 
     def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:
         if self.response is None:
@@ -485,9 +478,8 @@ class JSONAnswer(Exchange):
         if isinstance(value := json_or_itself(self._gathered), dict) and not is_error(value):
             self.value = value
             return None
-        return self._error_with_200() or EventDataError(
-            f"the answer is not a JSON object: {quote(bytes(self._gathered))}"
-        )
+        said = quote(bytes(self._gathered))
+        return self._error_with_200() or EventDataError(f"the answer is not a JSON object: {said}")
 
 
 def json_or_itself(body: bytearray | str) -> Any:

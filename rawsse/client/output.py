@@ -1,4 +1,4 @@
-"""Answers that are values: the JSON Schema that a request asks for, and the text of the answer as a Python value
+"""Structured outputs: the JSON Schema in a request, and the text of the answer as a Python value
 (https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs).
 
     order = OutputFormat(Order)                  # any type that `schema.py` reads; a dataclass or a model needs pydantic
@@ -40,7 +40,7 @@ class OutputFormat(Generic[T]):
         return {"type": "json_schema", "schema": self._schema}
 
     def read(self, text: str) -> T:
-        """The value that the text stands for. Raises `OutputFormatError`, which has the `text`."""
+        """The text as a value. Raises `OutputFormatError`, which has the `text`."""
         try:
             value: T = self._form.read(parse_json(text), "output")
         except (ValueError, RecursionError) as exc:
@@ -62,9 +62,8 @@ def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any] | No
 
 # --- The part of JSON Schema that the API takes ----------------------------------------------------------------------
 
-_STRING_FORMATS = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
-)
+_PRIMITIVE = str | int | float | None
+_STRING_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,13 +97,10 @@ def _each_strict(schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 def _literals(rest: dict[str, Any]) -> dict[str, Any]:
     """`enum` and `const`, taken out of `rest`. The type adds nothing to them."""
-    found = {"enum": rest.get("enum"), "const": [rest.get("const")] if "const" in rest else None}
-    names = [name for name, values in found.items() if isinstance(values, list) and values and _are_primitive(values)]
+    found = {"enum": rest.get("enum"), "const": [rest["const"]] if "const" in rest else None}
+    lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
+    names = [name for name, values in lists.items() if all(isinstance(each, _PRIMITIVE) for each in values)]
     return {name: rest.pop(name) for name in names}
-
-
-def _are_primitive(values: list[Any]) -> bool:
-    return all(isinstance(value, str | int | float | None) for value in values)
 
 
 def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
@@ -168,11 +164,9 @@ class Outputs(Generic[T]):
         return event
 
     def _block(self, block: TextBlock, message: Message | None) -> ParsedTextBlock[T]:
-        if self._wanted is not None and message is not None:
-            parsed = self.message(message)
-            places = [index for index, raw in enumerate(message.raw["content"]) if raw is block.raw]
-            return ParsedTextBlock(block, parsed._parsed.get(places[0]) if places else None)
-        return ParsedTextBlock(block)
+        blocks = self.message(message).content if self._wanted is not None and message is not None else []
+        found = (each for each in blocks if isinstance(each, ParsedTextBlock) and each.raw is block.raw)
+        return next(found, ParsedTextBlock(block))
 
     def _parse(self, index: int, text: str, message: ParsedMessage[T]) -> None:
         assert self._wanted is not None  # noqa: S101 - looked at by the caller

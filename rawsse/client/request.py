@@ -1,25 +1,24 @@
-"""From arguments to a request: URL, query, header fields, JSON, keys. Pure, but for files that a request quotes (`Path`).
+"""From arguments to a request: URL, query, header fields, JSON, keys. Pure, except that a path in a body is read.
 
-    endpoint = Endpoint.of("https://api.anthropic.com", credential("sk-…", None), headers={})
+    endpoint = Endpoint("https://api.anthropic.com", credential("sk-…", None), headers={})
     request = endpoint.request("POST", "/v1/messages", route=route, body={"model": …})
 
 The key goes into one header field of a request and nowhere else: no log, no repr, no error. A server may quote it; `Secrets`
-takes it out of what the server says.
+removes it from the server's texts.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
@@ -28,21 +27,23 @@ from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.messages.lens import Lens, sendable_json, well_formed
 
 ANTHROPIC_VERSION = "2023-06-01"
-"""The API version that is asked for by default: every gateway takes it."""
+"""The default of `anthropic-version`: every gateway accepts it."""
 
 Query: TypeAlias = Mapping[str, Any]
-"""The parameters of a query. A list is a parameter that comes several times; None is left out."""
+"""The parameters of a query. A list is sent as several parameters `name[]`; None is left out."""
 
 Credential = tuple[str, str]
 """The header field that holds the key or the token."""
 
-# RFC 3986, 2: what may stand in a URL, less the delimiters that a base URL has no use for.
-_URL_CHARS = re.compile(r"[A-Za-z0-9._~:@/\[\]!$&'()*+,;=%-]*")
+# Patterns are compiled when they are needed: most programs need few of them, and start sooner.
+
+# RFC 3986, 2: the characters of a URL, less the delimiters that a base URL has no use for.
+_URL_CHARS = r"[A-Za-z0-9._~:@/\[\]!$&'()*+,;=%-]*"
 
 # RFC 9110, 5.6.2: token.
-_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_NAME = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 
-# What says where a request goes and where it ends (RFC 9112, 3.2 and 6): a second word on that would be request smuggling.
+# The fields that say where a request goes and where it ends (RFC 9112, 3.2 and 6): twice, they allow request smuggling.
 _OURS = ("host", "content-length", "transfer-encoding")
 
 
@@ -64,45 +65,41 @@ class RequestData(NamedTuple):
 # --- Secrets that a server may quote -------------------------------------------------------------------------------
 
 MIN_SECRET_CHARS = 8
-"""A shorter value, or one of letters alone below twice this length, is a word: it stands in many messages that do not give it
-away."""
+"""A shorter value, or one of letters alone below twice this length, is a word: it occurs in messages that reveal nothing."""
 
 MIN_CUT_CHARS = 4
-"""How much of a secret may stand where `quote` cut a text: less says nothing of it."""
+"""How much of a secret may be left where `quote` cut a text: less reveals nothing."""
 
 MIN_BEGINNING_CHARS = 20
-"""A beginning of a secret that is as long as this goes as well: what a server or a lost connection cut short. All keys of the
-API have their first 13 characters in common."""
+"""A prefix of a secret is removed if it is this long: a server, or a lost connection, may cut a secret short. The first 13
+characters are the same in all keys of the API."""
 
 MAX_ESCAPE_LAYERS = 5
-"""How many escapes of different kinds may stand in one another: HTML in a string of JSON in the query of a URL are three."""
+"""How many escapes of different kinds may be nested: HTML in a string of JSON in the query of a URL are three."""
 
-# Fields about the request and its program, and not about who sends it: a message that names a beta is about that, and a
-# response that repeats the id of its request is found by it.
-_PUBLIC = re.compile(
+# Fields that describe the request and its program, and hold no secret: an error that names a beta must keep the name, and a
+# response may repeat the id of its request.
+_PUBLIC = (
     r"accept(?:-(?:charset|encoding|language))?|content-(?:encoding|language|length|type)"
     r"|anthropic-(?:beta|dangerous-direct-browser-access|user-profile-id|version|workspace-id)"
     r"|x-stainless-.*|sec-(?:ch|fetch)-.*|x-forwarded-(?:for|host|port|proto)"
     r"|user-agent|connection|origin|(?:http-)?referer|cache-control|pragma|te|via"
     r"|(?:x-)?(?:request|correlation|trace)-id|traceparent|tracestate|idempotency-key"
 )
-_MEMBER = re.compile(r'(?<!\\)"\s*:\s*\Z')  # a value of a JSON object comes next
-_BREAK = re.compile(r"\\+[rn]|[\r\n]")
-_BETWEEN_TOKENS = re.compile(r"[\s;,=]+")
+_MEMBER = r'(?<!\\)"\s*:\s*\Z'  # a value of a JSON object comes next
 
 # The escapes of JSON (in the strings of JSON too), of URLs and of HTML (which browsers read without their `;` too), and ends of
-# lines, since base64 is often broken into lines. Linear: what may repeat cannot begin in the middle of itself.
-_ESCAPE = re.compile(
-    r"(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|[\r\n]|\\+([^\\%&]?)"
-    r"|&(?:amp;?)*(?:#x0*([0-9a-f]{1,2});?|#0*([0-9]{1,3});?|([a-z][0-9a-z]{1,30};|(?-i:amp|gt|lt|quot|AMP|GT|LT|QUOT)))",
-    re.IGNORECASE,
+# lines, since base64 is often broken into lines. It takes linear time: no repeated part can begin in the middle of itself.
+_ESCAPE = (
+    r"(?i)(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|[\r\n]|\\+([^\\%&]?)"
+    r"|&(?:amp;?)*(?:#x0*([0-9a-f]{1,2});?|#0*([0-9]{1,3});?|([a-z][0-9a-z]{1,30};|(?-i:amp|gt|lt|quot|AMP|GT|LT|QUOT)))"
 )
 # Where `quote` cut a text, and half an escape before that.
-_CUT = re.compile(r"(?:\\+[ux]?[0-9a-f]{0,3}|%(?:25)*[0-9a-f]?|&[#a-z0-9;]{0,20})?(?=['\"]… \([0-9]+ in all\))", re.I)
+_CUT = r"(?i)(?:\\+[ux]?[0-9a-f]{0,3}|%(?:25)*[0-9a-f]?|&[#a-z0-9;]{0,20})?(?=['\"]… \([0-9]+ in all\))"
 
 
 class Secrets:
-    """The values of header fields that must not come back: the key, and those that the caller added.
+    """The values of header fields that must not appear in errors: the key, and those that the caller added.
 
     They are found as they are, in base64, and escaped for JSON, URLs and HTML; `[name]` stands for the value of a field.
     """
@@ -111,13 +108,13 @@ class Secrets:
         self.values: dict[str, str] = {}
         """Each value, and the name of its field."""
         for name, value in headers:
-            if not _PUBLIC.fullmatch(name.lower()):
+            if not re.fullmatch(_PUBLIC, name.lower()):
                 self.values |= {Hidden(part): name for part in _parts(value) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
         self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
 
     def removed(self, text: str) -> str:
-        """The text without the secrets; what was JSON still is, and lines stay lines. Takes linear time."""
+        """The text without the secrets. JSON stays valid, and the number of lines stays the same. Takes linear time."""
         plain = _Plain(text)
         for form, mark in self._marks:
             beginning = form[:MIN_BEGINNING_CHARS]
@@ -125,18 +122,18 @@ class Secrets:
                 pieces, end = list[str](), 0
                 while (at := plain.text.find(beginning, end)) >= 0:
                     pieces.append(text[plain.below(end) : plain.below(at)])
-                    pieces.append(f'"{mark}"' if form.isdigit() and _MEMBER.search(pieces[-1][-40:]) else mark)
+                    pieces.append(f'"{mark}"' if form.isdigit() and re.search(_MEMBER, pieces[-1][-40:]) else mark)
                     end = at + len(beginning)
                     while end < at + len(form) and plain.text[end : end + 1] == form[end - at]:
                         end += 1
-                    pieces += _BREAK.findall(text, plain.below(at), plain.below(end))
+                    pieces += re.findall(r"\\+[rn]|[\r\n]", text[plain.below(at) : plain.below(end)])
                 text = "".join([*pieces, text[plain.below(end) :]])
                 plain = _Plain(text)
         return text
 
     def removed_from_message(self, message: str) -> str:
         """The same for a message of ours, in which `quote` may have cut a secret short."""
-        *pieces, last = _CUT.split(self.removed(message))
+        *pieces, last = re.split(_CUT, self.removed(message))
         return "".join([*map(self._without_beginning, pieces), last])
 
     def _without_beginning(self, text: str) -> str:
@@ -153,15 +150,15 @@ class Secrets:
 
 
 class _Plain:
-    """A text with its escapes read, also those of which other escapes are made, in lower case, as the names of fields are.
+    """A text with its escapes decoded, nested ones too, in lower case, as the names of fields are.
 
-    `below` says where in the escaped text a character begins.
+    `below` gives the place in the escaped text where a character begins.
     """
 
     def __init__(self, escaped: str, layers: int = MAX_ESCAPE_LAYERS) -> None:
         self._escaped = escaped
         has_escapes = any(sign in escaped for sign in "\\%&")  # asked first: nearly all texts have none
-        text = _ESCAPE.sub(_char, escaped) if has_escapes else escaped.replace("\n", "").replace("\r", "")
+        text = re.sub(_ESCAPE, _char, escaped) if has_escapes else escaped.replace("\n", "").replace("\r", "")
         self._deeper = _Plain(text, layers - 1) if layers > 1 and text != escaped else None
         # That letter has two in lower case.
         self.text: str = self._deeper.text if self._deeper else text.replace("\u0130", "I").lower()
@@ -175,9 +172,9 @@ class _Plain:
 
     @cached_property
     def _shifts(self) -> tuple[list[int], list[int]]:
-        """From which character on the escaped text is ahead, and by how much."""
+        """The characters from which on the escaped text is ahead, and by how much."""
         begins, ahead = [0], [0]
-        for found in _ESCAPE.finditer(self._escaped):
+        for found in re.finditer(_ESCAPE, self._escaped):
             ahead.append(ahead[-1] + len(found[0]) - len(_char(found)))
             begins.append(found.end() - ahead[-1])
         return begins, ahead
@@ -203,8 +200,8 @@ def _is_secret(value: str) -> bool:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A field's value, and what in it may be quoted alone; of `Basic` credentials (RFC 7617) the password too."""
-    yield from (value, *_BETWEEN_TOKENS.split(value))
+    """A field's value, and its parts that may be quoted alone; of `Basic` credentials (RFC 7617) the password too."""
+    yield from (value, *re.split(r"[\s;,=]+", value))
     scheme, _, token = value.partition(" ")
     if scheme.lower() == "basic":
         with suppress(ValueError):
@@ -213,33 +210,22 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The value without escapes, and what is known of a text in base64 that has it. RFC 4648, 4 and 5. In lower case."""
+    """The value without escapes, and its characters in a text in base64 (RFC 4648, 4 and 5), in lower case."""
     yield _Plain(value).text
     for before in range(3):
-        # Each 3 bytes are 4 characters: how they are written depends on how many bytes stand before.
+        # 3 bytes are 4 characters: their form depends on how many bytes come before.
         data = bytes(before) + value.encode()
         known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode().lower()
         yield from {known, known.replace("+", "-").replace("/", "_")}
 
 
-@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go, and what goes with every one of them."""
+    """Where requests go, with the header fields and the credential of every request. Its attributes do not change."""
 
-    base_url: str
-    origin: Origin
-    prefix: str
-    """The path of the base URL, which stands before every path of the API."""
-    headers: Mapping[str, str] = field(repr=False)
-    credential: Credential | None = field(repr=False)
-    secrets: Secrets = field(repr=False, compare=False)
-    """Those in the fields and the credential; to look for them for each request would take as long as the rest of it."""
-
-    @classmethod
-    def of(cls, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> Self:
+    def __init__(self, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> None:
         """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
         if "@" in base_url.partition("//")[2].partition("/")[0] or "?" in base_url or "#" in base_url:
-            # Looked at first, and not quoted: what stands there may be a password.
+            # Checked first, and not quoted: it may be a password.
             raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
         try:
             parts = urlsplit(base_url)
@@ -250,12 +236,16 @@ class Endpoint:
             raise ConfigurationError(f"the base URL is not valid ({exc}): {quote(base_url)}") from None
         if parts.scheme not in ("http", "https") or not host:
             raise ConfigurationError(f"the base URL must begin with http:// or https:// and a host: {quote(base_url)}")
-        if not _URL_CHARS.fullmatch(host + parts.path):
+        if not re.fullmatch(_URL_CHARS, host + parts.path):
             raise ConfigurationError(f"the base URL has a character that must be %-encoded: {quote(base_url)}")
-        origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
-        fields = header_fields(headers)
-        secrets = Secrets((*fields.items(), *([credential] if credential else ())))
-        return cls(base_url, origin, parts.path.rstrip("/"), fields, credential, secrets)
+        self.base_url = base_url
+        self.origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
+        self.prefix = parts.path.rstrip("/")
+        """The path of the base URL, which stands before every path of the API."""
+        self.headers = header_fields(headers)
+        self.credential = credential
+        self.secrets = Secrets((*self.headers.items(), *([credential] if credential else ())))
+        """Those in the fields and the credential, made once: to look for them for each request would double its cost."""
 
     def request(
         self,
@@ -302,7 +292,7 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
     """The header field for a key or a token; None for neither. Raises `ConfigurationError` for both."""
     if api_key is not None and auth_token is not None:
         raise ConfigurationError("give api_key or auth_token, not both")
-    # A key that was read from a file often has the end of its line with it. One that is blank is none.
+    # A key that was read from a file often ends with a newline. A blank one counts as absent.
     key, token = (api_key or "").strip(), (auth_token or "").strip()
     if key:
         return ("x-api-key", Hidden(key))
@@ -316,7 +306,7 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
     """
     fields = {name.lower(): Hidden.of(value) for name, value in headers.items()}
     for name, value in fields.items():
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(_NAME, name):
             raise ConfigurationError(f"not the name of a header field: {quote(name)}")
         if name in _OURS:
             raise ConfigurationError(f"the header field {quote(name)} is written by rawsse itself")
@@ -351,11 +341,11 @@ def query_string(params: Query) -> str:
 
 
 def encoded(name: str, value: object) -> str:
-    """A value as it stands in a URL. Raises `ConfigurationError` for one that has no text, or no Unicode text."""
+    """A value as it is written in a URL. Raises `ConfigurationError` for other types, and for lone surrogates."""
     if not isinstance(value, str | int | float):
         raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # RFC 3986, 2.3: what is unreserved stands as it is, everything else is %-encoded UTF-8.
+    # RFC 3986, 2.3: unreserved characters stay as they are, all others are %-encoded UTF-8.
     try:
         return percent_encoded(text, safe="")
     except UnicodeEncodeError:
@@ -376,11 +366,14 @@ def _plain(value: object) -> object:
         return dict(value)
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, Iterator | ValuesView | KeysView):  # what gives its items only once is no less a list
+    if isinstance(value, Iterator | ValuesView | KeysView):
         return list(value)
-    if isinstance(value, Path):  # what the file holds: the `data` of an image or a document, as with the official SDK
-        return base64.b64encode(value.read_bytes()).decode()
-    raise TypeError(f"{quote(repr(value))} is no JSON value")
+    if isinstance(
+        value, os.PathLike
+    ):  # the file's content: the `data` of an image or a document, as with the official SDK
+        with open(value, "rb") as file:
+            return base64.b64encode(file.read()).decode()
+    raise TypeError(f"{quote(repr(value))} is not a JSON value")
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -6,12 +6,12 @@ Beside them:
     extra_headers   header fields
     extra_query     parameters of the URL
     extra_body      fields of the body that are named like an argument of ours, or are to be null
-    betas           what goes into `anthropic-beta`
-    workspace_id    what goes into `anthropic-workspace-id`; likewise `user_profile_id`
+    betas           the values of `anthropic-beta`
+    workspace_id    the value of `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
-    max_retries     how often a failure that may heal is tried again before any content came
-    strict          whether an order of events that the API does not allow is an error; None: as the client says
-    output_format   the type that the text of the answer becomes a value of (`output.py`)
+    max_retries     how often a failure that may heal is retried before any content has come
+    strict          whether an order of events that the API does not allow is an error; None: as in the client
+    output_format   the type of the value that the text of the answer is read as (`output.py`)
 
 With the response beside the answer:
 
@@ -19,13 +19,13 @@ With the response beside the answer:
     raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
     message = await raw.parse()
 
-    async with client.messages.with_streaming_response.create(stream=True, …) as raw:     # closes what is not read
+    async with client.messages.with_streaming_response.create(stream=True, …) as raw:     # closes the stream
         async for event in await raw.parse(): ...
 
 The models, from the first page to the last:
 
-    models = client.models.list(limit=100)           # `Pages`; nothing is sent yet
-    async for model in models: ...                   # all of them, page after page, each fetched when it is needed
+    models = client.models.list(limit=100)           # `Pages`; the request is not sent yet
+    async for model in models: ...                   # all of them, each page fetched when it is needed
     page = await models                              # the first page
     page.data, page.has_next_page(), await page.get_next_page()
 """
@@ -38,11 +38,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
+from rawsse.client.exchange import Exchange, JSONAnswer
 from rawsse.client.output import OutputFormat, Outputs, with_output_format
 from rawsse.client.request import Query, encoded
-from rawsse.client.stream import CallInfo, EventStream, MessageStream
-from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.client.retry import NOT_GIVEN, NotGiven, Timeouts
+from rawsse.client.stream import Call, CallInfo, EventStream, MessageStream
 from rawsse.errors import ConfigurationError, EventDataError, quote
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.lens import Lens
@@ -115,7 +115,7 @@ class MessageFields(CountFields, total=False):
 
 
 class AskFields(MessageFields):
-    """All that a request for an answer has."""
+    """All fields of a request for an answer."""
 
     model: str
     max_tokens: int
@@ -125,11 +125,11 @@ class AskFields(MessageFields):
 # --- Lists that come in pages --------------------------------------------------------------------------------------
 
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
-"""Sends a query and gives the JSON object of the answer. Its errors are those of the call that needed the page."""
+"""Sends a query and gives the JSON object of the answer. Raises `APIError`."""
 
 
 class ModelInfo(Lens):
-    """A model that can be asked. Times are RFC 3339 texts, as on the wire: `datetime.fromisoformat` reads them.
+    """A model. Times are RFC 3339 texts, as on the wire: `datetime.fromisoformat` reads them.
 
     `lifecycle` is "active", "deprecated" or "retired". `capabilities` has an object for each, with `supported`.
     """
@@ -169,7 +169,7 @@ class AsyncPage(Lens):
         super().__init__(raw)
         name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
         cursor = raw.get(end)
-        # A server that says nothing of `has_more` is asked for the next page, as the official SDKs do.
+        # Without `has_more` there may be a next page, as for the official SDKs.
         if raw.get("has_more") is False or not data or not isinstance(cursor, str):
             cursor = ""
         if cursor in asked:
@@ -183,8 +183,8 @@ class AsyncPage(Lens):
         return self._next is not None
 
     async def get_next_page(self) -> AsyncPage:
-        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
-        leads back to one that was asked for before: the list would never end."""
+        """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
+        to an earlier one: the list would never end."""
         if self._next is None:
             raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
@@ -201,7 +201,7 @@ class AsyncPage(Lens):
 
 
 class Pages:
-    """A list that has not been fetched yet: `await` it for its first page, or iterate over all that it holds."""
+    """A list that has not been fetched yet: `await` it for its first page, or iterate over all its models."""
 
     def __init__(self, fetch: Fetch, query: Query) -> None:
         self._fetch = fetch
@@ -279,9 +279,6 @@ class RawResponse(CallInfo, Generic[T]):
         return self if hasattr(self, "parsed") else await self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
         if isinstance(self.parsed, EventStream):
             self.parsed._close()
 
@@ -296,7 +293,7 @@ class WithRawResponse:
         self._resource = resource
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked by `copy`, before there is a resource
+        if name.startswith("_"):  # `copy` looks for special methods before there is a resource
             raise AttributeError(name)
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
@@ -321,9 +318,41 @@ class _Resource:
     def __init__(self, client: Any) -> None:
         self._client = client
 
+    def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[Exchange] = JSONAnswer,
+        *,
+        query: Query | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        betas: Sequence[str] | None = None,
+        workspace_id: str | None = None,
+        user_profile_id: str | None = None,
+        output_format: OutputFormat[Any] | type[Any] | None = None,
+        **fields: Any,
+    ) -> Call[Any]:
+        """The call. `fields` are those of the body, and the options in `_OF_THE_CALL`."""
+        headers = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
+        headers["anthropic-beta"] = ",".join(betas or ())
+        options = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
+        options["headers"] = {name: value for name, value in headers.items() if value} | dict(extra_headers or {})
+        options["query"] = {**(extra_query or {}), **(query or {})}
+        if method == "POST":
+            if output_format is not None:
+                wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
+                fields = with_output_format(fields, wanted)
+            given = {name: field for name, field in fields.items() if field is not None and field is not NOT_GIVEN}
+            streamed = {"stream": True} if issubclass(kind, Answer) else {}
+            options["body"] = given | dict(extra_body or {}) | streamed
+        call: Call[Any] = self._client.call(method, path, kind=kind, **options)
+        return call
+
     @property
     def with_raw_response(self) -> WithRawResponse:
-        """The same calls, each of which gives a `RawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `RawResponse`: the response, and the answer in it."""
         return WithRawResponse(self)
 
     with_streaming_response = with_raw_response
@@ -347,7 +376,7 @@ class AsyncMessages(_Resource):
         or `close()` the stream.
         """
         wanted = None if output_format is None else OutputFormat(output_format)
-        call = self._call(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **arguments)
+        call = self._ask(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **arguments)
         return MessageStream(call, Outputs(wanted))
 
     @overload
@@ -367,7 +396,7 @@ class AsyncMessages(_Resource):
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed.
         """
-        events = EventStream(self._call(model=model, max_tokens=max_tokens, messages=messages, **arguments))
+        events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **arguments))
         if not stream:
             return await events._read_whole()
         await events._open()
@@ -416,23 +445,19 @@ class AsyncMessages(_Resource):
         kind: type[Answer] = Answer,
         **options: Unpack[CallOptions],
     ) -> EventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
-        return EventStream(self._call(kind, extra_body=body, extra_headers=headers, **options))
+        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
+        `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
+        return EventStream(self._ask(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
     ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
-        fields, options = _sort(model=model, messages=messages, output_format=output_format, **arguments)
-        call = self._client.call("POST", "/v1/messages/count_tokens", body=fields, **options)
-        return TokenCount((await call.open()).value)
+        asked: dict[str, Any] = {"model": model, "messages": messages, "output_format": output_format, **arguments}
+        return TokenCount((await self._call("POST", "/v1/messages/count_tokens", **asked).open()).value)
 
-    def _call(self, kind: type[Answer] = Answer, /, **arguments: Any) -> Call[Answer]:
-        fields, options = _sort(**arguments)
-        fields["stream"] = True
-        call: Call[Answer] = self._client.call("POST", "/v1/messages", kind=kind, body=fields, **options)
-        return call
+    def _ask(self, kind: type[Answer] = Answer, **arguments: Any) -> Call[Answer]:
+        return self._call("POST", "/v1/messages", kind, **arguments)
 
     # For the tool loop ---------------------------------------------------------------------------------------------
 
@@ -445,7 +470,7 @@ class AsyncMessages(_Resource):
 
 
 class AsyncModels(_Resource):
-    """`client.models`: which models there are."""
+    """`client.models`: the models that there are."""
 
     def list(
         self,
@@ -463,48 +488,22 @@ class AsyncModels(_Resource):
         """
         stages = [lifecycle] if isinstance(lifecycle, str) else lifecycle
         first = {"limit": limit, "after_id": after_id, "before_id": before_id, "lifecycle": stages}
-        return Pages(lambda query: self._get("/v1/models", query, **options), first)
+        return Pages(lambda query: self._get("/v1/models", query=query, **options), first)
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
         would lead to another path."""
-        if model_id in ("", ".", ".."):  # the list; and what RFC 3986, 5.2.4, takes out of a path
+        if model_id in ("", ".", ".."):  # the list; and the segments that RFC 3986, 5.2.4, removes from a path
             raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
-        return ModelInfo(await self._get(f"/v1/models/{encoded('model_id', model_id)}", {}, **options))
+        return ModelInfo(await self._get(f"/v1/models/{encoded('model_id', model_id)}", **options))
 
-    async def _get(self, path: str, query: Query, **options: Unpack[CallOptions]) -> Any:
-        _, given = _sort(**options)
-        call = self._client.call("GET", path, **{**given, "query": {**given["query"], **query}})
-        return (await call.open()).value
+    async def _get(self, path: str, **options: Any) -> Any:
+        return (await self._call("GET", path, **options).open()).value
 
 
 class AsyncBeta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
 
     def __init__(self, messages: AsyncMessages, models: AsyncModels) -> None:
         self.messages = messages
         self.models = models
-
-
-def _sort(
-    *,
-    extra_headers: Mapping[str, str] | None = None,
-    extra_query: Mapping[str, Any] | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    betas: Sequence[str] | None = None,
-    workspace_id: str | None = None,
-    user_profile_id: str | None = None,
-    output_format: OutputFormat[Any] | type[Any] | None = None,
-    **fields: Any,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of the body, and the options of the call."""
-    named = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
-    named["anthropic-beta"] = ",".join(betas or ())
-    headers = {name: value for name, value in named.items() if value} | dict(extra_headers or {})
-    given: dict[str, Any] = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
-    options = {"headers": headers, "query": extra_query or {}, **given}
-    if output_format is not None:
-        wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
-        fields = with_output_format(fields, wanted)
-    body = {name: value for name, value in fields.items() if value is not None and not isinstance(value, NotGiven)}
-    return {**body, **(extra_body or {})}, options

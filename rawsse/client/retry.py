@@ -1,17 +1,20 @@
-"""When to try again: the policy, the server's `retry-after`, and the rate limits that its header tells.
+"""How long to wait for a server, and when to try again: the five timeouts, the retry policy, the rate limits in a response.
 
-Pure: the time and the chance are arguments, and nothing here waits.
+Pure: the time and the chance are arguments, and nothing here waits. The clocks run in `exchange.py`.
+
+    Timeouts(connect=5.0, silence=30.0, total=None)
+    Timeouts.of(20)                             # one number, as the official SDK's `timeout`
 
     decision = decide(error, retries_taken, RetryPolicy(), now=time.time(), chance=random.random())
     if decision.delay is None:
         raise error
     await asyncio.sleep(decision.delay)
 
-Nothing is tried again after content has reached the caller. `decide` knows that only from the error's `phase`, and an exchange
+Nothing is tried again after content has reached the caller. `decide` learns that only from the error's `phase`, and an exchange
 does not set it that far: the stream checks it before it asks.
 
 The waits are those of the official SDKs, with a ceiling: theirs sleep through a `retry-after` of an hour, and the caller sees
-nothing but a call that hangs.
+only a call that hangs.
 
 Rate limits (https://docs.anthropic.com/en/api/rate-limits) are only read: no request is held back because of them.
 
@@ -28,15 +31,79 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
-from rawsse.client.timeouts import check_number
-from rawsse.errors import APIError, APIStatusError, ContentTimeoutError, TotalTimeoutError
+from rawsse.errors import APIError, APIStatusError, ConfigurationError, ContentTimeoutError, TotalTimeoutError
+
+ABOVE_ZERO = math.ulp(0.0)
+"""The smallest number above 0, as a bound for `check_number`."""
+
+
+def check_number(value: Any, rule: str, *, least: float = 0, most: float = math.inf, kind: type[float] = float) -> None:
+    """Raises `ConfigurationError` with the words of `rule`, unless `value` is a number of this kind within the bounds."""
+    if not isinstance(value, int | kind) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigurationError(f"{rule}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The five clocks, in seconds; None turns one off.
+
+    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
+    to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
+    `content`: no event but pings; generous, because thinking takes long. `total`: the whole call.
+
+    Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
+    that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
+    """
+
+    connect: float | None = 10.0
+    head: float | None = 120.0
+    silence: float | None = 90.0
+    content: float | None = 600.0
+    total: float | None = None
+
+    @classmethod
+    def of(cls, seconds: Any) -> Self:
+        """The clocks for a caller with one number: the server may not be silent for longer. As with the official SDK's
+        `timeout`, an answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
+
+        `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
+        None, which turns all clocks off.
+        """
+        if seconds is None:
+            return cls(connect=None, head=None, silence=None, content=None, total=None)
+        if hasattr(seconds, "connect") and hasattr(seconds, "read"):
+            return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
+        check_number(seconds, "timeout must be a number of seconds above 0", least=ABOVE_ZERO)
+        return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if (value := getattr(self, name)) is not None:
+                check_number(value, f"timeouts: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
+
+
+class NotGiven:
+    """The official SDK's default for arguments; there, and here for `timeout`, None means something else."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = NotGiven()
+
+
+# --- Retries -------------------------------------------------------------------------------------------------------
 
 JITTER = 0.25
-"""The share of the client's own wait that is random: clients that failed together should not come back together."""
+"""The share of the client's own wait that is random: clients that failed together should not retry together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +122,13 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         check_number(self.max_retries, "retries: max_retries must be a whole number of 0 or more", kind=int)
         for name in ("first_delay", "max_delay", "max_retry_after"):
-            # A wait of the client's own has an end; how long to wait for a server that names a time is the caller's choice.
+            # The client's own waits must be finite; how long to wait for a server that names a time is the caller's choice.
             most = math.inf if name == "max_retry_after" else math.nextafter(math.inf, 0)
             check_number(getattr(self, name), f"retries: {name} must be a number of seconds of 0 or more", most=most)
 
 
 class Decision(NamedTuple):
-    """What follows from a failure.
+    """Whether and when to retry after a failure.
 
     `delay`: seconds to wait before the next attempt; None for no other attempt. `retry_after`: the wait that the server asked
     for, also where there is no other attempt. `reason`: the next attempt in words, for the log.
@@ -79,8 +146,8 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
     random number from 0 up to, but not including, 1.
     """
     asked = None
-    # RFC 9110, 10.2.3, gives `Retry-After` a meaning on refusals and redirects. On the 200 of a stream it was written before
-    # there was an error, and says nothing about it.
+    # RFC 9110, 10.2.3, defines `Retry-After` for refusals and redirects. On the 200 of a stream it was sent before the error
+    # happened, and does not refer to it.
     if isinstance(error, APIStatusError) and not error.in_stream:
         asked = parse_retry_after(error.headers, now)
     if retries_taken >= policy.max_retries or not _may_help(error) or (asked or 0) > policy.max_retry_after:
@@ -93,15 +160,15 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
 
 
 def _may_help(error: APIError) -> bool:
-    """Another attempt may end better than the one that ended with `error`."""
-    # A model that was silent for so long would be so again. The time of the whole call is over for the next attempt too.
+    """Another attempt may succeed."""
+    # A model that was silent for so long would be so again. The `total` clock has run out for the next attempt as well.
     if isinstance(error, ContentTimeoutError | TotalTimeoutError) or error.phase in ("content", "tail", "done"):
         return False
     return error.may_heal if error.should_retry is None else error.should_retry
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """How many seconds the server asks to wait; None if it does not say, or names a time that has passed.
+    """How many seconds the server asks to wait; None if it does not ask, or names a time that has passed.
 
     The first of these that can be used: `retry-after-ms` (milliseconds), `retry-after` in seconds, `retry-after` as a date. A
     date needs `now`, in POSIX time. Fractions are taken too, as the official SDKs do.
@@ -129,25 +196,20 @@ def _seconds(text: str, now: float | None) -> float:
 
 # --- Rate limits ---------------------------------------------------------------------------------------------------
 
-# All that is about limits, of families that are not known yet as well.
-_ABOUT_LIMITS = re.compile(r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?")
-
-# Longer ones are not counts, and Python refuses to read very long ones.
-_COUNT = re.compile("[0-9]{1,18}")
+# The fields about limits, of families that are not known yet as well. Compiled when it is needed.
+_ABOUT_LIMITS = r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?"
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One limit: how much in all, how much is left, and when it is whole again; each None where the API does not say."""
+class RateLimit(NamedTuple):
+    """One limit: how much in all, how much is left, and when it is reset; each None where the API does not say."""
 
     limit: int | None = None
     remaining: int | None = None
     reset: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """The limits that an answer tells; None for those it does not. False if it tells none at all."""
+class RateLimits(NamedTuple):
+    """The limits in a response's header; None for those that it does not have. False if it has none at all."""
 
     requests: RateLimit | None = None
     tokens: RateLimit | None = None
@@ -161,25 +223,23 @@ class RateLimits:
     """As its neighbour for output: for fast mode."""
     fast_output_tokens: RateLimit | None = None
     retry_after: float | None = None
-    """What the server asks to wait, in seconds."""
-    raw: Mapping[str, str] = field(default_factory=dict)
-    """Every field about limits as it came, under its whole name in lower case: those of subscriptions too, which the API does
+    """How long the server asks to wait, in seconds."""
+    raw: Mapping[str, str] = MappingProxyType({})
+    """Every field about limits as received, under its whole name in lower case; also those of subscriptions, which the API does
     not document (`anthropic-ratelimit-unified-*`)."""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], *, now: float | None = None) -> Self:
-        """The limits that these header fields tell; their names may be in any case. Nothing in them makes it fail.
+        """The limits in these header fields; their names may be in any case. A field that is malformed raises nothing.
 
         `now` is POSIX time: without it a `retry-after` that is a date is not read.
         """
-        raw = {name.lower(): headers[name] for name in headers if _ABOUT_LIMITS.fullmatch(name.lower())}
-        return cls(**{name: _limit(raw, name) for name in _FAMILIES}, retry_after=parse_retry_after(raw, now), raw=raw)
+        raw = {name.lower(): headers[name] for name in headers if re.fullmatch(_ABOUT_LIMITS, name.lower())}
+        families = {name: _limit(raw, name) for name in cls._fields if name.endswith(("requests", "tokens"))}
+        return cls(**families, retry_after=parse_retry_after(raw, now), raw=raw)
 
     def __bool__(self) -> bool:
         return bool(self.raw)
-
-
-_FAMILIES = tuple(field for field in RateLimits.__dataclass_fields__ if field.endswith(("requests", "tokens")))
 
 
 def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
@@ -192,7 +252,8 @@ def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if _COUNT.fullmatch(text.strip()) else None
+    # Longer ones are not counts, and Python refuses to read very long ones.
+    return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else None
 
 
 def _moment(text: str) -> datetime | None:

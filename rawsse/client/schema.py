@@ -1,4 +1,4 @@
-"""Functions and types as JSON Schema, and JSON values as the arguments and values that they stand for. Pure.
+"""JSON Schema from functions and types, and Python values from JSON values. Pure.
 
     signature = Signature(get_weather)
     signature.name, signature.description, signature.input_schema()
@@ -32,14 +32,9 @@ from rawsse.errors import ConfigurationError, quote
 MAX_REASONS = 5
 """How many of pydantic's reasons an error names: one wrong list of objects has as many as it has members."""
 
-_SCALARS: Mapping[Any, str] = {
-    str: "string",
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-    None: "null",
-    type(None): "null",
-}
+_SCALARS: Mapping[type, str] = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
+_TYPES: Mapping[type, str] = {**_SCALARS, dict: "object", list: "array"}
+"""Python's types of JSON values, and their names in JSON Schema. A `bool` is an `int`, so it is first."""
 
 
 class MismatchError(ValueError):
@@ -69,6 +64,7 @@ def form_of(hint: Any, where: str) -> Form:
 
 
 def _plain_form(hint: Any) -> Form | None:
+    hint = type(None) if hint is None else hint
     origin, arguments = get_origin(hint) or hint, get_args(hint)
     if origin is Annotated:
         return _annotated(arguments)
@@ -82,8 +78,7 @@ def _plain_form(hint: Any) -> Form | None:
         return _container(origin, arguments)
     if isinstance(origin, type) and issubclass(origin, Enum):
         return _options([(member.value, member) for member in origin])
-    if origin is None or (isinstance(origin, type) and origin in _SCALARS):
-        name = _SCALARS[origin]
+    if isinstance(origin, type) and (name := _SCALARS.get(origin)):
         return Form({"type": name}, partial(_read_scalar, name))
     return None
 
@@ -168,10 +163,7 @@ def _read_scalar(name: str, value: Any, path: str) -> Any:
 
 
 def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    names = ((str, "string"), (int, "integer"), (float, "number"), (dict, "object"), (list, "array"))
-    return next((name for kind, name in names if isinstance(value, kind)), "null")
+    return next(name for kind, name in _TYPES.items() if isinstance(value, kind))
 
 
 def _mismatch(name: str, value: Any, path: str) -> MismatchError:
@@ -219,15 +211,13 @@ def _pydantic_form(hint: Any, where: str) -> Form:
 
 def _in_pydantic_words(hint: Any, field: Callable[..., Any]) -> Any:
     """The type with our texts and dicts in `Annotated` as pydantic's `Field`s."""
-    if get_origin(hint) is not Annotated:
-        return hint
-    inner, *metadata = get_args(hint)
-    for index, item in enumerate(metadata):
+
+    def word(item: Any) -> Any:
         if isinstance(item, str):
-            metadata[index] = field(description=inspect.cleandoc(item))
-        elif isinstance(item, Mapping):
-            metadata[index] = field(json_schema_extra=dict(item))
-    return Annotated[(inner, *metadata)]
+            return field(description=inspect.cleandoc(item))
+        return field(json_schema_extra=dict(item)) if isinstance(item, Mapping) else item
+
+    return Annotated[(hint.__origin__, *map(word, hint.__metadata__))] if get_origin(hint) is Annotated else hint
 
 
 def _reasons(faults: list[Any], path: str) -> str:
@@ -243,8 +233,9 @@ class Signature:
     """A function that is called with a JSON object: its `name`, its `description`, and its parameters.
 
     A parameter's description is that of its `Annotated` type, or else the docstring's. A parameter without an annotation
-    takes anything, and `**kwargs` take what is left. Raises `ConfigurationError` for `*args` and positional-only parameters,
-    which cannot be given by name, and for types without a JSON Schema; these take anything if `is_lenient`.
+    takes anything, and `**kwargs` take the rest. Raises `ConfigurationError` for `*args` and positional-only parameters,
+    which cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read; each of them
+    takes anything if `is_lenient`.
     """
 
     def __init__(self, function: Callable[..., Any], *, is_lenient: bool = False) -> None:
@@ -253,13 +244,18 @@ class Signature:
         self.description, self._descriptions = read_docstring(getattr(function, "__doc__", None))
         self._forms: dict[str, Form] = {}
         self._rest: Form | None = None  # of `**kwargs`
-        self._parameters = _parameters_of(function, self.name)
-        hints = _hints_of(function, self.name)
+        self._parameters: Mapping[str, inspect.Parameter] = {}
+        try:
+            self._parameters, hints = _parameters_of(function, self.name)
+        except ConfigurationError:
+            if not is_lenient:
+                raise
+            self._rest = _ANYTHING
         for name, parameter in self._parameters.items():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-                problem = "cannot be given by name, as a tool's input is"
-                raise ConfigurationError(f"{self.name}: {str(parameter)!r} {problem}")
             try:
+                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                    problem = "cannot be given by name, as a tool's input is"
+                    raise ConfigurationError(f"{self.name}: {str(parameter)!r} {problem}")
                 form = form_of(hints.get(name, Any), f"{self.name}, parameter {name!r}")
             except ConfigurationError:
                 if not is_lenient:
@@ -267,7 +263,7 @@ class Signature:
                 form = _ANYTHING
             if parameter.kind is parameter.VAR_KEYWORD:
                 self._rest = form
-            else:
+            elif parameter.kind is not parameter.VAR_POSITIONAL:
                 self._forms[name] = form
         self._required = [name for name in self._forms if self._parameters[name].default is inspect.Parameter.empty]
 
@@ -302,7 +298,7 @@ class Signature:
         return {**schema, "default": default}
 
     def arguments(self, value: Any) -> dict[str, Any]:
-        """The keyword arguments that an input stands for. Raises `MismatchError`."""
+        """The keyword arguments in an input. Raises `MismatchError`."""
         if not isinstance(value, dict):
             raise _mismatch("object", value, "input")
         if missing := [name for name in self._required if name not in value]:
@@ -314,31 +310,30 @@ class Signature:
         return {name: self._forms.get(name, rest).read(item, f"input.{name}") for name, item in value.items()}
 
 
-def _parameters_of(function: Callable[..., Any], name: str) -> Mapping[str, inspect.Parameter]:
+def _parameters_of(
+    function: Callable[..., Any], name: str
+) -> tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]:
+    """The parameters, and their types. The type of the result is not resolved: it may exist for a type checker only."""
     try:
-        return inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as exc:
         raise ConfigurationError(f"{name} has no signature that can be read: {exc}") from None
-
-
-def _hints_of(function: Callable[..., Any], name: str) -> Mapping[str, Any]:
-    """The types of the parameters. The type of the result is not resolved: it may exist for a type checker only."""
     inner: Any = function
     while isinstance(inner, partial):
         inner = inner.func
-    if not inspect.isroutine(inner) and not inspect.isclass(inner):
-        inner = type(inner).__call__
-    inner = inspect.unwrap(inner.__init__ if inspect.isclass(inner) else inner)
+    if not inspect.isroutine(inner):
+        inner = inner.__init__ if inspect.isclass(inner) else type(inner).__call__
+    inner = inspect.unwrap(inner)
     annotations = {key: hint for key, hint in getattr(inner, "__annotations__", {}).items() if key != "return"}
     holder: Any = types.SimpleNamespace(__annotations__=annotations)
     try:
-        return typing.get_type_hints(holder, globalns=getattr(inner, "__globals__", {}), include_extras=True)
+        names = getattr(inner, "__globals__", {})
+        return parameters, typing.get_type_hints(holder, globalns=names, include_extras=True)
     except NameError as exc:
         at = next((key for key, hint in annotations.items() if str(exc.name) in str(hint)), "?")
-        raise ConfigurationError(
-            f"{name}, parameter {at!r}: the type {quote(str(annotations.get(at)))} cannot be resolved: {exc} "
-            "(types in string annotations must be defined at the top of a module)"
-        ) from None
+        problem = f"the type {quote(str(annotations.get(at)))} cannot be resolved: {exc}"
+        advice = "(types in string annotations must be defined at the top of a module)"
+        raise ConfigurationError(f"{name}, parameter {at!r}: {problem} {advice}") from None
 
 
 # --- Docstrings ----------------------------------------------------------------------------------------------------
@@ -376,9 +371,7 @@ def read_docstring(docstring: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _google_entries(body: str) -> dict[str, str]:
-    indented = (
-        body[: found.start()] if (found := re.search(r"(?m)^\S", body)) else body
-    )  # until a paragraph at the margin
+    indented = re.split(r"(?m)^(?=\S)", body, maxsplit=1)[0]  # until a paragraph at the margin
     parts = re.split(rf"(?m)^{_GOOGLE_ENTRY}", textwrap.dedent(indented))
     return {name: " ".join(said.split()) for name, said in zip(parts[1::2], parts[2::2], strict=True)}
 

@@ -1,4 +1,4 @@
-"""The answer as it comes: its events, its text, the message so far, over as many attempts as it takes.
+"""A request, tried until an answer begins, and the answer as it comes: its events, its text, the message so far.
 
     async with client.messages.stream(...) as stream:      # the request is sent here
         async for event in stream: ...                     # or: async for text in stream.text_stream
@@ -7,31 +7,270 @@
     events = await client.messages.create(stream=True, ...)
     async for event in events: ...                          # the events of the wire, typed, and nothing else
 
-A stream has exactly one ending (`stream.ending`). It is complete only with `message_stop`, or when the stop reason had come and
-only the tail is missing (then `ending.tail_missing` is set); anything else raises, and the error carries the message so far. A
-failure before any content is retried first, as the policy says; nothing that the caller saw is ever taken back.
+A stream has exactly one ending (`stream.ending`). It is complete only with `message_stop`, or when the stop reason had come
+and only the tail is missing (`ending.tail_missing`); every other ending raises, and the error carries the message so far.
+A failure before any content is retried first, as the policy says; no event that the caller has seen is taken back or repeated.
 
 `close()` may be called by any task, at any phase, any number of times; leaving the `async with` block calls it. Iterators here
 are classes, not generators: a generator that is dropped half-read is closed later, by the event loop.
+
+Under a stream is a `Call`, which drives an exchange over a network, and waits for nothing else:
+
+    call = Call(pools.here, CallSettings(request, route), Answer)
+    await call.open()                 # attempts, as the policy allows, until the exchange of one is open
+    await call.more()                 # one read for `call.exchange`
+    await call.open(error)            # the exchange failed: the next attempt; or raises `error`
+    call.release()                    # the exchange is over: its connection is kept, or dropped
+    call.close()                      # at any phase, from any task; from any thread where the network allows it
+
+One retry costs nothing and is not counted: when a reused connection turns out to be dead before the first byte of a response,
+the request is sent once more on a new one.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Self
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
-from rawsse.client.exchange import Exchange, Timing
+from rawsse.client.exchange import CallSettings, Exchange, Timing
+from rawsse.client.network.link import Aborted, Expired, Link, Signal
+from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.output import Outputs
-from rawsse.client.retry import RateLimits
+from rawsse.client.retry import RateLimits, decide
 from rawsse.errors import APIError, Ending, StreamCancelledError
 from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage
 from rawsse.messages.events import ContentBlockDelta, ErrorEvent, MessageStreamEvent, Ping, StreamEvent, TextEvent
+
+logger = logging.getLogger("rawsse.client")
+
+T = TypeVar("T")
+E_co = TypeVar("E_co", bound=Exchange, covariant=True)
+
+
+class Call(Generic[E_co]):
+    """A request, and its attempts. `exchange` is the current attempt, or the last one."""
+
+    def __init__(self, pool: Callable[[], Pool], settings: CallSettings, kind: type[E_co]) -> None:
+        """`pool` gives the pool of the loop, or process, that runs the call; `kind` is the class of the exchange."""
+        self.timing = Timing()
+        self.retries_taken = 0
+        self.is_closed = False
+        self.response: Response | None = None
+        """Of the last exchange that was open."""
+        self.settings = settings
+        self._get_pool = pool
+        self._kind = kind
+        self._pool: Pool | None = None
+        self._lease: Lease | None = None
+        self._link: Link | None = None
+        self._signal: Signal | None = None  # of the wait for the next attempt
+        self._thread: int | None = None  # the one that drives the exchange now
+        self._waits = False  # it waits for the network
+        self._renew()
+
+    @property
+    def is_mine(self) -> bool:
+        """The exchange may be ended here: no other thread drives it, and this one only waits (a signal handler asks)."""
+        return self._thread is None or (self._waits and self._thread == threading.get_ident())
+
+    async def open(self, error: APIError | None = None) -> E_co:
+        """The exchange of the first attempt that opens. `error`: the last attempt failed with it, and the policy decides
+        whether there is another.
+
+        Raises the last attempt's `APIError` when no attempt is left; `StreamCancelledError` if the call is closed.
+        """
+        before, self._thread = self._thread, threading.get_ident()
+        try:
+            if error is not None:
+                await self._await_next(error)
+            while (error := await self._attempt()) is not None:
+                await self._await_next(error)
+            self.response = self.exchange.response
+            if self.exchange.is_over:
+                self.release()
+            return self.exchange
+        finally:
+            self._thread = before
+
+    async def more(self) -> None:
+        """Read once, and pass to the exchange the bytes that came, the expired clock, or the loss of the connection."""
+        link = self._link  # None: another thread closed the call in this moment, and released it
+        before, self._thread = self._thread, threading.get_ident()
+        try:
+            if link is not None and (data := await self._wait(link.read)) is not None:
+                self.exchange.receive(data, self.timing.clock())
+        finally:
+            self._thread = before
+
+    def release(self) -> None:
+        """The exchange is over: keep its connection, or drop it."""
+        lease, self._lease, self._link = self._lease, None, None
+        if lease is not None:
+            lease.give_back(self.exchange.http if self.exchange.is_reusable else None)
+
+    def close(self) -> None:
+        """End the call and drop its connection. A caller that waits for it wakes.
+
+        The exchange is ended by the thread that drives it: here, or when that thread wakes.
+        """
+        self.is_closed = True
+        if (signal := self._signal) is not None:
+            signal.set()
+        if (lease := self._lease) is not None:
+            lease.drop()
+        if self.is_mine:
+            self.exchange.cancel()
+
+    def end(self) -> None:
+        """`close`, from any thread and any event loop."""
+        if self._pool is None:
+            self.close()
+        else:
+            self._pool.network.post(self.close)
+
+    # One attempt ---------------------------------------------------------------------------------------------------
+
+    async def _attempt(self) -> APIError | None:
+        """Make an attempt until its exchange is open. The error, if it ended before that."""
+        await self._try()
+        if self.exchange.failed_before_response and not self.is_closed:
+            logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
+            self.release()
+            self._renew()
+            await self._try(fresh=True)
+        return None if self.exchange.is_open else self.exchange.error
+
+    async def _await_next(self, error: APIError) -> None:
+        """The attempt failed: wait as long as the policy says, and prepare the next one. Raises `error` if none follows."""
+        settings, total = self.settings, self.settings.timeouts.total
+        error.retries_taken = self.retries_taken
+        decision = decide(error, self.retries_taken, settings.policy, now=settings.now(), chance=settings.chance())
+        error.retry_after = decision.retry_after
+        delay = None if self.is_closed else decision.delay
+        self.release()
+        if delay is None or (total is not None and self.timing.elapsed() + delay >= total):
+            longest = settings.policy.max_retry_after
+            if error.retry_after is not None and error.retry_after > longest:
+                error.message += f" (the server asks to wait {error.retry_after:g} s; max_retry_after is {longest:g} s)"
+                error.args = (error.message,)
+            raise error from error.__cause__
+        logger.info("%s; request %s", decision.reason, error.request_id)
+        self._signal = self._get_pool().network.signal()
+        await self._wait(self._signal.wait, self.timing.clock() + delay)
+        if self.is_closed:
+            closed = StreamCancelledError("the stream was closed while it waited for its next attempt")
+            closed.retries_taken = self.retries_taken
+            raise closed from error
+        self.retries_taken += 1
+        self._renew()
+
+    def _renew(self) -> None:
+        self.timing.forget_attempt()
+        has_retries = self.retries_taken < self.settings.policy.max_retries
+        self.exchange = self._kind(self.settings, self.timing, holds=has_retries)
+
+    async def _try(self, *, fresh: bool = False) -> None:
+        exchange = self.exchange
+        if self.is_closed:
+            exchange.cancel()
+            return
+        pool = self._get_pool()
+        if self._pool is None:
+            self.timing.clock, self.timing.started = pool.network.now, pool.network.now()
+        self._pool = pool
+        now = self.timing.clock
+        exchange.begin()
+        self._lease = lease = pool.acquire(self.settings.route, fresh=fresh)
+        exchange.is_queued = not lease.is_granted
+        if exchange.is_queued and not await self._wait(lease.granted.wait):
+            return
+        exchange.is_queued = False
+        self._link = await self._wait(lease.connect)
+        if self._link is None:
+            return
+        exchange.connected(now(), is_reused=lease.is_reused)
+        try:
+            pieces = exchange.send()
+        except BaseException:  # an invalid request
+            self.close()
+            exchange.cancel()
+            raise
+        is_whole = await self._send(self._link, pieces)
+        exchange.sent(now(), is_whole=is_whole)
+        while not exchange.is_open and not exchange.is_over:
+            await self.more()
+
+    async def _send(self, link: Link, pieces: list[bytes]) -> bool:
+        """Write the request. False if the peer takes no more of it: it may have answered already (413)."""
+        exchange = self.exchange
+        for number, piece in enumerate(pieces, 1):
+            early = await self._wait(partial(_write, link, piece, is_last=number == len(pieces)))
+            if early is None:
+                return False  # if the connection is lost, the next read raises the reason
+            if early:
+                exchange.receive(early, self.timing.clock())
+            if exchange.response is not None or exchange.is_over:
+                return False
+        return True
+
+    async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], at: float | None = None) -> T | None:
+        """The result of `wait(deadline)`; None if the exchange is over because of it. The deadline is `at`, or the time when a
+        clock of the exchange runs out."""
+        exchange, now = self.exchange, self.timing.clock
+        deadline, clock = exchange.deadline(now())
+        result: T | None = None
+        self._waits = True
+        try:
+            if at is None and deadline <= now():  # a link that always has bytes to read does not check it
+                raise Expired
+            if not self.is_closed:  # checked here: another thread may close the call at any moment
+                result = await wait(deadline if at is None else at)
+                if result is False and at is None:  # of a signal that was not set in time
+                    raise Expired
+        except Expired:
+            exchange.expire(clock, now())
+        except Aborted:
+            exchange.cancel()
+        except OSError as exc:
+            exchange.lose(exc)
+        except APIError as exc:
+            exchange.end(exc.with_traceback(None))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._waits = False
+        if self.is_closed:  # perhaps in the moment in which the wait ended
+            self.close()
+            exchange.cancel()
+            return None
+        return result
+
+
+async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) -> bytes | None:
+    """Write a piece of a request. Returns the bytes that came before the last piece, those of an early answer; None if the
+    connection is lost or closed. Raises `Expired` if the peer takes no more and has not answered."""
+    try:
+        try:
+            await link.write(piece, deadline)
+            early = None if is_last else link.read_ready()
+        except Expired:
+            if not (early := link.read_ready()):
+                raise
+    except OSError:
+        return None
+    return b"" if early is None else early or None
+
+
+# --- The answer ----------------------------------------------------------------------------------------------------
 
 
 class OpenResponse(Response):
@@ -68,13 +307,8 @@ class CallInfo:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
+        """The `request-id` of the response, for Anthropic's support."""
         return self._call.exchange.request_id
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
-        return self.headers.get("anthropic-workspace-id")
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -91,16 +325,17 @@ class CallInfo:
 
 
 class BaseStream(CallInfo):
-    """The base of both kinds of stream: opening, reading event by event, trying again, ending."""
+    """The base of both kinds of stream: opening, reading event by event, retrying, ending."""
 
     _call: Call[Answer]
 
     def __init__(self, call: Call[Answer]) -> None:
         super().__init__(call)
-        self._is_unseen = False  # no event is given out, so any failure may be retried
+        self._is_unseen = False  # no event reaches the caller, so any failure may be retried
         self.ending: Ending | None = None
         """How the stream ended; None while it has not."""
-        self._error: APIError | None = None  # raised again by every later read: a cut answer never looks whole
+        # The exchange has one, too, but a signal handler may close the stream while the exchange ends whole.
+        self._error: APIError | None = None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -146,7 +381,7 @@ class BaseStream(CallInfo):
 
     def __del__(self) -> None:
         if getattr(self, "ending", self) is None and self._call.response is not None and not self._call.is_closed:
-            self._call.end()  # first: where warnings are errors, nothing comes after one
+            self._call.end()  # first: where warnings are errors, the next line raises
             warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
@@ -156,7 +391,7 @@ class BaseStream(CallInfo):
     # Reading -------------------------------------------------------------------------------------------------------
 
     def _take_event(self) -> StreamEvent | None:
-        """The next event of the wire, applied, without waiting. None: wait (`_more`), and ask again.
+        """The next event of the wire, applied, without waiting. None: wait (`_more`), and call again.
 
         Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
         """
@@ -170,14 +405,14 @@ class BaseStream(CallInfo):
                 self.ending = self.ending or ending
             if event is not None or self.ending is None:
                 return event
-        # Asked last: another thread, or a signal handler, may close the stream at any moment.
+        # Checked last: another thread, or a signal handler, may close the stream at any moment.
         if self._error is not None:
-            raise self._error
+            raise self._error  # by every later read: a cut answer never looks whole
         _ = self.response  # raises, if the stream is not open
         raise StopAsyncIteration
 
     async def _more(self) -> None:
-        """Wait for what comes next: the response, bytes, or another attempt. Raises `APIError` if there is none."""
+        """Wait for the response, for bytes, or for another attempt. Raises `APIError` if none comes."""
         call, answer = self._call, self._call.exchange
         if call._pool is not None and call._pool.is_elsewhere:
             raise RuntimeError("the stream belongs to another event loop: read it in the one in which it was opened")
@@ -192,7 +427,7 @@ class BaseStream(CallInfo):
         except APIError as exc:
             if exc is not error or answer.is_committed:
                 raise self._failed(exc) from exc.__cause__
-            answer.is_committed = True  # what was held back is given out, and then the error is raised
+            answer.is_committed = True  # first the events that were held back, then the error
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
@@ -200,21 +435,17 @@ class BaseStream(CallInfo):
     def _failed(self, error: APIError) -> APIError:
         """The stream ends with this error, unless it has ended."""
         call, answer = self._call, self._call.exchange
-        if self.ending is not None and self._error is not None:
+        if self._error is not None:
             return self._error
-        if answer.error is not error:  # raised between two attempts: the stream was closed, or has no time left
-            answer.error = error
-            answer._describe(error)
-        answer.is_over = True
+        answer.fail(error)
         call.release()
         error.retries_taken = call.retries_taken
-        self._error = answer.failure()
-        self.ending = error.ending
+        self._error, self.ending = error, error.ending
         return error
 
 
 class EventStream(BaseStream):
-    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
 
     async def __anext__(self) -> StreamEvent:
         """The next event. Raises `APIError` for every ending but a complete one."""
@@ -223,7 +454,7 @@ class EventStream(BaseStream):
         return event
 
     async def _read_whole(self) -> Message:
-        """The whole message, for a caller who sees no event of it: any failure may be retried."""
+        """The whole message, for a caller who does not see its events: any failure may be retried."""
         self._is_unseen = True
         async with self:
             async for _ in self:
@@ -236,7 +467,7 @@ class EventStream(BaseStream):
 class MessageStream(BaseStream):
     """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
-    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text.
+    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text.
     """
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None:

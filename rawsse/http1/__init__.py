@@ -5,9 +5,8 @@ bodies and content codings (RFC 9110 and 9112).
 
 Read in this order:
 
-    message.py     the events: header fields, heads, pieces of bodies
     codings.py     the codings of a body: chunked, gzip, deflate
-    connection.py  one connection, in either role. The only file that imports h11.
+    connection.py  one connection, in either role, and its events. The only file that imports h11.
 
     client = ClientConnection(host="api.anthropic.com")
     wire = client.send_request("POST", "/v1/messages", [("content-type", "application/json")], body)
@@ -29,7 +28,6 @@ error quotes a header's value.
 
 from rawsse.http1.codings import *
 from rawsse.http1.connection import *
-from rawsse.http1.message import *
 
 __all__ = ["ClientConnection", "RawHeaders", "ServerConnection", "host_name"]
 __all__ += ["ConnectionClosed", "Data", "EndOfMessage", "Headers", "Request", "Response"]

@@ -30,7 +30,7 @@ FREE_DECODED_BYTES = 1024 * 1024
 
 # RFC 9110, 8.4: "identity" is "reserved for its role in Accept-Encoding"; "none" is what the Vercel AI SDK sends, so that no
 # proxy compresses its streams. The others are charsets, and names of MIME (RFC 2045, 6.1), which servers write by mistake.
-_NO_CODING = re.compile(
+_NO_CODING = (
     r"(?:identity|none|null|nil|no|off|false|undefined|plain|raw|7bit|8bit|binary|text(?:/[a-z-]+)?|application/json"
     r"|(?:charset=)?(?:utf[-_]?(?:8|16|32)|(?:us-)?ascii|iso[-_]?8859[-_]?\d+|latin[-_]?\d|(?:windows-|cp)125\d))?"
 )
@@ -38,7 +38,7 @@ _NO_CODING = re.compile(
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
 # ends with CRLF, never with a bare LF or CR: two readers could differ on that.
 _HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
-_TRAILERS = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*")
+_TRAILERS = rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*"
 
 
 class ChunkedReader:
@@ -81,16 +81,14 @@ class ChunkedReader:
 
     def _read_end(self, unread: bytes) -> tuple[bytes | None, bytes]:
         """The same where no data come next: the end of the body, an error, or too few bytes to tell."""
-        if self.left:  # of what ends the chunk's data
-            if not b"\r\n".startswith(unread):
-                raise _not_a_head(unread)
-            return None, unread
         line_end = unread.find(b"\n") + 1
-        self._check_size(line_end or len(unread))
-        match = _HEAD.match(unread)
+        if not self.left:
+            self._check_size(line_end or len(unread))
+        match = None if self.left else _HEAD.match(unread)
         if match is None:
-            if line_end:
-                raise _not_a_head(unread)
+            is_cut = b"\r\n".startswith(unread) if self.left else not line_end  # `left`: of the CRLF after the data
+            if not is_cut:
+                raise HTTPProtocolError(f"not a chunk's head: {quote(unread)}")
             return None, unread
         # With the line end of the last size in front, the empty line after the trailers is always CR LF CR LF.
         trailers = unread[match.end() - 2 :]
@@ -98,19 +96,14 @@ class ChunkedReader:
         self._check_size(len(trailers) if end < 0 else end)
         if end < 0:
             return None, unread
-        if not _TRAILERS.fullmatch(trailers, 0, end + 2):
+        if not re.fullmatch(_TRAILERS, trailers[: end + 2]):
             raise HTTPProtocolError("not the trailers of a chunked body")
         return b"", trailers[end + 4 :]
 
     def _check_size(self, size: int) -> None:
         if size > (limit := self._max_chunk_head_bytes):
-            raise HeadTooLargeError(
-                f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})", limit=limit
-            )
-
-
-def _not_a_head(unread: bytes) -> HTTPProtocolError:
-    return HTTPProtocolError(f"not a chunk's head: {quote(unread)}")
+            words = f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})"
+            raise HeadTooLargeError(words, limit=limit)
 
 
 class ContentDecoder:
@@ -123,7 +116,7 @@ class ContentDecoder:
     def __init__(self, encoding: str, *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
         # Without the parameters and quotes that the grammar does not have: servers copy `identity;q=1` from the request.
         names = [part.partition(";")[0].strip(" \t\"'") for part in encoding.lower().split(",")]
-        self._name = ", ".join(name for name in names if not _NO_CODING.fullmatch(name))
+        self._name = ", ".join(name for name in names if not re.fullmatch(_NO_CODING, name))
         self._max_decoded_bytes = max_decoded_bytes
         self._inflate: zlib._Decompress | None = None  # of the current member; None between two
         self._room = FREE_DECODED_BYTES

@@ -4,21 +4,20 @@ h11 parses the heads that are received: it gets a whole head, checked for its si
 returns. A head in which nothing is unusual is read without it, which takes a tenth of the time. The rest is done here: writing
 heads, framing bodies, and deciding whether the connection can be used again. The package's docstring shows how to use both
 roles.
+
+    headers = Headers([("Content-Type", "text/event-stream"), ("Vary", "Origin"), ("Vary", "Accept")])
+    headers["content-type"], headers["vary"], headers.get_all("vary")      # "text/event-stream", "Origin, Accept", [...]
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
-
-import h11
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
 from rawsse.http1.codings import ChunkedReader
-from rawsse.http1.message import ConnectionClosed, Data, EndOfMessage, Headers, Request, Response
 
 MAX_HEAD_BYTES = 32 * 1024
 """Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
@@ -28,48 +27,130 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 """A request's body. The Messages API itself takes 32 MB."""
 
 MAX_PIPELINED_BYTES = 64 * 1024
-"""What a server holds of requests received before the current one was answered. Above it, the caller stops reading."""
+"""How much a server holds of the requests that it received before it answered the current one. Above that, the caller stops
+reading."""
 
 RawHeaders = Sequence[tuple[str, str]]
 Head = TypeVar("Head")
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
-_TCHARS = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
-_NAME = re.compile(_TCHARS)
+_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-_FIELDS = re.compile(rf"(?:{_TCHARS}\0(?![ \t])[\t\x20-\x7e\x80-\xff]*(?<![ \t])\n)*")
+# The patterns below are compiled when they are first used, not when rawsse is imported.
 # RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 # The origin-form: never a fragment. Browsers send more characters than RFC 3986 has (WHATWG URL, "query percent-encode set").
-_ORIGIN_FORM = re.compile(r"/[!$-;=?-~]*")
-_ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_ORIGIN_FORM = r"/[!$-;=?-~]*"
+_ABSOLUTE_FORM = r"(?i)https?://([^/?]*)(.*)"
 
 # A head as nearly all are: HTTP/1.1, and in each field printable ASCII with one blank before it.
 _PLAIN_FIELDS = r"\r\n((?:[-0-9A-Za-z]+: (?! )[ -~]*(?<! )\r\n)+)\r\n"
-_FIELD = re.compile(r"([^:]+): (.*)\r\n")
+_FIELD = r"([^:]+): (.*)\r\n"
 
 # The part of a message that comes next.
 _HEAD, _BODY, _END = "head", "body", "end"
 
-# h11 takes interim responses only after a request, and any will do.
-_ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("host", "h11")])
-
 
 def host_name(host: str) -> str | None:
     """The name or address in the value of a `Host` field, in lower case and without port and brackets; None: it is invalid."""
-    match = _HOST.fullmatch(host)
+    match = re.fullmatch(_HOST, host)
     name = match[1].lower() if match else None
     if name is None or not name.startswith("["):
         return name
+    import ipaddress  # 1 ms, for few hosts
+
     try:
         return str(ipaddress.IPv6Address(name[1:-1]))
     except ValueError:
         return None
 
 
+# --- Events ----------------------------------------------------------------------------------------------------------
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of one message: a case-insensitive mapping, in the order received.
+
+    A name that came more than once reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart,
+    and `raw` is the list of (lower-case name, value) pairs, not to be changed.
+    """
+
+    __slots__ = ("_values", "raw")
+
+    def __init__(self, raw: Iterable[tuple[str, str]] = ()) -> None:
+        self.raw = [(name.lower(), value) for name, value in raw]
+        self._values: dict[str, list[str]] = {}
+        for name, value in self.raw:
+            self._values.setdefault(name, []).append(value)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value that came under `name`, in order."""
+        return [*self._values.get(name.lower(), ())]
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._values[name.lower()])
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        # Names only: values hold keys and cookies, and a repr ends up in logs.
+        return f"Headers({', '.join(self)})"
+
+
+class Request(NamedTuple):
+    """A request's head. `target` is in origin-form, or `*`; `http_version` is "1.0" or "1.1"."""
+
+    method: str
+    target: str
+    headers: Headers
+    http_version: str
+
+
+class Response(NamedTuple):
+    """A response's head. Interim responses (1xx) are skipped before it."""
+
+    status: int
+    reason: str
+    headers: Headers
+    http_version: str
+
+    @property
+    def status_code(self) -> int:
+        """The same as `status`: the official SDK's name."""
+        return self.status
+
+
+class Data(NamedTuple):
+    """A piece of the body: all that was received of it since the last one. Where it is cut has no meaning."""
+
+    data: bytes
+
+
+class EndOfMessage(NamedTuple):
+    """The body is complete."""
+
+    kind: str = "end"  # an empty tuple would equal every other empty tuple
+
+
+class ConnectionClosed(NamedTuple):
+    """The peer closed the connection between two messages."""
+
+    kind: str = "closed"
+
+
+# --- Connections -----------------------------------------------------------------------------------------------------
+
+
 class _Connection(Generic[Head]):
-    """What the two roles have in common: receiving a message, and reuse. `Head` is the kind of event that begins a message."""
+    """The part that is common to the two roles: receiving a message, and reuse. `Head` is the event that begins a message."""
 
     # RFC 9110, 5.5: "CR, LF, or NUL characters are invalid and dangerous", and of the others "recipients MAY retain such
     # characters for the sake of robustness": those of a response are retained. h11 would find these, but in quadratic time:
@@ -77,7 +158,7 @@ class _Connection(Generic[Head]):
     _refused_bytes = b"\0\v\f"
 
     # The start line and the fields. An interim response is not plain.
-    _plain_head = re.compile(f"HTTP/1\\.1 ([2-9][0-9][0-9]) ([ -~]*){_PLAIN_FIELDS}")
+    _plain_head = rf"HTTP/1\.1 ([2-9][0-9][0-9]) ([ -~]*){_PLAIN_FIELDS}"
 
     def __init__(self, max_head_bytes: int, max_body_bytes: int | None) -> None:
         self._max_head_bytes = max_head_bytes
@@ -128,7 +209,11 @@ class _Connection(Generic[Head]):
         """
         try:
             if (chunks := self._chunks) is None:
-                return self._next_event()
+                if self._is_broken:
+                    raise HTTPProtocolError("the connection failed earlier")
+                if self._receiving is _HEAD:
+                    return self._next_head()
+                return self._read_body() if self._receiving is _BODY else None
             if self._unread:
                 data, self._unread = chunks.read(self._unread)
                 if data:
@@ -145,13 +230,6 @@ class _Connection(Generic[Head]):
             self._chunks = None
             self._unread = b""
             raise
-
-    def _next_event(self) -> Head | Data | EndOfMessage | None:
-        if self._is_broken:
-            raise HTTPProtocolError("the connection failed earlier")
-        if self._receiving is _HEAD:
-            return self._next_head()
-        return self._read_body() if self._receiving is _BODY else None
 
     @abstractmethod
     def _next_head(self) -> Head | None:
@@ -180,16 +258,18 @@ class _Connection(Generic[Head]):
 
     def _parse(self, head: bytes, is_request: bool) -> tuple[str, str, Headers, str]:
         """Both parts of a head's start line (method and target, or status and reason), the fields, and the HTTP version."""
-        if plain := self._plain_head.fullmatch(head.decode("latin-1")):
+        if plain := re.fullmatch(self._plain_head, head.decode("latin-1")):
             first, second, fields = plain.groups()
-            headers = Headers(_FIELD.findall(fields))
+            headers = Headers(re.findall(_FIELD, fields))
             length, coding = headers.get("content-length", "0"), headers.get("transfer-encoding", "chunked")
             is_framed = length.isdigit() and len(length) <= 20 and coding == "chunked"
             if is_framed and len(headers) == len(headers.raw) and ("host" in headers or not is_request):
                 return first, second, headers, "1.1"
+        import h11  # takes a third as long to import as all of rawsse, and plain heads do not need it
+
         parser = h11.Connection(h11.SERVER if is_request else h11.CLIENT)
-        if not is_request:
-            parser.send(_ANY_REQUEST)
+        if not is_request:  # h11 takes interim responses only after a request, and any will do
+            parser.send(h11.Request(method="GET", target="/", headers=[("host", "h11")]))
         try:
             parser.receive_data(head)
             event: Any = parser.next_event()
@@ -211,7 +291,7 @@ class _Connection(Generic[Head]):
             self._must_close = True
 
     def _expect_body(self, headers: Headers, default: int | None) -> None:
-        """What the header fields say about the end of the body; `default` is its length if they say nothing."""
+        """Read from the header fields where the body ends; `default` is its length if they do not say."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
             self._chunks = ChunkedReader()
@@ -292,7 +372,7 @@ class ClientConnection(_Connection[Response]):
 
     @property
     def trailing_data(self) -> bytes:
-        """What came after the head of a 2xx answer to CONNECT: bytes of the tunnel, not of the proxy's HTTP."""
+        """The bytes after the head of a 2xx answer to CONNECT: they belong to the tunnel, not to the proxy's HTTP."""
         return self._unread
 
     def send_request(self, method: str, target: str, headers: RawHeaders, body: bytes = b"") -> bytes:
@@ -354,7 +434,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
     """
 
     _refused_bytes = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
-    _plain_head = re.compile(f"([A-Z]+) ([!-~]+) HTTP/1\\.1{_PLAIN_FIELDS}")
+    _plain_head = rf"([A-Z]+) ([!-~]+) HTTP/1\.1{_PLAIN_FIELDS}"
 
     def __init__(
         self,
@@ -483,7 +563,7 @@ def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
     """The target in origin-form, or `*`, and the fields with the host that was asked for (RFC 9112, 3.2 and 3.3)."""
     if host_name(headers.get("host", "")) is None:
         raise HTTPProtocolError("not HTTP/1.1: invalid Host")
-    if absolute := _ABSOLUTE_FORM.fullmatch(target):
+    if absolute := re.fullmatch(_ABSOLUTE_FORM, target):
         # "the origin server MUST ignore the received Host header field (if any) and instead use the host information of the
         # request-target". RFC 9110, 4.2: one that is empty, or has a user name, is an error.
         host, target = absolute.groups()
@@ -492,7 +572,7 @@ def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
         headers = Headers([("host", host), *(field for field in headers.raw if field[0] != "host")])
         if not target.startswith("/"):
             target = "*" if method == "OPTIONS" and not target else f"/{target}"
-    if not _ORIGIN_FORM.fullmatch(target) and (method, target) != ("OPTIONS", "*"):
+    if not re.fullmatch(_ORIGIN_FORM, target) and (method, target) != ("OPTIONS", "*"):
         raise HTTPProtocolError("not HTTP/1.1: invalid request-target")
     return target, headers
 
@@ -514,18 +594,16 @@ def _closed_early() -> HTTPProtocolError:
 
 
 def _head(start_line: str, fields: RawHeaders) -> bytes:
-    # One look at all fields: neither a name nor a value has a NUL or a line end.
-    lines = "".join([f"{name}\0{value}\n" for name, value in fields])
-    if not _FIELDS.fullmatch(lines) or lines.count("\n") != len(fields):
-        for name, value in fields:
-            if not _NAME.fullmatch(name):
-                raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
-            if wrong := _NOT_IN_A_VALUE.search(value):
-                # Only the character: the value may be a key, read from a file together with the end of its line.
-                raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
-            if value != value.strip(" \t"):
-                raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
-    return f"{start_line}\n{lines}\n".replace("\0", ": ").replace("\n", "\r\n").encode("latin-1")
+    for name, value in fields:
+        if not _NAME.fullmatch(name):
+            raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
+        if wrong := _NOT_IN_A_VALUE.search(value):
+            # Only the character is quoted: the value may be a key that was read from a file with the end of its line.
+            raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
+        if value != value.strip(" \t"):
+            raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
+    lines = [f"{name}: {value}\r\n" for name, value in fields]
+    return f"{start_line}\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
 def _reason(status: int) -> str:

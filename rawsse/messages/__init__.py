@@ -4,8 +4,7 @@ Read in this order:
 
     lens.py          attribute access to a JSON object, without copying it
     partial_json.py  the best reading of an unfinished JSON text, in linear time
-    usage.py         token counts, and which of them are billed
-    content.py       content blocks, also under construction; citations, usage, the message; the form that may be sent back
+    content.py       the message, its content blocks (also under construction) and its usage; which of them may be sent back
     events.py        one server-sent event -> one typed event
     message.py       events -> the message so far; the order that they must keep
 """

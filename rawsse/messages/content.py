@@ -27,9 +27,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, Ty
 from rawsse.errors import EventDataError, OutputFormatError, PartialJSONError, quote
 from rawsse.messages.lens import Lens, OpenLens, as_sent, by_type, is_json_object, object_at, parse_json, well_formed
 from rawsse.messages.partial_json import PartialJSON
-from rawsse.messages.usage import INPUT_TOKENS
 
 T = TypeVar("T")
+
+INPUT_TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+"""Fields of the usage. "Total input tokens in a request is the summation of" the three."""
+
+NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
+"""The usage of an answer that never began."""
+
+MAX_TOKENS_COUNTED = 2**53 - 1
+"""The largest count that is believed: one that every JSON reader and every database can hold."""
 
 _Cut: TypeAlias = Literal["max_tokens", "model_context_window_exceeded", "refusal"]
 StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_turn", "compaction"] | _Cut
@@ -91,16 +99,56 @@ class Usage(Lens):
     fallback_credit: Any
     iterations: Any
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {
-        "cache_creation": CacheCreation,
-        "output_tokens_details": OutputTokensDetails,
-        "server_tool_use": ServerToolUsage,
-    }
-
     @property
     def total_input_tokens(self) -> int:
         """Fresh, written to the cache and read from the cache: what the context window held."""
         return sum(count for name in INPUT_TOKENS if isinstance(count := self.raw.get(name), int))
+
+
+def billed(usage: dict[str, Any]) -> dict[str, Any] | None:
+    """The counts of all iterations together. Those at the top leave out compaction, advisors, and models that were replaced
+    (https://docs.anthropic.com/en/docs/build-with-claude/compaction). None if the iterations are not understood."""
+    if not (iterations := usage.get("iterations")):
+        return usage
+    if not isinstance(iterations, list) or not all(_is_iteration(each) for each in iterations):
+        return None
+    if all(each["type"] in ("compaction", "advisor_message") for each in iterations):
+        iterations = [usage, *iterations]
+    total: dict[str, Any] = {}
+    for each in iterations:
+        add_counts({name: each.get(name) for name in (*INPUT_TOKENS, "output_tokens", "cache_creation")}, total)
+    return {**usage, **total}
+
+
+def token_counts(usage: dict[str, Any]) -> tuple[dict[str, int], bool]:
+    """The billed counts of `INPUT_TOKENS` and `output_tokens`; and whether all of the usage is understood."""
+    counts = billed(usage)
+    found = usage if counts is None else counts
+    given = {name: found.get(name) for name in (*INPUT_TOKENS, "output_tokens")}
+    tokens = {name: value for name, value in given.items() if type(value) is int and 0 <= value <= MAX_TOKENS_COUNTED}
+    is_whole = "input_tokens" in tokens and "output_tokens" in tokens and counts is not None
+    return {name: tokens.get(name, 0) for name in given}, is_whole
+
+
+def add_counts(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
+    """Add every count to `total`, known or not, including those in objects (`server_tool_use`). Other values are left out."""
+    for name, value in counts.items():
+        if isinstance(value, dict):
+            if isinstance(inner := total.setdefault(name, {}), dict):
+                add_counts(value, inner)
+        elif isinstance(value, int) and not isinstance(value, bool) and isinstance(total.get(name, 0), int):
+            total[name] = total.get(name, 0) + value
+
+
+def _is_iteration(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("type") in ("message", "compaction", "advisor_message", "fallback_message")
+        and all(type(value.get(name)) is int for name in NOTHING)
+    )
+
+
+# --- Content blocks --------------------------------------------------------------------------------------------------
 
 
 class BaseBlock(Lens):
@@ -115,7 +163,6 @@ class BaseBlock(Lens):
     complete: bool
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
-    FIELDS: ClassVar[Mapping[str, Any]] = {"citations": Citation}
 
     def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
         super().__init__(raw)
@@ -137,7 +184,7 @@ class TextBlock(BaseBlock):
     type: Literal["text"]
 
 
-class ParsedTextBlock(TextBlock, Generic[T]):
+class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
     """A text block of a `MessageStream` or of `messages.parse`. Equal to the plain text block with the same JSON."""
 
     __slots__ = ("_parsed",)
@@ -155,11 +202,6 @@ class ParsedTextBlock(TextBlock, Generic[T]):
         if isinstance(self._parsed, OutputFormatError):
             raise self._parsed
         return self._parsed
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TextBlock) and self.raw == other.raw
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
         yield from super().__rich_repr__()
@@ -459,11 +501,7 @@ class Message(Lens):
     input_transformations: Any
     request_id: str | None
 
-    FIELDS: ClassVar[Mapping[str, Any]] = {
-        "content": look_at_block,
-        "stop_details": RefusalStopDetails,
-        "usage": Usage,
-    }
+    FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block}
 
     def __init__(
         self, raw: dict[str, Any], *, facts: Sequence[BlockBuilder] = (), request_id: str | None = None
@@ -504,7 +542,7 @@ class Message(Lens):
         return {"role": "assistant", "content": content} if content else None
 
 
-class ParsedMessage(Message, Generic[T]):
+class ParsedMessage(Message, Generic[T], plain=Message):
     """A message of a `MessageStream` or of `messages.parse`. Equal to the plain message with the same JSON.
 
     `parsed` has, for the index of a text block, what the block was parsed to, or why it could not be.
@@ -535,11 +573,6 @@ class ParsedMessage(Message, Generic[T]):
             raise value
         return value
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and self.raw == other.raw
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 class MessageDeltaFields(Lens):
     """The fields of the message that a `message_delta` sets."""
@@ -548,8 +581,6 @@ class MessageDeltaFields(Lens):
     stop_sequence: str | None
     stop_details: RefusalStopDetails | None
     container: Any | None
-
-    FIELDS: ClassVar[Mapping[str, Any]] = {"stop_details": RefusalStopDetails}
 
 
 # --- Sending it back -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ thin object over one dict, so that an event takes one parse and one small object
     delta = Delta({"type": "text_delta", "text": "hi", "new": 1})
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
 
-Nested objects are lenses too: of the class given in `FIELDS`, or plain `Lens`. For a type checker a lens has the annotated
+Nested objects are lenses too: of the class that the annotation names, or plain `Lens`. A type checker sees the annotated
 fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`. A text with half a surrogate pair,
 which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as it came.
 
@@ -25,6 +25,7 @@ import inspect
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
@@ -56,10 +57,10 @@ def parse_json(text: str | bytes) -> Any:
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
     value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    return as_sent(value) if isinstance(text, str) and _HALF.search(text) else value
+    return as_sent(value) if isinstance(text, str) and re.search(_HALF, text) else value
 
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole pair
+_HALF = r"\\u[dD][89a-fA-F]|[\ud800-\udfff]"  # or a whole pair
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -119,28 +120,38 @@ def sendable_json(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 class Lens:
-    """Attribute access to the JSON object `raw`. Equal if class and JSON are equal. `raw` is the dict itself, not a copy."""
+    """Attribute access to the JSON object `raw`. Equal if class and JSON are equal. `raw` is the dict itself, not a copy.
+
+    A subclass may be equal to the class that it extends: `class ParsedMessage(Message, plain=Message)`.
+    """
 
     __slots__ = ("raw",)
     raw: dict[str, Any]
 
     FIELDS: ClassVar[Mapping[str, Callable[[dict[str, Any]], Any]]] = {}
-    """For a field: the class, or function, that makes the lens of an object in it, or in a list in it."""
+    """For a field: the class, or function, that makes the lens of an object in it, or in a list in it. A field whose annotation
+    begins with a lens class of the same module (`Tail`, `list[Tail] | None`) need not be listed."""
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset()
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
 
     _declared: ClassVar[Mapping[str, str]] = {}  # the fields in their order, with their annotations
+    _plain: ClassVar[type[Lens] | None] = None  # the class that counts in comparisons, if it is another
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, plain: type[Lens] | None = None) -> None:
         super().__init_subclass__()
+        cls._plain = plain
         hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
         slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
         fields = hints.keys() - slots | cls.FIELDS.keys()
         own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
+        named = getattr(sys.modules.get(cls.__module__), "__dict__", {})
+        kinds = {name: named.get(hint.removeprefix("list[").split(" ")[0].rstrip("]")) for name, hint in own.items()}
+        lenses = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Lens)}
+        cls.FIELDS = {**lenses, **cls.FIELDS}
         # A field that is annotated again moves to its new place.
         cls._declared = {**{name: hint for name, hint in cls._declared.items() if name not in own}, **own}
 
@@ -233,7 +244,9 @@ class Lens:
         return getattr(self, name) if name in self.FIELDS and name in self.raw else self.raw.get(name)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and isinstance(other, Lens) and self.raw == other.raw
+        if not isinstance(other, Lens) or (self._plain or type(self)) is not (other._plain or type(other)):
+            return False
+        return self.raw == other.raw
 
     __hash__ = None  # type: ignore[assignment]  # like a dict: it may change while the stream runs
 

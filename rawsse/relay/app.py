@@ -55,9 +55,9 @@ from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
+from rawsse.relay.home import Home, SharedHome, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
-from rawsse.relay.node import STOPPED, Node, unavailable
 from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
@@ -197,7 +197,7 @@ class Relay:
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         observers = [RunLog(), self.quotas, self.metrics, *observers, OnEnd(self._cut)]
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
-        self._node = Node(store, self._runs) if store is not None else None
+        self.home = Home(self._runs, self.quotas) if store is None else SharedHome(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
@@ -225,17 +225,10 @@ class Relay:
             if self.quotas.must_end(run.start.user, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
-    async def start(self) -> None:
-        """Join the nodes that share the store, if there is one; the first request does so, too."""
-        if self._node is not None:
-            with contextlib.suppress(Answer):  # the store cannot be reached yet; it has been logged
-                await self._node.start()
-
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and wait until all have ended."""
         text = "the relay is shutting down"
-        flush = self._node.aclose if self._node is not None else None
-        await self._runs.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS), flush)
+        await self.home.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -248,7 +241,7 @@ class Relay:
             await stop.wait()
             await self.aclose()
 
-        await self.start()
+        await self.home.start()
         closing = asyncio.create_task(close())
         try:
             with signals_call(stop.set, passes_on=True):
@@ -267,7 +260,7 @@ class Relay:
         elif scope["type"] == "lifespan":
             for step in ("startup", "shutdown"):
                 await receive()
-                await (self.start() if step == "startup" else self.aclose())
+                await (self.home.start() if step == "startup" else self.aclose())
                 await send({"type": f"lifespan.{step}.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
@@ -353,14 +346,8 @@ class _Call(Exchange):
         limit = self._relay._max_body_bytes
         return await self.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
-    async def _text(self) -> None:
-        await self._generate(await self._read_chat(TextDialect))
-
-    async def _chat(self) -> None:
-        await self._generate(await self._read_chat(EventsDialect))
-
-    async def _read_chat(self, kind: type[TextDialect | EventsDialect]) -> _Asked:
-        """The request in a browser's body. In place of `EventsDialect` it may be a request of `useChat`."""
+    async def _chat(self, kind: type[TextDialect | EventsDialect]) -> None:
+        """A browser's request. In place of `EventsDialect` it may be one of `useChat`."""
         is_named, max_chars = "x-run-id" in self.headers, self._relay._max_prompt_chars
 
         def read(body: dict[str, Any]) -> _Asked:
@@ -372,7 +359,7 @@ class _Call(Exchange):
                 asked = _Asked(dialect, read_chat(body, max_prompt_chars=max_chars))
             return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
-        return await self.read_json(read, self._relay._max_chat_bytes)
+        await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
     async def _generate(self, asked: _Asked) -> None:
         self._dialect = asked.dialect
@@ -387,14 +374,9 @@ class _Call(Exchange):
 
     async def _known_run(self, asked: _Asked) -> Feed | None:
         """The run that this request began before: a client that names its run may repeat its request."""
-        if not asked.fingerprint or (run := await self._find(self._run_id)) is None:
+        if not asked.fingerprint or (run := await self._relay.home.find(self._user_id, self._run_id)) is None:
             return None
-        return _checked(run, asked)
-
-    async def _find(self, id: str) -> Feed | None:
-        """The user's run with that id, on whatever node."""
-        node = self._relay._node
-        return self._runs.get(self._user_id, id) if node is None else await node.find(self._user_id, id, self._seen)
+        return checked(run, asked.fingerprint)
 
     @property
     def _seen(self) -> list[str]:
@@ -412,22 +394,7 @@ class _Call(Exchange):
         source = pushed(events, MessagePush if is_whole else EventPush)
         who = {"user": self._user_id, "model": request["model"], "alias": asked.alias, "fingerprint": asked.fingerprint}
         who["id"] = self._run_id if asked.fingerprint else None
-        is_messages = not dialect.is_resumable
-        if relay._node is not None:
-            run, acquired = await relay._node.begin(dialect, source, relay.quotas.terms(self._user), **who)
-            if acquired.known is not None:
-                return _checked(run, asked)
-            fields = relay.quotas.told(self._user, acquired, is_messages=is_messages, is_run=True)
-            assert run is not None  # noqa: S101 - only then the limits refuse it, and the line above raises
-        elif (run := self._runs.get(self._user_id, who["id"] or "")) is not None:  # begun in the meantime
-            return _checked(run, asked)
-        else:
-            fields = relay.quotas.admit(self._user, relay._clock(), is_messages=is_messages)
-            try:
-                run = self._runs.begin(dialect, source, **who)
-            except BaseException:
-                relay.quotas.release(self._user)
-                raise
+        run, fields = await relay.home.begin(dialect, source, self._user, **who)
         self.more_fields += fields.items()
         return run
 
@@ -469,17 +436,13 @@ class _Call(Exchange):
     # Routes that read or stop one ------------------------------------------------------------------------------------
 
     async def _find_run(self) -> Feed:
-        run = await self._find(self.path.removeprefix("/runs/"))
+        run = await self._relay.home.find(self._user_id, self.path.removeprefix("/runs/"), self._seen)
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
 
     async def _stop_run(self) -> None:
-        run, node = await self._find_run(), self._relay._node
-        if isinstance(run, Run):
-            run.stop(STOPPED)
-        if node is not None and not await node.stopped(run):
-            raise unavailable("the run did not end in time")
+        await self._relay.home.stop(await self._find_run())
         await self.send_whole(204)
 
     async def _read_run(self) -> None:
@@ -514,16 +477,15 @@ class _Call(Exchange):
             return
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
-        found = {id: await self._find(id) for id in ids}
+        home, seen = self._relay.home, self._seen
+        found = {id: await home.find(self._user_id, id, seen) for id in ids}
         runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
-        wanted = [(run, max((run.number_of(each) or 0 for each in self._seen), default=0)) for run in runs]
+        wanted = [(run, max((run.number_of(each) or 0 for each in seen), default=0)) for run in runs]
         await follow_all(self, wanted, missing=[id for id in ids if found[id] not in runs])
 
     async def _resume_chat(self) -> None:
-        chat, node = self.path.removeprefix("/api/chat/").removesuffix("/stream"), self._relay._node
-        run: Feed | None = self._runs.by_alias(self._user_id, chat)
-        if run is None and node is not None:
-            run = await node.find_alias(self._user_id, chat)
+        chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
+        run = await self._relay.home.find_chat(self._user_id, chat)
         with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` needs it
             if run is not None and not run.is_finished:
                 await follow(self, run)
@@ -542,25 +504,15 @@ class _Call(Exchange):
         return None if asked == "*" else asked
 
     async def _list_runs(self) -> None:
-        now, user, node = self._relay._clock(), self._asked_user(), self._relay._node
-        told = {run.start: run.readers for run in self._relay.open_runs(user)}
-        if node is not None:  # how many read a run elsewhere is not known here
-            told = dict.fromkeys(await node.open_runs(user), 0) | told
-        fields = [{**asdict(start), "seconds": now - start.time, "readers": readers} for start, readers in told.items()]
-        await self.send_json(fields)
+        now, runs = self._relay._clock(), await self._relay.home.open_runs(self._asked_user())
+        told = [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
+        await self.send_json(told)
 
     async def _stop_runs(self) -> None:
-        user, node = self._asked_user(), self._relay._node
-        runs = self._relay.open_runs(user)
-        for run in runs:
-            run.stop(STOPPED)
-        elsewhere = await node.stop_all(user) if node is not None else 0
-        await self.send_json({"stopped": len(runs) + elsewhere})
+        await self.send_json({"stopped": await self._relay.home.stop_all(self._asked_user())})
 
     async def _me(self) -> None:
-        quotas, node = self._relay.quotas, self._relay._node
-        acquired = await node.admit(quotas.terms(self._user), counts=False) if node is not None else None
-        await self.send_json(quotas.me(self._user, self._relay._clock(), acquired))
+        await self.send_json(await self._relay.home.me(self._user))
 
     async def _doctor(self) -> None:
         await send_beats(self, SSE_HEADERS)
@@ -579,11 +531,7 @@ class _Call(Exchange):
         headers = self._api_headers()
         if relay._authenticate is not None:
             await self.check_client()
-        if relay._node is None:
-            fields = relay.quotas.admit(self._user, relay._clock(), is_messages=True, is_run=False)
-        else:
-            acquired = await relay._node.admit(relay.quotas.terms(self._user), counts=True)
-            fields = relay.quotas.told(self._user, acquired, is_messages=True, is_run=False)
+        fields = await relay.home.admit(self._user)
         self.more_fields += fields.items()
         call = relay.client.call("POST", self.path, body=request, headers=headers, max_retries=0)
         if (answer := await unless_gone(call.open(), self.receive)) is not None:
@@ -620,8 +568,8 @@ _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
     (re.compile(pattern, re.DOTALL), handlers)
     for pattern, handlers in (
-        ("|".join(_TEXT_PATHS), {"POST": _Call._text}),
-        ("/api/chat", {"POST": _Call._chat}),
+        ("|".join(_TEXT_PATHS), {"POST": partial(_Call._chat, kind=TextDialect)}),
+        ("/api/chat", {"POST": partial(_Call._chat, kind=EventsDialect)}),
         ("/v1/messages", {"POST": _Call._messages}),
         ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
         ("/v1/models(/.*)?", {"GET": _Call._list_models}),
@@ -640,13 +588,6 @@ _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
 
 def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _checked(run: Feed | None, asked: _Asked) -> Feed:
-    """The run that has the id of this request, if it is its run. Raises `Answer`: 409."""
-    if run is None or run.fingerprint != asked.fingerprint:
-        raise Answer(409, "conflict_error", "x-run-id: belongs to another request", field="x-run-id")
-    return run
 
 
 def _fingerprint(asked: _Asked, usage: object) -> str:

@@ -1,23 +1,28 @@
-"""Counts of runs, tokens and failures for Prometheus, under the names of OpenTelemetry's conventions for generative AI.
+"""Metrics for Prometheus and spans for OpenTelemetry, under the names of OpenTelemetry's conventions for generative AI.
 
     metrics = Metrics({"rawsse_readers": count_readers})     # an observer of runs
     metrics.count_refusal("rate_limit_error")
     body = metrics.render().encode()                         # the body of `GET /metrics`, of type CONTENT_TYPE
 
-The format is version 0.0.4 of https://prometheus.io/docs/instrumenting/exposition_formats/. Names, labels and buckets are those
-of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit at the end. Users are
-never labels: each value of a label is kept until the process ends.
+    tracing = Tracing(provider)     # another one; needs the extra `otel`. The caller shuts the provider down
+
+The metrics' format is version 0.0.4 of https://prometheus.io/docs/instrumenting/exposition_formats/. Their names, labels and
+buckets are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit at
+the end. Users are never labels: each value of a label is kept until the process ends. The attributes of spans are those of
+https://opentelemetry.io/docs/specs/semconv/gen-ai/anthropic/.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
 from rawsse.relay.record import Observer, RunRecord, RunStart
 
@@ -47,28 +52,20 @@ class Family(NamedTuple):
     bounds: tuple[float, ...] = ()
 
 
-_DURATION = "gen_ai_client_operation_duration_seconds"
-_FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
-_USAGE = "gen_ai_client_token_usage"
-_RUNS = "rawsse_runs_total"
-_ERRORS = "rawsse_upstream_errors_total"
-_CACHED = "rawsse_cache_tokens_total"
-_RESUMES = "rawsse_resumes_total"
-_REFUSED = "rawsse_refused_requests_total"
-_OPEN = "rawsse_open_streams"
-
 FAMILIES: Mapping[str, Family] = {
-    _DURATION: Family("histogram", "How long a call of the API took, in seconds.", SECONDS),
-    _FIRST_CHUNK: Family("histogram", "Time until the first piece of an answer, in seconds.", SECONDS),
-    _USAGE: Family(
-        "histogram", "Tokens that a call used; input includes those written to the cache and read from it.", TOKENS
+    "gen_ai_client_operation_duration_seconds": Family("histogram", "Seconds that a call of the API took.", SECONDS),
+    "gen_ai_client_operation_time_to_first_chunk_seconds": Family(
+        "histogram", "Seconds until the first text.", SECONDS
     ),
-    _CACHED: Family("counter", "Input tokens written to the prompt cache (creation) and read from it (read)."),
-    _RUNS: Family("counter", "Runs that have ended."),
-    _ERRORS: Family("counter", "Runs that ended with an error, by its type."),
-    _RESUMES: Family("counter", "Requests to read a run again."),
-    _REFUSED: Family("counter", "Requests that were refused before a call of the API."),
-    _OPEN: Family("gauge", "Runs that have not ended."),
+    "gen_ai_client_token_usage": Family(
+        "histogram", "Tokens that a call used; input includes those of the cache.", TOKENS
+    ),
+    "rawsse_cache_tokens_total": Family("counter", "Input tokens written to the prompt cache, and read from it."),
+    "rawsse_runs_total": Family("counter", "Runs that have ended."),
+    "rawsse_upstream_errors_total": Family("counter", "Runs that ended with an error, by its type."),
+    "rawsse_resumes_total": Family("counter", "Requests to read a run again."),
+    "rawsse_refused_requests_total": Family("counter", "Requests that were refused before a call of the API."),
+    "rawsse_open_streams": Family("gauge", "Runs that have not ended."),
     "rawsse_readers": Family("gauge", "Clients that are reading a run."),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
@@ -85,7 +82,7 @@ class Metrics(Observer):
     """
 
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
-        self._read = {_OPEN: lambda: len(self._asked), **(read or {})}
+        self._read = {"rawsse_open_streams": lambda: len(self._asked), **(read or {})}
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
         self._histograms: defaultdict[str, dict[Labels, _Histogram]] = defaultdict(dict)
         self._models = _Names(MAX_MODELS_COUNTED, models)
@@ -108,24 +105,24 @@ class Metrics(Observer):
         if has_answered:
             labels["gen_ai_response_model"] = self._models.find(record.model)
             for kind, count in (("input", record.all_input_tokens), ("output", record.output_tokens)):
-                self._observe(_USAGE, count, **labels, gen_ai_token_type=kind)
-            self._count(_CACHED, record.cache_creation_input_tokens, kind="creation")
-            self._count(_CACHED, record.cache_read_input_tokens, kind="read")
+                self._observe("gen_ai_client_token_usage", count, **labels, gen_ai_token_type=kind)
+            self._count("rawsse_cache_tokens_total", record.cache_creation_input_tokens, kind="creation")
+            self._count("rawsse_cache_tokens_total", record.cache_read_input_tokens, kind="read")
         if record.first_token_seconds is not None:
-            self._observe(_FIRST_CHUNK, record.first_token_seconds, **labels)
+            self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", record.first_token_seconds, **labels)
         if record.error is not None:
             labels["error_type"] = self._types.find(record.error)
-            self._count(_ERRORS, type=labels["error_type"])
-        self._observe(_DURATION, record.seconds, **labels)
-        self._count(_RUNS, ending=record.ending, dialect=record.dialect)
+            self._count("rawsse_upstream_errors_total", type=labels["error_type"])
+        self._observe("gen_ai_client_operation_duration_seconds", record.seconds, **labels)
+        self._count("rawsse_runs_total", ending=record.ending, dialect=record.dialect)
 
     def count_resume(self, result: str) -> None:
         """A client came back to a run: `result` is one of a few words, such as "resumed" or "gone"."""
-        self._count(_RESUMES, result=self._types.find(result))
+        self._count("rawsse_resumes_total", result=self._types.find(result))
 
     def count_refusal(self, reason: str) -> None:
         """A request was refused: `reason` is the type of its error."""
-        self._count(_REFUSED, reason=self._types.find(reason))
+        self._count("rawsse_refused_requests_total", reason=self._types.find(reason))
 
     def render(self) -> str:
         """All metrics that have a value, in Prometheus' text format."""
@@ -187,3 +184,66 @@ class _Histogram:
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
     pairs = ",".join(f'{label}="{text.translate(_ESCAPES)}"' for label, text in labels)
     return f"{name}{{{pairs}}} {value}" if pairs else f"{name} {value}"
+
+
+# --- Spans ---------------------------------------------------------------------------------------------------------
+
+_REQUEST: Mapping[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.stream": True,
+}
+
+
+class Tracing(Observer):
+    """An observer that makes a span of each run. `provider` is a `TracerProvider`, or None for the global one.
+
+    The parent is the span that is current when the run begins: the relay calls `begun` in the task of the request, and
+    OpenTelemetry's ASGI middleware makes the request's span current. Raises `ConfigurationError` where opentelemetry-api is not
+    installed.
+    """
+
+    def __init__(self, provider: Any = None) -> None:
+        try:
+            self._trace = importlib.import_module("opentelemetry.trace")
+        except ImportError:
+            raise ConfigurationError("tracing needs opentelemetry-api: install the extra `otel`") from None
+        self._tracer = self._trace.get_tracer("rawsse", tracer_provider=provider)
+        self._spans: dict[tuple[str, str], Any] = {}  # of open runs
+
+    def begun(self, start: RunStart) -> None:
+        """Begin the run's span."""
+        model = one_line(start.model)
+        kind, attributes = self._trace.SpanKind.CLIENT, {**_REQUEST, "gen_ai.request.model": model}
+        options = {"kind": kind, "attributes": attributes, "start_time": _nanoseconds(start.time)}
+        self._spans[start.user, start.run] = self._tracer.start_span(f"chat {model}", **options)
+
+    def ended(self, record: RunRecord) -> None:
+        """End the run's span, if it has one."""
+        span = self._spans.pop((record.user, record.run), None)
+        if span is None:
+            return
+        reason = record.stop_reason
+        found: dict[str, Any] = {
+            "rawsse.ending": record.ending,
+            "gen_ai.response.finish_reasons": (one_line(reason),) if reason is not None else None,
+            "gen_ai.response.time_to_first_chunk": record.first_token_seconds,
+        }
+        if record.total_tokens:  # else no model answered
+            found |= {
+                "gen_ai.response.model": one_line(record.model),
+                # "Anthropic `input_tokens` excludes cached tokens", and the attribute includes them.
+                "gen_ai.usage.input_tokens": record.all_input_tokens,
+                "gen_ai.usage.output_tokens": record.output_tokens,
+                "gen_ai.usage.cache_creation.input_tokens": record.cache_creation_input_tokens,
+                "gen_ai.usage.cache_read.input_tokens": record.cache_read_input_tokens,
+            }
+        if record.error is not None:
+            found["error.type"] = one_line(record.error)
+            span.set_status(self._trace.StatusCode.ERROR, one_line(record.words))
+        span.set_attributes({name: value for name, value in found.items() if value is not None})
+        span.end(_nanoseconds(record.time + record.seconds))
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

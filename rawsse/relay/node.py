@@ -6,7 +6,8 @@
     await node.aclose()
 
 Write, then send: a frame of a run goes to the readers when the store has it. So a run that is read on from another node goes
-on where it was, whatever became of its owner. While one batch of writes is at the store, the next one gathers.
+on where it was, whatever became of its owner. While one batch of writes is at the store, and a moment after it, the next one
+gathers.
 
 A node that the store does not hear of for the time of its lease is dead: another node writes the last frame of its runs. A node
 that cannot reach the store for so long ends its own runs, since others may have done so already.
@@ -24,20 +25,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from rawsse.messages.usage import token_counts
+from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame, TextDialect
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart, log
 from rawsse.relay.runs import OpenSource, Run, Runs, new_run_id
-from rawsse.relay.store import (
-    Acquired,
-    Entry,
-    Limits,
-    Store,
-    StoredRun,
-    StoreUnavailableError,
-    Write,
-)
+from rawsse.relay.store import Acquired, Entry, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.ui import UIDialect
 
 T = TypeVar("T")
@@ -47,6 +40,10 @@ RETRY_SECONDS = 0.1
 
 MAX_UNWRITTEN_BYTES = 256 * 1024
 """Frames of one run that wait for the store; above it the upstream is not read."""
+
+WRITE_PAUSE_SECONDS = 0.005
+"""How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. What comes later than
+that after the last batch does not wait."""
 
 GATHER_SECONDS = 0.00005
 """For each run that is read from the store, how long a read waits before the next one: each read names them all."""
@@ -195,6 +192,7 @@ class Node:
             if last := [run for run in batch if run not in writes and run.record is not None]:
                 ends = [partial(self._store.finish, run.next_write(), run.tokens, run.keep_seconds) for run in last]
                 self._tell(last, await asyncio.gather(*map(self._insist, ends)), is_last=True)
+            await asyncio.sleep(WRITE_PAUSE_SECONDS)
 
     def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool | None], *, is_last: bool = False) -> None:
         for run, is_done in zip(runs, done, strict=True):

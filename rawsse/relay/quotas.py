@@ -151,6 +151,11 @@ class Quotas(Observer):
         if acquired.is_refused:
             self._refuse(accounts, **kind)
             raise Answer(429, "rate_limit_error", "a limit is reached", headers={"retry-after": str(RETRY_SECONDS)})
+        self._all = accounts[-1]  # for `must_end`
+        if user is not None:
+            self._kept[user.id] = accounts[0]
+            if len(self._kept) > self._max_users:
+                self._kept.popitem(last=False)
         return _headers([*accounts[0].policies()], kind["is_messages"])
 
     def _counted(self, user: User | None, counts: Sequence[Count]) -> list[_Account]:

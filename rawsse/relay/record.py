@@ -14,7 +14,7 @@ from typing import Any
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import Ending
-from rawsse.messages.usage import token_counts
+from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Failure, one_line
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")

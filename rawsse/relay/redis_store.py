@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -50,6 +50,9 @@ RUN_SECONDS = 86_400
 
 MAX_MESSAGES = 1000
 """How many messages to a node may wait."""
+
+CALLS_AT_ONCE = 64
+"""Each has a connection; more wait for one. `redis-py` would refuse those above a hundred: a burst of new runs has more."""
 
 WRITES_AT_ONCE = 64
 """Writes in one call of a script: Redis does nothing else meanwhile."""
@@ -145,47 +148,46 @@ return {{}, 0, found[2]}
 # The fence: only what follows the write before it in the same epoch is added. ADDED, or REPEATED if it is there already.
 _APPEND = """
 local ADDED, REPEATED, REFUSED = 1, 2, 0
-local function append(log, epoch, before, number, data, ...)
+local function append(log, before, id, data, ...)
   local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   if not top then return REFUSED end
-  local id = epoch .. '-' .. number
   if top[1] == id then return REPEATED end
-  if top[1] ~= epoch .. '-' .. before then return REFUSED end
+  if top[1] ~= before then return REFUSED end
   redis.call('XADD', log, 'NOMKSTREAM', id, 'd', data, ...)
   return ADDED
 end
 """
 
-# KEYS: log and meta of each. ARGV: epoch, before, number, data, usage of each.
+# KEYS: log of each. ARGV: id before, id, data, usage of each. The answer has a digit for each: it is parsed at once.
 _WRITE = (
     _APPEND
     + """
 local done = {}
-for i = 1, #KEYS, 2 do
-  local a = (i - 1) / 2 * 5
-  done[#done + 1] = append(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
-  if ARGV[a + 5] ~= '' and done[#done] > 0 then redis.call('HSET', KEYS[i + 1], 'usage', ARGV[a + 5]) end
+for i, log in ipairs(KEYS) do
+  local a = 4 * i
+  done[i] = append(log, ARGV[a - 3], ARGV[a - 2], ARGV[a - 1])
+  if ARGV[a] ~= '' and done[i] > 0 then redis.call('HSET', (string.gsub(log, 'log$', 'meta')), 'usage', ARGV[a]) end
 end
-return done
+return table.concat(done)
 """
 )
 
-# KEYS: log, meta, runs of the node, accounts. ARGV: epoch, before, number, data, usage, the run, day on which it began, tokens,
+# KEYS: log, meta, runs of the node, accounts. ARGV: id before, id, data, usage, the run, day on which it began, tokens,
 # milliseconds for which it is kept, tag.
 _FINISH = (
     _APPEND
     + """
-if redis.call('HGET', KEYS[2], 'tag') ~= ARGV[10] then return REFUSED end
-local done = append(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'e', '1')
+if redis.call('HGET', KEYS[2], 'tag') ~= ARGV[9] then return REFUSED end
+local done = append(KEYS[1], ARGV[1], ARGV[2], ARGV[3], 'e', '1')
 if done ~= ADDED then return done end
 redis.call('HSET', KEYS[2], 'is_ended', '1')
-if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 'usage', ARGV[5]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[9])
-redis.call('PEXPIRE', KEYS[2], ARGV[9])
-redis.call('SREM', KEYS[3], ARGV[6])
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'usage', ARGV[4]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[8])
+redis.call('PEXPIRE', KEYS[2], ARGV[8])
+redis.call('SREM', KEYS[3], ARGV[5])
 for i = 4, #KEYS do
   if tonumber(redis.call('HGET', KEYS[i], 'open') or 0) > 0 then redis.call('HINCRBY', KEYS[i], 'open', -1) end
-  if redis.call('HGET', KEYS[i], 'day') == ARGV[7] then redis.call('HINCRBY', KEYS[i], 'tokens', ARGV[8]) end
+  if redis.call('HGET', KEYS[i], 'day') == ARGV[6] then redis.call('HINCRBY', KEYS[i], 'tokens', ARGV[7]) end
 end
 return done
 """
@@ -285,25 +287,24 @@ class RedisStore:
         self._no_script = NoScriptError
         self._timeout = timeout_seconds
         self._seen: dict[str, str] = {}  # the last message that each node has read
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 1),
-            "protocol": 2,
-            "socket_connect_timeout": timeout_seconds,
-        }
+        # Each call has a time limit. One more for each send and each read would cost as much as they do.
+        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": timeout_seconds, "socket_timeout": None}
         try:
-            self._redis: Redis = Redis.from_url(url, socket_timeout=timeout_seconds, **options)
-            # A read waits for new entries, and has a time limit of its own.
-            self._reader: Redis = Redis.from_url(url, socket_timeout=None, **options)
+            self._redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
         except ValueError as exc:
             scheme = urlsplit(url).scheme
             raise ConfigurationError(
                 f"the URL of the store ({scheme}:…) is not one of Redis: redis://host:6379/0"
             ) from exc
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        # Frames and leases do not wait for other calls; and to take a connection from the pool costs more than to use it.
+        self._own = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._own_turn = asyncio.Lock()
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
         """See `Store`."""
         keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{node}:inbox"]
-        held, dead = await self._run(_RENEW, keys, [node, round(lease_seconds * 1e6), RUN_SECONDS])
+        held, dead = await self._run(_RENEW, keys, [node, round(lease_seconds * 1e6), RUN_SECONDS], waits=False)
         return bool(held), [each.decode() for each in dead]
 
     async def leave(self, node: str) -> None:
@@ -329,9 +330,9 @@ class RedisStore:
         done: list[bool] = []
         for at in range(0, len(writes), WRITES_AT_ONCE):
             some = writes[at : at + WRITES_AT_ONCE]
-            keys = [key for each in some for key in reversed(_places(each.run.user, each.run.id))]
-            args = [arg for each in some for arg in (each.run.epoch, each.before, each.number, each.wire, each.usage)]
-            done += map(bool, await self._run(_WRITE, keys, args))
+            keys = [_places(*each.run.key)[1] for each in some]
+            answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], waits=False)
+            done += [digit != "0" for digit in answer.decode()]
         return done
 
     async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
@@ -340,18 +341,7 @@ class RedisStore:
         meta, log = _places(run.user, run.id)
         accounts = [f"{_PREFIX}count:{quote(user, safe='')}" for user in dict.fromkeys((run.user, ""))]
         day, keep = int(run.time * 1_000_000) // DAY, max(1, round(keep_seconds * 1000))
-        args = [
-            run.epoch,
-            write.before,
-            write.number,
-            write.wire,
-            write.usage,
-            _name(run.user, run.id),
-            day,
-            tokens,
-            keep,
-            run.tag,
-        ]
+        args = [*_to_append(write), _name(run.user, run.id), day, tokens, keep, run.tag]
         return bool(await self._run(_FINISH, [log, meta, f"{_PREFIX}node:{run.owner}:runs", *accounts], args))
 
     async def find(self, user: str, id: str) -> StoredRun | None:
@@ -422,28 +412,56 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for redis in (self._redis, self._reader):
-            await redis.aclose()
+        await self._own.disconnect()
+        await self._redis.aclose()
 
-    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], *, waits: bool = True) -> Any:
+        call = self._call if waits else self._call_at_once
+        command = ("EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), len(keys), *keys, *args)
         try:
-            return await self._call("EVALSHA", sha, len(keys), *keys, *args)
+            return await call(*command)
         except self._no_script:
             await self._call("SCRIPT LOAD", script)
-            return await self._call("EVALSHA", sha, len(keys), *keys, *args)
+            return await call(*command)
 
-    async def _call(self, *command: Any, seconds: float | None = None) -> Any:
+    async def _call(self, *command: Any, seconds: float = 0) -> Any:
         """Send a command that waits for up to `seconds` at Redis. Raises `StoreUnavailableError`."""
-        redis = self._redis if seconds is None else self._reader
+
+        async def call() -> Any:
+            async with self._turns:
+                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+        return await self._answer(call(), seconds)
+
+    async def _call_at_once(self, *command: Any) -> Any:
+        packed, connection = _packed(command), self._own
+
+        async def exchange() -> Any:
+            await connection.send_packed_command(packed)
+            return await connection.read_response()
+
+        async def call() -> Any:
+            async with self._own_turn:
+                return await connection.retry.call_with_retry(exchange, lambda _: connection.disconnect())
+
+        return await self._answer(call())
+
+    async def _answer(self, answer: Awaitable[Any], seconds: float = 0) -> Any:
         try:
-            async with asyncio.timeout(self._timeout + (seconds or 0)):
-                return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._timeout + seconds):
+                return await answer
         except self._no_script:
             raise
         except self._errors as exc:
             # Its words name the address, and never the password.
             raise StoreUnavailableError(f"Redis: {str(exc) or type(exc).__name__}") from exc
+
+
+def _packed(command: Sequence[Any]) -> bytes:
+    """The command as Redis reads it (https://redis.io/docs/latest/develop/reference/protocol-spec/). `redis-py` packs it, too,
+    in several times the time."""
+    words = [word if type(word) is bytes else str(word).encode() for word in command]
+    return b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(word), word) for word in words]])
 
 
 def _name(user: str, id: str) -> str:
@@ -470,6 +488,11 @@ def _account(limits: Limits) -> str:
 
 def _terms(limits: Sequence[Limits]) -> list[int]:
     return [-1 if limit is None else limit for each in limits for limit in each[1:]]
+
+
+def _to_append(write: Write) -> tuple[str, str, bytes, str]:
+    epoch = write.run.epoch
+    return f"{epoch}-{write.before}", f"{epoch}-{write.number}", write.wire, write.usage
 
 
 def _entry(id: bytes, found: Mapping[bytes, bytes]) -> Entry:

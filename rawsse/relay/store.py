@@ -139,8 +139,8 @@ class Store(Protocol):
     """How long a node waits in one read for something new."""
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
-        """Take a lease, or renew it. False if the lease is over: then the node's runs may be taken over, and it must go on
-        under another name. Also the nodes whose leases are over."""
+        """Take a lease, or renew it; and name the nodes whose leases are over. False if that of `node` is: then its runs
+        may be taken over, and it must go on under another name."""
 
     async def leave(self, node: str) -> None:
         """The node gives up its lease. If it has open runs, others may take them over at once."""

@@ -33,7 +33,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,9 +181,8 @@ class UserFile(Tokens):
 def _read_user(entry: dict[str, Any]) -> tuple[bytes, User]:
     """(digest of the token, user) in a table."""
     token, hashed = entry.pop("token", None), entry.pop("token_sha256", None)
-    user = User(entry.pop("id", ""), is_operator=entry.pop("operator", False))
-    if entry:
-        user = replace(user, limits=_read_limits(entry))
+    id, is_operator = entry.pop("id", ""), entry.pop("operator", False)
+    user = User(id, _read_limits(entry) if entry else None, is_operator)
     if (token is None) == (hashed is None):
         raise ConfigurationError("expected either token_sha256 or token")
     if hashed is None:

@@ -1,45 +1,70 @@
-"""What a Messages API made of recordings answers: one request in, one `Answer` out, decided without any I/O.
+"""Answer requests as a Messages API made of recordings would: one request in, one `Answer` out, without any I/O.
 
-    api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")])
+    api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")], match="request")
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
     answer.status, answer.headers, answer.reads
+    print(api.misses[0].message)    # no recording matches this request. Nearest of 2: tools.sse.jsonl. It differs at
+                                    # messages[0].content[0].text: recorded "…", asked "…"
 
 With `stream` the recording itself is the answer; without it, the message that its events add up to. A message that was recorded
-without is streamed to a client that asks for a stream. Several recordings take turns, unless `match` says otherwise; see
-`match.py`. A request that no recording answers is a miss: 404, with an error that names the nearest recording and says where it
-differs. An error has `x-should-retry: false`, unless it was recorded with another value: a client's repeats would shift the
-turns.
+without `stream` becomes a stream for a client that asks for one. An error has `x-should-retry: false`, unless it was recorded
+with another value: a client's retries would shift the turns.
 
-`…/count_tokens` is answered by a recording of the same question; else by the usage of a recorded answer to it; else by the
-length of what is sent. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
+`…/count_tokens` is answered by a recording of the same request; else by the usage of a recorded answer to it; else by the
+length of the request. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
 threads are refused, and the official SDK then sends the whole history each time.
+
+`match` chooses among several recordings. A request that no recording answers is a miss: 404, with an error that names the
+nearest recording and where it differs.
+
+    turns       they take turns, for ever, whatever the request
+    sequence    each once, in their order, whatever the request; then a miss
+    request     the one that was recorded for an equal request; else a miss
+    name        the one that the base URL names at its end (`http://HOST/plain`): a file's name without its suffix; else a miss
+    a function  of the body: the one for whose request it returns the same; else a miss
+
+Where several recordings fit, they are played in their order, and the last of them from then on: a recorded refusal, for
+example, and then the answer. Streams go to requests that ask for a stream, the others to the others.
+
+Two requests are equal if their canonical forms are. Made equal:
+
+    content, system     a string is one `text` block
+    turns               consecutive turns of the same role are one, as the API merges them
+    ids of tool calls   made up by the model, and by some clients: they are numbered as they appear
+    null, defaults      nulls are left out; so are `is_error: false`, a tool's `type: "custom"`, `caller: direct` and `[]` of
+                        citations
+    numbers             1.0 is 1
+    secrets             hidden in the request as `scrub` hides them in a recording
+
+Left out: `stream`, and everything about who asks, who pays, where it is computed and what is cached (`IGNORED_FIELDS`,
+`cache_control` at every level, the id of a container). Left unchanged: the order of `tools`, `messages` and blocks, the model,
+and everything inside a tool's `input` and `input_schema`, whose nulls and names are the caller's.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
+import os.path
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
-from rawsse.errors import APIError, quote, stream_error
-from rawsse.messages import MessageStart, read_event
+from rawsse.errors import ConfigurationError, quote, stream_error
 from rawsse.messages.content import Usage
-from rawsse.replay.compose import recording_of
-from rawsse.replay.match import MAX_SHOWN_DIFFERENCES, Match, Miss, asked_key, finder
+from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.sse import Decoder
+from rawsse.replay.scrub import scrub
 
 BYTES_PER_TOKEN = 4
 """For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
 
 MAX_KEPT_MISSES = 100
 """How many of the last misses a `RecordedAPI` remembers: the first one tells most, and a test ends there."""
-
-MISS_CODE = "no_recording_matches"
-"""The `error_code` in the details of the error that answers a miss."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -57,17 +82,89 @@ HOP_BY_HOP = frozenset(
 """Header fields that concern one connection (RFC 9110, 7.6.1)."""
 
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
-# What a prompt is made of. How long the answer may be is not part of it.
+# The fields that count as input. The limit of the answer does not.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
+_COUNT = "messages/count_tokens"
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
 # Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
 _NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
 
+IGNORED_FIELDS = (
+    "betas",
+    "billing_policy",
+    "cache_control",
+    "diagnostics",
+    "fallback_credit_token",
+    "inference_geo",
+    "metadata",
+    "service_tier",
+    "stream",
+    "thread",
+)
+"""Fields of a request's body that do not change what is asked."""
+
+MAX_SHOWN_DIFFERENCES = 5
+"""How many differences the message of a `Miss` has. With more, it is another request altogether."""
+
+MAX_SHOWN_CHARS = 80
+"""How much of each of two values a `Difference` shows: a line of a terminal."""
+
+MAX_PATH_CHARS = 120
+"""How much of a path, or of a list of names, is shown: names in a schema may have any length."""
+
+MatchMode: TypeAlias = Literal["turns", "sequence", "request", "name"]
+Match: TypeAlias = MatchMode | Callable[[Any], Any]
+"""How to choose. A function takes a request's body, and returns JSON, or a value whose `repr` tells it from others."""
+
+# At every level.
+_NEVER_ASKED = frozenset({"authorization_token", "cache_control"})
+# Their values are JSON of the caller, not of the API.
+_OPAQUE = frozenset({"input", "input_schema", "input_examples", "schema"})
+# Names for a call that the model has made up. A `tool_id` is the one of a `caller`.
+_CALL_IDS = frozenset({"tool_use_id", "tool_id"})
+_DEFAULTS: Mapping[str, Any] = {"caller": {"type": "direct"}, "citations": [], "is_error": False}
+_BEFORE = 20  # how many characters are shown before the first that differs
+_NOTHING = object()
+_NO_RECORDING = "there is no recording of an answer to this kind of request"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if nothing stands there."""
+
+    path: str
+    recorded: str | None
+    asked: str | None
+
+    def __str__(self) -> str:
+        recorded = "not recorded" if self.recorded is None else f"recorded {self.recorded}"
+        asked = "not asked" if self.asked is None else f"asked {self.asked}"
+        return f"{self.path or 'the whole'}: {recorded}, {asked}"
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A request that no recording answers. `str` of each of the `differences` says where the nearest one differs."""
+
+    request: RecordedRequest
+    reason: str
+    nearest: Recording | None = None
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """The miss in one or two sentences, bounded, and without credentials."""
+        if not self.differences:
+            return self.reason
+        shown = "; ".join(map(str, self.differences[:MAX_SHOWN_DIFFERENCES]))
+        rest = len(self.differences) - MAX_SHOWN_DIFFERENCES
+        return f"{self.reason}. It differs at {shown}{f'; and {rest} more' if rest > 0 else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is to be sent. `reads` say which bytes of the body go out when; it ends `duration` seconds after the request, or
-    with the last read if that is later. The connection breaks there if `is_cut`."""
+    """A response to be sent. `reads` are the pieces of the body and their times; the body ends `duration` seconds after the
+    request, or with the last read if that is later. If `is_cut`, the connection breaks there."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -75,9 +172,14 @@ class Answer:
     is_cut: bool = False
     duration: float = 0.0
 
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(read.data for read in self.reads)
+
 
 class RecordedAPI:
-    """Recordings, and which of them answers (`match`: see `match.py`). `on_miss` is called with each request that none does.
+    """Chooses among recordings (`match`) and answers. `on_miss` is called with each request that none answers.
 
     Raises `ConfigurationError`.
     """
@@ -93,54 +195,38 @@ class RecordedAPI:
         self.recordings = tuple(recordings)
         self.misses: list[Miss] = []
         """The last requests that no recording answered."""
-        # One that does not say what was asked, or a path that we do not know, is an answer to a message.
-        kinds = [recording.request and _kind(recording.request.path) for recording in recordings]
-        of_kind = {
-            name: [one for one, kind in zip(recordings, kinds, strict=True) if (kind or "messages") == name]
-            for name in ("messages", "count_tokens", "models")
-        }
-        self._answers, self._listings = of_kind["messages"], of_kind["models"]
+        counts, self._listings, self._answers = list[Recording](), list[Recording](), list[Recording]()
+        for recording in recordings:
+            # A recording without a request, or of an unknown path, answers a request for a message.
+            resource = _resource(recording.request.path) if recording.request else ""
+            kind = counts if resource == _COUNT else self._listings if _is_models(resource) else self._answers
+            kind.append(recording)
         self.find = finder(self._answers, match)
-        """Chooses the recording that answers a request. Another function may be put in its place."""
-        self._find_count = finder(of_kind["count_tokens"], "request")
+        """Chooses the recording that answers a request. May be replaced by another function."""
+        self._find_count = finder(counts, "request")
+        self.unplayed = self._answers.copy()
+        """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
+        self.repeats: list[Recording] = []
+        """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
         self._charged: dict[str, int] | None = None
-        self._played: Counter[int] = Counter()  # by identity: two equal recordings are two
         self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
-
-    @property
-    def unplayed(self) -> list[Recording]:
-        """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
-        left = self._played.copy()
-        unplayed = []
-        for recording in self._answers:
-            left[id(recording)] -= 1
-            if left[id(recording)] < 0:
-                unplayed.append(recording)
-        return unplayed
-
-    @property
-    def repeats(self) -> list[Recording]:
-        """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
-        given = Counter(map(id, self._answers))
-        once = {id(recording): recording for recording in self._answers}
-        return [recording for key, recording in once.items() if self._played[key] > given[key]]
 
     def answer(self, request: RecordedRequest) -> Answer:
         """The answer to one request. Paths may have any prefix, as base URLs do."""
         if request.method == "OPTIONS":
             return _preflight(request.headers)
-        kind = _kind(request.path)
+        resource = _resource(request.path)
         try:
-            if kind == "messages":
+            if resource == "messages":
                 return self._messages(request)
-            if kind == "count_tokens":
+            if resource == _COUNT:
                 return _what_is_wrong(request, {"model": str, "messages": list}) or self._count(request)
         except RecursionError:
             return error_answer(400, "invalid_request_error", "the request's body is nested too deeply")
-        if kind == "models":
+        if _is_models(resource):
             return self._models(request)
-        is_unversioned = request.path.partition("?")[0].endswith(("/messages", "/messages/count_tokens", "/models"))
+        is_unversioned = resource.endswith(("/messages", "/messages/count_tokens", "/models"))
         return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
     def _messages(self, request: RecordedRequest) -> Answer:
@@ -157,31 +243,40 @@ class RecordedAPI:
             self.misses.append(found)
             del self.misses[: -self._max_kept_misses]
             return _missed(found)
-        self._played[id(found)] += 1
+        self._note(found)
         return _streamed(found) if request.body.get("stream") is True else _folded(found)
+
+    def _note(self, played: Recording) -> None:
+        """Update `unplayed` and `repeats`. Two equal recordings are two."""
+        for index, recording in enumerate(self.unplayed):
+            if recording is played:
+                del self.unplayed[index]
+                return
+        if all(recording is not played for recording in self.repeats):
+            self.repeats.append(played)
 
     def _count(self, request: RecordedRequest) -> Answer:
         found = self._find_count(request)
         if isinstance(found, Recording):
             return _recorded(found)
-        if self._charged is None:  # few clients ever ask, so the answers are not read before one does
+        if self._charged is None:  # computed for the first client that counts: few do
             self._charged = {}
             for recording in self._answers:
                 body, message = recording.request and recording.request.body, recording.message()
                 if isinstance(body, dict) and message is not None and isinstance(message.get("usage"), dict):
-                    self._charged[asked_key(_counted(body))] = Usage(message["usage"]).total_input_tokens
-        tokens = self._charged.get(asked_key(_counted(request.body)))
+                    self._charged[_count_key(body)] = Usage(message["usage"]).total_input_tokens
+        tokens = self._charged.get(_count_key(request.body))
         return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
 
     def _models(self, request: RecordedRequest) -> Answer:
         if request.method != "GET":
             return _wrong_method(request, "GET")
-        asked = _within_models(request.path)
         for listing in self._listings:
-            if listing.request and _within_models(listing.request.path) == asked:
+            if listing.request and _asked_models(listing.request.path) == _asked_models(request.path):
                 return _recorded(listing)
-        models = list(dict.fromkeys(filter(None, map(_model_in, self._answers))))  # each once, in order of appearance
-        model, _ = asked
+        answered = [message.raw.get("model") for one in self._answers if (message := one.fold()[0].message) is not None]
+        models = list(dict.fromkeys(model for model in answered if isinstance(model, str)))  # in order of appearance
+        model = _resource(request.path).removeprefix("models").strip("/")
         if not model:
             first, last = (models[0], models[-1]) if models else (None, None)
             listed = [_model_info(model) for model in models]
@@ -192,26 +287,23 @@ class RecordedAPI:
 
 
 def answer_of(recording: Recording, *, is_stream: bool = True) -> Answer:
-    """What a recording answers to the plainest request."""
+    """The answer of a recording to a minimal request."""
     body = {"model": "any", "max_tokens": 1, "messages": [], "stream": is_stream}
     return RecordedAPI([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
 
 
-def _kind(path: str) -> str | None:
-    """Which of the API's requests this is, by the end of its path."""
-    path = path.partition("?")[0].rstrip("/")
-    if path.endswith("/v1/messages"):
-        return "messages"
-    if path.endswith("/v1/messages/count_tokens"):
-        return "count_tokens"
-    _, is_model, model = path.rpartition("/v1/models")
-    return "models" if is_model and (not model or model.startswith("/")) else None
+def _resource(path: str) -> str:
+    """The path after its last `/v1/`, or the whole path if it has none; without the query."""
+    return path.partition("?")[0].rstrip("/").rpartition("/v1/")[2]
 
 
-def _within_models(path: str) -> tuple[str, list[tuple[str, str]]]:
-    """The model that is asked for, if any, and what the query says."""
-    path, _, query = path.partition("?")
-    return path.rstrip("/").rpartition("/v1/models")[2].strip("/"), sorted(parse_qsl(query))
+def _is_models(resource: str) -> bool:
+    return resource == "models" or resource.startswith("models/")
+
+
+def _asked_models(path: str) -> tuple[str, list[tuple[str, str]]]:
+    """The list of models or the model that is asked for, and the parameters of the query in any order."""
+    return _resource(path), sorted(parse_qsl(path.partition("?")[2]))
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
@@ -221,14 +313,12 @@ def error_answer(
     status: int, kind: str, message: str, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
 ) -> Answer:
     """An error in the API's form."""
-    error = {"type": kind, "message": message} | ({"details": details} if details else {})
-    headers = {} if may_retry else {"x-should-retry": "false"}
-    return _json_answer(status, {"type": "error", "error": error}, headers)
+    return _json_answer(status, error_body(kind, message, details), {} if may_retry else {"x-should-retry": "false"})
 
 
 def _missed(miss: Miss) -> Answer:
-    """A 404, since clients do not try that again; 5xx many do."""
-    details: dict[str, Any] = {"error_code": MISS_CODE}
+    """A 404: many clients retry after a 5xx, and not after this."""
+    details: dict[str, Any] = {"error_code": "no_recording_matches"}
     if miss.nearest is not None:
         shown = [asdict(difference) for difference in miss.differences[:MAX_SHOWN_DIFFERENCES]]
         details |= {"nearest": miss.nearest.name, "differences": shown}
@@ -257,7 +347,7 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Answer:
 
 
 def _streamed(recording: Recording) -> Answer:
-    """The recording as it is, but a message that was recorded without `stream` as the events that would have made it."""
+    """The recording as it is; a message that was recorded without `stream` as the stream that the API would have sent."""
     message = None if recording.is_stream else recording.message()
     if message is None:
         return _recorded(recording)
@@ -267,7 +357,7 @@ def _streamed(recording: Recording) -> Answer:
 
 
 def _recorded(recording: Recording) -> Answer:
-    """The recording as it is. A client that left did not see the end, so for `client_closed` there is none to be played."""
+    """The recording as it is. A client that left did not see the end: `client_closed` is played as a cut."""
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
@@ -275,7 +365,7 @@ def _recorded(recording: Recording) -> Answer:
 
 
 def _folded(recording: Recording) -> Answer:
-    """What the API would have answered without `stream`: the message that the events add up to, or their error."""
+    """The answer of the API without `stream`: the message that the events add up to, or their error."""
     headers = _played_headers(recording)
     if recording.status != 200 or not recording.is_stream:
         return _recorded(recording)
@@ -295,11 +385,11 @@ def _played_headers(recording: Recording) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in _NOT_PLAYED}
 
 
-# --- The answers around them -----------------------------------------------------------------------------------------
+# --- Other answers ---------------------------------------------------------------------------------------------------
 
 
-def _counted(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: body[name] for name in _COUNTED if name in body}
+def _count_key(body: dict[str, Any]) -> str:
+    return asked_key({name: body[name] for name in _COUNTED if name in body})
 
 
 def _estimated(body: dict[str, Any]) -> int:
@@ -308,24 +398,13 @@ def _estimated(body: dict[str, Any]) -> int:
     return max(1, size // BYTES_PER_TOKEN)
 
 
-def _model_in(recording: Recording) -> str | None:
-    try:
-        for sse in Decoder().feed(recording.body):
-            event = read_event(sse)
-            if isinstance(event, MessageStart) and isinstance(model := event.raw["message"].get("model"), str):
-                return model
-    except APIError:
-        pass  # not a stream of the Messages API, at least from here on
-    return None
-
-
 def _model_info(model: str) -> dict[str, Any]:
-    # Both official SDKs read these four; a recording knows nothing of the others.
+    # Both official SDKs read these four fields; a recording does not have the others.
     return {"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
 
 
 def _preflight(headers: Mapping[str, str]) -> Answer:
-    """The answer to a browser that asks whether a page may ask (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
+    """The answer to a browser's CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
     wanted = headers.get("access-control-request-headers", "*")
     allowed = {"access-control-allow-methods": "GET, POST", "access-control-allow-headers": wanted}
     return Answer(204, allowed | {"access-control-max-age": "600"})
@@ -335,3 +414,222 @@ def _json_answer(status: int, value: Any, headers: Mapping[str, str] | None = No
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     framing = {"content-type": "application/json", "content-length": str(len(body))}
     return Answer(status, {**(headers or {}), **framing}, (Read(t, body),))
+
+
+# --- Which recording answers a request -------------------------------------------------------------------------------
+
+Find: TypeAlias = Callable[[RecordedRequest], Recording | Miss]
+"""The recording that answers a request. Raises `RecursionError` for JSON nested too deeply."""
+
+
+def finder(recordings: Sequence[Recording], match: Match = "turns") -> Find:
+    """The function that chooses among `recordings`. Raises `ConfigurationError`."""
+    if callable(match):
+        return _by_request(recordings, match)
+    if match == "request":
+        return _by_request(recordings, _asked)
+    if match == "name":
+        return _by_name(recordings)
+    if match not in get_args(MatchMode):
+        raise ConfigurationError(f"match must be a function, or one of {', '.join(get_args(MatchMode))}")
+    return _one_after_the_other(recordings, is_once=match == "sequence")
+
+
+def _one_after_the_other(recordings: Sequence[Recording], *, is_once: bool) -> Find:
+    taken = 0
+
+    def find(request: RecordedRequest) -> Recording | Miss:
+        nonlocal taken
+        taken += 1
+        if is_once and taken > len(recordings):
+            played = f"{len(recordings)} recording{'' if len(recordings) == 1 else 's'}"
+            return Miss(request, f"this is request {taken} of a sequence of {played}: all have been played")
+        return recordings[(taken - 1) % len(recordings)] if recordings else Miss(request, _NO_RECORDING)
+
+    return find
+
+
+def _by_name(recordings: Sequence[Recording]) -> Find:
+    names = [re.sub(r"(\.sse|\.jsonl)+$", "", os.path.basename(recording.name)) for recording in recordings]
+
+    def name_of(request: RecordedRequest) -> str:
+        return request.path.partition("?")[0].rpartition("/v1/")[0].rpartition("/")[2]
+
+    def miss(request: RecordedRequest) -> Miss:
+        asked, known = name_of(request), _cut(", ".join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)
+        wrong = f"no recording has the name {quote(asked)}" if asked else "the base URL names no recording at its end"
+        return Miss(request, f"{wrong}. There are: {known}")
+
+    return _by_key(recordings, names, name_of, miss)
+
+
+def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -> Find:
+    keys: list[str] = []
+    for recording in recordings:
+        if recording.request is None:
+            raise ConfigurationError(f"{recording.name} has no request, and cannot be matched by one")
+        keys.append(_key(key_of(recording.request.body)))
+
+    def miss(request: RecordedRequest) -> Miss:
+        if not recordings:
+            return Miss(request, _NO_RECORDING)
+        asked = json.loads(_key(key_of(request.body)))
+        index, different = nearest([json.loads(key) for key in keys], asked)
+        which = f"Nearest of {len(keys)}: {recordings[index].name}"
+        return Miss(request, f"no recording matches this request. {which}", recordings[index], different)
+
+    return _by_key(recordings, keys, lambda request: _key(key_of(request.body)), miss)
+
+
+def _by_key(
+    recordings: Sequence[Recording],
+    keys: Sequence[Hashable],
+    key_of: Callable[[RecordedRequest], Hashable],
+    miss: Callable[[RecordedRequest], Miss],
+) -> Find:
+    """Each recording has a key. Those with the key of a request are played in order, and the last one from then on."""
+    members: dict[Hashable, list[Recording]] = {}
+    for key, recording in zip(keys, recordings, strict=True):
+        members.setdefault(key, []).append(recording)
+    taken = Counter[tuple[Hashable, bool]]()
+
+    def find(request: RecordedRequest) -> Recording | Miss:
+        key = key_of(request)
+        if key not in members:
+            return miss(request)
+        is_stream = isinstance(request.body, dict) and request.body.get("stream") is True
+        # An error fits every request.
+        fitting = [one for one in members[key] if one.status != 200 or one.is_stream == is_stream] or members[key]
+        taken[key, is_stream] += 1
+        return fitting[min(taken[key, is_stream], len(fitting)) - 1]
+
+    return find
+
+
+# --- The canonical form of a request ---------------------------------------------------------------------------------
+
+
+def asked_key(body: Any) -> str:
+    """A text that is the same for all equal requests. Raises `RecursionError` for JSON nested too deeply."""
+    return _key(_asked(body))
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=repr)
+
+
+def _asked(body: Any) -> Any:
+    """The canonical form, with everything hidden that `scrub` hides in recordings."""
+    request = scrub(Recording(RecordedRequest("POST", "/", {}, body))).request
+    return canonical(request and request.body)
+
+
+def canonical(body: Any) -> Any:
+    """The body's canonical form. Raises `RecursionError` for JSON nested too deeply."""
+    if not isinstance(body, dict):
+        return _plain(body)
+    asked = {name: value for name, value in body.items() if name not in IGNORED_FIELDS}
+    # The id of a container comes with an answer, as those of calls do; a string is such an id.
+    container = asked.get("container")
+    if container is not None:
+        asked["container"] = container | {"id": None} if isinstance(container, dict) else None
+    written: dict[str, Any] = _canonical(asked, {})
+    if isinstance(messages := written.get("messages"), list):
+        written["messages"] = _merged(messages)
+    return written
+
+
+def _canonical(value: Any, calls: dict[str, str]) -> Any:
+    """`calls` numbers the calls seen so far."""
+    if isinstance(value, list):
+        return [_canonical(item, calls) for item in value]
+    if not isinstance(value, dict):
+        return _plain(value)
+    written = {}
+    for name, item in value.items():
+        if item is None or name in _NEVER_ASKED or (name in _DEFAULTS and item == _DEFAULTS[name]):
+            continue
+        if name == "type" and item == "custom" and "input_schema" in value:
+            continue
+        is_call_id = name in _CALL_IDS or (name == "id" and str(value.get("type")).endswith("tool_use"))
+        if name in _OPAQUE:
+            written[name] = _plain(item)
+        elif isinstance(item, str) and is_call_id:
+            written[name] = calls.setdefault(item, f"call {len(calls) + 1}")
+        elif isinstance(item, str) and name in ("content", "system"):
+            # "content: a string is shorthand for one text block."
+            written[name] = [{"type": "text", "text": item}]
+        else:
+            written[name] = _canonical(item, calls)
+    return written
+
+
+def _merged(messages: list[Any]) -> list[Any]:
+    """Consecutive turns of the same role as one. Turns with further fields stay apart: those are about that turn."""
+    merged: list[Any] = []
+    for message in messages:
+        if merged and _is_plain_turn(message) and _is_plain_turn(merged[-1]) and merged[-1]["role"] == message["role"]:
+            merged[-1] = merged[-1] | {"content": merged[-1]["content"] + message["content"]}
+        else:
+            merged.append(message)
+    return merged
+
+
+def _is_plain_turn(message: Any) -> bool:
+    return isinstance(message, dict) and message.keys() == {"role", "content"} and isinstance(message["content"], list)
+
+
+def _plain(value: Any) -> Any:
+    """The same JSON, with 1 for 1.0: clients write either, and JSON has one kind of number."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# --- How two requests differ -----------------------------------------------------------------------------------------
+
+
+def nearest(candidates: Sequence[Any], asked: Any) -> tuple[int, tuple[Difference, ...]]:
+    """The index of the candidate with the fewest differences, and those; of several, the one whose values are most alike."""
+    found = [tuple(differences(candidate, asked)) for candidate in candidates]
+    best = min(range(len(found)), key=lambda index: (len(found[index]), -_likeness(found[index])))
+    return best, found[best]
+
+
+def _likeness(different: Sequence[Difference]) -> float:
+    shown = different[:MAX_SHOWN_DIFFERENCES]
+    one, other = "".join(each.recorded or "" for each in shown), "".join(each.asked or "" for each in shown)
+    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def differences(recorded: Any, asked: Any, path: str = "") -> Iterator[Difference]:
+    """Every place at which two JSON values differ, the outermost where one side has nothing. In the order of `recorded`."""
+    if isinstance(recorded, dict) and isinstance(asked, dict):
+        for name in {**recorded, **asked}:
+            inner = f"{path}.{name}" if path else name
+            yield from differences(recorded.get(name, _NOTHING), asked.get(name, _NOTHING), inner)
+        return
+    if isinstance(recorded, list) and isinstance(asked, list):
+        for index, (left, right) in enumerate(zip_longest(recorded, asked, fillvalue=_NOTHING)):
+            yield from differences(left, right, f"{path}[{index}]")
+        return
+    one, other = (None if value is _NOTHING else _to_json(value) for value in (recorded, asked))
+    if one != other:  # as JSON: to Python, `True == 1`
+        pairs = enumerate(zip_longest(one or "", other or ""))
+        start = max(0, next(at for at, (left, right) in pairs if left != right) - _BEFORE)
+        yield Difference(_cut(path, 0, MAX_PATH_CHARS), _shown(one, start), _shown(other, start))
+
+
+def _shown(text: str | None, start: int) -> str | None:
+    return None if text is None else _cut(text, start if len(text) > MAX_SHOWN_CHARS else 0, MAX_SHOWN_CHARS)
+
+
+def _cut(text: str, start: int, limit: int) -> str:
+    end = start + limit
+    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Is this a correct stream of the Messages API? Every rule that it breaks, by name and place.
+"""Is this a correct stream of the Messages API? Names each rule that it breaks, and the place.
 
     for finding in check(Recording.load("answer.sse.jsonl")):
         print(finding)          # error at byte 812, event 9: event-order: content_block_delta may not come after message_stop
@@ -8,10 +8,10 @@
         print(*checker.feed(data), sep="\\n")
     print(*checker.close(), sep="\\n")
 
-`RULES` says what each rule asks for: the rules of server-sent events, of the Messages API, and what both official SDKs need. An
-`error` breaks some reader, or loses something. A `warning` is what real streams do not do. A `note` is only worth knowing:
-types that this version does not know, for example, since the API may add new ones at any time. An answer that says it is JSON,
-or that has another status than 200, is not a stream, and is not looked into.
+`RULES` lists the rules: those of server-sent events, of the Messages API, and those that both official SDKs depend on. An
+`error` breaks some reader, or loses something. A `warning` is something that real streams do not do. A `note` is only worth
+knowing: an unknown type, for example, since the API may add new ones at any time. An answer whose content type is JSON, or
+whose status is not 200, is not a stream, and is not checked.
 """
 
 from __future__ import annotations
@@ -22,23 +22,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from rawsse.errors import EventDataError, LimitExceededError, quote
-from rawsse.messages import (
-    Block,
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
-    ErrorEvent,
-    MessageBuilder,
-    MessageDelta,
-    MessageStart,
-    SignatureDelta,
-    StreamEvent,
-    ThinkingDelta,
-    UnknownDelta,
-    UnknownEvent,
-)
+from rawsse.messages import Block, MessageBuilder, StreamEvent, UnknownEvent
 from rawsse.messages.content import KNOWN_BLOCK_TYPES, StopReason
-from rawsse.messages.events import DONE
+from rawsse.messages.events import DONE, KNOWN_DELTA_TYPES
 from rawsse.replay.recording import End, Recording
 from rawsse.replay.scrub import ScrubPolicy, find_secrets
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
@@ -46,14 +32,13 @@ from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 RULES: Mapping[str, str] = {
-    "http-status": "The status is 200; another is an error's, which has the API's form.",
+    "http-status": "The status is 200. The body of any other status is an error in the API's form.",
     "http-type": "The content type is text/event-stream.",
-    "http-time": "The times of the reads do not go back.",
     "http-end": "The connection ends after the last event, and the client waits for it.",
     "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
-    "sse-utf8": "The stream is UTF-8; other bytes turn into U+FFFD.",
-    "sse-field": "The fields are event and data. The Messages API has no `id` and no `retry`, and nothing else is a field.",
-    "sse-empty": "An event has data; without them readers drop it.",
+    "sse-utf8": "The stream is UTF-8; readers replace other bytes with U+FFFD.",
+    "sse-field": "The fields are event and data. The Messages API sends no `id` and no `retry`; there are no others.",
+    "sse-empty": "An event has data; without data, readers drop it.",
     "sse-cut": "The stream ends after a blank line; an event without one is dropped.",
     "event-name": "An event has an `event:` line with its type; the official SDKs drop events without.",
     "event-data": "The data are one JSON object with the fields that the type asks for.",
@@ -73,10 +58,10 @@ RULES: Mapping[str, str] = {
 }
 
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
-"""How much of a stream a `Checker` keeps, to look for secrets at its end: the texts that may hold one come in many deltas."""
+"""How much of a stream a `Checker` keeps and searches for secrets at its end: they may be spread over many deltas."""
 
 MAX_ERROR_BYTES = 65536
-"""How much of the body of an error is kept, to see whether it has the API's form."""
+"""How much of the body of an error is kept, to check its form."""
 
 _STOP_REASONS = frozenset(reason for reasons in get_args(StopReason) for reason in get_args(reasons))
 _MESSAGE_FIELDS: Mapping[str, type] = {
@@ -87,7 +72,7 @@ _MESSAGE_FIELDS: Mapping[str, type] = {
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-# Only such lines are quoted: what was given may be another file than was meant, and hold a key.
+# Only such lines are quoted: the file may be another than the caller meant, and hold a key.
 _NAME = re.compile(rb"[A-Za-z-]{1,20}")
 _FIELD = re.compile(rb"(?:data|event|id|retry)?:")
 _JSON_TYPE = re.compile(r"application/(?:[^;]+\+)?json\s*(?:;|\Z)")  # RFC 8259; RFC 6839, 3.1
@@ -106,7 +91,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`rule`, one of `RULES`, is not kept at `where`; `text` says how."""
+    """`rule`, one of `RULES`, is broken at `where`; `text` says how."""
 
     rule: str
     where: Place
@@ -120,19 +105,13 @@ class Finding:
 def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[Finding]:
     """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream.
 
-    `policy` says what is a secret beside the known shapes.
+    `policy` adds secrets to the known shapes.
     """
     recording = Recording.from_sse(stream) if isinstance(stream, bytes) else stream
     body = recording.request.body if recording.request else None
     wants_stream = isinstance(body, dict) and body.get("stream") is True
     checker = Checker(recording.status, recording.content_type, wants_stream=wants_stream, max_searched_bytes=0)
-    findings, last = [], 0.0
-    for read in recording.reads:
-        if not read.t >= last:
-            checker._find("http-time", f"a read at {read.t} seconds comes after one at {last}")
-        last = read.t
-        findings += checker.feed(read.data)
-    findings += checker.close(recording.end) + _secrets(recording, policy)
+    findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording, policy)
     return sorted(findings, key=lambda finding: finding.where.byte)
 
 
@@ -142,11 +121,11 @@ def _secrets(searched: Recording | bytes, policy: ScrubPolicy | None) -> list[Fi
 
 
 class Checker:
-    """Checks one stream as it comes: `feed` and `close` return the findings that are new. The order is that of the stream.
+    """Checks one stream as it comes: `feed` and `close` return the findings that are new, in the order of the stream.
 
-    `status` and `content_type` are the response's, if they are known; `wants_stream`: a stream was asked for. Secrets are
-    looked for by `close`, in the first `max_searched_bytes` of the body; `policy` says what is one beside the known shapes.
-    `is_over`: the stream goes beyond a limit, and no more of it is checked.
+    `status` and `content_type` are the response's, if they are known; `wants_stream`: the request asked for a stream. `close`
+    searches the first `max_searched_bytes` of the body for secrets; `policy` adds some to the known shapes. `is_over`: the
+    stream exceeds a limit, and no more of it is checked.
     """
 
     def __init__(
@@ -159,9 +138,10 @@ class Checker:
         policy: ScrubPolicy | None = None,
     ) -> None:
         self.builder = MessageBuilder(strict=False)
-        """What the events add up to."""
-        self.events: list[tuple[Event, StreamEvent | None]] = []
-        """The events that the last bytes completed, as they were sent and as they were read; None: they cannot be read."""
+        """The message that the events add up to."""
+        self.groups: list[tuple[int, Event | None, StreamEvent | None]] = []
+        """The groups of lines that the last bytes completed: the byte after the blank line; the event, as it was sent and as it
+        was read. None: there is no event, or it is invalid."""
         self.is_over = False
         self._policy = policy
         self._status = status
@@ -188,16 +168,16 @@ class Checker:
             self._find("http-type", f"the content type is {quote(content_type)}", "warning")
 
     def feed(self, data: bytes) -> list[Finding]:
-        """Take the next bytes of the body, cut anywhere; return what they break."""
+        """Take the next bytes of the body, cut anywhere; return their findings."""
         room = self._max_searched_bytes if self._status == 200 else MAX_ERROR_BYTES
         self._kept += data[: max(0, room - len(self._kept))]
-        self.events = []
+        self.groups = []
         if self._is_stream and not self.is_over:
             self._within_limits(lambda: self._check_lines(data))
         return self._taken()
 
     def close(self, end: End = "clean") -> list[Finding]:
-        """Tell how the body ended; return what is missing, and the secrets that were in it."""
+        """The body has ended; return its last findings: missing events, and secrets."""
         body = bytes(self._kept)
         if self._is_stream and not self.is_over:
             self._within_limits(self._check_end)
@@ -240,14 +220,15 @@ class Checker:
             self._line.clear()
             at = found.end()
             self._check_line(line, start)
-            for event in self._decoder.feed(line + b"\n"):
-                self._check_event(event)
-            if not line and self._fields:
+            sse = next(iter(self._decoder.feed(line + b"\n")), None)  # only after a blank line
+            event = None if sse is None else self._check_event(sse)
+            if not line:
                 self._end_event()
+                self.groups.append((self._line_start, sse, event))
         self._line += data[at:]
         self._after_return = data.endswith(b"\r")
         if len(self._line) > MAX_EVENT_BYTES:
-            self._decoder.feed(bytes(self._line))  # which refuses it: no line may make us keep more
+            self._decoder.feed(bytes(self._line))  # raises: no line may use more memory
 
     def _check_line(self, line: bytes, at: int) -> None:
         if at == 0 and line.startswith(_MARK):
@@ -269,7 +250,7 @@ class Checker:
             self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is not UTF-8", "error", at + exc.start)
 
     def _end_event(self) -> None:
-        if b"data" not in self._fields:
+        if self._fields and b"data" not in self._fields:
             if self._fields & {b"event", b"id"}:
                 self._find("sse-empty", "an event without data")
             self._event -= 1  # it was not one
@@ -292,58 +273,55 @@ class Checker:
 
     # --- The Messages API ---
 
-    def _check_event(self, sse: Event) -> None:
+    def _check_event(self, sse: Event) -> StreamEvent | None:
         known = len(self.builder.deviations)
         try:
             event = self.builder.feed(sse)
         except EventDataError as exc:
-            self.events.append((sse, None))
             self._find("event-data", exc.message)
-            return
-        self.events.append((sse, event))
+            return None
         if event is None and sse.data.strip() == DONE:
             self._find("event-done", "the end mark [DONE] is not the Messages API's", "note")
-            return
-        if event is None:
+        elif event is None:
             self._find("event-data", "an event without name and data: it only keeps the connection alive", "note")
-            return
-        if b"event" not in self._fields:
-            self._find("event-name", f"{quote(event.type)} has no event line")
-        elif sse.event != event.type:
-            self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
-        for deviation in self.builder.deviations[known:]:
-            self._find("event-order", deviation.rule)
-        self._check_kind(event)
+        else:
+            if b"event" not in self._fields:
+                self._find("event-name", f"{quote(event.type)} has no event line")
+            elif sse.event != event.type:
+                self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
+            for deviation in self.builder.deviations[known:]:
+                self._find("event-order", deviation.rule)
+            self._check_kind(event)
+        return event
 
     def _check_kind(self, event: StreamEvent) -> None:
-        match event:
-            case MessageStart():
-                self._check_message(event.raw["message"])
-            case ContentBlockStart():
-                self._check_block(event.raw["content_block"])
-            case ContentBlockDelta(delta=UnknownDelta()):
-                self._find("event-unknown", f"a delta of type {_type(event.raw['delta'])}", "note")
-            case ContentBlockDelta(delta=SignatureDelta() | ThinkingDelta()):
-                self._check_signed(event.raw["index"], event.raw["delta"]["type"])
-            case ContentBlockStop():
-                self._check_whole_block(event.raw["index"])
-            case MessageDelta():
-                self._check_message_delta(event.raw)
-            case ErrorEvent():
-                error = event.raw["error"]
-                said = f"an error event, {_type(error)}: {quote(str(error.get('message')))}"
-                self._find("event-error", said, "note")
-                if not isinstance(error.get("type"), str) or not isinstance(error.get("message"), str):
+        match event.raw:
+            case {"type": "message_start", "message": message}:
+                self._check_message(message)
+            case {"type": "content_block_start", "content_block": block}:
+                self._check_block(block)
+            case {"type": "content_block_delta", "index": index, "delta": delta}:
+                self._check_delta(index, delta.get("type"))
+            case {"type": "content_block_stop", "index": index}:
+                self._check_whole_block(index)
+            case {"type": "message_delta", "delta": dict(delta)}:
+                self._check_message_delta(delta, event.raw.get("usage"))
+            case {"type": "message_delta"}:
+                self._find("event-data", "message_delta has no 'delta' that is an object")
+            case {"type": "error", "error": error}:
+                kind, message = error.get("type"), error.get("message")
+                self._find("event-error", f"an error event, {quote(str(kind))}: {quote(str(message))}", "note")
+                if not isinstance(kind, str) or not isinstance(message, str):
                     self._find("event-data", "an error without type or message")
-            case UnknownEvent():
-                self._find("event-unknown", f"an event of type {quote(event.type)}", "note")
+        if isinstance(event, UnknownEvent):
+            self._find("event-unknown", f"an event of type {quote(event.type)}", "note")
 
     def _check_message(self, message: dict[str, Any]) -> None:
         for name, wanted in _MESSAGE_FIELDS.items():
             if not isinstance(message.get(name), wanted):
                 self._find("message-fields", f"message_start has a message without {name!r}")
         self._check_usage("message_start", message.get("usage"))
-        # An answer that goes on from a tool call begins with whole blocks.
+        # An answer that continues after a tool call begins with whole blocks.
         self._closed |= set(range(len(self._blocks())))
 
     def _check_usage(self, kind: str, usage: Any) -> None:
@@ -357,18 +335,19 @@ class Checker:
         if "tool_use_id" in block and (named := str(block["tool_use_id"])) not in self._calls:
             self._find("block-result", f"a result for {quote(named)}, which was not called", "warning")
 
-    def _check_known(self, what: str, value: Any, known: frozenset[str]) -> None:
-        """New names may come at any time; what is not a name breaks readers."""
-        if not isinstance(value, str):
-            self._find("event-data", f"{what} {quote(repr(value))}, which is not a string")
-        elif value not in known:
-            self._find("event-unknown", f"{what} {quote(value)}", "note")
-
-    def _check_signed(self, index: int, kind: str) -> None:
-        if index in self._signed:
+    def _check_delta(self, index: int, kind: Any) -> None:
+        self._check_known("a delta of type", kind, KNOWN_DELTA_TYPES)
+        if kind in ("signature_delta", "thinking_delta") and index in self._signed:
             self._find("block-signature", f"{kind} came after the signature of block {index}", "warning")
-        elif kind == "signature_delta":
+        if kind == "signature_delta":
             self._signed.add(index)
+
+    def _check_known(self, name: str, value: Any, known: frozenset[str]) -> None:
+        """The API may add names at any time; values that are not names break readers."""
+        if not isinstance(value, str):
+            self._find("event-data", f"{name} {quote(repr(value))}, which is not a string")
+        elif value not in known:
+            self._find("event-unknown", f"{name} {quote(value)}", "note")
 
     def _check_whole_block(self, index: int) -> None:
         self._closed.add(index)
@@ -381,12 +360,8 @@ class Checker:
         if block.get("type") == "thinking" and not block.get("signature"):
             self._find("block-signature", f"the thinking of block {index} has no signature", "warning")
 
-    def _check_message_delta(self, event: dict[str, Any]) -> None:
-        delta = event.get("delta")
-        if not isinstance(delta, dict):
-            self._find("event-data", "message_delta has no 'delta' that is an object")
-            return
-        self._check_usage("message_delta", event.get("usage"))
+    def _check_message_delta(self, delta: dict[str, Any], usage: Any) -> None:
+        self._check_usage("message_delta", usage)
         if (reason := delta.get("stop_reason")) is not None:
             self._check_known("the stop reason", reason, _STOP_REASONS)
         for index in range(len(self._blocks())):
@@ -395,7 +370,3 @@ class Checker:
 
     def _blocks(self) -> list[Block]:
         return self.builder.message.content if self.builder.message else []
-
-
-def _type(value: dict[str, Any]) -> str:
-    return quote(str(value.get("type")))

@@ -1,4 +1,4 @@
-"""Answers that were not recorded: a message, written down as a person would say it, becomes the stream of the Messages API.
+"""Compose answers that were not recorded: a message, written by hand, becomes the stream of the Messages API.
 
     recording_of(answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"})))
     recording_of(message, fragments=1, pings=(), pace="ttft=0.5,tps=40")        # any message, as JSON or as `Message`
@@ -9,20 +9,20 @@
     answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
-Every part of an answer is a content block as plain JSON, and every other dict that is a block may stand beside them. What a
-test does not care about is filled in: ids, usage, stop reason. Ids are made of the content and of `seed`: the same answer has
-the same ids, in every run. A client that must tell apart two answers which say the same needs two seeds.
+Every part of an answer is a content block as plain JSON, and any other dict that is a block may be used, too. Fields that a
+test does not set are filled in: ids, usage, stop reason. Ids are made from the content and from `seed`: the same answer has the
+same ids in every run. A client that must tell apart two answers with the same content needs two seeds.
 
-What the events add up to is the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a
-last block that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each
-event is one read. `pace` says when they come; by default, at once.
+The events add up to the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a last block
+that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each event is one
+read. `pace` sets their times; by default all come at once.
 
     ReplayServer(
         turns(
             {"model": …, "max_tokens": …, "tools": […], "messages": [{"role": "user", "content": "Do I need an umbrella?"}]},
             shipped_fixtures()["tools"],        # the model calls `get_weather`
-            ToolResults("Rain, 11 degrees."),   # what the program sends back
-            shipped_fixtures()["plain"],        # and what the model makes of it
+            ToolResults("Rain, 11 degrees."),   # the program sends it back
+            shipped_fixtures()["plain"],        # the model's answer to it
         ),
         match="request",                        # each recording has the request that it answers
     )
@@ -33,7 +33,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import random
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,18 +43,15 @@ from rawsse.messages import Block, Message
 from rawsse.messages.content import BlockBuilder
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.replay.rewrites import Pace, pace_by
+from rawsse.replay.variants import Pace, pace_by
 from rawsse.sse import encode
 
 MODEL = "claude-sonnet-5"
 """The model of an answer that names none."""
 
-MAX_RANDOM_CHARACTERS = 20
-"""The longest fragment of `random:SEED`: about what the API sends."""
-
 Fragments: TypeAlias = str | int | Sequence[str] | Callable[[str], Iterable[str]]
-"""How text, thinking and tool inputs come: `"words"`, `"characters"`, `"whole"`, `"random:SEED"`, so many characters each, the
-fragments themselves (they must add up to what the block has), or a function of your own."""
+"""How text, thinking and tool inputs are cut: `"words"`, `"whole"`, so many characters each, the fragments themselves (which
+must add up to the block's text), or a function."""
 
 Raw = dict[str, Any]
 
@@ -65,7 +61,6 @@ _ID_CHARACTERS = 22
 _OPAQUE_BYTES = 64
 _HALF = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"\W{0,8}\w{1,16}|\W{1,8}")
-_RANDOM = re.compile("random:([0-9]{1,9})")
 _SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 _ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
 _DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
@@ -78,7 +73,7 @@ _LOCATIONS: Mapping[str, Mapping[str, Any]] = {
     "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
     "search_result_location": {**_PAGE, **_PLACE},
 }
-_SAID: Mapping[str, str] = {
+_MESSAGES: Mapping[str, str] = {
     "invalid_request_error": "messages: Field required",
     "authentication_error": "invalid x-api-key",
     "billing_error": "Your credit balance is too low to access the API",
@@ -91,12 +86,12 @@ _SAID: Mapping[str, str] = {
     "timeout_error": "Request timed out",
     "overloaded_error": "Overloaded",
 }
-"""What an error says that is given no message, by its type."""
+"""The message of an error without one, by its type."""
 
 _LATE = ("context_management", "input_transformations")
 """Fields of the message that come at its end, beside `delta`."""
 
-# Which counts come with `message_delta`, too; and which of them only there. All others are known at the start.
+# The counts that `message_delta` repeats, and those that only it has. All others are known at the start.
 _TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "server_tool_use")
 _ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
 
@@ -105,13 +100,13 @@ _ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
 
 
 def text(text: str, *, citations: Iterable[Mapping[str, Any]] | None = None, **fields: Any) -> Raw:
-    """Text. `citations` are those of `citation`; the API tells them one by one, before the text."""
+    """Text. `citations` are made by `citation`; the API sends them one by one, before the text."""
     cited = {} if citations is None else {"citations": [dict(each) for each in citations]}
     return {**cited, "type": "text", "text": text, **fields}
 
 
 def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> Raw:
-    """Where a piece of text comes from. What a location of this type must have and `fields` do not say is filled in."""
+    """The source of a piece of text. Required fields of a location of this type that `fields` lacks are filled in."""
     if type not in _LOCATIONS:
         raise ConfigurationError(f"a citation's type is one of {', '.join(_LOCATIONS)}, not {quote(type)}")
     end = {"end_char_index": fields.get("start_char_index", 0) + len(cited_text)} if type == "char_location" else {}
@@ -119,7 +114,7 @@ def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> 
 
 
 def thinking(thinking: str, *, signature: str | None = None, **fields: Any) -> Raw:
-    """Thinking, with a signature that is made up unless you give one. An empty one is that of thinking that was cut."""
+    """Thinking, with a made-up signature by default. An empty one is that of thinking that was cut."""
     signed = _opaque(thinking) if signature is None else signature
     return {"type": "thinking", "thinking": thinking, "signature": signed, **fields}
 
@@ -132,8 +127,8 @@ def redacted_thinking(data: str | None = None, **fields: Any) -> Raw:
 def tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any) -> Raw:
     """A call of one of the client's tools. `fields` may have its `id`.
 
-    `tool_input` as a string is the JSON text as the model wrote it. With `cut` it is only a part of a JSON object, and must be:
-    the call is not `complete`, and as the last part of an answer it is never closed, as when `max_tokens` cuts it.
+    `tool_input` as a string is the JSON text as the model wrote it. With `cut` it must be a part of a JSON object: the call is
+    not `complete`, and as the last part of an answer it is never closed, as when `max_tokens` cuts it.
     """
     return _call("tool_use", name, tool_input, cut, fields)
 
@@ -151,7 +146,7 @@ def mcp_tool_use(
 
 
 def server_tool_result(type: str, content: Any, **fields: Any) -> Raw:
-    """What a tool at the API gave: `type` is `web_search_tool_result`, `mcp_tool_result` … It belongs to the call that
+    """The result of a tool at the API: `type` is `web_search_tool_result`, `mcp_tool_result` … It belongs to the call that
     `tool_use_id` names, or else to the last such call before it."""
     return {"type": type, "content": content, **fields}
 
@@ -183,14 +178,13 @@ def answer(
     stop_reason: str | None = None,
     usage: Mapping[str, Any] | None = None,
     model: str = MODEL,
-    id: str | None = None,
     seed: int = 0,
     **fields: Any,
 ) -> Message:
-    """The parts as a message, as the API returns it without `stream`. A string is `text` of it.
+    """The parts as a message, as the API returns it without `stream`. A string stands for `text`.
 
-    `stop_reason` is `tool_use` if a tool of the client's is called, else `end_turn`; `usage` is added to made-up counts;
-    `fields` are further fields of the message (`stop_sequence`, `stop_details`, `container` …).
+    `stop_reason` is `tool_use` if a tool of the client is called, else `end_turn`; `usage` is added to made-up counts;
+    `fields` are further fields of the message (`id`, `stop_sequence`, `stop_details`, `container` …).
     """
     given = [_block(part) for part in parts]
     identity = to_json([seed, model, given])
@@ -206,7 +200,7 @@ def answer(
     }
     raw = {
         "model": model,
-        "id": _made_id("msg", identity) if id is None else id,
+        "id": _made_id("msg", identity),
         "type": "message",
         "role": "assistant",
         "content": content,
@@ -219,15 +213,15 @@ def answer(
 
 
 def _made_id(prefix: str, identity: str) -> str:
-    """An id in the API's form, made of `identity`: the same for the same."""
+    """An id in the API's form, made from `identity`: equal for equal ones."""
     digest = hashlib.sha256(f"{prefix} {identity}".encode()).hexdigest()
     return f"{prefix}_01{digest[:_ID_CHARACTERS]}"
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON text as the API writes it: characters as they are, but for half a surrogate pair, which UTF-8 cannot hold.
+    """JSON text as the API writes it: characters as they are, except half a surrogate pair, which UTF-8 cannot hold.
 
-    Raises `ConfigurationError` for what JSON cannot hold.
+    Raises `ConfigurationError` for a value that is not JSON.
     """
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
@@ -268,7 +262,7 @@ def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
 
 
 def _built(block: Raw) -> BlockBuilder:
-    """The block as the fold would have it: an input that is given as text is read as the stream's would be."""
+    """The block as the fold builds it: an input given as text is parsed as a streamed one."""
     if block.get("type") not in _ID_PREFIXES or not isinstance(block.get("input"), str):
         return BlockBuilder(block, complete=True)
     built = BlockBuilder({**block, "input": {}})
@@ -279,18 +273,18 @@ def _built(block: Raw) -> BlockBuilder:
 
 
 def _opaque(of: str) -> str:
-    """What only the API can read, in its form: base64, made of what it stands for."""
+    """A made-up value in the form of those that only the API can read: base64, and equal for equal `of`."""
     digest = hashlib.shake_256(of.encode("utf-8", "surrogatepass")).digest(_OPAQUE_BYTES)
     return base64.b64encode(digest).decode()
 
 
-# --- Errors, and where a stream breaks off ---------------------------------------------------------------------------
+# --- Errors, and streams that break off ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A stream does not come to its end: after `after` events (pings count; below 0: from the end) comes `error`, an event,
-    or, without one, `at_byte` bytes of the next event and the connection's end."""
+    """The early end of a stream: after `after` events (pings count; below 0: from the end) comes the event `error`, or, without
+    one, `at_byte` bytes of the next event and the end of the connection."""
 
     after: int
     at_byte: int = 0
@@ -303,15 +297,17 @@ def cut(after: int, at_byte: int = 0) -> Break:
 
 
 def error(type: str, message: str | None = None, *, after: int = 0, details: Mapping[str, Any] | None = None) -> Break:
-    """An `error` event comes after so many events: instead of the first one by default. The stream ends with it."""
+    """An `error` event comes after so many events: instead of the first one by default. It ends the stream."""
     return Break(after, error=error_body(type, message, details))
 
 
 def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
     """An error in the API's form."""
-    said = _SAID.get(type, "Error") if message is None else message
-    told = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
-    return {"type": "error", "error": told}
+    text = _MESSAGES.get(type, "Error") if message is None else message
+    return {
+        "type": "error",
+        "error": {"type": type, "message": text, **({"details": dict(details)} if details else {})},
+    }
 
 
 def error_recording(
@@ -324,7 +320,7 @@ def error_recording(
     request: RecordedRequest | None = None,
     name: str = "built",
 ) -> Recording:
-    """An HTTP error in the API's form. The type goes by the status unless you give one."""
+    """An HTTP error in the API's form. The type defaults to that of the status."""
     if not 400 <= status <= 599:
         raise ConfigurationError(f"the status of an error is between 400 and 599, not {status}")
     kind = type or error_type(status)
@@ -340,7 +336,7 @@ def error_recording(
 def recording_of(
     message: Message | Mapping[str, Any],
     *,
-    fragments: Fragments | Mapping[int, Fragments] = "words",
+    fragments: Fragments = "words",
     pings: Collection[int] | None = None,
     pace: Pace = "none",
     ending: Break | None = None,
@@ -350,9 +346,8 @@ def recording_of(
 ) -> Recording:
     """The stream of a message: a `Message`, or the JSON that the API returns without `stream`.
 
-    `fragments` is one way for all blocks, or one for each index (`"words"` for the others). `pings` come after so many other
-    events: by default after the first `content_block_start`. `headers` are added to those of the answer.
-    Raises `ConfigurationError` for what cannot be streamed.
+    `pings` come after so many other events: by default after the first `content_block_start`. `headers` are added to those of
+    the answer. Raises `ConfigurationError` for a message that cannot be streamed.
     """
     whole = _message(message)
     events = list(_events(whole, fragments))
@@ -397,17 +392,15 @@ def _broken(frames: list[bytes], ending: Break) -> list[bytes]:
     return [*kept, following[: ending.at_byte]] if ending.at_byte else kept
 
 
-def _events(message: Message, fragments: Fragments | Mapping[int, Fragments]) -> Iterator[Raw]:
+def _events(message: Message, fragments: Fragments) -> Iterator[Raw]:
     blocks = message.content
-    if isinstance(fragments, Mapping) and (bad := fragments.keys() - set(range(len(blocks)))):
-        raise ConfigurationError(f"there are fragments for block {min(bad)}, and the message has {len(blocks)}")
     is_finished = message.raw.get("stop_reason") is not None
     empty = {**message.raw, "content": []}
     yield {"type": "message_start", "message": _at_the_start(empty) if is_finished else empty}
     for index, block in enumerate(blocks):
-        how = fragments.get(index, "words") if isinstance(fragments, Mapping) else fragments
-        yield {"type": "content_block_start", "index": index, "content_block": _begun(block.raw)}
-        for delta in _deltas(block, how, index):
+        begun, deltas = _streamed(block, fragments, index)
+        yield {"type": "content_block_start", "index": index, "content_block": begun}
+        for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         if block.complete or index < len(blocks) - 1:
             yield {"type": "content_block_stop", "index": index}
@@ -438,75 +431,48 @@ def _at_the_end(raw: Raw) -> Raw:
     return {"type": "message_delta", "delta": delta, "usage": usage, **beside}
 
 
-def _begun(raw: Raw) -> Raw:
-    """The block as `content_block_start` has it. What no delta brings is whole here: results, redacted thinking."""
-    match raw.get("type"):
-        case "text":
-            return {**raw, "text": "", **({"citations": []} if raw.get("citations") else {})}
-        case "thinking":
-            return {**raw, "thinking": "", **({"signature": ""} if raw.get("signature") else {})}
-        case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            return {**raw, "input": {}}
-        case "compaction":
-            return raw | {name: None for name in ("content", "encrypted_content") if name in raw}
-    return raw
-
-
-def _deltas(block: Block, how: Fragments, index: int) -> Iterator[Raw]:
+def _streamed(block: Block, how: Fragments, index: int) -> tuple[Raw, list[Raw]]:
+    """The block as `content_block_start` has it, and its deltas. Blocks without deltas (results …) are whole at the start."""
     raw = block.raw
     match raw.get("type"):
         case "text":
-            yield from ({"type": "citations_delta", "citation": each} for each in raw.get("citations") or ())
-            yield from ({"type": "text_delta", "text": piece} for piece in _fragments(raw.get("text"), how, index))
+            cited = [{"type": "citations_delta", "citation": each} for each in raw.get("citations") or ()]
+            texts = [{"type": "text_delta", "text": each} for each in _fragments(raw.get("text"), how, index)]
+            return {**raw, "text": "", **({"citations": []} if cited else {})}, [*cited, *texts]
         case "thinking":
+            signed = [{"type": "signature_delta", "signature": raw["signature"]}] if raw.get("signature") else []
             pieces = _fragments(raw.get("thinking"), how, index)
-            yield from ({"type": "thinking_delta", "thinking": piece} for piece in pieces)
-            if signature := raw.get("signature"):
-                yield {"type": "signature_delta", "signature": signature}
+            thoughts = [{"type": "thinking_delta", "thinking": each} for each in pieces]
+            return {**raw, "thinking": "", **({"signature": ""} if signed else {})}, [*thoughts, *signed]
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            # The JSON text as the model wrote it, an empty fragment first. For a tool without arguments the API sends none.
+            # The JSON text as the model wrote it, an empty fragment first. For a tool without arguments the API sends no other.
             given = raw.get("input")
             pieces = _fragments(block.input_text or (to_json(given) if given else ""), how, index)
             is_exact = not isinstance(how, str | int) and not callable(how)
-            yield from (
-                {"type": "input_json_delta", "partial_json": each} for each in (*([""] * (not is_exact)), *pieces)
-            )
+            pieces = pieces if is_exact else ["", *pieces]
+            return {**raw, "input": {}}, [{"type": "input_json_delta", "partial_json": each} for each in pieces]
         case "compaction":
-            yield {"type": "compaction_delta"} | {n: raw[n] for n in ("content", "encrypted_content") if n in raw}
+            given = {name: raw[name] for name in ("content", "encrypted_content") if name in raw}
+            return raw | dict.fromkeys(given), [{"type": "compaction_delta", **given}]
+    return raw, []
 
 
-def _fragments(text: str | None, how: Fragments, index: int) -> Sequence[str]:
-    """The text in pieces, none of them empty unless you said so. Code points stay whole, whatever they mean together."""
+def _fragments(text: str | None, how: Fragments, index: int) -> list[str]:
+    """The text in pieces, none of them empty unless `how` lists it. Code points are never cut."""
     text = text or ""
+    if how == "words":
+        return _WORD.findall(text)
+    if how == "whole":
+        return [text] if text else []
     if isinstance(how, str):
-        return _named_fragments(text, how, index)
+        raise ConfigurationError(f"fragments must be words, whole, a length, texts, or a function, not {quote(how)}")
     if isinstance(how, int):
         if how < 1:
             raise ConfigurationError(f"a fragment has at least 1 character, not {how}")
         return [text[at : at + how] for at in range(0, len(text), how)]
-    pieces = tuple(how(text) if callable(how) else how)
+    pieces = list(how(text) if callable(how) else how)
     if (joined := "".join(pieces)) != text:
         raise ConfigurationError(f"the fragments of block {index} add up to {quote(joined)}, and not to {quote(text)}")
-    return pieces
-
-
-def _named_fragments(text: str, name: str, index: int) -> Sequence[str]:
-    if name == "words":
-        return _WORD.findall(text)
-    if name == "characters":
-        return list(text)
-    if name == "whole":
-        return (text,) if text else ()
-    found = _RANDOM.fullmatch(name)
-    if found is None:
-        names = "words, characters, whole, random:SEED"
-        raise ConfigurationError(f"fragments must be a length, texts, a function, or one of {names}, not {quote(name)}")
-    chance = random.Random(f"{found[1]} {index}")  # noqa: S311 - to be repeated, not to be secret
-    pieces, at = [], 0
-    while at < len(text):
-        length = chance.randint(1, MAX_RANDOM_CHARACTERS)
-        pieces.append(text[at : at + length])
-        at += length
     return pieces
 
 
@@ -515,7 +481,7 @@ def _named_fragments(text: str, name: str, index: int) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True, init=False)
 class ToolResults:
-    """What the tools gave that the answer before called, in the order of the calls: texts, or lists of content blocks."""
+    """The results of the tools that the last answer called, in the order of the calls: texts, or lists of content blocks."""
 
     contents: tuple[Any, ...]
 
@@ -524,8 +490,8 @@ class ToolResults:
 
 
 Turn: TypeAlias = Recording | Message | Mapping[str, Any] | ToolResults | str | Sequence[Mapping[str, Any]]
-"""An answer (a recording, or a message, as `answer` makes it or as JSON), or what the user says next: results of tools, a text,
-or content blocks."""
+"""An answer (a recording, or a message, as `answer` makes it or as JSON), or the next turn of the user: results of tools, a
+text, or content blocks."""
 
 
 def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:

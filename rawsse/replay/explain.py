@@ -1,14 +1,14 @@
-"""What came when in a recording: its bytes cut into reads and lines, the events that they complete, the message, the figures.
+"""A recording laid out in time: its reads and lines, the events that they complete, the message, the figures.
 
     print(explain(Recording.load("fixtures/plain.sse.jsonl"), color=sys.stdout.isatty()))
 
     timeline = Timeline.of(recording)
     for group in timeline.groups:
         print(group.t, group.event, group.kind, [piece.data for piece in group.pieces])
-    timeline.first_content, timeline.longest_gap, timeline.tokens_per_second, timeline.verdict
+    timeline.first_content, timeline.gaps, timeline.tokens_per_second, timeline.verdict
 
-`explain` prints a timeline as text for a terminal, `explain_page.py` as HTML. Nothing that a recording holds makes either fail:
-the errors and warnings that `check` finds stand in `problems`, where they were found.
+`explain` prints a timeline as text for a terminal, `explain_page.py` as HTML. Neither fails because of the content of a
+recording: the errors and warnings that `check` finds are the `problems` of the lines where it found them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+import textwrap
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from rawsse.messages import Message, MessageBuilder, StreamEvent
@@ -30,7 +33,7 @@ from rawsse.sse import Event
 
 Lane: TypeAlias = Literal["message", "text", "thinking", "tool", "ping", "error", "other"]
 LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error", "other")
-"""What events are about, in the order in which it is shown."""
+"""The subjects of events, in the order in which they are shown."""
 
 MIN_GAP_SECONDS = 0.25
 """A shorter wait is not a gap: people do not notice it."""
@@ -42,43 +45,67 @@ WIDTH = 100
 """How wide the text is by default, in characters."""
 
 MIN_WIDTH = 60
-"""What the columns need at least."""
+"""The smallest width that the columns fit into."""
+
+MAX_LABELLED_LINES = 20
+"""How many lines a figure takes at most: the message of an error may be long."""
 
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-# Which field of which delta brings something, and what it is about.
-_BRINGS: Mapping[str, tuple[str, Lane]] = {
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "input_json_delta": ("partial_json", "tool"),
+# By the type of the event, of its delta, or of the block that it is about.
+_LANE_OF: Mapping[str, Lane] = {
+    **dict.fromkeys(("message_start", "message_delta", "message_stop"), "message"),
+    **dict.fromkeys(("text", "text_delta"), "text"),
+    "input_json_delta": "tool",
+    "ping": "ping",
+    "error": "error",
 }
+# For each delta that adds to the message: the field that does.
+_ADDS: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _MARGIN = 24  # time, read, byte
 _LABEL = 19
-_BARS = " ▁▂▃▄▅▆▇█"
 # SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
 _COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
 _DIM, _ALARM = "2", "1;31"
-# Controls are obeyed by terminals; marks of direction, and characters without a width, hide or reorder what stands around.
+# Terminals obey controls; marks of direction, and characters without a width, hide or reorder the text around them.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A wait: no byte came for `seconds` after `t`."""
+
+    t: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0."""
+    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0.
+
+    `is_first`: the read begins with it. `gap` is the long wait that it ended.
+    """
 
     read: int
     t: float
     start: int
     data: bytes
+    is_first: bool
+    gap: Gap | None
+
+    @property
+    def last(self) -> int:
+        """Its last byte."""
+        return self.start + len(self.data) - 1
 
 
 @dataclass(slots=True)
 class Group:
     """Lines that belong together, and the event that they complete.
 
-    `event` is its number, from 1; 0 if the lines complete none: comments, and what the end cut off. `adds` is what it adds to
-    a text, a thought or a tool's input, `says` what else is worth knowing.
+    `event` is its number, from 1; 0 if the lines complete none: comments, or lines that the end cut off. `adds` is the text
+    that it adds to a text, a thought or a tool's input; `says` is other content worth showing.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -97,35 +124,20 @@ class Group:
         return self.pieces[-1].t
 
     @property
-    def read(self) -> int:
-        """The read that its last byte came in."""
-        return self.pieces[-1].read
-
-    @property
     def start(self) -> int:
         """Its first byte."""
         return self.pieces[0].start
 
-    @property
-    def end(self) -> int:
-        """The byte after its last."""
-        return self.pieces[-1].start + len(self.pieces[-1].data)
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A long wait: nothing came for `seconds` after `t`. `read` is the one that ended it; 0: the end of the stream did."""
-
-    t: float
-    seconds: float
-    read: int
-
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A recording laid out. Times are in seconds since the request was sent; None for what never came."""
+    """A recording laid out. Times are in seconds since the request was sent.
+
+    `waits` are those between two reads, and before the end, but not the one for the first byte: that is the model's.
+    """
 
     recording: Recording
+    waits: tuple[Gap, ...]
     groups: tuple[Group, ...]
     message: Message | None
     verdict: str
@@ -136,28 +148,29 @@ class Timeline:
     def of(cls, recording: Recording) -> Timeline:
         """Lay out a recording."""
         checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
-        groups, group, number = [Group()], Group(), 0
+        findings = checker.feed(recording.body)
+        groups: list[Group] = []
         blocks: dict[int, str] = {}  # the types of the blocks, by index
-        before = b"\n"
-        for piece in _pieces(recording):
-            is_rest = piece.data == b"\n" and before.endswith(b"\r")  # of a CR LF whose CR has ended the line
-            is_new_line = not group.pieces or before.endswith((b"\r", b"\n"))
-            (groups[-1] if is_rest and not group.pieces else group).pieces.append(piece)
-            findings = checker.feed(piece.data)
-            group.problems += [finding.text for finding in findings if finding.severity != "note"]
-            for sse, event in checker.events:
+        times = [*(read.t for read in recording.reads), recording.duration]
+        waits = tuple(Gap(start, end - start) for start, end in pairwise(times))
+        number, pieces = 0, deque(_pieces(recording, waits))
+        for end, sse, event in (*checker.groups, (len(recording.body), None, None)):
+            group = Group()
+            while pieces and pieces[0].start < end:
+                group.pieces.append(pieces.popleft())
+            if sse is not None:
                 number += 1
                 _fill(group, number, sse, event, blocks)
-            if checker.events or (is_new_line and not is_rest and not piece.data.strip(b"\r\n")):
-                groups.append(group)
-                group = Group()
-            before = piece.data
-        groups += [group] if group.pieces else []
+            groups += [group] if group.pieces else []
+        starts = [group.start for group in groups]
+        for finding in findings if groups else ():
+            if finding.severity != "note":
+                groups[bisect_right(starts, finding.where.byte) - 1].problems.append(finding.text)
         message = checker.builder.message
         if message is None and not recording.is_stream and (whole := recording.message()):
             message = Message(whole)
         is_cut_off = any(finding.rule == "sse-cut" for finding in checker.close())
-        return cls(recording, tuple(groups[1:]), message, _verdict(recording, checker.builder), is_cut_off)
+        return cls(recording, waits, tuple(groups), message, _verdict(recording, checker.builder), is_cut_off)
 
     @property
     def events(self) -> tuple[Group, ...]:
@@ -165,55 +178,23 @@ class Timeline:
         return tuple(group for group in self.groups if group.event)
 
     @property
-    def kinds(self) -> Mapping[str, int]:
-        """How many events there are of each kind: deltas by their own type."""
-        deltas = "content_block_delta"
-        return Counter(event.detail or deltas if event.kind == deltas else event.kind for event in self.events)
-
-    @property
-    def duration(self) -> float:
-        """From the request to the end."""
-        return self.recording.duration
-
-    @property
-    def first_event(self) -> float | None:
-        """When the first event was complete."""
-        return next((event.t for event in self.events), None)
-
-    @property
     def first_content(self) -> Group | None:
         """The first event that adds something to a text, a thought or a tool's input: the first token."""
         return next((event for event in self.events if event.adds), None)
 
     @property
-    def characters(self) -> int:
-        """How many characters all the deltas have added."""
-        return sum(len(event.adds) for event in self.events)
-
-    @property
-    def waits(self) -> tuple[Gap, ...]:
-        """The waits between two reads, and before the end. Not the one for the first byte: that is the model's."""
-        reads = self.recording.reads
-        ends = [*(read.t for read in reads[1:]), self.duration]
-        numbers = [*range(2, len(reads) + 1), 0]
-        waits = zip(reads, ends, numbers, strict=False)
-        return tuple(Gap(read.t, end - read.t, number) for read, end, number in waits)
-
-    @property
-    def longest_gap(self) -> Gap | None:
-        """The longest wait between two reads, or before the end."""
-        return max(self.waits, key=lambda gap: gap.seconds, default=None)
-
-    @property
     def gaps(self) -> tuple[Gap, ...]:
         """The waits that stand out: at least `MIN_GAP_SECONDS`, and `GAP_FACTOR` times the median."""
-        waits = self.waits
-        usual = statistics.median(wait.seconds for wait in waits) if waits else 0.0
-        return tuple(wait for wait in waits if wait.seconds >= max(MIN_GAP_SECONDS, GAP_FACTOR * usual))
+        return tuple(filter(None, _gaps(self.waits)))
+
+    @property
+    def end_gap(self) -> Gap | None:
+        """The last wait, if it stands out."""
+        return next(reversed(_gaps(self.waits)), None)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Output tokens for each second from the first content to the last; None if that was but one moment, or if the last
+        """Output tokens for each second from the first content to the last; None if both came at one moment, or if the last
         count never came."""
         times = [event.t for event in self.events if event.adds]
         raw = self.message.raw if self.message else {}
@@ -224,27 +205,44 @@ class Timeline:
 
     @property
     def figures(self) -> Iterator[tuple[str, str]]:
-        """What sums it up: pairs of a name and what is to be said."""
-        reads, first, gap, speed = self.recording.reads, self.first_content, self.longest_gap, self.tokens_per_second
-        yield "first event", _seconds(self.first_event)
-        yield "first content", f"{_seconds(first.t)}, event {first.event}" if first else "none"
-        yield "longest gap", f"{_seconds(gap.seconds)} after {_seconds(gap.t)}" if gap else "none"
-        yield "end", _seconds(self.duration)
+        """The summary: names and values, as they are shown."""
+        events, first, speed = self.events, self.first_content, self.tokens_per_second
+        longest = max(self.waits, key=lambda wait: wait.seconds, default=None)
+        yield "first event", f"{events[0].t:.3f} s" if events else "none"
+        yield "first content", f"{first.t:.3f} s, event {first.event}" if first else "none"
+        yield "longest gap", f"{longest.seconds:.3f} s after {longest.t:.3f} s" if longest else "none"
+        yield "end", f"{self.recording.duration:.3f} s"
         yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
-        yield "reads", f"{len(reads):,}, {sum(len(read.data) for read in reads):,} bytes"
-        yield "pings", str(sum(event.lane == "ping" for event in self.events))
-        kinds = ", ".join(f"{count:,} {visible(kind)}" for kind, count in self.kinds.items())
-        yield "events", f"{len(self.events):,}: {kinds}" if kinds else "0"
+        yield "reads", f"{len(self.recording.reads):,}, {len(self.recording.body):,} bytes"
+        yield "pings", str(sum(event.lane == "ping" for event in events))
+        yield "events", f"{len(events):,}: {kinds_of(events)}" if events else "0"
         if self.message is not None:
-            yield "usage", _usage(object_at(self.message.raw, "usage"))
+            usage = object_at(self.message.raw, "usage").items()
+            counts = [
+                (name, value) for name, value in usage if (any(value.values()) if isinstance(value, dict) else value)
+            ]
+            yield "usage", visible(", ".join(f"{name} {to_json(value)}" for name, value in counts))
         yield "ending", visible(f"{self.recording.end}: {self.verdict}")
 
 
-def _pieces(recording: Recording) -> Iterator[Piece]:
+def kinds_of(events: Sequence[Group]) -> str:
+    """How many events there are of each kind: deltas by their own type."""
+    deltas = "content_block_delta"
+    kinds = Counter(event.detail or deltas if event.kind == deltas else event.kind for event in events)
+    return ", ".join(f"{count:,} {visible(kind)}" for kind, count in kinds.items())
+
+
+def _gaps(waits: Sequence[Gap]) -> list[Gap | None]:
+    limit = max(MIN_GAP_SECONDS, GAP_FACTOR * statistics.median(wait.seconds for wait in waits)) if waits else 0.0
+    return [wait if wait.seconds >= limit else None for wait in waits]
+
+
+def _pieces(recording: Recording, waits: Sequence[Gap]) -> Iterator[Piece]:
     offset = 0
-    for number, read in enumerate(recording.reads, 1):
+    for number, (read, gap) in enumerate(zip(recording.reads, [None, *_gaps(waits)], strict=False), 1):
         for found in _PIECE.finditer(read.data):
-            yield Piece(number, read.t, offset + found.start(), found[0])
+            is_first = found.start() == 0
+            yield Piece(number, read.t, offset + found.start(), found[0], is_first, gap if is_first else None)
         offset += len(read.data)
 
 
@@ -263,11 +261,11 @@ def _verdict(recording: Recording, builder: MessageBuilder) -> str:
     return "complete, but message_stop is missing" if builder.is_complete else f"truncated {builder.state.value}"
 
 
-# --- What an event is about ------------------------------------------------------------------------------------------
+# --- The subject of an event -----------------------------------------------------------------------------------------
 
 
 def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, blocks: dict[int, str]) -> None:
-    """Say what the event is about. `blocks` has the types of the blocks so far."""
+    """Fill in the event. `blocks` has the types of the blocks so far."""
     group.event, group.kind = number, sse.event
     if event is None:
         if sse.data.strip() == DONE:
@@ -277,57 +275,33 @@ def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, bloc
         else:
             group.lane = "error"
         return
-    group.kind = event.type
-    group.index = event.raw.get("index") if isinstance(event.raw.get("index"), int) else None
+    group.kind, index = event.type, event.raw.get("index")
+    group.index = index if isinstance(index, int) else None
     match event.raw:
-        case {"type": "content_block_delta", "delta": dict(delta)}:
-            group.lane = _lane_of_block(blocks.get(group.index or 0, ""))
-            _fill_delta(group, delta)
-        case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
-            group.detail = blocks[index] = str(block.get("type"))
-            group.lane = _lane_of_block(group.detail)
+        case {"type": "content_block_start", "content_block": dict(block)}:
+            group.detail = blocks[group.index or 0] = str(block.get("type"))
             names = (block.get("name"), block.get("id") or block.get("tool_use_id"))
             group.says = ", ".join(str(name) for name in names if name is not None)
-        case {"type": "content_block_stop", "index": int(index)}:
-            group.lane = _lane_of_block(blocks.get(index, ""))
+        case {"type": "content_block_delta", "delta": dict(delta)}:
+            group.detail = str(delta.get("type"))
+            if group.detail not in _ADDS:
+                group.says = to_json({name: value for name, value in delta.items() if name != "type"})
+            elif isinstance(added := delta.get(_ADDS[group.detail]), str):
+                group.adds = added
         case {"type": "message_start", "message": dict(message)}:
-            group.lane, group.says = "message", str(message.get("model"))
-        case {"type": "message_delta"}:
-            group.lane, group.says = "message", _end_in_words(event.raw)
-        case {"type": "message_stop"}:
-            group.lane = "message"
-        case {"type": "ping"}:
-            group.lane = "ping"
+            group.says = str(message.get("model"))
+        case {"type": "message_delta", "delta": {"stop_reason": str(reason)}}:
+            group.says = f"stop reason {reason}"
         case {"type": "error", "error": dict(error)}:
-            group.lane, group.says = "error", f"{error.get('type')}: {error.get('message')}"
+            group.says = f"{error.get('type')}: {error.get('message')}"
+    block_type = "" if group.index is None else blocks.get(group.index, "")
+    group.lane = _lane(event.type) or _lane(group.detail) or _lane(block_type) or "other"
 
 
-def _fill_delta(group: Group, delta: dict[str, Any]) -> None:
-    group.detail = str(delta.get("type"))
-    if group.detail in _BRINGS:
-        name, group.lane = _BRINGS[group.detail]
-        group.adds = delta[name] if isinstance(delta.get(name), str) else ""
-    else:
-        values = {name: value for name, value in delta.items() if name != "type"}
-        group.says = to_json(next(iter(values.values())) if len(values) == 1 else values)
-
-
-def _lane_of_block(kind: str) -> Lane:
+def _lane(kind: str) -> Lane | None:
     if "thinking" in kind:
         return "thinking"
-    if kind.endswith(("tool_use", "tool_result")):
-        return "tool"
-    return "text" if kind == "text" else "other"
-
-
-def _end_in_words(event: dict[str, Any]) -> str:
-    delta, usage = event.get("delta"), event.get("usage")
-    words = []
-    if isinstance(delta, dict) and delta.get("stop_reason") is not None:
-        words.append(f"stop reason {delta['stop_reason']}")
-    if isinstance(usage, dict) and "output_tokens" in usage:
-        words.append(f"{usage['output_tokens']} tokens out")
-    return ", ".join(words)
+    return "tool" if kind.endswith(("tool_use", "tool_result")) else _LANE_OF.get(kind)
 
 
 # --- In words --------------------------------------------------------------------------------------------------------
@@ -339,7 +313,7 @@ def to_json(value: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with every character that would be obeyed, or not be seen, made visible: ␊ for a line feed, for example."""
+    """The text with its controls and invisible characters made visible: ␊ for a line feed, for example."""
     return _UNSAFE.sub(_picture, text)
 
 
@@ -350,42 +324,22 @@ def _picture(found: re.Match[str]) -> str:
     return "␡" if code == 0x7F else f"\\u{code:04x}"
 
 
-def _seconds(t: float | None) -> str:
-    return "none" if t is None else f"{t:.3f} s"
-
-
-def _usage(usage: Mapping[str, Any]) -> str:
-    counted = {name: value for name, value in usage.items() if _counts(value)}
-    words = (
-        f"{value} {name}" if isinstance(value, int) else f"{name} {value if isinstance(value, str) else to_json(value)}"
-        for name, value in counted.items()
-    )
-    return visible(", ".join(words))
-
-
-def _counts(value: Any) -> bool:
-    """It is more than zeros."""
-    return any(map(_counts, value.values())) if isinstance(value, dict) else bool(value)
-
-
 # --- As text ---------------------------------------------------------------------------------------------------------
 
 
 def explain(recording: Recording, *, color: bool = False, width: int = WIDTH) -> str:
-    """The recording as text: its head; every line with the event that it completes; its times as a picture and in figures;
-    the ending and the message. Never raises for what the recording holds: what is wrong is shown where it stands.
+    """The recording as text: its head, every line with the event that it completes, the figures, and the message. Never raises
+    because of the content of the recording.
     """
-    return "\n".join(_Explanation(recording, color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
+    return "\n".join(_Explanation(Timeline.of(recording), color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
 
 
 class _Explanation:
-    def __init__(self, recording: Recording, *, color: bool, width: int) -> None:
-        self._recording = recording
-        self._timeline = Timeline.of(recording)
+    def __init__(self, timeline: Timeline, *, color: bool, width: int) -> None:
+        self._timeline = timeline
+        self._recording = timeline.recording
         self._color = color
         self._width = width
-        self._gaps = {gap.read: gap for gap in self._timeline.gaps}
-        self._read = 0  # the one that was shown last
 
     def lines(self) -> Iterator[str]:
         yield from self._head()
@@ -393,11 +347,9 @@ class _Explanation:
         yield self._paint(_DIM, "    time  read    byte  line")
         for group in self._timeline.groups:
             yield from self._group(group)
-        yield from self._gap(0)
+        yield from self._gap(self._timeline.end_gap)
         if self._timeline.is_cut_off:
             yield self._paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
-        yield ""
-        yield from self._picture()
         yield ""
         for name, value in self._timeline.figures:
             yield from self._labelled(name, value)
@@ -408,39 +360,37 @@ class _Explanation:
 
     def _labelled(self, name: str, value: str) -> Iterator[str]:
         """A name, and its value in as many lines as it takes."""
-        label = f"{name:{_LABEL}}"
-        for line in _wrapped(value, self._width - _LABEL):
-            yield self._paint(_DIM, label) + line
-            label = " " * _LABEL
+        room = self._width - _LABEL
+        first, *more = textwrap.wrap(_cut(value, MAX_LABELLED_LINES * room), room, break_on_hyphens=False) or [""]
+        yield self._paint(_DIM, f"{name:{_LABEL}}") + first
+        yield from (" " * _LABEL + line for line in more)
 
     def _fit(self, text: str, used: int) -> str:
         return _cut(visible(text), self._width - used)
 
     def _head(self) -> Iterator[str]:
-        request = self._recording.request
+        request, status = self._recording.request, self._recording.status
         if request is not None:
             yield from self._labelled("request", visible(f"{request.method} {request.path}"))
             if isinstance(request.body, dict):
                 for name, value in request.body.items():
                     yield " " * _LABEL + self._fit(f"{name}: {to_json(value)}", _LABEL)
-        yield from self._labelled("answer", f"HTTP status {self._recording.status}")
+        yield from self._labelled("answer", f"HTTP status {status}")
         for name, value in self._recording.headers.items():
             yield " " * _LABEL + self._fit(f"{name}: {value}", _LABEL)
 
     def _group(self, group: Group) -> Iterator[str]:
         for piece in group.pieces:
             is_last = piece is group.pieces[-1]
-            yield from self._gap(piece.read)
+            yield from self._gap(piece.gap)
             # The read and its time stand where it begins; the byte at every line.
-            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.read != self._read else " " * 14
-            self._read = piece.read
+            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
             margin = f"{begins}{self._paint(_DIM, f'{piece.start:8}')}  "
             yield margin + self._line(piece, group if is_last and group.event else None)
         for problem in group.problems:
             yield self._paint(_ALARM, f"{'':{_MARGIN}}! {self._fit(problem, _MARGIN + 2)}")
 
-    def _gap(self, read: int) -> Iterator[str]:
-        gap = self._gaps.pop(read, None)
+    def _gap(self, gap: Gap | None) -> Iterator[str]:
         if gap is not None:
             yield self._paint(_DIM, f"{'':{_MARGIN}}┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄")
 
@@ -451,30 +401,14 @@ class _Explanation:
             end = text[len(body) :] or " ⋯"
             return _cut(body, self._width - _MARGIN - len(end)) + self._paint(_DIM, end)
         index = "" if completed.index is None else f" [{completed.index}]"
-        detail = f" {completed.detail}" if completed.detail else ""
-        brings = f" {to_json(completed.adds)}" if completed.adds else f" {completed.says}" if completed.says else ""
-        event = visible(f"event {completed.event}: {completed.kind}{index}{detail}{brings}")
+        words = (
+            completed.kind + index,
+            completed.detail,
+            to_json(completed.adds) if completed.adds else completed.says,
+        )
+        event = visible(f"event {completed.event}: {' '.join(filter(None, words))}")
         room = self._width - _MARGIN - len(text) - 4
         return f"{text} ═▶ {self._paint(_COLORS[completed.lane], _cut(event, room))}"
-
-    def _picture(self) -> Iterator[str]:
-        """A row for the reads and one for each lane that has an event: how many there were in each piece of time."""
-        timeline = self._timeline
-        columns, duration = self._width - _LABEL - 1, timeline.duration
-        if duration <= 0 or not timeline.recording.reads:
-            return
-        ends = f"{'0 s':{columns - 10}}{_seconds(duration):>10}"
-        yield self._paint(_DIM, f"{'timeline':{_LABEL}}{ends}")
-        yield f"{'reads':{_LABEL}}" + _bars((read.t / duration for read in timeline.recording.reads), columns)
-        for lane in LANES:
-            times = [event.t / duration for event in timeline.events if event.lane == lane]
-            if times:
-                yield f"{lane:{_LABEL}}" + self._paint(_COLORS[lane], _bars(times, columns))
-        if (first := timeline.first_content) is not None:
-            at = min(int(first.t / duration * columns), columns - 1)
-            words = f"first content {_seconds(first.t)}"
-            mark = f"▲ {words}" if at + len(words) + 2 <= columns else f"{words} ▲"
-            yield " " * (_LABEL + (at if mark.startswith("▲") else at - len(words) - 1)) + mark
 
     def _message(self) -> Iterator[str]:
         message = self._timeline.message
@@ -487,25 +421,6 @@ class _Explanation:
             shown = {name: value for name, value in block.raw.items() if name != "type"}
             open_mark = "" if block.complete else "  (not complete)"
             yield "  " + self._fit(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}", 2)
-
-
-def _bars(shares: Iterable[float], columns: int) -> str:
-    counts = [0] * columns
-    for share in shares:
-        counts[min(int(share * columns), columns - 1)] += 1
-    top = max(counts)
-    return "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] if count else " " for count in counts).rstrip()
-
-
-def _wrapped(text: str, room: int) -> Iterator[str]:
-    """The text in lines of at most `room` characters, broken between words."""
-    line = ""
-    for word in re.findall(r"[^ ]* ?", text):
-        if line and len(line) + len(word.rstrip()) > room:
-            yield line.rstrip()
-            line = ""
-        line += word
-    yield _cut(line.rstrip(), room)
 
 
 def _cut(text: str, limit: int) -> str:

@@ -2,7 +2,7 @@
 
     network = FakeNetwork(recording, faults=["status=529 x2"])                  # faults are counted in connections
     client = AsyncClient(api_key="any", connect=network)                        # or Client
-    network.streams[0].written                                                  # what the client asked
+    network.streams[0].written                                                  # what the client sent
 
     stream = stream_of(recording, faults=["stall=30@event=2"], split="event")   # one connection
 
@@ -10,9 +10,9 @@
         return FakeStream([b"HTTP/1.1 200 OK\\r\\n…", 30.0, b"…"])            # 30 seconds of silence between two reads
     AsyncClient(connect=fake_links(connect))
 
-Pauses take no time on a virtual clock; in a blocking client they take the time they say. A stream of a recording answers one
-request, after which the server closes it, as the answer's head says. A reset is a `ConnectionResetError` that the read raises,
-a half-close is the end of what is read, and a stall without an end waits until the client gives up.
+Pauses take no time on a virtual clock, and real time in a blocking client. A stream of a recording answers one request, after
+which the server closes it, as the answer's head says. A reset is a `ConnectionResetError` that the read raises, a half-close is
+the end of the data, and a stall without an end waits until the client gives up.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.splits import Split, split_by
+from rawsse.replay.variants import Split, split_by
 from rawsse.replay.wire import Schedule, recut, script
 
 
 class FakeStream:
-    """A connected link made of byte chunks: each read gives the next one, whole. `written` holds what was written.
+    """A connected link made of byte chunks: each read returns the next one, whole. `written` holds the bytes sent.
 
-    Among the chunks, a number is so many seconds of silence, and None is a peer that waits for the next request: the chunk that
-    follows comes when something has been written since the one before. After the chunks comes `end`: `b""` (the peer closed),
-    an exception (raised), or None (the peer is silent).
+    Among the chunks, a number is so many seconds of silence, and None waits for a request: the next chunk comes when bytes have
+    been written since the last one. After the chunks comes `end`: `b""` (the peer closed), an exception (raised), or None (the
+    peer is silent).
 
-    The peer does not wait for its reader: from the first silence or request on each chunk has its time, and one that is read
-    late makes those behind it no later.
+    The peer does not wait for its reader: from the first silence or request on each chunk has its time, and a late read does
+    not delay the chunks after it.
     """
 
     def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
@@ -61,7 +61,7 @@ class FakeStream:
         self.is_aborted = False
 
     def enter(self, network: Network) -> None:
-        """Use the network's time and signals."""
+        """Take the time and the signals from `network`."""
         self._network = network
 
     async def read(self, deadline: float) -> bytes:
@@ -78,7 +78,7 @@ class FakeStream:
         return data
 
     def read_ready(self) -> bytes | None:
-        """The next chunk if it comes without waiting, else None."""
+        """The next chunk if it is there already, else None."""
         if self.is_aborted:
             raise Aborted
         while self._chunks and not isinstance(self._chunks[0], bytes) and self._has_passed(self._chunks[0]):
@@ -95,21 +95,21 @@ class FakeStream:
         return chunk
 
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """From now on call `receive` with what comes, as `AsyncioLink.push_to`: each chunk in a step of the event loop."""
+        """Call `receive` with each chunk from now on, as `AsyncioLink.push_to`: each in a step of the event loop."""
         self._receive, self._closed = receive, closed
         self._push_soon()
 
     def pull(self) -> None:
-        """Push no more. A pause ends."""
+        """Stop pushing. A pause ends."""
         self._receive = self._closed = None
         self._is_paused = False
 
     def pause(self) -> None:
-        """Push nothing until `resume`."""
+        """Push no chunk until `resume`."""
         self._is_paused = True
 
     def resume(self) -> None:
-        """Push on."""
+        """Continue pushing."""
         self._is_paused = False
         self._push_soon()
 
@@ -140,7 +140,7 @@ class FakeStream:
             closed(error)
 
     def _has_passed(self, pause: float | None) -> bool:
-        """The silence is over; or there was a request."""
+        """Whether the silence is over, or a request has come."""
         assert self._network is not None  # noqa: S101 - as above
         now = self._network.now()
         if pause is None:
@@ -179,7 +179,7 @@ Connect = Callable[[Route, TLSContext], Awaitable[FakeStream]]
 
 
 class FakeLink:
-    """A link that `connect` makes. Until it has, it can only be aborted."""
+    """A link that `connect` makes. Until then it can only be aborted."""
 
     def __init__(self, network: Network, connect: Connect) -> None:
         self._network = network
@@ -189,7 +189,7 @@ class FakeLink:
         self._is_aborted = False
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Call the function, in a task where there are tasks: it may wait for what it likes. Raises what it raises."""
+        """Call the function, in a task where there is an event loop: it may wait. Raises what it raises."""
         if self._is_aborted:
             raise Aborted
         if self._network.runs_coroutines:
@@ -215,7 +215,7 @@ class FakeLink:
             raise
 
     def abort(self) -> None:
-        """Drop the connection, also while it is being made."""
+        """Drop the connection, also during `connect`."""
         self._is_aborted = True
         if self._stream is not None:
             self._stream.abort()
@@ -224,12 +224,12 @@ class FakeLink:
 
 
 def fake_links(connect: Connect) -> Callable[[Network], FakeLink]:
-    """What `AsyncClient(connect=…)` takes: links that `connect` makes."""
+    """For `AsyncClient(connect=…)`: links that `connect` makes."""
     return lambda network: FakeLink(network, connect)
 
 
 def _discard(task: asyncio.Future[FakeStream]) -> None:
-    """Drop a connection that was made after all."""
+    """Drop a connection that was made too late."""
     if not task.cancelled() and task.exception() is None:
         task.result().abort()
 
@@ -242,7 +242,7 @@ def stream_of(
     segments: Split | None = None,
     speed: float = 0.0,
 ) -> FakeStream:
-    """A stream that says what a `ReplayServer` would say to the first request. The arguments are those of `Player`.
+    """A stream with the answer of a `ReplayServer` to its first request. The arguments are those of `Player`.
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
@@ -255,7 +255,7 @@ def _stream(
     answer = edited(replacement(due) or answer_of(recording), due)
     if split is not None:
         answer = replace(answer, reads=recut(answer.reads, split_by(split)))
-    # None: a server says nothing before it was asked.
+    # None: a server sends nothing before the request.
     chunks: list[bytes | float | None] = [None]
     end: bytes | BaseException | None = b""
     for step in script(answer, due, segments=None if segments is None else split_by(segments), speed=speed):
@@ -269,10 +269,11 @@ def _stream(
 
 
 class FakeNetwork:
-    """What a client's `connect` may be: each connection answers one request with a recording and the faults that are due.
+    """For a client's `connect`: each connection answers one request with a recording and the faults that are due.
 
-    Recordings take turns; one that a fault cut comes again on the next connection. `streams` are the connections. Routes and
-    certificates are ignored. Raises `ConfigurationError`.
+    Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
+    `unused_faults` the faults that none has had so far, `misplaced` the last errors of faults that had no place in an answer.
+    Routes and certificates are ignored. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -288,18 +289,9 @@ class FakeNetwork:
         self.streams: list[FakeStream] = []
         self._recordings = recordings
         self._schedule = Schedule(faults, recordings)
+        self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
         self._split, self._segments, self._speed = split, segments, speed
         self._turn = 0
-
-    @property
-    def unused_faults(self) -> list[Fault]:
-        """The faults that no connection has had so far."""
-        return self._schedule.unused
-
-    @property
-    def misplaced(self) -> list[str]:
-        """What the last connections failed with, since a fault had no place in their answer."""
-        return list(self._schedule.misplaced)
 
     def __call__(self, network: Network) -> FakeLink:
         """A link, not connected yet."""
@@ -313,7 +305,7 @@ class FakeNetwork:
         try:
             self.streams.append(_stream(recording, due, self._split, self._segments, self._speed))
         except ConfigurationError as exc:
-            self._schedule.misplaced.append(str(exc))
+            self._schedule.failed(exc)
             raise
         self._schedule.applied(due)
         if replacement(due) is None and not any(fault.cuts for fault in due):

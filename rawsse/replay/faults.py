@@ -1,24 +1,24 @@
-"""What can go wrong with an answer: every fault is a row of the table `FAULTS`, written as a text.
+"""Faults: everything that can go wrong with an answer, each a row of the table `FAULTS` and written as a text.
 
-    Fault.parse("reset@event=3")                # RST after three events, in every request
-    Fault.parse("status=529,retry-after=2 x2")  # the first two requests are refused, and then all is well
+    Fault.parse("reset@event=3")                        # RST after three events, in every request
+    Fault.parse("status=529,retry-after=2 x2")          # the first two requests are refused
     Fault.parse("error=api_error@event=1 x1 after=2")   # only the third request
-    str(fault)                                  # the same text again
+    str(fault)                                          # the text
 
     spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
 
-A value with a blank, a comma, a quote or an @ is written as a JSON string. `xN` says in how many requests the fault happens
-(default: in all), `after=N` how many requests go well before.
+A value with a blank, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
+all), and `after=N` requests go well before.
 
-Places are counted from 0, or from the end if negative. `event=N` is before event N: an event is what `split="event"` cuts off,
-up to and with the next blank line, comments too. `byte=N` is after N bytes of the body, before HTTP cuts them into chunks and
-before they are compressed. `head=N` is after N bytes of the response's head. An answer that has no such place is an
-error.
+Places are counted from 0, or from the end if negative. `event=N` is before event N, or that event: an event is what
+`split="event"` cuts off, up to and with the next blank line; comments are events, too. `byte=N` is after N bytes of the body,
+before it is compressed and cut into HTTP chunks. `head=N` is after N bytes of the response's head. A place that an answer does
+not have is an error.
 
-Several faults in one request are done in this order, whatever order they are given in: those that are another answer (`status`,
-`html`, `redirect`; only the first), those of events and bytes (one after the other, each on what the one before left), then
-compression, then framing, then those of the wire by their place; the first end is the end. See `wire.py` for the last three.
+Several faults of one request are applied in this order, whatever their order in the list: those that replace the answer
+(`status`, `html`, `redirect`; only the first), those that edit the body (one after the other), compression, framing, then those
+of the network in the order of their places; the first end is the end. See `wire.py` for the last three.
 """
 
 from __future__ import annotations
@@ -28,28 +28,27 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from itertools import accumulate
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, error_type, quote, stream_error
 from rawsse.replay.answers import Answer, error_answer
 from rawsse.replay.compose import error_body
 from rawsse.replay.recording import Read
-from rawsse.replay.splits import by_event
+from rawsse.replay.variants import by_event
 
 Unit: TypeAlias = Literal["head", "byte", "event"]
 Splice: TypeAlias = tuple[int, int, bytes]
-"""The bytes from the one offset to the other become these."""
+"""The bytes from the first offset to the second are replaced by these."""
 
 _VALUE = r'(?:"(?:[^"\\]|\\.)*"|[^\s,@"]+)'
 _SPEC = re.compile(
     rf"(?P<kind>[a-z0-9-]+)(?:=(?P<value>{_VALUE}))?(?P<fields>(?:,[A-Za-z0-9-]+={_VALUE})*)"
-    r"(?:@(?P<unit>[a-z]+)(?:=(?P<index>-?[0-9]+))?)?(?P<when>(?:\s+(?:x[0-9]+|after=[0-9]+))*)"
+    r"(?:@(?P<unit>[a-z]+)(?:=(?P<index>-?[0-9]+))?)?(?:\s+x(?P<requests>[1-9][0-9]*))?(?:\s+after=(?P<skipped>[0-9]+))?"
 )
 _FIELD = re.compile(rf",([A-Za-z0-9-]+)=({_VALUE})")
-_BARE = re.compile(r'[^\s,@"\\]+')
 _DATA = re.compile(rb"(?:\A|(?<=[\r\n]))data: ?")
 # RFC 9110, 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]"
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
@@ -72,24 +71,22 @@ class Place:
     unit: Unit
     index: int
 
-    def __str__(self) -> str:
-        return "head" if self == Place("head", 0) else f"{self.unit}={self.index}"
-
 
 class Value(NamedTuple):
-    """What may stand behind a fault's name: `read` makes it of the text, and raises ValueError for what is not `expected`."""
+    """The values that a fault takes: `convert` may raise ValueError, and what `is_valid` refuses is not `expected` either."""
 
     expected: str
-    read: Callable[[str], float | str]
+    convert: Callable[[str], float | str]
+    is_valid: Callable[[Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row: `form` is how the fault is written (brackets: may be left out), `doc` what it does. The rest is how it is done.
+    """A row: `form` is how the fault is written (brackets: optional), `doc` what it does; `default` is its value and `place`
+    its place where they are left out.
 
-    `place` is the place by default. One of these is the fault: `answer` comes instead of the
-    recorded one, `edit` changes its body, `end` ends the bytes on the wire. `on_wire` faults of framing and pace are done by
-    `wire.script`. `cuts`: a client that meets it has no whole answer, and may ask again.
+    One of these does it: `answer` replaces the recorded one, `edit` changes its body, `end` ends the bytes on the wire; faults
+    of framing and pace (`on_wire`) are done by `wire.script`. `cuts`: it leaves the client without a whole answer.
     """
 
     form: str
@@ -105,15 +102,24 @@ class Kind:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """What its place may be counted in: only an end can also be in the head."""
+        """The units that its place may have: only an end can be in the head."""
         if "@event" in self.form:
             return ("event",)
         return () if "@" not in self.form else ("byte", "event") if self.end is None else ("head", "byte", "event")
 
+    @property
+    def rule(self) -> str:
+        """How it is written, for an error's message."""
+        value = f"; its value is {self.value.expected}" if self.value else ""
+        return f"write {self.form}{value}" + (f"; its place is {' or '.join(self.units)}" if self.units else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault; `parse` makes it. It happens in `requests` requests (None: in all) after the `skipped` first ones."""
+    """One fault; `parse` makes it. It happens in `requests` requests (None: in all) after the `skipped` first ones.
+
+    `spec` is its text, for messages; equal faults may be written differently.
+    """
 
     kind: str
     value: float | str | None = None
@@ -121,32 +127,24 @@ class Fault:
     place: Place | None = None
     requests: int | None = None
     skipped: int = 0
+    spec: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, spec: str) -> Fault:
-        """The fault that a text describes. Raises `ConfigurationError`, which says what is wrong and what would be right."""
+        """The fault that a text describes. Raises `ConfigurationError`, which says how it is written."""
         found = _SPEC.fullmatch(spec.strip())
         if found is None:
             form = "NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N]"
             raise ConfigurationError(f"invalid fault {quote(spec)}: write {form}, as in reset@event=3 x2")
-        name = found["kind"]
-        if name not in FAULTS:
-            raise ConfigurationError(f"unknown fault {quote(name)}; there are {', '.join(FAULTS)}")
-        kind = FAULTS[name]
-        fault = cls(name, _value(kind, found), _fields(kind, found), _place(kind, found))
-        return _counted(fault, found["when"].split())
-
-    def times(self, requests: int) -> Fault:
-        """The same in so many requests, and then all is well."""
-        if requests < 1:
-            raise ConfigurationError(f"the number of requests must be 1 or more, not {requests}")
-        return replace(self, requests=requests)
-
-    def after(self, requests: int) -> Fault:
-        """The same, but so many requests go well before it."""
-        if requests < 0:
-            raise ConfigurationError(f"the number of requests before a fault must be 0 or more, not {requests}")
-        return replace(self, skipped=requests)
+        if found["kind"] not in FAULTS:
+            raise ConfigurationError(f"unknown fault {quote(found['kind'])}; there are {', '.join(FAULTS)}")
+        kind, requests = FAULTS[found["kind"]], found["requests"]
+        try:
+            value, fields, place = _value(kind, found), _fields(kind, found), _place(kind, found)
+        except ValueError:
+            raise ConfigurationError(f"invalid fault {quote(spec)}: {kind.rule}") from None
+        times = None if requests is None else int(requests)
+        return cls(found["kind"], value, fields, place, times, int(found["skipped"] or 0), spec.strip())
 
     @property
     def row(self) -> Kind:
@@ -155,12 +153,12 @@ class Fault:
 
     @property
     def needs_wire(self) -> bool:
-        """It is one of framing or of the network: no ASGI server can do it, but for the extension of `rawsse.server`."""
+        """It is one of framing or of the network: it needs the ASGI extension of `rawsse.server`."""
         return self.row.on_wire or self.row.end is not None
 
     @property
     def cuts(self) -> bool:
-        """A client that meets this fault has no whole answer, and may ask for it again."""
+        """The client is left without a whole answer, and may ask for it again."""
         is_delay = self.row.end is End.HOLD and self.value is not None
         return (self.row.cuts or self.row.end is not None) and not is_delay
 
@@ -170,15 +168,11 @@ class Fault:
         return float(self.value or 0)
 
     def __str__(self) -> str:
-        value = "" if self.value is None else "=" + _written(self.value, "+" if self.kind == _LENGTH else "")
-        named = "".join(f",{name}={_written(text)}" for name, text in self.fields)
-        place = "" if self.place is None else f"@{self.place}"
-        times = "" if self.requests is None else f" x{self.requests}"
-        return f"{self.kind}{value}{named}{place}{times}" + (f" after={self.skipped}" if self.skipped else "")
+        return self.spec
 
 
 Faults: TypeAlias = Fault | str | Iterable[Fault | str]
-"""Faults, or how they are written; or one of them."""
+"""Faults, or their texts; or one of them."""
 
 
 def read_faults(faults: Faults) -> tuple[Fault, ...]:
@@ -187,110 +181,49 @@ def read_faults(faults: Faults) -> tuple[Fault, ...]:
     return tuple(Fault.parse(fault) if isinstance(fault, str) else fault for fault in given)
 
 
-# --- Reading and writing ---------------------------------------------------------------------------------------------
+# --- Parsing ---------------------------------------------------------------------------------------------------------
 
 
 def _value(kind: Kind, found: re.Match[str]) -> float | str | None:
-    name, text = found["kind"], found["value"]
-    if text is None:
-        if kind.form.startswith(f"{name}="):
-            raise ConfigurationError(f"{name} needs a value: {kind.form}")
+    if found["value"] is None:
+        if kind.form.startswith(f"{found['kind']}="):
+            raise ValueError
         return kind.default
     if kind.value is None:
-        raise ConfigurationError(f"{name} takes no value: {kind.form}")
-    given = _unquoted(text)
-    try:
-        return kind.value.read(given)
-    except ValueError:
-        wrong = f"{name} cannot have the value {quote(text)}, only {kind.value.expected}"
-        raise ConfigurationError(f"{wrong}: {kind.form}") from None
+        raise ValueError
+    value = kind.value.convert(_unquoted(found["value"]))
+    if not kind.value.is_valid(value):
+        raise ValueError
+    return value
 
 
 def _fields(kind: Kind, found: re.Match[str]) -> tuple[tuple[str, str], ...]:
-    known = re.findall(r",([a-z]+)=", kind.form)
     given = {name.lower(): _unquoted(text) for name, text in _FIELD.findall(found["fields"])}
     for name, text in given.items():
-        if name not in known and "HEADER" not in kind.form:
-            raise ConfigurationError(f"{found['kind']} takes no {quote(name)}: {kind.form}")
-        if name not in ("type", "message") and not _HEADER_VALUE.fullmatch(text):
-            raise ConfigurationError(f"the header {name} cannot have the value {quote(text)}")
+        is_known = f",{name}=" in kind.form or "HEADER" in kind.form
+        if not is_known or (name not in ("type", "message") and not _HEADER_VALUE.fullmatch(text)):
+            raise ValueError
     return tuple(given.items())
 
 
 def _place(kind: Kind, found: re.Match[str]) -> Place | None:
-    name, unit, index = found["kind"], found["unit"], found["index"]
-    if unit is None:
-        if kind.units and kind.place is None:
-            raise ConfigurationError(f"{name} needs a place ({' or '.join(kind.units)}), as in {name}@event=3")
+    unit, index = found["unit"], found["index"]
+    if unit is None and (kind.place is not None or not kind.units):
         return kind.place
-    for known in kind.units:
-        if known == unit:
-            if index is None and unit != "head":
-                raise ConfigurationError(f"{name}@{unit} needs a number: {unit}=N")
-            return Place(known, int(index or 0))
-    raise ConfigurationError(f"{name} cannot be at {quote(unit)}, only at {' or '.join(kind.units) or 'no place'}")
-
-
-def _counted(fault: Fault, words: list[str]) -> Fault:
-    given: dict[str, int] = {}
-    for word in words:
-        name, number = ("xN", word[1:]) if word.startswith("x") else ("after=N", word.removeprefix("after="))
-        if name in given:
-            raise ConfigurationError(f"a fault takes one {name}, not {' and '.join(words)}")
-        given[name] = int(number)
-    fault = fault.times(given["xN"]) if "xN" in given else fault
-    return fault.after(given.get("after=N", 0))
+    if unit not in kind.units or (index is None and unit != "head"):
+        raise ValueError
+    return Place(unit, int(index or 0))
 
 
 def _unquoted(text: str) -> str:
-    if not text.startswith('"'):
-        return text
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise ConfigurationError(f"invalid JSON string: {quote(text)}") from None
+    return str(json.loads(text)) if text.startswith('"') else text
 
 
-def _written(value: float | str, sign: str = "") -> str:
-    """Numbers as people write them: 5, not 5.0. Texts are quoted where they must be."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = value if isinstance(value, str) else f"{value:{sign}}"
-    return text if _BARE.fullmatch(text) else json.dumps(text)
-
-
-def _positive(text: str) -> float:
-    if not 0 < (number := float(text)) < math.inf:
-        raise ValueError
-    return number
-
-
-def _whole(least: int, most: float = math.inf) -> Value:
-    def read(text: str) -> int:
-        if not least <= (number := int(text)) <= most:
-            raise ValueError
-        return number
-
-    return Value(f"a whole number from {least}" + (" on" if most == math.inf else f" to {most}"), read)
-
-
-def _difference(text: str) -> int:
-    if (number := int(text)) == 0:
-        raise ValueError
-    return number
-
-
-def _chunk_size(text: str) -> str:
-    if not re.fullmatch(r"[\x20-\x7e]*", text):
-        raise ValueError
-    return text
-
-
-# --- Another answer --------------------------------------------------------------------------------------------------
+# --- Faults that replace the answer ----------------------------------------------------------------------------------
 
 
 def replacement(faults: Iterable[Fault]) -> Answer | None:
-    """What the first fault that is another answer says; None if there is none."""
+    """The answer of the first fault that replaces it; None if none does."""
     return next((fault.row.answer(fault) for fault in faults if fault.row.answer is not None), None)
 
 
@@ -305,8 +238,7 @@ def _html(fault: Fault) -> Answer:
     code = int(fault.number)
     phrase = next((status.phrase for status in HTTPStatus if status.value == code), "")
     title = f"{code} {phrase}".strip()
-    lines = ("<html>", f"<head><title>{title}</title></head>", "<body>", f"<center><h1>{title}</h1></center>")
-    page = "\r\n".join([*lines, "<hr><center>nginx</center>", "</body>", "</html>", ""]).encode()
+    page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<h1>{title}</h1>\r\n</body>\r\n</html>\r\n".encode()
     headers = {"server": "nginx", "content-type": "text/html", "content-length": str(len(page))}
     return Answer(code, headers, (Read(0.0, page),))
 
@@ -315,30 +247,29 @@ def _redirect(fault: Fault) -> Answer:
     return Answer(int(fault.number), {"location": "/elsewhere", **dict(fault.fields), "content-length": "0"})
 
 
-# --- Events and bytes ------------------------------------------------------------------------------------------------
+# --- Faults that edit the body ---------------------------------------------------------------------------------------
 
 
 def edited(answer: Answer, faults: Iterable[Fault]) -> Answer:
-    """The answer with its events and bytes as these faults leave them, one after the other. What is put in goes out with the
-    bytes that it stands before; all others keep their reads and times.
+    """The answer with its body as these faults leave it, one after the other. What is inserted goes out with the bytes that it
+    stands before; all others keep their reads and times.
 
-    Raises `ConfigurationError` for a fault that has no place in it.
+    Raises `ConfigurationError` for a fault whose place the answer does not have.
     """
     for fault in faults:
         if fault.kind == "error" and not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            # What the API says to a request without `stream`, where a stream would have had an `error` event.
+            # Without `stream`, the API answers with a status where a stream would have an `error` event.
             status = stream_error(_error_body(fault), {}).status_code
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
-            body = b"".join(read.data for read in answer.reads)
-            answer = _spliced(answer, fault.row.edit(fault, body))
+            answer = _spliced(answer, fault.row.edit(fault, answer.body))
             if fault.kind == "error":  # the body then ends, also if the recording was cut, or went on
                 answer = replace(answer, is_cut=False, duration=0.0)
     return answer
 
 
 def offset_of(fault: Fault, body: bytes) -> int:
-    """After how many of these bytes, a body or a head, the place of a fault is. One behind the last is a place, too: after all.
+    """The number of bytes (of a body or a head) before the place of a fault; its end is a place, too.
 
     Raises `ConfigurationError` if there is no such place.
     """
@@ -354,7 +285,7 @@ def offset_of(fault: Fault, body: bytes) -> int:
 
 
 def _span(fault: Fault, body: bytes) -> tuple[int, int]:
-    """Where the event of a fault begins and ends."""
+    """The begin and the end of the event at a fault's place."""
     start = offset_of(fault, body)
     event = next(iter(by_event(body[start:])), None)
     if event is None:
@@ -411,7 +342,7 @@ def _error_body(fault: Fault) -> dict[str, object]:
 
 
 def _spliced(answer: Answer, splice: Splice) -> Answer:
-    """The answer with some bytes of its body replaced. What is new goes out with what stood there."""
+    """The answer with some bytes of its body replaced. New bytes go out with those that stood there."""
     start, end, new = splice
     reads: list[Read] = []
     at, is_due = 0, bool(new)
@@ -430,28 +361,30 @@ def _spliced(answer: Answer, splice: Splice) -> Answer:
 
 # --- The table -------------------------------------------------------------------------------------------------------
 
-_SECONDS = Value("a number above 0", _positive)
-_TEXT = Value("a text", str)
-_LENGTH = "wrong-content-length"
+
+def _whole(least: int, most: float = math.inf) -> Value:
+    words = f"a whole number from {least}" + (" on" if most == math.inf else f" to {most}")
+    return Value(words, int, lambda number: least <= number <= most)
+
+
+_ABOVE_0 = Value("a number above 0", float, lambda number: 0 < number < math.inf)
+_NOT_0 = Value("a whole number that is not 0", int, bool)
+_TEXT = Value("a text", str, lambda _: True)
+_ASCII = Value("printable ASCII", str, lambda text: text.isascii() and text.isprintable())
+_BODY = Place("byte", 0)
 
 _ROWS = (
     Kind("reset@PLACE", "the connection is reset (TCP RST)", end=End.RESET),
     Kind("close@PLACE", "the connection is closed (FIN)", end=End.CLOSE),
     Kind("half-close@PLACE", "the server closes its side only, and goes on listening", end=End.HALF_CLOSE),
-    Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS for ever", _SECONDS, end=End.HOLD),
-    Kind(
-        "drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _SECONDS, place=Place("byte", 0), on_wire=True
-    ),
-    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _SECONDS, on_wire=True),
+    Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS for ever", _ABOVE_0, end=End.HOLD),
+    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _ABOVE_0, place=_BODY, on_wire=True),
+    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _ABOVE_0, on_wire=True),
     Kind("drop@event=N", "the event is missing", edit=_drop),
     Kind("duplicate@event=N", "the event comes twice", edit=_duplicate),
     Kind("swap@event=N", "the event comes after the next one", edit=_swap),
     Kind("garble@event=N", "the first byte of its data becomes #, so that the data are invalid JSON", edit=_garble),
-    Kind(
-        "bad-utf8@PLACE",
-        "a byte FF: there, or in an event before the last quote, which is inside a string",
-        edit=_bad_utf8,
-    ),
+    Kind("bad-utf8@PLACE", "a byte FF there; in an event, before its last quote, inside a string", edit=_bad_utf8),
     Kind(
         "oversized-line=BYTES[@event=N]",
         "a ping whose data line has so many bytes (default: before event 1)",
@@ -471,36 +404,30 @@ _ROWS = (
     Kind(
         "bad-chunk-size[=TEXT][@PLACE]",
         "the next chunk's size is TEXT (default: zz)",
-        Value("printable ASCII", _chunk_size),
+        _ASCII,
         "zz",
-        place=Place("byte", 0),
+        place=_BODY,
         on_wire=True,
         cuts=True,
     ),
     Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", on_wire=True, cuts=True),
     Kind(
-        f"{_LENGTH}=N",
-        "the body's length is announced as N more (+N) or less (-N) than it is",
-        Value("a whole number that is not 0", _difference),
+        "wrong-content-length=N",
+        "Content-Length is N more (+N) or less (-N) than the body",
+        _NOT_0,
         on_wire=True,
         cuts=True,
     ),
-    Kind("gzip", "the body is compressed, whether the client asked for it or not"),
+    Kind("gzip", "the body is compressed, whether the client asked for it or not", on_wire=True),
     Kind(
         "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]",
         "an error in the API's form instead of the answer",
         _whole(400, 599),
         answer=_status,
     ),
+    Kind("html[=CODE]", "a proxy's error page instead (default: 502)", _whole(200, 599), 502, answer=_html),
     Kind(
-        "html[=CODE]", "a proxy's error page instead of the answer (default: 502)", _whole(200, 599), 502, answer=_html
-    ),
-    Kind(
-        "redirect[=CODE][,location=URL]",
-        "a redirection instead of the answer (default: 307)",
-        _whole(300, 399),
-        307,
-        answer=_redirect,
+        "redirect[=CODE][,location=URL]", "a redirect instead (default: 307)", _whole(300, 399), 307, answer=_redirect
     ),
 )
 
@@ -508,4 +435,4 @@ FAULTS: Mapping[str, Kind] = {re.split(r"[@=\[]", kind.form)[0]: kind for kind i
 """Every fault, by its name."""
 
 HELP: Mapping[str, str] = {kind.form: kind.doc for kind in _ROWS}
-"""How each is written -> what it does."""
+"""The form of each fault -> its effect."""

@@ -1,25 +1,25 @@
-"""Recordings, played over HTTP: an ASGI application (`Player`), which can serve itself on this machine (`ReplayServer`).
+"""Play recordings over HTTP: an ASGI application (`Player`), which can serve itself on this machine (`ReplayServer`).
 
     async with ReplayServer(["fixtures/plain.sse.jsonl"]) as server:       # speed=0: no waiting; 1: as it was recorded
         client = AsyncAnthropic(base_url=server.base_url, api_key="any")   # or any other client
         ...
     with ReplayServer(recording) as server: ...                            # in a thread, for a client that blocks
-    server.requests[0].body                                                # what the client asked
+    server.requests[0].body                                                # what the client sent
 
 `POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer comes as one JSON message.
-Several recordings take turns, unless `match` says otherwise (`match.py`); a request that no recording answers is told the
-nearest one, and `misses` has it. A recorded HTTP error is answered as it was, and a recording that was cut ends in a cut
-connection. `…/count_tokens` and `…/v1/models` are answered plausibly. No key is asked for, and none is remembered.
+Several recordings take turns, unless `match` says otherwise (`answers.py`). A request that no recording answers gets an error
+that names the nearest one, and is added to `misses`. A recorded HTTP error is answered as it was, and a recording that was cut
+ends in a cut connection. `…/count_tokens` and `…/v1/models` are answered, too. No key is needed, and none is kept.
 
 `faults` are what goes wrong (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They are counted in the requests to
-`…/v1/messages`, and `requests` say which they had. A request that a fault left without a whole answer gets the same recording
-when it comes again, word for word. A fault that has no place in any recording is refused at once; one that has none in an
-answer is answered with an HTTP 500 that says so.
+`…/v1/messages`, and each of `requests` lists those that it had. A request that a fault left without a whole answer gets the
+same recording when it is sent again, word for word. A fault that has no place in any recording is refused at once; one that
+has none in an answer is answered with an HTTP 500 that says so.
 
 There are two ways to cut. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes on the wire,
-head and chunk framing and all: each piece is one TCP write. A client in the same event loop reads each piece by itself, also at
-speed 0; one in another thread or process may find several at once, as in any network, unless there is a silence between them:
-`segment_seconds`, of which some milliseconds will do.
+with the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece by itself,
+also at speed 0; one in another thread or process may find several at once, as in any network, unless there is a silence between
+them: `segment_seconds`, of which some milliseconds will do.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import BodyTooLargeError, ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Answer, RecordedAPI, error_answer
+from rawsse.replay.answers import Answer, Match, RecordedAPI, error_answer
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
-from rawsse.replay.match import Match, Miss
 from rawsse.replay.recording import (
+    Read,
     RecordedRequest,
     Recording,
     find_recordings,
@@ -47,19 +47,17 @@ from rawsse.replay.recording import (
     parse_body,
     shipped_fixtures,
 )
-from rawsse.replay.rewrites import Pace, Rewrite, pace_by, rewrite_by
-from rawsse.replay.scrub import ScrubPolicy, scrub
-from rawsse.replay.secrets import CREDENTIAL_HEADERS
-from rawsse.replay.splits import Split, split_by
-from rawsse.replay.wire import Schedule, Script, Stall, Wire, coded, recut, script
+from rawsse.replay.scrub import CREDENTIAL_HEADERS, ScrubPolicy, scrub
+from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
+from rawsse.replay.wire import Schedule, Script, Stall, Wire, recut, script, timed
 from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
 
 MAX_KEPT_REQUESTS = 1000
-"""How many of the last requests a `Player` remembers: more than a test looks at, and a server left alone does not grow."""
+"""How many of the last requests a `Player` remembers: more than a test reads, and bounded for a server that runs on."""
 
 PATIENCE = 10.0
-"""Real seconds that the thread of a server may take to start and to end: it needs a thousandth of that."""
+"""Real seconds that a server's thread may take to start and to end. It needs a thousandth of that."""
 
 DEMO_WORDS: Mapping[str, str] = {
     "unicode": "unicode",
@@ -84,21 +82,21 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("rawsse.replay")
 
-# All header fields are of use to a test, but for those that carry secrets; what looks like one elsewhere is starred.
+# A test may need any header field, except those that carry secrets. Secrets elsewhere are starred.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
-# A web page elsewhere may ask, too: there is nothing here to be stolen or spent.
+# Web pages of any origin may use this server: there is nothing here to steal or to spend.
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
 
 
 @dataclass(frozen=True, slots=True)
 class PlayedRequest(RecordedRequest):
-    """A request that came, without its credentials, and the faults that its answer had."""
+    """A request as received, without its credentials, and the faults that its answer had."""
 
     faults: tuple[Fault, ...] = ()
 
     @classmethod
     def of(cls, scope: Scope, body: bytes, faults: tuple[Fault, ...] = ()) -> PlayedRequest:
-        """The request as it may be remembered, and be shown when a test fails."""
+        """The request without secrets, so that it can be kept and shown when a test fails."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         harmless = {name: value for name, value in headers.items() if name.lower() not in CREDENTIAL_HEADERS}
         query = scope.get("query_string", b"").decode("latin-1")
@@ -111,11 +109,15 @@ class Player:
     """The ASGI application.
 
     `speed`: 1 plays at the recorded pace (default), 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes
-    on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong; see the top
-    of this file, and `Split` for what the cuts may be. Segments, and the faults of framing and network, need `rawsse.server`.
-    `match`: turns, sequence, request, name, or a function of the request's body (`match.py`). `pace` gives the recordings other
-    times, `rewrite` the form that gateways give to streams (`rewrites.py`). `sleep` is how it waits.
-    Raises `ConfigurationError` and `RecordingError`.
+    on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong: see the top
+    of this file, and `Split` for the ways to cut. Segments, and the faults of framing and network, need `rawsse.server`.
+    `match`: turns, sequence, request, name, or a function of the request's body (`answers.py`). `pace` gives the recordings
+    other times, `rewrite` the form that gateways give to streams (`variants.py`). `sleep` replaces `asyncio.sleep`.
+
+    `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
+    `repeats` those that have been played more often than they were given; `unused_faults` the faults that no answer has had so
+    far, and `misplaced` the last errors of faults that had no place in an answer. Raises `ConfigurationError` and
+    `RecordingError`.
     """
 
     _default_speed = 1.0
@@ -144,50 +146,27 @@ class Player:
         if segment_seconds and segments is None:
             raise ConfigurationError("a silence between segments needs segments: say how to cut them")
         self.requests: list[PlayedRequest] = []
-        """The last requests that came, without their credentials, and the faults that their answers had."""
+        """The last requests, without their credentials, and the faults that their answers had."""
         played = _loaded(recordings)
         played = played if rewrite is None else list(map(rewrite_by(rewrite), played))
         played = played if pace is None else list(map(pace_by(pace), played))
-        # The client may keep an error's words to itself.
+        # Logged, too: the client may not show the error's message.
         self.api = RecordedAPI(played, match=match, on_miss=lambda miss: log.warning("%s", miss.message))
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
         self._segment_seconds = segment_seconds
         self._schedule = Schedule(faults, played)
+        self.misses, self.unplayed, self.repeats = self.api.misses, self.api.unplayed, self.api.repeats
+        self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part, should they come again
-
-    @property
-    def misses(self) -> list[Miss]:
-        """The last requests that no recording answered."""
-        return self.api.misses
-
-    @property
-    def unplayed(self) -> list[Recording]:
-        """The recordings that have not been played yet."""
-        return self.api.unplayed
-
-    @property
-    def repeats(self) -> list[Recording]:
-        """The recordings that have been played more often than they were given."""
-        return self.api.repeats
-
-    @property
-    def unused_faults(self) -> list[Fault]:
-        """The faults that no answer has had so far."""
-        return self._schedule.unused
-
-    @property
-    def misplaced(self) -> list[str]:
-        """What the last answers said that were an HTTP 500, since a fault had no place in them."""
-        return list(self._schedule.misplaced)
+        self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
+        """Handle one request (ASGI 3)."""
         if scope["type"] != "http":
             raise NotImplementedError(f"a Player answers HTTP, not {scope['type']}")
         faults: tuple[Fault, ...] = ()
@@ -197,7 +176,7 @@ class Player:
             answer = error_answer(413, "request_too_large", exc.message)
         else:
             if body is None:
-                return  # the client left while it was asking
+                return  # the client disconnected before the end of its body
             faults = self._schedule.next() if is_messages(scope["method"], scope["path"]) else ()
             request = PlayedRequest.of(scope, body, faults)
             self.requests.append(request)
@@ -206,7 +185,7 @@ class Player:
         await unless_gone(self._play(answer, faults, scope, send), receive)
 
     def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
-        """What the recordings have for the request; or the same again, if a fault kept it from getting that."""
+        """The recordings' answer; the same one again if a fault kept the client from getting it."""
         if (other := replacement(request.faults)) is not None:
             return other
         question = (request.path, body)
@@ -224,26 +203,24 @@ class Player:
         wanting = ["segments need"] if self._segments is not None else []
         wanting += [f"the fault {fault} needs" for fault in faults if fault.needs_wire]
         if wanting and connection is None:
-            raise ConfigurationError(f"{wanting[0]} rawsse.server: this ASGI server has no say over TCP writes")
+            raise ConfigurationError(f"{wanting[0]} rawsse.server: other ASGI servers do not let an app write to TCP")
         self._count += 1
         headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
         try:
             answer = edited(replace(answer, headers=headers), faults)
             answer = answer if self._split is None else replace(answer, reads=recut(answer.reads, self._split))
-            needs_script = wanting or (answer.is_cut and connection is not None)
-            steps = self._script(answer, faults, scope) if needs_script else None
+            steps: Script | None = None
+            if wanting or (answer.is_cut and connection is not None):
+                request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
+                steps = script(answer, faults, **request, segments=self._segments, speed=self._speed)
             self._schedule.applied(faults)
         except ConfigurationError as exc:  # a fault without a place
-            self._schedule.misplaced.append(str(exc))
+            self._schedule.failed(exc)
             answer, steps = error_answer(500, "api_error", str(exc)), None
         if steps is None:
-            await self._play_chunks(coded(answer, faults), send)
+            await self._play_chunks(answer, send)
         else:
             await self._perform(steps, Wire(connection))
-
-    def _script(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope) -> Script:
-        method, version = scope["method"], scope.get("http_version", "1.1")
-        return script(answer, faults, method=method, http_version=version, segments=self._segments, speed=self._speed)
 
     async def _perform(self, steps: Script, wire: Wire) -> None:
         is_after_data, clock = False, _Clock(self._sleep)
@@ -260,32 +237,31 @@ class Player:
             else:
                 if step is End.HALF_CLOSE:
                     wire.half_close()
-                await asyncio.get_running_loop().create_future()  # until the client leaves
+                await asyncio.get_running_loop().create_future()  # until the client disconnects
             is_after_data = isinstance(step, bytes)
         wire.end()
 
     async def _play_chunks(self, answer: Answer, send: Send) -> None:
-        clock, before = _Clock(self._sleep), answer.reads[0].t if answer.reads else 0.0
-        await self._wait(clock, before)  # the head goes out with the first bytes, as the API's does
-        await send_head(send, answer)
-        for read in answer.reads:
-            await self._wait(clock, read.t - before)
-            before = read.t
-            await send({"type": "http.response.body", "body": read.data, "more_body": True})
-            await _let_read()
-        await self._wait(clock, answer.duration - before)
+        clock = _Clock(self._sleep)
+        is_begun = False
+        # The head goes out with the first bytes, as the API's does.
+        for step in timed(answer.reads or [Read(0.0, b"")], self._speed, answer.duration):
+            if isinstance(step, bytes):
+                if not is_begun:
+                    await send_head(send, answer)
+                is_begun = True
+                await send({"type": "http.response.body", "body": step, "more_body": True})
+                await _let_read()
+            elif isinstance(step, float):
+                await clock.wait(step)
         if answer.is_cut:
-            # All that ASGI has for this: the server finds the response unfinished and closes the connection.
+            # ASGI has no other way: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _wait(self, clock: _Clock, seconds: float) -> None:
-        if self._speed and seconds > 0:
-            await clock.wait(seconds / self._speed)
-
 
 class _Clock:
-    """Waits until points in time, counted from now: what one sleep and one write take too long, the next wait makes up for."""
+    """Waits until points in time, counted from now: if a sleep or a write takes too long, the next wait is shorter."""
 
     def __init__(self, sleep: Sleep) -> None:
         self._sleep = sleep
@@ -303,17 +279,17 @@ class _Clock:
 
 
 class LocalServer:
-    """An ASGI application that serves itself on a free port of this machine: subclasses have a `__call__`.
+    """An ASGI application that serves itself on a free port of this machine. Subclasses define `__call__`.
 
-    `async with` serves it in the event loop that runs; `with` in a thread, for a client that blocks, or runs in another loop or
-    process. When the block is left, connections are cut off, and the thread has ended.
+    `async with` serves it in the running event loop; `with` in a thread, for a client that blocks, or runs in another loop or
+    process. At the end of the block connections are closed, and the thread has ended.
     """
 
     _port = 0
     _server: Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
+        """Handle one request (ASGI 3)."""
         raise NotImplementedError
 
     @property
@@ -321,7 +297,7 @@ class LocalServer:
         """`http://HOST:PORT`, for the client under test. Raises `ConfigurationError` while nothing is served."""
         if self._server is None:
             raise ConfigurationError(
-                "the API is not served yet, or no more: it is within `with`, `async with`, or what virtual_clock runs"
+                "the API is not served: use it within `with`, `async with`, or what virtual_clock runs"
             )
         return self._server.base_url
 
@@ -334,11 +310,11 @@ class LocalServer:
     async def __aexit__(self, *_: object) -> None:
         server, self._server = self._server, None
         if server is not None:
-            await server.shutdown(0)  # a test is over: the rest of an answer is not waited for
+            await server.shutdown(0)  # without waiting for the rest of an answer
 
     def __enter__(self) -> Self:
         started, self._stopped = Future[None](), Future[None]()
-        # A daemon: should it ever hang, it keeps no test run from ending.
+        # A daemon: a thread that hangs does not keep a test run from ending.
         self._thread = threading.Thread(target=self._run, args=(started,), name="rawsse replay", daemon=True)
         self._thread.start()
         started.result(PATIENCE)
@@ -359,15 +335,15 @@ class LocalServer:
 
         try:
             asyncio.run(serve())
-        except BaseException as exc:  # it belongs to the thread that waits for this one
+        except BaseException as exc:  # for the thread that waits for this one
             (self._stopped if started.done() else started).set_exception(exc)
         else:
             self._stopped.set_result(None)
 
 
 class ReplayServer(Player, LocalServer):
-    """A `Player` that serves itself. The arguments are those of `Player`; only `speed` is 0 by default, since a test does not
-    want to wait, and 1 if there is a `pace`."""
+    """A `Player` that serves itself. The arguments are those of `Player`, but `speed` is 0 by default, since tests should not
+    wait, and 1 if there is a `pace`."""
 
     _default_speed = 0.0
 
@@ -392,7 +368,7 @@ def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> R
 
 
 async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
-    """The request's body; None if the client left before its end. Raises `BodyTooLargeError`."""
+    """The request's body; None if the client disconnects before its end. Raises `BodyTooLargeError`."""
     body, has_more = bytearray(), True
     while has_more:
         message = await receive()
@@ -414,11 +390,11 @@ async def send_head(send: Send, answer: Answer) -> None:
 async def send_answer(send: Send, answer: Answer) -> None:
     """Send a whole answer at once."""
     await send_head(send, answer)
-    await send({"type": "http.response.body", "body": b"".join(read.data for read in answer.reads)})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _let_read() -> None:
-    """Let a client in the same event loop read what was just written before more is written behind it."""
+    """Let a client in the same event loop read the last write before the next one."""
     await asyncio.sleep(0)  # the loop finds the client's socket readable
     await asyncio.sleep(0)  # the client reads
 

@@ -1,27 +1,28 @@
-"""A recording proxy: an ASGI application that any client can be pointed at by its base URL.
+"""A recording proxy: an ASGI application for any client that takes a base URL.
 
     async with Recorder("recordings") as recorder:
         async with RecordingProxy(recorder, "https://api.anthropic.com") as proxy:
             await serve(proxy, "127.0.0.1", 8002)           # for a client with ANTHROPIC_BASE_URL=http://127.0.0.1:8002
 
-Requests go on as they came, credentials and all; it needs no key. Only what concerns one connection stays here (RFC 9110,
-7.6.1), and upstream is asked for an answer that is not compressed. Status, header fields and body come back as they are, each
-read as soon as it has come, and no faster than the client takes them. Nothing is tried again, and no clock runs but that of
+Requests are passed on unchanged, credentials included; the proxy needs no key. Only the fields that concern one connection are
+removed (RFC 9110, 7.6.1), and the upstream is asked not to compress. Status, header fields and body come back unchanged, each
+read as soon as it arrives, and no faster than the client takes them. Nothing is retried, and the only timeout is that of
 connecting: the client has its own.
 
-A client that leaves ends the exchange with the upstream. Where the upstream breaks off, the client's connection is cut, too. An
-upstream that gives no answer at all is a 502, in the API's form. The exchange itself is one of `rawsse.client.call`, with the
-recorder as its observer.
+When the client disconnects, the exchange with the upstream ends. When the upstream breaks off, so does the client's connection.
+An upstream that does not answer is a 502, in the API's form. The exchange is that of `rawsse.client.stream`, the recorder
+observes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import weakref
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote as percent_encoded
 
-from rawsse.client.call import Call
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.exchange import CallSettings, Exchange, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
@@ -29,8 +30,8 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.pool import Pool, Pools
 from rawsse.client.network.route import Proxies
 from rawsse.client.request import Endpoint, RequestData
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import RetryPolicy, Timeouts
+from rawsse.client.stream import Call
 from rawsse.errors import APIError, BodyTooLargeError, UsageError
 from rawsse.http1 import MAX_BODY_BYTES, Response
 from rawsse.replay.answers import HOP_BY_HOP, error_answer
@@ -39,14 +40,14 @@ from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 NO_CLOCKS = Timeouts(head=None, silence=None, content=None)
-"""The client has clocks, and leaves when they run out. Ours would only make other endings of its."""
+"""The client has timeouts, and disconnects when they expire. Timeouts here would only change its endings."""
 
-# Written by our client: `Host` and the length; by us: the coding. 100-continue has been answered by the server.
+# Our client writes `Host` and the length, `call` the coding; the server has answered 100-continue.
 _REPLACED = frozenset({"accept-encoding", "content-length", "expect", "host"})
 
 
 class BodyAnswer(Exchange):
-    """A response whose body is given out as it comes; the caller takes what is there before it looks at `error`."""
+    """A response whose body can be taken as it comes. Take the pieces that are there before you look at `error`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -62,32 +63,32 @@ class BodyAnswer(Exchange):
 
 
 class RawAnswer(BodyAnswer):
-    """A response that is passed on: every status is an answer, and content codings are not undone."""
+    """A response to pass on: every status is an answer, and content codings are kept."""
 
     _is_raw = True
 
 
 class RecordingProxy:
-    """Passes requests on to `base_url` (by default ANTHROPIC_BASE_URL, or Anthropic's), with `recorder` as the witness.
+    """Passes requests on to `base_url` (by default ANTHROPIC_BASE_URL, or Anthropic's), observed by `recorder`.
 
-    How the upstream is reached, the environment says (HTTPS_PROXY, SSL_CERT_FILE …). Call `aclose` when the server has stopped,
-    or leave `async with`; the recorder is its owner's to close. Raises `ConfigurationError` if the URL is invalid.
+    Environment variables (HTTPS_PROXY, SSL_CERT_FILE …) say how the upstream is reached. Call `aclose` when the server has
+    stopped, or leave `async with`; the caller closes the recorder. Raises `ConfigurationError` if the URL is invalid.
     """
 
     def __init__(
         self, recorder: Observer, base_url: str | None = None, *, max_body_bytes: int = MAX_BODY_BYTES
     ) -> None:
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
-        self._endpoint = Endpoint.of(base_url, None, {})
+        self._endpoint = Endpoint(base_url, None, {})
         self._recorder = recorder
         self._proxies = Proxies.from_environment(os.environ)
         self._pools = Pools(lambda network: Pool(network, TLSContext()), AsyncioNetwork)
         self._max_body_bytes = max_body_bytes
-        self._calls: set[Call[RawAnswer]] = set()
+        self._calls: weakref.WeakSet[Call[RawAnswer]] = weakref.WeakSet()
 
     @property
     def base_url(self) -> str:
-        """Where requests go."""
+        """The URL that requests are passed on to."""
         return self._endpoint.base_url
 
     async def __aenter__(self) -> RecordingProxy:
@@ -97,13 +98,13 @@ class RecordingProxy:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the exchanges that are open, and drop the connections to the upstream."""
+        """End the open exchanges, and drop the connections to the upstream."""
         for call in list(self._calls):
             call.close()
         self._pools.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
+        """Serve one request, as ASGI 3 defines it."""
         if scope["type"] != "http":
             raise NotImplementedError(f"the recording proxy passes HTTP on, not {scope['type']}")
         try:
@@ -111,11 +112,11 @@ class RecordingProxy:
         except BodyTooLargeError as exc:
             await _refuse(send, 413, "request_too_large", exc.message)
         else:
-            if body is not None:  # else the client left while it was asking
+            if body is not None:  # else the client disconnected within its request
                 await unless_gone(self._pass_on(scope, body, send), receive)
 
     def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
-        """The call of the upstream for a request. Raises `ConfigurationError`."""
+        """The upstream call for a request. Raises `ConfigurationError`."""
         route = self._proxies.route_to(self._endpoint.origin)
         fields = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
         passed_on = (field for field in _without_hop(fields) if field[0] not in _REPLACED)
@@ -132,13 +133,9 @@ class RecordingProxy:
 
     async def _pass_on(self, scope: Scope, body: bytes, send: Send) -> None:
         try:
-            call = self.call(scope, body)
-            self._calls.add(call)
-            try:
+            with contextlib.closing(self.call(scope, body)) as call:
+                self._calls.add(call)
                 await self._pass_back(await call.open(), call, scope, send)
-            finally:
-                call.close()  # nothing, if it is over
-                self._calls.discard(call)
         except UsageError as exc:
             await _refuse(send, 400, "invalid_request_error", f"the request cannot be passed on: {exc}")
         except APIError as exc:
@@ -149,7 +146,7 @@ class RecordingProxy:
         fields = _without_hop(response.headers.raw)
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the head does not wait
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the head at once
         while True:
             for piece in answer.take():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -160,14 +157,14 @@ class RecordingProxy:
         if answer.error is None:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         elif (connection := (scope.get("extensions") or {}).get("rawsse.wire")) is not None:
-            connection.end()  # after all that came of the body, whose end the client then misses
+            connection.end()  # the client gets all that came, and misses the end of the body
         else:
-            # All that ASGI has for this: the server finds the response unfinished and closes the connection.
+            # ASGI has no other way: the server finds the response unfinished, and closes the connection.
             raise ConnectionAbortedError("the upstream broke off here, and so does the proxy")
 
 
 def _target(scope: Scope) -> str:
-    """The path and query as they came, less the path that the proxy may be mounted at."""
+    """The path and query as they came, without the path at which the proxy is mounted."""
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else percent_encoded(scope["path"], safe="/:@!$&'()*+,;=~")
     path = path.removeprefix(scope.get("root_path", "").rstrip("/"))
@@ -176,7 +173,7 @@ def _target(scope: Scope) -> str:
 
 
 def _without_hop(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What of a header concerns more than one connection."""
+    """The fields that concern more than one connection."""
     # RFC 9110, 7.6.1: "Intermediaries … MUST … remove fields … that are known to require removal before forwarding".
     # "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
     # connection-option in this field, remove any header … field(s) from the message with the same name".

@@ -1,33 +1,32 @@
-"""The pytest plugin: a Messages API made of recordings in one fixture, streams cut at every place, and a clock that jumps.
+"""The pytest plugin: a Messages API made of recordings as a fixture, streams cut at every place, and a clock that jumps.
 
-It imports nothing of rawsse before a test asks for something, so that it costs other test runs nothing. For the same reason it
-is loaded by its path (`_rawsse_pytest.py`), not through the package that it lies in.
+It imports nothing of rawsse before a test uses it, so that it costs other test runs nothing. For the same reason it is loaded
+by its path (`_rawsse_pytest.py`), not through the package.
 
     @pytest.mark.replay("weather")                              # recordings/weather.sse.jsonl beside the test file
     def test_the_bot_says_what_the_weather_is(replay):
         assert my_bot.ask("Oslo?") == "It rains in Oslo."       # the code under test: ANTHROPIC_BASE_URL leads it here
         assert replay.requests[0].body["model"] == "claude-sonnet-5"
 
-    @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # made up, and what goes wrong
+    @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
     @pytest.mark.splits("whole", "event", "bytes")              # the same test for each way to cut the answers
-    @pytest.mark.every_split("weather", edges=True)             # a test for each cut; it takes `chunks`
-    def test_…(assert_every_split)                              # assert_every_split("weather", parse): all cuts in one test
+    def test_…(assert_every_split)                              # assert_every_split("weather", parse): every cut of a stream
     async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
-Names are looked for in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
-arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment alone. What a mark says on a function
-goes before what one on its class or module says. `replay` comes before all other fixtures of a test, since those may make
-clients; but a client that is made when its module is imported has read the environment before.
+Names are looked up in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
+arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment unchanged. A mark on a function takes
+precedence over one on its class or module. `replay` is set up before all other fixtures of a test, since those may make
+clients; a client that is made when its module is imported has read the environment before.
 
-No test passes by mistake. It fails if nothing was asked, or something that no recording answers, or if a fault never happened.
-While a test has `replay`, connections to other machines are refused (`guard`), unless the mark says `network=True`: a client
-that missed the test's API does not find the real one, with the real key.
+No test passes by mistake. It fails if no request came, if no recording answers one, or if a fault never happened. While a test
+has `replay`, connections to other machines are refused (`guard`), unless the mark says `network=True`: a client that missed the
+test's API does not find the real one, with the real key.
 
 (PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
 
-Nothing is ever recorded but with `--rawsse-record=once` (what is missing) or `all`, or RAWSSE_RECORD in the environment; and
-nothing of a test that fails. What is scrubbed says the mark's `policy`, or for all tests a fixture of yours in `conftest.py`:
+Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. The mark's
+`policy` says what is scrubbed, or for all tests a fixture in `conftest.py`:
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
@@ -40,11 +39,9 @@ import ipaddress
 import os
 import socket
 import sys
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
@@ -52,18 +49,17 @@ import pytest
 if TYPE_CHECKING:
     from types import FrameType
 
-    from rawsse.replay.fixture import RecordMode, Replay
+    from rawsse.replay.fixture import Replay
     from rawsse.replay.scrub import ScrubPolicy
-    from rawsse.replay.splits import Chunks
+    from rawsse.replay.variants import Chunks
     from rawsse.replay.virtual_clock import VirtualClock
 
 DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
-"""What `@pytest.mark.splits` goes through if it names none."""
+"""The ways to cut of `@pytest.mark.splits` without arguments."""
 
 _MARKS = (
     "replay(*sources, env, network, policy, **play): what the Messages API plays; see Replay.play (rawsse)",
-    "splits(*ways): once for each way to cut what is played: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
-    "every_split(*sources, edges=False, pairs=False, sizes=()): once for each cutting, as `chunks` (rawsse)",
+    "splits(*ways): once for each way to cut the answers: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
 )
 T = TypeVar("T")
 
@@ -74,8 +70,8 @@ _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _UNKNOWN_TO_REPLAY = ("env", "network", "policy")
 _API_HOST = "api.anthropic.com"
 _HINT = (
-    ". Was the client made before it began (when its module was imported), or is its address written in the code? What else "
-    "the test needs out there, @pytest.mark.replay(..., network=True) allows"
+    ". Was the client made before the test began (when its module was imported), or is its address written in the code? "
+    "@pytest.mark.replay(..., network=True) allows other connections"
 )
 
 
@@ -87,30 +83,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("rawsse").addoption(
         "--rawsse-record",
         choices=("none", "once", "all"),
-        default=None,
-        help="ask the real API, and write what it answers: once for recordings that are not there, or all of them. "
-        "Default: RAWSSE_RECORD, or none.",
+        default="none",
+        help="record the answers of the real API: once for recordings that do not exist, or all of them",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marks known. An invalid RAWSSE_RECORD is refused here: the report's header may be off."""
-    _which(config)
+    """Register the marks."""
     for mark in _MARKS:
         config.addinivalue_line("markers", mark)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say it if the real API is going to be asked."""
-    which = _which(config)
-    return None if which == "none" else f"rawsse: RECORDING ({which}) what the real API answers"
-
-
-def _which(config: pytest.Config) -> str:
-    which: str = config.getoption("--rawsse-record") or os.environ.get("RAWSSE_RECORD") or "none"
-    if which not in ("none", "once", "all"):
-        raise pytest.UsageError(f"RAWSSE_RECORD must be none, once or all, not {which[:80]!r}")
-    return which
+    """Announce that the real API is going to be used."""
+    which = config.getoption("--rawsse-record")
+    return None if which == "none" else f"rawsse: RECORDING ({which}) the answers of the real API"
 
 
 # --- Fixtures --------------------------------------------------------------------------------------------------------
@@ -124,17 +111,21 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     node = request.node
     sources, options = _marked(node)
     env, network, policy = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
-    record = _record_mode(request.config)
+    which = request.config.getoption("--rawsse-record")
+    record = None if which == "none" else which
     own = {name: os.environ[name] for name in _KEYS if name in os.environ}
+    if record is not None and not any(own.values()):
+        _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
     if record is not None and policy is None:
         policy = request.getfixturevalue("rawsse_scrub_policy")
+    real_url = {"record_url": os.environ["ANTHROPIC_BASE_URL"]} if os.environ.get("ANTHROPIC_BASE_URL") else {}
     replay = Replay(
-        _folder(node),
+        node.path.parent,
         split=_split_of(node),
         record=record,
         policy=policy,
-        remedy=_remedy(node),
-        on_start=_leave_alone if env is False else lambda replay: _lead_here(replay, monkeypatch, own),
+        on_start=partial(_lead_here, monkeypatch, own) if env is not False else lambda _: None,
+        **real_url,
     )
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))
@@ -154,13 +145,13 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture(scope="session")
 def rawsse_scrub_policy() -> ScrubPolicy | None:
-    """What is scrubbed from new recordings: for a `conftest.py` to say otherwise. None: what always is."""
+    """The policy for scrubbing new recordings, which a `conftest.py` may override. None: the default."""
     return None
 
 
 @pytest.fixture
 def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
-    """Runs coroutines without waiting: `run`, `elapsed`. An `async def` test that asks for it is run by it."""
+    """Runs coroutines without waiting: `run`, `elapsed`. An `async def` test with this fixture is run by it."""
     from rawsse.replay.virtual_clock import VirtualClock
 
     if "replay" not in request.fixturenames:
@@ -170,34 +161,24 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
 
 
 @pytest.fixture
-def chunks(request: pytest.FixtureRequest) -> Chunks:
-    """The chunks of one cutting: see the mark `every_split`."""
-    case = getattr(request, "param", None)
-    if case is None:
-        _fail('what is to be cut? Mark the test with @pytest.mark.every_split("NAME")')
-    made: Chunks = case.chunks
-    return made
-
-
-@pytest.fixture
 def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream makes a difference to `parse`."""
-    from rawsse.replay.fixture import find_one
-    from rawsse.replay.splits import AS_UNCUT, assert_every_split
+    """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream changes the result of `parse`."""
+    from rawsse.replay.fixture import find
+    from rawsse.replay.variants import AS_UNCUT, assert_every_split
 
     def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT) -> None:
         __tracebackhide__ = True
         if isinstance(source, bytes):
             assert_every_split(source, parse, expected)
             return
-        recording = _or_fail(lambda: find_one(source, _folder(request.node)))
-        assert_every_split(recording.body, parse, expected, name=recording.name)
+        for recording in _or_fail(lambda: find(source, request.node.path.parent)):
+            assert_every_split(recording.body, parse, expected, name=recording.name)
 
     return check
 
 
-def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str]) -> None:
-    """Let clients that read the environment come here, and nowhere else; `own` are the keys that were in it."""
+def _lead_here(monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str], replay: Replay) -> None:
+    """Lead clients that read the environment here, and nowhere else; `own` are the keys that were in it."""
     for name in _KEYS:
         monkeypatch.delenv(name, raising=False)
     for name, value in {**(own if replay.is_recording else {}), **replay.environment}.items():
@@ -207,30 +188,26 @@ def _lead_here(replay: Replay, monkeypatch: pytest.MonkeyPatch, own: Mapping[str
         monkeypatch.setenv(name, ",".join([*hosts, "127.0.0.1"]))
 
 
-def _leave_alone(_: Replay) -> None:
-    pass
-
-
 # --- Virtual time ----------------------------------------------------------------------------------------------------
 
 _HOW = (
-    "virtual_clock runs `async def` tests. In a `def` test it runs what it is given: virtual_clock.run(coroutine). Code that "
-    "blocks takes real time: test it without virtual_clock"
+    "virtual_clock runs `async def` tests; in a `def` test, call virtual_clock.run(coroutine). Code that blocks takes real "
+    "time: test it without virtual_clock"
 )
 
 
 def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
-    """Fail the test whose client asks while the API is not served, or blocks the loop that serves it."""
+    """Fail the test whose client connects while the API is not served, or blocks the loop that serves it."""
     if not replay.environment["ANTHROPIC_BASE_URL"].endswith(f":{port}"):
         return
-    words = "blocks the event loop that serves the API" if replay.is_served else "asks the API outside of virtual_clock"
+    words = "blocks the event loop that serves the API" if replay.is_served else "uses the API outside of virtual_clock"
     if not replay.is_served or _is_blocking(sock):
-        sock.close()  # what is raised here, clients do not expect
+        sock.close()  # clients do not expect the exception that is raised here
         _fail(f"a client {words}. {_HOW}")
 
 
 def _is_blocking(sock: socket.socket) -> bool:
-    """The caller of `connect` runs in the clock's loop, and will wait outside of it."""
+    """The caller of `connect` runs in the clock's loop, and will block it."""
     import asyncio
 
     from rawsse.replay.virtual_clock import VirtualClockLoop
@@ -243,39 +220,6 @@ def _is_blocking(sock: socket.socket) -> bool:
     return frame is not None or sock.gettimeout() != 0
 
 
-@contextmanager
-def _no_other_loop() -> Iterator[None]:
-    """Fail the test that runs a loop on the system's clock: it would take real time, and not find the API."""
-    import asyncio
-
-    from rawsse.replay.virtual_clock import VirtualClockLoop
-
-    here, has_failed = threading.current_thread(), False
-
-    def guarded(run: Callable[..., T]) -> Callable[..., T]:
-        def run_if_allowed(runner: Any, *main: Any, **options: Any) -> T:
-            nonlocal has_failed
-            loop = runner.get_loop() if isinstance(runner, asyncio.Runner) else runner
-            is_other = threading.current_thread() is here and not isinstance(loop, VirtualClockLoop)
-            if is_other and not has_failed:  # one that has failed is run once more, to be closed
-                has_failed = True
-                for each in filter(inspect.iscoroutine, main):
-                    each.close()
-                _fail(f"an event loop is run outside of virtual_clock. {_HOW}")
-            return run(runner, *main, **options)
-
-        return run_if_allowed
-
-    # uvloop's loop has its own methods, and uvloop need not be there.
-    loops = [asyncio.BaseEventLoop, *filter(None, [getattr(sys.modules.get("uvloop"), "Loop", None)])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio.Runner, "run", guarded(asyncio.Runner.run))
-        for kind in loops:
-            for name in ("run_until_complete", "run_forever"):
-                patch.setattr(kind, name, guarded(getattr(kind, name)))
-        yield
-
-
 # --- Other machines --------------------------------------------------------------------------------------------------
 
 
@@ -286,14 +230,14 @@ def guard(
     hint: str = "",
     on_connect: Callable[[socket.socket, int], object] = lambda *_: None,
 ) -> Iterator[list[str]]:
-    """Refuse connections to other machines, and give the list of those that were refused ("api.anthropic.com port 443").
+    """Refuse connections to other machines, and yield the list of those that were refused ("api.anthropic.com port 443").
 
-    What asyncio, `http.client`, httpx, requests and most others open is a `socket.socket`, whose `connect` is changed here, for
-    the whole process; and so is `socket.getaddrinfo`, so that the message has a name and not a number. Libraries with sockets
-    of another kind are not seen: uvloop and grpc, for example; nor are other processes, and proxies on this machine.
+    asyncio, `http.client`, httpx, requests and most others use `socket.socket`, whose `connect` is patched here for the whole
+    process; so is `socket.getaddrinfo`, so that the message has a name and not a number. Libraries with other sockets are not
+    covered (uvloop and grpc, for example), nor are other processes and proxies on this machine.
 
-    `is_off` is asked each time: True lets it pass. `hint` ends the error's message. `on_connect` is called with each socket
-    that is to be connected to a port of this machine, and the port.
+    `is_off` is called each time: True allows the connection. `hint` ends the error's message. `on_connect` is called with each
+    socket that connects to a port of this machine, and the port.
     """
     refused: list[str] = []
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
@@ -305,7 +249,7 @@ def guard(
         place = f"{name} port {port}"
         if place not in refused:
             refused.append(place)
-        # What a firewall would say: the code under test treats it as any other network that does not work.
+        # The error of a firewall: the code under test treats it as any other network failure.
         raise PermissionError(f"a connection to {place} was refused: this test may not reach other machines{hint}")
 
     def check_address(sock: socket.socket, address: Any) -> None:
@@ -333,7 +277,7 @@ def guard(
 
 
 def is_this_machine(host: str) -> bool:
-    """The name or number means no other machine."""
+    """Whether the name or address is this machine."""
     name = host.lower().rstrip(".")
     # RFC 6761, 6.3: "localhost." and names below it are loopback.
     if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
@@ -342,68 +286,39 @@ def is_this_machine(host: str) -> bool:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(address, "ipv4_mapped", None) or address  # Python < 3.13 takes ::ffff:127.0.0.1 for a stranger
+    mapped = (
+        getattr(address, "ipv4_mapped", None) or address
+    )  # Python < 3.13 does not take ::ffff:127.0.0.1 for loopback
     return bool(mapped.is_loopback or mapped.is_unspecified)
 
 
-# --- What the marks say ----------------------------------------------------------------------------------------------
+# --- The marks -------------------------------------------------------------------------------------------------------
 
 
 def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The sources and options of a test's marks; the nearest mark counts."""
+    """The sources and options of a test's marks; the nearest mark takes precedence."""
     sources: tuple[Any, ...] = ()
     options: dict[str, Any] = {}
     for mark in node.iter_markers("replay"):
         sources = sources or mark.args
         options = {**mark.kwargs, **options}
-    _require_known(options)
+    from rawsse.replay.fixture import PlayOptions
+
+    known = [*PlayOptions.__annotations__, "strict", *_UNKNOWN_TO_REPLAY]
+    if wrong := [name for name in options if name not in known]:
+        _fail(f"@pytest.mark.replay has no argument {wrong[0]!r}; it has {', '.join(known)}")
     if not sources and (idle := [name for name in options if name not in _UNKNOWN_TO_REPLAY]):
-        _fail(f"@pytest.mark.replay has {idle[0]}=…, and names nothing to play")
+        _fail(f"@pytest.mark.replay has {idle[0]}=…, but no recording to play")
     return sources, options
 
 
-def _require_known(options: dict[str, Any]) -> None:
-    from rawsse.replay.fixture import PlayOptions
-
-    known = [*PlayOptions.__annotations__, "strict", "record_errors", *_UNKNOWN_TO_REPLAY]
-    _require_argument("replay", options, known)
-
-
-def _require_argument(mark: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
-    if wrong := [name for name in options if name not in known]:
-        _fail(f"@pytest.mark.{mark} has no argument {wrong[0]!r}; it has {', '.join(known)}")
-
-
 def _split_of(node: pytest.Item) -> Any:
-    from rawsse.replay.splits import at_line_ends
-
     callspec = getattr(node, "callspec", None)
-    split = None if callspec is None else callspec.params.get(_SPLIT)
-    return at_line_ends if split == "line-ends" else split
-
-
-def _folder(node: pytest.Item) -> Path:
-    return node.path.parent
-
-
-def _record_mode(config: pytest.Config) -> RecordMode | None:
-    from rawsse.replay.fixture import RecordMode
-
-    which = _which(config)
-    if which not in ("once", "all"):
-        return None
-    if not any(os.environ.get(name) for name in _KEYS):
-        _fail("recording asks the real API, which needs a key: set ANTHROPIC_API_KEY")
-    base_url = os.environ.get("ANTHROPIC_BASE_URL")
-    return RecordMode(which, base_url) if base_url else RecordMode(which)  # type: ignore[arg-type]
-
-
-def _remedy(node: pytest.Item) -> str:
-    return f". To record it:\n    ANTHROPIC_API_KEY=… pytest {node.nodeid!r} --rawsse-record=once"
+    return None if callspec is None else callspec.params.get(_SPLIT)
 
 
 def _or_fail(work: Callable[[], T]) -> T:
-    """What `work` gives. What it finds fault with is the test's to mend: the words say how, and a traceback would not."""
+    """The result of `work`. An error of the test is reported by its message, which says more than a traceback."""
     from rawsse.errors import UsageError
 
     try:
@@ -425,35 +340,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if (mark := metafunc.definition.get_closest_marker("splits")) is not None:
         ways = mark.args or DEFAULT_SPLITS
         metafunc.fixturenames.append(_SPLIT)
-        metafunc.parametrize(_SPLIT, ways, ids=[_id_of(way) for way in ways])
-    if (mark := metafunc.definition.get_closest_marker("every_split")) is not None:
-        cases = _or_fail(lambda: _cases(mark, metafunc.definition))
-        metafunc.parametrize("chunks", cases, ids=[case.name for case in cases], indirect=True)
-
-
-def _cases(mark: pytest.Mark, node: pytest.Item) -> list[Any]:
-    from rawsse.replay.fixture import find
-    from rawsse.replay.splits import cases
-
-    _require_argument("every_split", mark.kwargs, list(inspect.signature(cases).parameters)[2:])
-    if not mark.args:
-        _fail("@pytest.mark.every_split names nothing to cut: give it a recording's name, a path, or a message")
-
-    found = [(source, recording) for source in mark.args for recording in find(source, _folder(node))]
-    labels = [str(source).strip("/") if isinstance(source, str) else "stream" for source, _ in found]
-    pairs = zip(labels, found, strict=True)
-    return [case for label, (_, recording) in pairs for case in cases(recording.body, label, **mark.kwargs)]
-
-
-def _id_of(way: Any) -> str:
-    if callable(way):
-        return str(getattr(way, "__name__", "function"))
-    return "-".join(map(str, way)) if isinstance(way, list | tuple) else str(way)
+        metafunc.parametrize(_SPLIT, ways)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that is marked has the API, also if it does not ask for it; and before its other fixtures, which may need it."""
+    """Set up `replay` for a marked test, also without the fixture, and before its other fixtures, which may need it."""
     names: list[str] | None = getattr(item, "fixturenames", None)
     if names is not None and (item.get_closest_marker("replay") is not None or _asks_for_ours(item, "replay")):
         if "replay" in names:
@@ -463,22 +355,20 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _asks_for_ours(item: pytest.Item, name: str) -> bool:
-    """The test asks for our fixture of that name, and for no other."""
+    """The test uses our fixture of that name, and not another one."""
     info = getattr(item, "_fixtureinfo", None)  # functions have it
     found = () if info is None else info.name2fixturedefs.get(name, ())
     return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
-def _timed(item: pytest.Item) -> AbstractContextManager[None]:
-    """Have an `async def` test run by its clock, and by no other plugin: each of them would run it in a loop of real time."""
+def _give_to_clock(item: pytest.Item) -> None:
+    """Have an `async def` test run by its clock. Another plugin would run it in real time."""
     if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
-        return nullcontext()
-    if not inspect.iscoroutinefunction(item.obj) or _is_unittest(item):
-        return _no_other_loop()
-    clock: Any = item.funcargs["virtual_clock"]
-    arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
-    item.runtest = lambda: clock.run(item.obj(**arguments))  # type: ignore[method-assign]
-    return nullcontext()
+        return
+    if inspect.iscoroutinefunction(item.obj) and not _is_unittest(item):
+        clock: Any = item.funcargs["virtual_clock"]
+        arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+        item.runtest = lambda: clock.run(item.obj(**arguments))  # type: ignore[method-assign]
 
 
 def _is_unittest(item: pytest.Function) -> bool:
@@ -489,9 +379,9 @@ def _is_unittest(item: pytest.Function) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that passes may yet have asked for something that no recording answers, or have left something unasked."""
-    with _timed(item):
-        result = yield from _telling(item, "call")
+    """Fail a test that passed although no recording answers a request, or something was not played."""
+    _give_to_clock(item)
+    result = yield from _telling(item, "call")
     if problems := _problems(item, is_over=True):
         item.stash[_REPLAY].fail()
         _fail("\n".join(problems))
@@ -504,14 +394,14 @@ def _problems(item: pytest.Item, *, is_over: bool) -> list[str]:
         return []
     found = replay.problems(is_over=is_over)
     refused = item.stash.get(_REFUSED, [])
-    # Others may want to go out at any time, such as what reports errors: a test that passes is not failed for them alone.
+    # Other libraries may connect at any time, error reporters for example: they alone do not fail a test that passed.
     if refused and (found or not is_over or any(_API_HOST in place for place in refused)):
         found.append(f"connections to {', '.join(refused)} were refused{_HINT}")
     return found
 
 
 def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
-    """Where a test fails, say what no recording answered: the client under test may have kept it to itself."""
+    """Add the problems to the report of a test that fails: the client under test may have hidden them."""
     try:
         return (yield)
     except BaseException:

@@ -1,22 +1,21 @@
-"""Recording what a client asks and is answered; or, as a flight recorder, only what failed.
+"""Recording the exchanges of a client; or, as a flight recorder, only those that failed.
 
     recorder = Recorder("recordings")
     async with AsyncClient(recorder=recorder) as client: ...        # all is written when the client is closed
     # recordings/0001-claude-sonnet-5-complete.sse.jsonl, …
 
-    recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a client that works for long
+    recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a client that runs for long
 
-Every attempt is one recording, also those that were tried again. Only requests to `…/v1/messages` are recorded, unless
-`is_wanted` says otherwise; without a response's head there is nothing to record. One `read` is what one read of the network
-brought of the body, without TLS and without the framing. Times are in whole microseconds.
+Each attempt is one recording, those that were retried included. Only requests to `…/v1/messages` are recorded, unless
+`is_wanted` decides otherwise; without a response's head there is nothing to record. One `read` holds the bytes of the body that
+one read of the network brought, without TLS and without the framing. Times are in whole microseconds.
 
-Everything is scrubbed before it is written, also of what the request itself had in its header (`Secrets`). Scrubbing and
-writing are done in a thread, so that no stream waits for them. What cannot be written is only logged: no stream fails because
-its recording did.
+Everything is scrubbed before it is written, also of the values in the request's own header (`Secrets`). A thread scrubs and
+writes, so that no stream waits for it. A recording that cannot be written is logged: the stream does not fail.
 
-A failure is every ending but `complete` and `cancelled`: a caller that closes a stream does not want it, and nothing went
+Every ending but `complete` and `cancelled` is a failure: a caller that closes a stream does not want it, and nothing went
 wrong. A flight recorder keeps the newest `max_files` on the disk. A stream is held in memory until it is over: `max_bytes` of
-it at most, and `max_held_bytes` of all together; what comes above is cut there, and recorded as `cut`.
+it at most, and `max_held_bytes` of all together. A stream that exceeds them is cut there, and recorded as `cut`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ import itertools
 import logging
 import os
 import re
-import tempfile
 import threading
 from array import array
 from collections.abc import Callable, Mapping
@@ -47,18 +45,18 @@ from rawsse.errors import (
     StreamCancelledError,
 )
 from rawsse.http1 import ContentDecoder, Response
-from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_messages, parse_body
+from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_messages, parse_body, write_whole
 from rawsse.replay.scrub import ScrubPolicy, checked, scrub
 
 MAX_RECORDING_BYTES = 16 * 1024 * 1024
-"""What is kept of one answer. The longest answers of today have about a hundredth of that."""
+"""How much of one answer is kept. The longest answers of today have about a hundredth of that."""
 
 MAX_FAILED_FILES = 100
-"""How many recordings a flight recorder leaves in its folder, unless it is told otherwise."""
+"""How many recordings a flight recorder leaves in its folder by default."""
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
-"""What a recorder holds of all exchanges together, requests included: those that are open, and those that wait to be written.
-That is a thousand long answers at a time. What goes above it is cut there, or is not recorded at all, which the log says."""
+"""How much a recorder holds of all exchanges together, requests included: those that are open, and those that wait to be
+written. That is a thousand long answers at a time. Answers beyond it are cut, or are logged and not recorded."""
 
 MAX_SLUG_CHARS = 60
 
@@ -77,14 +75,15 @@ _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "
 
 
 class Recorder:
-    """Writes recordings into `folder`, which is made if need be. What `AsyncClient(recorder=…)` takes.
+    """Writes recordings into `folder`, which is created if it is missing. `AsyncClient(recorder=…)` takes one.
 
-    `policy` says what is scrubbed. `only_failed` makes it a flight recorder. `name` stands in the names of its files, behind
-    the number; `failed` for a flight recorder. `max_files`: when there are more of that name, the oldest go, those of earlier
-    runs included; by default only a flight recorder has such a limit. `is_wanted(method, path)` chooses requests.
+    `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder. `name` stands in the names of its
+    files, after the number; by default `failed` for a flight recorder. `max_files`: when there are more of that name, the
+    oldest are deleted, those of earlier runs included; by default only a flight recorder has such a limit.
+    `is_wanted(method, path)` chooses requests.
 
-    `written` and `lost` count recordings. Any number of clients may share one, also in several threads. `close` it, or leave
-    `async with`, when no client uses it any more. Raises `ConfigurationError` if the folder cannot be used.
+    `written` and `lost` count recordings. Any number of clients may share a recorder, also in several threads. Call `close`, or
+    leave `async with`, when all of them are closed. Raises `ConfigurationError` if the folder cannot be used.
     """
 
     def __init__(
@@ -99,23 +98,32 @@ class Recorder:
         max_held_bytes: int = MAX_HELD_BYTES,
         is_wanted: Callable[[str, str], bool] = is_messages,
     ) -> None:
-        if only_failed and name is None:
-            name = "failed"
-        if only_failed and max_files is None:
-            max_files = MAX_FAILED_FILES
+        if only_failed:
+            name = "failed" if name is None else name
+            max_files = MAX_FAILED_FILES if max_files is None else max_files
         self.written = 0
         self.lost = 0
-        self.only_failed = only_failed
+        self._only_failed = only_failed
         self._folder = RecordingFolder(folder, word=name or "", max_files=max_files)
         self._policy = policy or ScrubPolicy()
         self._max_bytes = max_bytes
         self._max_held_bytes = max_held_bytes
-        self._held_bytes = 0
         self._is_wanted = is_wanted
-        self._lock = threading.Lock()
         self._is_closed = False
-        self._writer = _new_writer()
+        self._start()
+
+    def _start(self) -> None:
         self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._held_bytes = 0
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="rawsse recorder")
+
+    @property
+    def _writer(self) -> ThreadPoolExecutor:
+        """One thread, which writes in the order in which exchanges ended. A forked child does not inherit it."""
+        if self._pid != os.getpid():
+            self._start()
+        return self._executor
 
     def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
         """Record an exchange that begins now. `clock` gives the time in seconds. None if it is not recorded."""
@@ -127,25 +135,22 @@ class Recorder:
         if not self.hold(len(request.body)):
             self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
             return None
-        # By the beginning, so that answers which come at the same time have the order of their questions.
-        number = None if self.only_failed else self._folder.next_number()
-        return ExchangeLog(self, request, path, clock, number, self._max_bytes, len(request.body), clock())
+        # Numbered when they begin, so that concurrent answers have the order of their requests.
+        number = None if self._only_failed else self._folder.next_number()
+        return ExchangeLog(self, request, path, clock, number, self._max_bytes, clock())
 
     def flush(self) -> None:
-        """Wait until everything is written of the exchanges that are over."""
+        """Wait until all exchanges that are over have been written."""
         if not self._is_closed:
-            self._follow_fork()
-            # One thread writes, in the order in which exchanges ended: behind them comes this.
-            self._writer.submit(int).result()
+            self._writer.submit(int).result()  # it runs after those that were submitted before
 
     def close(self) -> None:
-        """Write what there is to write, and end the thread. Waits for that. Nothing more is recorded."""
+        """Write what is left, end the thread, and wait for both. Nothing more is recorded."""
         self._is_closed = True
-        self._follow_fork()
         self._writer.shutdown()
 
     async def aclose(self) -> None:
-        """The same in an event loop, which goes on meanwhile."""
+        """`close`, without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     async def __aenter__(self) -> Recorder:
@@ -154,7 +159,7 @@ class Recorder:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    # What an `ExchangeLog` needs -------------------------------------------------------------------------------------
+    # For an `ExchangeLog` --------------------------------------------------------------------------------------------
 
     def hold(self, size: int) -> bool:
         """Make room for so many bytes more; False if there is none."""
@@ -165,17 +170,10 @@ class Recorder:
 
     def keep(self, exchange: ExchangeLog, error: APIError | None) -> None:
         """The exchange is over: have it written."""
-        self._follow_fork()
         if self._is_closed:
             self._lose("the recorder is closed")
         else:
             self._writer.submit(self._finish, exchange, error)
-
-    def _follow_fork(self) -> None:
-        """The child of a fork has the thread's name and not the thread: what is given to it would wait for ever."""
-        if self._pid != os.getpid():
-            self._pid, self._lock, self._writer = os.getpid(), threading.Lock(), _new_writer()
-            self._held_bytes = 0
 
     def _lose(self, why: str) -> None:
         with self._lock:
@@ -200,27 +198,22 @@ class Recorder:
         recording = exchange.recording()
         if recording is None:
             return
-        recording = settled(recording)
-        kind = ending_of(recording, error)
-        if self.only_failed and (kind not in FAILED or (exchange.is_full and error is None)):
+        recording, kind = outcome(recording, error)
+        if self._only_failed and (kind not in FAILED or (exchange.is_full and error is None)):
             return
         policy = replace(self._policy, secrets=(*self._policy.secrets, *Secrets(exchange.request.headers).values))
         number = self._folder.next_number() if exchange.number is None else exchange.number
         recording = checked(scrub(replace(recording, name=f"answer {number}"), policy), policy)
-        # The name says the model and the ending, and not what was asked: that is private.
+        # The name tells the model and the ending, never the prompt, which is private.
         body = recording.request.body if recording.request else None
         model = body.get("model") if isinstance(body, dict) else None
-        words = [model if isinstance(model, str) else "answer", kind]
-        words += [str(recording.status)] if recording.status != 200 else []
-        path = self._folder.put(number, " ".join(words), recording.dump())
+        status = "" if recording.status == 200 else str(recording.status)
+        name = f"{model if isinstance(model, str) else 'answer'} {kind} {status}"
+        path = self._folder.put(number, name, recording.dump())
         self.written += 1
         full = ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
         facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, full)
         log.info("%s: status %d, %s (%s), %d reads, %.3f s%s", *facts)
-
-
-def _new_writer() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="rawsse recorder")
 
 
 @dataclass(slots=True, eq=False)
@@ -233,7 +226,6 @@ class ExchangeLog:
     clock: Callable[[], float]
     number: int | None
     max_bytes: int
-    held_bytes: int
     started: float
     is_full: bool = False
     """There was more than could be kept."""
@@ -246,6 +238,11 @@ class ExchangeLog:
     _end: End | None = None
     _duration: float = 0.0
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of `max_held_bytes` it takes."""
+        return len(self.request.body) + len(self._body)
+
     def sent(self) -> None:
         """Times count from here."""
         self.started = self.clock()
@@ -254,10 +251,10 @@ class ExchangeLog:
         """The response's head has come."""
         headers = dict(response.headers)
         try:
-            # What is compressed can be neither searched nor read: the recording has it as if it had never been.
+            # A compressed body can be neither searched nor read: it is recorded as if it had not been compressed.
             self._decoder = ContentDecoder(headers.get("content-encoding", ""))
         except APIError:
-            pass  # in a coding that we do not know: scrubbing will refuse it
+            pass  # an unknown coding: scrubbing will refuse it
         else:
             headers.pop("content-encoding", None)
         self._response = response.status, headers
@@ -266,7 +263,7 @@ class ExchangeLog:
         """Bytes of the body have come."""
         try:
             data = data if self._decoder is None else self._decoder.decode(data)
-        except APIError:  # what follows cannot be read, and what came until here is not all
+        except APIError:
             self._stop("cut")
             return
         if self._end is not None or not data:
@@ -275,7 +272,6 @@ class ExchangeLog:
             self.is_full = True
             self._stop("cut")
             return
-        self.held_bytes += len(data)
         self._body += data
         self._times.append(self._elapsed())
         self._ends.append(len(self._body))
@@ -286,16 +282,13 @@ class ExchangeLog:
         self.recorder.keep(self, error)
 
     def recording(self) -> Recording | None:
-        """What was recorded; None if there was no response, not even its head."""
+        """The exchange so far; None if not even the head of a response has come."""
         if self._response is None:
             return None
         request = self.request
         asked = RecordedRequest(request.method, self.path, dict(request.headers), parse_body(request.body))
-        starts = (0, *self._ends)
-        reads = tuple(
-            Read(t, bytes(self._body[start:end]))
-            for t, start, end in zip(self._times, starts, self._ends, strict=False)
-        )
+        spans = zip(self._times, (0, *self._ends), self._ends, strict=False)
+        reads = tuple(Read(t, bytes(self._body[start:end])) for t, start, end in spans)
         return Recording(asked, *self._response, reads, self._end or "cut", self._duration)
 
     def _stop(self, end: End) -> None:
@@ -310,55 +303,34 @@ class ExchangeLog:
 
 
 def end_of(error: APIError | None) -> End:
-    """How an exchange ended at which its reader met this error: None if there was none."""
+    """How the exchange ended whose reader met this error. None: it met none."""
     if error is None:
         return "clean"
     is_lost = isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
     return "cut" if is_lost or isinstance(error, HTTPProtocolError) else "client_closed"
 
 
-def settled(recording: Recording) -> Recording:
-    """The recording; if the client left, and all of the answer had come, the end is a clean one.
+def outcome(recording: Recording, error: APIError | None = None) -> tuple[Recording, EndingKind]:
+    """The recording with the end that it should have, and how its stream ended. `error` is the one that its reader met.
 
-    Both official SDKs and ours may leave at message_stop, before the end of the body: there is nothing more to come.
-    """
-    if recording.end != "client_closed" or not recording.is_stream:
-        return recording
-    if not _says_stop(recording):
-        # The `event:` lines may be missing: gateways leave them out, and our reader goes by the data's type.
-        builder, error = recording.fold()
-        if error is not None or not builder.is_done:
-            return recording
-    return replace(recording, end="clean")
-
-
-def ending_of(recording: Recording, error: APIError | None = None) -> EndingKind:
-    """How the stream ended. `error` is what its reader met, if that is known: a recording does not tell who lost patience.
-
-    An answer that is whole is `complete` even if the connection broke behind it, and so is one whose `stop_reason` had come:
-    the same as in the client.
+    If the client left after message_stop, the end is a clean one: both official SDKs and ours may leave there, before the
+    end of the body, and nothing more would have come. A whole answer is `complete` even if the connection broke after it, and
+    so is one whose `stop_reason` had come: as in the client.
     """
     if not 200 <= recording.status < 300:
-        return "error"
-    is_of_network = error is None or isinstance(error, APIConnectionError)
-    if recording.is_stream and not _says_stop(recording):  # nearly all do, and the others are worth a longer look
+        return recording, "error"
+    failure: EndingKind | None = None
+    is_done = is_complete = recording.is_stream or recording.end == "clean"
+    if recording.is_stream and not _STOP.search(recording.body[-_LAST_BYTES:]):
+        # The `event:` lines may be missing: gateways leave them out, and our reader goes by the data's type.
         builder, broken = recording.fold()
-        is_complete = broken is None and builder.error is None and builder.is_complete
         failure = broken.ending_kind if broken is not None else "error" if builder.error is not None else None
-    else:
-        is_complete, failure = recording.is_stream or recording.end == "clean", None
-    if is_of_network and is_complete:
-        return "complete"
-    return error.ending_kind if error is not None else failure or _BY_END[recording.end]
-
-
-def _says_stop(recording: Recording) -> bool:
-    last = b""
-    for read in reversed(recording.reads):
-        last = read.data + last
-        if len(last) >= _LAST_BYTES:
-            break
-    return _STOP.search(last[-_LAST_BYTES:]) is not None
+        is_done, is_complete = failure is None and builder.is_done, failure is None and builder.is_complete
+    if recording.end == "client_closed" and is_done:
+        recording = replace(recording, end="clean")
+    if is_complete and (error is None or isinstance(error, APIConnectionError)):
+        return recording, "complete"
+    return recording, error.ending_kind if error is not None else failure or _BY_END[recording.end]
 
 
 # --- The folder ------------------------------------------------------------------------------------------------------
@@ -371,46 +343,40 @@ def slug(*words: str) -> str:
 
 
 class RecordingFolder:
-    """A folder of recordings that grows: names, numbers, and files that are there whole or not at all.
+    """A folder of recordings that grows: numbered names, and files that are there whole or not at all.
 
-    Names tell no time, so the same exchanges in the same order have the same names. Numbers go on where those in the folder
-    end; no file is ever written over, also if others write there. Files can be read by their owner only: they hold what people
-    asked. `word` stands in every name behind the number. `max_files`: when there are more with that word, the oldest go, those
-    of earlier runs included. Any thread may use it. Raises `ConfigurationError` if the folder cannot be used.
+    Names tell no time, so the same exchanges in the same order have the same names. Numbers go on after the highest one in
+    the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
+    prompts. `word` stands in every name after the number. `max_files`: when there are more with that word, the oldest are
+    deleted, those of earlier runs included. Any thread may use it. Raises `ConfigurationError` if the folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, *, word: str = "", max_files: int | None = None) -> None:
         if max_files is not None and (max_files < 1 or not word):
             # Without the word, the oldest could be files that a person made with care.
             raise ConfigurationError("max_files must be 1 or more, and needs a name for the files that it counts")
-        self.folder = Path(folder)
+        self._folder = Path(folder)
         self._word = slug(word)
         self._max_files = max_files
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._numbers = itertools.count(1 + max((number for number, _, _ in self._files()), default=0))
         except OSError as exc:
-            raise ConfigurationError(f"{self.folder} cannot hold recordings: {exc.strerror or exc}") from exc
+            raise ConfigurationError(f"{folder} cannot hold recordings: {exc.strerror or exc}") from exc
 
     def next_number(self) -> int:
         """A number that no file has."""
         return next(self._numbers)
 
-    def put(self, number: int, what: str, text: str) -> Path:
+    def put(self, number: int, name: str, text: str) -> Path:
         """Write a file, with another number if this one has been taken. Raises `OSError`."""
-        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.folder)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(text.encode())
-            while True:
-                path = self.folder / f"{number:04}-{slug(self._word, what) or 'answer'}{_SUFFIX}"
-                try:
-                    _rename(temporary, path)
-                    break
-                except FileExistsError:
-                    number = self.next_number()
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        while True:
+            path = self._folder / f"{number:04}-{slug(self._word, name) or 'answer'}{_SUFFIX}"
+            try:
+                write_whole(path, text, is_new=True)
+                break
+            except FileExistsError:
+                number = self.next_number()
         if self._max_files is not None:
             own = [path for _, rest, path in self._files() if rest.startswith(f"{self._word}-")]
             for oldest in own[: -self._max_files]:
@@ -419,17 +385,5 @@ class RecordingFolder:
 
     def _files(self) -> list[tuple[int, str, Path]]:
         """The numbered files, oldest first."""
-        found = [(match, path) for path in self.folder.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
+        found = [(match, path) for path in self._folder.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
         return sorted((int(match[1]), match[2], path) for match, path in found)
-
-
-def _rename(temporary: str, path: Path) -> None:
-    """Raises `FileExistsError` if there is one; POSIX's `rename` would write over it, and `link` does not."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system that has no links
-        if path.exists():
-            raise FileExistsError(path) from None
-        os.rename(temporary, path)

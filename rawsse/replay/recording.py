@@ -1,4 +1,4 @@
-"""Recordings: one exchange with the Messages API, kept so that nothing of it is lost and a person can read it.
+"""Recordings: one exchange with the Messages API, kept whole and in a form that people can read.
 
 A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one line for each read from the network, an end.
 
@@ -7,25 +7,26 @@ A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one l
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` are the bytes of a read as text; a read that is not UTF-8 by itself (it may
-end inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client left: what
-would have come is unknown). `request` may be null. So a changed answer is a changed line in a diff, and no byte, boundary or
-time is lost: `Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` holds the bytes of a read as text; a read that is not UTF-8 by itself (it
+may end inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client left,
+and the rest is unknown). `request` may be null. So a changed answer is a changed line in a diff, and no byte, boundary or time
+is lost: `Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
     recording.message()                         # the JSON that the API would have answered without `stream`
     Recording.from_sse(b"event: ping\\ndata: {}\\n\\n").save("ping.sse.jsonl")
 
-A bare event stream (the body alone, usually `*.sse`) is read as a recording, too: one read at time 0 and a clean end, since the
-body does not say more.
+A bare event stream (the body alone, usually `*.sse`) is also read as a recording, with one read at time 0 and a clean end.
 """
 
 from __future__ import annotations
 
 import base64
+import errno
 import importlib.resources
 import json
+import os
 import re
 import secrets
 import shutil
@@ -42,10 +43,10 @@ from rawsse.sse import Decoder
 FORMAT_VERSION = 1
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""How large a file may be that is loaded: a device gives bytes without end."""
+"""The largest file that is loaded: a device gives bytes without end."""
 
 SUFFIXES = (".sse.jsonl", ".sse")
-"""What `find_recordings` looks for in a folder."""
+"""How the names of recordings and bare event streams end."""
 
 End: TypeAlias = Literal["clean", "cut", "client_closed"]
 
@@ -60,7 +61,7 @@ _UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one read from the network gave: `data`, `t` seconds after the request was sent."""
+    """One read from the network: its bytes, and when they came, in seconds since the request was sent."""
 
     t: float
     data: bytes
@@ -68,7 +69,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """What was asked. `body` is its JSON; the text itself if it was not JSON; None if there was none."""
+    """The request of an exchange. `body` is its JSON; the text itself if it was not JSON; None if there was none."""
 
     method: str
     path: str
@@ -80,7 +81,7 @@ class RecordedRequest:
 class Recording:
     """One exchange. `duration` is the time of its end, in seconds since the request was sent; at least that of the last read.
 
-    `name` says where it comes from, for messages; it is not part of the exchange.
+    `name` is used in messages, and is usually the file; it is not part of the exchange.
     """
 
     request: RecordedRequest | None = None
@@ -97,7 +98,7 @@ class Recording:
 
     @property
     def body(self) -> bytes:
-        """All that was read."""
+        """The bytes of all reads."""
         return b"".join(read.data for read in self.reads)
 
     @property
@@ -107,11 +108,11 @@ class Recording:
 
     @property
     def is_stream(self) -> bool:
-        """The response says that it is server-sent events."""
+        """The content type is that of server-sent events."""
         return self.content_type.startswith("text/event-stream")
 
     def fold(self) -> tuple[MessageBuilder, APIError | None]:
-        """What the events of the body add up to, and the error at which reading them ended."""
+        """The message that the events of the body add up to, and the error at which reading them ended."""
         builder = MessageBuilder(strict=False)
         try:
             for event in Decoder().feed(self.body):
@@ -121,12 +122,12 @@ class Recording:
         return builder, None
 
     def message(self) -> dict[str, Any] | None:
-        """The whole message that was answered, as JSON; None if there is none: an error, a cut stream, something else."""
+        """The message of the answer, as JSON; None if it is an error, is cut, or is not a message."""
         if self.status != 200:
             return None
         if self.is_stream:
             builder, error = self.fold()
-            is_whole = error is None and builder.message is not None and builder.is_complete
+            is_whole = error is None and builder.is_complete
             return builder.message.raw if is_whole and builder.message is not None else None
         try:
             value = parse_json(self.body)
@@ -174,15 +175,8 @@ class Recording:
         write_whole(Path(path), self.dump())
 
     def _lines(self) -> Iterator[str]:
-        request = self.request and {
-            "method": self.request.method,
-            "path": self.request.path,
-            "headers": dict(self.request.headers),
-            "body": self.request.body,
-        }
-        yield _to_json(
-            {"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": dict(self.headers)}
-        )
+        request = self.request and {name: getattr(self.request, name) for name in ("method", "path", "headers", "body")}
+        yield _to_json({"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": self.headers})
         for read in self.reads:
             yield _to_json({"t": read.t, **_to_text(read.data)})
         yield _to_json({"end": self.end, "t": self.duration})
@@ -221,22 +215,39 @@ def shipped_fixtures() -> dict[str, Recording]:
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new one, and never a part. Raises `OSError`."""
+def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
+    """Write a file so that a reader finds the old text or the new one, never a part of it. Raises `OSError`.
+
+    `is_new`: only the owner can read the file, and `FileExistsError` is raised if there is one already.
+    """
     if path.exists() and not path.is_file():
         path.write_text(text, "utf-8", newline="")  # a device or a pipe cannot be replaced
         return
-    real = path.resolve()  # what a link leads to, not the link
+    real = path.resolve()  # the target of a link, not the link
     beside = real.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
+        beside.touch(0o600 if is_new else 0o666, exist_ok=False)
         beside.write_text(text, "utf-8", newline="")
-        if real.exists():
-            shutil.copymode(real, beside)
-        beside.replace(real)
+        if is_new:
+            _rename(beside, real)
+        else:
+            if real.exists():
+                shutil.copymode(real, beside)
+            beside.replace(real)
     except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(path)) from None  # the caller has not named the other file
+        raise OSError(exc.errno, exc.strerror, str(path)) from None  # the caller does not know the other file
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _rename(beside: Path, path: Path) -> None:
+    """Raises `FileExistsError`: POSIX's `rename` would overwrite the file, and `link` does not."""
+    try:
+        os.link(beside, path)
+    except OSError as exc:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from exc
+        os.rename(beside, path)  # a file system without links
 
 
 def _to_text(data: bytes) -> dict[str, str]:
@@ -247,7 +258,7 @@ def _to_text(data: bytes) -> dict[str, str]:
 
 
 def _to_json(line: dict[str, Any]) -> str:
-    text = json.dumps(line, ensure_ascii=False)
+    text = json.dumps(line, ensure_ascii=False, default=dict)  # headers may be any mapping
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -255,45 +266,43 @@ def _to_json(line: dict[str, Any]) -> str:
 
 
 class _Reader:
-    """Reads one recording line by line, and knows which line is at fault.
-
-    Its errors quote nothing: the file may be another than the caller meant, and hold a key.
-    """
+    """Reads one recording line by line. Its errors name the file and the line, and quote nothing: the file may be another than
+    the caller meant, and hold a key."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self._name = name
-        self._number = 0
+        self._number = 0  # of the line
         self._last = 0.0  # of the times so far
         self._lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
 
     def recording(self) -> Recording:
-        head, *middle = (self._object(number, line) for number, line in enumerate(self._lines, 1))
-        self._number = 1
+        objects = self._objects()
+        head = next(objects)
         if head.get("rawsse") != FORMAT_VERSION:
             raise self._error(f'the first line must have "rawsse": {FORMAT_VERSION}')
         request = None if head.get("request") is None else self._request(self._of(head, "request", dict))
         status, headers = self._of(head, "status", int), self._headers(head)
         reads: list[Read] = []
-        for number, line in enumerate(middle, 2):
-            self._number = number
+        for line in objects:
             t = self._time(line)
             if "end" not in line:
                 reads.append(Read(t, self._data(line)))
-            elif number != len(middle) + 1:
+            elif self._number < len(self._lines):
                 raise self._error("a line comes after the end")
             else:
                 return Recording(request, status, headers, tuple(reads), self._end(line), t, self._name)
         raise self._error('the last line must have "end": the file is cut')
 
-    def _object(self, number: int, line: bytes) -> dict[str, Any]:
-        self._number = number
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            raise self._error(f"invalid JSON ({exc})") from None
-        if not isinstance(value, dict):
-            raise self._error("not a JSON object")
-        return value
+    def _objects(self) -> Iterator[dict[str, Any]]:
+        for line in self._lines:
+            self._number += 1
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as exc:
+                raise self._error(f"invalid JSON ({exc})") from None
+            if not isinstance(value, dict):
+                raise self._error("not a JSON object")
+            yield value
 
     def _request(self, value: dict[str, Any]) -> RecordedRequest:
         method, path = self._of(value, "method", str), self._of(value, "path", str)
@@ -325,11 +334,10 @@ class _Reader:
             raise self._error(f'"b64" is invalid base64 ({exc})') from None
 
     def _end(self, line: dict[str, Any]) -> End:
-        end: End
-        for end in get_args(End):
-            if line["end"] == end:
-                return end
-        raise self._error(f'"end" must be one of {", ".join(get_args(End))}')
+        end: End = line["end"]
+        if end not in get_args(End):
+            raise self._error(f'"end" must be one of {", ".join(get_args(End))}')
+        return end
 
     def _of(self, line: dict[str, Any], name: str, wanted: type) -> Any:
         value = line.get(name)

@@ -1,4 +1,4 @@
-"""No secret in a recording reaches the disk: wherever it stands, and however many deltas it is spread over.
+"""No secret in a recording reaches the disk, wherever it stands, and over however many deltas it is spread.
 
     recording = checked(scrub(recording, ScrubPolicy(secrets=(api_key,))))
     recording.save("answer.sse.jsonl")
@@ -6,41 +6,309 @@
     for secret in find_secrets(recording):
         print(secret)           # Anthropic key in the response body, event 9, text of block 0 (across 3 deltas)
 
-Headers are kept only if they are on a list. In all the rest (URL, the headers that are left, both bodies) secrets are looked
-for as their readers see them: with escapes read, and in what the deltas add up to. Each of their characters
-turns into `*` where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the
-reads, the times. What tells the kind of a key is left (`sk-ant-api03-****`), and so are the signs that JSON and line ends are
-made of. The same secret always turns into the same stars; scrubbing twice is scrubbing once.
+Headers are kept only if they are on a list. Everywhere else (the URL, the headers that are left, both bodies) secrets are
+searched as their readers see them: with escapes read, and in the texts that deltas add up to. Every byte of one turns into `*`
+where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the reads, the
+times. The prefix that tells the kind of a key stays (`sk-ant-api03-****`), and so do the signs that JSON and line ends are
+made of. Scrubbing twice is scrubbing once.
+
+A secret is a known shape (`SHAPES`), or the value of a name that says so (`named_values`). Shapes err on the side of hiding: a
+made-up key in an example looks like a true one. But ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking, images and other
+long base64 must never match: every stream of the Messages API is full of them, and its recording could not be played.
+
+No pattern takes more than linear time: repetitions are bounded, or cannot begin in the middle of themselves. Most secrets
+begin where no letter or digit stands before them (`task-…` is not an `sk-…`); a pattern looks back for that after the
+beginning, since a search for plain characters is many times faster.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, Hidden, SecretRemainsError, quote
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.replay.secrets import CREDENTIAL_HEADERS, SHAPES, Shape, named_values, secret_span, written_forms
-from rawsse.replay.strands import (
+from rawsse.replay.texts import (
     JSON_ESCAPES,
     PERCENT_ESCAPES,
     Characters,
     Escapes,
-    JoinedText,
+    Joined,
     Text,
+    Unescaped,
     event_starts,
     joined_texts,
     layers,
     literals,
 )
 
+# --- Known shapes ----------------------------------------------------------------------------------------------------
+
+MIN_BASE64_CHARS = 8
+"""The shortest base64 that is searched: fewer characters would be found in many texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A kind of secret. `pattern` matches one with its context, and `secret_span` gives the secret in a match."""
+
+    name: str
+    pattern: re.Pattern[str] = field(repr=False)  # it may be a secret of the caller's
+
+
+def secret_span(found: re.Match[str]) -> tuple[int, int]:
+    """Where the secret stands in a match: the group `secret`, or else the first group, or else all."""
+    if "secret" in found.re.groupindex:
+        return found.span("secret")
+    return found.span(1 if found.re.groups else 0)
+
+
+def written_forms(secret: str) -> Iterator[re.Pattern[str]]:
+    """Patterns for one secret as it is, with any of its characters escaped for a URL or HTML, and as a part of a text in
+    base64."""
+    yield re.compile(re.escape(secret))
+    # RFC 3986, 2.1: hexadecimal digits in either case, for every byte of UTF-8. HTML: `html.escape`, and by number.
+    yield re.compile(
+        "".join(f"(?:{re.escape(char)}|(?i:{_percent_encoded(char)}|{_of_html(char)}))" for char in secret)
+    )
+    for before in range(3):
+        # 3 bytes are 4 characters, which depend on how many bytes stand before.
+        data = bytes(before) + secret.encode("utf-8", "surrogatepass")
+        # The characters at both ends depend on the bytes around the secret, too.
+        known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode()
+        if len(known) >= MIN_BASE64_CHARS:
+            yield re.compile(re.escape(known).replace(r"\+", "+").replace("+", "[+-]").replace("/", "[/_]"))
+
+
+def _percent_encoded(char: str) -> str:
+    return "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _of_html(char: str) -> str:
+    name = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}.get(char)
+    return f"&(?:amp;)?(?:#0{{0,4}}{ord(char)};|#x0{{0,4}}{ord(char):x};{f'|{name};' if name else ''})"
+
+
+def _shape(name: str, pattern: str) -> Shape:
+    return Shape(name, re.compile(pattern, re.ASCII))
+
+
+def _token(name: str, prefix: str, secret: str) -> Shape:
+    """A secret after a prefix, before which no letter or digit stands, but for those of a %-encoded character."""
+    before = f"(?:(?<![A-Za-z0-9]{prefix})|(?<=%[0-9A-Fa-f]{{2}}{prefix}))"
+    return _shape(name, f"{prefix}{before}(?P<secret>{secret})")
+
+
+# A placeholder for a secret, as in code and manuals.
+_PLACEHOLDER = r"(?![{$<]|%7B|(?i:your[_-]))"
+
+SHAPES: tuple[Shape, ...] = (
+    # sk-ant-api03-… (API), sk-ant-admin01-… (administration), sk-ant-oat01-… and -ort01-… (OAuth), sk-ant-sid01-… (session)
+    _shape("Anthropic key", r"sk-ant-[a-z]{1,12}\d{1,3}-(?P<secret>[\w-]{8,})"),
+    # The form without a kind, as the first keys had it.
+    _shape("Anthropic key", r"sk-ant-(?![a-z]{1,12}\d{1,3}-)(?=[\w-]{0,64}\d)(?P<secret>[\w-]{20,})"),
+    # sk-… followed by 48 letters and digits; later ones name their kind, and so do those of OpenRouter (sk-or-v1-…).
+    _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?:proj|svcacct|admin|None|or-v\d)-(?P<secret>[\w-]{20,})"),
+    _token("OpenAI key", r"sk-", r"[A-Za-z0-9]{20,}"),
+    # AKIA…: long-lived, ASIA…: temporary. With a star where it has been hidden, since the next shape leans on it.
+    _token("AWS access key id", r"A[KS]IA", r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    # The secret key is just 40 characters of base64: it is recognized by a key id before it, or by its usual names.
+    _shape(
+        "AWS secret key",
+        r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)[^\w\s]*+[A-Z0-9]{0,16}(?![A-Za-z0-9])(?s:.){1,120}?"
+        r"(?<![A-Za-z0-9/+=])(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+    ),
+    _shape(
+        "AWS secret key",
+        r"""(?i:secret_?access_?key|aws_?secret_?key|session_?token)["'\s:=\\]{1,12}(?P<secret>[A-Za-z0-9/+=]{40,})""",
+    ),
+    # ghp_ (personal), gho_ (OAuth), ghu_ and ghs_ (apps), ghr_ (refresh); github_pat_ (fine-grained)
+    _token("GitHub token", r"gh[pousr]_", r"[A-Za-z0-9]{20,}"),
+    _token("GitHub token", r"github_pat_", r"\w{20,}"),
+    # xoxb- (bot), xoxp- (user), xoxa-, xoxe-, xoxr-, xoxs-; xapp- (app)
+    _token("Slack token", r"x(?:ox[abeoprs]|app)-", r"[A-Za-z0-9-]{10,}"),
+    _shape("Slack webhook", r"hooks\.slack\.com/services/(?P<secret>T\w{6,}/B\w{6,}/\w{16,})"),
+    # AIza…: API keys, 39 characters in all; ya29.…: OAuth access tokens
+    _token("Google key", r"AIza", r"[\w-]{30,}"),
+    _token("Google token", r"ya29\.", r"[\w-]{20,}"),
+    # sk_ (secret), rk_ (restricted); whsec_ signs webhooks. Publishable keys (pk_) are public.
+    _shape("Stripe key", r"k_(?:live|test)_(?<=[sr]k_...._)(?<![A-Za-z0-9][sr]k_...._)(?P<secret>[A-Za-z0-9]{16,})"),
+    _token("Stripe key", r"whsec_", r"[A-Za-z0-9]{16,}"),
+    # GOCSPX-: the secret of an OAuth client. A service account's key is a private key, below.
+    _token("Google token", r"GOCSPX-", r"[\w-]{20,}"),
+    # Hosts of models
+    _token("Hugging Face token", r"hf_", r"[A-Za-z0-9]{30,}"),
+    _token("Groq key", r"gsk_", r"[A-Za-z0-9]{40,}"),
+    _token("xAI key", r"xai-", r"[A-Za-z0-9]{40,}"),
+    _token("Perplexity key", r"pplx-", r"[A-Za-z0-9]{40,}"),
+    _token("Replicate token", r"r8_", r"[A-Za-z0-9]{32,}"),
+    # lsv2_pt_ (personal), lsv2_sk_ (service): 32 hexadecimal digits, an underscore, 10 more
+    _token("LangSmith key", r"lsv2_(?:pt|sk)_", r"[0-9a-f]{32}\w{0,16}"),
+    # Packages and code: glpat- (personal), gldt- (deploy), glrt- (runner) …; a token of PyPI begins with its version, 2: Ag
+    _shape("GitLab token", r"gl(?<![A-Za-z0-9]gl)(?:pat|dt|rt|ptt|cbt|soat|ft|imt|agent)-(?P<secret>[\w-]{20,})"),
+    _token("npm token", r"npm_", r"[A-Za-z0-9]{36,}"),
+    _token("PyPI token", r"pypi-Ag", r"[\w-]{32,}"),
+    # Clouds: dop_ (personal), doo_ (OAuth), dor_ (refresh); dapi with 32 hexadecimal digits; 3 parts, the last of 43
+    _token("DigitalOcean token", r"do[opr]_v1_", r"[0-9a-f]{64}"),
+    _token("Databricks token", r"dapi", r"[0-9a-f]{32}(?![A-Za-z0-9])"),
+    # Azure: a connection string; the secret of an application (…8Q~…); a key of 84 characters with a mark in its middle
+    _shape("Azure key", r"AccountKey=(?P<secret>[A-Za-z0-9+/]{86}==)"),
+    _shape("Azure key", r"SharedAccess(?:Key|Signature)=(?P<secret>[A-Za-z0-9+/%]{40,}=?)"),
+    _shape("Azure key", r"Q~(?<=[\w.~-]{3}\dQ~)(?P<secret>[\w.~-]{31,34})(?![\w.~-])"),
+    _shape("Azure key", r"(?<![A-Za-z0-9])[A-Za-z0-9]{52}JQQJ9[A-Za-z0-9]{20,30}(?![A-Za-z0-9])"),
+    # Messages: SG. with parts of 22 and 43; the number of a bot, a colon and 35 more; SK (key) and AC (account) with 32
+    # hexadecimal digits; three parts, the first of which is a bot's number in base64
+    _token("SendGrid key", r"SG\.", r"[\w-]{16,32}\.[\w-]{32,64}"),
+    _shape("Telegram token", r":AA(?<=\d{8}:AA)(?P<secret>[\w-]{33})(?![\w-])"),
+    _token("Twilio key", r"(?:SK|AC)", r"[0-9a-f]{32}(?![A-Za-z0-9])"),
+    _shape("Discord token", r"[MNO](?<![\w.-][MNO])[\w-]{23,27}\.(?P<secret>[\w-]{6}\.[\w-]{27,38})(?![\w-])"),
+    # RFC 7468, with the header lines of RFC 1421; PGP calls it a block. The end may have been cut off. It ends where JSON
+    # begins or ends: in the body of a response, the fields of the next event would look like those lines.
+    _shape(
+        "private key",
+        r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?P<secret>(?:\s{0,4}[A-Za-z-]{2,32}:[^\n\"{}]{0,200}\n){0,8}\s{0,4}[A-Za-z0-9+/=]{16,}[A-Za-z0-9+/=\s]*)",
+    ),
+    # RFC 7515: base64url parts, the first of them the JSON of a header ('{"' is eyJ).
+    _shape("JSON Web Token", r"eyJ(?<![\w-]eyJ)[\w-]{10,}(?:\.[\w-]{8,}){1,4}"),
+    # RFC 6750. In prose ("bearer of bad news"), the next word is short, or has no digit.
+    _shape("bearer token", r"(?i:bearer)[ \t]{1,4}(?=[\w.~+/-]{0,256}\d)(?P<secret>[\w.~+/-]{16,}=*)"),
+    # RFC 7617, only after the name of the header: "basic" is a common word.
+    _shape(
+        "Basic credentials",
+        r"""(?i:authorization)["'\s:=\\]{1,12}(?i:basic)[ \t]{1,4}(?P<secret>[A-Za-z0-9+/]{8,}=*)""",
+    ),
+    # RFC 3986, 3.2.1: user:password@host
+    _shape(
+        "password in a URL",
+        r"""://[^\s/?#:@"'<>\\]{0,256}:"""
+        + _PLACEHOLDER
+        + r"""(?!(?:pass(?:word|wd)?|pwd|secret)@)(?P<secret>[^\s/?#@"'<>\\]{1,256})@[A-Za-z0-9\[]""",
+    ),
+    # Parameters of a query or a form. Shorter values are not keys, and common in manuals.
+    _shape(
+        "key in a query",
+        r"(?:[?&#;]|\A\"?)(?i:(?:api|access|auth|secret|private|subscription)?[_-]?key|(?:[a-z]{2,16}[_-])?token|auth"
+        r"|(?:client[_-]?)?secret|passw(?:or)?d|pwd|sig|(?:x-(?:amz|goog)-)?signature)="
+        + _PLACEHOLDER
+        + r"(?P<secret>[\w.~+/=%:!@$*-]{8,})",
+    ),
+)
+"""The known shapes, the particular ones before the general."""
+
+
+# --- Names whose value is a secret -----------------------------------------------------------------------------------
+
+CREDENTIAL_HEADERS: frozenset[str] = frozenset(
+    {
+        "api-key",
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "set-cookie",
+        "x-amz-security-token",
+        "x-api-key",
+        "x-auth-token",
+        "x-goog-api-key",
+    }
+)
+"""Header fields that carry a secret, in lower case. Their whole value is hidden, whatever its shape."""
+
+_KEYS = ("api", "secret", "private", "access", "subscription", "signing", "encryption", "account")
+_TOKENS = ("access", "refresh", "auth", "api", "bearer", "bot", "session", "security", "authorization")
+SECRET_NAMES: tuple[str, ...] = (
+    *("password", "passwd", "passphrase", "secret", "credential", "authorization"),
+    *(f"{kind}key" for kind in _KEYS),
+    *(f"{kind}token" for kind in _TOKENS),
+)
+"""How the names of secrets end, in lower case and with letters only: `DB_PASSWORD`, `client_secret`, `accessToken2`."""
+
+MIN_VALUE_CHARS = 8
+"""The shortest value that is hidden: a shorter one is as often a type or a placeholder as a password."""
+
+# A member of a JSON object whose value is a string, and what there is of that string. An object is not a value: the schema of a
+# tool may have a property called `password`.
+_MEMBER = re.compile(
+    r'"(?P<name>[A-Za-z_$][\w.$ -]{4,63})"\s{0,4}:\s{0,4}"(?=(?P<value>(?:[^"\\]++|\\.)*+))', re.ASCII | re.DOTALL
+)
+
+# A variable, an option, a header field, an element of XML in a text: quoted, or one word.
+_ASSIGNED = re.compile(
+    r"""(?<![\w-])(?:(?P<option>--)|-)?(?P<name>[A-Za-z_][\w.-]{4,63}+)"""
+    r"""(?:'?[ \t]{0,4}(?P<sign>=>|:=|=|:)[ \t]{0,4}|(?(option)[ \t]{1,4}|>))"""
+    r"""(?:(?P<quote>["'`])|(?i:bearer|basic|token)[ \t]{1,2})?"""
+    r"""(?P<value>[^\s"'`\\,;&(){}\[\]<>]{8,})(?P<next>[("'`\[]?)""",
+    re.ASCII,
+)
+
+_SIGNS = re.compile(r"[^a-z]")
+
+# Not a secret: a variable, a template, one character repeated, the name of a variable, an expression, a file, a word that
+# says so.
+_NO_VALUE = re.compile(
+    r"\$\{?[A-Za-z_]+\}?|\$[({].*|%\(?\w+\)?[s%]|\{.*\}|<.*>|\[.*\]|(.)\1*|[A-Z]+(?:_[A-Z]+)+"
+    r"|[A-Za-z_]+\d?(?:\.[A-Za-z_]+\d?)+(?:[(\[].*)?|[A-Za-z_]+[(\[].*[)\]]|(?:~|\.{0,2})(?:/[a-z._-]+){2,}|https?://.*"
+    r"|(?i:.*(?:your[_ -]|redacted|change_?me|placeholder|xxxx|\.\.\.|\u2026).*)"
+    r"|(?i:required|optional|disabled|enabled|undefined|unknown|encrypted|inherited|provided|not[_ -]\w+)",
+    re.DOTALL,
+)
+# A sentence about a secret has one of these words; a pass phrase has none.
+_SENTENCE = re.compile(
+    r"\b(?:the|an|is|are|for|of|not|if|your|please|must|should|enter"
+    r"|password|passphrase|secrets?|keys?|tokens?|credentials?|authorization)\b",
+    re.IGNORECASE,
+)
+# RFC 9110, 11.6.2: the scheme before the secret.
+_SCHEME = re.compile(r"\A(?:bearer|basic|token|key)\s+(?=\S+\Z)", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z]+(?:[_-][A-Za-z]+)+")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value with this name is a secret."""
+    return _SIGNS.sub("", name.lower()).removesuffix("s").endswith(SECRET_NAMES)
+
+
+def named_values(text: Text) -> Iterator[Text]:
+    """The values in a text whose names say that they are secrets. Escapes in a JSON string are read."""
+    for found in _MEMBER.finditer(text.text):
+        if is_secret_name(found["name"]):
+            value = Unescaped(Joined([(text, *found.span("value"))]), JSON_ESCAPES)
+            if not _is_no_secret(value.text):
+                yield value
+    for found in _ASSIGNED.finditer(text.text):
+        if is_secret_name(found["name"]) and _is_assigned(found) and not _is_no_secret(found["value"]):
+            yield Joined([(text, *found.span("value"))])
+
+
+def _is_assigned(found: re.Match[str]) -> bool:
+    """A string in quotes, the value of an environment variable, or a word with a digit, which prose does not have."""
+    if found["quote"]:
+        return found["next"] in (found["quote"], "")
+    is_variable = found["name"].isupper() and found["sign"] == "="
+    return found["next"] not in ("(", "[") and (is_variable or any(map(str.isdigit, found["value"])))
+
+
+def _is_no_secret(value: str) -> bool:
+    value = _SCHEME.sub("", value)
+    if len(value) < MIN_VALUE_CHARS or _NO_VALUE.fullmatch(value):
+        return True
+    if _NAME.fullmatch(value) and is_secret_name(value):
+        return True
+    is_sentence = len(value.split()) > 1 and _SENTENCE.search(value) is not None
+    return is_sentence or value.lower() in SECRET_NAMES
+
+
+# --- The policy ------------------------------------------------------------------------------------------------------
+
 ALLOWED_REQUEST_HEADERS = ("accept", "anthropic-beta", "anthropic-version", "content-type")
-"""What a request's answer may depend on."""
+"""The headers of a request that its answer may depend on."""
 
 ALLOWED_RESPONSE_HEADERS = (
     "anthropic-ratelimit-*",
@@ -54,52 +322,48 @@ ALLOWED_RESPONSE_HEADERS = (
     "x-accel-buffering",
     "x-should-retry",
 )
-"""What clients look at, and what helps to find out who answered. Not the ids of organization and workspace, and no cookies."""
+"""The headers that clients read, and those that help to find out who answered. No ids of organization and workspace, no
+cookies."""
 
 MIN_SECRET_CHARS = 4
-"""A shorter secret would be found in half of all words."""
+"""The shortest secret of the caller's: a shorter one would be found in half of all words."""
 
 MAX_PASSES = 5
-"""Hiding one secret may show another one's shape. More than two passes have not been seen."""
+"""Hiding one secret may reveal another one's shape. No recording has needed more than two passes."""
 
+_MARK = "*"  # written over each byte that is hidden
 # The signs that JSON, its escapes and lines are made of stay, so that what was JSON remains JSON.
 _KEPT = '"\\/{}[]:,'
-# The word in which `quote` cut a text: half a secret has no shape.
+# The word in which `quote` cut a text: it may be half a secret, which has no shape.
 _CUT_WORD = re.compile(r"(?<![^\s'\"])[^\s'\"]{4,}(?=['\"]… \(\d+ in all\))")
 _NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f]*")
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubPolicy:
-    """What is kept, and what is hidden beside the known shapes.
+    """The headers that are kept, and the secrets that are hidden beside the known shapes.
 
     `allowed_request_headers`, `allowed_response_headers`: names, in any case, with `*` at the end for any ending.
-    `patterns`: regular expressions of your own; the group `secret` is hidden, or the first group, or all that was found.
-    They see JSON as it is written, too: one that takes a number or a name for secret makes the JSON useless. Shapes of
-    secrets that only you have belong here, or `rawsse record --scrub REGEX`: what has neither a known shape nor a name that
-    says so (a bare password in a sentence) is not found without.
+    `patterns`: further regular expressions, as `rawsse record --scrub REGEX` gives them. The group `secret` is hidden, or
+    the first group, or the whole match. A secret with neither a known shape nor a telling name (a bare password in a
+    sentence) needs one. They are matched against JSON as it is written, too: one that matches a number or a member's name
+    breaks the JSON.
     `secrets`: hidden wherever they stand, also %-encoded and in base64: the key that the client itself uses, for example.
-    `replacement`: the character that stands for each one that is hidden; no letter or digit.
     """
 
     allowed_request_headers: tuple[str, ...] = ALLOWED_REQUEST_HEADERS
     allowed_response_headers: tuple[str, ...] = ALLOWED_RESPONSE_HEADERS
     patterns: tuple[str | re.Pattern[str], ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    replacement: str = "*"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secrets", tuple(map(Hidden, self.secrets)))
         if (shortest := min(map(len, self.secrets), default=MIN_SECRET_CHARS)) < MIN_SECRET_CHARS:
             raise ConfigurationError(f"a secret must have at least {MIN_SECRET_CHARS} characters, not {shortest}")
-        if not re.fullmatch(r"[!#$%&()*+.;<=>?@^_`|~-]", self.replacement):
-            raise ConfigurationError(
-                f"replacement must be one ASCII sign that JSON does not use, not {quote(self.replacement)}"
-            )
         self.shapes()
 
     def shapes(self) -> tuple[Shape, ...]:
-        """All that is looked for, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
+        """All shapes, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
         exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
         own = [Shape(f"match of your pattern {number}", _compiled(p)) for number, p in enumerate(self.patterns, 1)]
         return (*exact, *own, *SHAPES)
@@ -107,9 +371,9 @@ class ScrubPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Something that looks like a secret: what it looks like and where it is, never what it is.
+    """Something that looks like a secret: the name of its shape and its place, never the secret itself.
 
-    For one in the response body `byte` says where it begins, from 0, and `event` the number of its event, from 1.
+    In the response body, `byte` is where it begins, from 0, and `event` the number of its event, from 1.
     """
 
     shape: str
@@ -133,14 +397,14 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
 
 
 def to_show(recording: Recording) -> Recording:
-    """The recording for a person to read: with all its header fields, and without secrets. A compressed body stays as it is."""
+    """The recording to show to a person: with all header fields, without secrets. A compressed body stays as it is."""
     policy = ScrubPolicy(allowed_request_headers=("*",), allowed_response_headers=("*",))
     shown = _Search(policy).scrubbed(recording)
     return replace(shown, headers={scrub_line(name): value for name, value in shown.headers.items()})
 
 
 def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
-    """A line of text, for a person to read, without secrets, and without a word that `quote` has cut."""
+    """A line of text to show to a person: without secrets, and without a word that `quote` has cut."""
     return _Search(policy or ScrubPolicy()).hide_in_line(_CUT_WORD.sub("", text))
 
 
@@ -167,7 +431,7 @@ def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
         raise ConfigurationError(f"{quote(str(pattern))} is not a regular expression: {exc}") from None
 
 
-# Halves of surrogate pairs can be in JSON, and so in a request's body.
+# JSON, and so a request's body, may hold halves of surrogate pairs.
 def _to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
@@ -181,7 +445,7 @@ def _json_bytes(body: Any) -> bytes:
 
 
 def _unsearchable(recording: Recording) -> Secret | None:
-    """A body that is still as it was compressed hides its secrets from us only."""
+    """A body that is still compressed cannot be searched, and its readers can decompress it."""
     headers = {name.lower(): value for name, value in recording.headers.items()}
     coding = headers.get("content-encoding", "identity")
     try:
@@ -196,43 +460,31 @@ def _unsearchable(recording: Recording) -> Secret | None:
 
 
 class _Hit(NamedTuple):
-    """From `start` to `end` of `text` stands something that looks like a secret."""
+    """Something that looks like a secret stands in these bytes. `joined` names the joined text that it was found in."""
 
     shape: str
-    text: Text
-    start: int
-    end: int
-    joined: JoinedText | None = None  # None: found in the bytes as they stand
+    places: list[int]
+    joined: str = ""
 
 
-_Look: TypeAlias = Callable[[bytes], Iterator[_Hit]]
+_Kind: TypeAlias = Literal["line", "json", "stream"]
+"""A path or a header's value; a JSON text, or any other; the body of a response."""
 
 
 class _Search:
-    """Looks for what a policy takes for a secret, writes over it, and says where it stands."""
+    """Finds the secrets of a policy, writes over them, and says where they stand."""
 
     def __init__(self, policy: ScrubPolicy) -> None:
         self._policy = policy
         self._shapes = policy.shapes()
-        self._mark = policy.replacement
 
-    # --- Where it looks
-
-    def _in_line(self, data: bytes) -> Iterator[_Hit]:
-        """In a path or a header's value."""
-        return self._in_text(Characters(data), PERCENT_ESCAPES)
-
-    def _in_json(self, data: bytes) -> Iterator[_Hit]:
-        """In a JSON text, or any other."""
-        return self._in_text(Characters(data), JSON_ESCAPES)
-
-    def _in_stream(self, data: bytes) -> Iterator[_Hit]:
-        """In the body of a response: first in what its events add up to, then in the bytes as they stand."""
+    def _hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
+        """Of a stream: first those in the texts that its events add up to, then those in the bytes as they stand."""
         body = Characters(data)
-        for joined in joined_texts(body):
-            for hit in self._in_text(joined.text, JSON_ESCAPES):
-                yield hit._replace(joined=joined)
-        yield from self._in_text(body, JSON_ESCAPES)
+        for name, joined in joined_texts(body) if kind == "stream" else ():
+            for hit in self._in_text(joined, JSON_ESCAPES):
+                yield hit._replace(joined=name)
+        yield from self._in_text(body, PERCENT_ESCAPES if kind == "line" else JSON_ESCAPES)
 
     def _in_text(self, text: Text, escapes: Escapes) -> Iterator[_Hit]:
         for layer in layers(text, escapes):
@@ -240,19 +492,19 @@ class _Search:
                 for found in shape.pattern.finditer(layer.text):
                     start, end = secret_span(found)
                     if not self._is_hidden(layer.text[start:end]):
-                        yield _Hit(shape.name, layer, start, end)
+                        yield _Hit(shape.name, _hidden_bytes(layer, start, end))
             for value in named_values(layer):
                 if not (self._is_hidden(value.text) or self._is_known(value.text)):
-                    yield _Hit("value of a secret's name", value, 0, len(value.text))
+                    yield _Hit("value of a secret's name", _hidden_bytes(value, 0, len(value.text)))
 
     def _is_hidden(self, value: str) -> bool:
-        """Nothing is left to be hidden: what was there has been."""
-        return _NOTHING_TO_HIDE.fullmatch(value.replace(self._mark, "")) is not None
+        """Nothing is left to be hidden."""
+        return _NOTHING_TO_HIDE.fullmatch(value.replace(_MARK, "")) is not None
 
     def _is_known(self, value: str) -> bool:
-        """It has a shape, whose beginning may stay; or it had."""
+        """It has a known shape, whose prefix may stay; or it had one before it was hidden."""
         found = (shape.pattern.search(value) for shape in self._shapes)
-        return self._mark * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
+        return _MARK * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
 
     # --- Hiding
 
@@ -263,7 +515,7 @@ class _Search:
             headers = self._headers(request.headers, policy.allowed_request_headers)
             method, path = self.hide_in_line(request.method), self.hide_in_line(request.path)
             request = RecordedRequest(method, path, headers, self._request_body(request.body))
-        body = self._hide(recording.body, self._in_stream)
+        body = self._hide(recording.body, "stream")
         ends = accumulate(len(read.data) for read in recording.reads)
         reads = [Read(read.t, body[at - len(read.data) : at]) for read, at in zip(recording.reads, ends, strict=True)]
         headers = self._headers(recording.headers, policy.allowed_response_headers)
@@ -271,40 +523,37 @@ class _Search:
 
     def hide_in_line(self, text: str) -> str:
         """The same line without the secrets."""
-        return _to_text(self._hide(_to_bytes(text), self._in_line))
+        return _to_text(self._hide(_to_bytes(text), "line"))
 
-    def _hide(self, data: bytes, look: _Look) -> bytes:
+    def _hide(self, data: bytes, kind: _Kind) -> bytes:
         """The same bytes without the secrets, as many of them."""
         for _ in range(MAX_PASSES):
             buffer = bytearray(data)
-            for hit in look(data):
-                for at in range(hit.start, hit.end):
-                    if not _is_kept(hit.text.text[at]):
-                        hit.text.write(at, self._mark, buffer)
+            for hit in self._hits(data, kind):
+                for place in hit.places:
+                    buffer[place] = ord(_MARK)
             if buffer == data:
                 break
             data = bytes(buffer)
         return data
 
     def _headers(self, headers: Mapping[str, str], allowed: tuple[str, ...]) -> dict[str, str]:
-        known = [entry.lower() for entry in allowed]
-        beginnings = tuple(entry[:-1] for entry in known if entry.endswith("*"))
         kept = {}
         for name, value in headers.items():
             if name.lower() in CREDENTIAL_HEADERS:
-                value = "".join(char if _is_kept(char) else self._mark for char in value)  # noqa: PLW2901
-            if name.lower() in known or name.lower().startswith(beginnings):
+                value = "".join(char if _is_kept(char) else _MARK for char in value)  # noqa: PLW2901
+            if any(fnmatchcase(name.lower(), entry.lower()) for entry in allowed):
                 kept[name] = self.hide_in_line(value)
         return kept
 
     def _request_body(self, body: Any) -> Any:
         before = _json_bytes(body)
-        after = self._hide(before, self._in_json)
+        after = self._hide(before, "json")
         if after == before:
             return body
         try:
             return json.loads(_to_text(after))
-        except ValueError:  # a pattern of the caller's took more than strings for secret
+        except ValueError:  # a pattern of the caller's matched more than strings
             return _to_text(after)
 
     # --- Finding
@@ -316,8 +565,8 @@ class _Search:
             yield from self._secrets_in_line(request.path, "request path")
             yield from self._secrets_in_headers(request.headers, "request header")
             data = _json_bytes(request.body)
-            for hit in _new(self._in_json(data), len(data)):
-                path = _path_to(data, hit.text.byte(hit.start))
+            for hit in self._new_hits(data, "json"):
+                path = _path_to(data, hit.places[0])
                 yield Secret(hit.shape, f"request body, {path}" if path else "request body")
         yield from self._secrets_in_headers(recording.headers, "response header")
         if secret := _unsearchable(recording):
@@ -327,18 +576,17 @@ class _Search:
     def secrets_in_response(self, body: bytes) -> Iterator[Secret]:
         """In the body of a response."""
         starts: list[int] | None = None
-        for hit in _new(self._in_stream(body), len(body)):
-            byte, last = hit.text.byte(hit.start), hit.text.byte(hit.end - 1)
+        for hit in self._new_hits(body, "stream"):
             starts = event_starts(Characters(body)) if starts is None else starts
-            number = bisect_right(starts, byte)
-            place = f"response body, event {number}" if number else "response body"
-            if hit.joined is not None:
-                place += f", {hit.joined.name}{_spread(hit.joined, number, bisect_right(starts, last))}"
-            yield Secret(hit.shape, place, byte, number)
+            events = {bisect_right(starts, place) for place in hit.places}
+            first = min(events)
+            place = f"response body, event {first}" if first else "response body"
+            if hit.joined:
+                place += f", {hit.joined}" + (f" (across {len(events)} deltas)" if len(events) > 1 else "")
+            yield Secret(hit.shape, place, hit.places[0], first)
 
     def _secrets_in_line(self, line: str, place: str) -> Iterator[Secret]:
-        data = _to_bytes(line)
-        return (Secret(hit.shape, place) for hit in _new(self._in_line(data), len(data)))
+        return (Secret(hit.shape, place) for hit in self._new_hits(_to_bytes(line), "line"))
 
     def _secrets_in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
         for name, value in headers.items():
@@ -347,26 +595,23 @@ class _Search:
             else:
                 yield from self._secrets_in_line(value, f"{kind} {name}")
 
+    def _new_hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
+        """The hits that do not overlap with earlier ones: the same secret matches several shapes, in several views."""
+        seen = bytearray(len(data))
+        for hit in self._hits(data, kind):
+            if not any(seen[place] for place in hit.places):
+                yield hit
+            for place in hit.places:
+                seen[place] = 1
+
 
 def _is_kept(char: str) -> bool:
     return char in _KEPT or char.isspace() or char < " "
 
 
-def _new(hits: Iterator[_Hit], size: int) -> Iterator[_Hit]:
-    """The hits that do not overlap with earlier ones: the same secret is seen by several shapes, and in several ways."""
-    seen = bytearray(size)
-    for hit in hits:
-        places = [hit.text.byte(at) for at in range(hit.start, hit.end)]
-        if not any(seen[place] for place in places):
-            yield hit
-        for place in places:
-            seen[place] = 1
-
-
-def _spread(joined: JoinedText, first: int, last: int) -> str:
-    pieces = zip(joined.parts, joined.events, strict=True)
-    count = sum(end > start and first <= event <= last for (_, start, end), event in pieces)
-    return f" (across {count} deltas)" if count > 1 else ""
+def _hidden_bytes(text: Text, start: int, end: int) -> list[int]:
+    """The bytes of these characters, but for those that stay."""
+    return [place for at in range(start, end) if not _is_kept(text.text[at]) for place in text.bytes_of(at)]
 
 
 def _path_to(data: bytes, byte: int) -> str:

@@ -1,23 +1,23 @@
-"""An event loop whose clock jumps: code that waits for minutes is tested in milliseconds, and takes the same course every time.
+"""An event loop whose clock jumps: code that waits for minutes is tested in milliseconds, and runs the same way every time.
 
     from rawsse.replay.virtual_clock import run
 
     def test_something_that_waits_for_an_hour() -> None:
         async def story() -> None:
-            await asyncio.sleep(3600)               # takes no time at all
+            await asyncio.sleep(3600)               # takes no real time
         run(story())
 
-Time. When nothing is ready and a timer is set, the clock jumps to it; `loop.time()` is virtual, and everything of asyncio that
-waits goes by it (not `time.time()` and `time.monotonic()`: those are the system's).
+Time. When no callback is ready and a timer is set, the clock jumps to it. `loop.time()` is virtual, and so is every wait of
+asyncio; `time.time()` and `time.monotonic()` are not.
 
-Sockets work, as long as both ends are in the same process and loop: what one end sent, the other can read at once. While a
-socket is open the clock waits `PATIENCE` real seconds for it before it jumps. While a thread of the executor works it does not
-jump at all; for a thread of the client's (a tool runs, a name is looked up) it waits `THREAD_PATIENCE` real seconds. A peer in
+Sockets work if both ends are in the same process and loop: the bytes that one end sends, the other can read at once. While a
+socket is open, the clock waits `PATIENCE` real seconds for it before it jumps. While a thread of the executor works, it does
+not jump; for a thread of the client (which runs a tool, or resolves a name) it waits `THREAD_PATIENCE` real seconds. A peer in
 another thread or process needs real time: use `asyncio.run` for that.
 
-Leftovers. With `strict`, `run` fails if the coroutine leaves a task, an open transport or a listening socket, or if anything
-was reported to the loop's exception handler ("exception was never retrieved"), also by what the garbage collector found; and
-asyncio's debug mode is on. `VirtualClock` is the same for a test that wants to know how long things took.
+Leftovers. With `strict`, `run` fails if the coroutine leaves a task, an open transport or a listening socket, or if an error
+was reported to the loop's exception handler ("exception was never retrieved"), by the garbage collector, too; asyncio's debug
+mode is on. `VirtualClock` also measures the virtual time.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 PATIENCE = 0.02
-"""Real seconds that the clock waits for an open socket before it jumps. Loopback needs microseconds; a busy machine more."""
+"""Real seconds that the clock waits for an open socket before it jumps. Loopback takes microseconds; a busy machine, more."""
 
 THREAD_PATIENCE = 1.0
-"""The same for a thread of the client's. One that hangs has a deadline in the clock's time, which must come."""
+"""The same for a thread of the client. One that hangs has a deadline in virtual time, which must be reached."""
 
 DEADLOCK = 5.0
-"""Real seconds without any timer and without a word from any socket, after which a test is taken to hang."""
+"""Real seconds without a timer and without data on any socket, after which a test counts as hanging."""
 
 THREAD_DEADLOCK = 60.0
-"""The same while a thread works, which may take long on a busy machine."""
+"""The same while a thread works, which takes longer on a busy machine."""
 
-_CALL_THREAD = "rawsse call"  # the name of each that the client's network has, and waits for
+_CALL_THREAD = "rawsse call"  # the name of the threads that the client's network waits for
 
 SETTLING_TICKS = 10
 """Loop iterations that cleaning up may take: an aborted transport closes its socket one or two iterations later."""
@@ -55,13 +55,13 @@ Ts = TypeVarTuple("Ts")
 
 
 class Leftovers(AssertionError):  # noqa: N818 - it is what a failing test says
-    """The coroutine has returned, and not everything that it started is over."""
+    """The coroutine has returned, and something that it started is still running."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Asks the sockets, and where nothing is ready moves the clock instead of waiting."""
+    """Polls the sockets, and moves the clock instead of waiting."""
 
-    now = 1000.0  # no round zero: to find code that confuses a time with a duration
+    now = 1000.0  # not 0, to find code that confuses a time with a duration
     is_busy: Callable[[], bool]  # a thread of the executor works: its result comes in real time
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -72,9 +72,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None or self.is_busy():
             ready = super().select(THREAD_DEADLOCK if is_calling or self.is_busy() else DEADLOCK)
             if not ready:
-                raise RuntimeError("the test hangs: there is no timer, and nothing comes from any socket")
+                raise RuntimeError("the test hangs: there is no timer, and no data on any socket")
             return ready
-        has_sockets = len(self.get_map()) > 1  # one is the loop's own, to wake itself up
+        has_sockets = len(self.get_map()) > 1  # one is the loop's, to wake itself up
         patience = THREAD_PATIENCE if is_calling else PATIENCE if has_sockets else 0.0
         ready = super().select(patience)
         if not ready:
@@ -83,11 +83,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps. `reports` is what its exception handler was told."""
+    """An event loop whose clock jumps. `reports` are the errors reported to its exception handler."""
 
-    def __init__(self, *, start: float = 1000.0) -> None:
+    def __init__(self) -> None:
         self._clock = _JumpingSelector()
-        self._clock.now = start
         self._clock.is_busy = lambda: self._jobs > 0
         self._jobs = 0
         self._is_over = False
@@ -128,8 +127,8 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self.reports.append(text)
 
     def open_transports(self) -> list[str]:
-        """The transports that were neither closed nor aborted, and the sockets that listen."""
-        transports: Any = self._transports  # type: ignore[attr-defined]  # private, and the only place that knows them all
+        """The transports that were neither closed nor aborted, or the listening sockets."""
+        transports: Any = self._transports  # type: ignore[attr-defined]  # private: asyncio has no other list of them
         found = [repr(transport) for transport in list(transports.values()) if not transport.is_closing()]
         own: Any = self._ssock  # type: ignore[attr-defined]
         descriptors = [key.fd for key in self._clock.get_map().values() if key.fd != own.fileno()]
@@ -141,39 +140,18 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
 
 async def ticks(count: int = 1) -> None:
-    """Let the loop go round `count` times; no time passes."""
+    """Let the loop run `count` iterations; no time passes."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-def run(main: Coroutine[Any, Any, T], *, start: float = 1000.0, strict: bool = False) -> T:
-    """The coroutine's result, in virtual time. What it raises comes first; `strict` raises `Leftovers` if it left something."""
-    return _run(main, VirtualClockLoop(start=start), strict=strict)
-
-
-def _run(main: Coroutine[Any, Any, T], loop: VirtualClockLoop, *, strict: bool) -> T:
-    with asyncio.Runner(debug=strict, loop_factory=lambda: loop) as runner:
-        if not strict:
-            return runner.run(main)
-        result = runner.run(_watch(main, loop))
-    gc.collect(1)  # the young generations hold what this test made
-    if loop.reports:
-        raise Leftovers("the loop's exception handler was told: " + "; ".join(loop.reports))
-    return result
-
-
-async def _watch(main: Coroutine[Any, Any, T], loop: VirtualClockLoop) -> T:
-    result = await main
-    await ticks(SETTLING_TICKS)
-    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        raise Leftovers(f"tasks are left: {tasks}")
-    if transports := loop.open_transports():
-        raise Leftovers(f"connections are left open: {transports}")
-    return result
+def run(main: Coroutine[Any, Any, T], *, strict: bool = False) -> T:
+    """The coroutine's result, in virtual time. Its exceptions come first; `strict` raises `Leftovers` if it left something."""
+    return VirtualClock(strict=strict).run(main)
 
 
 class VirtualClock:
-    """Runs coroutines in virtual time, and says how much of it they took. `around` is entered around each of them, in its
+    """Runs coroutines in virtual time, and measures how much of it they took. `around` is entered around each of them, in its
     loop."""
 
     def __init__(
@@ -187,21 +165,34 @@ class VirtualClock:
 
     @property
     def elapsed(self) -> float:
-        """Virtual seconds since `run` was called; when it is over, those that it took."""
+        """The virtual seconds of the current `run` so far, or of the last one."""
         if self._loop is None:
             return 0.0
-        # A sum of floats: 0.1 + 0.2 is to be 0.3 for who compares. Microseconds are what a recording's times are worth.
+        # A sum of floats: 0.1 + 0.2 should compare equal to 0.3. Recordings have times in microseconds.
         return round((self._loop.time() if self._ended is None else self._ended) - self._began, 6)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result."""
         loop = self._loop = VirtualClockLoop()
-        return _run(self._timed(main, loop), loop, strict=self._strict)
+        with asyncio.Runner(debug=self._strict, loop_factory=lambda: loop) as runner:
+            result = runner.run(self._timed(main, loop))
+        if self._strict:
+            gc.collect(1)  # the young generations hold the objects of this test
+            if loop.reports:
+                raise Leftovers("reported to the loop's exception handler: " + "; ".join(loop.reports))
+        return result
 
     async def _timed(self, main: Coroutine[Any, Any, T], loop: VirtualClockLoop) -> T:
         async with self._around():
             self._began, self._ended = loop.time(), None
             try:
-                return await main
+                result = await main
             finally:
                 self._ended = loop.time()
+        if self._strict:
+            await ticks(SETTLING_TICKS)
+            if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                raise Leftovers(f"tasks are left: {tasks}")
+            if transports := loop.open_transports():
+                raise Leftovers(f"connections are left open: {transports}")
+        return result

@@ -1,15 +1,15 @@
-"""An answer as what happens on the wire: bytes, silences, and how it ends; with the faults of framing and of the network.
+"""Turn an answer into a script for the wire: bytes, silences and an end, with the faults of framing and of the network.
 
     script(answer, [Fault.parse("reset@event=1")])
     # (b"HTTP/1.1 200 OK\\r\\n…\\r\\n\\r\\n1f\\r\\nevent: …\\n\\n\\r\\n", End.RESET)
 
-A script is a tuple of steps: bytes are one write, a number is so many seconds of silence, an `End` is the last thing that
-happens. Behind the last step the connection is closed. The seconds of a fault are waited for at any `speed`; those of a
-recording are divided by it, and 0 leaves them out. Framing is that of HTTP/1.1 (RFC 9112, 6 and 7.1).
+A script is a tuple of steps: bytes are one write, a number is so many seconds of silence, an `End` is the last step. After the
+last step the connection is closed. The seconds of a fault are waited for at any `speed`; those of a recording are divided by
+it, and 0 leaves them out. Framing is that of HTTP/1.1 (RFC 9112, 6 and 7.1).
 
-The head says `connection: close` if the answer comes whole. Nothing announces that a fault or the recording breaks it off.
+The head has `connection: close` if the answer comes whole. Nothing announces that a fault or the recording breaks it off.
 
-A connection of `rawsse.server` may be taken over, to end in ways that HTTP does not allow:
+`Wire` takes a connection over from `rawsse.server`, to end it in ways that HTTP does not allow:
 
     wire = Wire(scope["extensions"]["rawsse.wire"])
     await wire.send(b"HTTP/1.1 200 OK\\r\\n")                # one write
@@ -35,7 +35,7 @@ from rawsse.http1 import ServerConnection
 from rawsse.replay.answers import Answer, answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.splits import Chunks
+from rawsse.replay.variants import Chunks
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
@@ -43,18 +43,18 @@ MAX_KEPT_MISPLACED = 100
 
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
 _UNSENT_SECONDS = 0.001
-"""When it is asked for the first time; then half as often each time. Nothing tells when it has changed."""
+"""The first wait before the unsent bytes are looked up again; it doubles each time. The system reports no change."""
 
 
 class Stall(float):
-    """The silence of a fault, in seconds: whole, also where the answer is behind its times."""
+    """The silence of a fault, in seconds. It is not shortened where the answer is behind its times."""
 
 
 Step: TypeAlias = bytes | float | End
 Script: TypeAlias = tuple[Step, ...]
 
 _Item: TypeAlias = Read | float | Fault
-"""What scripts are made of: bytes and their time, a silence, and a fault that stands at its place."""
+"""A piece of an unfinished script: bytes and their time, a silence, or a fault at its place."""
 
 
 def script(
@@ -66,32 +66,29 @@ def script(
     segments: Callable[[bytes], Chunks] | None = None,
     speed: float = 0.0,
 ) -> Script:
-    """What happens on the wire for this answer. `segments` cuts the bytes between two faults; each piece is one write.
+    """The steps of this answer on the wire. `segments` cuts the bytes between two faults; each piece is one write.
 
-    Events and bytes of the body have been edited before. Raises `ConfigurationError` for a fault that has no place.
+    Faults that edit the body or replace the answer have been applied before. Raises `ConfigurationError` for a fault whose
+    place the answer does not have.
     """
-    body = _coded_body(answer, faults)
-    # A peer that fails does not say so before. Node's fetch takes a cut body for a whole one where the head announced a close.
+    placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
+    body = _placed(answer.reads, (fault for fault in placed if fault.place and fault.place.unit != "head"))
+    body = _gzipped(body, is_cut=answer.is_cut) if _has(faults, "gzip") else body
+    # A peer that fails does not announce it. Node's fetch takes a cut body for a whole one if the head announced a close.
     is_announced = not answer.is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
-    body = _framed(body, head, answer, faults)
+    if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
+        body = _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
+    elif _has(faults, "bad-chunk-size", "no-last-chunk"):
+        raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
     before = Read(answer.reads[0].t if answer.reads else 0.0, head)
-    in_head = _placed([before], [fault for fault in faults if fault.place is not None and fault.place.unit == "head"])
+    in_head = _placed([before], (fault for fault in placed if fault.place and fault.place.unit == "head"))
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
-    items = _joined(in_head, _dripped(body)) if rate is None else [*_spread(in_head, rate), *_dripped(body)]
-    return tuple(_steps(items if segments is None else _resegmented(items, segments), speed, answer.duration))
-
-
-def coded(answer: Answer, faults: Iterable[Fault]) -> Answer:
-    """The answer compressed, if a fault says so."""
-    gzip = [fault for fault in faults if fault.kind == "gzip"]
-    if not gzip:
-        return answer
-    body = _coded_body(answer, gzip)
-    reads = tuple(item for item in body if isinstance(item, Read))
-    return replace(answer, headers=_headers(answer, gzip, body), reads=reads)
+    dripped = list(_dripped(body))
+    items = _joined(in_head, dripped) if rate is None else [*_dripped(in_head, rate), *dripped]
+    return tuple(timed(items if segments is None else _resegmented(items, segments), speed, answer.duration))
 
 
 def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
@@ -102,18 +99,29 @@ def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, 
     return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
 
 
+def timed(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
+    """The steps of these items: the silences between the reads, at this speed, and the faults that are left."""
+    before = 0.0
+    for item in items:
+        if isinstance(item, Read):
+            if speed and item.t > before:
+                yield (item.t - before) / speed
+            before = item.t
+            yield item.data
+        elif isinstance(item, float):
+            yield item
+        elif not item.cuts:
+            yield Stall(item.number)
+        else:
+            if (end := item.row.end) is not None and end is not End.CLOSE:
+                yield end
+            return
+    if speed and duration > before:
+        yield (duration - before) / speed
+
+
 def _has(faults: Iterable[Fault], *kinds: str) -> bool:
     return any(fault.kind in kinds for fault in faults)
-
-
-# --- The body and its framing ----------------------------------------------------------------------------------------
-
-
-def _coded_body(answer: Answer, faults: Sequence[Fault]) -> list[_Item]:
-    """The body, compressed if a fault says so, with the faults of the wire in their places."""
-    in_body = [fault for fault in faults if fault.needs_wire and fault.place is not None and fault.place.unit != "head"]
-    body = _placed(answer.reads, in_body)
-    return _gzipped(body, is_cut=answer.is_cut) if _has(faults, "gzip") else body
 
 
 def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> list[_Item]:
@@ -135,7 +143,7 @@ def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> list[_Item]:
 
 
 def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> list[_Item]:
-    """RFC 1952, each read flushed so that all of it can be decompressed as soon as it came."""
+    """RFC 1952, each read flushed so that all of it can be decompressed as soon as it has come."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     compressed: list[_Item] = []
     last = 0.0
@@ -148,7 +156,7 @@ def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> list[_Item]:
 
 
 def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
-    """The header fields that tell the body's length and coding, true or false as the faults want it."""
+    """The header fields with the length and the coding of the body, true or false as the faults say."""
     headers = dict(answer.headers)
     size = sum(len(item.data) for item in body if isinstance(item, Read))
     if _has(faults, "gzip"):
@@ -168,19 +176,10 @@ def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> 
 
 def _head(answer: Answer, method: str, http_version: str, *, close: bool) -> bytes:
     http = ServerConnection()
-    # Whether a body may be chunked goes by the request.
+    # Whether a body may be chunked depends on the request.
     http.receive_data(f"{method} / HTTP/{http_version}\r\nhost: replay\r\n\r\n".encode())
     http.next_event()
     return http.send_response(answer.status, list(answer.headers.items()), close=close)
-
-
-def _framed(body: list[_Item], head: bytes, answer: Answer, faults: Sequence[Fault]) -> list[_Item]:
-    """The body in chunks, if the head says so."""
-    if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
-        return _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
-    if _has(faults, "bad-chunk-size", "no-last-chunk"):
-        raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
-    return body
 
 
 def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list[_Item]:
@@ -202,29 +201,16 @@ def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list
     return framed
 
 
-# --- Writes and silences ---------------------------------------------------------------------------------------------
-
-
-def _dripped(items: Iterable[_Item]) -> list[_Item]:
-    dripped: list[_Item] = []
-    rate: float | None = None
+def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Item]:
+    """Byte by byte, with a silence before each, at `rate` bytes per second; None until a `drip` sets it."""
     for item in items:
         if isinstance(item, Fault) and item.kind == "drip":
             rate = item.number
-        else:
-            dripped += [item] if rate is None else _spread([item], rate)
-    return dripped
-
-
-def _spread(items: Iterable[_Item], bytes_per_second: float) -> Iterator[_Item]:
-    """Byte by byte, with a silence before each."""
-    for item in items:
-        if isinstance(item, Read):
-            for byte in item.data:
-                yield 1 / bytes_per_second
-                yield Read(item.t, bytes([byte]))
-        else:
+        elif rate is None or not isinstance(item, Read):
             yield item
+        else:
+            for byte in item.data:
+                yield from (1 / rate, Read(item.t, bytes([byte])))
 
 
 def _joined(head: list[_Item], body: list[_Item]) -> list[_Item]:
@@ -243,33 +229,13 @@ def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> list
     return found
 
 
-def _steps(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
-    before = 0.0
-    for item in items:
-        if isinstance(item, Read):
-            if speed and item.t > before:
-                yield (item.t - before) / speed
-            before = item.t
-            yield item.data
-        elif isinstance(item, float):
-            yield item
-        elif not item.cuts:
-            yield Stall(item.number)
-        else:
-            if (end := item.row.end) is not None and end is not End.CLOSE:
-                yield end
-            return
-    if speed and duration > before:
-        yield (duration - before) / speed
-
-
 # --- Which faults a request has --------------------------------------------------------------------------------------
 
 
 class Schedule:
     """The faults of a server, request by request.
 
-    Raises `ConfigurationError` for one that cannot be read, or has no place in the answer of any of the recordings.
+    Raises `ConfigurationError` for a fault that is invalid, or has no place in the answer of any of the recordings.
     """
 
     def __init__(self, faults: Faults = (), recordings: Sequence[Recording] = ()) -> None:
@@ -279,13 +245,17 @@ class Schedule:
         self._requests = 0
         self._had = [0] * len(self._faults)  # how many requests had each
         self.unused = list(self._faults)
-        """Those that have not been done to any answer so far."""
-        self.misplaced: deque[str] = deque(maxlen=MAX_KEPT_MISPLACED)
-        """What was said of the last ones that had no place in an answer."""
+        """Those that have not been applied to any answer so far."""
+        self.misplaced: list[str] = []
+        """The error messages of the last ones that had no place in an answer."""
 
     def next(self) -> tuple[Fault, ...]:
         """The faults of the next request."""
-        due = [index for index, fault in enumerate(self._faults) if self._is_due(index, fault)]
+        due = [
+            index
+            for index, fault in enumerate(self._faults)
+            if fault.skipped <= self._requests and (fault.requests is None or self._had[index] < fault.requests)
+        ]
         chosen = next((index for index in due if self._faults[index].row.answer is not None), None)
         if chosen is not None:
             due = [index for index in due if index == chosen or _is_for_any_answer(self._faults[index])]
@@ -294,13 +264,14 @@ class Schedule:
             self._had[index] += 1
         return tuple(self._faults[index] for index in due)
 
-    def _is_due(self, index: int, fault: Fault) -> bool:
-        is_left = fault.requests is None or self._had[index] < fault.requests
-        return is_left and fault.skipped <= self._requests
-
     def applied(self, faults: Sequence[Fault]) -> None:
-        """These were done to an answer."""
-        self.unused = [fault for fault in self.unused if fault not in faults]
+        """These were applied to an answer."""
+        self.unused[:] = [fault for fault in self.unused if fault not in faults]
+
+    def failed(self, error: ConfigurationError) -> None:
+        """A fault had no place in an answer."""
+        self.misplaced.append(str(error))
+        del self.misplaced[:-MAX_KEPT_MISPLACED]
 
 
 def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) -> None:
@@ -308,7 +279,7 @@ def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) ->
     others += filter(None, [replacement(faults)])  # a fault of the head has a place there, too
     for fault in faults:
         of_events = fault.place is not None and fault.place.unit == "event"
-        # Alone, or behind the others: those may bring the event that it is about.
+        # Alone, or after the others: they may insert the event that it is about.
         tried = product(streams if of_events else [*streams, *others], ([fault], faults))
         errors = (_misplaced(given, answer) for answer, given in tried)  # until the first answer that has the place
         if recordings and (error := next(errors, "")) and all(errors):
@@ -325,7 +296,7 @@ def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:
 
 
 def _is_for_any_answer(fault: Fault) -> bool:
-    """It is not about the events, bytes or chunks of what was recorded."""
+    """It does not concern the events, bytes or chunks of the recording."""
     if fault.row.answer is not None or fault.kind == "no-last-chunk":
         return False
     return fault.place is None or fault.place.unit == "head"
@@ -344,21 +315,21 @@ class Wire:
         self._transport.set_write_buffer_limits(high=0)
 
     async def send(self, data: bytes) -> None:
-        """Send `data` in one write; wait until the system has taken all of it. Raises `ClientDisconnectedError`."""
+        """Send `data` in one write, and wait until the system has taken all of it. Raises `ClientDisconnectedError`."""
         self._transport.write(data)
         await self._connection.drain()
 
     def half_close(self) -> None:
-        """FIN, after all that was sent. The client may still send."""
+        """Send FIN after all data. The client may still send."""
         self._transport.write_eof()
 
     def end(self) -> None:
-        """Close the connection, after all that was sent; nothing if it is closed."""
+        """Close the connection after all data, unless it is closed already."""
         if not self._connection.is_gone:
             self._connection.end()
 
     async def reset(self) -> None:
-        """RST. It throws away what the system took and has not sent: that is waited for, for `linger_seconds` at most."""
+        """Send RST. It discards what the system has not sent yet, so that is waited for, for `linger_seconds` at most."""
         seconds, deadline = _UNSENT_SECONDS, self._now() + self._connection.limits.linger_seconds
         while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - self._now()) > 0:
             await asyncio.sleep(min(seconds, left))
@@ -373,10 +344,10 @@ class Wire:
         return asyncio.get_running_loop().time()
 
     def _unsent_bytes(self) -> int:
-        """Bytes that the system holds back: the client's window is full, or it gathers small pieces. Known on Linux only."""
+        """Bytes that the system has not sent: the client's window is full, or it gathers small pieces. Known on Linux only."""
         if sys.platform != "linux":
             return 0
         import fcntl
 
-        told = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
-        return int.from_bytes(told, sys.byteorder)
+        unsent = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), _SIOCOUTQNSD, bytes(4))
+        return int.from_bytes(unsent, sys.byteorder)

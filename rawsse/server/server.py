@@ -119,20 +119,18 @@ class Server:
     async def shutdown(self, grace_seconds: float | None = None) -> None:
         """Stop accepting, wait for open responses until the grace is over, abort the others, shut the app down.
 
-        A second call, while the first one runs, may have a shorter grace. Cancelling a call ends its grace at once.
+        Cancelling it ends the grace at once. A second call returns at once.
         """
-        if self._listener is None:
+        if self._listener is None or self._state.is_stopping:
             return
+        self._state.is_stopping = True
         now = asyncio.get_running_loop().time
         grace = self.limits.grace_seconds if grace_seconds is None else grace_seconds
         end = now() + grace
-        is_first, self._state.is_stopping = not self._state.is_stopping, True
         try:
-            if is_first:
-                await self._stop_accepting()
+            await self._stop_accepting()
             async with asyncio.timeout(grace):
-                if is_first:
-                    await self._notify_app()
+                await self._notify_app()
                 await self._state.is_empty.wait()
         except TimeoutError:
             if self._state.connections:

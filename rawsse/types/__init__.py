@@ -36,7 +36,7 @@ __all__ += ["WebFetchToolResultBlock", "WebSearchToolResultBlock"]
 # Params.
 __all__ += ["CacheControlEphemeralParam", "CitationsConfigParam", "ContentBlockParam", "DocumentBlockParam"]
 __all__ += ["ImageBlockParam", "JSONOutputFormatParam", "MessageParam", "MetadataParam", "ModelParam"]
-__all__ += ["OutputConfigParam", "RedactedThinkingBlockParam", "SearchResultBlockParam", "TextBlockParam"]
+__all__ += ["OutputConfigParam", "RedactedThinkingBlockParam", "TextBlockParam"]
 __all__ += ["ThinkingBlockParam", "ThinkingConfigParam", "ToolChoiceParam", "ToolParam", "ToolReferenceBlockParam"]
 __all__ += ["ToolResultBlockParam", "ToolUnionParam", "ToolUseBlockParam"]
 
@@ -124,17 +124,6 @@ class DocumentBlockParam(TypedDict, total=False):
     title: str | None
     context: str | None
     citations: CitationsConfigParam | None
-    cache_control: CacheControlEphemeralParam | None
-
-
-class SearchResultBlockParam(TypedDict, total=False):
-    """A result of a search of your own, which the answer may cite."""
-
-    type: Required[Literal["search_result"]]
-    source: Required[str]
-    title: Required[str]
-    content: Required[Iterable[TextBlockParam]]
-    citations: CitationsConfigParam
     cache_control: CacheControlEphemeralParam | None
 
 

@@ -1,4 +1,4 @@
-// Lights up what belongs together: an event's row, its mark in the picture, and what it added to the message.
+// Highlights an event everywhere on the page: its row, its mark in the picture, and its text in the message.
 "use strict";
 const message = document.querySelector(".message");
 let lit = null;

@@ -1,41 +1,40 @@
 /**
  * The chat page: the prompt, the conversation, one answer at a time, and Stop.
  *
- * The conversation is kept in the tab: after a reload it is there again, and an answer that was running goes on by its id. Of
- * a page that was left for good, the relay hears nothing more, and stops the run after its grace time.
+ * The conversation is kept in the tab: after a reload it is there again, and an answer that was running goes on by its id. When
+ * a page is closed for good, the relay has no reader for its run, and stops it after the grace time.
  */
 
-import { Account } from "./account.js";
-import { Answer } from "./answer.js";
-import { button, FollowingBox, make, turn } from "./dom.js";
+import { Answer, count, describeError, FollowingBox, turn } from "./answer.js";
+import { button, make } from "./markdown.js";
 import { streamChat } from "./rawsse.js";
 import { sharedFetch } from "./tabs.js";
-import { describeError } from "./words.js";
+import { Wire } from "./wire.js";
 
 /** Characters of the conversation that are kept over a reload: its newest part. Browsers allow about 5 million. */
 const MAX_KEPT_CHARS = 2_000_000;
 
 const KEY = "rawsse.conversation";
+const TOKEN_KEY = "rawsse.token";
 const COPIED_MS = 2000;
 
 /** So long events are taken in, in ms, before the browser has its turn. */
 const TURN_MS = 8;
 
-/** So many calls wait for the wire pane to be opened; of more, the newest. */
-const MAX_CALLS = 20_000;
-
-const byId = (id) => document.getElementById(id);
-const [conversation, welcome, form, prompt] = ["conversation", "welcome", "form", "prompt"].map(byId);
-const [stopButton, sendButton, status] = ["stop", "send", "status"].map(byId);
+const elements = [...document.querySelectorAll("[id]")].map((element) => [element.id, element]);
+const { conversation, welcome, form, prompt, stop, send, status, fresh, toggle, frames, ...others } = Object.fromEntries(elements);
+const { model, quota, access, token: field, wire: pane } = others;
 
 const box = new FollowingBox(conversation);
-const account = new Account({ select: byId("model"), quota: byId("quota"), form: byId("access") }, askAgain);
+const wire = new Wire(frames, { conversation });
 
-let wire = null; // loaded when its pane is first opened; until then its calls wait
-let calls = []; // [name, arguments, time]
 let exchanges = []; // { question, element, answer, isRefused }, the oldest first
 let current = null; // the answer that runs, as { chat, exchange }
 let edited = null; // the exchange whose question is being changed
+
+// From the page's own address, `http://host/#token=…`, or from a field; it is kept for the tab. Browsers never send the part after
+// the #, so that the token is in no server's log.
+let token = new URLSearchParams(location.hash.slice(1)).get("token") ?? sessionStorage.getItem(TOKEN_KEY) ?? "";
 
 // --- Asking ----------------------------------------------------------------------------------------------------------
 
@@ -47,9 +46,9 @@ function ask(text) {
 
 /** Show a question; return its exchange. */
 function show(question) {
-  const text = make("div", "text", question);
-  text.dir = "auto";
-  const element = make("article", "question", make("h2", "unseen", "You"), text, button("edit", "Edit", "Edit this message"));
+  const text = Object.assign(make("div", "text", question), { dir: "auto" });
+  const edit = button("edit", "Edit", { ariaLabel: "Edit this message", onclick: () => startEditing(exchange) });
+  const element = make("article", "question", make("h2", "unseen", "You"), text, edit);
   const exchange = { question, element, answer: null, isRefused: false };
   exchanges.push(exchange);
   welcome.hidden = true;
@@ -64,10 +63,11 @@ async function reply(exchange, id) {
   exchange.answer = new Answer(box);
   conversation.append(exchange.answer.element);
   box.toEnd();
-  const run = { chat: null, exchange };
-  showRunning(run);
+  const run = (current = { chat: null, exchange });
+  say("Waiting for the answer…");
+  [stop.hidden, send.hidden] = [false, true];
   const ending = await read(run, id);
-  tell("end", ending.kind);
+  wire.end(ending.kind);
   const { answer, question } = exchange;
   // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
   exchange.isRefused = ending.kind === "failed" && !answer.hasContent;
@@ -77,8 +77,8 @@ async function reply(exchange, id) {
   if (current !== run) return;
   showIdle(ending.headline ?? (ending.kind === "stopped" ? "Stopped." : answer.summary));
   keep();
-  if (ending.status === 401) account.wantToken();
-  else account.showQuota();
+  if (ending.status === 401) wantToken();
+  else showQuota();
 }
 
 function retry(exchange) {
@@ -89,13 +89,7 @@ function retry(exchange) {
   reply(exchange);
 }
 
-/** A token was given: ask what was refused without it. */
-function askAgain() {
-  prompt.focus();
-  if (exchanges.at(-1)?.isRefused) retry(exchanges.at(-1));
-}
-
-/** What the API is sent: all up to the last question. */
+/** The messages for the API: all up to the last question. */
 function messages() {
   return exchanges
     .filter(({ isRefused }) => !isRefused)
@@ -106,28 +100,32 @@ function messages() {
     .filter(({ content }) => content.trim() !== ""); // the API refuses a message without any text
 }
 
+/** The model that was chosen, as a part of a request's body; nothing where there is no choice. */
+const choice = () => (model.hidden ? {} : { model: model.value });
+
 /** Read a run to its end; return what end that is. */
 async function read(run, id) {
+  const { answer } = run.exchange;
   let isFlowing = false;
   let due = 0;
   const options = {
     id,
-    token: account.token,
+    token,
     fetch: sharedFetch,
-    onOpen: (opened) => tell("opened", opened),
-    onFrame: (raw) => tell("frame", raw),
+    onOpen: (opened) => wire.opened(opened),
+    onFrame: (raw) => wire.frame(raw),
     onLost: (lost) => {
       isFlowing = false;
-      tell("lost", lost);
+      wire.lost(lost);
       say("Connection lost. Reconnecting…");
     },
   };
-  tell("begin", (index) => run.exchange.answer.blockElement(index));
+  wire.begin((index) => answer.blockElement(index));
   try {
-    run.chat = streamChat("api/chat", id ? null : { messages: messages(), ...account.choice }, options);
+    run.chat = streamChat("api/chat", id ? null : { messages: messages(), ...choice() }, options);
     keep();
     for await (const event of run.chat) {
-      run.exchange.answer.take(event);
+      answer.take(event);
       // Events that are there already come without a pause between them.
       if (performance.now() > due) due = (await turn(), performance.now() + TURN_MS);
       if (event.type === "message_start") keep(); // the run has its id from the server now
@@ -144,7 +142,7 @@ async function read(run, id) {
 /** Stop the running answer, in any phase: here at once, and on the server, so that nothing more is generated. */
 async function halt() {
   if (!current || current.chat.ending) return;
-  tell("note", `DELETE run ${current.chat.id}`);
+  wire.note(`DELETE run ${current.chat.id}`);
   if (await current.chat.stop()) return;
   say("Stopped here, but the server could not be told. It gives up by itself in a few seconds.");
 }
@@ -156,16 +154,13 @@ function keep() {
   let room = MAX_KEPT_CHARS;
   for (const exchange of exchanges.toReversed()) {
     const { question, answer, isRefused } = exchange;
-    const isRunning = exchange === current?.exchange;
-    // What is finished is made into JSON once.
-    if (!isRunning && exchange.json?.answer !== answer) exchange.json = { answer, text: JSON.stringify({ question, answer, isRefused }) };
-    const text = isRunning ? JSON.stringify({ question, id: current.chat.id }) : exchange.json.text;
+    const text = JSON.stringify(exchange === current?.exchange ? { question, id: current.chat.id } : { question, answer, isRefused });
     room -= text.length;
     if (room < 0) break;
     kept.unshift(text);
   }
   try {
-    sessionStorage.setItem(KEY, `{"model":${JSON.stringify(account.choice.model ?? null)},"exchanges":[${kept.join(",")}]}`);
+    sessionStorage.setItem(KEY, `{"model":${JSON.stringify(choice().model ?? null)},"exchanges":[${kept.join(",")}]}`);
   } catch {
     sessionStorage.removeItem(KEY); // the browser has less room: a reload begins a new conversation
   }
@@ -173,8 +168,8 @@ function keep() {
 
 function restore() {
   try {
-    const { model, exchanges: kept = [] } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
-    account.load(model);
+    const { model: chosen, exchanges: kept = [] } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
+    load(chosen);
     showKept(kept);
   } catch {
     sessionStorage.removeItem(KEY); // another program wrote it, or another version of this one
@@ -201,47 +196,62 @@ function leaveOut(from) {
   }
 }
 
-// --- The wire pane -----------------------------------------------------------------------------------------------------
+// --- Models, quota, token ------------------------------------------------------------------------------------------------
 
-function tell(name, ...given) {
-  if (wire) return wire[name](...given);
-  calls.push([name, given, performance.now()]);
-  if (calls.length > MAX_CALLS) calls = calls.slice(MAX_CALLS / 2);
+/** Ask for a token: it is missing, or was refused. */
+function wantToken() {
+  access.hidden = false;
+  field.focus();
 }
 
-async function loadWire() {
-  const style = Object.assign(make("link"), { rel: "stylesheet", href: "wire.css" });
-  const styled = new Promise((resolve) => (style.onload = style.onerror = resolve));
-  document.head.append(style);
-  const [{ Wire }] = await Promise.all([import("./wire.js"), styled]);
-  if (wire) return; // loaded by another click meanwhile
-  wire = new Wire(byId("frames"), { conversation });
-  wire.repeat(calls);
-  calls = [];
+/** The models to choose from, and what is left of a quota. */
+async function load(chosen) {
+  const { data = [] } = (await get("v1/models")) ?? {};
+  model.replaceChildren(...data.map(({ id, display_name: name }) => new Option(name || id, id, false, id === chosen)));
+  model.hidden = data.length < 2;
+  await showQuota();
 }
 
-// --- What is said and shown ------------------------------------------------------------------------------------------
+/** Renew what is left. A relay without limits is asked once. */
+async function showQuota() {
+  if (quota.hidden && quota.dataset.known) return;
+  const me = await get("me");
+  if (!me) return;
+  const { left = {}, limits = {} } = me;
+  const told = (n, limit, words) => n !== undefined && limit && `${count(n)} of ${count(limit)} ${words}`;
+  const known = [
+    told(left.requests, limits.requests_per_minute, "requests left this minute"),
+    told(left.tokens, limits.tokens_per_day, "tokens left today"),
+  ].filter(Boolean);
+  quota.textContent = known.join(" · ");
+  quota.hidden = known.length === 0;
+  quota.dataset.known = "yes";
+}
 
-/** Say something in the status line, which screen readers read out: few and whole sentences, never tokens. */
+async function get(path) {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { headers }).catch(() => null);
+  if (response?.status === 401) wantToken();
+  return response?.ok ? response.json().catch(() => null) : null;
+}
+
+// --- The status line, and states of the page -----------------------------------------------------------------------------
+
+/**
+ * Say something in the status line, which screen readers read out: few and whole sentences, never tokens. The conversation is
+ * a silent log.
+ */
 function say(sentence, isSeen = true) {
   status.textContent = sentence;
   status.classList.toggle("unseen", !isSeen);
-}
-
-function showRunning(run) {
-  current = run;
-  say("Waiting for the answer…");
-  stopButton.hidden = false;
-  sendButton.hidden = true;
 }
 
 /** The sentence is for those who do not see the page: the answer itself shows how it ended. */
 function showIdle(sentence) {
   current = null;
   say(sentence, false);
-  if (document.activeElement === stopButton) prompt.focus(); // a button that vanishes would take the focus with it
-  stopButton.hidden = true;
-  sendButton.hidden = false;
+  if (document.activeElement === stop) prompt.focus(); // a button that vanishes would take the focus with it
+  [stop.hidden, send.hidden] = [true, false];
 }
 
 function startAfresh() {
@@ -254,8 +264,10 @@ function startAfresh() {
   prompt.focus();
 }
 
+const isBusy = () => current && (say("An answer is still running. Escape stops it."), true);
+
 function startEditing(exchange) {
-  if (current) return say("An answer is still running. Escape stops it.");
+  if (isBusy()) return;
   edited = exchange;
   form.classList.add("editing");
   prompt.value = exchange.question;
@@ -266,14 +278,6 @@ function startEditing(exchange) {
 function stopEditing() {
   edited = null;
   form.classList.remove("editing");
-}
-
-async function toggleWire() {
-  const [pane, toggle] = ["wire", "toggle"].map(byId);
-  if (!wire) await loadWire();
-  pane.hidden = !pane.hidden;
-  toggle.ariaExpanded = String(!pane.hidden);
-  wire.toEnd();
 }
 
 async function copy(source, text) {
@@ -289,42 +293,57 @@ async function copy(source, text) {
 
 // --- Keys and buttons ------------------------------------------------------------------------------------------------
 
-form.addEventListener("submit", (event) => {
+form.onsubmit = (event) => {
   event.preventDefault();
   const text = prompt.value;
-  if (text.trim() === "") return;
-  if (current) return say("An answer is still running. Escape stops it.");
+  if (text.trim() === "" || isBusy()) return;
   prompt.value = "";
   prompt.focus();
   ask(text);
-});
+};
 
-prompt.addEventListener("keydown", (event) => {
-  // An Enter that ends the input of a Japanese or Chinese word is no Enter; 229 is how Safari says so.
+/** A token was given: ask what was refused without it. */
+access.onsubmit = (event) => {
+  event.preventDefault();
+  token = field.value.trim();
+  sessionStorage.setItem(TOKEN_KEY, token);
+  access.reset();
+  access.hidden = true;
+  load(choice().model);
+  prompt.focus();
+  if (exchanges.at(-1)?.isRefused) retry(exchanges.at(-1));
+};
+
+prompt.onkeydown = (event) => {
+  // An Enter that ends the input of a Japanese or Chinese word does not send; Safari marks it by 229.
   const isComposing = event.isComposing || event.keyCode === 229;
   if (event.key !== "Enter" || event.shiftKey || isComposing) return;
   event.preventDefault();
   form.requestSubmit();
-});
+};
 
-document.addEventListener("keydown", (event) => {
+document.onkeydown = (event) => {
   if (event.key !== "Escape" || event.isComposing) return;
   if (!edited) return void halt();
   stopEditing();
   prompt.value = "";
   say("");
-});
+};
 
 conversation.addEventListener("click", ({ target }) => {
-  const article = target.closest("article");
-  const exchange = exchanges.find(({ element, answer }) => article && (element === article || answer?.element === article));
-  if (target.matches(".example")) ask(target.textContent);
-  else if (target.matches(".edit")) startEditing(exchange);
-  else if (target.matches(".copy")) copy(target, target.closest(".code")?.querySelector("code").textContent ?? exchange.answer.text);
+  if (target.matches(".example")) return ask(target.textContent);
+  if (!target.matches(".copy")) return;
+  const code = target.closest(".code")?.querySelector("code");
+  copy(target, code?.textContent ?? exchanges.find(({ answer }) => answer?.element.contains(target)).answer.text);
 });
 
-stopButton.addEventListener("click", halt);
-byId("fresh").addEventListener("click", startAfresh);
-byId("toggle").addEventListener("click", toggleWire);
-byId("model").addEventListener("change", keep);
+toggle.onclick = () => {
+  pane.hidden = !pane.hidden;
+  toggle.ariaExpanded = !pane.hidden;
+  wire.redraw();
+};
+
+stop.onclick = halt;
+fresh.onclick = startAfresh;
+model.onchange = keep;
 restore();

@@ -6,19 +6,19 @@
  *       …
  *     }
  *
- * Its argument is a URL, the options of `Chat` in `rawsse.js`, or a `Chat`, which then outlives the component. `output` is
+ * Its argument is a URL, the options of `Chat` in `chat.js`, or a `Chat`, which then outlives the component. `output` is
  * the answer so far, `messages` the conversation with it. `send(text)` stops an answer that is still running. Without a
  * `Chat` of the caller, the answer is stopped when the component is removed, on the server too.
  *
  * Without a build step, an import map says where "react" is; or, for a React that is a global,
- * `import { streamingChatHook } from "./rawsse.js"` and `const useStreamingChat = streamingChatHook(React)`.
+ * `import { streamingChatHook } from "./chat.js"` and `const useStreamingChat = streamingChatHook(React)`.
  */
-export declare const useStreamingChat: (options?: import("./rawsse.js").ChatOptions | string | import("./rawsse.js").Chat) => {
+export declare const useStreamingChat: (options?: import("./chat.js").ChatOptions | string | import("./chat.js").Chat) => {
     output: string;
-    messages: import("./rawsse.js").Turn[];
+    messages: import("./chat.js").Turn[];
     isStreaming: boolean;
-    error: (Error & Partial<import("./rawsse.js").ChatError>) | null;
-    usage: import("./rawsse.js").Json | null;
+    error: (Error & Partial<import("./chat.js").ChatError>) | null;
+    usage: import("./chat.js").Json | null;
     send: (content: any) => Promise<void>;
     stop: () => Promise<boolean>;
 };

@@ -6,15 +6,15 @@
  *       …
  *     }
  *
- * Its argument is a URL, the options of `Chat` in `rawsse.js`, or a `Chat`, which then outlives the component. `output` is
+ * Its argument is a URL, the options of `Chat` in `chat.js`, or a `Chat`, which then outlives the component. `output` is
  * the answer so far, `messages` the conversation with it. `send(text)` stops an answer that is still running. Without a
  * `Chat` of the caller, the answer is stopped when the component is removed, on the server too.
  *
  * Without a build step, an import map says where "react" is; or, for a React that is a global,
- * `import { streamingChatHook } from "./rawsse.js"` and `const useStreamingChat = streamingChatHook(React)`.
+ * `import { streamingChatHook } from "./chat.js"` and `const useStreamingChat = streamingChatHook(React)`.
  */
 
 import * as React from "react";
-import { streamingChatHook } from "./rawsse.js";
+import { streamingChatHook } from "./chat.js";
 
 export const useStreamingChat = streamingChatHook(React);

@@ -7,20 +7,19 @@
  *     wire.opened({ method, url, status });              // and `frame(raw)`, `lost({ wait })`, `note(text)`
  *     wire.end("complete");                              // or "stopped", "failed"
  *
- * It keeps the last frames, and counts those that it dropped. A pane that is hidden, or paused, draws no frames.
+ * It keeps the frames, and draws the newest of them while it is shown.
  */
 
-import { button, FollowingBox, make } from "./dom.js";
-import { kindOf, linksOf, oddity, partsOf, recordingOf } from "./frames.js";
-import { picture, timesOf, words } from "./timeline.js";
-import { count, seconds } from "./words.js";
+import { count, FollowingBox, parsed, seconds } from "./answer.js";
+import { button, make } from "./markdown.js";
+import { EventStreamParser } from "./rawsse.js";
 
 export const WIRE_LIMITS = Object.freeze({
-  /** Frames that the pane keeps, and their characters. A single tool result may have 181 kB. */
+  /** Frames that are drawn, the newest, and their characters. A single tool result may have 181 kB. */
   maxFrames: 400,
   maxChars: 1_000_000,
-  /** Characters of the last answer that are kept to be saved, and found in its text. */
-  maxAnswerChars: 16_000_000,
+  /** Characters of frames that are kept: to be drawn, to be saved, and to be found in the text. */
+  maxKeptChars: 16_000_000,
 });
 
 /** The picture, and the time since the last frame, are drawn again this often. */
@@ -29,29 +28,28 @@ const DRAW_MS = 250;
 /** Frames that are drawn in one animation frame: a screen has room for ten. */
 const DRAWN_AT_ONCE = 20;
 
-/** So many characters between two pieces of text may be markup: an address, say. */
+/** At most so many characters between two pieces of text are taken for markup: an address, for example. */
 const MAX_MARKUP = 4096;
-
-const UNSAVED = "Nothing to save: a recording needs the API's events, as /api/chat sends them, from the first on.";
 
 export class Wire {
   #list;
   #box;
   #limits;
-  #entries = []; // { kind, raw, at, exchange, number }, and `item` where it is drawn
-  #waiting = []; // those that are not drawn yet
+  #entries = []; // all that are kept: { kind, raw, at, exchange }
   #chars = 0;
+  #waiting = []; // those that will be drawn
+  #drawn = new Map(); // the elements of those that are, the oldest first
+  #drawnChars = 0;
+  #above = 0; // the number of those that are not, for there are newer ones
   #count = 0;
-  #dropped = 0;
-  #exchange = null;
+  #exchange = null; // { begun, elementOf, status, ending, end }
   #selected = null;
   #isPaused = false;
-  #isIndented = false;
   #filter = "";
   #figure = make("figure");
   #facts = make("p", "wire-facts");
+  #said = "";
   #clock = 0;
-  #at = null; // the time of a call that is repeated
   #told = new Set();
 
   constructor(list, { conversation, ...limits } = {}) {
@@ -59,9 +57,9 @@ export class Wire {
     this.#limits = { ...WIRE_LIMITS, ...limits };
     this.#box = new FollowingBox(list);
     list.before(this.#tools(), this.#figure, this.#facts);
-    list.addEventListener("click", ({ target }) => this.#select(this.#entries.find(({ item }) => item?.contains(target))));
+    list.addEventListener("click", ({ target }) => this.#select(target.closest("li")));
     list.addEventListener("keydown", (event) => this.#walk(event));
-    conversation?.addEventListener("click", () => this.#isShown && this.#find(getSelection()));
+    conversation.addEventListener("click", () => this.#isShown && this.#find(getSelection()));
     this.#begin();
   }
 
@@ -76,175 +74,177 @@ export class Wire {
   }
 
   lost({ wait }) {
-    this.#keep("lost");
-    this.note(`connection lost, next try in ${seconds(wait)}`);
+    this.note(`connection lost, next try in ${seconds(wait)}`, "lost");
   }
 
   /** A line of the page's own, between the frames. */
-  note(raw) {
-    this.#add({ kind: "note", raw, at: this.#now });
+  note(raw, kind = "note") {
+    const entry = { kind, raw, at: this.#now, exchange: this.#exchange, isLate: this.#isPaused };
+    this.#entries.push(entry);
+    this.#chars += raw.length;
+    while (this.#chars > this.#limits.maxKeptChars) {
+      const { raw, exchange } = this.#entries.shift();
+      this.#chars -= raw.length;
+      exchange.isCut = true;
+    }
+    this.#want([entry]);
   }
 
   frame(raw) {
-    this.#keep(kindOf(raw), raw);
-    this.#add({ kind: "frame", raw, at: this.#now, exchange: this.#exchange, number: this.#exchange.frames.length - 1 });
+    this.note(raw, kindOf(raw));
   }
 
   end(ending) {
-    Object.assign(this.#exchange, { ending, ms: this.#now });
-    this.#keep("end");
+    Object.assign(this.#exchange, { ending, end: this.#now });
     this.#clock = clearInterval(this.#clock);
     this.#draw();
   }
 
-  /** Go to the end, and follow it from there: for when the pane is shown. */
-  toEnd() {
-    this.#write();
-    this.#draw();
+  /** Draw all again, and follow the end from there: for when the pane is shown, too. */
+  redraw() {
+    this.#list.replaceChildren();
+    this.#drawn.clear();
+    this.#told.clear();
+    [this.#waiting, this.#drawnChars, this.#above] = [[], 0, 0];
+    this.#want(this.#entries);
+    this.#say("");
     this.#box.toEnd();
   }
 
-  /** Do what was to be done at other times: calls as [name, arguments, time]. */
-  repeat(calls) {
-    for (const [name, given, at] of calls) {
-      this.#at = at;
-      this[name](...given);
-    }
-    this.#at = null;
-  }
-
-  get #time() {
-    return this.#at ?? performance.now();
-  }
-
   get #now() {
-    return this.#time - this.#exchange.begun;
+    return performance.now() - this.#exchange.begun;
   }
 
   get #isShown() {
-    return this.#list.getClientRects().length > 0;
+    return !this.#list.closest("[hidden]");
+  }
+
+  /** Of the last answer; none if the first ones are gone: a part would be a wrong picture, and no recording. */
+  get #frames() {
+    const exchange = this.#exchange;
+    return exchange.isCut ? [] : this.#entries.filter((entry) => entry.exchange === exchange && entry.kind !== "note");
   }
 
   #begin(elementOf = () => null) {
-    this.#exchange = { begun: this.#time, frames: [], chars: 0, elementOf };
-  }
-
-  // --- Keeping ---------------------------------------------------------------------------------------------------------
-
-  #keep(kind, raw = "") {
-    const exchange = this.#exchange;
-    exchange.chars += raw.length;
-    exchange.frames.push([this.#now, kind, raw]);
-    if (exchange.chars > this.#limits.maxAnswerChars) exchange.frames = []; // a part of it would be a wrong picture
-  }
-
-  #add(entry) {
-    if (!this.#waiting.length) this.#box.later(() => this.#write());
-    this.#entries.push(entry);
-    this.#waiting.push(entry);
-    this.#chars += entry.raw.length;
-    const { maxFrames, maxChars } = this.#limits;
-    while (this.#entries.length > maxFrames || this.#chars > maxChars) {
-      const first = this.#entries.shift();
-      this.#chars -= first.raw.length;
-      this.#dropped += 1;
-      if (this.#waiting[0] === first) this.#waiting.shift();
-      first.item?.remove();
-    }
-  }
-
-  #clear() {
-    [this.#entries, this.#chars, this.#dropped] = [[], 0, 0];
-    this.#rewrite();
-  }
-
-  #save() {
-    const text = recordingOf({ ms: this.#now, ...this.#exchange });
-    if (!text) return void (this.#facts.textContent = UNSAVED);
-    const link = make("a");
-    link.href = URL.createObjectURL(new Blob([text]));
-    link.download = "answer.sse.jsonl";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href));
+    this.#exchange = { begun: performance.now(), elementOf };
   }
 
   // --- Drawing -----------------------------------------------------------------------------------------------------------
 
   #tools() {
-    const tools = make("div", "wire-tools");
     const filter = make("input");
     Object.assign(filter, { type: "search", placeholder: "Filter", ariaLabel: "Show only frames with this event or text" });
-    filter.addEventListener("input", () => this.#rewrite((this.#filter = filter.value.toLowerCase())));
-    const add = (label, act, ariaPressed = null) => {
-      const tool = Object.assign(button("", label), { ariaPressed });
-      tool.addEventListener("click", () => (tool.ariaPressed = act() ?? null));
-      tools.append(tool);
+    filter.oninput = () => {
+      this.#filter = filter.value.toLowerCase();
+      this.redraw();
     };
-    tools.append(filter);
-    add("Pause", () => (this.toEnd((this.#isPaused = !this.#isPaused)), this.#isPaused), false);
-    add("Indent", () => (this.#rewrite((this.#isIndented = !this.#isIndented)), this.#isIndented), false);
-    add("Clear", () => this.#clear());
-    add("Save", () => void this.#save());
-    return tools;
+    const clear = () => {
+      for (const entry of this.#entries) entry.isCleared = true;
+      this.redraw();
+    };
+    const pause = button("", "Pause", { ariaPressed: false, onclick: () => this.#pause(pause) });
+    const others = [button("", "Clear", { onclick: clear }), button("", "Save", { onclick: () => this.#save() })];
+    return make("div", "wire-tools", filter, pause, ...others);
   }
 
+  #pause(tool) {
+    tool.ariaPressed = this.#isPaused = !this.#isPaused;
+    if (this.#isPaused) return this.#draw();
+    for (const entry of this.#entries) entry.isLate = false;
+    this.redraw();
+  }
+
+  #save() {
+    const text = recordingOf({ frames: this.#frames, end: this.#now, ...this.#exchange });
+    if (!text) return this.#say("Nothing to save: a recording needs all of the API's events.");
+    const link = Object.assign(make("a"), { href: URL.createObjectURL(new Blob([text])), download: "answer.sse.jsonl" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href));
+  }
+
+  /** Have entries drawn, as far as they are wanted, in place of the oldest. */
+  #want(entries) {
+    if (!this.#isShown) return;
+    if (!this.#waiting.length) this.#box.later(() => this.#write());
+    const isWanted = ({ raw, isLate, isCleared }) => !isLate && !isCleared && raw.toLowerCase().includes(this.#filter);
+    this.#waiting = this.#waiting.concat(entries.filter(isWanted));
+    this.#above += this.#waiting.splice(0, this.#waiting.length - this.#limits.maxFrames).length;
+    this.#trim();
+  }
+
+  /** False if there is more to be drawn. */
   #write() {
-    if (this.#isPaused || !this.#isShown) return;
-    for (const entry of this.#waiting.splice(0, DRAWN_AT_ONCE)) {
-      if (entry.raw.toLowerCase().includes(this.#filter)) this.#list.append(this.#draft(entry));
-    }
-    if (this.#waiting.length) this.#box.later(() => this.#write());
+    this.#list.append(...this.#waiting.splice(0, DRAWN_AT_ONCE).map((entry) => this.#draft(entry)));
+    this.#trim();
+    return this.#waiting.length === 0;
   }
 
-  #rewrite() {
-    this.#list.replaceChildren();
-    for (const entry of this.#entries) entry.item = null;
-    this.#told.clear();
-    this.#waiting = [...this.#entries];
-    this.toEnd();
+  #trim() {
+    const { maxFrames, maxChars } = this.#limits;
+    for (const [item, { raw }] of this.#drawn) {
+      if (this.#drawn.size + this.#waiting.length <= maxFrames && this.#drawnChars <= maxChars) break;
+      this.#drawn.delete(item);
+      this.#drawnChars -= raw.length;
+      this.#above += 1;
+      item.remove();
+    }
   }
 
   #draft(entry) {
     const { kind, raw, at } = entry;
-    const id = `frame-${(this.#count += 1)}`;
-    const ariaSelected = String(entry === this.#selected);
-    const item = (entry.item = Object.assign(make("li", kind), { role: "option", id, ariaSelected }));
-    const parts = kind === "note" ? [["", raw]] : partsOf(raw, this.#isIndented);
-    const pre = make("pre");
-    pre.append(...parts.map(([name, text]) => (name ? make("span", `wire-${name}`, text) : text)));
-    item.append(make("span", "at", `+${seconds(at)}`), pre);
-    const odd = kind === "frame" && oddity(raw);
+    const isNote = /note|lost/.test(kind);
+    const parts = isNote ? [["", raw]] : partsOf(raw);
+    const pre = make("pre", "", ...parts.map(([name, text]) => (name ? make("span", `wire-${name}`, text) : text)));
+    const item = make("li", isNote ? "note" : "frame", make("span", "at", `+${seconds(at)}`), pre);
+    Object.assign(item, { role: "option", id: `frame-${(this.#count += 1)}`, ariaSelected: entry === this.#selected });
+    this.#drawn.set(item, entry);
+    this.#drawnChars += raw.length;
+    const odd = isNote ? "" : oddity(raw);
     if (odd) item.append(make("span", "odd", odd));
     // Each is told once, and then of the frame that is chosen.
-    const told = odd && odd.replace(/^\d+ \w+/, "");
-    if (this.#told.has(told)) item.classList.add("known");
-    else if (odd) this.#told.add(told);
+    const told = odd.replace(/^\d+ \w+/, "");
+    item.classList.toggle("known", this.#told.has(told));
+    this.#told.add(told);
     return item;
+  }
+
+  /** Tell something until another frame is chosen, or all is drawn again. */
+  #say(sentence) {
+    this.#said = sentence;
+    this.#draw();
   }
 
   #draw() {
     if (!this.#isShown) return;
-    const { frames, chars, ending } = this.#exchange;
-    const times = timesOf(frames);
+    const { isCut, end } = this.#exchange;
+    const times = timesOf(this.#frames, end);
     const facts = [
-      this.#isPaused && `paused, ${count(this.#waiting.length)} waiting`,
-      times.count > 0 && !ending && `last frame ${seconds(this.#now - times.last)} ago`,
-      chars > this.#limits.maxAnswerChars && "the answer is too long for a picture",
-      this.#dropped > 0 && `${count(this.#dropped)} older dropped`,
+      this.#said,
+      this.#isPaused && `paused, ${count(this.#entries.filter(({ isLate }) => isLate).length)} waiting`,
+      times.count > 0 && end === undefined && `last frame ${seconds(this.#now - times.last)} ago`,
+      isCut && "the answer is too long for a picture",
+      this.#above > 0 && `${count(this.#above)} older not shown`,
     ];
     this.#facts.textContent = facts.filter(Boolean).join(" · ");
-    this.#figure.replaceChildren(picture(times), make("figcaption", "", words(times)));
+    this.#figure.replaceChildren(picture(times), make("figcaption", "", inWords(times)));
   }
 
   // --- Frames and text -------------------------------------------------------------------------------------------------
 
   /** Choose a frame, and show what text it made. */
-  #select(entry) {
+  #select(item) {
+    const entry = this.#drawn.get(item);
     if (!entry) return;
-    this.#mark(entry);
-    if (entry.exchange !== this.#exchange) return;
-    for (const [index, { source, pieces }] of linksOf(this.#exchange.frames)) {
-      const [, at, end] = pieces.find(([number]) => number === entry.number) ?? [];
+    const before = this.#list.querySelector("[aria-selected=true]");
+    if (before) before.ariaSelected = false;
+    this.#selected = entry;
+    this.#say("");
+    item.ariaSelected = true;
+    item.scrollIntoView({ block: "nearest" });
+    this.#list.setAttribute("aria-activedescendant", item.id);
+    CSS.highlights?.delete("wire");
+    for (const [index, { source, pieces }] of linksOf(this.#frames)) {
+      const [, at, end] = pieces.find(([frame]) => frame === entry) ?? [];
       const element = at < end && this.#exchange.elementOf(index);
       if (element) light(element, origins(element, source), at, end);
     }
@@ -252,32 +252,23 @@ export class Wire {
 
   /** Choose the frame that made the text at a place in the conversation. */
   #find({ focusNode, focusOffset }) {
-    for (const [index, { source, pieces }] of linksOf(this.#exchange.frames)) {
+    for (const [index, { source, pieces }] of linksOf(this.#frames)) {
       const element = this.#exchange.elementOf(index);
-      if (!element?.contains(focusNode)) continue;
-      const origin = origins(element, source).find(({ node }) => node === focusNode);
-      const [number] = pieces.find(([, , end]) => end > origin?.at + focusOffset) ?? pieces.at(-1);
-      const entry = this.#entries.find((each) => each.exchange === this.#exchange && each.number === number);
-      if (entry?.item) this.#select(entry);
-      else if (origin) this.#facts.textContent = "The frame of this text is no longer kept, or not shown.";
+      const origin = element?.contains(focusNode) && origins(element, source).find(({ node }) => node === focusNode);
+      if (!origin) continue;
+      const [frame] = pieces.find(([, , end]) => end > origin.at + focusOffset) ?? pieces.at(-1);
+      const [item] = [...this.#drawn].find(([, entry]) => entry === frame) ?? [];
+      if (item) this.#select(item);
+      else this.#say("The frame of this text is not shown.");
     }
   }
 
-  #mark(entry) {
-    if (this.#selected?.item) this.#selected.item.ariaSelected = "false";
-    this.#selected = entry;
-    entry.item.ariaSelected = "true";
-    entry.item.scrollIntoView({ block: "nearest" });
-    this.#list.setAttribute("aria-activedescendant", entry.item.id);
-    globalThis.CSS.highlights?.delete("wire");
-  }
-
   #walk(event) {
-    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    const shown = this.#entries.filter(({ item }) => item?.isConnected);
-    if (!step || !shown.length) return;
+    const step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
+    if (!step) return;
     event.preventDefault();
-    this.#select(shown[shown.indexOf(this.#selected) + step]);
+    const before = this.#list.querySelector("[aria-selected=true]");
+    this.#select(before ? before[step] : this.#list.firstElementChild);
   }
 }
 
@@ -307,4 +298,170 @@ function light(element, from, at, end) {
   range.setStart(first.node, Math.max(0, at - first.at));
   range.setEnd(last.node, Math.min(last.end, end) - last.at);
   CSS.highlights.set("wire", new Highlight(range));
+}
+
+// --- Frames: pure functions --------------------------------------------------------------------------------------------
+
+/** Longer lines are not coloured: a page of them would have a hundred thousand elements. */
+const MAX_COLOURED = 20_000;
+
+const JSON_TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\d[\d.eE+-]*|true|false|null/g;
+
+/** A frame's event and data; "" and null where it has none. */
+const read = (raw) => new EventStreamParser().feed(new TextEncoder().encode(`${raw}\n\n`))[0] ?? { event: "", data: null };
+
+const valueOf = (raw) => Object(parsed(read(raw).data));
+
+/** For the timeline: "piece" of content, "ping", or "frame". */
+function kindOf(raw) {
+  if (/^(event: ?content_block_delta|data: ?\{"text")/m.test(raw)) return "piece";
+  return /^event: ?ping/m.test(raw) ? "ping" : "frame";
+}
+
+/** How many blanks stand before the last bracket. */
+function padOf(data) {
+  const whole = data.trimEnd();
+  return /[}\]]$/.test(whole) ? whole.length - 1 - whole.slice(0, -1).trimEnd().length : 0;
+}
+
+/** The frame in parts [kind, text], which add up to it. */
+export function partsOf(raw) {
+  return raw.split(/(?<=\n)/).flatMap((line) => {
+    const [, kind, space, value] = /^(\w+):( ?)(.*\n?)$/s.exec(line) ?? [];
+    if (!kind) return [["comment", line]];
+    return [["field", `${kind}:${space}`], ...(kind === "data" ? json(value) : [[kind, value]])];
+  });
+}
+
+function json(text) {
+  if (text.length > MAX_COLOURED) return [["", text]];
+  const tail = text.trimEnd().length - 1;
+  const pad = tail - padOf(text);
+  const parts = [];
+  let end = 0;
+  for (const { 0: all, 1: string, 2: colon, index } of text.slice(0, pad).matchAll(JSON_TOKEN)) {
+    parts.push(["", text.slice(end, index)], [colon ? "key" : string ? "string" : "word", all]);
+    end = index + all.length;
+  }
+  parts.push(["", text.slice(end, pad)], ["pad", text.slice(pad, tail)], ["", text.slice(tail)]);
+  return parts.filter(([, part]) => part);
+}
+
+/** An explanation for a reader who wonders about the frame; "" where nothing is odd. */
+export function oddity(raw) {
+  const { event, data } = read(raw);
+  const pad = padOf(data ?? "");
+  if (data === "[DONE]") return "The relay's end mark. The API's own last event is message_stop.";
+  if (raw.startsWith(":")) return "A comment, which keeps a quiet connection open.";
+  if (data === null) return raw.startsWith("retry") ? "The wait before the next connection, in ms." : "No data: no event.";
+  if (event === "ping") return "The API is at work, and has nothing to say yet.";
+  if (event === "error") return "The stream ends here.";
+  return pad ? `${pad} blank${pad === 1 ? "" : "s"} before the last bracket: the API pads its data to hide their length.` : "";
+}
+
+/** Of each content block the text, and which frame made which piece of it, as [frame, from, to]. */
+export function linksOf(frames) {
+  const blocks = new Map();
+  for (const frame of frames) {
+    const { index = 0, delta, content_block: begun } = valueOf(frame.raw);
+    const { text, thinking, partial_json } = delta ?? begun ?? {};
+    const piece = text ?? thinking ?? partial_json;
+    if (!piece || typeof piece !== "string") continue;
+    const block = blocks.get(index) ?? blocks.set(index, { source: "", pieces: [] }).get(index);
+    block.pieces.push([frame, block.source.length, (block.source += piece).length]);
+  }
+  return blocks;
+}
+
+/**
+ * An exchange as a recording, which `rawsse explain` and `rawsse replay` take; null if its frames are not the API's events, as
+ * those of the text dialect.
+ *
+ * The relay's additions are left out: ids, comments, the end mark, and its words on how the API's stream ended. `frames` are
+ * { at, raw }, in ms since the request; `ending` is "complete", "stopped" or "failed", or nothing yet; `end` is the time of it.
+ */
+export function recordingOf({ frames, status = 200, ending, end }) {
+  const seconds = (time) => Math.round(time) / 1000;
+  const kept = [];
+  let how = ending === "complete" ? "clean" : ending === "failed" ? "cut" : "client_closed";
+  for (const { at, raw } of frames) {
+    const { type, ending: seen, ...rest } = valueOf(raw);
+    if (typeof type !== "string") continue;
+    const isRelays = type === "error" && seen !== undefined && seen.kind !== "error";
+    if (type === "error") how = seen?.kind === "cancelled" ? "client_closed" : isRelays ? "cut" : "clean";
+    const data = status >= 400 ? JSON.stringify({ type, ...rest }) : raw.replace(/(^|\n)((id|retry):[^\n]*\n)+/g, "$1");
+    if (!isRelays || status >= 400) kept.push({ t: seconds(at), data });
+  }
+  if (!kept.length) return null;
+  const headers = { "content-type": status >= 400 ? "application/json" : "text/event-stream; charset=utf-8" };
+  const lines = [{ rawsse: 1, request: null, status, headers }, ...kept, { end: how, t: Math.max(seconds(end), kept.at(-1).t) }];
+  return lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+}
+
+// --- The timeline ------------------------------------------------------------------------------------------------------
+
+/** Marks of one kind in the picture, the silences in it (the longest ones), and its columns. */
+const [MARKS, SILENCES, COLUMNS] = [60, 3, 120];
+
+/** Silences that are shorter than this are not told. */
+const SILENCE_MS = 400;
+
+const [WIDTH, HEIGHT, BASE] = [600, 48, 40];
+
+/** The figures of an answer so far. `frames` are { at, kind }, in order; times are in ms since the request. */
+export function timesOf(frames, end) {
+  const times = { first: null, last: end ?? frames.at(-1)?.at ?? 0, end, count: 0, ping: [], lost: [], silences: [] };
+  times.columns = Array(COLUMNS).fill(0);
+  let before = 0;
+  for (const { at, kind } of [...frames, { at: times.last }]) {
+    if (at - before >= SILENCE_MS) times.silences.push([before, at]);
+    before = at;
+    if (kind === "ping" || kind === "lost") times[kind].push(at);
+    if (kind && kind !== "lost") times.count += 1;
+    if (kind !== "piece") continue;
+    times.first ??= at;
+    times.columns[Math.min(COLUMNS - 1, Math.floor((at / (times.last || 1)) * COLUMNS))] += 1;
+  }
+  times.silences.sort(([a, b], [c, d]) => d - c - (b - a)).splice(SILENCES);
+  return times;
+}
+
+/** The picture in words: for those who do not see it, and for its numbers. */
+export function inWords({ first, last, end, count, ping, lost, silences }) {
+  const many = (n, one) => n > 0 && `${n} ${one}${n === 1 ? "" : "s"}`;
+  const gap = first !== null && silences.find(([from]) => from >= first);
+  return [
+    first === null ? "no content yet" : `first token ${seconds(first)}`,
+    many(count, "frame"),
+    many(ping.length, "ping"),
+    gap && `longest gap ${seconds(gap[1] - gap[0])}`,
+    many(lost.length, "reconnect"),
+    `${end === undefined ? "at" : "end"} ${seconds(last)}`,
+  ].filter(Boolean).join(" · ");
+}
+
+/** An SVG: bars are pieces of content, boxes are silences, ticks below are pings, lines are the first token, losses, the end. */
+function picture(times) {
+  const { first, last, end, ping, lost, silences, columns } = times;
+  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": true });
+  const box = (kind, x, y, width, height) => svg.append(shape("rect", { class: kind, x, y, width, height }));
+  const at = (ms) => Math.min(WIDTH - 3, (ms / (last || 1)) * WIDTH);
+  for (const [from, to] of silences) box("silence", at(from), 0, at(to) - at(from), BASE);
+  const [step, most] = [WIDTH / COLUMNS, Math.log1p(Math.max(...columns))];
+  columns.forEach((pieces, i) => {
+    const height = (BASE * 0.9 * Math.log1p(pieces)) / most;
+    if (pieces) box("piece", i * step, BASE - height, step - 0.5, height);
+  });
+  box("base", 0, BASE, WIDTH, 0.5);
+  for (const ms of ping.slice(0, MARKS)) box("ping", at(ms), BASE + 2, 2, 6);
+  for (const ms of lost.slice(0, MARKS)) box("lost", at(ms), 0, 2, BASE);
+  if (first !== null) box("first", at(first), 0, 2, BASE);
+  if (end !== undefined) box("end", at(end), 0, 3, HEIGHT);
+  return svg;
+}
+
+function shape(tag, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
 }

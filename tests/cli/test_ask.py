@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from support.quoting import FORMS
 from support.sockets import serving, shout
 
 from rawsse.cli import main
+from rawsse.cli.options import new_client
 from rawsse.client.retry import RetryPolicy
 from rawsse.replay import Player, Read, Recording, shipped_fixtures
 from rawsse.server import Server
@@ -251,7 +253,7 @@ def test_a_certificate_that_is_not_trusted_says_how_it_could_be(
 
 
 def test_no_network_is_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawsse.client.client.RetryPolicy", lambda: RetryPolicy(first_delay=0))
+    monkeypatch.setattr("rawsse.cli.ask.new_client", partial(new_client, retry_policy=RetryPolicy(first_delay=0)))
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"

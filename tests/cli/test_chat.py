@@ -7,7 +7,6 @@ import json
 import os
 import readline
 import signal
-import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -92,7 +91,7 @@ class Upstream:
         ("1/2 of it", ("ask", "1/2 of it")),
         ("/retry", ("retry", "")),
         ("/retry  ", ("retry", "")),
-        ("/save my talk.json", ("save", "my talk.json")),
+        ("/model my model", ("model", "my model")),
         ("/model", ("model", "")),
         ("/system  Be brief. ", ("system", "Be brief.")),
     ],
@@ -110,8 +109,7 @@ def test_a_line_is_a_question_or_a_command(line: str, meant: tuple[str, str]) ->
         ),
         ("/", "there is no '/': "),
         ("/etc/hosts is what?", "there is no '/etc/hosts': "),
-        ("/reset now", "/reset takes nothing after it"),
-        ("/load", "say /load FILE"),
+        ("/retry now", "/retry takes nothing after it"),
     ],
 )
 def test_a_command_that_cannot_be_meant_is_named(line: str, words: str) -> None:
@@ -219,7 +217,7 @@ def test_a_refusal_of_the_model_is_said_and_not_kept(
 
 def test_with_nothing_asked_there_is_nothing_to_retry(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     assert chat("/retry") == 1
-    assert capsys.readouterr().err == "rawsse: nothing has been asked that could be asked again\n"
+    assert capsys.readouterr().err == "rawsse: there is no question to ask again\n"
 
 
 def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,16 +233,6 @@ def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pyte
     ]
     assert [request.body.get("system") for request in server.requests] == ["Be brief.", None]
     assert questions(server)[-1] == ["Hi", "Hi again"]
-
-
-def test_reset_forgets_what_was_said_and_nothing_else(
-    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = play("plain")
-    assert chat("Hi", "/reset", "Anew", arguments=("--system", "Be brief.", "--model", "m")) == 0
-    assert questions(server) == [["Hi"], ["Anew"]]
-    assert (server.requests[1].body["system"], server.requests[1].body["model"]) == ("Be brief.", "m")
-    assert capsys.readouterr().err.splitlines()[-1] == "[2 questions, 56 tokens in, 434 out]"
 
 
 def test_usage_is_told_so_far(chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,132 +277,6 @@ def test_when_its_reader_leaves_it_stops_without_a_word(background: Background) 
         upstream.gate.let(1)
         assert (command.wait(), upstream.gate.left.wait(5)) == (1, True)
         assert command.complaint() == "[1 question, at least 28 tokens in, 3 out]\n"
-
-
-# --- Files -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_conversation_is_saved_and_gone_on_with(
-    chat: Chat, play: Play, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server = play("plain")
-    assert chat("Hi", "/save talk.json", arguments=("--system", "Be brief.", "--model", "m")) == 0
-    assert "[saved in talk.json]\n" in capsys.readouterr().err
-    assert chat("/load talk.json", "Again") == 0
-    assert "[talk.json: 1 question; the model is m]\n" in capsys.readouterr().err
-    assert questions(server)[1] == ["Hi", "Again"]
-    assert (server.requests[1].body["system"], server.requests[1].body["model"]) == ("Be brief.", "m")
-    assert [path.name for path in folder.iterdir()] == ["talk.json"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
-def test_only_its_owner_reads_what_was_saved(chat: Chat, play: Play, folder: Path) -> None:
-    play("plain")
-    assert chat("Hi", "/save talk.json") == 0
-    assert stat.S_IMODE((folder / "talk.json").stat().st_mode) == 0o600
-
-
-def test_with_save_each_answer_is_saved_and_load_goes_on(chat: Chat, play: Play, folder: Path) -> None:
-    server = play("plain")
-    assert chat("One?", arguments=("--save", "talk.json")) == 0
-    assert chat("Two?", arguments=("--load", "talk.json", "--save", "talk.json", "--model", "m2")) == 0
-    saved = json.loads((folder / "talk.json").read_bytes())
-    assert [turn["question"] for turn in saved["turns"]] == ["One?", "Two?"]
-    assert [request.body["model"] for request in server.requests] == ["claude-sonnet-4-5", "m2"]
-
-
-def test_what_failed_is_saved_as_well(chat: Chat, play: Play, folder: Path) -> None:
-    play("cut")
-    assert chat("Count!", arguments=("--save", "talk.json")) == 1
-    (turn,) = json.loads((folder / "talk.json").read_bytes())["turns"]
-    assert (turn["question"], turn["state"]) == ("Count!", "cut")
-
-
-@pytest.mark.parametrize("content", ['{"rawsse_conversation": 1}', "my diary", ""])
-def test_no_file_of_others_is_written_over(
-    content: str, chat: Chat, play: Play, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    play("plain")
-    (folder / "talk.json").write_text(content)
-    words = "rawsse: talk.json is there already: load it to go on with it, or take another name\n"
-    assert chat("Hi", arguments=("--save", "talk.json")) == 2
-    assert capsys.readouterr() == ("", words)
-    assert chat("Hi", "/save talk.json") == 1
-    assert words in capsys.readouterr().err
-    assert (folder / "talk.json").read_text() == content
-
-
-def test_a_file_that_the_chat_has_saved_may_be_written_over(chat: Chat, play: Play, folder: Path) -> None:
-    play("plain")
-    assert chat("One?", "/save talk.json", "Two?", "/save ./talk.json") == 0
-    assert len(json.loads((folder / "talk.json").read_bytes())["turns"]) == 2
-
-
-def test_half_a_character_in_an_answer_can_be_saved(chat: Chat, play: Play, folder: Path) -> None:
-    play(Recording.from_sse(recorded("plain").body.replace(b"A server-sent", b"\\ud83d server-sent")))
-    assert chat("Hi", "/save talk.json", "/load talk.json") == 0
-    (turn,) = json.loads((folder / "talk.json").read_bytes())["turns"]
-    assert turn["messages"][0]["content"][0]["text"].startswith("\ufffd server-sent")
-
-
-def test_a_save_that_fails_leaves_the_old_file_and_nothing_beside_it(
-    chat: Chat, play: Play, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(source: str, target: str) -> None:
-        raise OSError(28, "No space left on device")
-
-    play("plain")
-    assert chat("One?", "/save talk.json") == 0
-    before = (folder / "talk.json").read_bytes()
-    monkeypatch.setattr(os, "replace", full)
-    assert chat("/load talk.json", "Two?", "/save talk.json") == 1
-    assert "rawsse: No space left on device\n" in capsys.readouterr().err
-    assert [path.name for path in folder.iterdir()] == ["talk.json"]
-    assert (folder / "talk.json").read_bytes() == before
-
-
-def test_a_link_is_followed_and_stays_one(chat: Chat, play: Play, folder: Path) -> None:
-    play("plain")
-    (folder / "real.json").symlink_to(folder / "else.json")
-    assert chat("One?", "/save real.json") == 0
-    assert (folder / "real.json").is_symlink()
-    assert (folder / "else.json").is_file()
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("/load gone.json", "gone.json: No such file or directory"),
-        ("/load bad.json", "bad.json: this is not a saved conversation: "),
-        ("/load .", ".: Is a directory"),
-        ("/save", "say /save FILE"),
-        ("/save nowhere/talk.json", "nowhere/talk.json: No such file or directory"),
-    ],
-)
-def test_files_that_cannot_be_used_are_told(
-    line: str, words: str, chat: Chat, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "bad.json").write_text("[]")
-    assert chat(line) == 1
-    assert capsys.readouterr().err.startswith(f"rawsse: {words}")
-
-
-def test_a_conversation_that_cannot_be_loaded_at_the_start_ends_the_chat(
-    chat: Chat, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "bad.json").write_text("{}")
-    assert chat("Hi", arguments=("--load", "bad.json")) == 2
-    assert capsys.readouterr().err.startswith("rawsse: bad.json: this is not a saved conversation: ")
-
-
-def test_a_file_that_can_no_longer_be_saved_is_told_after_each_answer(
-    chat: Chat, play: Play, capsys: pytest.CaptureFixture[str]
-) -> None:
-    play("plain")
-    assert chat("Hi", arguments=("--save", "nowhere/talk.json")) == 1
-    out, err = capsys.readouterr()
-    assert out == TEXT + "\n"
-    assert err.startswith("rawsse: nowhere/talk.json: No such file or directory\n[claude-sonnet-5, ")
 
 
 # --- In a terminal ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -23,6 +24,7 @@ from support.background import Background
 from support.command import ROOT, WITHOUT_UVLOOP, Command
 
 from rawsse.cli import main, servers
+from rawsse.cli.options import new_client
 from rawsse.client.retry import RetryPolicy
 from rawsse.replay import Player, Read, Recording, shipped_fixtures
 from rawsse.replay.check import RULES
@@ -119,25 +121,38 @@ def test_the_version_is_that_of_the_package(
 
 FIXTURE = str(ROOT / "fixtures/plain.sse.jsonl")
 SPEAKING = [["ask", "Hi"], ["chat"], ["check", FIXTURE], ["explain", FIXTURE], ["check", "--rules"], ["--version"]]
+CLOSED = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}
 
 
 def redirected(redirection: str, *arguments: str) -> Command:
     """A command as a shell starts it."""
     start = "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1], 'sh', sys.executable, '-m', 'rawsse', *sys.argv[2:]])"
-    env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}
-    return Command(f'exec "$@" {redirection}', *arguments, program=("-c", start), env=env)
+    return Command(f'exec "$@" {redirection}', *arguments, program=("-c", start), env=CLOSED)
+
+
+@pytest.mark.parametrize("arguments", [["ask", "Hi"], *SPEAKING[2:]], ids=lambda arguments: arguments[0])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_is_full_is_told_in_words(arguments: list[str], play: Play) -> None:
+    env = {**CLOSED, "ANTHROPIC_BASE_URL": play("plain").base_url}
+    with open("/dev/full", "wb") as full, Command(*arguments, stdout=full, env=env) as command:
+        assert (command.wait(), command.complaint()) == (1, "rawsse: No space left on device\n")
+
+
+@pytest.mark.parametrize(("redirection", "words"), [(">&-", "rawsse: standard output is closed\n"), ("2>&- >&-", "")])
+def test_output_that_the_shell_has_closed_is_told_in_words(redirection: str, words: str) -> None:
+    with redirected(redirection, "ask", "Hi") as command:
+        assert (command.wait(), command.complaint()) == (1, words)
 
 
 @pytest.mark.parametrize("arguments", SPEAKING, ids=lambda arguments: arguments[0])
-@pytest.mark.parametrize(
-    ("redirection", "words"),
-    [(">&-", "standard output is closed"), (">/dev/full", "No space left on device"), ("2>&- >&-", "")],
-)
-def test_output_that_is_closed_or_full_is_told_in_words(arguments: list[str], redirection: str, words: str) -> None:
-    if "full" in redirection and not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
-    with redirected(redirection, *arguments) as command:
-        assert (command.wait(), command.complaint()) == (1, f"rawsse: {words}\n" if words else "")
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")], ids=len)
+def test_every_command_fails_where_python_has_no_output(
+    arguments: list[str], streams: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stream in streams:
+        monkeypatch.setattr(sys, stream, None)  # as Python has it where the shell has closed it
+    assert main(arguments) == 1
+    assert capsys.readouterr() == ("", "" if "stderr" in streams else "rawsse: standard output is closed\n")
 
 
 def test_standard_input_that_is_closed_is_told_in_words() -> None:
@@ -177,7 +192,7 @@ def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--static", "nowhere"], "--static: nowhere is no folder"),
+        (["--static", "nowhere"], "--static: nowhere is not a folder"),
         (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
         (["--host", "0.0.0.0", "--token", ""], "refusing to listen on 0.0.0.0 without a token"),
         (["--token", ""], "a token must be printable ASCII without spaces, and not empty"),
@@ -394,7 +409,7 @@ def test_demo_and_replay_refuse_what_cannot_work(
 def test_replay_does_faults_that_a_client_gets_over(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rawsse.client.client.RetryPolicy", lambda: RetryPolicy(first_delay=0))
+    monkeypatch.setattr("rawsse.cli.ask.new_client", partial(new_client, retry_policy=RetryPolicy(first_delay=0)))
     faults = ["--fault", "status=529,retry-after=0.001 x1", "--fault", "reset@event=0 x1 after=1"]
     with Command("replay", ROOT / "fixtures/plain.sse.jsonl", "--port", "0", "--speed", "0", *faults) as command:
         assert main(["ask", "--base-url", command.base_url, "Hello"]) == 0
@@ -747,7 +762,7 @@ def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> N
 def test_explain_does_not_write_several_pages_into_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.html").write_text("mine")
     assert main(["explain", str(ROOT / "fixtures"), "--html", "a.html"]) == 2
-    assert capsys.readouterr().err == "rawsse: --html: a.html is no folder, and there are 16 recordings\n"
+    assert capsys.readouterr().err == "rawsse: --html: a.html is not a folder, and there are 16 recordings\n"
     assert (folder / "a.html").read_text() == "mine"
 
 

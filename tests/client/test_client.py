@@ -23,8 +23,8 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import ExchangeObserver
 from rawsse.client.network.route import Origin
 from rawsse.client.request import RequestData
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import EventStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
     APIStatusError,
@@ -117,9 +117,9 @@ def test_a_path_stands_for_what_the_file_holds_in_base64(tmp_path: Path) -> None
     [
         (Path("not/there.png"), "No such file or directory: 'not/there.png'"),
         (math.nan, "Out of range float values are not JSON compliant"),
-        (object(), "is no JSON value"),
-        ({1, 2}, "'{1, 2}' is no JSON value"),
-        (b"x", "is no JSON value"),
+        (object(), "is not a JSON value"),
+        ({1, 2}, "'{1, 2}' is not a JSON value"),
+        (b"x", "is not a JSON value"),
     ],
 )
 def test_what_cannot_be_json_is_refused_before_connecting(value: Any, text: str) -> None:

@@ -23,8 +23,7 @@ from support.streams import ANSWER
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.route import Origin
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import NOT_GIVEN, Timeouts
+from rawsse.client.retry import NOT_GIVEN, RetryPolicy, Timeouts
 from rawsse.errors import (
     APIConnectionError,
     ConfigurationError,
@@ -506,8 +505,9 @@ def _tracing() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("peer", "use"), [(Peer(WHOLE), read_many), (Peer(WHOLE[:-300], end=RESET), fail_many)], ids=["whole", "cut"]
 )
-def test_nothing_stays_of_two_thousand_streams(peer: Peer, use: Use) -> None:
-    assert growth(peer, use, 2000, blocks) < 100  # one for each twentieth
+def test_nothing_stays_of_a_thousand_streams(peer: Peer, use: Use) -> None:
+    # A leak grows each time; the interpreter's own caches do so once.
+    assert any(growth(peer, use, 1000, blocks) < 50 for _ in range(3))  # one for each twentieth
 
 
 @pytest.mark.usefixtures("_tracing")
@@ -516,7 +516,7 @@ def test_nothing_stays_of_two_thousand_streams(peer: Peer, use: Use) -> None:
 )
 def test_memory_is_flat_over_streams(peer: Peer, use: Use) -> None:
     # What grows does so each time. Once in a while a table of Python's own is made larger.
-    assert min(growth(peer, use, 300, memory) for _ in range(2)) < 6_000  # 20 bytes for each
+    assert any(growth(peer, use, 100, memory) < 2_000 for _ in range(3))  # 20 bytes for each
 
 
 def test_a_conversation_is_the_client_s() -> None:

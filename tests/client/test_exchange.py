@@ -139,11 +139,11 @@ def test_the_timing_says_when_things_happened() -> None:
     assert (timing.connected, timing.head, timing.ended, timing.longest_gap) == (1, 3, 6.5, 3)
 
 
-def test_an_exchange_that_never_began_never_ended() -> None:
+def test_an_exchange_that_never_began_ended_at_zero() -> None:
     timing = Timing()
     exchange = JSONAnswer(CallSettings(REQUEST, ROUTE, OFF), timing)
     exchange.cancel()
-    assert (exchange.is_over, timing.ended) == (True, None)
+    assert (exchange.is_over, timing.ended) == (True, 0)
 
 
 @pytest.mark.parametrize("is_reused", [False, True])
@@ -271,18 +271,18 @@ BOMB = gzip.compress(b"x" * 40_000_000, mtime=0)
     [
         (plain(b"", "503 Nope"), "status 503: no message in the body"),
         (plain(b" \n", "503 Nope"), "status 503: no message in the body"),
-        (plain(HTML, "502 Bad Gateway"), "status 502: the body is no JSON: '<html><body><h1>502"),
-        (plain(b"\xff\xfe", "502 Bad Gateway"), "status 502: the body is no JSON: '\ufffd\ufffd'"),
+        (plain(HTML, "502 Bad Gateway"), "status 502: the body is not JSON: '<html><body><h1>502"),
+        (plain(b"\xff\xfe", "502 Bad Gateway"), "status 502: the body is not JSON: '\ufffd\ufffd'"),
         (plain(b"[1]", "500 No"), "status 500: the body is '[1]'"),
-        (plain(b"[" * 100_000, "500 No"), "status 500: the body is no JSON: '[[["),
+        (plain(b"[" * 100_000, "500 No"), "status 500: the body is not JSON: '[[["),
         (plain(gzip.compress(SAYS_NO, mtime=0), "500 No", content_encoding="gzip"), "500 api_error: No."),
         (plain(HTML, "502 Bad", content_encoding="gzip"), "status 502: no message in the body"),
         (plain(HTML, "502 Bad", content_encoding="br"), "status 502: no message in the body"),
         (plain(BOMB, "502 Bad", content_encoding="gzip"), "status 502: no message in the body"),
-        (CUT_REFUSAL, "status 500: the body is no JSON: '{\"err'"),
+        (CUT_REFUSAL, "status 500: the body is not JSON: '{\"err'"),
         (
             head("500 No", transfer_encoding="chunked") + b'5\r\n{"err\r\nZZ\r\n',
-            "status 500: the body is no JSON: '{\"err'",
+            "status 500: the body is not JSON: '{\"err'",
         ),
         (
             plain(b"", "307 Temporary Redirect", location="https://elsewhere"),
@@ -459,19 +459,19 @@ def test_a_used_connection_that_is_lost_without_a_word_may_have_been_dead(
     end: bytes | OSError, is_loss: bool, is_reused: bool
 ) -> None:
     attempt = Attempt(JSONAnswer).send(is_reused=is_reused).play(end, b"")
-    assert attempt.exchange.died_unheard is (is_loss and is_reused)
+    assert attempt.exchange.failed_before_response is (is_loss and is_reused)
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
 def test_one_byte_shows_that_the_peer_had_the_request(end: bytes | OSError) -> None:
-    assert not Attempt(JSONAnswer).send(is_reused=True).play(b"H", end).exchange.died_unheard
+    assert not Attempt(JSONAnswer).send(is_reused=True).play(b"H", end).exchange.failed_before_response
 
 
 def test_nor_is_a_connection_dead_that_is_silent_or_was_closed_here() -> None:
     silent, closed = (Attempt(JSONAnswer, ALL_ON).send(is_reused=True) for _ in range(2))
     silent.exchange.expire(errors.HeadTimeoutError, silent.now)
     closed.exchange.cancel()
-    assert (silent.exchange.died_unheard, closed.exchange.died_unheard) == (False, False)
+    assert (silent.exchange.failed_before_response, closed.exchange.failed_before_response) == (False, False)
 
 
 # --- Observers -------------------------------------------------------------------------------------------------------

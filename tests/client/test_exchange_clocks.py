@@ -16,7 +16,7 @@ from rawsse.client.answer import Answer
 from rawsse.client.exchange import REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
 from rawsse.client.network.route import Origin, Proxy, Route
 from rawsse.client.request import RequestData
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import (
     APITimeoutError,
     ConnectTimeoutError,
@@ -259,7 +259,7 @@ def test_the_proxy_that_a_connection_was_to_go_through_is_named_once() -> None:
 
 
 def test_a_call_in_the_queue_does_not_connect_yet() -> None:
-    exchange = Attempt(JSONAnswer, Timeouts(connect=5, head=60), why="all 3 are in use").exchange
+    exchange = Attempt(JSONAnswer, Timeouts(connect=5, head=60)).exchange
     exchange.is_queued = True
     assert exchange.deadline(1000.0) == (1060.0, ConnectTimeoutError)
     exchange.is_queued = False
@@ -269,12 +269,12 @@ def test_a_call_in_the_queue_does_not_connect_yet() -> None:
 @pytest.mark.parametrize(
     ("is_queued", "text"),
     [
-        (True, "no connection was free within 60 s (all 3 are in use)"),
+        (True, "no connection was free within 60 s: all that max_connections allows are in use"),
         (False, "no connection to api.example within 5 s"),
     ],
 )
 def test_the_queue_has_a_clock_and_connecting_has_another(is_queued: bool, text: str) -> None:
-    attempt = Attempt(JSONAnswer, Timeouts(connect=5, head=60), why="all 3 are in use")
+    attempt = Attempt(JSONAnswer, Timeouts(connect=5, head=60))
     attempt.exchange.is_queued = is_queued
     attempt.play(None)
     assert (type(attempt.error), attempt.error.message) == (ConnectTimeoutError, text)
@@ -361,7 +361,7 @@ def test_closing_ends_it_at_every_phase(
     assert (type(error), error.message) == (StreamCancelledError, "the stream was closed before its end")
     assert (error.phase, error.safe_to_retry, attempt.exchange.is_reusable) == (phase, False, False)
     assert attempt.timing.ended == 0
-    assert not attempt.exchange.died_unheard
+    assert not attempt.exchange.failed_before_response
 
 
 def test_closing_after_the_end_changes_nothing() -> None:

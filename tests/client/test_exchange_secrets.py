@@ -63,7 +63,6 @@ def test_no_error_has_the_key(place: Any) -> None:
     run(story())
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
     ("options", "secret"),
     [
@@ -74,12 +73,13 @@ def test_no_error_has_the_key(place: Any) -> None:
     ],
     ids=["the token", "a field of the caller's", "a cookie", "the password of a proxy"],
 )
-def test_nor_what_else_the_request_had(options: dict[str, Any], secret: str, form: Any) -> None:
+def test_nor_what_else_the_request_had(options: dict[str, Any], secret: str) -> None:
     options = {"api_key": None if "auth_token" in options else KEY, **options}
-    error, _ = run(fail(PLACES["a message"](form(secret)), **options))
-    text = shown(error)
-    assert secret not in text
-    assert form(secret) not in text
+    for name, form in FORMS.items():
+        error, _ = run(fail(PLACES["a message"](form(secret)), **options))
+        text = shown(error)
+        assert secret not in text, name
+        assert form(secret) not in text, name
 
 
 def test_nor_a_field_that_one_call_had() -> None:
@@ -93,18 +93,18 @@ def test_nor_a_field_that_one_call_had() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_saved_conversation_does_not_have_it_either(form: Any) -> None:
+def test_the_turns_of_a_conversation_do_not_have_it_either(form: Any) -> None:
     async def story() -> str:
         client = client_of(PLACES["a message"](form(KEY)), PLACES["an error event"](form(KEY)), api_key=KEY)
         conversation = client.conversation(model="m", max_tokens=9)
         for _ in range(2):
             with contextlib.suppress(APIError):
                 await conversation.ask("Hi")
-        return conversation.to_json()
+        return repr(conversation.turns)
 
-    saved = run(story())
-    assert "[x-api-key]" in saved
-    check(saved, form(KEY))
+    kept = run(story())
+    assert "[x-api-key]" in kept
+    check(kept, form(KEY))
 
 
 def test_the_mark_names_the_field_and_the_rest_of_the_words_stays() -> None:
@@ -207,7 +207,7 @@ MORE_FORMS = {
     "each in HTML without its end": lambda text: "".join(f"&#{ord(char)}" for char in text),
     "each in HTML by hexadecimal without its end": lambda text: "".join(f"&#x{ord(char):x}" for char in text),
     "each in HTML with many zeros": lambda text: "".join(f"&#{ord(char):012};" for char in text),
-    "each in HTML with thousands of zeros": lambda text: "".join(f"&#{ord(char):05000};" for char in text),
+    "each in HTML with thousands of zeros": lambda text: "".join(f"&#{ord(char):02000};" for char in text),
     "each in HTML by hexadecimal with many zeros": lambda text: "".join(f"&#x{ord(char):040X};" for char in text),
     "names of HTML without their end": lambda text: text.replace("&", "&amp").replace('"', "&quot"),
     "in the name of a field": str.lower,
@@ -219,15 +219,16 @@ MORE_FORMS = {
 }
 
 
-@pytest.mark.parametrize("outer", READ_BY_CHARACTER.values(), ids=READ_BY_CHARACTER)
 @pytest.mark.parametrize("inner", [*FORMS.values(), *MORE_FORMS.values()], ids=[*FORMS, *MORE_FORMS])
-def test_a_form_may_be_written_in_another_form(inner: Form, outer: Form) -> None:
-    written = outer(inner("sk-ant-api03-0f3b&\"7Qx~9'Kw"))
-    left = Secrets([("x-api-key", "sk-ant-api03-0f3b&\"7Qx~9'Kw")]).removed(f"before {written} after")
-    assert left.startswith("before ")
-    assert left.endswith(" after")
-    assert "[x-api-key]" in left
-    assert written[len(written) // 3 : -len(written) // 3] not in left
+def test_a_form_may_be_written_in_another_form(inner: Form) -> None:
+    secrets = Secrets([("x-api-key", "sk-ant-api03-0f3b&\"7Qx~9'Kw")])
+    for name, outer in READ_BY_CHARACTER.items():
+        written = outer(inner("sk-ant-api03-0f3b&\"7Qx~9'Kw"))
+        left = secrets.removed(f"before {written} after")
+        assert left.startswith("before "), name
+        assert left.endswith(" after"), name
+        assert "[x-api-key]" in left, name
+        assert written[len(written) // 3 : -len(written) // 3] not in left, name
 
 
 def test_escapes_of_two_kinds_in_one_are_read() -> None:
@@ -295,8 +296,8 @@ def test_it_takes_linear_time(piece: str) -> None:
         secrets.removed(text)
         return time.thread_time() - started
 
-    small = min(seconds(20_000) for _ in range(3))
-    assert min(seconds(160_000) for _ in range(3)) < 40 * small + 0.01  # 64 times for a square
+    small = min(seconds(10_000) for _ in range(2))
+    assert min(seconds(80_000) for _ in range(2)) < 40 * small + 0.005  # 64 times for a square
 
 
 def test_a_response_without_a_secret_is_left_as_it_is() -> None:

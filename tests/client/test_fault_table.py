@@ -48,8 +48,7 @@ from support.streams import PING, STOP, Raw, block_start, block_stop, delta, tex
 from rawsse.client.answer import MAX_HELD_EVENTS
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import RetryPolicy, Timeouts
 from rawsse.errors import (
     APIConnectionError,
     APIError,

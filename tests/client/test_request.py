@@ -29,7 +29,7 @@ ORIGIN = Origin("http", "h", 80)
 
 
 def endpoint(base_url: str = "http://h/pre", **headers: str) -> Endpoint:
-    return Endpoint.of(base_url, KEY, headers)
+    return Endpoint(base_url, KEY, headers)
 
 
 def written(body: dict[str, Any]) -> str:
@@ -83,9 +83,8 @@ def test_the_version_is_the_one_that_every_gateway_takes() -> None:
 
 
 def test_an_endpoint_does_not_tell_its_key_and_fields() -> None:
-    text = repr(Endpoint.of("http://h", ("x-api-key", "canary"), {"x-secret": "canary"}))
+    text = repr(Endpoint("http://h", ("x-api-key", "canary"), {"x-secret": "canary"}))
     assert "canary" not in text
-    assert "base_url='http://h'" in text
 
 
 @pytest.mark.parametrize(
@@ -229,12 +228,12 @@ def test_a_credential_is_one_field(key: str | None, token: str | None, field: tu
 
 def test_a_request_without_a_credential_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no key: set the environment variable ANTHROPIC_API_KEY"):
-        Endpoint.of("http://h", None, {}).request("GET", "/v1/models", route=Route(ORIGIN))
+        Endpoint("http://h", None, {}).request("GET", "/v1/models", route=Route(ORIGIN))
 
 
 @pytest.mark.parametrize("name", ["x-api-key", "Authorization"])
 def test_a_field_of_the_caller_s_own_is_a_credential(name: str) -> None:
-    request = Endpoint.of("http://h", None, {name: "mine"}).request("GET", "/v1/models", route=Route(ORIGIN))
+    request = Endpoint("http://h", None, {name: "mine"}).request("GET", "/v1/models", route=Route(ORIGIN))
     assert dict(request.headers)[name.lower()] == "mine"
 
 
@@ -256,7 +255,7 @@ def test_a_key_and_a_token_together_are_refused() -> None:
     ],
 )
 def test_a_base_url_is_an_origin_and_a_prefix(url: str, origin: Origin, prefix: str) -> None:
-    found = Endpoint.of(url, KEY, {})
+    found = Endpoint(url, KEY, {})
     assert (found.base_url, found.origin, found.prefix) == (url, origin, prefix)
 
 
@@ -272,7 +271,7 @@ def test_a_base_url_is_an_origin_and_a_prefix(url: str, origin: Origin, prefix: 
 )
 def test_a_base_url_that_cannot_work_is_refused(url: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text) as caught:
-        Endpoint.of(url, KEY, {})
+        Endpoint(url, KEY, {})
     assert "canary" not in str(caught.value)
 
 
@@ -286,4 +285,4 @@ def test_a_base_url_that_cannot_work_is_refused(url: str, text: str) -> None:
 )
 def test_a_field_that_cannot_be_written_is_refused_with_the_endpoint(headers: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
-        Endpoint.of("http://h", KEY, headers)
+        Endpoint("http://h", KEY, headers)

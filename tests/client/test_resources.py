@@ -15,8 +15,8 @@ from support.streams import ANSWER, STOP, block, end, start
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.resources import AsyncMessages, ModelInfo
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.errors import (
     APIError,
     ConfigurationError,

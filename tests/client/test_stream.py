@@ -26,8 +26,8 @@ from support.streams import (
 )
 
 from rawsse import errors
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import EventStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.messages import ContentBlockDelta, ContentBlockStop, MessageStop, TextEvent
 from rawsse.replay.fakes import FakeStream
 
@@ -85,19 +85,19 @@ def test_each_delta_can_be_printed_where_a_character_came_in_two_halves() -> Non
     assert run(story()) == [whole, whole, [*whole, "\ufffd"]]
 
 
-def test_pings_are_events_of_the_wire_alone_and_the_timing_has_their_age() -> None:
+def test_pings_are_events_of_the_wire_alone_and_the_timing_has_the_last_one() -> None:
     async def story() -> tuple[list[str], list[str], float | None]:
         wire = answer([PING, ANSWER[0], PING, *ANSWER[1:], PING])
         async with client_of(wire).messages.stream(**ASK) as stream:
             heard: list[str] = [event.type async for event in stream]
         events: list[str] = [event.type async for event in await client_of(wire).messages.create(**ASK, stream=True)]
-        return heard, events, stream.timing.last_ping_age
+        return heard, events, stream.timing.last_ping
 
-    heard, events, age = run(story())
+    heard, events, last_ping = run(story())
     assert "ping" not in heard
     assert events.count("ping") == 3
     assert [kind for kind in heard if kind != "text"] == [kind for kind in events if kind != "ping"]
-    assert age == 0
+    assert last_ping == 0
 
 
 def test_the_text_comes_piece_by_piece() -> None:

@@ -26,7 +26,7 @@ from support.streams import (
 
 from rawsse import errors
 from rawsse.client import answer as answer_module
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import (
     APIError,
     APIStatusError,
@@ -198,7 +198,7 @@ def test_an_error_event_raises_the_class_of_its_type(
 @pytest.mark.parametrize(
     ("data", "cls", "message"),
     [
-        (b"event: message_start\ndata: {\n\n", EventDataError, "the data of event 'message_start' are no JSON"),
+        (b"event: message_start\ndata: {\n\n", EventDataError, "the data of event 'message_start' are not JSON"),
         (to_bytes([STOP]), EventOrderError, "message_stop may not come before message_start (allowed"),
         (to_bytes([start(), text_delta(0, "x")]), EventOrderError, "content_block_delta may not come between content"),
     ],

@@ -125,4 +125,4 @@ def test_a_connection_that_is_made_slowly_is_connected_late() -> None:
 
 def test_before_the_call_there_is_no_time() -> None:
     timing = client_of().messages.stream(**ASK).timing
-    assert (timing.has_started, timing.elapsed(), timing.ended) == (False, 0, None)
+    assert (timing.started, timing.elapsed(), timing.ended) == (0, 0, None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.background import Background
 
-from rawsse.cli.doctor import measure
+from rawsse.cli.inspect import measure
 from rawsse.relay.doctor import Finding, Plan, diagnose, send_beats
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.follow import SSE_HEADERS

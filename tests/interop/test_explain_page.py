@@ -189,6 +189,6 @@ def test_nothing_sticks_out_sideways(show: Open, settings: dict[str, Any]) -> No
 
 def test_a_long_recording_is_laid_out_at_once(show: Open) -> None:
     page = show(long_recording())
-    assert page.locator("li.row").count() == 310
-    page.locator("#m251").hover()
+    assert page.locator("li.row").count() == 500
+    page.locator("#m441").hover()
     assert page.locator("li.fold.lit").count() == 1

@@ -357,16 +357,16 @@ DEEP = "[" * 100_000 + "]" * 100_000
 @pytest.mark.parametrize(
     ("event", "data", "text"),
     [
-        ("message_stop", "", "the data of event 'message_stop' are no JSON (Expecting value"),
-        ("message_stop", '{"type": "message_stop"', "the data of event 'message_stop' are no JSON (Expecting ',' "),
-        ("message", "Bad Gateway", "the data of event 'message' are no JSON (Expecting value"),
-        ("message_stop", "[1]", "the data of event 'message_stop' are no JSON object: '[1]'"),
-        ("message", "7", "the data of event 'message' are no JSON object: '7'"),
-        ("message", DEEP, "the data of event 'message' are no JSON (maximum recursion depth exceeded"),
-        ("message", "1" * 5000, "the data of event 'message' are no JSON (Exceeds the limit"),
+        ("message_stop", "", "the data of event 'message_stop' are not JSON (Expecting value"),
+        ("message_stop", '{"type": "message_stop"', "the data of event 'message_stop' are not JSON (Expecting ',' "),
+        ("message", "Bad Gateway", "the data of event 'message' are not JSON (Expecting value"),
+        ("message_stop", "[1]", "the data of event 'message_stop' are not a JSON object: '[1]'"),
+        ("message", "7", "the data of event 'message' are not a JSON object: '7'"),
+        ("message", DEEP, "the data of event 'message' are not JSON (maximum recursion depth exceeded"),
+        ("message", "1" * 5000, "the data of event 'message' are not JSON (Exceeds the limit"),
         ("message", '{"type": 7}', "the type of event 'message' is not a name: '7'"),
         ("message", '{"type": "a\\nb"}', "the type of event 'message' is not a name: "),
-        ("a\0b", "{", "the data of event 'a\\x00b' are no JSON"),
+        ("a\0b", "{", "the data of event 'a\\x00b' are not JSON"),
     ],
 )
 def test_data_that_are_not_an_event_are_quoted(event: str, data: str, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from rawsse.errors import ConfigurationError
-from rawsse.messages.lens import Lens, OpenLens, read_json
+from rawsse.messages.lens import Lens, OpenLens, parse_json, read_json, sendable_json
 
 Raw = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Cat(OpenLens):
     toys: Any
     tail: Tail
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"toys"})
-    FIELDS: ClassVar[Mapping[str, Any]] = {"tail": Tail, "tails": Tail}
+    FIELDS: ClassVar[Mapping[str, Any]] = {"tails": Tail}
 
 
 class House(Lens):
@@ -36,6 +36,7 @@ class House(Lens):
 
 class Kitten(Cat):
     age: int | None
+    mother: Cat
 
 
 def test_a_field_reads_as_its_value() -> None:
@@ -66,8 +67,11 @@ def test_a_field_that_must_be_there_names_itself_and_what_is_there() -> None:
         _ = Cat({"owner": None, "toys": []}).name
 
 
-def test_an_object_inside_is_looked_at_through_the_class_that_fields_names() -> None:
+def test_an_object_inside_is_looked_at_through_the_class_that_its_annotation_or_fields_names() -> None:
     assert type(Cat({"tail": {"length": 3}}).tail) is Tail
+    assert [type(tail) for tail in Cat({"tails": [{"length": 3}]}).tails] == [Tail]
+    assert type(Kitten({"tail": {}, "mother": {}}).tail) is Tail
+    assert type(Kitten({"mother": {}}).mother) is Cat
 
 
 def test_an_object_inside_of_which_nothing_is_known_is_a_plain_lens() -> None:
@@ -180,6 +184,7 @@ def test_equal_are_same_class_and_same_json() -> None:
     assert Cat({"a": 1}) != Cat({"a": 2})
     assert Cat({"a": 1}) != Kitten({"a": 1})
     assert Cat({"a": 1}) != {"a": 1}
+    assert Lens({"a": 1}) == Lens({"a": 1}) != Cat({"a": 1})
 
 
 def test_it_cannot_be_hashed_as_it_may_change() -> None:
@@ -287,7 +292,27 @@ def test_a_text_that_is_nested_too_deep_fails_as_json_loads_fails(opening: str) 
     assert given[0] is RecursionError
 
 
-# --- What a dump leaves out, and what `dir` lists -----------------------------------------------------------------------
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", '{"a": 1e999}', "[-1e999]"])
+def test_what_a_request_cannot_carry_is_not_parsed(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a JSON value|larger than any"):  # RFC 8259, 6
+        parse_json(text)
+
+
+def test_numbers_and_halves_of_characters_are_parsed_so_that_they_can_be_sent() -> None:
+    assert parse_json(r'["\ud83d", "\ud83d\ude00", 1.5e3]') == ["\ufffd", "\U0001f600", 1500.0]
+    assert parse_json(b"[1e-5]") == [0.00001]
+
+
+def test_a_part_of_an_answer_can_be_sent_back_whatever_numbers_are_in_it() -> None:
+    good = {"score": 1.5}
+    assert sendable_json(good) is good
+    assert sendable_json({"score": float("inf"), "text": "\ud83d"}) == {"score": None, "text": "\ufffd"}
+
+
+@pytest.mark.parametrize("value", [{"set"}, lists(TOO_DEEP)], ids=["not JSON", "too deep"])
+def test_what_only_the_caller_s_encoder_knows_is_left_to_it(value: Any) -> None:
+    raw = {"value": value}
+    assert sendable_json(raw) is raw
 
 
 @pytest.mark.parametrize("name", ["include", "exclude"])

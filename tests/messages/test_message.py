@@ -254,6 +254,13 @@ def test_the_last_count_that_is_not_null_stands(first: Raw, then: list[Raw | Non
     assert message_of(start(usage=first), *ends).usage.raw == usage
 
 
+def test_the_usage_of_a_stream_can_be_read_at_any_time_without_its_nulls() -> None:
+    builder = MessageBuilder()
+    assert builder.usage == {}
+    builder.feed(to_sse(start(usage={"input_tokens": 3, "output_tokens": 1, "cache_creation": None})))
+    assert builder.usage == {"input_tokens": 3, "output_tokens": 1}
+
+
 def test_the_stop_reason_comes_with_all_that_explains_it() -> None:
     details = {"type": "refusal", "category": "cyber", "explanation": None}
     fields = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details, "container": {"id": "c"}}

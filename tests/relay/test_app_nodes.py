@@ -32,7 +32,7 @@ async def relays(*script: bytes, count: int = 2, **options: Any) -> AsyncIterato
         yield stages
     finally:
         for stage in stages:
-            gate: Any = stage.relay._node._store  # type: ignore[union-attr]
+            gate: Any = stage.relay.home.node._store  # type: ignore[attr-defined]
             gate.is_down = False
             await stage.relay.aclose()
 
@@ -223,10 +223,30 @@ def test_the_tokens_and_open_runs_of_a_run_that_ended_count_on_every_node() -> N
     run(story())
 
 
+def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
+    limits = UserLimits(tokens_per_day=15, ends_open_runs=True)
+
+    async def story() -> None:
+        async with relays(guard=USERS, user_limits=limits) as (a, _):
+            readers = [a.ask("POST", "/stream", CHAT, headers=ADA) for _ in range(2)]
+            first, second = await a.call(), await a.call()
+            say(first)
+            say(second)
+            for reader in readers:
+                await reader.head()
+            end_of(first)
+            for reader in readers:
+                await reader.done()
+            assert sorted(reader.data[-2][:8] for reader in readers) == ['{"error"', '{"text":']
+            assert second.is_closed
+
+    run(story())
+
+
 def test_without_the_store_new_runs_and_resumes_are_refused_with_a_time_to_retry() -> None:
     async def story() -> None:
         async with relays(WHOLE) as (a, _):
-            gate: Any = a.relay._node._store  # type: ignore[union-attr]
+            gate: Any = a.relay.home.node._store  # type: ignore[attr-defined]
             gate.is_down = True
             for method, path in (("POST", "/stream"), ("GET", f"/runs/{ID}"), ("DELETE", f"/runs/{ID}")):
                 refused = await a.ask(method, path, CHAT if method == "POST" else None).done()

@@ -69,17 +69,21 @@ def test_the_built_in_page_is_served_without_its_comments() -> None:
 def test_what_looks_like_a_comment_within_a_line_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         'f("https://a.example/"); // after',
-        "/** @type {T} */ let a;",
+        "    g(.../** @type {T} */ (a));",
         "  // alone",
         "/* two",
         " * lines */",
         "",
-        "b /= 2;",
+        "b /= c //d;",
     ]
     (folder / "rawsse.js").write_text("\n".join(lines) + "\n")
     page = Page()
     monkeypatch.setattr(page, "_folder", folder)
-    assert page.find("/rawsse.js")[1].decode().splitlines() == [lines[0], lines[1], lines[-1]]
+    assert page.find("/rawsse.js")[1].decode().splitlines() == [
+        'f("https://a.example/");',
+        "g(... (a));",
+        "b /= c //d;",
+    ]
 
 
 def test_ones_own_scripts_are_served_as_they_are(folder: Path) -> None:
@@ -335,7 +339,7 @@ def test_the_users_own_page_is_sent_as_it_is(tmp_path: Path) -> None:
     assert Page(tmp_path, notice="hello").find("/")[1] == b"<!-- notice -->"
 
 
-@pytest.mark.parametrize("name", ["rawsse.js", "react.js", "tabs.js"])
+@pytest.mark.parametrize("name", ["rawsse.js", "chat.js", "react.js", "tabs.js"])
 def test_the_modules_are_found_beside_a_page_of_the_operator_s(name: str, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     page = Page(tmp_path)

@@ -419,7 +419,7 @@ def test_any_number_of_runs_may_be_cut_at_once() -> None:
     async def story() -> None:
         limits = UserLimits(tokens_per_day=10, ends_open_runs=True)
         async with relay(authenticate=by_name, user_limits=limits, observers=[rows]) as stage:
-            opened = [await begun(stage, "bob") for _ in range(300)]  # a call in another's call would be too deep
+            opened = [await begun(stage, "bob") for _ in range(150)]  # a call in another's call would be too deep
             short = stage.ask("POST", "/stream", CHAT, headers=as_user("bob"))
             (await stage.call()).send(*ANSWER, end=True)
             await short.done()
@@ -427,7 +427,7 @@ def test_any_number_of_runs_may_be_cut_at_once() -> None:
                 assert b"used up" in (await browser.done()).body
 
     run(story())
-    assert len(rows.records) == 301
+    assert len(rows.records) == 151
 
 
 def test_the_end_of_a_run_does_not_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, STOPPED, RemoteRun
+from rawsse.relay.node import NODE_LOST, STOPPED, WRITE_PAUSE_SECONDS, RemoteRun
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 
 from .nodes import BLOCK, LEASE, cluster, join, until
@@ -143,7 +143,7 @@ def test_a_new_reader_gets_the_whole_run_where_its_node_has_forgotten_the_beginn
             api.send(start(), block_start(0, TEXT_BLOCK))
             for number in range(50):
                 api.send(text_delta(0, f"{number:020}"))
-                await ticks(20)
+                await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             assert owned.first > 1
             late = await a.node.find("ada", "run-1")
             assert late is not None
@@ -160,7 +160,7 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             (other, other_api), (owned, api) = await a.speaking("run-2"), await a.speaking()
             outlets = [join(other), join(owned)]
             api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
-            await ticks(50)
+            await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             store, before = a.gate._store, a.node.id
             assert isinstance(store, MemoryStore)
             hangs, goes_on = iter((False, True)), asyncio.Event()
@@ -174,11 +174,11 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             monkeypatch.setattr(store, "write", write)
             a.gate.opened.clear()
             other_api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
-            await ticks(50)
+            await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             # Both wait for the first write. The next one is that of `other`, and the end of `owned` follows it.
             other_api.send(text_delta(0, "lo"))
             api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
-            await ticks(50)
+            await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             a.gate.opened.set()
 
             async def has_lapsed() -> bool:
@@ -315,6 +315,7 @@ def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
                 api.send(text_delta(0, str(number)))
             await ticks(5)
             a.gate.opened.set()
+            await asyncio.sleep(3 * WRITE_PAUSE_SECONDS)
             api.send(block_stop(0), end(), STOP)
             assert len(data(await outlet.done())) == 10
             entries = await b.node._store.entries(owned.stored)

@@ -22,7 +22,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import BUSY_SECONDS, CallSettings, Timing
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.request import RequestData
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.errors import (
     APIError,
     APIStatusError,

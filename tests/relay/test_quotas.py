@@ -314,6 +314,7 @@ def test_a_day_that_is_over_does_not_come_back() -> None:
     for day in range(4):
         run(quotas, ada, NOON + day * DAY, tokens=60)
         assert quotas.me(ada, NOON + day * DAY)["left"] == {"tokens": 40}
+    assert len(quotas._kept[ada.id].tokens) <= 2, "an account must not grow by the day"
 
 
 @pytest.mark.parametrize("second", [0.25, 0.5, 0.999999])

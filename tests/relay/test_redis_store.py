@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.redis_server import need_redis, redis_server
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay.store import DAY, MINUTE, Count, Limits, StoreUnavailableError
+from rawsse.relay.redis_store import CALLS_AT_ONCE, RedisStore
+from rawsse.relay.store import DAY, MINUTE, Count, Limits, StoredRun, StoreUnavailableError, Write
 
 from .store_conformance import CASES, Case, Cluster
 
-pytest.importorskip("redis", reason="the store in Redis needs the extra redis")
-if shutil.which("redis-server") is None:
-    pytest.skip("redis-server is not installed", allow_module_level=True)
-
-from rawsse.relay.redis_store import RedisStore
+need_redis()
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The URL of a Redis that listens at a socket, not at a port."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(place), "--dir", folder, "--save", "", "--daemonize", "no"]
-        with subprocess.Popen(["redis-server", *options], stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                for line in server.stdout:
-                    if "ready to accept connections" in line:
-                        break
-                yield f"unix://{place}"
-            finally:
-                server.terminate()
+    with redis_server() as url:
+        yield url
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -77,6 +61,28 @@ def test_the_counts_of_quotas_are_those_of_python(url: str) -> None:
                 is_refused, (count,) = (await store.admit([limits]))[1:]
                 before = count if is_refused else count._replace(used=count.used - MINUTE)
                 assert is_refused == before.refuses(limits, is_run=False)
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_burst_of_calls_waits_for_connections_and_a_lease_and_frames_do_not(url: str) -> None:
+    async def main() -> None:
+        store = RedisStore(url)
+        run = StoredRun("ada", "run-1", "tag", "text", "x", 0.0, owner="burst")
+        try:
+            await store.renew("burst", 60)
+            await store.acquire(run, [])
+            reads = [asyncio.create_task(store.read(f"burst-{i}", {}, 0.3)) for i in range(CALLS_AT_ONCE)]
+            finds = [asyncio.create_task(store.find("ada", "run-1")) for _ in range(200)]
+            while (await store._redis.info("clients"))["blocked_clients"] < CALLS_AT_ONCE:
+                pass
+            assert (await store.renew("burst", 60))[0]
+            assert await store.write([Write(run, 0, 1, b"data: 1\n\n")]) == [True]
+            assert not any(task.done() for task in (*reads, *finds))
+            assert await asyncio.gather(*finds) == [run] * 200
+            assert await asyncio.gather(*reads) == [({}, [])] * CALLS_AT_ONCE
         finally:
             await store.aclose()
 

@@ -155,7 +155,9 @@ def test_a_stream_of_something_else_cannot_be_folded() -> None:
     recording = Recording.from_sse(b"event: message_stop\ndata: {\n\n", name="x.sse")
     status, kind, message = error_of(ask(recording))
     assert (status, kind) == (500, "api_error")
-    assert message.startswith("x.sse is not a stream of the Messages API: the data of event 'message_stop' are no JSON")
+    assert message.startswith(
+        "x.sse is not a stream of the Messages API: the data of event 'message_stop' are not JSON"
+    )
 
 
 # --- Wrong requests ---
@@ -243,7 +245,7 @@ def test_a_request_that_no_recording_answers_is_not_found_and_not_to_be_retried(
     api = matching("request", of(asking("What is it?"), name="it.sse.jsonl"))
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, asking("What was it?")))
     words = (
-        "no recording matches this request. Nearest of 1: it.sse.jsonl (2 of 3 parts are equal). It differs at "
+        "no recording matches this request. Nearest of 1: it.sse.jsonl. It differs at "
         'messages[0].content[0].text: recorded "What is it?", asked "What was it?"'
     )
     assert error_of(answer) == (404, "not_found_error", words)

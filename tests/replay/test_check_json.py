@@ -71,7 +71,7 @@ def test_the_message_is_explained_all_the_same() -> None:
     assert timeline.message is not None
     assert timeline.message.id == "msg_1"
     text = explain(said(MESSAGE))
-    assert "\nusage              3 input_tokens, 2 output_tokens\n" in text
+    assert "\nusage              input_tokens 3, output_tokens 2\n" in text
     assert "\nending             clean: no stream: application/json; charset=utf-8\n" in text
     assert "\nmessage            msg_1, claude-sonnet-5, stop reason end_turn\n" in text
     assert "Hi &lt;b&gt;" in explain_html(said(MESSAGE))

@@ -212,7 +212,7 @@ def test_a_pace_says_when_the_events_come() -> None:
 # --- What it adds up to ---
 
 
-@pytest.mark.parametrize("fragments", ["words", "characters", "whole", "random:3", 1, 7, str.splitlines])
+@pytest.mark.parametrize("fragments", ["words", "whole", 1, 7, str.splitlines])
 def test_the_events_add_up_to_the_message_however_they_are_fragmented(fragments: Any) -> None:
     recording = recording_of(EVERYTHING, fragments=fragments)
     assert fold(recording.body) == EVERYTHING
@@ -288,7 +288,6 @@ def test_a_client_receives_the_message() -> None:
         (8, ["Hello, b", "ig wide ", "world!"]),
         (["Hello, ", "", "big wide world!"], ["Hello, ", "", "big wide world!"]),
         (lambda said: said.partition(" big "), ["Hello,", " big ", "wide world!"]),
-        ({0: 20}, ["Hello, big wide worl", "d!"]),
     ],
 )
 def test_text_comes_in_the_fragments_asked_for(fragments: Fragments, pieces: list[str]) -> None:
@@ -296,25 +295,12 @@ def test_text_comes_in_the_fragments_asked_for(fragments: Fragments, pieces: lis
 
 
 def test_characters_are_code_points_and_never_halves_of_one() -> None:
-    assert deltas(recording_of(answer("é😀e\u0301"), fragments="characters"), "text") == ["é", "😀", "e", "\u0301"]
+    assert deltas(recording_of(answer("é😀e\u0301"), fragments=1), "text") == ["é", "😀", "e", "\u0301"]
 
 
 def test_words_of_a_script_without_spaces_are_not_endless() -> None:
     pieces = deltas(recording_of(answer("漢" * 40 + "。" * 10)), "text")
     assert [len(piece) for piece in pieces] == [16, 16, 8, 8, 2]
-
-
-def test_random_fragments_go_by_the_seed_and_are_no_longer_than_the_api_sends() -> None:
-    first, again, other = (
-        deltas(recording_of(answer("x" * 500), fragments=f"random:{seed}"), "text") for seed in (1, 1, 2)
-    )
-    assert first == again != other
-    assert max(map(len, first)) <= 20
-
-
-def test_blocks_that_are_not_named_come_in_words() -> None:
-    recording = recording_of(answer("a b", text("c d")), fragments={1: "whole"})
-    assert deltas(recording, "text") == ["a", " b", "c d"]
 
 
 def test_exact_fragments_of_an_input_are_exact_also_at_the_beginning() -> None:
@@ -330,9 +316,8 @@ def test_exact_fragments_of_an_input_are_exact_also_at_the_beginning() -> None:
         (0, "a fragment has at least 1 character, not 0"),
         (
             "lines",
-            "fragments must be a length, texts, a function, or one of words, characters, whole, random:SEED, not 'lines'",
+            "fragments must be words, whole, a length, texts, or a function, not 'lines'",
         ),
-        ({1: "words"}, "there are fragments for block 1, and the message has 1"),
     ],
 )
 def test_fragments_that_cannot_be_are_refused(fragments: Any, message: str) -> None:

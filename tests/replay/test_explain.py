@@ -1,13 +1,14 @@
-"""rawsse.replay.explain: columns, picture, figures; nothing that a terminal obeys."""
+"""rawsse.replay.explain: columns and figures; nothing that a terminal obeys."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.explain import WIDTH, Timeline, explain, visible
+from rawsse.replay.explain import MAX_LABELLED_LINES, WIDTH, Timeline, explain, visible
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -84,7 +85,7 @@ def test_what_the_order_does_not_allow_is_marked_where_it_stands() -> None:
 
 def test_data_that_are_no_json_are_shown_and_do_not_end_the_explanation() -> None:
     text = explain(Recording.from_sse(b"data: {oops\n\ndata: [DONE]\n\n"))
-    assert " ! the data of event 'message' are no JSON" in text
+    assert " ! the data of event 'message' are not JSON" in text
     assert "═▶ event 2: [DONE] the end mark [DONE], which is not the API's" in text
 
 
@@ -139,7 +140,7 @@ def test_a_message_and_a_block_without_their_fields_are_shown_all_the_same() -> 
     assert '\n  [0] None: {"a": 1}\n' in text
 
 
-# --- Picture and figures ---
+# --- Figures ---
 
 
 def test_the_figures_are_those_of_the_recording() -> None:
@@ -150,25 +151,18 @@ def test_the_figures_are_those_of_the_recording() -> None:
     assert said["reads"] == "29, 2,883 bytes"
     assert said["pings"] == "15"
     assert said["events"].startswith("29: 15 ping, 1 message_start, ")
-    assert said["usage"] == "11 input_tokens, 62 output_tokens, service_tier standard"
+    assert said["usage"] == 'input_tokens 11, output_tokens 62, service_tier "standard"'
     assert said["end"] == "8.264 s"
 
 
-def test_the_picture_has_a_row_per_kind_and_marks_the_first_content() -> None:
-    start = b'data: {"type":"message_start","message":{}}\n\n'
-    block = b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
-    delta = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}\n\n'
-    recording = Recording(reads=(Read(0.0, start + block), Read(1.0, delta), Read(2.0, PING)), duration=4.0)
-    lines = explain(recording).split("\n")
-    at = next(number for number, line in enumerate(lines) if line.startswith("timeline"))
-    rows = {line[:19].strip(): line[19:] for line in lines[at + 1 : at + 5]}
-    assert rows == {
-        "reads": "█" + " " * 19 + "█" + " " * 19 + "█",
-        "message": "█",
-        "text": "█" + " " * 19 + "█",
-        "ping": " " * 40 + "█",
-    }
-    assert lines[at + 5] == " " * 39 + "▲ first content 1.000 s"
+def test_a_long_figure_takes_several_lines_and_not_too_many() -> None:
+    words = {"type": "error", "error": {"type": "api_error", "message": "Oops " * 10_000}}
+    recording = Recording(status=529, reads=(Read(0.0, json.dumps(words).encode()),))
+    text = explain(recording, width=60)
+    shown = text[text.index("\nending ") + 1 : text.index("\nmessage ")].split("\n")
+    assert 2 < len(shown) <= MAX_LABELLED_LINES + 1
+    assert max(map(len, shown)) <= 60
+    assert shown[-1].endswith(" characters)")
 
 
 # --- Colours, and characters that would be obeyed ---

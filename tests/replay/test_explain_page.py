@@ -11,7 +11,7 @@ from support.streams import block, end, input_delta, start, text_delta, tool_blo
 
 from rawsse.replay import Read, RecordedRequest, Recording, shipped_fixtures
 from rawsse.replay.explain import Timeline
-from rawsse.replay.explain_page import MAX_SHOWN_EVENTS, explain_html
+from rawsse.replay.explain_page import MAX_SHOWN_EVENTS, MAX_SHOWN_LINES, explain_html
 from rawsse.sse import encode
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_the_recording() -> None:
         "pings": "15",
         "events": "29: 15 ping, 1 message_start, 2 content_block_start, 1 signature_delta, 2 content_block_stop, "
         "6 text_delta, 1 message_delta, 1 message_stop",
-        "usage": "11 input_tokens, 62 output_tokens, service_tier standard",
+        "usage": 'input_tokens 11, output_tokens 62, service_tier "standard"',
         "ending": "clean: complete",
     }
 
@@ -160,13 +160,20 @@ def test_blocks_whose_numbers_are_confused_show_their_text_without_links() -> No
 
 def test_what_is_wrong_stands_at_its_event() -> None:
     page = page_of(b"data: {\n\ndata: half")
-    assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
+    assert page.all("p", "problem")[0].startswith("the data of event 'message' are not JSON")
     assert page.all("li", "problem") == ["The end cut these lines off: no blank line came, so they are not an event."]
     assert page.all("p", "says") == ["None: message_start never came."]
 
 
 def test_gaps_stand_between_the_rows() -> None:
     assert Parsed(explain_html(long_recording(100, pause_at=50))).all("li", "wait") == ["nothing came for 6.000 s"]
+
+
+def test_a_gap_within_an_event_stands_before_its_row() -> None:
+    reads = (*(Read(number / 10, b": a\n\n") for number in range(5)), Read(0.5, b"data: "), Read(9.0, b"x\n\n"))
+    page = Parsed(explain_html(Recording(reads=reads, duration=9.0)))
+    items = [given["class"].split()[0] for tag, given, _ in page.elements if tag == "li"]
+    assert items == ["row"] * 5 + ["wait", "row"]
 
 
 # --- Text is text ---
@@ -201,11 +208,11 @@ def test_whatever_a_recording_holds_is_text() -> None:
 def test_a_long_recording_is_folded_and_every_event_is_accounted_for() -> None:
     page = Parsed(explain_html(long_recording(1000, pause_at=500)))
     (fold,) = page.all("li", "fold")
-    # 1,015 events: a start, a block's start, 1,000 deltas, 10 pings, and three at the end; 250 are shown before, 60 after.
-    assert fold.startswith("Events 251 to 955 698 text_delta, 7 ping; bytes ")
+    # 1,015 events: a start, a block's start, 1,000 deltas, 10 pings, and three at the end; 440 are shown before, 60 after.
+    assert fold.startswith("Events 441 to 955 510 text_delta, 5 ping; bytes ")
     assert fold.endswith("; longest gap 6.000 s")
     assert page.all("p", "prose") == [" word" * 1000]
-    assert sum(tag == "li" and "row" in given.get("class", "") for tag, given, _ in page.elements) == 250 + 60
+    assert sum(tag == "li" and "row" in given.get("class", "") for tag, given, _ in page.elements) == 440 + 60
 
 
 @pytest.mark.parametrize("text", [" word", "x" * 2000])
@@ -224,15 +231,24 @@ def test_events_of_many_lines_and_bytes_that_came_one_by_one_are_bounded_too() -
     assert len(explain_html(single).encode()) < LONGEST_PAGE
 
 
-def test_what_is_special_is_shown_in_the_midst_of_a_long_recording() -> None:
+def test_the_problems_of_the_events_that_share_a_row_stand_in_it() -> None:
     recording = long_recording(1000, pause_at=500)
     at = len(recording.reads) // 2
     bad = (*recording.reads[:at], Read(recording.reads[at].t, b"data: {\n\n"), *recording.reads[at:])
     page = Parsed(explain_html(Recording(reads=bad, duration=recording.duration)))
-    assert len(page.all("li", "fold")) == 2
-    assert page.all("p", "problem")[0].startswith("the data of event 'message' are no JSON")
+    assert len(page.all("li", "fold")) == 1
+    assert page.all("p", "problem")[0].startswith("event 508: the data of event 'message' are not JSON")
 
 
-def test_a_recording_that_is_all_special_is_folded_all_the_same() -> None:
+def test_of_very_many_problems_the_first_are_shown_and_the_others_are_counted() -> None:
     page = page_of(b"data: {\n\n" * 3000)
     assert len(page.all("li", "row")) == MAX_SHOWN_EVENTS
+    (fold,) = page.all("li", "fold")
+    assert fold.count("are not JSON") == MAX_SHOWN_LINES
+    assert fold.endswith("… and 2,488 more")
+
+
+def test_very_many_comments_share_a_row_too() -> None:
+    page = page_of(b": x\n\n" * 3000)
+    (fold,) = page.all("li", "fold")
+    assert fold.startswith("2,500 comments ")

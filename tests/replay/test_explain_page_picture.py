@@ -47,7 +47,7 @@ def x_of(second: float) -> float:
 
 def test_each_kind_has_a_row_and_each_event_a_mark_at_its_time() -> None:
     svg = drawn(TEN)
-    assert words(svg, "lane") == ["characters", "reads", "message", "text", "ping"]
+    assert words(svg, "lane") == ["reads", "message", "text", "ping"]
     marks = {link.get("data-e"): link for link in svg.iter("a")}
     places = {event: float(link.find("rect").get("x", "")) + 1.5 for event, link in marks.items()}  # type: ignore[union-attr]
     expected = {"1": x_of(2), "2": x_of(2), "3": x_of(5), "4": x_of(6)}
@@ -85,20 +85,16 @@ def test_the_axis_has_round_numbers() -> None:
     assert words(drawn(short), "axis") == ["0.000 s", "0.005 s", "0.010 s", "0.015 s", "0.020 s", "0.025 s", "0.030 s"]
 
 
-def test_the_curve_ends_at_the_number_of_characters() -> None:
-    svg = drawn(TEN)
-    (line,) = svg.iter("polyline")
-    points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
-    assert points == [(92.0, 122.0), (538.0, 122.0), (538.0, 64.0), (984.0, 64.0)]
-    assert "5" in words(svg, "label")
-
-
-def test_without_content_there_is_no_curve() -> None:
-    assert list(drawn(shipped_fixtures()["error-before-content"]).iter("polyline")) == []
+def test_reads_have_marks_with_their_sizes() -> None:
+    titles = [rect.findtext("title") for rect in drawn(TEN).iter("rect") if rect.get("class") == "read"]
+    assert titles == [f"1 read, {len(read.data)} bytes, at {read.t:.3f} s" for read in TEN.reads]
+    crowd = Recording(reads=tuple(Read(1.0, b": x\n") for _ in range(9)), duration=2.0)
+    (title,) = (rect.findtext("title") for rect in drawn(crowd).iter("rect") if rect.get("class") == "read")
+    assert title == "9 reads, 36 bytes, at 1.000 s"
 
 
 def test_an_empty_recording_can_be_drawn() -> None:
-    assert words(drawn(Recording()), "lane") == ["characters", "reads"]
+    assert words(drawn(Recording()), "lane") == ["reads"]
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))

@@ -8,7 +8,7 @@ import pytest
 from support.streams import PING, STOP, block, block_start, delta, end, input_delta, start, text_delta, tool_block
 
 from rawsse.replay import Read, Recording, every_split, shipped_fixtures
-from rawsse.replay.explain import Gap, Group, Timeline
+from rawsse.replay.explain import Gap, Group, Timeline, kinds_of
 from rawsse.sse import encode
 
 
@@ -49,7 +49,7 @@ def test_the_events_are_the_same_however_the_body_is_cut(line_end: bytes) -> Non
 def test_an_event_is_as_late_as_the_read_that_completes_it() -> None:
     body = wire(PING)
     (group,) = of((1.0, body[:-1]), (2.0, body[-1:])).groups
-    assert (group.t, group.read, group.start, group.end) == (2.0, 2, 0, len(body))
+    assert (group.t, group.pieces[-1].read, group.start, group.pieces[-1].last) == (2.0, 2, 0, len(body) - 1)
 
 
 def test_the_rest_of_a_line_end_belongs_to_the_event_that_its_beginning_completed() -> None:
@@ -71,8 +71,8 @@ def test_the_rest_of_a_line_end_belongs_to_the_event_that_its_beginning_complete
         (delta(0, "thinking_delta", thinking="Hm"), "thinking", "thinking_delta", "Hm", ""),
         (input_delta(0, '{"'), "tool", "input_json_delta", '{"', ""),
         (delta(0, "text_delta", text=7), "text", "text_delta", "", ""),
-        (delta(0, "smell_delta", smell="rose"), "other", "smell_delta", "", '"rose"'),
-        (end(), "message", "", "", "stop reason end_turn, 7 tokens out"),
+        (delta(0, "smell_delta", smell="rose"), "other", "smell_delta", "", '{"smell": "rose"}'),
+        (end(), "message", "", "", "stop reason end_turn"),
         (STOP, "message", "", "", ""),
         (PING, "ping", "", "", ""),
         ({"type": "error", "error": {"type": "api_error", "message": "Oops"}}, "error", "", "", "api_error: Oops"),
@@ -93,7 +93,7 @@ def test_the_end_of_a_block_is_about_what_the_block_is() -> None:
 
 def test_problems_stand_with_the_event_that_has_them() -> None:
     assert only(wire(STOP)).problems == ["message_stop may not come before message_start"]
-    assert only(b"data: {\n\n").problems[0].startswith("the data of event 'message' are no JSON")
+    assert only(b"data: {\n\n").problems[0].startswith("the data of event 'message' are not JSON")
     assert only(b"data: [DONE]\n\n").says == "the end mark [DONE], which is not the API's"
     assert only(b"data:\n\n").kind == "keep-alive"
 
@@ -105,7 +105,7 @@ def test_first_content_is_the_first_delta_that_is_not_empty() -> None:
     timeline = of(
         (1.0, wire(start(), block_start(0, tool_block()), input_delta(0, ""))), (2.0, wire(input_delta(0, "{}")))
     )
-    assert timeline.first_event == 1.0
+    assert timeline.events[0].t == 1.0
     assert timeline.first_content is not None
     assert (timeline.first_content.t, timeline.first_content.event) == (2.0, 4)
 
@@ -128,19 +128,28 @@ def test_a_gap_stands_out_from_the_waits_of_its_own_recording() -> None:
 
 
 def test_the_end_may_come_late_too() -> None:
-    assert of((1.0, b":\n"), (1.5, b":\n"), duration=9.0).longest_gap == Gap(1.5, 7.5, 0)
+    assert of((1.0, b":\n"), (1.5, b":\n"), duration=9.0).waits == (Gap(1.0, 0.5), Gap(1.5, 7.5))
 
 
 def test_deltas_are_counted_by_their_own_type() -> None:
-    kinds = Timeline.of(shipped_fixtures()["tools"]).kinds
-    assert (kinds["text_delta"], kinds["input_json_delta"], kinds["content_block_stop"]) == (3, 6, 2)
-    assert "content_block_delta" not in kinds
+    kinds = kinds_of(Timeline.of(shipped_fixtures()["tools"]).events)
+    assert kinds == (
+        "1 message_start, 2 content_block_start, 1 ping, 3 text_delta, 2 content_block_stop, 6 input_json_delta, "
+        "1 message_delta, 1 message_stop"
+    )
 
 
 def test_an_empty_recording_has_a_timeline() -> None:
     timeline = of()
-    assert (timeline.groups, timeline.longest_gap, timeline.first_event, timeline.duration) == ((), None, None, 0.0)
+    assert (timeline.groups, timeline.waits, timeline.first_content) == ((), (), None)
+    assert dict(timeline.figures)["longest gap"] == "none"
     assert timeline.verdict == "truncated before message_start"
+
+
+def test_a_problem_of_the_answer_as_a_whole_stands_with_its_first_lines() -> None:
+    recording = Recording(headers={"content-type": "text/html"}, reads=(Read(0.0, wire(PING)),))
+    assert [group.problems for group in Timeline.of(recording).groups] == [["the content type is 'text/html'"]]
+    assert Timeline.of(Recording(headers={"content-type": "text/html"})).groups == ()
 
 
 def test_an_answer_that_is_no_stream_has_lines_and_no_events() -> None:

@@ -17,7 +17,7 @@ import pytest
 from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, RecordingError
 from rawsse.replay import Recording, ScrubPolicy, answer, recording_of
-from rawsse.replay.fixture import RecordMode, Replay
+from rawsse.replay.fixture import Replay
 from rawsse.replay.virtual_clock import VirtualClock
 
 QUESTION: dict[str, Any] = {
@@ -67,7 +67,7 @@ def test_there_is_no_address_before_and_after() -> None:
 
 def test_a_request_before_anything_is_played_is_a_mistake() -> None:
     with Replay() as replay:
-        message = "there was nothing to play for POST /v1/messages: say what is to be played: replay.play(NAME)"
+        message = "there was nothing to play for POST /v1/messages: name a recording with replay.play(NAME)"
         assert ask(replay).startswith(message)
     with pytest.raises(AssertionError, match="there was nothing to play"):
         replay.verify()
@@ -132,9 +132,7 @@ def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_le
         replay.play("plain", "tools", match="sequence")
         assert replay.problems(is_over=False) == []
         [problem] = replay.problems()
-        assert problem.startswith(
-            "nothing was asked here, where plain.sse.jsonl, tools.sse.jsonl should be played. The client"
-        )
+        assert problem.startswith("no request came for plain.sse.jsonl, tools.sse.jsonl. Was the client made before")
         urllib.request.urlopen(replay.base_url + "/v1/models", timeout=10).close()
         assert replay.problems() == ["not played, 2 of 2 recordings: plain.sse.jsonl, tools.sse.jsonl"]
 
@@ -144,7 +142,7 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
         replay.play(answer("one"), faults=["status=529 x1 after=2"])
         assert ask(replay) == "one"
         [problem] = replay.problems()
-        assert problem.startswith("the fault status=529 x1 after=2 never happened: the test asked too little")
+        assert problem.startswith("the fault status=529 x1 after=2 never happened: the test sent too few requests")
         assert replay.problems(is_over=False) == []
     with Replay() as replay:
         replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
@@ -181,8 +179,8 @@ def test_the_address_may_be_known_before_it_is_served_and_stays() -> None:
 
 
 def test_a_missing_recording_comes_with_its_remedy(tmp_path: Path) -> None:
-    replay = Replay(tmp_path, remedy=". Do this")
-    with pytest.raises(RecordingError, match=r"no recording 'spring'.*\. Do this$"):
+    replay = Replay(tmp_path)
+    with pytest.raises(RecordingError, match=r"no recording 'spring'.*\. To record it: .* --rawsse-record=once$"):
         replay.play("spring")
     (tmp_path / "spring.sse.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(RecordingError, match=r"spring.sse.jsonl, line 1: invalid JSON \(.*\)$"):
@@ -240,7 +238,7 @@ def test_a_rewrite_changes_the_bytes_of_the_answer() -> None:
 
 
 def recorder(tmp_path: Path, api: Replay, which: Any = "once") -> Replay:
-    return Replay(tmp_path, record=RecordMode(which, api.base_url))
+    return Replay(tmp_path, record=which, record_url=api.base_url)
 
 
 def record_two(tmp_path: Path, api: Replay, questions: int) -> None:
@@ -285,7 +283,7 @@ def test_what_is_there_is_played_and_only_all_asks_again(tmp_path: Path) -> None
             1,
             "exchanges with the API: 1, names for their recordings: 2 (first.sse.jsonl, second.sse.jsonl)",
         ),
-        (0, "nothing was recorded for first.sse.jsonl, second.sse.jsonl: the test asked nothing"),
+        (0, "nothing was recorded for first.sse.jsonl, second.sse.jsonl: the test sent no request"),
     ],
 )
 def test_an_exchange_too_few_is_told_and_leaves_nothing(tmp_path: Path, questions: int, words: str) -> None:
@@ -317,26 +315,25 @@ def test_a_test_that_fails_writes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "it.sse.jsonl").read_bytes() == before
 
 
-def test_an_error_does_not_replace_a_good_answer_unless_it_is_said(tmp_path: Path) -> None:
+def test_an_error_does_not_replace_a_good_answer(tmp_path: Path) -> None:
     path = tmp_path / "it.sse.jsonl"
     recording_of(answer("old")).save(path)
     with Replay() as api:
         api.play(answer("new"), faults=["status=529"])
-        words = r"the API answered 529, and it.sse.jsonl is a good answer: it stays.* record_errors=True"
+        words = r"the API answered 529, and it.sse.jsonl is a good answer: nothing is written.* delete that file first"
         with pytest.raises(RecordingError, match=words):
             record_one(tmp_path, api)
         assert Recording.load(path).status == 200
-        with recorder(tmp_path, api, "all") as replay:
-            replay.play("it", record_errors=True)
-            assert ask(replay) == "Overloaded"
-        assert Recording.load(path).status == 529
+        path.unlink()
+        record_one(tmp_path, api)
+    assert Recording.load(tmp_path / "recordings/it.sse.jsonl").status == 529
 
 
 def test_what_is_scrubbed_is_for_the_test_to_say(tmp_path: Path) -> None:
     with Replay() as api:
         api.play(answer("The plan of acme-internal-7781 is good."))
         policy = ScrubPolicy(secrets=("acme-internal-7781",))
-        with Replay(tmp_path, record=RecordMode("once", api.base_url), policy=policy) as replay:
+        with Replay(tmp_path, record="once", record_url=api.base_url, policy=policy) as replay:
             replay.play("it")
             assert "acme-internal-7781" in ask(replay)
     text = (tmp_path / "recordings/it.sse.jsonl").read_text(encoding="utf-8")
@@ -345,7 +342,7 @@ def test_what_is_scrubbed_is_for_the_test_to_say(tmp_path: Path) -> None:
 
 
 def test_made_up_answers_are_not_recorded_together_with_others(tmp_path: Path) -> None:
-    replay = Replay(tmp_path, record=RecordMode("once"))
+    replay = Replay(tmp_path, record="once")
     replay.play(answer("made up"))
     assert not replay.is_recording
     with pytest.raises(ConfigurationError, match="some of these answers are made up"):
@@ -357,7 +354,7 @@ def test_the_real_api_has_no_virtual_time(tmp_path: Path) -> None:
         async with replay:
             pass
 
-    replay = Replay(tmp_path, record=RecordMode("once"))
+    replay = Replay(tmp_path, record="once")
     replay.play("it")
     with replay.kept(), pytest.raises(ConfigurationError, match="the real API cannot be recorded in virtual time"):
         asyncio.run(story())

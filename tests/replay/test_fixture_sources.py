@@ -8,7 +8,7 @@ import pytest
 
 from rawsse.errors import RecordingError
 from rawsse.replay import answer, recording_of, shipped_fixtures
-from rawsse.replay.fixture import find, find_one, own_path, written_path
+from rawsse.replay.fixture import find, own_path, written_path
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_name_is_looked_for_beside_the_test_and_in_recordings(folder: Path, name: str | Path, file: str) -> None:
     assert own_path(name, folder) == folder / file
-    assert find_one(name, folder).name == str(folder / file)
+    assert [recording.name for recording in find(name, folder)] == [str(folder / file)]
 
 
 def test_a_folder_is_all_that_is_in_it_by_name(folder: Path) -> None:
@@ -60,11 +60,6 @@ def test_recordings_and_messages_are_what_they_are(folder: Path) -> None:
     assert find(recording, folder) == [recording]
     assert find(answer("x"), folder) == [recording]
     assert find(answer("x").raw, folder) == [recording]
-
-
-def test_who_needs_one_recording_gets_no_folder(folder: Path) -> None:
-    with pytest.raises(RecordingError, match="'talks/' are 2 recordings, and one is needed here"):
-        find_one("talks/", folder)
 
 
 def test_a_missing_recording_says_where_it_was_looked_for_and_what_there_is(folder: Path) -> None:

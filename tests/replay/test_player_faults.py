@@ -283,7 +283,7 @@ def test_a_fault_happens_so_many_times_and_then_all_is_well() -> None:
     def talk(server: ReplayServer) -> list[int]:
         return [post(server).status for _ in range(5)]
 
-    faults = [Fault.parse("status=529").times(2), Fault.parse("html=503").times(1).after(3)]
+    faults = [Fault.parse("status=529 x2"), Fault.parse("html=503 x1 after=3")]
     assert serve(talk, faults=faults) == [529, 529, 200, 503, 200]
 
 
@@ -295,11 +295,11 @@ def test_faults_are_counted_in_messages_only() -> None:
         others = [said(server, path="/v1/messages/count_tokens")[0], preflight]
         return [*others, post(server).status, post(server).status]
 
-    assert serve(talk, faults=[Fault.parse("status=529").times(1)]) == [200, 204, 529, 200]
+    assert serve(talk, faults=[Fault.parse("status=529 x1")]) == [200, 204, 529, 200]
 
 
 def test_the_requests_say_which_faults_they_had() -> None:
-    first, second = Fault.parse("status=529").times(1), Fault.parse("drop@event=0").after(1)
+    first, second = Fault.parse("status=529 x1"), Fault.parse("drop@event=0 after=1")
 
     def talk(server: ReplayServer) -> list[tuple[Fault, ...]]:
         post(server), post(server)
@@ -438,18 +438,16 @@ async def played(player: Player, question: bytes = BODY) -> list[dict[str, Any]]
     return sent
 
 
-@pytest.mark.parametrize("fault", ["reset@event=1", "slow-head=1", "no-last-chunk"])
+@pytest.mark.parametrize("fault", ["reset@event=1", "slow-head=1", "no-last-chunk", "gzip"])
 def test_a_fault_of_the_wire_needs_our_server(fault: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match=f"^the fault {fault} needs rawsse.server: this ASGI server has no say"
-    ):
+    words = f"^the fault {fault} needs rawsse.server: other ASGI servers do not let an app write to TCP"
+    with pytest.raises(ConfigurationError, match=words):
         call(fault)
 
 
 def test_other_faults_need_nothing() -> None:
     assert [message["body"] for message in call("drop@event=0")[1:]] == [B, b""]
     assert call("status=529")[0]["status"] == 529
-    assert gzip.decompress(b"".join(message["body"] for message in call("gzip")[1:])) == A + B
 
 
 def test_only_so_many_cut_answers_are_kept_for_those_who_ask_again() -> None:

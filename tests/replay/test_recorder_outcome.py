@@ -10,7 +10,7 @@ import pytest
 from rawsse import errors
 from rawsse.errors import APIError, EndingKind
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.recorder import FAILED, end_of, ending_of, settled
+from rawsse.replay.recorder import FAILED, end_of, outcome
 from rawsse.replay.recording import End
 
 FIXTURES = shipped_fixtures()
@@ -27,6 +27,14 @@ ENDINGS: dict[str, EndingKind] = {
 
 def first(recording: Recording, count: int, end: End) -> Recording:
     return replace(recording, reads=recording.reads[:count], end=end)
+
+
+def ending_of(recording: Recording, error: APIError | None = None) -> EndingKind:
+    return outcome(recording, error)[1]
+
+
+def settled(recording: Recording) -> Recording:
+    return outcome(recording)[0]
 
 
 # --- How an exchange ended -------------------------------------------------------------------------------------------

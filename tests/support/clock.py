@@ -23,6 +23,6 @@ __all__ = ["Leftovers", "VirtualClockLoop", "run", "ticks"]
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T], *, start: float = 1000.0) -> T:
+def run(main: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result. Raises `Leftovers` if it left something behind; what it raises itself comes first."""
-    return virtual_clock.run(main, start=start, strict=True)
+    return virtual_clock.run(main, strict=True)

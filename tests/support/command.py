@@ -1,4 +1,5 @@
-"""`rawsse` as a process of its own, for what only a process has: signals, pipes, the line `listening on`.
+"""`rawsse` as a process, for what only a process has: signals, pipes, the line `listening on`. Where nothing but streams,
+environment and folder are asked for, the process is forked (`forked.py`).
 
     with Command("replay", "plain.sse.jsonl", "--port", "0") as command:
         urlopen(command.base_url)
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .background import PATIENCE
+from .forked import Forked
 
 __all__ = ["ROOT", "WITHOUT_UVLOOP", "Command", "environment"]
 
@@ -42,12 +44,14 @@ class Command:
         program: tuple[str, ...] = MODULE,
         **options: Any,
     ) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, *program, *map(str, arguments)],
-            env=environment(env or {}),
-            cwd=cwd or ROOT,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )
+        given: list[str] = [*map(str, arguments)]
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        options |= {"env": environment(env or {}), "cwd": cwd or ROOT}
+        self._process: Any
+        if program is MODULE and options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd"}:
+            self._process = Forked(given, **options)
+        else:
+            self._process = subprocess.Popen([sys.executable, *program, *given], **options)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +65,7 @@ class Command:
     @property
     def pid(self) -> int:
         """The id of the process."""
-        return self._process.pid
+        return int(self._process.pid)
 
     @cached_property
     def base_url(self) -> str:
@@ -92,11 +96,11 @@ class Command:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit code."""
         self.send_signal(number)
-        return self._process.wait(PATIENCE)
+        return int(self._process.wait(PATIENCE))
 
     def wait(self) -> int:
         """The exit code, when it has ended by itself."""
-        return self._process.wait(PATIENCE)
+        return int(self._process.wait(PATIENCE))
 
     def close_output(self) -> None:
         """Read no further, as `head` does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar
 
 import pytest
@@ -18,8 +19,8 @@ from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import CallSettings, Exchange, Timing
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.request import RequestData
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import MessageStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIError
 from rawsse.replay.fakes import FakeStream
 from rawsse.replay.proxy import BodyAnswer
@@ -77,6 +78,16 @@ ALL_ON = Timeouts(total=1800)
 E = TypeVar("E", bound=Exchange)
 
 
+@contextlib.contextmanager
+def case(name: str) -> Iterator[None]:
+    """One of many cases in a test: its name stands below the failure."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(f"case: {name}")
+        raise
+
+
 class Attempt(Generic[E]):
     """An exchange of this kind, driven as `Call` does. `now` is the time; `events` are what an `Answer` has given out."""
 
@@ -92,10 +103,8 @@ class Attempt(Generic[E]):
     ) -> None:
         self.now = now
         self.events: list[Any] = []
-        self.timing = Timing()
-        self.timing.start(lambda: self.now)
+        self.timing = Timing(lambda: self.now, self.now)
         holds = options.pop("holds", False)
-        self.why = options.pop("why", "")  # a connection did not come
         self.exchange = kind(CallSettings(request, route, timeouts, **options), self.timing, holds=holds)
         self.exchange.begin()
 
@@ -131,7 +140,7 @@ class Attempt(Generic[E]):
                 self.now = min(then, at)
                 if then < at or at == math.inf:
                     continue
-                exchange.expire(clock, self.now, self.why)
+                exchange.expire(clock, self.now)
             elif isinstance(chunk, OSError):
                 exchange.lose(chunk)
             else:

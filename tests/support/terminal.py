@@ -16,8 +16,6 @@ import os
 import pty
 import re
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +24,11 @@ from typing import Any, Self
 
 from .background import PATIENCE
 from .command import ROOT, environment
+from .forked import Forked
 
 __all__ = ["CTRL_C", "CTRL_D", "UP", "Terminal"]
 
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
-
-# The keys of a terminal reach the process that the terminal belongs to: it must take it before the command begins.
-_TAKE_AND_RUN = (
-    "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); import rawsse.cli; sys.exit(rawsse.cli.main())"
-)
 
 # What readline says to the terminal, and not to the person.
 _MODES = re.compile(r"\x1b\[\?2004[hl]\r?")
@@ -49,11 +43,11 @@ class Terminal:
         self._keyboard, screen = pty.openpty()
         self._shown = ""
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _TAKE_AND_RUN, *map(str, arguments)],
+            self._process = Forked(
+                [*map(str, arguments)],
                 env=environment({"TERM": "dumb", **(env or {})}),
                 cwd=cwd or ROOT,
-                start_new_session=True,
+                has_terminal=True,
                 **{"stdin": screen, "stdout": screen, "stderr": screen, **options},
             )
         finally:
@@ -66,7 +60,7 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.wait(PATIENCE)
+        self._process.communicate(PATIENCE)
         os.close(self._keyboard)
 
     def type(self, keys: str) -> None:

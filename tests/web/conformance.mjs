@@ -5,11 +5,11 @@ function cut(bytes, size) {
   return starts.map((start) => bytes.subarray(start, start + size));
 }
 
-/** Where to cut in two: everywhere; of what is large, near both ends and at some hundred places between. */
+/** Where to cut in two: everywhere; of what is large, near both ends and at some places between. */
 function places(length) {
   const all = Array.from({ length: Math.max(length - 1, 0) }, (_, i) => i + 1);
   if (length <= 6000) return all;
-  return all.filter((at) => at < 100 || at > length - 100 || at % Math.ceil(length / 60) === 0);
+  return all.filter((at) => at < 20 || at > length - 20 || at % Math.ceil(length / 20) === 0);
 }
 
 function* everyCut(bytes) {

@@ -7,10 +7,10 @@ import { pathToFileURL } from "node:url";
 import { results } from "./conformance.mjs";
 
 const folder = pathToFileURL(`${process.argv[2]}/`);
-const { Chat, ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
+const { ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
+const { Chat } = await import(new URL("chat.js", folder));
 const modules = {};
-for (const name of ["frames", "words"]) modules[name] = await import(new URL(`${name}.js`, folder));
-const timelines = await import(new URL("timeline.js", folder));
+for (const name of ["answer", "wire"]) Object.assign(modules, await import(new URL(`${name}.js`, folder)));
 
 // Errors that nothing handled, as a browser's console would show them.
 let unhandled = [];
@@ -174,12 +174,15 @@ const tasks = {
       return error.message;
     }
   },
-  words: ({ name, args }) => modules.words[name](...args),
-  frames: ({ name, args }) => modules.frames[name](...args),
-  links: ({ frames }) => [...modules.frames.linksOf(frames)],
-  timeline({ adds }) {
-    const times = timelines.timesOf(adds);
-    return { ...times, words: timelines.words(times) };
+  call: ({ name, args }) => modules[name](...args),
+  links({ frames }) {
+    const numbered = ([frame, from, to]) => [frames.indexOf(frame), from, to];
+    const links = [...modules.linksOf(frames)];
+    return links.map(([index, { source, pieces }]) => [index, { source, pieces: pieces.map(numbered) }]);
+  },
+  timeline({ frames, end }) {
+    const times = modules.timesOf(frames, end);
+    return { ...times, words: modules.inWords(times) };
   },
 };
 

@@ -1,7 +1,6 @@
 // What the tests of the renderer do in a page: render, and compare trees. Evaluated by Playwright; see `test_markdown.py`.
 async () => {
-  const { Markdown } = await import("/markdown.js");
-  const { citationMark, link } = await import("/inline.js");
+  const { citationMark, link, Markdown } = await import("/markdown.js");
 
   /** Render a source that comes in these pieces, drawn after each; `look(root)` is called after each drawing. */
   function render(pieces, look = () => {}) {

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from support.background import PATIENCE
 
-REQUEST = re.compile(rb"^(GET|POST|DELETE) (/(?:api|chat|stream|runs)\S*) HTTP/1.1\r\n", re.MULTILINE)
+REQUEST = re.compile(rb"^(GET|POST|DELETE) (/(?:api|chat|stream|runs)(?!\.js)\S*) HTTP/1.1\r\n", re.MULTILINE)
 
 
 class Proxy:

@@ -76,7 +76,7 @@ def test_everything_that_can_be_operated_has_a_name(chat: Chat) -> None:
     chat.page.get_by_role("button", name="Wire").click()
     assert chat.page.get_by_role("textbox", name="Message to Claude").is_visible()
     assert chat.page.get_by_role("log", name="Conversation").is_visible()
-    chat.page.get_by_role("complementary", name="Wire").wait_for()  # its scripts are loaded when it is first opened
+    chat.page.get_by_role("complementary", name="Wire").wait_for()
     assert chat.page.get_by_role("button", name="Wire").get_attribute("aria-expanded") == "true"
 
 

@@ -29,12 +29,12 @@ def node() -> Iterator[Node]:
 
 
 def frames(node: Node, name: str, *args: Any) -> Any:
-    return node("frames", name=name, args=args)
+    return node("call", name=name, args=args)
 
 
 def timed(*raws: bytes, step: float = 100.0) -> list[Any]:
-    """Frames as the pane keeps them: [ms since the request, kind, raw]."""
-    return [[(number + 1) * step, "frame", raw.decode()] for number, raw in enumerate(raws)]
+    """Frames as the pane keeps them; `at` is in ms since the request."""
+    return [{"at": (number + 1) * step, "kind": "frame", "raw": raw.decode()} for number, raw in enumerate(raws)]
 
 
 # --- Parts and oddities ----------------------------------------------------------------------------------------------
@@ -69,12 +69,6 @@ def test_the_parts_of_a_frame_add_up_to_it(node: Node, raw: str) -> None:
     assert "".join(text for _, text in frames(node, "partsOf", raw)) == raw
 
 
-def test_an_indented_frame_says_the_same(node: Node) -> None:
-    text = "".join(text for _, text in frames(node, "partsOf", PADDED, True))
-    assert json.loads(text.partition("data: ")[2]) == {"type": "content_block_stop", "index": 0}
-    assert '\n  "index": 0\n' in text
-
-
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
@@ -82,7 +76,7 @@ def test_an_indented_frame_says_the_same(node: Node) -> None:
         ('event: ping\ndata: {"type": "ping"}\n\n', "The API is at work"),
         (": beat\n\n", "A comment"),
         ("id: e-9\ndata: [DONE]\n\n", "The relay's end mark"),
-        ("retry: 2000\n\n", "The wait that the server asks for"),
+        ("retry: 2000\n\n", "The wait before the next connection"),
         ('event: error\ndata: {"type":"error"}\n\n', "The stream ends here"),
     ],
 )
@@ -103,7 +97,7 @@ def test_each_frame_is_linked_to_the_piece_of_text_that_it_made(node: Node) -> N
 
 
 def recorded(node: Node, *raws: bytes, **more: Any) -> Recording:
-    exchange = {"frames": timed(*raws), "ms": 9_000, **more}
+    exchange = {"frames": timed(*raws), "end": 9_000, **more}
     return Recording.loads(frames(node, "recordingOf", exchange))
 
 
@@ -158,24 +152,26 @@ def test_a_refusal_is_recorded_as_the_api_sends_it(node: Node) -> None:
 
 @pytest.mark.parametrize("raws", [[b'data: {"text": "a"}\n\n', b"data: [DONE]\n\n"], [b"<html>"], []])
 def test_other_dialects_are_no_recording(node: Node, raws: list[bytes]) -> None:
-    assert frames(node, "recordingOf", {"frames": timed(*raws), "ms": 1, "ending": "complete"}) is None
+    assert frames(node, "recordingOf", {"frames": timed(*raws), "end": 1, "ending": "complete"}) is None
 
 
 # --- The timeline ------------------------------------------------------------------------------------------------------
 
 
-def timeline(node: Node, *frames: tuple[float, str]) -> Any:
-    return node("timeline", adds=frames)
+def timeline(node: Node, *frames: tuple[float, str], end: float | None = None) -> Any:
+    ended = {} if end is None else {"end": end}
+    return node("timeline", frames=[{"at": at, "kind": kind} for at, kind in frames], **ended)
 
 
 def test_a_timeline_knows_the_first_token_the_gaps_and_the_end(node: Node) -> None:
     told = timeline(
         node,
         *[(100, "ping"), (900, "frame"), (1000, "piece"), (1010, "piece")],
-        *[(1400, "lost"), (3000, "piece"), (3050, "end")],
+        *[(1400, "lost"), (3000, "piece")],
+        end=3050,
     )
     assert (told["first"], told["end"], told["count"]) == (1000, 3050, 5)
-    assert (told["pings"], told["losses"]) == ([100], [1400])
+    assert (told["ping"], told["lost"]) == ([100], [1400])
     assert told["silences"] == [[1400, 3000], [100, 900]]
     assert told["words"] == "first token 1.00 s · 5 frames · 1 ping · longest gap 1.60 s · 1 reconnect · end 3.05 s"
 

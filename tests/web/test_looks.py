@@ -190,11 +190,13 @@ def test_a_line_of_a_megabyte_is_shown(chat: Chat) -> None:
 
 # --- Its size ------------------------------------------------------------------------------------------------------------
 
-LOADED = ("index.html", "style.css", *(f"{name}.js" for name in ("account", "answer", "blocks", "dom")))
-LOADED += tuple(f"{name}.js" for name in ("inline", "markdown", "page", "rawsse", "tabs", "words"))
+SCRIPTS = ("answer.js", "markdown.js", "page.js", "rawsse.js", "tabs.js", "wire.js")
+LOADED = ("index.html", "style.css", *SCRIPTS)
 
 
 def test_what_the_page_loads_is_what_is_counted(chat: Chat) -> None:
+    show(chat)
+    assert chat.page.locator("#frames li").count() > 0  # nothing more is loaded with the pane
     names = "performance.getEntriesByType('resource').map((each) => new URL(each.name).pathname.slice(1))"
     loaded = {name for name in chat.page.evaluate(names) if name.endswith((".js", ".css"))}
     assert loaded == {name for name in LOADED if name != "index.html"}

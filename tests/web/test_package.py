@@ -17,6 +17,7 @@ from .node_harness import NODE_MODULES, WEB
 
 pytestmark = pytest.mark.real
 
+TYPED = ("rawsse.js", "chat.js", "react.js")
 TSC = ["--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.asynciterable"]
 
 
@@ -50,6 +51,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Path:
     folder = tmp_path_factory.mktemp("project")
     packed = json.loads(run("npm", "pack", WEB, "--json", "--pack-destination", folder, cwd=folder))[0]
     assert sorted(file["path"] for file in packed["files"]) == [
+        "chat.d.ts",
+        "chat.js",
         "package.json",
         "rawsse.d.ts",
         "rawsse.js",
@@ -79,12 +82,12 @@ def test_the_package_needs_nothing_and_takes_react_as_a_peer() -> None:
 
 
 def test_the_types_are_strict_and_the_declarations_are_made_of_them(packages: Path, tmp_path: Path) -> None:
-    for file in ("rawsse.js", "react.js", "package.json"):
+    for file in (*TYPED, "package.json"):
         shutil.copy(WEB / file, tmp_path)
     (tmp_path / "node_modules").symlink_to(packages)
     emit = ["--checkJs", "--allowJs", "--declaration", "--emitDeclarationOnly", "--outDir", "made"]
-    run(packages / ".bin/tsc", *emit, *TSC, "rawsse.js", "react.js", cwd=tmp_path)
-    for name in ("rawsse.d.ts", "react.d.ts"):
+    run(packages / ".bin/tsc", *emit, *TSC, *TYPED, cwd=tmp_path)
+    for name in (file.replace(".js", ".d.ts") for file in TYPED):
         assert (WEB / name).read_text() == (tmp_path / "made" / name).read_text(), f"make {name} again: see above"
 
 
@@ -101,8 +104,9 @@ def test_it_imports_in_node(project: Path) -> None:
 
 def test_the_core_imports_where_there_is_no_react(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "node_modules/rawsse", tmp_path / "node_modules/rawsse")
-    script = 'import * as all from "rawsse"; console.log(typeof all.Chat)'
-    assert run("node", "--input-type=module", "-e", script, cwd=tmp_path) == "function\n"
+    script = 'import { streamChat } from "rawsse"; import { Chat } from "rawsse/chat";'
+    script += "console.log(typeof streamChat, typeof Chat)"
+    assert run("node", "--input-type=module", "-e", script, cwd=tmp_path) == "function function\n"
 
 
 PAGE = """

@@ -43,7 +43,7 @@ window.begin = (url, options = {}) => {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of a web developer. The relay serves `rawsse.js` and `react.js` beside it."""
+    """A page of a web developer. The relay serves the modules beside it."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "index.html").write_text(PAGE)
     shutil.copy(HERE / "conformance.mjs", folder)
@@ -304,7 +304,7 @@ def test_twenty_thousand_events_at_once_leave_the_page_its_turns(visit: Visit, b
     url = background.enter(Server(flood, port=0)).base_url
     told = page.evaluate(
         """async (url) => {
-          const { Chat } = await import("/rawsse.js");
+          const { Chat } = await import("/chat.js");
           const tasks = [];
           new PerformanceObserver((list) => tasks.push(...list.getEntries())).observe({ type: "longtask" });
           const chat = new Chat({ url, resume: false });
@@ -336,7 +336,7 @@ export { flushSync } from "react-dom";
 COMPONENT = """async (kind) => {
   const react = await import("react");
   const { StrictMode, createElement: h, createRoot, useEffect, useRef, useState } = react;
-  const { Chat, streamingChatHook } = await import("/rawsse.js");
+  const { Chat, streamingChatHook } = await import("/chat.js");
   const useStreamingChat = kind === "argument" ? streamingChatHook(react) : (await import("/react.js")).useStreamingChat;
   window.states = [];
   window.outer = new Chat("/api/chat/stream");

@@ -710,7 +710,7 @@ def test_the_usage_of_an_answer_is_in_the_state(node: Node) -> None:
 
 
 def describe(node: Node, **error: Any) -> Any:
-    return node("words", name="describeError", args=[error])
+    return node("call", name="describeError", args=[error])
 
 
 def test_an_error_is_said_in_words_with_what_the_other_side_said(node: Node) -> None:
@@ -731,24 +731,24 @@ def test_a_fault_of_the_page_is_not_blamed_on_the_server(node: Node) -> None:
 
 def test_a_stop_reason_is_spoken_of_only_where_something_is_amiss(node: Node) -> None:
     said = {
-        reason: node("words", name="describeStopReason", args=[reason]) for reason in ("end_turn", "tired", "refusal")
+        reason: node("call", name="describeStopReason", args=[reason]) for reason in ("end_turn", "tired", "refusal")
     }
     assert said == {"end_turn": None, "tired": None, "refusal": "The model declined to answer."}
 
 
 @pytest.mark.parametrize(("ms", "said"), [(4, "0.00 s"), (417, "0.42 s"), (9_994, "9.99 s"), (9_995, "10.0 s")])
 def test_times_have_as_many_digits_as_can_be_used(node: Node, ms: int, said: str) -> None:
-    assert node("words", name="seconds", args=[ms]) == said
+    assert node("call", name="seconds", args=[ms]) == said
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0"), (999, "999"), (1000, "1 000"), (1234567, "1 234 567")])
 def test_counts_are_set_in_groups_of_three(node: Node, number: int, said: str) -> None:
-    assert node("words", name="count", args=[number]) == said.replace(" ", "\u202f")
+    assert node("call", name="count", args=[number]) == said.replace(" ", "\u202f")
 
 
 def test_a_speed_is_tokens_over_time_and_none_where_the_time_is_too_short(node: Node) -> None:
-    assert node("words", name="tokensPerSecond", args=[30, 500]) == 60
-    assert node("words", name="tokensPerSecond", args=[30, 49]) is None
+    assert node("call", name="tokensPerSecond", args=[30, 500]) == 60
+    assert node("call", name="tokensPerSecond", args=[30, 49]) is None
 
 
 def test_an_answer_that_was_only_accepted_is_read_where_it_is_kept(node: Node) -> None:

@@ -5,13 +5,13 @@
             for text in stream.text_stream: ...
 
 There is no thread and no event loop: the async client runs on a network of blocking sockets, in the caller's thread
-(`network.py`). So it works in threads, where an event loop already runs (a notebook), in a forked child (with
-connections of its own) and in `atexit`, and Ctrl-C ends the call that it interrupts, connection and all.
+(`network.py`). So it works in threads, beside a running event loop (in a notebook), in `atexit`, and in a forked child, which
+opens new connections. Ctrl-C ends the call that it interrupts, with its connection.
 
-Any number of threads may use one client; a stream is for one at a time, but any thread may close it. Tools of one answer run at
-the same time, each in a thread; a single one runs in the caller's. Async functions cannot be tools here.
+Any number of threads may use one client. A stream is for one thread at a time, but any thread may close it. The tools of an
+answer run concurrently, each in a thread; a single one runs in the caller's thread. Async functions cannot be tools.
 
-Where `asyncio.run` runs the main thread it takes the first Ctrl-C for itself, and the second one comes through.
+Inside `asyncio.run`, asyncio handles the first Ctrl-C, and the second one interrupts the call.
 
 Read in this order:
 
@@ -78,4 +78,4 @@ class _Core(AsyncClient):
 
 
 class Client(Facade, of=AsyncClient, made_by=_Core):
-    """Any number of threads may use it. After a fork the child has connections of its own."""
+    """Any number of threads may use it. After a fork, the child opens new connections."""

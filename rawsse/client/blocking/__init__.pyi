@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
-from rawsse.client.call import Call
 from rawsse.client.exchange import Observer, Timing
 from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
@@ -22,9 +21,8 @@ from rawsse.client.resources import (
     TokenCount,
     Turns,
 )
-from rawsse.client.retry import RateLimits, RetryPolicy
-from rawsse.client.stream import OpenResponse
-from rawsse.client.timeouts import NotGiven, Timeouts
+from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
+from rawsse.client.stream import Call, OpenResponse
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
@@ -46,7 +44,7 @@ Item = TypeVar("Item", Message, BlockingMessageStream)
 T = TypeVar("T")
 
 class BlockingEventStream:
-    """The events of the wire, typed, and nothing else: what `messages.create(stream=True)` gives."""
+    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
 
     timing: Timing
 
@@ -61,11 +59,7 @@ class BlockingEventStream:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -96,7 +90,7 @@ class BlockingEventStream:
 class BlockingMessageStream:
     """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
 
-    There is one iterator: breaking out of a loop and iterating again goes on where it stopped. `outputs` parses the text."""
+    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text."""
 
     timing: Timing
 
@@ -111,11 +105,7 @@ class BlockingMessageStream:
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -245,7 +235,7 @@ class BlockingToolRunner(Generic[Item]):
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
     conversation keeps the part that arrived."""
@@ -261,14 +251,6 @@ class BlockingReply:
     @property
     def stream(self) -> BlockingMessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
-
-    @property
-    def current_message_snapshot(self) -> Message:
-        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
-
-    @property
-    def usage(self) -> TotalUsage:
-        """The cost of the answers that are whole."""
 
     def __iter__(self) -> Iterator[MessageStreamEvent]: ...
     def __next__(self) -> MessageStreamEvent:
@@ -322,7 +304,7 @@ class BlockingConversation:
         """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
 
     def stream(self, question: Question) -> BlockingReply:
-        """Ask, and get the answer as it comes: `with conversation.stream(…) as reply`. The request is sent by
+        """Ask, and get the answer as it arrives: `with conversation.stream(…) as reply`. The request is sent by
         `with`, which raises `APIError` if it is refused.
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question."""
@@ -335,21 +317,6 @@ class BlockingConversation:
         there.
 
         Raises `RuntimeError` if nothing has been asked."""
-
-    def reset(self) -> None:
-        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
-        timeouts).
-
-        Raises `ConfigurationError` if a field is not a JSON value."""
-
-    @classmethod
-    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = ..., **fields: Any) -> Self:
-        """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
-
-        Raises `ConfigurationError` if the text is not a saved conversation."""
 
 class BlockingRawResponse(Generic[T]):
     """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
@@ -368,11 +335,7 @@ class BlockingRawResponse(Generic[T]):
 
     @property
     def request_id(self) -> str | None:
-        """The `request-id` of the response: what Anthropic's support asks for."""
-
-    @property
-    def workspace_id(self) -> str | None:
-        """The `anthropic-workspace-id` of the response."""
+        """The `request-id` of the response, for Anthropic's support."""
 
     @property
     def rate_limits(self) -> RateLimits:
@@ -445,8 +408,8 @@ class Page:
         """There is a page after this one."""
 
     def get_next_page(self) -> Page:
-        """The page after this one. Raises what fetching raises; `RuntimeError` if there is none; `EventDataError` if that page
-        leads back to one that was asked for before: the list would never end."""
+        """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
+        to an earlier one: the list would never end."""
 
     def iter_pages(self) -> Iterator[Page]:
         """This page and all after it, each fetched when it is needed."""
@@ -459,11 +422,11 @@ class Messages:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     def stream(
         self,
@@ -533,8 +496,8 @@ class Messages:
         kind: type[Answer] = ...,
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose `body` is given whole, known fields or not: for a program that passes it
-        on. As with `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
+        `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
@@ -542,16 +505,16 @@ class Messages:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
 
 class Models:
-    """`client.models`: which models there are."""
+    """`client.models`: the models that there are."""
 
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response beside what it brought."""
+        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
 
     def list(
         self,
@@ -572,7 +535,7 @@ class Models:
         would lead to another path."""
 
 class Beta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. Beta features are asked for by `betas`."""
+    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
 
     messages: Messages
     models: Models
@@ -580,29 +543,30 @@ class Beta:
     def __init__(self, messages: Messages, models: Models) -> None: ...
 
 class Client:
-    """Talks to the Messages API, or to anything that speaks it at `base_url` (a path in it is kept).
+    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
     Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
-    How long, how often: `timeouts` are the five clocks; `timeout`, as the official SDK has it, is one number of seconds for
-    the silences among them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal
-    is tried again before content came; `retry_policy` has the waits as well.
+    Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
+    them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
+    content has come; `retry_policy` has the waits as well.
 
-    The network: `limits` are the pool's. `proxy` is a URL, else `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
-    `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's. `trust_env=False` reads
-    none of these variables. `connect` makes the links in place of the network (tests: `rawsse.replay.FakeNetwork`).
+    The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
+    and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
+    `trust_env=False` reads none of these variables. `connect` makes the links in place of the network (tests:
+    `rawsse.replay.FakeNetwork`).
 
-    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. What it keeps is on the disk when the
-    client is closed.
+    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
+    is closed.
 
     `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
-    `max_…_bytes` are limits of what is read. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+    `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
-    kept and used again.
+    pooled.
 
-    Any number of threads may use it. After a fork the child has connections of its own."""
+    Any number of threads may use it. After a fork, the child opens new connections."""
 
     def __init__(
         self,
@@ -647,7 +611,7 @@ class Client:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     def close(self) -> None:
-        """End every stream that is open, and drop every connection. No further calls."""
+        """End every open stream, and drop every connection. A later call raises `RuntimeError`."""
 
     def with_options(
         self,
@@ -662,9 +626,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other."""
+        It shares the connections of this one: closing one closes the other."""
 
     def copy(
         self,
@@ -679,9 +643,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The same client with other options; `default_headers` are added to those it has.
+        """A client with some options changed; `default_headers` are added to those it has.
 
-        Both share their connections: closing one closes the other."""
+        It shares the connections of this one: closing one closes the other."""
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
-        """Questions and answers in turn: a history that can be sent at any time. Arguments as for `BlockingConversation`."""
+        """A conversation, whose history can be sent at any time. Arguments as for `BlockingConversation`."""

@@ -94,7 +94,7 @@ class Facade:
     def _read(self, steps: Any = None) -> Any:
         """The next item; or the result of a coroutine (`steps`). Raises `RuntimeError` while another thread is in here.
 
-        This is `__next__` too: one more call for each event would be felt. An event that has come needs no coroutine.
+        Also serves as `__next__`, since one more call for each event is measurable. An event that is there needs no coroutine.
         """
         reading = self._reading or threading.RLock()
         if not reading.acquire(False):
@@ -111,7 +111,7 @@ class Facade:
             raise StopIteration from None
         except BaseException as exc:
             if not isinstance(exc, Exception) and hasattr(self._inner, "_close"):
-                self._inner._close()  # Ctrl-C came, perhaps in the middle of an event: the stream is of no more use
+                self._inner._close()  # Ctrl-C, perhaps in the middle of an event: the stream cannot go on
             raise
         finally:
             reading.release()
@@ -145,7 +145,7 @@ def _kind_of(value: Any) -> type[Facade] | None:
 
 
 def _wrapped(value: Any, giver: Facade | type[Facade]) -> Any:
-    """What an async object or class gave, as blocking code gets it: the same object as long as that exists."""
+    """A result of an async object or class in its blocking form: the same object as long as that exists."""
     cls = giver if isinstance(giver, type) else type(giver)
     kind = cls if isinstance(value, cls._inner) else _kind_of(value)
     if kind is None:

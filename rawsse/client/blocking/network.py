@@ -25,9 +25,8 @@ from rawsse.client.network.connect import TCPLink, ready
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, in_threads
 
 SLICE_SECONDS = 0.1
-"""The longest wait in one piece, where nothing can be relied on to end it: for a connection, which `abort` cannot wake on every
-system; on Windows, where this is true of all waits; and in the main thread, where a signal that comes in the moment before
-Python waits is handled only after the wait."""
+"""The longest wait in one piece where it may not be woken: for a connection, which `abort` cannot wake on every system; for
+everything on Windows; and in the main thread, where Python handles a signal that arrives just before a wait only after it."""
 
 LONGEST_SECONDS = 24 * 3600.0
 """The longest wait in one piece elsewhere: `poll` takes milliseconds, and no more than fit into an `int` of C."""
@@ -144,7 +143,7 @@ class SocketLink(TCPLink):
                 self._send(sock)
 
     def read_ready(self) -> bytes | None:
-        """What has come, without waiting; None if nothing has."""
+        """The bytes that have arrived, without waiting; None if there are none."""
         return self._receive(self._open_socket())
 
     async def write(self, data: bytes, deadline: float) -> None:
@@ -187,7 +186,7 @@ class SocketLink(TCPLink):
             data = sock.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return None
-        if self._is_aborted:  # what `shutdown` makes of a socket is no end of the peer's
+        if self._is_aborted:  # the end is that of `shutdown`, not the peer's
             raise Aborted
         return data
 

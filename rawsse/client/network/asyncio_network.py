@@ -7,9 +7,8 @@
     data = await link.read(network.now() + 90)          # or, once it is connected: link.push_to(receive, closed)
     link.abort()
 
-asyncio reads into a block that it allocates for each read. 256 KiB, its own choice, would cost three system calls, because the
-allocator maps, shrinks and unmaps memory for so large a block. uvloop reads as much, again and again in one step, and nothing
-tells it to read less but a buffer of ours.
+asyncio allocates a block for each read. Its default of 256 KiB would cost three system calls, because the allocator maps,
+shrinks and unmaps so large a block. uvloop reads as much, up to 32 times in one step, unless it is given a smaller buffer.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from rawsse.client.network.connect import TCPLink
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, PushSource, in_threads
 
 PROACTOR_SECONDS = 0.01
-"""How often the proactor's links look whether they are connected: it does not tell."""
+"""How often links of the proactor check whether they are connected: it gives no notice."""
 
 # --- The network ---------------------------------------------------------------------------------------------------
 
@@ -77,7 +76,7 @@ class AsyncioNetwork:
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions, each in a thread, and of coroutine functions, each in a task, at once.
 
-        What one of them raises is raised when all are over; but the result of a task that something else cancelled is a
+        An error is raised when all are over; but the result of a task that something else cancelled is a
         `concurrent.futures.CancelledError`. Cancelled or stopped, it cancels the tasks and waits for them.
         """
         tasks = [self.loop.create_task(self._run(call)) for call in calls]
@@ -184,7 +183,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         return data
 
     def read_ready(self) -> bytes | None:
-        """What has come, without waiting; None if nothing has."""
+        """The bytes that have arrived, without waiting; None if there are none."""
         if self._is_aborted:
             raise Aborted
         if self._unread:
@@ -224,7 +223,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         if soon:
             self._network.loop.call_soon(callback)
 
-    # What asyncio calls --------------------------------------------------------------------------------------------
+    # Called by asyncio ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
@@ -279,7 +278,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
     # Waiting -------------------------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        """There may be more for `read_ready`."""
+        """`read_ready` may have something now."""
         self._wake()
         if self._watcher is not None:
             self._watcher()
@@ -291,8 +290,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
     async def _wait(self, deadline: float) -> None:
         """Wait until something happens. Raises `Expired`, `Aborted`.
 
-        One timer serves all waits of the link: a later deadline only moves `_deadline`, and the timer looks at that when it
-        fires. So a wait that ends in time, as nearly all do, makes no timer.
+        One timer serves all waits of the link: a later deadline only sets `_deadline`, which the timer checks when it fires. So
+        a wait that ends in time, as nearly all do, creates no timer.
         """
         if self._is_aborted:
             raise Aborted

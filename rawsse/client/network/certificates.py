@@ -1,4 +1,4 @@
-"""Certificates: which are trusted, and what is wrong with one that is not.
+"""Certificates: those that are trusted, and the reason why one is not.
 
     tls = TLSContext()                  # SSL_CERT_FILE, SSL_CERT_DIR, else certifi
     tls = TLSContext(my_own_context)
@@ -16,18 +16,17 @@ import ssl
 from rawsse.errors import ConfigurationError, quote
 
 ALPN_PROTOCOL = "http/1.1"
-"""What we speak (RFC 7301): without it a server may choose HTTP/2."""
-
+"""The protocol offered (RFC 7301): without it a server may choose HTTP/2."""
 
 _VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class TLSContext:
-    """The `ssl.SSLContext` of one client, made when first asked for: loading the certificates costs 15 ms and more.
+    """The `ssl.SSLContext` of one client, created when it is first needed: loading the certificates takes 15 ms and more.
 
-    `context` is the caller's own, and is used as it is. Else certificates come from the file in `SSL_CERT_FILE` and the
-    directories in `SSL_CERT_DIR` (as OpenSSL has them: names are hashes), or from certifi if neither is set;
-    `trust_env=False` does not look at them.
+    A `context` from the caller is used as it is. Otherwise certificates come from the file in `SSL_CERT_FILE` and the
+    directories in `SSL_CERT_DIR` (in OpenSSL's layout: names are hashes), or from certifi if neither is set or `trust_env` is
+    False.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None, *, trust_env: bool = True) -> None:
@@ -38,12 +37,11 @@ class TLSContext:
         """The context. Raises `ConfigurationError` if the certificates cannot be read."""
         if self._context is None:
             # Not the whole environment: a traceback may show it, and with it the key.
-            self._context = _make(*(os.environ.get(name) if self._trust_env else None for name in _VARIABLES))
+            self._context = _make(*(os.environ.get(name) or None if self._trust_env else None for name in _VARIABLES))
         return self._context
 
 
 def _make(file: str | None, folders: str | None) -> ssl.SSLContext:
-    file, folders = file or None, folders or None
     if folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
         # OpenSSL would accept that, and trust no certificate.
         raise ConfigurationError(f"SSL_CERT_DIR names no directory: {quote(folders)}")
@@ -68,7 +66,7 @@ def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext
 
 
 def explain(error: BaseException) -> str | None:
-    """The reason why a handshake failed, and what to do; None if it was something else."""
+    """The reason why a handshake failed, and the remedy; None for other errors."""
     if isinstance(error, ssl.SSLCertVerificationError):
         match error.verify_code:  # X509_V_ERR_…, https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
             case 9 | 10:  # not yet valid, expired

@@ -22,7 +22,7 @@ from rawsse.client.network.link import Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
 from rawsse.client.network.tls import TLSLink, start_tls
 from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
-from rawsse.http1 import MAX_HEAD_BYTES, ClientConnection, Response
+from rawsse.http1 import ClientConnection, Response
 
 HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
@@ -37,7 +37,7 @@ Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
 
 
 class TCPLink(Link, Protocol):
-    """A network's own link. What depends on the network is how it waits for sockets, and what it does with a connected one."""
+    """A network's own link. Each network has its own way to wait for sockets, and to use a connected one."""
 
     _now: Callable[[], float]
     _signal: Signal
@@ -87,14 +87,12 @@ async def _secure(link: Link, origin: Origin, tls: TLSContext, deadline: float, 
     return secure
 
 
-async def open_tunnel(
-    link: Link, proxy: Proxy, origin: Origin, deadline: float, *, max_head_bytes: int = MAX_HEAD_BYTES
-) -> None:
+async def open_tunnel(link: Link, proxy: Proxy, origin: Origin, deadline: float) -> None:
     """Have the proxy at the other end of `link` open a tunnel (RFC 9110, 9.3.6): from then on the bytes are the origin's.
 
-    Raises `ProxyError`. `max_head_bytes` bounds the proxy's answer.
+    Raises `ProxyError`.
     """
-    http = ClientConnection(origin.authority, max_head_bytes=max_head_bytes)
+    http = ClientConnection(origin.authority)
     asked = proxy.asked(origin)
     try:
         request = http.send_request("CONNECT", origin.authority, [("user-agent", "rawsse"), *proxy.fields])
@@ -206,19 +204,18 @@ class Socket(socket.socket):
 
 # NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
 # that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
-# Each system has those it has: Linux and Windows have TCP_KEEPIDLE, macOS TCP_KEEPALIVE.
-_OPTIONS = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
-_KEEPALIVE = tuple((getattr(socket, name), value) for name, value in _OPTIONS if hasattr(socket, name))
+# Linux and Windows have TCP_KEEPIDLE, macOS has TCP_KEEPALIVE.
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
-    """A non-blocking TCP socket that sends what is written at once, and that notices when its peer is gone: without a packet
-    from either side, a connection that was cut in between lives for ever."""
+    """A non-blocking TCP socket that sends at once, and probes a silent peer: without traffic, neither end would notice that
+    the connection was cut in between."""
     sock = Socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option, value in _KEEPALIVE:
-        with contextlib.suppress(OSError):  # an option that the system lacks is no reason to fail
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for name, value in _KEEPALIVE:
+        with contextlib.suppress(AttributeError, OSError):  # a system that lacks an option can do without it
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return sock

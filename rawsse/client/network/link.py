@@ -1,10 +1,10 @@
-"""What the client asks of a network: the time, links to peers, signals, and functions run at once.
+"""The interface between the client and a network: the time, links to peers, signals, and functions run at once.
 
 The client is written once, as coroutines that await nothing but a `Link` and a `Signal`. Three networks implement them:
 `asyncio_network.py`, `blocking/network.py` (no thread, no event loop: its coroutines never suspend, so that `drive` runs a
 call to its end in the caller's thread), and either of them with links of a test's own (`replay/fakes.py`).
 
-A link is made before it is connected, so that it can be aborted at any phase: while its name is looked up, in the TCP or TLS
+A link exists before it is connected, so that it can be aborted in any phase: while the name is resolved, during the TCP or TLS
 handshake, while a proxy opens a tunnel.
 """
 
@@ -20,16 +20,16 @@ from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
 
 READ_BYTES = 64 * 1024
-"""The most that is taken from a socket at a time, and what an asyncio link buffers before it lets TCP slow the peer down: a
-read gives less than twice as much."""
+"""The most that is read from a socket at a time, and that an asyncio link buffers before it lets TCP slow the peer down. One
+`read` returns less than twice as much."""
 
 T = TypeVar("T")
 
 Stop = Callable[[], Awaitable[None]]
-"""Stops functions that run at once, and waits for those that can be stopped."""
+"""Stops functions that run concurrently, and waits for those that can be stopped."""
 
 OnStart = Callable[[Stop], object]
-"""Called with what stops the functions, when they have been started."""
+"""Called with the function that stops them, once the functions have been started."""
 
 
 class Expired(Exception):  # noqa: N818 - between a link and its caller, not a failure
@@ -44,14 +44,14 @@ class Signal(Protocol):
     """An event that happens once. One caller waits for it."""
 
     def set(self) -> None:
-        """Let it happen. From any task and any thread, any number of times."""
+        """Set it: from any task and any thread, any number of times."""
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`, in the network's time. False: the deadline has passed."""
 
 
 class Connector(Protocol):
-    """A link that is not connected yet. The caller must `abort` it when it is of no more use."""
+    """A link that is not connected yet. The caller must `abort` it when it no longer needs it."""
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
         """Take the route. The result is what to read and write: this link, or TLS over it; aborting either ends both.
@@ -68,14 +68,14 @@ class Link(Protocol):
     """A connection to a peer. One caller waits at a time; `abort` may be called by any other.
 
     Every wait takes a deadline in the network's time (`math.inf`: none) and raises `Expired`, `Aborted` or `OSError`. The
-    caller must `abort` the link when it is of no more use.
+    caller must `abort` the link when it no longer needs it.
     """
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes, at least one; `b""` when the peer has closed its side."""
 
     def read_ready(self) -> bytes | None:
-        """What has come, without waiting; None if nothing has. Raises `OSError`, `Aborted`."""
+        """The bytes that have arrived, without waiting; None if there are none. Raises `OSError`, `Aborted`."""
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Send `data`. Returns early if the peer sends while it takes no more: it may have answered. What is unsent then is
@@ -97,7 +97,7 @@ class PushSource(Link, Protocol):
         """Call `callback` in the loop as soon as there may be more for `read_ready`; with `soon`, in the next step too."""
 
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """From now on call `receive` with what comes, in the loop, as soon as it comes; `read` may be called after `pull`.
+        """From now on call `receive` with the bytes that arrive, in the loop, at once; `read` may be called after `pull`.
 
         `receive(b"")` says that the peer has closed its side. `closed` is called once, when nothing more will come: with None
         after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
@@ -108,12 +108,12 @@ class PushSource(Link, Protocol):
         self._push()
 
     def pull(self) -> None:
-        """Push no more: what comes from now on waits for `read`, and nothing is said of the end."""
+        """Push no more: bytes that arrive from now on wait for `read`, and `closed` is not called."""
         self._closed = None
         del self._receive  # it may hold this link
 
     def pause(self) -> None:
-        """Push no more until `resume`. What comes is left to the link, which lets TCP slow the peer down."""
+        """Push no more until `resume`. The link keeps the bytes that arrive, and lets TCP slow the peer down."""
         self._is_paused = True
 
     def resume(self) -> None:
@@ -156,7 +156,7 @@ class Network(Protocol):
 
     @staticmethod
     def owner() -> Any:
-        """What a network that is made here belongs to, and its links: the running event loop, or (its id) the process."""
+        """The owner of a network that is made here, and of its links: the running event loop, or the process (its id)."""
 
     def link(self) -> Connector:
         """A link that is not connected yet."""
@@ -173,7 +173,7 @@ class Network(Protocol):
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions that run at once, each in a thread with a copy of the caller's context.
 
-        What one of them raises is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
+        An error of one of them is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
         `on_start` gets a function that stops it, with which another task or thread makes it raise `Aborted`.
         """
 
@@ -192,8 +192,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline: float = math.inf) -> list[Any]:
     """The results of the calls. Each runs in a daemon thread, in a copy of the caller's context.
 
-    What one of them raises is raised when all are over: of several errors the first, in the order of the calls. `done` is set
-    then. Raises `Expired`; `Aborted` if something else sets `done` before that.
+    An error is raised when all are over: of several the first, in the order of the calls. `done` is set then. Raises `Expired`;
+    `Aborted` if something else sets `done` before that.
 
     Not asyncio's executor: its threads are few, shared with the program, and waited for when it ends. A call that hangs in one
     would hold up other calls, `asyncio.run` and the interpreter's exit. Where the system gives no thread (too many, or the

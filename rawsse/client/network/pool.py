@@ -1,25 +1,25 @@
-"""Which connection may carry the next request. Kept ones are used again, and there are never more than `max_connections`.
+"""Which connection may carry the next request. Idle ones are reused, and there are never more than `max_connections`.
 
     pool = Pool(network, TLSContext(), PoolLimits(max_connections=10))
     lease = pool.acquire(route)                    # a place in the pool, or in the queue for one
     if await lease.granted.wait(deadline):
         link = await lease.connect(deadline)       # ready for one exchange
     lease.give_back(http)                          # the exchange is over: keep the connection if it can carry another
-    lease.drop()                                   # or: it is of no more use; at any time, any number of times
+    lease.drop()                                   # or: abort it; at any time, any number of times
     pool.close()
 
 A connection that turns out dead costs the request its answer: a POST cannot always be sent again. So an idle one is checked
-when it is handed out, and is dropped before the peer is likely to close it.
+before it is reused, and is not reused when the peer is likely to close it soon.
 
-The end of a chunked body may come a few milliseconds after the event that ended the answer, in a packet of its own. So a
-connection rests with its `ClientConnection`, which takes what comes late; the next request waits for that a little
+The end of a chunked body may come a few milliseconds after the event that ended the answer, in a separate packet. So an
+idle connection keeps its `ClientConnection`, which reads the late bytes; the next request waits for them a little
 (`late_end_seconds`) before it opens a new connection.
 
-A place is held by its `Lease`, not counted: one that an interrupted caller drops is free. Nothing waits while it holds the
-lock, and any thread may call a pool whose network allows it.
+A place is held by its `Lease`, not counted: if an interrupted caller loses the lease, the place is free. The pool never waits
+while it holds the lock, and any thread may call a pool whose network allows it.
 
 A connection belongs to the event loop that made it. So a client has `Pools`: one for each loop that uses it, or for each
-process without async. Limits are those of each pool.
+process without async. The limits apply to each pool.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
 from rawsse.client.network.route import Route
-from rawsse.client.timeouts import ABOVE_ZERO, check_number
+from rawsse.client.retry import ABOVE_ZERO, check_number
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
 MAX_LEFTOVER_BYTES = 64 * 1024
-"""How much of an answer may have come after its reader had enough. It is the end of a chunked body: 5 bytes, as a rule."""
+"""The most that may arrive of an answer after its reader has stopped. It is the end of a chunked body: normally 5 bytes."""
 
 Connect = Callable[[Network], Connector]
 """Makes a link that is not connected yet, in place of the network."""
 
 DEAD = (OSError, APIError, Aborted)
-"""What says that a connection is of no more use: of the network, of HTTP, of this side."""
+"""The errors that end the use of a connection: from the network, from HTTP, from this side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class PoolLimits:
     """How many connections there may be, and how long one is kept. None turns `idle_seconds` or `max_age_seconds` off.
 
     `max_connections`: open at a time, those being made included; further requests queue. As many as the SDK has: below the 1024
-    descriptors that a process commonly may have. `max_idle`: kept without being in use; 0 keeps none. `idle_seconds`: the time
-    that an idle one is kept, half of the 60 s after which common load balancers drop it, some without notice.
-    `max_age_seconds`: a connection that is older carries no further request, so that a change in DNS is followed.
-    `late_end_seconds`: how long a request waits for a connection whose last answer lacks only the end of its body; a new one
-    costs several round trips. 0 does not wait.
+    descriptors that a process commonly may have. `max_idle`: kept without being in use; 0 keeps none. `idle_seconds`: a
+    connection that was idle for so long is not reused, and is closed when the next call begins or ends; half of the 60 s after
+    which common load balancers drop one, some without notice. `max_age_seconds`: nor is one of this age, so that a change in
+    DNS is followed. `late_end_seconds`: how long a request waits for a connection whose last answer lacks only the end of its
+    body; a new one costs several round trips. 0 does not wait.
     """
 
     max_connections: int = 1000
@@ -79,18 +79,19 @@ class PoolLimits:
         check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Connection:
-    """A connection, in use or at rest: then `http` takes what comes of the last exchange, and finds what is out of place."""
+    """A connection, in use or idle. An idle one reads the end of its last exchange with `http`, which finds what is wrong."""
 
-    route: Route
-    link: Any  # a `Connector` until it is connected
-    opened_at: float
-    http: ClientConnection = field(init=False)
-    expires_at: float = math.inf
+    http: ClientConnection
+    expires_at = math.inf
+
+    def __init__(self, route: Route, link: Any, opened_at: float) -> None:
+        self.route = route
+        self.link = link  # a `Connector` until it is connected
+        self.opened_at = opened_at
 
     def take(self, data: bytes) -> None:
-        """Take what came. Raises one of `DEAD` if the connection is of no more use."""
+        """Take bytes that arrived. Raises one of `DEAD` if the connection cannot be reused."""
         self.http.receive_data(data)
         while self.http.next_event() is not None:
             pass
@@ -98,10 +99,10 @@ class Connection:
             raise ConnectionError
 
     def settle(self) -> None:
-        """Take what came while the connection rested. Raises one of `DEAD` if it is of no more use.
+        """Take the bytes that arrived while the connection was idle. Raises one of `DEAD` if it cannot be reused.
 
-        That is: the peer closed it (RFC 9112, 9.5: "A client, server, or proxy MAY close the transport connection at any
-        time"); or sent unsolicited bytes, which would be taken for the answer to the next request; or too many.
+        The reason may be that the peer closed it (RFC 9112, 9.5: "A client, server, or proxy MAY close the transport connection
+        at any time"), or sent unsolicited bytes, which would be taken for the answer to the next request, or too many.
         """
         left = MAX_LEFTOVER_BYTES
         while (data := self.link.read_ready()) is not None:
@@ -156,7 +157,7 @@ class Lease:
         return True
 
     def give_back(self, http: ClientConnection | None) -> None:
-        """The exchange is over, or all of its answer that matters has been read: keep the connection if that can be done.
+        """End the exchange, whose answer may lack only its end: keep the connection if it can carry another.
 
         None: it cannot.
         """
@@ -197,27 +198,25 @@ class Pool:
         self._owner = network.owner()
         self._pid = os.getpid()
         self.idle: dict[Connection, None] = {}
-        """Connections at rest, the longest at rest first."""
-        # By weak references: what an interrupted caller drops is no longer there.
+        """Idle connections; the one that was idle longest is first."""
+        # Weak references: a lease that an interrupted caller lost is removed.
         self._leases: set[weakref.ref[Lease]] = set()
         self.queue: dict[weakref.ref[Lease], None] = {}
         """Calls that wait for a connection to be free; the first is the next."""
-        self._timer_at = math.inf  # when the next of `idle` expires, or earlier
-        self._cancel_timer: Callable[[], object] = int
 
     @property
     def is_elsewhere(self) -> bool:
-        """It is that of an event loop, and another one runs here."""
+        """It belongs to an event loop, and another one runs here."""
         return self.network.runs_coroutines and self._owner is not self.network.owner()
 
     @property
     def open_connections(self) -> int:
-        """At rest, in use, and being made."""
+        """Idle, in use, and being made."""
         return len(self.idle) + len(self._leases)
 
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
-        """A place for an exchange over `route`, granted when it is its turn: at once, if it can be. `fresh` insists on a new
-        connection. Raises `RuntimeError` after `close`."""
+        """A place for an exchange over `route`: granted at once, or queued. `fresh` demands a new connection. Raises
+        `RuntimeError` after `close`."""
         with self._lock:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
@@ -233,14 +232,13 @@ class Pool:
             leases = [*self.queue, *self._leases]
             self.queue.clear()
             self._serve()
-            self._set_timer(math.inf)
             for reference in leases:
                 if (lease := reference()) is not None:
                     lease.drop()
 
     def remove(self, reference: weakref.ref[Lease], lease: Lease | None = None, *, keeps: bool = False) -> None:
-        """The lease is over, or was dropped without a word, by a caller that was interrupted. Its connection is aborted, or
-        (`keeps`) rests, if there is room."""
+        """End a lease; `lease` is None if an interrupted caller lost it. Its connection is aborted or, with `keeps`, stays idle
+        if there is room."""
         if self._pid != os.getpid():  # a forked child: a thread that is not here may hold the lock for ever
             if lease is not None:
                 lease.abort()
@@ -253,20 +251,19 @@ class Pool:
                 self._leases.discard(reference)
                 if lease is not None and keeps and lease.connection is not None:
                     self.idle[lease.connection] = None
-                    if lease.connection.expires_at < self._timer_at:
-                        self._set_timer(lease.connection.expires_at)
-                    lease.connection = None  # one who drops the lease later must not cut what is another's by then
+                    lease.connection = None  # a later `drop` must not abort it: it may belong to another lease
                 self._serve()
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Drop what rests for too long or is too much; give what is free to the first in the queue, and so on.
+        """Drop the idle connections that have expired or are too many; serve the queue while connections are free.
 
-        In any step a signal handler may close the pool. So what is looped over is a copy.
+        A signal handler may close the pool at any step, so each loop runs over a copy.
         """
-        if self.network.now() >= self._timer_at:
-            self._expire()
+        now = self.network.now()
+        for idle in [each for each in list(self.idle) if each.expires_at <= now]:
+            self._abort(idle)
         most = 0 if self.is_closed else self.limits.max_idle
         for idle in list(self.idle)[: max(0, len(self.idle) - most)]:
             self._abort(idle)
@@ -277,10 +274,10 @@ class Pool:
             self.queue.pop(reference, None)
 
     def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
-        """Give the lease what it can have now. False if it must wait.
+        """Grant the lease an idle connection or the place for a new one. False if it must wait.
 
         The newest idle connection is taken: it is the least likely to be closed, and the others may expire. One that lacks the
-        end of its last answer is taken if none is ready. To make room for a new one, the oldest idle one goes.
+        end of its last answer is taken if none is ready. To make room for a new one, the oldest idle one is dropped.
         """
         idle = None if lease.fresh else self._best(lease.route)
         if idle is not None:
@@ -313,30 +310,11 @@ class Pool:
         self.idle.pop(idle, None)
         idle.link.abort()
 
-    # Time, also if no call comes -----------------------------------------------------------------------------------
-
-    def _expire(self) -> None:
-        """Drop what has rested for too long."""
-        with self._lock:
-            now = self.network.now()
-            for idle in list(self.idle):
-                if now >= idle.expires_at:
-                    self._abort(idle)
-            self._set_timer(min((idle.expires_at for idle in list(self.idle)), default=math.inf))
-
-    def _set_timer(self, at: float) -> None:
-        """One timer serves all that rest. It is moved only to an earlier time, or when it has fired: most connections are taken
-        before they expire, and then no timer is made for them."""
-        self._cancel_timer()
-        self._timer_at = at
-        if at < math.inf:
-            self._cancel_timer = self.network.call_at(at, self._expire)
-
 
 class Pools:
     """The pools of one client, by the owner of their network: the running event loop, or the process.
 
-    After a fork the child has a pool and connections of its own: what it inherits is the parent's.
+    After a fork the child makes its own pool and connections; those that it inherits belong to the parent.
     """
 
     def __init__(self, new_pool: Callable[[Network], Pool], new_network: type[Network]) -> None:

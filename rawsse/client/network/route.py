@@ -8,12 +8,12 @@ Pure: no socket, and the environment is an argument.
 
 The variables have no standard. What is read is what curl, Go and the official SDKs agree on; where they differ:
 
-- The lower-case name wins, and an empty value is none (curl, Go). A URL without a scheme is that of an HTTP proxy.
-- This machine (localhost, 127.0.0.0/8, ::1) is never reached through a proxy that the environment names (Go): nobody who sets
-  HTTPS_PROXY for the world outside means the test server next door.
+- The lower-case name wins, and an empty value counts as unset (curl, Go). A URL without a scheme names an HTTP proxy.
+- This machine (localhost, 127.0.0.0/8, ::1) is never reached through a proxy from the environment (Go): HTTPS_PROXY is set for
+  the Internet, not for the test server next door.
 - In NO_PROXY, `example.com` is that host and all below it, `.example.com` and `*.example.com` only those below it (Go, httpx).
-- HTTP_PROXY in capitals is not read by CGI programs, where whoever sends a request could set it (`Proxy: …` is HTTP_PROXY
-  there): https://httpoxy.org
+- HTTP_PROXY in capitals is not read by CGI programs, where any client could set it with a header field `Proxy`:
+  https://httpoxy.org
 
 No message and no repr shows a proxy's user or password.
 """
@@ -21,13 +21,11 @@ No message and no repr shows a proxy's user or password.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from rawsse.errors import ConfigurationError, Hidden, ProxyError, quote
 from rawsse.http1 import Headers
@@ -68,12 +66,11 @@ _PROXY_URL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(NamedTuple):
     """A proxy: where it is, and the value of `Proxy-Authorization` if it wants one. `str` and `repr` do not show that."""
 
     origin: Origin
-    authorization: str | None = field(default=None, repr=False)
+    authorization: Hidden | None = None
 
     @classmethod
     def from_url(cls, url: str, *, source: str = "proxy") -> Proxy:
@@ -106,6 +103,8 @@ class Proxy:
 
 def _host(text: str) -> str:
     """The host as it is looked up; "" if it cannot be one."""
+    import ipaddress  # takes a millisecond, and few programs have a proxy
+
     try:
         host = str(ipaddress.IPv6Address(text[1:-1])) if text[0] == "[" else text.encode("idna").decode().lower()
     except ValueError:  # UnicodeError is one too
@@ -113,14 +112,16 @@ def _host(text: str) -> str:
     return host if re.fullmatch(r"[a-z0-9:._~-]+", host) else ""
 
 
-def _basic(user: str, source: str) -> str:
+def _basic(user: str, source: str) -> Hidden:
     """The credentials of RFC 7617, in UTF-8."""
+    from urllib.parse import unquote_to_bytes  # loads ipaddress too
+
     name, _, password = map(unquote_to_bytes, user.partition(":"))
     # "a user-id containing a colon character is invalid, as the first colon in a user-pass string separates user-id and
     # password"; "The user-id and password MUST NOT contain any control characters".
     if b":" in name or re.search(rb"[\x00-\x1f\x7f]", name + password):
         raise ConfigurationError(f"{source}: a user name may have no colon, and like a password no control character")
-    return f"Basic {base64.b64encode(name + b':' + password).decode()}"
+    return Hidden(f"Basic {base64.b64encode(name + b':' + password).decode()}")
 
 
 class Route(NamedTuple):
@@ -147,7 +148,7 @@ class Route(NamedTuple):
         return f"{self.origin}{path}" if self.is_forwarded else path
 
     def proxy_fields(self) -> tuple[tuple[str, str], ...]:
-        """What a request needs beside its own header fields. Those for a tunnel went with the CONNECT that opened it."""
+        """The header fields that a request needs in addition to its own. Those for a tunnel went with its CONNECT."""
         return self.proxy.fields if self.proxy and self.is_forwarded else ()
 
 
@@ -173,26 +174,23 @@ def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> Prox
 
 # --- Which proxy ---------------------------------------------------------------------------------------------------
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 _THIS_MACHINE = "localhost,127.0.0.0/8,::1"
 """RFC 6761, 6.3: names within "localhost." are loopback addresses too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
-    """Which origin is reached through which proxy. `Proxies()` is none at all.
+class Proxies(NamedTuple):
+    """The proxy for each origin, if any.
 
-    `proxy` is one for every origin. Else `variables` hold the URLs, and are looked at when they are needed: one that is not
-    needed may be broken. By the name in lower case, they are the name as it is set, and the value.
+    `proxy` serves every origin. Without it the URLs are in `variables`, which are read when they are needed: one that is not
+    needed may be broken. Their keys are the names in lower case, their values the names as they are set, and the values.
     """
 
     proxy: Proxy | None = None
-    variables: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Proxies:
-        """What HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say, in either case."""
+        """The proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name, in either case."""
         forged = "HTTP_PROXY" if "REQUEST_METHOD" in environ else None  # in a CGI program
         found: dict[str, tuple[str, str]] = {}
         for name, value in sorted(environ.items()):  # lower case comes last, and wins
@@ -215,28 +213,28 @@ class Proxies:
 
 
 def is_excluded(origin: Origin, no_proxy: str) -> bool:
-    """NO_PROXY names the origin: its host, a domain above it, its address, or a block of addresses (CIDR), with a port if need
-    be. Entries stand between commas or blanks, `*` is everything. Names are not looked up."""
+    """NO_PROXY names the origin: its host, a domain above it, its address, or a block of addresses (CIDR), each with or without
+    a port. Entries are separated by commas or blanks; `*` is everything. Names are not resolved."""
     host = origin.host.rstrip(".").lower()
-    address = _address(host)
+    address = _network(host)
     domains = [host[at + 1 :] for at, char in enumerate(host) if char == "." and address is None]
     names = {"*", host, *domains, *(f".{domain}" for domain in domains), *(f"*.{domain}" for domain in domains)}
     for entry in re.split(r"[\s,]+", no_proxy.lower()):
         may_have_port = entry.count(":") == 1 or "]:" in entry  # not an IPv6 address without brackets
         name = entry.removesuffix(f":{origin.port}") if may_have_port else entry
-        if name.rstrip(".") in names or (address is not None and _has_address(name.strip("[]"), address)):
+        block = _network(name.strip("[]")) if address else None
+        if name.rstrip(".") in names or (block and address.version == block.version and address.subnet_of(block)):
             return True
     return False
 
 
-def _has_address(block: str, address: _Address) -> bool:
-    with suppress(ValueError):
-        return address in ipaddress.ip_network(_address(block) or block, strict=False)
-    return False
+def _network(text: str) -> Any:
+    """The `ipaddress` network of a block or an address, one of IPv4 that is mapped into IPv6 included; None for a name."""
+    import ipaddress  # takes a millisecond, and few programs have a proxy
 
-
-def _address(host: str) -> _Address | None:
     with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        return getattr(address, "ipv4_mapped", None) or address
+        mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
+        return ipaddress.ip_network(mapped or text)
+    with suppress(ValueError):
+        return ipaddress.ip_network(text, strict=False)
     return None

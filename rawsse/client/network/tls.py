@@ -3,8 +3,8 @@
     secure = await start_tls(link, context, "api.example", deadline)
     data = await secure.read(deadline)
 
-asyncio's own TLS holds 256 KiB per connection and costs more CPU; blocking sockets have another. Here both read plaintext the
-same way, and a deadline covers a whole handshake, however its bytes trickle in.
+asyncio's TLS holds 256 KiB per connection and takes more CPU, and blocking sockets have a different one. This one reads
+plaintext in the same way on both, and a deadline covers the whole handshake, however slowly its bytes arrive.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class TLSLink(PushSource):
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def read(self, deadline: float) -> bytes:
-        """The next bytes of plaintext; `b""` when the peer has closed its side, with or without `close_notify`: whether the
-        answer was whole is decided by who reads it."""
+        """The next bytes of plaintext; `b""` when the peer has closed its side, with or without `close_notify`: it is for the
+        caller to decide whether the answer is complete."""
         while (data := self._decrypt()) is None:
             self.take(await self._link.read(deadline))
         return data
 
     def read_ready(self) -> bytes | None:
-        """What has come, without waiting; None if nothing has."""
+        """The plaintext that has arrived, without waiting; None if there is none."""
         if self._is_aborted:
             raise Aborted
         while (data := self._decrypt()) is None:

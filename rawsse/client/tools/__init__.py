@@ -3,8 +3,7 @@
 Read in this order:
 
     tool.py          Python functions as tools, and their results
-    history.py       the messages of a request in the form that the API accepts
-    runner.py        the calls of an answer, the tool loop, and its cost
+    runner.py        the tool loop: the history that the API accepts, the calls of an answer, and the cost
     conversation.py  questions and answers in turn
 """
 

@@ -20,18 +20,24 @@ loop (a call and its result), and never a call without its result.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.history import as_history, as_turn, blocks_of, closed_turn
-from rawsse.client.tools.runner import ToolRunner, TotalUsage, add_up, step_of
+from rawsse.client.tools.runner import (
+    ToolRunner,
+    TotalUsage,
+    add_up,
+    as_history,
+    as_turn,
+    blocks_of,
+    closed_turn,
+    step_of,
+)
 from rawsse.client.tools.tool import Toolbox
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
-from rawsse.messages.lens import Lens, parse_json, well_formed
 
 CUT_NOTE = "[Your answer above was cut off before its end.]"
 """Stands before the question after a cut answer, so that the model does not take the answer for a complete one."""
@@ -40,10 +46,6 @@ Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or content blocks."""
 
 TurnState: TypeAlias = Literal["answered", "cut", "refused"]
-
-_VERSION = 1
-# These arguments of a call say how it is made, not what is asked. Header fields may hold keys.
-_NOT_SAVED = frozenset({"extra_headers", "max_retries", "output_format", "timeout", "timeouts"})
 
 
 class ConversationTurn(NamedTuple):
@@ -129,7 +131,7 @@ class Conversation:
         return add_up([*self._replaced, *(turn.usage for turn in self._turns)])
 
     def stream(self, question: Question) -> Reply:
-        """Ask, and get the answer as it comes: `async with conversation.stream(…) as reply`. The request is sent by
+        """Ask, and get the answer as it arrives: `async with conversation.stream(…) as reply`. The request is sent by
         `async with`, which raises `APIError` if it is refused.
 
         Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
@@ -153,13 +155,6 @@ class Conversation:
         if not self._turns:
             raise RuntimeError("nothing has been asked that could be asked again")
         return Reply(self, self._turns[-1].question, self._turns[-1])
-
-    def reset(self) -> None:
-        """Forget all questions and answers. Their cost stays in `usage`. Raises `RuntimeError` while an answer arrives."""
-        if self._reply is not None:
-            raise RuntimeError("the conversation still waits for an answer")
-        self._replaced += [turn.usage for turn in self._turns]
-        self._before, self._turns = [], []
 
     def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> ToolRunner[MessageStream]:
         if self._reply is not None:
@@ -190,77 +185,12 @@ class Conversation:
         else:  # nothing arrived, and an answer is there
             self._replaced.append(turn.usage)
 
-    # Saving --------------------------------------------------------------------------------------------------------
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The conversation as a JSON text, without its client, its tools, and how its calls are made (header fields,
-        timeouts).
-
-        Raises `ConfigurationError` if a field is not a JSON value.
-        """
-        saved = {
-            "rawsse_conversation": _VERSION,
-            "fields": {name: value for name, value in self.fields.items() if name not in _NOT_SAVED},
-            "max_turns": self._max_turns,
-            "cut_note": self._cut_note,
-            "messages": as_history(self._before),
-            "turns": [{**turn._asdict(), "usage": _saved_usage(turn.usage)} for turn in self._turns],
-            "replaced": [_saved_usage(usage) for usage in self._replaced],
-        }
-        try:
-            return well_formed(json.dumps(saved, ensure_ascii=False, indent=indent, allow_nan=False, default=_plain))
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"the conversation cannot be written as JSON: {exc}") from None
-
-    @classmethod
-    def from_json(cls, client: Any, text: str | bytes, *, tools: Iterable[Any] = (), **fields: Any) -> Self:
-        """The conversation that `to_json` wrote, with these tools; `fields` replace or add to its own.
-
-        Raises `ConfigurationError` if the text is not a saved conversation.
-        """
-        try:
-            saved = parse_json(text)
-            if saved["rawsse_conversation"] != _VERSION:
-                raise ValueError(f"it has version {saved['rawsse_conversation']!r}, not {_VERSION}")
-            options = {name: saved[name] for name in ("max_turns", "cut_note", "messages")}
-            made = cls(client, tools=tools, **{**options, **saved["fields"], **fields})
-            made._turns = [_loaded_turn(turn) for turn in saved["turns"]]
-            made._replaced = [_loaded_usage(usage) for usage in saved["replaced"]]
-            made._history(made._turns)
-        except ConfigurationError:
-            raise
-        except (KeyError, TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"this is not a saved conversation: {type(exc).__name__}: {exc}") from None
-        return made
-
-
-def _saved_usage(usage: TotalUsage) -> dict[str, Any]:
-    return {"counts": usage.raw, "exact": usage.exact, "turns": [_saved_usage(turn) for turn in usage.turns]}
-
-
-def _loaded_usage(saved: Mapping[str, Any]) -> TotalUsage:
-    turns = [_loaded_usage(turn) for turn in saved["turns"]]
-    return TotalUsage(dict(saved["counts"]), exact=bool(saved["exact"]), turns=turns)
-
-
-def _loaded_turn(saved: Mapping[str, Any]) -> ConversationTurn:
-    if saved["state"] not in ("answered", "cut", "refused"):
-        raise ValueError(f"a turn has the state {saved['state']!r}")
-    loaded = {**saved, "usage": _loaded_usage(saved["usage"])}
-    return ConversationTurn(*(loaded[name] for name in ConversationTurn._fields))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Lens):
-        return value.raw
-    raise TypeError(f"a value of type {type(value).__name__} is not a JSON value")
-
 
 # --- One reply -----------------------------------------------------------------------------------------------------
 
 
 class Reply:
-    """The answer to one question, as it comes. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
     conversation keeps the part that arrived.
@@ -275,7 +205,7 @@ class Reply:
 
     async def __aenter__(self) -> Self:
         if self._runner is not None:
-            raise RuntimeError("a reply comes once: ask again, or retry()")
+            raise RuntimeError("a reply can be read once: ask again, or retry()")
         self._runner = self._conversation._begin(self, self._question, self._replaced)
         self._sent = len(self._runner.messages)
         try:
@@ -296,16 +226,6 @@ class Reply:
     def stream(self) -> MessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
         return cast(MessageStream, self._runs.current_stream)  # entering the block has opened it
-
-    @property
-    def current_message_snapshot(self) -> Message:
-        """The message so far; with tools, that of the current answer. Raises `RuntimeError` before it begins."""
-        return self.stream.current_message_snapshot
-
-    @property
-    def usage(self) -> TotalUsage:
-        """The cost of the answers that are whole."""
-        return self._runs.usage
 
     @property
     def _runs(self) -> ToolRunner[MessageStream]:
@@ -360,7 +280,7 @@ class Reply:
 def _outcome(
     question: Any, runner: ToolRunner[MessageStream], sent: int, error: BaseException | None
 ) -> ConversationTurn | None:
-    """The turn that the conversation keeps of a reply that is over; None if it could not even be asked."""
+    """The turn that the conversation keeps of a reply that is over; None if the question could not be sent."""
     rest = {"closed": runner.partial, "tool without function": runner.last_message}.get(str(runner.stopped_by))
     closed = closed_turn(rest)
     messages = as_history([*runner.messages[sent:], *([closed] if closed else [])], is_over=True)

@@ -3,7 +3,7 @@
 
     runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_turns=10)
     async for message in runner: ...                 # each answer, whole, before its tools run
-    async for text in runner.text_stream: ...        # or: the text of all answers, as it comes
+    async for text in runner.text_stream: ...        # or: the text of all answers, as it arrives
     message = await runner.until_done()              # or: the last answer
 
 With `stream=True` the runner yields open `MessageStream`s and reads what the loop's body leaves unread. The tools of an
@@ -11,7 +11,7 @@ answer run when the body is done with it, all at the same time.
 
 A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
 holds the turns before it, and iterating again sends the request again. Each request has the messages in the form that the
-API accepts (`history.py`). A call whose input was cut never runs, because a lenient reader would take it for a shorter one. To
+API accepts (`as_history`). A call whose input was cut never runs, because a lenient reader would take it for a shorter one. To
 leave a loop early, use `async with runner` or `close()` it, so that nothing keeps running.
 
 Threads held by the server are not used: each request carries the whole history.
@@ -21,20 +21,167 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
+from itertools import groupby, pairwise
+from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from rawsse.client.network.link import Aborted, Stop
 from rawsse.client.stream import MessageStream
-from rawsse.client.tools.history import as_history, as_turn, blocks_of, closed_turn, is_call
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
-from rawsse.messages.content import Message, ToolUseBlock, Usage, is_sendable, sendable, without_replaced
-from rawsse.messages.lens import as_sent, object_at
-from rawsse.messages.usage import NOTHING, add_counts, billed
+from rawsse.messages.content import (
+    NOTHING,
+    Message,
+    ToolUseBlock,
+    Usage,
+    add_counts,
+    billed,
+    caller_of,
+    id_of,
+    is_sendable,
+    look_at_block,
+    result_of,
+    sendable,
+    without_replaced,
+)
+from rawsse.messages.lens import Lens, as_sent, object_at, sendable_json
 
 Item = TypeVar("Item", Message, MessageStream)
+
+
+# --- The history -------------------------------------------------------------------------------------------------
+
+
+def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
+    """A message as the history keeps it: plain JSON."""
+    if isinstance(message, Message):
+        return message.replayable() or {"role": "assistant", "content": []}
+    turn = dict(message)
+    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
+        turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
+    if "role" not in turn:
+        raise ConfigurationError("a message has no role")
+    return turn
+
+
+def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> list[dict[str, Any]]:
+    """The messages as the API takes them: without the blocks that it refuses (`sendable`), and with neighbours of one role as
+    one turn, as the API itself reads them.
+
+    A server's call without result stays while the API makes up for it: if nothing follows but the results of the caller's
+    tools. `is_over`: a question follows, or is the last turn; then a call stays only with a result in the turn after it.
+    """
+    turns: list[dict[str, Any]] = []  # from the last to the first
+    answered = {""}  # the calls whose results are in later answers, and "" for no call
+    is_open = not is_over
+    for turn in reversed(_matched(messages) if is_over else messages):
+        content = turn.get("content")
+        if not all(isinstance(block, dict) for block in blocks_of(content)):
+            turns.append(turn)  # the API will reject it, and say why
+            continue
+        blocks = [look_at_block(block) for block in blocks_of(content)]
+        if turn["role"] == "assistant":
+            answered.update(map(result_of, blocks))
+            if is_open:
+                answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
+            kept = [block for block in blocks if not is_call(block) or caller_of(block) in answered]
+            kept = sendable(kept, "pause_turn" if is_open else None, answered)
+            raws = [sendable_json(block.raw) for block in kept]
+            _drop_results({id_of(block) for block in blocks if is_call(block)} - set(map(id_of, kept)), turns)
+        else:
+            kept = [block for block in blocks if is_sendable(block)]
+            raws = [_without_blanks(block.raw) for block in kept]
+            is_open = is_open and not turns and all(block.get("type") == "tool_result" for block in kept)
+        if kept:
+            turns.append({**turn, "content": raws if isinstance(content, list) else content})
+    return _joined(reversed(turns))
+
+
+def _joined(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    history = list[dict[str, Any]]()
+    for turn in turns:
+        if history and history[-1]["role"] == turn["role"] != "system":
+            blocks = [*blocks_of(history[-1]["content"]), *blocks_of(turn["content"])]
+            history[-1] = {**turn, "content": _results_first(blocks)}
+        else:
+            history.append(turn)
+    return history
+
+
+def _matched(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages without the calls that have no result in the user's turns after the answer, and without the results that
+    have no call in the answer before them: the API refuses both."""
+    runs = [[*run] for _, run in groupby(messages, key=_is_answer)]
+    calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for run in runs]
+    matched = [
+        {""},
+        *({*one & other, ""} for one, other in pairwise(calls)),
+        {""},
+    ]  # before, between and after the runs
+    history = []
+    for number, run in enumerate(runs):
+        for turn in run:
+            known, content = matched[number + _is_answer(turn)], turn.get("content")
+            if isinstance(content, list):
+                content = _results_first(block for block in content if _call_of(block) in known)
+            history.append({**turn, "content": content})
+    return history
+
+
+def _is_answer(turn: Mapping[str, Any]) -> bool:
+    return bool(turn["role"] == "assistant")
+
+
+def _call_of(block: Any) -> str:
+    """The id of the client's call that it is, or whose result it is; empty for other blocks."""
+    name = _CALL_IDS.get(str(block.get("type"))) if isinstance(block, dict) else None
+    return str(block.get(name)) if name else ""
+
+
+_CALL_IDS: Mapping[str, str] = {"tool_use": "id", "tool_result": "tool_use_id"}
+
+
+def _results_first(blocks: Iterable[Any]) -> list[Any]:
+    """The API: "the tool_result blocks must come first in the content array. Any text must come after all tool results"
+    (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/implement-tool-use)."""
+    return sorted(blocks, key=lambda block: not isinstance(block, dict) or block.get("type") != "tool_result")
+
+
+def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
+    """A block of a user's turn; a tool's result is without blank texts, as the runner makes it (`content_of`)."""
+    content = block.get("content")
+    if block.get("type") != "tool_result" or not isinstance(content, list):
+        return block
+    kept = [each for each in content if not isinstance(each, dict) or is_sendable(look_at_block(each))]
+    return {**block, "content": kept}
+
+
+def _drop_results(calls: Collection[str], turns: list[dict[str, Any]]) -> None:
+    """Remove the results of these calls from the last turn."""
+    if calls and turns:
+        turn = turns.pop()
+        if kept := [block for block in blocks_of(turn["content"]) if block.get("tool_use_id") not in calls]:
+            turns.append({**turn, "content": kept})
+
+
+def blocks_of(content: Any) -> list[Any]:
+    """The content of a turn as blocks."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return content if isinstance(content, list) else [] if content is None else [content]
+
+
+def closed_turn(message: Message | None) -> dict[str, Any] | None:
+    """An answer as a turn without its tool calls, which would need results. None if nothing else is in it."""
+    blocks = [block for block in message.content if not is_call(block)] if message is not None else []
+    content = [as_sent(block.raw) for block in sendable(blocks, None)]
+    return {"role": "assistant", "content": content} if content else None
+
+
+def is_call(block: object) -> TypeGuard[ToolUseBlock]:
+    """The block calls a tool of the caller, not one that runs at Anthropic or at an MCP server."""
+    return isinstance(block, ToolUseBlock) and block.get("type") == "tool_use"
 
 
 # --- Usage ---------------------------------------------------------------------------------------------------------
@@ -182,9 +329,9 @@ _CLOSED = "the runner was closed while its tools ran"
 class _Turn:
     """An answer, and the results of its tool calls."""
 
-    def __init__(self, stream: MessageStream, plan: Callable[[Message | None], list[ToolCall]]) -> None:
+    def __init__(self, stream: MessageStream, toolbox: Toolbox) -> None:
         self.stream = stream
-        self._plan = plan
+        self.toolbox = toolbox  # of the request: the loop's body may replace the runner's
         self._results: list[Any] | None = None
         self._has_started = False
         self._stop: Stop | None = None  # of the tools that run
@@ -202,19 +349,14 @@ class _Turn:
         """The answer has arrived to its end."""
         return self.stream.ending is not None and self.stream.ending.kind == "complete"
 
-    @property
-    def calls(self) -> list[ToolCall]:
-        """The calls so far."""
-        return self._plan(self.message)
-
-    async def results(self, api: Any) -> list[dict[str, Any]]:
+    async def results(self, api: Any, calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
         """A `tool_result` for each call that is answered here, in the order of the calls. No call runs twice: if the
         tools have been started before and have no results, raises `RuntimeError`."""
         if self._results is None:
             if self._has_started:
                 raise RuntimeError("the tools of this answer are running already, or were cancelled")
             self._has_started = True
-            calls = [call for call in self.calls if call.is_answered_here]
+            calls = [call for call in calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
             try:
@@ -315,7 +457,8 @@ class ToolRunner(Generic[Item]):
     @property
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer without a function here."""
-        return [call.block for call in self._last.calls if not call.is_answered_here] if self._last is not None else []
+        calls = self._calls(self._last) if self._last is not None else ()
+        return [call.block for call in calls if not call.is_answered_here]
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
@@ -357,7 +500,7 @@ class ToolRunner(Generic[Item]):
         self.partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
-        self._turn = turn = _Turn(stream, partial(self._plan, self._toolbox))
+        self._turn = turn = _Turn(stream, self._toolbox)
         try:
             await stream.__aenter__()
         except BaseException as exc:
@@ -368,8 +511,8 @@ class ToolRunner(Generic[Item]):
         self._last = turn
         return turn
 
-    def _plan(self, toolbox: Toolbox, message: Message | None) -> list[ToolCall]:
-        return plan_calls(message, toolbox, [*self._history, *self._appended])
+    def _calls(self, turn: _Turn) -> list[ToolCall]:
+        return plan_calls(turn.message, turn.toolbox, [*self._history, *self._appended])
 
     async def _guarded(self, work: Awaitable[Any]) -> Any:
         """Do a part of the current turn; if it fails, the turn did not happen."""
@@ -383,7 +526,8 @@ class ToolRunner(Generic[Item]):
         """Read the rest of the answer, do what follows it, and add the turn to the history."""
         message = await turn.stream.get_final_message()
         step = step_of(message.stop_reason)
-        if step == "stop" or (step == "run" and not turn.calls):
+        calls = self._calls(turn)
+        if step == "stop" or (step == "run" and not calls):
             self.stopped_by = str(message.stop_reason or "no stop reason")
         added: list[dict[str, Any] | None] = []
         if any(appended["role"] == "assistant" for appended in self._appended):
@@ -395,8 +539,8 @@ class ToolRunner(Generic[Item]):
         elif self.unanswered:
             self.stopped_by = "tool without function"
         else:
-            results = await turn.results(self._api)
-            added = [assistant_turn(message, turn.calls), {"role": "user", "content": results}]
+            results = await turn.results(self._api, calls)
+            added = [assistant_turn(message, calls), {"role": "user", "content": results}]
         if self._turn is not turn:
             raise StreamCancelledError(_CLOSED)
         await turn.stream.close()
@@ -473,7 +617,9 @@ class ToolRunner(Generic[Item]):
         if (turn := self._last) is None:
             return None
         message = await self._guarded(turn.stream.get_final_message())
-        results = await self._guarded(turn.results(self._api)) if step_of(message.stop_reason) == "run" else []
+        if step_of(message.stop_reason) != "run":
+            return None
+        results = await self._guarded(turn.results(self._api, self._calls(turn)))
         return {"role": "user", "content": results} if results else None
 
 

@@ -93,27 +93,19 @@ class Tool(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
-        self._signature: Signature | None = None
-        has_schema = not self._is_custom or input_schema is not None
-        try:
-            self._signature = Signature(function, is_lenient=has_schema)
-        except ConfigurationError:  # a function with its own schema may have a signature that JSON cannot call
-            if not has_schema:
-                raise
-        self.name = str(name or (self._signature.name if self._signature else getattr(function, "__name__", "")))
+        self._signature = Signature(function, is_lenient=not self._is_custom or input_schema is not None)
+        self.name = str(name or self._signature.name)
         if self.name in ("", "<lambda>"):
             raise ConfigurationError("a tool needs a name: give name, or a function that has one")
         check_name(self.name)
-        documented = self._signature.description if self._signature else inspect.getdoc(function) or ""
-        self.description: str = documented if description is None else description
-        self.input_schema: dict[str, Any] = self._schema(input_schema) if self._is_custom else {}
-
-    def _schema(self, given: Mapping[str, Any] | type | None) -> dict[str, Any]:
-        if isinstance(given, Mapping):
-            return dict(given)
-        if given is not None:
-            return form_of(given, f"{self.name}, input_schema").schema
-        return self._signature.input_schema() if self._signature else {}
+        self.description: str = self._signature.description if description is None else description
+        self.input_schema: dict[str, Any] = {}
+        if isinstance(input_schema, Mapping):
+            self.input_schema = dict(input_schema)
+        elif input_schema is not None:
+            self.input_schema = form_of(input_schema, f"{self.name}, input_schema").schema
+        elif self._is_custom:
+            self.input_schema = self._signature.input_schema()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -139,12 +131,8 @@ class Tool(Generic[P, R]):
 
     def call(self, input: Any) -> R:  # noqa: A002 - likewise
         """Call the function with the model's input; what it returns. Raises as `run`."""
-        if self._signature is not None:
-            input = self._signature.arguments(input)  # noqa: A001
-        elif not isinstance(input, dict):
-            raise MismatchError("input: expected an object")
         function: Callable[..., R] = self.function
-        return function(**input)
+        return function(**self._signature.arguments(input))
 
 
 @overload
@@ -152,13 +140,7 @@ def tool(function: Callable[P, R], /, **options: Any) -> Tool[P, R]: ...
 
 
 @overload
-def tool(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    input_schema: Mapping[str, Any] | type | None = None,
-    **fields: Any,
-) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(**options: Any) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -222,8 +204,6 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except BaseException as exc:
-        if not _is_failure(exc):
-            raise
         return failed(call_id, exc)
 
 
@@ -231,7 +211,7 @@ async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
-        if _is_cancellation(exc) or not _is_failure(exc):  # the runner's task knows who cancelled it
+        if _is_cancellation(exc):  # the runner's task knows who cancelled it
             raise
         return failed(call_id, exc)
 
@@ -249,15 +229,16 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:
-    """`run_tool` in a task of its own. A function that is not async goes through `run` (`client.messages._run`), which
-    gives it a thread."""
+    """`run_tool` in a task. A function that is not async runs in a thread, by `run` (`client.messages._run`)."""
     call = partial(run_tool, given, call_id, value, can_await=True)
     [result] = [call()] if given.is_async else await run([call])
     return cast(dict[str, Any], await result if inspect.isawaitable(result) else result)
 
 
 def failed(call_id: str, error: BaseException) -> dict[str, Any]:
-    """The `tool_result` of a call that raised this."""
+    """The `tool_result` of a call that raised this. Raises it again if it concerns the program (`KeyboardInterrupt` …)."""
+    if not _is_failure(error):
+        raise error
     if isinstance(error, ToolError):
         return tool_result(call_id, error.content, is_error=True)
     text = str(error) if isinstance(error, MismatchError) else f"{type(error).__name__}: {error}"

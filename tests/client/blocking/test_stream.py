@@ -186,7 +186,7 @@ def test_data_that_cannot_be_read_are_raised_in_their_turn(make: Make) -> None:
     broken = b"event: content_block_delta\ndata: {\n\n"
     seen: list[str] = []
     client = make(SSE_HEAD + chunked(to_bytes(HELLO) + broken))
-    with pytest.raises(errors.EventDataError, match="are no JSON"), client.messages.stream(**ASK) as stream:
+    with pytest.raises(errors.EventDataError, match="are not JSON"), client.messages.stream(**ASK) as stream:
         seen.extend(stream.text_stream)
     assert seen == ["Hel", "lo"]
 

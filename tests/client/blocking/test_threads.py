@@ -22,8 +22,8 @@ from support.upstream import HELLO, Upstream, is_closed, is_waiting, piece, plac
 from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.blocking.network import _piece
 from rawsse.client.network.pool import PoolLimits
+from rawsse.client.retry import Timeouts
 from rawsse.client.stream import MessageStream
-from rawsse.client.timeouts import Timeouts
 from rawsse.errors import APIStatusError, StreamCancelledError
 
 AT_ONCE = 1.0

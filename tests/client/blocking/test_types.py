@@ -14,7 +14,7 @@ from typing import assert_type
 
 from rawsse import Anthropic, AsyncClient, Client, Message
 from rawsse.client.retry import RetryPolicy
-from rawsse.client.timeouts import Timeouts
+from rawsse.client.retry import Timeouts
 from rawsse.client.blocking import (
     BlockingConversation,
     BlockingEventStream,
@@ -83,7 +83,6 @@ def pages(client: Client) -> None:
     page = client.models.list(limit=10)
     assert_type(page, Page)
     assert_type(page.get_next_page(), Page)
-    assert_type(page.iter_pages(), Iterator[Page])
     for model in page:
         assert_type(model, ModelInfo)
     assert_type(client.models.retrieve("m"), ModelInfo)
@@ -110,7 +109,6 @@ def conversations(client: Client) -> None:
     with conversation.stream("hi") as reply:
         assert_type(reply, BlockingReply)
         assert_type(reply.stream, BlockingMessageStream)
-    assert_type(BlockingConversation.from_json(client, "{}"), BlockingConversation)
 
 
 class Mine(Client):

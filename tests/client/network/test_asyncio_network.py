@@ -724,8 +724,8 @@ def test_after_an_abort_nothing_is_pushed_but_the_news_that_it_is_over(on: Drive
 
 
 async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send 12 MB and close."""
-    for _number in range(240):
+    """Send 6 MB and close."""
+    for _number in range(120):
         writer.write(b"x" * 50_000)
         await writer.drain()
     writer.close()
@@ -758,7 +758,7 @@ def test_a_sink_that_pauses_gets_no_more_until_it_resumes(on: Drive, *, tls: boo
             assert await sink.is_over.wait(network.now() + PATIENCE)
             return len(sink.data)
 
-    assert on(story, serving(pour, tls=tls)) == 12_000_000
+    assert on(story, serving(pour, tls=tls)) == 6_000_000
 
 
 @every_event_loop
@@ -772,7 +772,7 @@ def test_reading_that_was_slowed_down_goes_on_when_pushing_begins(on: Drive, *, 
             assert await sink.is_over.wait(network.now() + PATIENCE)
             return len(sink.data)
 
-    assert on(story, serving(pour, tls=tls)) == 12_000_000
+    assert on(story, serving(pour, tls=tls)) == 6_000_000
 
 
 @every_event_loop
@@ -799,7 +799,7 @@ def test_a_peer_that_floods_the_link_is_read_once_in_a_step_of_the_loop(on: Driv
             await network.signal().wait(network.now() + SOON)
             pushing(link).push_to(receive, sink.closed)
             assert await sink.is_over.wait(network.now() + PATIENCE)
-        assert len(sink.data) == 12_000_000
+        assert len(sink.data) == 6_000_000
         return most
 
     assert on(story, serving(pour, tls=tls)) <= 3 * READ_BYTES

@@ -22,7 +22,7 @@ from rawsse.client.network.asyncio_network import AsyncioNetwork
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Expired, Network
 from rawsse.client.network.route import Origin, Proxy, Route
-from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, ProxyError
+from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, Hidden, ProxyError
 
 API = Origin("https", "api.example", 443)
 NOWHERE = contextlib.nullcontext()
@@ -173,7 +173,7 @@ def test_a_host_that_cannot_be_one_is_named(on: Drive, host: str) -> None:
 async def tunnelled(proxy: Handler, *, tls: bool = False, origin: Handler = shout) -> AsyncIterator[Route]:
     """The route to an https origin through this proxy."""
     async with serving(origin, tls=True) as there, serving(proxy, tls=tls) as here:
-        yield Route(there, Proxy(here, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="))
+        yield Route(there, Proxy(here, Hidden("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")))
 
 
 @every_network
@@ -298,7 +298,7 @@ def test_a_proxy_that_opens_no_tunnel_is_named(on: Drive, handler: Handler, word
     async def story(network: Network, proxy: Origin) -> None:
         beginning = f"^the proxy {proxy}, asked to connect to api.example:443, "
         with pytest.raises(ProxyError, match=beginning + words) as caught:
-            await talk(network, Route(API, Proxy(proxy, "Basic c2VjcmV0")))
+            await talk(network, Route(API, Proxy(proxy, Hidden("Basic c2VjcmV0"))))
         assert caught.value.status_code == status
         assert "c2VjcmV0" not in str(caught.value)
 
@@ -337,7 +337,7 @@ def test_a_proxy_that_is_not_there_is_named_with_the_system_s_error_as_its_cause
         proxy = Origin("http", "127.0.0.1", sock.getsockname()[1])
 
     with pytest.raises(ProxyError, match=f"^cannot connect to the proxy {proxy}: Connection refused$") as caught:
-        on(lambda network, _: talk(network, Route(API, Proxy(proxy, "Basic c2VjcmV0"))), NOWHERE)
+        on(lambda network, _: talk(network, Route(API, Proxy(proxy, Hidden("Basic c2VjcmV0")))), NOWHERE)
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert caught.value.may_heal
 

@@ -182,27 +182,29 @@ def still_open(socks: Made) -> int:
 
 @every_network
 @pytest.mark.parametrize(
-    ("names", "seconds"),
+    ("names", "delays"),
     [
-        ("silent good", 0.25),
+        ("silent good", 1),
         ("refused good", 0),
         ("unsupported good", 0),
         ("forbidden good", 0),
         ("refused unsupported refused good", 0),
-        ("silent refused good", 0.25),
-        ("refused silent good", 0.25),
-        ("silent silent good", 0.5),
+        ("silent refused good", 1),
+        ("refused silent good", 1),
+        ("silent silent good", 2),
         ("good silent", 0),
     ],
 )
-def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second_and_one_that_refuses_nothing(
-    on: Drive, names: str, seconds: float, made: Made, monkeypatch: pytest.MonkeyPatch
+def test_an_address_that_does_not_answer_costs_one_delay_and_one_that_refuses_nothing(
+    on: Drive, names: str, delays: int, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connect, "HAPPY_EYEBALLS_SECONDS", SOON)
+
     async def story(network: Network, at: Peers) -> bytes:
         resolve(monkeypatch, *(at[name] for name in names.split()))
         before = network.now()
         async with connected(network, Route(NAME)) as link:
-            assert passed(network, before, seconds)
+            assert passed(network, before, delays * SOON)
             await link.write(b"hello", math.inf)
             data = await link.read(math.inf)
             assert still_open(made) == 1
@@ -212,8 +214,14 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second_and_one_tha
     assert still_open(made) == 0
 
 
+def test_the_delay_is_the_one_that_is_recommended() -> None:
+    assert connect.HAPPY_EYEBALLS_SECONDS == 0.25  # RFC 8305, 5
+
+
 @every_network
 def test_of_two_addresses_that_answer_one_is_left(on: Drive, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "HAPPY_EYEBALLS_SECONDS", SOON)
+
     async def story(network: Network, at: Peers) -> int:
         resolve(monkeypatch, at["silent"], at["good"], at["good"])
         async with connected(network, Route(NAME)):
@@ -243,13 +251,15 @@ def test_where_every_address_refuses_one_error_names_each_reason(
 def test_an_address_that_may_still_answer_is_waited_for_while_others_refuse(
     on: Drive, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connect, "HAPPY_EYEBALLS_SECONDS", SOON)
+
     async def story(network: Network, at: Peers) -> bool:
         resolve(monkeypatch, at["silent"], at["refused"])
         before = network.now()
         with pytest.raises(Expired):
-            async with connected(network, Route(NAME), deadline=before + 0.375):
+            async with connected(network, Route(NAME), deadline=before + 1.5 * SOON):
                 pass
-        return passed(network, before, 0.375)
+        return passed(network, before, 1.5 * SOON)
 
     assert on(story, peers())
     assert still_open(made) == 0

@@ -445,14 +445,10 @@ def test_neither_pool_nor_lease_is_kept_by_the_other() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 29.999, 30, 30.001])
-@pytest.mark.parametrize("timers_run", [True, False])
-def test_a_connection_rests_for_idle_seconds_at_most(seconds: float, timers_run: bool) -> None:
+def test_a_connection_rests_for_idle_seconds_at_most(seconds: float) -> None:
     pool = (network := StillNetwork()).pool()
     rested(pool)
-    if timers_run:
-        network.wait_until(network.time + seconds)
-        assert network.links[0].is_aborted is (seconds >= 30)
-    network.time = 1000.0 + seconds  # without a timer: as in blocking code, or in a busy loop
+    network.time = 1000.0 + seconds
     assert again(pool) is (seconds < 30)
     assert network.links[0].is_aborted is (seconds >= 30)
 
@@ -469,17 +465,17 @@ def test_a_connection_expires_by_its_rest_or_by_its_age(
     lease = acquire(pool)
     network.time = min(100.0, expected - 1)
     lease.give_back(exchanged())
-    network.wait_until(min(math.nextafter(expected, 0), 1e9))
-    assert counts(pool) == (1, 1, 0)
-    network.wait_until(min(expected, 1e9))
-    assert counts(pool) == ((0, 0, 0) if expected < math.inf else (1, 1, 0))
+    for at, is_kept in ((math.nextafter(expected, 0), True), (expected, expected == math.inf)):
+        network.time = min(at, 1e9)
+        acquire(pool, B).drop()
+        assert counts(pool) == (is_kept, is_kept, 0)
 
 
 def test_each_rest_counts_by_itself() -> None:
     pool = (network := StillNetwork()).pool()
     rested(pool)
     for _ in range(10):
-        network.wait_until(network.time + 29)
+        network.time += 29
         rested(pool)
     assert len(network.links) == 1
 
@@ -488,10 +484,11 @@ def test_connections_expire_one_by_one() -> None:
     pool = (network := StillNetwork()).pool()
     for lease in [acquire(pool) for _ in range(3)]:
         lease.give_back(exchanged())
-        network.wait_until(network.time + 5)
+        network.time += 5
     alive = []
     for at in (1029.9, 1034.9, 1039.9, 1040.1):  # given back at 1000, 1005 and 1010
-        network.wait_until(at)
+        network.time = at
+        acquire(pool, B).drop()
         alive.append(network.alive())
     assert alive == [3, 2, 1, 0]
 
@@ -509,47 +506,30 @@ def test_the_age_of_a_connection_counts_from_its_making_whatever_the_number_of_i
     rested(pool)
     network.time += 599
     assert rested(pool).is_reused
-    network.wait_until(network.time + 1)
-    assert counts(pool) == (0, 0, 0)
+    network.time += 1
+    assert not again(pool)
 
 
-def test_there_is_one_timer_for_all_that_is_not_moved_by_each_and_ends_where_nothing_rests() -> None:
-    pool = (network := StillNetwork()).pool()
-    held = [acquire(pool) for _ in range(50)]
-    assert network.timers == []
-    for lease in held:
-        lease.give_back(exchanged())
-        assert [when for when, _ in network.timers] == [1030]
-        network.wait_until(network.time + 0.1)
-    held += [acquire(pool) for _ in range(50)]
-    assert [when for when, _ in network.timers] == [1030]
-    network.wait_until(1030)
-    assert network.timers == []
-    held.pop().give_back(exchanged())
-    assert len(network.timers) == 1
-    pool.close()
-    assert network.timers == []
-
-
-def test_without_limits_of_time_there_is_no_timer() -> None:
+def test_without_limits_of_time_a_connection_is_kept() -> None:
     pool = (network := StillNetwork()).pool(PoolLimits(idle_seconds=None, max_age_seconds=None))
     rested(pool)
-    assert network.timers == []
     network.time += 1e6
     assert again(pool)
 
 
-def test_the_timer_goes_by_the_first_to_expire() -> None:
+def test_the_one_that_expires_first_goes_first_whenever_it_came_to_rest() -> None:
     pool = (network := StillNetwork()).pool(PoolLimits(idle_seconds=30, max_age_seconds=40))
     old = acquire(pool)
     network.time += 20
     young = acquire(pool)
     for lease in (young, old):
         lease.give_back(exchanged())
-    network.wait_until(network.time + 20)
-    assert [link.is_aborted for link in network.links] == [True, False]
-    network.wait_until(network.time + 10)
-    assert network.alive() == 0
+    alive = []
+    for _ in range(2):
+        network.time += 20
+        acquire(pool, B).drop()
+        alive.append([not link.is_aborted for link in network.links[:2]])
+    assert alive == [[False, True], [False, False]]
 
 
 # --- The peer closes -----------------------------------------------------------------------------------------------
@@ -711,7 +691,8 @@ def test_a_lease_that_is_dropped_while_it_waits_for_an_end_is_over() -> None:
 def test_one_whose_end_never_comes_expires() -> None:
     pool = (network := StillNetwork()).pool()
     rested(pool, end=b"")
-    network.wait_until(network.time + 30)
+    network.time += 30
+    assert not again(pool)
     assert network.links[0].is_aborted
 
 
@@ -999,7 +980,7 @@ def test_whatever_happens_there_are_never_too_many_and_none_is_lost(seed: int) -
         lease.drop()
     assert len(chaos.pool.queue) == 0
     assert chaos.pool.open_connections == len(chaos.pool.idle) == chaos.network.alive()
-    chaos.network.wait_until(chaos.network.time + 5)
+    chaos.pool.close()
     assert chaos.pool.open_connections == chaos.network.alive() == 0
     assert chaos.network.timers == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import socket
@@ -18,7 +17,7 @@ from support.answers import ASK, KEY, answer
 from support.background import PATIENCE, Background
 from support.clock import VirtualClockLoop, run, ticks
 from support.networks import SOON, Drive, every_event_loop, every_network, later, passed
-from support.pools import LAST_CHUNK, Peer, acquire, counts, exchanged
+from support.pools import LAST_CHUNK, Peer, acquire, counts
 from support.sockets import serving, shout, trusting
 from support.streams import ANSWER, TOOL_CALL
 
@@ -266,20 +265,6 @@ def test_a_call_in_the_queue_is_woken_by_a_close_from_elsewhere(on: Drive) -> No
         return passed(network, before, SOON)
 
     assert on(story, serving(shout))
-
-
-@every_event_loop
-def test_a_connection_is_dropped_in_time_also_if_no_call_comes(on: Drive) -> None:
-    async def story(network: Network, _: object) -> list[int]:
-        pools: list[Pool] = []
-        for number in range(40):  # uvloop rounds the time of a timer, up or down
-            limits = PoolLimits(idle_seconds=SOON + number / 8000)
-            pools.append(Pool(network, TLSContext(), limits, connect=lambda _: Peer()))
-            acquire(pools[-1]).give_back(exchanged())
-        await network.signal().wait(network.now() + 2 * SOON)
-        return [pool.open_connections for pool in pools]
-
-    assert on(story, contextlib.nullcontext()) == [0] * 40
 
 
 class Keeping:

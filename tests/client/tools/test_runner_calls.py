@@ -8,11 +8,11 @@ import pytest
 from support.asking import calling, check_history
 from support.streams import STOP, block, block_start, end, fold, input_delta, start, text_delta, tool_block
 
-from rawsse.client.tools.history import closed_turn
 from rawsse.client.tools.runner import (
     TotalUsage,
     add_up,
     assistant_turn,
+    closed_turn,
     plan_calls,
     step_of,
     usage_of,

@@ -22,7 +22,7 @@ def test_the_model_may_ask_for_a_line_to_be_counted() -> None:
     assert line_to_count(SPRING) == "An old silent pond"
 
 
-@pytest.mark.replay("spring", faults=[Fault.parse("status=529,retry-after=3").times(2)])
+@pytest.mark.replay("spring", faults=[Fault.parse("status=529,retry-after=3 x2")])
 def test_a_busy_poet_is_asked_again_when_it_said(replay: Replay) -> None:
     waits: list[float] = []
     assert haiku("spring", sleep=waits.append) == SPRING

@@ -1,0 +1,194 @@
+"""Options that several commands have, the `.env` file, and the client with its key.
+
+parser = add_command(commands, run, "ask", "stream one answer to the terminal")
+add_upstream(parser)                # --base-url, --model, --max-tokens, --env-file
+load_env_file(None)                 # .env in this folder, if there is one
+load_env_file(Path("prod.env"))     # a file that the user named
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rawsse.cli.terminal import Asked, show
+from rawsse.errors import ConfigurationError, quote
+
+if TYPE_CHECKING:
+    from rawsse.client.client import AsyncClient
+
+DEFAULT_MODEL = "claude-sonnet-4-5"
+DEFAULT_MAX_TOKENS = 4096
+
+NO_KEY = (
+    "no key: set ANTHROPIC_API_KEY in the environment, or in a file named .env in this folder "
+    "(`rawsse demo` needs no key)"
+)
+
+Command = Callable[[argparse.Namespace], bool]
+"""Runs a command. False: its work failed."""
+
+
+# --- Arguments -----------------------------------------------------------------------------------------------------
+
+
+def add_command(commands: Any, run: Command, name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+    """A parser for one command."""
+    description = f"{summary[0].upper()}{summary[1:]}{'' if summary.endswith('?') else '.'} {more}"
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
+    parser.set_defaults(command=run, parser=parser)
+    return parser
+
+
+def at_least_one(text: str) -> int:
+    """A type of arguments: a whole number, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {quote(text)}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A type of arguments: a number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:  # NaN is not
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {quote(text)}")
+    return value
+
+
+FILE: Mapping[str, Any] = {"type": Path, "metavar": "FILE"}
+SECONDS: Mapping[str, Any] = {"type": seconds, "metavar": "SECONDS"}
+REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Recordings."""
+    paths = "a recording (*.sse.jsonl), a bare *.sse, or a folder"
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=paths)
+
+
+def add_scrub(parser: argparse.ArgumentParser, verb: str) -> None:
+    """More patterns of secrets."""
+    more = f"also {verb} what this finds as a secret: its group, or all of it (repeatable)"
+    parser.add_argument("--scrub", **REPEATED, metavar="REGEX", help=more)
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """How fast recordings are played."""
+    speed = "1: the recorded pace (default), 2: twice as fast, 0: no waiting"
+    parser.add_argument("--speed", type=float, default=1.0, help=speed)
+
+
+def add_base_url(parser: argparse.ArgumentParser) -> None:
+    """Where the API is."""
+    parser.add_argument("--base-url", metavar="URL", help="the API (default: ANTHROPIC_BASE_URL, or Anthropic's)")
+
+
+def add_upstream(parser: argparse.ArgumentParser) -> None:
+    """Where the API is, and what a request asks of it."""
+    add_base_url(parser)
+    option = parser.add_argument
+    option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+    most = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
+    option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
+    option("--env-file", **FILE, help="read this instead of .env")
+
+
+def asked_of(arguments: argparse.Namespace) -> Asked:
+    """The model and the address that the advice on an error names."""
+    base_url = getattr(arguments, "base_url", None) or os.environ.get("ANTHROPIC_BASE_URL", "")
+    return Asked(getattr(arguments, "model", None) or "", base_url)
+
+
+class ListTable(argparse.Action):
+    """Lists the table that `const` names, and exits. Loads it only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        module, _dot, name = str(self.const).rpartition(".")
+        for entry, what in getattr(importlib.import_module(module), name).items():
+            show(f"{entry}\n    {what}")
+        parser.exit()
+
+
+# --- The key -------------------------------------------------------------------------------------------------------
+
+
+def new_client(base_url: str | None, **options: Any) -> AsyncClient:
+    """The client for the API; `options` are those of `AsyncClient`. Raises `ConfigurationError` if there is no key."""
+    from rawsse.client.client import AsyncClient
+
+    client = AsyncClient(base_url=base_url, **options)
+    if not client.has_credential:
+        raise ConfigurationError(NO_KEY)
+    return client
+
+
+CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+ADDRESS = "ANTHROPIC_BASE_URL"
+
+TAKEN_UNASKED = (*CREDENTIALS, ADDRESS, "RAWSSE_TOKEN")
+"""The variables that are read from a `.env` that the user did not name: the folder may be another person's, and its PATH and
+proxies are not trusted."""
+
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def load_env_file(named: Path | None) -> None:
+    """Put a file's variables into the environment; those that are set already stay. None: `.env` in this folder, if it exists.
+
+    Raises `ConfigurationError` if the file cannot be used, and if a `.env` that the user did not name would send the key of
+    the environment to another address.
+    """
+    path = named or Path(".env")
+    if named is None and not path.is_file():
+        return
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors leave a byte order mark
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"cannot read {path}: it is not UTF-8 text") from None
+    variables = read_env_file(text, str(path))
+    if named is None:
+        variables = {name: value for name, value in variables.items() if name in TAKEN_UNASKED}
+        has_own_key = any(os.environ.get(name) for name in CREDENTIALS)
+        if has_own_key and ADDRESS in variables and ADDRESS not in os.environ:
+            raise ConfigurationError(
+                f"the key is from the environment, and .env in this folder would send it elsewhere ({ADDRESS}). "
+                "If that is what you want, use --env-file .env"
+            )
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
+    """The variables in an env file: lines `NAME=value`, `export` before it, quotes around the value, `#` comments.
+
+    Raises `ConfigurationError` naming the line, and never quoting it: it may hold a key.
+    """
+    variables: dict[str, str] = {}
+    for number, raw_line in enumerate(text.split("\n"), 1):
+        line = raw_line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = re.sub(r"^export\s+", "", line).partition("=")
+        key, value = key.strip(), _unquoted(value.strip())
+        if not equals or not _NAME.fullmatch(key) or "\0" in value:
+            raise ConfigurationError(f"{name}, line {number}: not NAME=value")
+        variables[key] = value
+    return variables
+
+
+def _unquoted(text: str) -> str:
+    """The value without its quotes; without quotes, a comment begins at a `#` after a space."""
+    quote = text[:1]
+    if quote in ("'", '"') and quote in text[1:]:
+        return text[1:].partition(quote)[0]
+    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()

@@ -1,0 +1,240 @@
+"""The texts in a body, however they are written, and the bytes that each of their characters is written in.
+
+A text stands in bytes as UTF-8, with JSON's escapes, and in pieces: as deltas.
+
+    data = b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "sk\\u002dant"}}\\n\\n'
+    for name, joined in joined_texts(Characters(data)):
+        for text in layers(joined, JSON_ESCAPES):
+            at = text.text.find("sk-ant")           # as its reader sees it, over any number of deltas
+            text.bytes_of(at + 2)                   # the six bytes of the escape
+
+Each view of a text stands on another one: decoded bytes at the bottom, pieces of them joined, escapes read. Writing over the
+bytes of a character moves nothing else, so every event, every cut between two deltas and every boundary between two reads
+stays where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
+from typing import NamedTuple, TypeAlias
+
+MAX_LAYERS = 5
+"""How often escapes are read in the result of reading escapes. A private key in JSON in a tool's input is at 3."""
+
+MAX_PATH = 8
+"""Strings that lie deeper in an event's JSON are not joined with others. The deepest known delta lies at 3."""
+
+# Not those that stand for single bytes that are not UTF-8.
+_WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
+
+
+# --- Three views -----------------------------------------------------------------------------------------------------
+
+
+class Characters:
+    """Bytes as UTF-8. A byte that is not UTF-8 counts as one character."""
+
+    def __init__(self, data: bytes) -> None:
+        self.text: str = data.decode("utf-8", "surrogateescape")
+        # Where the characters of more than one byte stand, and by how much the bytes are ahead before each of them.
+        self._at = [] if len(self.text) == len(data) else [found.start() for found in _WIDE.finditer(self.text)]
+        self._ahead = list(accumulate((len(self.text[at].encode()) - 1 for at in self._at), initial=0))
+
+    def byte(self, at: int) -> int:
+        """Where the character `at` begins."""
+        return at + self._ahead[bisect_left(self._at, at)]
+
+    def bytes_of(self, at: int) -> Iterable[int]:
+        """The bytes of the character `at`."""
+        return range(self.byte(at), self.byte(at + 1))
+
+
+Text: TypeAlias = "Characters | Joined | Unescaped"
+"""A view: `text` are its characters, and `bytes_of` says which bytes one of them is written in."""
+
+Part: TypeAlias = tuple[Text, int, int]
+"""The characters of a text from the first number to the second, which is not included."""
+
+
+class Joined:
+    """Parts of texts, one after the other, as one text."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.text: str = "".join(text.text[start:end] for text, start, end in parts)
+        self._parts = parts
+        self._ends = list(accumulate(end - start for _, start, end in parts))
+
+    def bytes_of(self, at: int) -> Iterable[int]:
+        """The bytes of the character `at`, in the part where it stands."""
+        number = bisect_right(self._ends, at)
+        text, _, end = self._parts[number]
+        return text.bytes_of(end - (self._ends[number] - at))
+
+
+class Escapes(NamedTuple):
+    """A way to write characters in ASCII: the pattern of an escape, and the character that it stands for."""
+
+    pattern: re.Pattern[str]
+    read: Callable[[str], str]
+
+
+class Unescaped:
+    """A text with its escapes read."""
+
+    def __init__(self, below: Text, escapes: Escapes) -> None:
+        self._below = below
+        pieces: list[str] = []
+        # Where the escapes stand in this text, and by how much the text below is ahead of it before each of them.
+        self._at: list[int] = []
+        self._ahead = [0]
+        start = 0
+        for found in escapes.pattern.finditer(below.text):
+            pieces += (below.text[start : found.start()], escapes.read(found[0]))
+            self._at.append(found.start() - self._ahead[-1])
+            self._ahead.append(self._ahead[-1] + len(found[0]) - 1)
+            start = found.end()
+        self.text: str = "".join((*pieces, below.text[start:]))
+
+    def bytes_of(self, at: int) -> Iterable[int]:
+        """The bytes of the character `at`, or of all its escape."""
+        start = at + self._ahead[bisect_left(self._at, at)]
+        end = at + 1 + self._ahead[bisect_right(self._at, at)]
+        return chain.from_iterable(self._below.bytes_of(below) for below in range(start, end))
+
+
+# RFC 8259, 7. Two of the escapes may be the halves of one character.
+JSON_ESCAPES = Escapes(
+    re.compile(
+        r"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9a-fA-F]{4})|[\"\\/bfnrt])", re.ASCII
+    ),
+    lambda escape: str(json.loads(f'"{escape}"')),
+)
+PERCENT_ESCAPES = Escapes(re.compile(r"%[0-9a-fA-F]{2}"), lambda escape: chr(int(escape[1:], 16)))
+
+
+def layers(text: Text, escapes: Escapes) -> Iterator[Text]:
+    """The text, the text with its escapes read, the same again while there are any: `MAX_LAYERS` at most."""
+    for _ in range(MAX_LAYERS):
+        yield text
+        text, before = Unescaped(text, escapes), text.text
+        if text.text == before:
+            return
+
+
+# --- JSON, as far as it has come -------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)\\?"?|[{}\[\],]|-?\d[\d.eE+-]*+', re.DOTALL)
+
+
+class Literal(NamedTuple):
+    """A string or number in a JSON text, from `start` to `end`, a string without its quotes. `path` leads to it."""
+
+    path: tuple[str | int | None, ...]
+    start: int
+    end: int
+
+
+def literals(text: str) -> Iterator[Literal]:
+    """The strings and numbers in a JSON text, without keys, and without those below `MAX_PATH`.
+
+    Never raises: a text that is cut off, or is not JSON, is read as far as possible.
+    """
+    # For each open object its current key (None before it), for each open array a count.
+    path: list[str | int | None] = []
+    for found in _TOKEN.finditer(text):
+        first = found[0][0]
+        if first in "{}[],":
+            _move(path, first)
+        elif first == '"' and path[-1:] == [None]:
+            path[-1] = JSON_ESCAPES.pattern.sub(lambda escape: JSON_ESCAPES.read(escape[0]), found[1])
+        elif len(path) <= MAX_PATH:
+            start, end = found.span(1) if first == '"' else found.span()
+            yield Literal(tuple(path), start, end)
+
+
+def _move(path: list[str | int | None], sign: str) -> None:
+    if sign in "{[":
+        path.append(None if sign == "{" else 0)
+    elif sign in "}]":
+        del path[-1:]
+    elif path:
+        path[-1] = path[-1] + 1 if isinstance(path[-1], int) else None
+
+
+# --- Deltas, joined --------------------------------------------------------------------------------------------------
+
+# WHATWG HTML, 9.2.6; the same lines as the decoder's.
+_LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
+_DATA = re.compile(r"data: ?")
+
+# The fields of deltas and blocks that a model writes.
+_CONTENT = ("thinking", "text", "partial_json")
+
+
+def joined_texts(body: Text) -> Iterator[tuple[str, Joined]]:
+    """The texts that the events of a stream add up to, and their names: every string in their JSON, joined with those in the
+    same place of other events. So the deltas of each block are joined, also those of unknown types. Then come the text of all
+    blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
+
+    A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
+    left out.
+    """
+    found: dict[tuple[object, ...], tuple[str, list[Part]]] = {}
+    over_blocks: dict[tuple[int, str], list[tuple[str, Part]]] = {}
+    message = 0
+    for _, data in _events(body):
+        event = list(literals(data.text))
+        values = {item.path: data.text[item.start : item.end] for item in event if len(item.path) == 1}
+        message += values.get(("type",)) == "message_start"
+        block = values.get(("index",), "")
+        for item in event:
+            if data.text[item.start - 1 : item.start] != '"' or item.path[-1:] == ("type",):
+                continue
+            part = _decoded(data, item)
+            is_of_block = item.path[:1] in (("delta",), ("content_block",))
+            path = item.path[1:] if is_of_block else item.path
+            name = ".".join(map(str, path))
+            label = f"{'input' if name == 'partial_json' else name} of block {block or '?'}" if is_of_block else name
+            found.setdefault((message, block, is_of_block, path), (label or "data", []))[1].append(part)
+            if is_of_block and name in _CONTENT:
+                for kind in ("content", "text") if name == "text" else ("content",):
+                    over_blocks.setdefault((message, kind), []).append((block, part))
+    yield from ((label, Joined(parts)) for label, parts in found.values())
+    for (number, kind), pieces in over_blocks.items():
+        is_shown_as_text = kind == "content" and pieces == over_blocks.get((number, "text"))
+        if len({block for block, _ in pieces}) > 1 and not is_shown_as_text:
+            yield f"{kind} of the message", Joined([part for _, part in pieces])
+
+
+def event_starts(body: Characters) -> list[int]:
+    """The byte at which each event of a stream begins."""
+    return [body.byte(start) for start, _ in _events(body)]
+
+
+def _decoded(data: Text, item: Literal) -> Part:
+    text = Joined([(data, item.start, item.end)])
+    if "\\" not in text.text:
+        return (data, item.start, item.end)
+    unescaped = Unescaped(text, JSON_ESCAPES)
+    return (unescaped, 0, len(unescaped.text))
+
+
+def _events(body: Text) -> Iterator[tuple[int, Text]]:
+    """The data of each event, and where the event begins. Also of the last one, if its end has not come."""
+    start, parts = -1, list[Part]()
+    position = int(body.text.startswith("\ufeff"))
+    for line in _LINE.finditer(body.text, position):
+        if start < 0 and line[1]:
+            start = line.start()
+        if found := _DATA.match(line[1]):
+            # Two lines of data have a line feed between them: the last character of the first one's end.
+            parts += [(body, parts[-1][2], parts[-1][2] + 1)] if parts else []
+            parts.append((body, line.start() + found.end(), line.end(1)))
+        if not line[1] or not line[2]:
+            if parts:
+                yield start, Joined(parts)
+            start, parts = -1, []

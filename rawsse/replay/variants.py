@@ -1,0 +1,524 @@
+"""The same stream, delivered in other ways: cut into other chunks, in other bytes, and at other times.
+
+    for chunks in every_split(body):                 # (body[:1], body[1:]) … (body[:-1], body[-1:])
+        assert my_parse(chunks) == expected
+
+    cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it; my_parse may be async, or a generator
+    print(cut)                                       # where, the bytes around it, and what went wrong
+    assert_every_split(body, my_parse)               # the same as an AssertionError
+
+    my_parse(split_by("random:7")(body))             # one chunking, by name
+    my_parse(as_recorded(recording))                 # as the network cut it
+    rewrite_by("crlf,comments,bom")(recording)       # as gateways rewrite streams; one after the other
+    pace_by("ttft=0.5,tps=20")(recording)            # at the pace of another model; the same:
+    profile(time_to_first_token=0.5, tokens_per_second=20)(recording)
+
+Chunks. The chunks of a chunking, joined, give the data. A network may cut anywhere, and a parser breaks at single places:
+between CR and LF, inside a character, before the second line feed of a blank line. Random cuts rarely hit those, so the
+functions here try every place. They work with any parser. Chunks are not empty unless you pass `empty=True`: a network never
+delivers b"", which is how a read reports the end. Layers between a network and a parser may: decompression, decoding, a
+gateway's buffer.
+
+Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Times stay the same.
+A read that ended with an event still does; one that ended inside an event ends at the same fraction of it. An event that the
+end of the stream cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader
+sees, on purpose: without `event:` lines (`no-event-lines`) every event is called `message`, and the type in the data tells
+them apart; `ids` adds ids; `done` adds an event with the data `[DONE]`.
+
+Paces. A pace changes `t` and `duration` only. A profile takes each `content_block_delta` for a token, as the API sends them:
+anything before the first delta (and an answer without deltas) comes with it, and every other event with the delta before it. A
+read comes when the last token that it completes does. The player's `speed` divides these times: `slower=2` and `speed=0.5` take
+as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import random
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, combinations
+from typing import Any, Final, TypeAlias
+
+from rawsse.errors import ConfigurationError, quote
+from rawsse.replay.recording import Read, Recording
+from rawsse.sse import Decoder
+
+Chunks: TypeAlias = tuple[bytes, ...]
+Split: TypeAlias = str | int | Iterable[int] | Callable[[bytes], Chunks]
+"""How to cut: `"whole"`, `"event"`, `"bytes"`, `"line-ends"`, `"random:SEED"`, a chunk size in bytes, a list of sizes, or a
+function. A size, or sizes with commas between them, may be a string, too, as on a command line."""
+
+CONTEXT_BYTES = 24
+"""How much a `FailingCut` shows on each side of a cut: about one line."""
+
+MAX_RANDOM_BYTES = 64
+"""The largest chunk of `random_chunks` by default: about half an event, so that most events are cut."""
+
+_SIZES = re.compile("[0-9]{1,9}(,[0-9]{1,9})*")
+_RANDOM = re.compile("random:([0-9]{1,9})")
+
+
+AS_UNCUT: Final = object()
+"""In place of an expected value, which may be None: the parser's result for the uncut data."""
+
+MAX_PADDING = 15
+"""The most spaces that `padding` puts before the last brace of an event: the most that the API sends."""
+
+RETRY_MILLISECONDS = 3000
+"""The reconnection time that `retry` sets: the default of most browsers."""
+
+TIME_TO_FIRST_TOKEN = 0.5
+"""Seconds, by default: about what a small model takes for a short prompt."""
+
+TOKENS_PER_SECOND = 50.0
+"""By default: about what a middle-sized model writes."""
+
+Change: TypeAlias = Callable[[Recording], Recording]
+
+Rewrite: TypeAlias = str | Change
+"""The names of rewrites, with commas between them, or a function."""
+
+Pace: TypeAlias = str | Change
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER,jitter=SHARE,seed=NUMBER"`, or a function."""
+
+_BOM = b"\xef\xbb\xbf"
+_COMMENT = b": keep-alive"
+_LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
+_WHOLE = re.compile(rb"(?s).*(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)\Z")  # the event has its blank line
+_DATA = re.compile(rb"(?:\A|[\r\n])data:")
+_STRING_OR_COMMA = re.compile(rb'"(?:[^"\\]|\\.)*"|,')
+_DELTA = re.compile(r'"type"\s*:\s*"content_block_delta"')  # in a text, the quotes would be escaped
+_DIGITS = 6  # microseconds: what a recording's times are worth
+
+
+# --- One chunking ----------------------------------------------------------------------------------------------------
+
+
+def whole(data: bytes) -> Chunks:
+    """All in one chunk."""
+    return (data,) if data else ()
+
+
+def byte_by_byte(data: bytes) -> Chunks:
+    """Every byte in its own chunk."""
+    return fixed(data, 1)
+
+
+def fixed(data: bytes, size: int) -> Chunks:
+    """Chunks of `size` bytes, and the rest."""
+    _require_sizes(size)
+    return tuple(data[at : at + size] for at in range(0, len(data), size))
+
+
+def sized(data: bytes, sizes: Iterable[int]) -> Chunks:
+    """Chunks of these sizes, one after the other; then the rest, if there is any, in one."""
+    given = list(sizes)
+    _require_sizes(*given)
+    ends = [end for end in accumulate(given) if end < len(data)]
+    return _cut(data, *ends) if data else ()
+
+
+def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -> Chunks:
+    """Chunks of 1 to `max_size` bytes; the same ones for the same seed."""
+    _require_sizes(max_size)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    ends, end = [], chance.randint(1, max_size)
+    while end < len(data):
+        ends.append(end)
+        end += chance.randint(1, max_size)
+    return _cut(data, *ends) if data else ()
+
+
+def as_recorded(recording: Recording) -> Chunks:
+    """The reads of the recording: the chunks that the network delivered."""
+    return tuple(read.data for read in recording.reads)
+
+
+def by_event(data: bytes) -> Chunks:
+    """Every server-sent event in its own chunk: cut after each blank line."""
+    return tuple(re.findall(rb"(?s).+?(?:(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)|\Z)", data))
+
+
+def at_line_ends(data: bytes) -> Chunks:
+    """Cut before and after each line end, and inside CR LF: the places where most parsers break."""
+    return _cut(data, *(at for at in range(1, len(data)) if data[at] in b"\r\n" or data[at - 1] in b"\r\n"))
+
+
+_CHUNKINGS: Mapping[str, Callable[[bytes], Chunks]] = {
+    "whole": whole,
+    "event": by_event,
+    "bytes": byte_by_byte,
+    "line-ends": at_line_ends,
+}
+
+
+def split_by(split: Split) -> Callable[[bytes], Chunks]:
+    """The function that a name, a size, a list of sizes or a function stands for. Raises `ConfigurationError`."""
+    if callable(split):
+        return split
+    if isinstance(split, str):
+        if split in _CHUNKINGS:
+            return _CHUNKINGS[split]
+        if found := _RANDOM.fullmatch(split):
+            return partial(random_chunks, seed=int(found[1]))
+        if not _SIZES.fullmatch(split):
+            names = ", ".join((*_CHUNKINGS, "random:SEED"))
+            raise ConfigurationError(f"split must be a size, a function, or one of {names}, not {quote(split)}")
+        split = [int(size) for size in split.split(",")] if "," in split else int(split)
+    sizes = (split,) if isinstance(split, int) else tuple(split)
+    _require_sizes(*sizes)  # an invalid size is refused now, and not at the first answer
+    return partial(fixed, size=split) if isinstance(split, int) else partial(sized, sizes=sizes)
+
+
+def _require_sizes(*sizes: int) -> None:
+    for size in sizes:
+        if size < 1:
+            raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
+
+
+# --- Many chunkings --------------------------------------------------------------------------------------------------
+
+
+def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
+    """Two chunks, cut at every place: `len(data) - 1` times. With `empty`, also at both ends, where one of them is b""."""
+    return (_cut(data, at) for at in _places(data, empty=empty))
+
+
+def every_pair_split(data: bytes) -> Iterator[Chunks]:
+    """Three chunks, cut at every two places. About `len(data)**2 / 2` in all: for short data, or for a single event."""
+    return (_cut(data, *pair) for pair in combinations(_places(data), 2))
+
+
+def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 10) -> Iterator[Chunks]:
+    """`count` chunkings with 1 to `max_cuts` cuts each (if there are so many places); the same ones for the same seed."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    places = _places(data)
+    for _ in range(count):
+        chosen = chance.sample(places, min(chance.randint(1, max_cuts), len(places)))
+        yield _cut(data, *sorted(chosen)) if chosen else whole(data)
+
+
+def _places(data: bytes, *, empty: bool = False) -> range:
+    """Where data can be cut."""
+    return range(len(data) + 1) if empty else range(1, len(data))
+
+
+def _cut(data: bytes, *cuts: int) -> Chunks:
+    """The data, cut at these places. Without a place it is one chunk; without data there is none."""
+    if not cuts:
+        return whole(data)
+    return tuple(data[start:end] for start, end in zip((0, *cuts), (*cuts, len(data)), strict=True))
+
+
+# --- The cut that breaks a parser ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FailingCut:
+    """Cutting `data` at `cuts` gave `got` (an exception counts as a result) instead of `expected`."""
+
+    data: bytes
+    cuts: tuple[int, ...]
+    expected: Any
+    got: Any
+
+    @property
+    def chunks(self) -> Chunks:
+        """The chunks that broke the parser, to feed them again."""
+        return _cut(self.data, *self.cuts)
+
+    def __repr__(self) -> str:
+        places = "; ".join(f"cut at byte {at}: {self._around(at)}" for at in self.cuts)
+        return f"{places or 'uncut'}; expected {quote(repr(self.expected))}, got {quote(repr(self.got))}"
+
+    def _around(self, at: int) -> str:
+        before, after = self.data[max(0, at - CONTEXT_BYTES) : at], self.data[at : at + CONTEXT_BYTES]
+        return f"{before!r} | {after!r}"
+
+
+def smallest_failing_cut(
+    data: bytes, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT, *, empty: bool = False
+) -> FailingCut | None:
+    """The smallest cutting of `data` for which `parse` does not give `expected`; None if none was found.
+
+    `parse` takes the chunks and returns its result. An iterator (a generator, an async generator) is compared as a list; a
+    coroutine is run. An exception counts as a failure.
+
+    `expected` defaults to the result for the uncut data. Give it to find faults that have nothing to do with cuts: a parser
+    that waits for a last line end (`rest = lines.pop()`) loses the end of data that lack one, cut or not.
+
+    The uncut data come first (that finds results that do not equal themselves), then each single cut from the left, then all
+    cuts at once, from which cuts are left out until it fails with each of them and with none left out. `empty` cuts at both
+    ends, too. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
+    an event loop runs here.
+    """
+    with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
+
+        def result(cuts: tuple[int, ...]) -> Any:
+            try:
+                made = parse(_cut(data, *cuts))
+                if inspect.isasyncgen(made) or inspect.isawaitable(made):
+                    made = _run(runner, made)
+                return list(made) if isinstance(made, Iterator) else made
+            except _LoopRunsError:
+                raise
+            except Exception as exc:
+                return exc
+
+        def failing(cuts: tuple[int, ...]) -> FailingCut | None:
+            return None if (got := result(cuts)) == wanted else FailingCut(data, cuts, wanted, got)
+
+        wanted = result(()) if expected is AS_UNCUT else list(expected) if isinstance(expected, Iterator) else expected
+        if expected is AS_UNCUT and isinstance(wanted, Exception):
+            said = f"the parser fails on the uncut data, with {quote(repr(wanted))}: there is nothing to compare with"
+            raise ConfigurationError(f"{said}; say what is expected") from wanted
+        one_cut = ((at,) for at in _places(data, empty=empty))
+        found = next(filter(None, map(failing, [(), *one_cut])), None) or failing(tuple(_places(data)))
+        return found and _reduced(found, failing)
+
+
+class _LoopRunsError(ConfigurationError):
+    """Not the parser's fault, unlike other exceptions."""
+
+
+def _run(runner: asyncio.Runner, made: Any) -> Any:
+    if asyncio._get_running_loop() is None:
+        return runner.run(_awaited(made))
+    if inspect.iscoroutine(made):
+        made.close()  # or Python would warn that it was never awaited
+    said = "the parser is async, and an event loop runs already"
+    raise _LoopRunsError(f"{said}: call this from code that is not async")
+
+
+async def _awaited(made: Any) -> Any:
+    return [each async for each in made] if inspect.isasyncgen(made) else await made
+
+
+def _reduced(found: FailingCut, failing: Callable[[tuple[int, ...]], FailingCut | None]) -> FailingCut:
+    """Leave out cuts, first in large groups and then one by one, until it fails with each but no longer without."""
+    size = len(found.cuts)
+    while size:
+        before, start = found.cuts, 0
+        while start < len(found.cuts):
+            fewer = found.cuts[:start] + found.cuts[start + size :]
+            still = failing(fewer) if fewer else None
+            found, start = (still, start) if still else (found, start + size)
+        size = size // 2 or int(found.cuts != before)
+    return found
+
+
+def assert_every_split(
+    data: bytes, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT, *, name: str = ""
+) -> None:
+    """Fail if some cutting of `data` changes the result of `parse`; the message shows the smallest one that does.
+
+    The arguments are those of `smallest_failing_cut`; `name` says in the message which stream it is.
+    """
+    __tracebackhide__ = True  # pytest shows the line that called this one
+    failing = smallest_failing_cut(data, parse, expected)
+    if failing is None:
+        return
+    cause = failing.got if isinstance(failing.got, Exception) else None
+    raise AssertionError(f"{name or 'the stream'}, {failing!r}") from cause
+
+
+# --- Rewrites --------------------------------------------------------------------------------------------------------
+
+
+def _before(event: bytes, *lines: bytes) -> bytes:
+    """The event with these lines before it, with the line end of its first line."""
+    end = _line_end(event)
+    return b"".join(line + end for line in lines) + event
+
+
+def _line_end(event: bytes) -> bytes:
+    found = _LINE.match(event)
+    return found[2] if found else b"\n"
+
+
+def _padded(number: int, event: bytes) -> bytes:
+    spaces = b" " * random.Random(number).randint(0, MAX_PADDING)  # noqa: S311 - repeatable, not secret
+    return re.sub(rb"(?<![^\r\n])(data:[^\r\n]*)\}(?=[\r\n])", rb"\1" + spaces + b"}", event)
+
+
+def _in_two_lines(event: bytes) -> bytes:
+    """The JSON over two `data:` lines, cut after its first comma, where JSON allows a line feed."""
+
+    def cut(found: re.Match[bytes]) -> bytes:
+        line, end = found[1], found[2]
+        commas = (token.end() for token in _STRING_OR_COMMA.finditer(line) if token[0] == b",")
+        at = next(commas, 0) if re.match(rb"data: ?\{", line) else 0
+        return line[:at] + end + b"data: " + line[at:] + end if at else found[0]
+
+    return _LINE.sub(cut, event) if len(_DATA.findall(event)) == 1 else event
+
+
+_OF_EVENTS: Mapping[str, Callable[[int, bytes], bytes]] = {
+    "crlf": lambda _, event: _LINE.sub(rb"\1\r\n", event),
+    "cr": lambda _, event: _LINE.sub(rb"\1\r", event),
+    "blank-lines": lambda _, event: event + _line_end(event),
+    "bom": lambda _, event: event,
+    "comments": lambda _, event: _before(event, _COMMENT, b""),
+    "comments-inside": lambda _, event: _LINE.sub(lambda line: line[0] + _COMMENT + line[2], event, count=1),
+    "ids": lambda number, event: _before(event, b"id: %d" % number),
+    "retry": lambda _, event: _before(event, b"retry: %d" % RETRY_MILLISECONDS),
+    "done": lambda _, event: event,
+    "no-event-lines": lambda _, event: re.sub(rb"(?<![^\r\n])event:[^\r\n]*(\r\n|\r|\n)", b"", event),
+    # "If value starts with a U+0020 SPACE character, remove it from value": the first one only, so a second is content.
+    "no-spaces": lambda _, event: re.sub(rb"(?<![^\r\n])(\w+): (?! )", rb"\1:", event),
+    "padding": _padded,
+    "lines-of-data": lambda _, event: _in_two_lines(event),
+}
+"""By name: the number of an event, from 0 on, and its bytes -> its other bytes."""
+
+
+def _rewritten(name: str, recording: Recording) -> Recording:
+    if recording.status != 200 or not recording.is_stream:
+        return recording
+    frames, changed, number = by_event(recording.body), list[bytes](), 0
+    for frame in frames:
+        mark = _BOM if not changed and frame.startswith(_BOM) else b""
+        rest = frame.removeprefix(mark)
+        is_event = _DATA.search(rest) is not None  # else comments only
+        if _WHOLE.match(rest) and (is_event or name in ("crlf", "cr")):
+            rest = _OF_EVENTS[name](number, rest)
+            number += is_event
+        changed.append((_BOM if name == "bom" and not changed else mark) + rest)
+    if name == "done" and changed and _WHOLE.match(changed[-1]):
+        changed[-1] += b"data: [DONE]" + 2 * _line_end(changed[-1])
+    # The end of a frame becomes the end of its other bytes, a place inside it the same fraction of them.
+    before, after = ([0, *accumulate(map(len, pieces))] for pieces in (frames, changed))
+
+    def moved(at: int) -> int:
+        frame = bisect_left(before, at)
+        if before[frame] == at:
+            return after[frame]
+        into, size = at - before[frame - 1], before[frame] - before[frame - 1]
+        return after[frame - 1] + into * (after[frame] - after[frame - 1]) // size
+
+    ends = [moved(end) for end in accumulate(len(read.data) for read in recording.reads)]
+    body = b"".join(changed)
+    pieces = (body[start:end] for start, end in zip([0, *ends], ends, strict=False))
+    reads = tuple(Read(read.t, piece) for read, piece in zip(recording.reads, pieces, strict=True) if piece)
+    return replace(recording, reads=reads)
+
+
+REWRITES: Mapping[str, Change] = {name: partial(_rewritten, name) for name in _OF_EVENTS}
+"""Every rewrite, by its name on a command line."""
+
+
+def rewrite_by(rewrite: Rewrite) -> Change:
+    """The function that the names stand for, one rewrite after the other. Raises `ConfigurationError`."""
+    if not isinstance(rewrite, str):
+        return rewrite
+    names = [name.strip() for name in rewrite.split(",")]
+    for name in names:
+        if name not in REWRITES:
+            raise ConfigurationError(f"rewrite must be a function or some of {', '.join(REWRITES)}, not {quote(name)}")
+
+    def rewritten(recording: Recording) -> Recording:
+        for name in names:
+            recording = REWRITES[name](recording)
+        return recording
+
+    return rewritten
+
+
+# --- Paces -----------------------------------------------------------------------------------------------------------
+
+
+def recorded(recording: Recording) -> Recording:
+    """As it was recorded."""
+    return recording
+
+
+def immediate(recording: Recording) -> Recording:
+    """All at time 0."""
+    return slower(0)(recording)
+
+
+def slower(factor: float) -> Change:
+    """Every time multiplied: 2 takes twice as long, 0.5 half as long. Raises `ConfigurationError`."""
+    if not 0 <= factor < math.inf:
+        raise ConfigurationError(f"slower must be a number from 0 on, not {factor}")
+
+    def pace(recording: Recording) -> Recording:
+        reads = tuple(Read(round(read.t * factor, _DIGITS), read.data) for read in recording.reads)
+        return replace(recording, reads=reads, duration=round(recording.duration * factor, _DIGITS))
+
+    return pace
+
+
+def profile(
+    *,
+    time_to_first_token: float = TIME_TO_FIRST_TOKEN,
+    tokens_per_second: float = TOKENS_PER_SECOND,
+    jitter: float = 0.0,
+    seed: float = 0,
+) -> Change:
+    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`.
+
+    `jitter` varies each gap between two tokens at random: with 0.2 it is 80 % to 120 % of its length. The same `seed` gives the
+    same times. Raises `ConfigurationError`.
+    """
+    if not 0 <= time_to_first_token < math.inf:
+        raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
+    if not 0 < tokens_per_second < math.inf:
+        raise ConfigurationError(f"tokens_per_second must be a number above 0, not {tokens_per_second}")
+    if not 0 <= jitter <= 1:
+        raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter}")
+
+    def pace(recording: Recording) -> Recording:
+        chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
+        t, is_first, reads = time_to_first_token, True, []
+        for read in recording.reads:
+            for event in decoder.feed(read.data):
+                if _DELTA.search(event.data):
+                    t += 0.0 if is_first else (1 + jitter * chance.uniform(-1, 1)) / tokens_per_second
+                    is_first = False
+            reads.append(Read(round(t, _DIGITS), read.data))
+        return replace(recording, reads=tuple(reads), duration=round(t, _DIGITS))
+
+    return pace
+
+
+_PACES: Mapping[str, Change] = {"recorded": recorded, "none": immediate}
+_ARGUMENTS: Mapping[str, str] = {
+    "slower": "factor",
+    "ttft": "time_to_first_token",
+    "tps": "tokens_per_second",
+    "jitter": "jitter",
+    "seed": "seed",
+}
+"""How a text writes the arguments of `slower` and `profile`."""
+
+
+def pace_by(pace: Pace) -> Change:
+    """The function that a name, a text such as `ttft=0.5,tps=40`, or a function stands for. Raises `ConfigurationError`."""
+    if not isinstance(pace, str):
+        return pace
+    if pace in _PACES:
+        return _PACES[pace]
+    given: dict[str, float] = {}
+    for part in pace.split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in _ARGUMENTS:
+            names = ", ".join((*_PACES, *(f"{name}=…" for name in _ARGUMENTS)))
+            raise ConfigurationError(f"pace must be a function or one of {names}, not {quote(part)}")
+        try:
+            given[_ARGUMENTS[name]] = float(value)
+        except ValueError:
+            raise ConfigurationError(f"{name} must be a number, not {quote(value)}") from None
+    if given.keys() == {"factor"}:
+        return slower(**given)
+    if "factor" in given:
+        raise ConfigurationError(f"slower changes recorded times, and a profile makes new ones: {quote(pace)}")
+    return profile(**given)

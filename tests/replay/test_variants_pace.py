@@ -1,0 +1,165 @@
+"""rawsse.replay.variants: when the reads come; and nothing but that changes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.clock import run
+from support.streams import ANSWER, PING, STOP, block_start, block_stop, end, start, text_delta, to_bytes
+
+from rawsse.client.client import AsyncClient
+from rawsse.errors import ConfigurationError
+from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay.recording import Read, Recording
+from rawsse.replay.variants import Pace, immediate, pace_by, profile, recorded, slower
+
+TEXT = {"type": "text", "text": ""}
+EVENTS = [
+    start(),
+    block_start(0, TEXT),
+    PING,
+    text_delta(0, "a"),
+    text_delta(0, "b"),
+    text_delta(0, "c"),
+    block_stop(0),
+]
+ONE_BY_ONE = Recording(
+    reads=tuple(Read(number / 8, to_bytes([raw])) for number, raw in enumerate([*EVENTS, end(), STOP])), duration=1.25
+)
+
+
+def times(recording: Recording) -> list[float]:
+    return [read.t for read in recording.reads]
+
+
+# --- The paces ---
+
+
+def test_recorded_changes_nothing() -> None:
+    assert recorded(ONE_BY_ONE) is ONE_BY_ONE
+
+
+def test_immediate_is_all_at_once() -> None:
+    paced = immediate(ONE_BY_ONE)
+    assert (set(times(paced)), paced.duration) == ({0.0}, 0.0)
+
+
+def test_slower_multiplies_every_time() -> None:
+    paced = slower(2)(ONE_BY_ONE)
+    assert times(paced) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    assert paced.duration == 2.5
+
+
+def test_in_a_profile_each_delta_is_a_token_and_what_is_none_comes_with_the_one_before() -> None:
+    paced = profile(time_to_first_token=0.5, tokens_per_second=10)(ONE_BY_ONE)
+    # start, block start, ping, a | b | c, block stop, end, stop
+    assert times(paced) == [0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.7, 0.7]
+    assert paced.duration == 0.7
+
+
+def test_a_read_with_several_tokens_comes_with_its_last() -> None:
+    together = Recording(reads=(Read(0, to_bytes(EVENTS[:5])), Read(0, to_bytes(EVENTS[5:]))))
+    assert times(profile(time_to_first_token=1, tokens_per_second=2)(together)) == [1.5, 2.0]
+
+
+def test_a_token_in_two_reads_comes_with_the_second() -> None:
+    data = to_bytes(EVENTS)
+    cut = Recording(
+        reads=(Read(0, data[:-100]), Read(0, data[-100:]))
+    )  # the block's end is shorter than that: c is cut
+    assert times(profile(time_to_first_token=1, tokens_per_second=2)(cut)) == [1.5, 2.0]
+
+
+def test_a_text_that_looks_like_a_token_is_none() -> None:
+    odd = Recording(reads=tuple(Read(0, to_bytes([raw])) for raw in ANSWER[:2]))
+    speaks = Read(0, to_bytes([{"type": "x", "text": '"type":"content_block_delta"'}]))
+    paced = profile(time_to_first_token=1)(Recording(reads=(*odd.reads, speaks, speaks)))
+    assert set(times(paced)) == {1.0}
+
+
+def test_jitter_moves_the_gaps_within_its_share_and_a_seed_repeats_it() -> None:
+    first, again, other = (
+        times(profile(time_to_first_token=0, tokens_per_second=1, jitter=0.5, seed=seed)(ONE_BY_ONE))
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert all(0.5 <= gap <= 1.5 for gap in (first[4] - first[3], first[5] - first[4]))
+
+
+@pytest.mark.parametrize("name", shipped_fixtures())
+@pytest.mark.parametrize("pace", ["none", "slower=3", "ttft=0.2,tps=30,jitter=1,seed=7"])
+def test_bytes_and_boundaries_stay_and_time_never_runs_backwards(pace: str, name: str) -> None:
+    recording = shipped_fixtures()[name]
+    paced = pace_by(pace)(recording)
+    assert [read.data for read in paced.reads] == [read.data for read in recording.reads]
+    assert [*times(paced), paced.duration] == sorted([*times(paced), paced.duration])
+    assert Recording.loads(paced.dump()) == paced
+
+
+def test_an_answer_without_tokens_comes_when_the_first_would() -> None:
+    refusal = Recording(status=529, headers={}, reads=(Read(3, b"{}"), Read(4, b"\n")), duration=5)
+    paced = profile(time_to_first_token=0.25)(refusal)
+    assert (times(paced), paced.duration) == ([0.25, 0.25], 0.25)
+
+
+def test_a_profile_is_kept_on_a_virtual_clock() -> None:
+    async def story() -> list[int]:
+        paced = profile(time_to_first_token=60, tokens_per_second=0.1)(ONE_BY_ONE)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        async with (
+            ReplayServer([paced], speed=1) as server,
+            AsyncClient(api_key="k", base_url=server.base_url) as client,
+            client.messages.stream(model="m", max_tokens=1, messages=[]) as stream,
+        ):
+            return [round(clock() - began) async for _ in stream.text_stream]
+
+    assert run(story()) == [60, 70, 80]
+
+
+# --- By name ---
+
+
+@pytest.mark.parametrize(
+    ("pace", "same"),
+    [
+        ("recorded", recorded),
+        ("none", immediate),
+        ("slower=0.5", slower(0.5)),
+        ("ttft=0.3", profile(time_to_first_token=0.3)),
+        ("tps=7", profile(tokens_per_second=7)),
+        (
+            "ttft=0.5, tps=40, jitter=0.2, seed=1",
+            profile(time_to_first_token=0.5, tokens_per_second=40, jitter=0.2, seed=1),
+        ),
+        (immediate, immediate),
+    ],
+)
+def test_a_pace_has_a_name(pace: Pace, same: Pace) -> None:
+    assert not isinstance(same, str)
+    assert pace_by(pace)(ONE_BY_ONE) == same(ONE_BY_ONE)
+
+
+@pytest.mark.parametrize(
+    ("pace", "message"),
+    [
+        (
+            "fast",
+            "pace must be a function or one of recorded, none, slower=…, ttft=…, tps=…, jitter=…, seed=…, not 'fast'",
+        ),
+        ("ttft", "ttft must be a number, not ''"),
+        ("tps=many", "tps must be a number, not 'many'"),
+        ("slower=-1", "slower must be a number from 0 on, not -1.0"),
+        ("slower=nan", "slower must be a number from 0 on, not nan"),
+        ("slower=2,tps=1", "slower changes recorded times, and a profile makes new ones: 'slower=2,tps=1'"),
+        ("ttft=inf", "time_to_first_token must be a number from 0 on, not inf"),
+        ("tps=0", "tokens_per_second must be a number above 0, not 0.0"),
+        ("tps=-1", "tokens_per_second must be a number above 0, not -1.0"),
+        ("jitter=1.5", "jitter must be between 0 and 1, not 1.5"),
+    ],
+)
+def test_a_pace_that_cannot_be_is_refused(pace: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        pace_by(pace)
+    assert str(caught.value) == message

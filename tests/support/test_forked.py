@@ -1,0 +1,43 @@
+"""support.forked: a forked command is as one that is started."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .command import MODULE, Command
+
+STARTED = (*MODULE,)  # equal, and not the same: the command is started
+
+
+@pytest.mark.parametrize("program", [MODULE, STARTED], ids=["forked", "started"])
+def test_it_has_its_folder_its_streams_and_its_environment(program: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "é.sse").write_text("data: x\n\n")
+    read_end, write_end = os.pipe()
+    options: dict[str, Any] = {"program": program, "cwd": tmp_path, "env": {"ANTHROPIC_BASE_URL": "ftp://example.org"}}
+    with os.fdopen(read_end) as stdin, Command("check", "-", "é.sse", stdin=stdin, **options) as command:
+        os.close(write_end)
+        assert command.wait() == 1
+        lines = [command.line() for _ in range(4)]
+        assert [line for line in lines if line[0] != " "] == ["-: 1 broken rule\n", "é.sse: 2 broken rules\n"]
+    with Command("ask", "Hi", **options) as command:
+        assert (command.wait(), command.complaint()[:24]) == (2, "rawsse: the base URL mus")
+
+
+@pytest.mark.parametrize("program", [MODULE, STARTED], ids=["forked", "started"])
+def test_a_signal_ends_it(program: tuple[str, ...]) -> None:
+    with Command("demo", "--port", "0", program=program) as command:
+        assert command.base_url
+        assert command.stop(signal.SIGKILL) == -signal.SIGKILL
+        command.send_signal(signal.SIGTERM)  # of no process any more
+
+
+def test_nothing_of_one_command_is_left_to_the_next(tmp_path: Path) -> None:
+    with Command("ask", "Hi", env={"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "ftp://x"}, cwd=tmp_path) as command:
+        assert "base URL" in command.complaint()
+    with Command("ask", "Hi", cwd=tmp_path) as command:
+        assert command.complaint().startswith("rawsse: no key: ")
