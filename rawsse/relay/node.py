@@ -20,7 +20,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -242,6 +242,7 @@ class Node:
                 self._complain(exc)
                 if not self.has_lease:
                     self._lapse()
+            await self._touch(run for runs in self._remote.values() for run in runs)
             for node in dead:
                 await self._take_over(node)
             await self._end_orphans()
@@ -269,7 +270,8 @@ class Node:
     async def _take_over(self, dead: str) -> None:
         """Take the runs of a dead node over, as far as no other node does."""
         try:
-            while taken := await self._store.take(self.id, dead):
+            # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
+            while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
                 self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
         except StoreUnavailableError as exc:
             self._complain(exc)
@@ -349,15 +351,13 @@ class Node:
             return False
         finally:
             reader.close()
-        return True
+        return run.is_resumable  # else it was lost, and another node has yet to end it
 
     def watch(self, run: RemoteRun) -> None:
         """From now on the run gets what is added to its log."""
         # Two that were opened at once are two feeds of one log.
         self._remote.setdefault(run.stored.key, set()).add(run)
-        wake = asyncio.get_running_loop().create_task(self._wake(), name="rawsse node: wake")
-        self._tasks.add(wake)
-        wake.add_done_callback(self._tasks.discard)
+        self._spawn(self._wake(run))
 
     def unwatch(self, run: RemoteRun) -> None:
         """The run gets nothing more."""
@@ -366,9 +366,35 @@ class Node:
         if not known:
             self._remote.pop(run.stored.key, None)
 
-    async def _wake(self) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="rawsse node")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wake(self, run: RemoteRun) -> None:
         with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
             await self._store.wake(self.id)
+        await self._touch([run])
+
+    async def _touch(self, runs: Iterable[RemoteRun]) -> None:
+        """Say that they are read here: their owners do not know the readers of other nodes."""
+        if stored := [run.stored for run in runs]:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._store.touch(stored)
+
+    def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+        """Stop a run that had no readers here for so long, unless it had some at another node."""
+        self._spawn(self._abandon(run, failure, seconds))
+
+    async def _abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+        try:
+            unread = await self._store.unread_seconds(run.stored)
+        except StoreUnavailableError:
+            unread = 0.0
+        if unread < seconds:
+            run.wait_for_readers(unread)
+        elif not run.readers:
+            run.stop(failure)
 
     async def _read(self) -> None:
         while True:
@@ -399,7 +425,7 @@ class OwnedRun(Run):
         self.record: RunRecord | None = None
         """Of a run that is over: the last frames are about to be written."""
         self._node = node
-        self._stored = replace(stored, owner=node.id)
+        self.stored = replace(stored, owner=node.id)
         self._written = 0  # the number of the last frame that the store has
         self._next: list[Frame] = []
         self._next_bytes = 0
@@ -432,6 +458,12 @@ class OwnedRun(Run):
         if not self._sent:
             self._node.write_soon(self)
 
+    def _abandon(self, failure: Failure, seconds: float) -> None:
+        if self.is_resumable:
+            self._node.abandon(self, failure, seconds)
+        else:
+            self.stop(failure)
+
     @property
     def _is_unwritten(self) -> bool:
         return bool(self._sent or self._next)
@@ -451,7 +483,7 @@ class OwnedRun(Run):
         if stream is not None and not self._usage and (found := stream._call.exchange.builder.usage):
             usage = self._usage = json.dumps(found)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
-        return Write(self._stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
+        return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
 
     @property
     def tokens(self) -> int:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -208,7 +209,27 @@ if owner[1] and owner[2] ~= '1' then
 end
 """
 
-# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once.
+# KEYS: meta of each.
+_TOUCH = (
+    _NOW
+    + """
+for _, meta in ipairs(KEYS) do
+  if redis.call('EXISTS', meta) == 1 then redis.call('HSET', meta, 'touched', string.format('%.0f', now)) end
+end
+"""
+)
+
+# KEYS: meta. Microseconds.
+_UNREAD = (
+    _NOW
+    + """
+local touched = redis.call('HGET', KEYS[1], 'touched')
+return touched and string.format('%.0f', now - touched)
+"""
+)
+
+# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once,
+# lease in microseconds.
 _TAKE = (
     _NOW
     + """
@@ -231,6 +252,7 @@ for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[4])) do
   redis.call('SREM', KEYS[2], run)
 end
 if redis.call('SCARD', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+if #taken > 0 then redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', now + ARGV[5]), ARGV[2]) end
 return taken
 """
 )
@@ -351,6 +373,17 @@ class RedisStore:
         """See `Store`."""
         await self._call("XADD", f"{_PREFIX}node:{node}:inbox", "MAXLEN", "~", MAX_MESSAGES, "*", "wake", "")
 
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """See `Store`."""
+        metas = [_places(*run.key)[0] for run in runs]
+        for at in range(0, len(metas), WRITES_AT_ONCE):
+            await self._run(_TOUCH, metas[at : at + WRITES_AT_ONCE], [])
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """See `Store`."""
+        found = await self._run(_UNREAD, [_places(*run.key)[0]], [])
+        return math.inf if found is None else int(found) / 1e6
+
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
@@ -370,10 +403,10 @@ class RedisStore:
             stopped += [_key(each[b"stop"]) for _, each in added if b"stop" in each]
         return entries, stopped
 
-    async def take(self, node: str, dead: str) -> list[Taken]:
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
         """See `Store`."""
         keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{dead}:runs", f"{_PREFIX}node:{node}:runs"]
-        found = await self._run(_TAKE, keys, [dead, node, _PREFIX, WRITES_AT_ONCE])
+        found = await self._run(_TAKE, keys, [dead, node, _PREFIX, WRITES_AT_ONCE, round(lease_seconds * 1e6)])
         taken = [(last, _from_fields(dict(zip(each[::2], each[1::2], strict=True)))) for last, each in found]
         return [Taken(run, last) for last, run in taken if run is not None]
 

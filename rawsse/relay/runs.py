@@ -125,8 +125,9 @@ class Run(Feed):
         self.wait_for_readers()  # first: a run that is drained may forget what this one has not read
         self.has_read()
 
-    def wait_for_readers(self) -> None:
-        """If the run has no readers, it goes on for as long as the limits say, counted from now, unless a reader joins."""
+    def wait_for_readers(self, unread: float = 0.0) -> None:
+        """If the run has no readers, it goes on for as long as the limits say, unless a reader joins. `unread`: for so many
+        seconds it has had none."""
         if self._readers or self._is_over:
             return
         if self._grace is not None:
@@ -136,9 +137,16 @@ class Run(Feed):
         seconds = max(limits.drain_seconds, limits.grace_seconds if self.is_resumable else 0)
         if seconds:
             text = f"no client read the answer for {seconds:g} s"
-            self._grace = self._loop.call_later(seconds, self.stop, Failure(200, "cancelled", text))
+            self._grace = self._loop.call_later(
+                seconds - unread, self._abandon, Failure(200, "cancelled", text), seconds
+            )
         else:
             self.stop(Failure(200, "cancelled", "the client closed the connection"))
+
+    def _abandon(self, failure: Failure, seconds: float) -> None:
+        """It had no readers for so long."""
+        del seconds
+        self.stop(failure)
 
     # Growing -------------------------------------------------------------------------------------------------------
 

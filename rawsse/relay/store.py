@@ -177,14 +177,21 @@ class Store(Protocol):
     async def wake(self, node: str) -> None:
         """Let that node's `read` return."""
 
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """Keep the time at which these runs are read by clients of another node than their owner."""
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """For how long the run was not touched; infinity if it never was."""
+
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
         """Wait for at most so long for entries after those ids, or a message to the node. The entries by run, and the runs that
         are to be stopped."""
 
-    async def take(self, node: str, dead: str) -> list[Taken]:
-        """Take over runs of a node whose lease is over. Exactly one node gets each. Empty: none is left."""
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
+        """Take over runs of a node whose lease is over, and take a lease for them. Exactly one node gets each. Empty: none is
+        left."""
 
     async def aclose(self) -> None:
         """Close the connections. The store keeps what it has."""
@@ -206,6 +213,7 @@ class MemoryStore:
         self._runs: dict[tuple[str, str], StoredRun] = {}
         self._logs: dict[tuple[str, str], list[Entry]] = {}
         self._until: dict[tuple[str, str], float] = {}  # when finished runs are forgotten
+        self._touched: dict[tuple[str, str], float] = {}
         self._aliases: dict[tuple[str, str], tuple[str, str]] = {}
         self._counts: defaultdict[str, Count] = defaultdict(Count)
         self._messages: defaultdict[str, list[tuple[str, str] | None]] = defaultdict(list)
@@ -292,6 +300,7 @@ class MemoryStore:
         now = self._clock()
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key], self._runs[key], self._logs[key]
+            self._touched.pop(key, None)
         return self._runs.get((user, id))
 
     async def find_alias(self, user: str, alias: str) -> StoredRun | None:
@@ -319,6 +328,15 @@ class MemoryStore:
         self._messages[node].append(None)
         self._changed.set()
 
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """See `Store`."""
+        now = self._clock()
+        self._touched.update((run.key, now) for run in runs if run.key in self._runs)
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """See `Store`."""
+        return self._clock() - self._touched.get(run.key, -math.inf)
+
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
@@ -337,7 +355,7 @@ class MemoryStore:
             except TimeoutError:
                 return {}, []
 
-    async def take(self, node: str, dead: str) -> list[Taken]:
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
         """See `Store`."""
         if self._leases.get(dead, -math.inf) >= self._clock():
             return []
@@ -348,6 +366,8 @@ class MemoryStore:
             taken.append(Taken(new, max(entry.number for entry in log)))
             log.append(Entry((new.epoch, 0), b"", False))
         self._leases.pop(dead, None)
+        if taken:
+            self._leases[node] = max(self._leases.get(node, 0.0), self._clock() + lease_seconds)
         return taken
 
     async def aclose(self) -> None:

@@ -42,7 +42,7 @@ from rawsse.relay.redis_store import RedisStore
 from rawsse.relay.store import LEASE_SECONDS, Limits, StoreUnavailableError
 from rawsse.server import Server
 
-from .crash_client import SILENCE, Plan, Reading, ask
+from .crash_client import LONGEST_WAIT, SILENCE, Plan, Reading, ask
 from .crash_parts import (
     HEARTBEAT,
     PATIENCE,
@@ -141,6 +141,8 @@ class World:
                 self.proxies.append(proxy)
                 self.nodes.append(node(self.folder, f"node-{number}", **options))
             await asyncio.gather(*(self._run(stack, each) for each in self.nodes))
+            watch = asyncio.create_task(self._watch_lag())
+            stack.callback(watch.cancel)
             self.port = free_port(stack)
             await self._run(stack, nginx(self.folder, self.port, ports))
             yield self
@@ -148,6 +150,13 @@ class World:
     async def _run(self, stack: AsyncExitStack, process: Process) -> None:
         stack.push_async_callback(process.end)
         await process.start()
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = self.clock() + 0.05
+            await asyncio.sleep(0.05)
+            if (late := self.clock() - due) > 0.05:
+                self.lag += late
 
     # What clients do ----------------------------------------------------------------------------------------------
 
@@ -206,7 +215,7 @@ class World:
         readings = [
             each for each in self.readings if each.plan.id in runs and each.ended_at is None and not each.is_slow
         ]
-        self.deaths.append(Death(self.clock(), readings, self.lease + self.block + more, own))
+        self.deaths.append(Death(self.clock(), readings, self.lease + self.block + LONGEST_WAIT + more, own))
 
     async def _kill(self) -> None:
         if not (healthy := self._healthy()):
@@ -338,7 +347,7 @@ class World:
         """What the store still has to do, by its keys: a run that no living node has would not be listed."""
         found = []
         async for name in self.store._redis.scan_iter("rs:node:*:runs"):
-            found += [f"{each.decode()} is open at {name.decode()}" for each in await self.store._redis.smembers(name)]
+            found += [f"{each!r} is open at {name!r}" for each in await self.store._redis.smembers(name)]
         for id in {each.plan.id for each in self.readings}:
             stored = await self.store.find("", id)
             if stored is None or not stored.is_ended:
@@ -375,6 +384,9 @@ class World:
 
 
 # The stories ---------------------------------------------------------------------------------------------------------
+
+
+Story = Callable[[World, int, float], Coroutine[Any, Any, None]]
 
 
 async def schedule(world: World, seed: int, margin: float = MARGIN) -> None:
@@ -454,35 +466,30 @@ def report(world: World) -> Iterable[str]:
     yield f"rows over all ledgers: {sum(row['runs'] for row in rows)}"
 
 
-async def tell(stories: Iterable[Story], world: World, margin: float) -> int:
-    """Run the stories of one cluster, and print what was shown. How many problems there were."""
-    for name, story in stories:
+async def tell(world: World, story: Story, seeds: Iterable[int], margin: float) -> int:
+    """Run a story with each seed, and print what was shown. How many problems there were."""
+    for seed in seeds:
         before, told = time.monotonic(), len(world.complaints)
-        await story(world, margin)
+        await story(world, seed, margin)
         problems, seconds = world.complaints[told:], time.monotonic() - before
-        print(f"{name}: {seconds:.1f} s, waited {world.lag:.1f} s for the CPU, {len(problems)} problems", flush=True)
+        print(
+            f"{story.__name__} {seed}: {seconds:.1f} s, waited {world.lag:.1f} s for the CPU, {len(problems)} problems",
+            flush=True,
+        )
         for each in problems[:20]:
             print(f"    {each}", flush=True)
     print("\n".join(report(world)), f"{len(world.complaints)} problems", sep="\n", flush=True)
     return len(world.complaints)
 
 
-Story = tuple[str, Callable[[World, float], Awaitable[None]]]
-
-
 async def main(first: int, schedules: int, rolling: int, margin: float) -> int:
-    def stories(story: Any, seeds: range) -> list[Story]:
-        return [
-            (f"{story.__name__} {seed}", lambda world, margin, seed=seed: story(world, seed, margin)) for seed in seeds
-        ]
-
     problems = 0
     if schedules:
         async with cluster() as world:
-            problems += await tell(stories(schedule, range(first, first + schedules)), world, margin)
+            problems += await tell(world, schedule, range(first, first + schedules), margin)
     if rolling:  # with the lease that nodes have by themselves: nothing dies in these
         async with cluster(LEASE_SECONDS) as world:
-            problems += await tell(stories(rolling_restart, range(first, first + rolling)), world, margin)
+            problems += await tell(world, rolling_restart, range(first, first + rolling), margin)
     return 1 if problems else 0
 
 

@@ -17,6 +17,9 @@ import h11
 SILENCE = 5.0
 """Seconds after which a client gives a silent connection up."""
 
+LONGEST_WAIT = 1.0
+"""Seconds between two connections of a client that is refused."""
+
 _ID = re.compile(r"\w+-(\d+)")
 
 
@@ -117,6 +120,7 @@ class Reading:
         self.tail: list[tuple[int, str]] = []  # the frames after the text: 0 if they have no number
         self.ended_at: float | None = None
         self.connections = 0
+        self._refusals = 0
 
     async def follow(self) -> None:
         chance = random.Random(f"{self.plan.id} {self._posts}")
@@ -125,10 +129,11 @@ class Reading:
                 await self._connect()
             if self.ended_at is None:
                 self.tail = [each for each in self.tail if each[0]]
-                await asyncio.sleep(chance.uniform(0.02, 0.2))
+                await asyncio.sleep(chance.uniform(0.2, 1) * min(0.1 * 2**self._refusals, LONGEST_WAIT))
 
     async def _connect(self) -> None:
         self.connections += 1
+        was_known = self.plan.id in self._world.known
         headers = (
             {"x-run-id": self.plan.id} if self._posts else {"last-event-id": self._last_id} if self._last_id else {}
         )
@@ -141,9 +146,10 @@ class Reading:
                 if (
                     reply.status != 200
                 ):  # of a POST also a run that was lost before its first frame: sent again, it is known
-                    await self._refused(reply.status, b"".join([piece async for piece in reply.pieces]))
+                    body = b"".join([piece async for piece in reply.pieces])
+                    await self._refused(reply.status, body, was_known=was_known)
                     return
-                self._posts = False
+                self._posts, self._refusals = False, 0
                 self._world.known.add(self.plan.id)
                 rest = b""
                 async for piece in reply.pieces:
@@ -156,9 +162,9 @@ class Reading:
                     if self.is_slow:
                         await asyncio.sleep(0.05)
 
-    async def _refused(self, status: int, body: bytes) -> None:
-        may_be_early = status == 404 and self.plan.id not in self._world.known
-        if status not in (502, 503, 504) and not may_be_early:
+    async def _refused(self, status: int, body: bytes, *, was_known: bool) -> None:
+        self._refusals += 1
+        if status not in (502, 503, 504) and (was_known or status != 404):  # 404: the run has not begun yet
             self._say(f"was answered {status}: {body[:200]!r}")
             await asyncio.sleep(1)
 

@@ -166,8 +166,19 @@ async def _accepts(address: int | Path) -> bool:
 def redis_server(folder: Path) -> tuple[Process, Path]:
     """A Redis that loses nothing it has acknowledged, and its socket."""
     place = folder / "redis.sock"
-    options = ["--port", "0", "--unixsocket", place, "--dir", folder, "--save", "", "--appendonly", "yes"]
-    command = ["redis-server", *options, "--appendfsync", "always"]
+    options: list[str | Path] = [
+        "--port",
+        "0",
+        "--unixsocket",
+        place,
+        "--dir",
+        folder,
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+    ]
+    options += ["--appendfsync", "always"]
 
     async def ready() -> bool:  # it also listens while it loads its file
         try:
@@ -182,7 +193,7 @@ def redis_server(folder: Path) -> tuple[Process, Path]:
         finally:
             writer.close()
 
-    return Process(folder / "redis.log", *command, ready=ready), place
+    return Process(folder / "redis.log", "redis-server", *options, ready=ready), place
 
 
 def nginx(folder: Path, port: int, nodes: Iterable[int]) -> Process:

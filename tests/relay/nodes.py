@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from rawsse.relay.store import Limits, MemoryStore, Store, StoreUnavailableError
 from .outlets import REQUEST, House, join
 from .stage import Api
 
-__all__ = ["Gate", "Host", "cluster", "join"]
+__all__ = ["Gate", "Host", "cluster", "join", "until"]
 
 LEASE = 3.0
 BLOCK = 5.0
@@ -100,6 +100,12 @@ class Host(House):
             run._is_lost = True
             self.node.forget(run)
         await self.runs.aclose(Failure(503, "shutdown", "killed"))
+
+
+async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Let virtual time pass until it is so."""
+    while not await is_so():  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

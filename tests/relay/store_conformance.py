@@ -10,6 +10,7 @@ Each case gets a store that is empty, and a function that lets time pass by the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -290,6 +291,30 @@ async def a_node_that_left_is_not_dead(cluster: Cluster) -> None:
 
 
 @case
+async def runs_whose_taker_is_silent_are_taken_again(cluster: Cluster) -> None:
+    run = await begin(cluster)
+    await cluster.store.write([Write(run, 0, 7, b"seven frames")])
+    await lapse(cluster, "a")
+    await cluster.store.take("b", "a", LEASE)  # the answer is lost
+    await lapse(cluster, "b")
+    (taken,) = await cluster.store.take("c", "b", LEASE)
+    assert (taken.run.key, taken.run.epoch, taken.last) == (run.key, 3, 7)
+
+
+@case
+async def it_is_known_when_a_run_was_last_read_elsewhere(cluster: Cluster) -> None:
+    run = await begin(cluster)
+    await cluster.store.touch([run_of(id="missing")])
+    assert await cluster.store.find("ada", "missing") is None
+    assert await cluster.store.unread_seconds(run) == math.inf
+    await cluster.store.touch([run])
+    assert 0 <= await cluster.store.unread_seconds(run) < 60
+    await cluster.pass_time(0.05)
+    assert await cluster.store.unread_seconds(run) >= 0.05
+    assert await cluster.store.find(*run.key) == run
+
+
+@case
 async def the_end_of_a_run_that_was_not_begun_does_not_end_the_one_that_was(cluster: Cluster) -> None:
     run = await begin(cluster, run_of("b", tag="0002"))
     assert not await cluster.store.finish(Write(run_of("a", tag="0001"), 0, 1, b"end"), 0, 60)
@@ -303,7 +328,7 @@ async def the_runs_of_a_node_that_left_are_taken_at_once(cluster: Cluster) -> No
     await cluster.store.leave("a")
     await cluster.pass_time(0.01)
     assert (await cluster.store.renew("b", 60))[1] == ["a"]
-    assert [taken.run.key for taken in await cluster.store.take("b", "a")] == [run.key]
+    assert [taken.run.key for taken in await cluster.store.take("b", "a", LEASE)] == [run.key]
     assert (await cluster.store.renew("b", 60))[1] == []
 
 
@@ -311,7 +336,7 @@ async def the_runs_of_a_node_that_left_are_taken_at_once(cluster: Cluster) -> No
 async def the_runs_of_a_live_node_are_not_taken(cluster: Cluster) -> None:
     run = await begin(cluster)
     await cluster.store.renew("a", 60)
-    assert await cluster.store.take("b", "a") == []
+    assert await cluster.store.take("b", "a", LEASE) == []
     assert await cluster.store.write([Write(run, 0, 1, b"one")]) == [True]
 
 
@@ -320,7 +345,7 @@ async def the_runs_of_a_dead_node_are_taken_once(cluster: Cluster) -> None:
     run = await begin(cluster)
     await cluster.store.write([Write(run, 0, 7, b"seven frames", "{}")])
     await lapse(cluster, "a")
-    taken = await asyncio.gather(*(cluster.store.take(node, "a") for node in ("b", "c", "d")))
+    taken = await asyncio.gather(*(cluster.store.take(node, "a", LEASE) for node in ("b", "c", "d")))
     ((new, last),) = (each for some in taken for each in some)
     assert last == 7
     assert new == replace(run, owner=new.owner, epoch=2, usage="{}")
@@ -333,7 +358,7 @@ async def the_writes_of_an_owner_whose_run_was_taken_are_refused(cluster: Cluste
     run = await begin(cluster)
     await cluster.store.write([Write(run, 0, 1, b"one")])
     await lapse(cluster, "a")
-    ((new, last),) = await cluster.store.take("b", "a")
+    ((new, last),) = await cluster.store.take("b", "a", LEASE)
     assert await cluster.store.write([Write(run, 1, 2, b"zombie")]) == [False]
     assert not await cluster.store.finish(Write(run, 1, 2, b"zombie"), 9, 60)
     await cluster.store.renew("b", LEASE)
@@ -346,7 +371,7 @@ async def the_writes_of_an_owner_whose_run_was_taken_are_refused(cluster: Cluste
 async def a_run_of_a_node_that_died_before_its_first_frame_is_taken(cluster: Cluster) -> None:
     run = await begin(cluster)
     await lapse(cluster, "a")
-    ((new, last),) = await cluster.store.take("b", "a")
+    ((new, last),) = await cluster.store.take("b", "a", LEASE)
     assert last == 0
     assert await cluster.store.write([Write(run, 0, 1, b"zombie")]) == [False]
     assert await cluster.store.write([Write(new, 0, 1, b"one")]) == [True]
@@ -358,9 +383,9 @@ async def a_run_whose_taker_dies_is_taken_again(cluster: Cluster) -> None:
     await cluster.store.write([Write(run, 0, 4, b"four")])
     await lapse(cluster, "a")
     await cluster.store.renew("b", LEASE)
-    ((second, _),) = await cluster.store.take("b", "a")
+    ((second, _),) = await cluster.store.take("b", "a", LEASE)
     await lapse(cluster, "b")
-    ((third, last),) = await cluster.store.take("c", "b")
+    ((third, last),) = await cluster.store.take("c", "b", LEASE)
     assert (third.epoch, third.owner, last) == (3, "c", 4)
     assert await cluster.store.write([Write(second, 0, 5, b"zombie")]) == [False]
     assert await cluster.store.write([Write(third, 0, 5, b"end")]) == [True]
@@ -371,7 +396,7 @@ async def a_run_that_has_ended_is_not_taken(cluster: Cluster) -> None:
     run = await begin(cluster)
     await cluster.store.finish(Write(run, 0, 1, b"end"), 0, 60)
     await lapse(cluster, "a")
-    assert await cluster.store.take("b", "a") == []
+    assert await cluster.store.take("b", "a", LEASE) == []
 
 
 # Quotas --------------------------------------------------------------------------------------------------------------

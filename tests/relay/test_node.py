@@ -10,10 +10,10 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS, RemoteRun
-from rawsse.relay.store import MemoryStore
+from rawsse.relay.node import NODE_LOST, STOPPED, WRITE_PAUSE_SECONDS, RemoteRun
+from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 
-from .nodes import BLOCK, LEASE, cluster, join
+from .nodes import BLOCK, LEASE, cluster, join, until
 from .outlets import TEXT_BLOCK, FakeOutlet, data
 
 HELLO = ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
@@ -82,6 +82,26 @@ def test_readers_that_come_to_another_node_at_once_all_get_everything() -> None:
     run(story())
 
 
+def test_a_reader_that_joins_while_others_are_ahead_of_it_misses_nothing() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            _, api = await a.speaking()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "0"))
+            await ticks(50)
+            found: Any = await asyncio.gather(*(b.node.find("ada", "run-1") for _ in range(20)))
+            outlets = [join(found.pop())]
+            for number in range(1, 20):
+                api.send(text_delta(0, f"{number}"))
+                await ticks(number)  # it joins at another step of the read
+                outlets.append(join(found.pop()))
+                await asyncio.sleep(0.1)
+            api.send(block_stop(0), end(), STOP)
+            for outlet in outlets:
+                assert data(await outlet.done()) == [*(f'{{"text":"{number}"}}' for number in range(20)), "[DONE]"]
+
+    run(story())
+
+
 def test_a_run_whose_beginning_got_no_answer_is_ended_by_its_node() -> None:
     async def story() -> None:
         async with cluster() as (a, b):
@@ -142,6 +162,7 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
             await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             store, before = a.gate._store, a.node.id
+            assert isinstance(store, MemoryStore)
             hangs, goes_on = iter((False, True)), asyncio.Event()
 
             async def write(some: Any) -> Any:
@@ -154,13 +175,16 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             a.gate.opened.clear()
             other_api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
             await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
-            # Both wait for the first write; the next one is that of `other`, and the end of `owned` follows it.
+            # Both wait for the first write. The next one is that of `other`, and the end of `owned` follows it.
             other_api.send(text_delta(0, "lo"))
             api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
             await asyncio.sleep(2 * WRITE_PAUSE_SECONDS)
             a.gate.opened.set()
-            while a.node.id == before:  # noqa: ASYNC110 - until its lease is over
-                await asyncio.sleep(0.01)
+
+            async def has_lapsed() -> bool:
+                return a.node.id != before
+
+            await until(has_lapsed)
             a.gate.is_down = False
             goes_on.set()
             for outlet in outlets:
@@ -169,6 +193,86 @@ def test_the_end_of_a_run_that_was_lost_while_it_waited_is_not_written(monkeypat
             late = await a.node.find("ada", "run-1")
             assert late is not None
             assert data(await join(late).done())[::2] == [HELLO[0], "[DONE]"]
+
+    run(story())
+
+
+def test_a_run_that_is_read_at_another_node_goes_on_without_readers_at_its_own() -> None:
+    async def story() -> None:
+        async with cluster(2, grace_seconds=10.0) as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            here.leave()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            for _ in range(60):
+                await asyncio.sleep(0.5)
+                assert not api.is_closed
+            api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+            assert data(await there.done()) == HELLO
+
+    run(story())
+
+
+def test_a_run_without_readers_at_any_node_is_cancelled_after_the_grace() -> None:
+    async def story() -> None:
+        async with cluster(2, grace_seconds=10.0) as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            here.leave()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            await asyncio.sleep(15)
+            there.leave()
+            await asyncio.sleep(9)
+            assert not api.is_closed
+            await asyncio.sleep(10)
+            assert api.is_closed
+
+    run(story())
+
+
+def test_a_run_whose_taker_got_no_answer_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            await a.speaking()
+            store = a.gate._store
+            assert isinstance(store, MemoryStore)
+            losses = asyncio.Event()
+
+            async def take(*asked: Any) -> list[Taken]:
+                taken = await MemoryStore.take(store, *asked)
+                if taken and not losses.is_set():
+                    losses.set()
+                    raise StoreUnavailableError("the answer was lost")
+                return taken
+
+            monkeypatch.setattr(store, "take", take)
+            await a.kill()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            async with asyncio.timeout(2 * LEASE + BLOCK):
+                assert data(await join(remote).done())[-1] == "[DONE]"
+            assert losses.is_set()
+
+    run(story())
+
+
+def test_the_stop_of_a_run_that_is_lost_meanwhile_has_not_ended_it() -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            owned, api = await a.speaking()
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            a.gate.is_down = True
+            owned.stop(STOPPED)
+            assert not await a.node.stopped(owned)
 
     run(story())
 
@@ -214,7 +318,7 @@ def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
             await asyncio.sleep(3 * WRITE_PAUSE_SECONDS)
             api.send(block_stop(0), end(), STOP)
             assert len(data(await outlet.done())) == 10
-            entries = await b.node._store.entries(owned._stored)
+            entries = await b.node._store.entries(owned.stored)
             assert [entry.number for entry in entries] == [0, 1, 9, 10]
 
     run(story())
@@ -397,7 +501,7 @@ def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
             await say_hello(api)
             assert b"message_stop" in await outlet.done()
             assert await b.node.find("ada", "run-1") is None
-            assert await b.node._store.entries(owned._stored) == []
+            assert await b.node._store.entries(owned.stored) == []
             assert await b.node.open_runs() == []
 
     run(story())

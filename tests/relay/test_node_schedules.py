@@ -5,6 +5,7 @@ lose the store for a while; answers of the store get lost; runs are stopped at a
 
 - every reader sees the frames of a run in their order, without a gap or a repetition, and then one last frame;
 - a later reader sees all that any reader has seen with an id;
+- no run stays open;
 - of each run one node at most tells the end that the store has, and its row is not told by two.
 
 `RAWSSE_EVERY_CUT=1` runs 2,000 of them.
@@ -17,6 +18,7 @@ import os
 import random
 import re
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from support.streams import STOP, block_start, block_stop, end, start, text_delt
 
 from rawsse.relay.dialects import Answer
 
-from .nodes import BLOCK, LEASE, Host, cluster
+from .nodes import BLOCK, LEASE, Host, cluster, until
 from .outlets import TEXT_BLOCK, FakeOutlet, join
 from .stage import Api
 
@@ -137,6 +139,13 @@ class World:
                 await self.store.stop(stored)
         await asyncio.sleep(self.chance.choice((0, 0.01, 0.5)))
 
+    async def has_ended(self, id: str) -> bool:
+        return bool((await self.store.find("ada", id)).is_ended)
+
+    async def is_done(self) -> bool:
+        busy = any(host.node._owned or host.node._orphans for host in self.hosts)
+        return not (busy or await self.store.open_runs())
+
     def _later(self, seconds: float, do: Any) -> None:
         async def wait() -> None:
             await asyncio.sleep(seconds)
@@ -159,8 +168,8 @@ async def live(seed: int) -> None:
                 await reading.task
         for reading in world.readings:
             async with asyncio.timeout(LEASE + BLOCK):  # a node that lost the store told its readers first
-                while not (stored := await world.store.find("ada", reading.id)).is_ended:  # noqa: ASYNC110 - the store only answers
-                    await asyncio.sleep(0.1)
+                await until(partial(world.has_ended, reading.id))
+            stored = await world.store.find("ada", reading.id)
             log = [frame for entry in await world.store.entries(stored) for frame in _FRAME.findall(entry.wire)]
             assert [data for _, data in log][: len(reading.frames)] == reading.frames
             assert [data for _, data in log].count(b"[DONE]") == 1
@@ -172,9 +181,8 @@ async def live(seed: int) -> None:
             told = {(record.time, record.run) for record in rows}
             assert len(told) == 1 or (not told and world.killed)
             assert sum(record.error == "node_lost" for record in rows) <= 1
-        async with asyncio.timeout(2 * LEASE):
-            while any(host.node._owned or host.node._orphans for host in hosts):  # noqa: ASYNC110 - nodes tell nobody
-                await asyncio.sleep(0.1)
+        async with asyncio.timeout(3 * LEASE):  # also of those whose beginning, or taker, got no answer
+            await until(world.is_done)
 
 
 @pytest.mark.parametrize("first", range(0, SCHEDULES, 20))
