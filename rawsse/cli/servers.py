@@ -87,6 +87,7 @@ def add_serve(commands: Any) -> None:
     drain = f"an answer without a reader: cancel it (default), drain it for {DRAIN_SECONDS:.0f} s, or drain=SECONDS"
     option("--on-disconnect", type=_drain_seconds, default=0.0, metavar="cancel|drain", help=drain)
     option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
+    option("--store", metavar="URL", help="a Redis that several relays share, redis://HOST (default: RAWSSE_STORE)")
     option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
     option("--metrics-token", metavar="TOKEN", help="a token for /metrics (default: RAWSSE_METRICS_TOKEN)")
     option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
@@ -242,7 +243,7 @@ def _demo(arguments: argparse.Namespace) -> bool:
 
 
 def _serve(arguments: argparse.Namespace) -> bool:
-    from rawsse.relay import Guard, Ledger, UserFile, check_bind
+    from rawsse.relay import Guard, Ledger, RedisStore, UserFile, check_bind
     from rawsse.relay.users import Tokens
     from rawsse.server import Forwarded
 
@@ -257,9 +258,12 @@ def _serve(arguments: argparse.Namespace) -> bool:
         raise ConfigurationError(f"--static: {arguments.static} is not a folder")
     path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")
     ledger = Ledger(path) if path else None
+    url = arguments.store or os.environ.get("RAWSSE_STORE")
+    store = RedisStore(url) if url else None
     tokens = Tokens(given) if users is None else users
     guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    relay = _relay(arguments, guard=guard, ledger=ledger, all_limits=users.everyone if users is not None else None)
+    everyone = users.everyone if users is not None else None
+    relay = _relay(arguments, guard=guard, ledger=ledger, store=store, all_limits=everyone)
     proxies = arguments.proxy_headers
     app = relay if proxies is None else Forwarded(relay, proxies.split(","))
 
@@ -270,10 +274,13 @@ def _serve(arguments: argparse.Namespace) -> bool:
         reading = asyncio.create_task(_read_users_again(users, relay, hung_up))
         try:
             async with relay.client:
+                await relay.home.start()
                 await _listen(app, host, port, on_shutdown=relay.aclose, grace_seconds=arguments.grace)
         finally:
             reading.cancel()
             await asyncio.wait({reading})
+            if store is not None:
+                await store.aclose()
             if ledger is not None:
                 await asyncio.to_thread(ledger.close)
 

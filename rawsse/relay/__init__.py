@@ -9,8 +9,14 @@ Read in this order:
     metrics.py   metrics for Prometheus and spans for OpenTelemetry, made of these rows
     ledger.py    these rows in a SQLite file, and what they add up to
     push.py      the events of an answer, pushed to a function as they come
-    runs.py      one upstream generation each, with its own log of frames, read from any point
+    feed.py      the log of a run's frames, and its readers
+    runs.py      one upstream generation each, with a feed
+    store.py     where several relays keep their runs, so that each of them can read, resume and stop every run
+    redis_store.py  the same in Redis
+    stored_runs.py  runs whose log is in a store: a node's own, and those of others
+    node.py      one of several relays that share a store
     quotas.py    how much each user may use
+    home.py      where a relay begins and finds its runs: in its process, or in a store
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange
@@ -27,8 +33,10 @@ from rawsse.relay.guard import Guard, check_bind
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import Tracing
 from rawsse.relay.record import Observer, RunRecord
+from rawsse.relay.redis_store import RedisStore
 from rawsse.relay.runs import RunLimits
+from rawsse.relay.store import MemoryStore, Store
 from rawsse.relay.users import User, UserFile, UserLimits
 
 __all__ = ["EventRuns", "Guard", "Ledger", "Observer", "Relay", "RunLimits", "RunRecord", "Tracing", "User", "UserFile"]
-__all__ += ["Answer", "Failure", "UserLimits", "check_bind", "event_source"]
+__all__ += ["Answer", "Failure", "MemoryStore", "RedisStore", "Store", "UserLimits", "check_bind", "event_source"]

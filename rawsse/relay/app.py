@@ -52,15 +52,18 @@ from rawsse.relay.dialects import (
 )
 from rawsse.relay.doctor import send_beats
 from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
+from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
+from rawsse.relay.home import Home, SharedHome, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.store import Store
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
 from rawsse.relay.users import (
     Authenticate,
@@ -128,6 +131,9 @@ class Relay:
     `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these functions
     must not wait. `metrics_token` is what callers of `/metrics` must send if they are not users.
 
+    `store` is shared with other nodes: then each of them reads and stops the runs of all, and the quotas are those of all. The
+    caller closes it after the relay.
+
     `static` is a folder that replaces the built-in page. The built-in page shows `notice` below its greeting, and offers
     `examples` as prompts. `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that
     of the browsers' routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock`
@@ -148,6 +154,7 @@ class Relay:
         all_limits: UserLimits | None = None,
         on_request: OnRequest | None = None,
         ledger: Ledger | None = None,
+        store: Store | None = None,
         on_end: Callable[[RunRecord], None] | None = None,
         observers: Sequence[Observer] = (),
         metrics_token: str | None = None,
@@ -190,6 +197,7 @@ class Relay:
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         observers = [RunLog(), self.quotas, self.metrics, *observers, OnEnd(self._cut)]
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
+        self.home = Home(self._runs, self.quotas) if store is None else SharedHome(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
@@ -220,7 +228,7 @@ class Relay:
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and wait until all have ended."""
         text = "the relay is shutting down"
-        await self._runs.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS))
+        await self.home.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -233,6 +241,7 @@ class Relay:
             await stop.wait()
             await self.aclose()
 
+        await self.home.start()
         closing = asyncio.create_task(close())
         try:
             with signals_call(stop.set, passes_on=True):
@@ -251,8 +260,7 @@ class Relay:
         elif scope["type"] == "lifespan":
             for step in ("startup", "shutdown"):
                 await receive()
-                if step == "shutdown":
-                    await self.aclose()
+                await (self.home.start() if step == "startup" else self.aclose())
                 await send({"type": f"lifespan.{step}.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
@@ -264,7 +272,7 @@ class _Asked(NamedTuple):
     dialect: Dialect
     request: dict[str, Any]
     alias: str | None = None
-    fingerprint: bytes | None = None
+    fingerprint: str = ""
 
 
 class _Call(Exchange):
@@ -355,42 +363,39 @@ class _Call(Exchange):
 
     async def _generate(self, asked: _Asked) -> None:
         self._dialect = asked.dialect
-        run = self._known_run(asked) or await self._new_run(asked)
+        run = await self._known_run(asked) or await self._new_run(asked)
         # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
         if asked.dialect.is_resumable and "respond-async" in self.headers.get("prefer", "").lower():
-            run.wait_for_readers()
+            if isinstance(run, Run):
+                run.wait_for_readers()
             await self.send_json({"run": run.id}, 202, [("x-run-id", run.id), ("preference-applied", "respond-async")])
             return
         await follow(self, run, keeps_status=True)
 
-    def _known_run(self, asked: _Asked) -> Run | None:
+    async def _known_run(self, asked: _Asked) -> Feed | None:
         """The run that this request began before: a client that names its run may repeat its request."""
-        if asked.fingerprint is None or (run := self._runs.get(self._user_id, self._run_id)) is None:
+        if not asked.fingerprint or (run := await self._relay.home.find(self._user_id, self._run_id)) is None:
             return None
-        if run.fingerprint != asked.fingerprint:
-            raise Answer(409, "conflict_error", "x-run-id: belongs to another request", field="x-run-id")
-        return run
+        return checked(run, asked.fingerprint)
 
-    async def _new_run(self, asked: _Asked) -> Run:
+    @property
+    def _seen(self) -> list[str]:
+        """Ids of the last frames that the client has seen."""
+        return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
+
+    async def _new_run(self, asked: _Asked) -> Feed:
         relay, dialect = self._relay, asked.dialect
         request = await self._completed(asked.request, is_browser=dialect.is_resumable)
-        if (run := self._known_run(asked)) is not None:  # begun in the meantime
-            return run
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
         options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
         is_whole = isinstance(dialect, WholeDialect)
         options |= {} if is_whole else {"kind": UnfoldedAnswer}
         events = partial(relay.client.messages.events, request, strict=False, **options)
         source = pushed(events, MessagePush if is_whole else EventPush)
-        who = {"user": self._user_id, "model": request["model"], "alias": asked.alias}
-        fields = relay.quotas.admit(self._user, relay._clock(), is_messages=not dialect.is_resumable)
-        try:
-            run = self._runs.begin(dialect, source, **who, id=self._run_id if asked.fingerprint is not None else None)
-        except BaseException:
-            relay.quotas.release(self._user)
-            raise
+        who = {"user": self._user_id, "model": request["model"], "alias": asked.alias, "fingerprint": asked.fingerprint}
+        who["id"] = self._run_id if asked.fingerprint else None
+        run, fields = await relay.home.begin(dialect, source, self._user, **who)
         self.more_fields += fields.items()
-        run.fingerprint = asked.fingerprint
         return run
 
     @property
@@ -430,20 +435,20 @@ class _Call(Exchange):
 
     # Routes that read or stop one ------------------------------------------------------------------------------------
 
-    def _find_run(self) -> Run:
-        run = self._runs.get(self._user_id, self.path.removeprefix("/runs/"))
+    async def _find_run(self) -> Feed:
+        run = await self._relay.home.find(self._user_id, self.path.removeprefix("/runs/"), self._seen)
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
 
     async def _stop_run(self) -> None:
-        self._find_run().stop(Failure(200, "cancelled", "stopped"))
+        await self._relay.home.stop(await self._find_run())
         await self.send_whole(204)
 
     async def _read_run(self) -> None:
         count = self._relay.metrics.count_resume
         try:
-            run = self._find_run()
+            run = await self._find_run()
             after, first = await self._place(run)
             count("nothing_left" if run.is_finished and after >= run.last and not first else "resumed")
             await follow(self, run, after, first=first)
@@ -451,14 +456,13 @@ class _Call(Exchange):
             count({404: "not_found", 410: "gone"}.get(answer.status, "invalid"))
             raise
 
-    async def _place(self, run: Run) -> tuple[int, bytes]:
+    async def _place(self, run: Feed) -> tuple[int, bytes]:
         """The position after which the client reads on, and what stands for the frames before it."""
         if self.read_flag("snapshot"):
             log, last = run.kept()
             is_small = len(log) <= THREAD_BYTES
             return last, snapshot(log, run.dialect) if is_small else await asyncio.to_thread(snapshot, log, run.dialect)
-        wanted = self.headers.get("last-event-id") or self.query.get("after", [""])[0]
-        after = run.number_of(wanted) if wanted else 0
+        after = run.number_of(self._seen[-1]) if self._seen else 0
         if after is None:
             raise InvalidRequest("Last-Event-ID", "is not an id of this run")
         run.check_kept(after)
@@ -473,14 +477,15 @@ class _Call(Exchange):
             return
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
-        found = {id: self._runs.get(self._user_id, id) for id in ids}
-        seen = [*self.query.get("after", ()), self.headers.get("last-event-id", "")]
+        home, seen = self._relay.home, self._seen
+        found = {id: await home.find(self._user_id, id, seen) for id in ids}
         runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
-        wanted = [(run, max(run.number_of(each) or 0 for each in seen)) for run in runs]
+        wanted = [(run, max((run.number_of(each) or 0 for each in seen), default=0)) for run in runs]
         await follow_all(self, wanted, missing=[id for id in ids if found[id] not in runs])
 
     async def _resume_chat(self) -> None:
-        run = self._runs.by_alias(self._user_id, self.path.removeprefix("/api/chat/").removesuffix("/stream"))
+        chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
+        run = await self._relay.home.find_chat(self._user_id, chat)
         with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` needs it
             if run is not None and not run.is_finished:
                 await follow(self, run)
@@ -499,19 +504,15 @@ class _Call(Exchange):
         return None if asked == "*" else asked
 
     async def _list_runs(self) -> None:
-        now, runs = self._relay._clock(), self._relay.open_runs(self._asked_user())
-        await self.send_json(
-            [{**asdict(run.start), "seconds": now - run.start.time, "readers": run.readers} for run in runs]
-        )
+        now, runs = self._relay._clock(), await self._relay.home.open_runs(self._asked_user())
+        told = [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
+        await self.send_json(told)
 
     async def _stop_runs(self) -> None:
-        runs = self._relay.open_runs(self._asked_user())
-        for run in runs:
-            run.stop(Failure(200, "cancelled", "stopped"))
-        await self.send_json({"stopped": len(runs)})
+        await self.send_json({"stopped": await self._relay.home.stop_all(self._asked_user())})
 
     async def _me(self) -> None:
-        await self.send_json(self._relay.quotas.me(self._user, self._relay._clock()))
+        await self.send_json(await self._relay.home.me(self._user))
 
     async def _doctor(self) -> None:
         await send_beats(self, SSE_HEADERS)
@@ -530,7 +531,7 @@ class _Call(Exchange):
         headers = self._api_headers()
         if relay._authenticate is not None:
             await self.check_client()
-        fields = relay.quotas.admit(self._user, relay._clock(), is_messages=True, is_run=False)
+        fields = await relay.home.admit(self._user)
         self.more_fields += fields.items()
         call = relay.client.call("POST", self.path, body=request, headers=headers, max_retries=0)
         if (answer := await unless_gone(call.open(), self.receive)) is not None:
@@ -589,7 +590,7 @@ def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _fingerprint(asked: _Asked, usage: object) -> bytes:
+def _fingerprint(asked: _Asked, usage: object) -> str:
     """The same for two requests only if the requests are the same."""
     what = [asked.dialect.name, asked.request, bool(usage)]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -25,11 +25,12 @@ from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, quote
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, compact, frame
 from rawsse.relay.exchange import Exchange
+from rawsse.relay.feed import Gone
 from rawsse.relay.follow import follow
 from rawsse.relay.guard import Guard
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.record import RUN_ID
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Gone, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.users import Authenticate, Tokens, identify, user_of_scope
 from rawsse.server import Receive as ASGIReceive
 from rawsse.server import Scope, Send

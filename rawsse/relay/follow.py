@@ -12,7 +12,7 @@ from typing import Any
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, compact, frame
 from rawsse.relay.exchange import JSON, TEXT, Exchange
-from rawsse.relay.runs import Reader, Run
+from rawsse.relay.feed import Feed, Reader
 from rawsse.server import Outlet
 
 SSE_HEADERS = (
@@ -31,7 +31,7 @@ _FORWARDED = re.compile(
 
 
 async def follow(
-    exchange: Exchange, run: Run, after: int = 0, *, first: bytes = b"", keeps_status: bool = False
+    exchange: Exchange, run: Feed, after: int = 0, *, first: bytes = b"", keeps_status: bool = False
 ) -> None:
     """Send the frames after the position `after`, and `first` before them. Raises `Gone` before anything is sent.
 
@@ -66,7 +66,7 @@ async def follow(
         reader.close()
 
 
-async def follow_all(exchange: Exchange, wanted: Sequence[tuple[Run, int]], missing: Sequence[str]) -> None:
+async def follow_all(exchange: Exchange, wanted: Sequence[tuple[Feed, int]], missing: Sequence[str]) -> None:
     """Send several runs, each from a position on, until all have ended.
 
     The first event is `event: runs`. Its `runs` has the id of each run by the first part of its frames' ids; `missing` has the

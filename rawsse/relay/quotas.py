@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from rawsse.relay.dialects import Answer
 from rawsse.relay.record import Observer, RunRecord, RunStart
+from rawsse.relay.store import Acquired, Count, Limits
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 MAX_USERS_KEPT = 100_000
@@ -128,7 +129,47 @@ class Quotas(Observer):
         `is_messages` adds the fields of the Messages API. If not `is_run`, the request counts at once, and only the requests
         per minute can refuse it.
         """
-        account, *others = accounts = self._accounts(user, now)
+        accounts = self._accounts(user, now)
+        self._refuse(accounts, is_messages=is_messages, is_run=is_run)
+        if user is not None and user.id not in self._kept:
+            self._make_room(now)
+            self._kept[user.id] = accounts[0]
+        for each in accounts:
+            each.reserved += is_run
+            each.used += 0 if is_run else _MINUTE
+        return _headers([*accounts[0].policies()], is_messages)
+
+    def terms(self, user: User | None) -> list[Limits]:
+        """The limits of the user and of all users, for a store that counts."""
+        of_user = [(user.id, self.limits_of(user))] if user is not None else []
+        named = [*of_user, ("", self.everyone)]
+        return [Limits(id, each.requests_per_minute, each.open_runs, each.tokens_per_day) for id, each in named]
+
+    def told(self, user: User | None, acquired: Acquired, **kind: bool) -> dict[str, str]:
+        """As `admit`, of what a store has counted. `kind` is `is_messages` and `is_run`."""
+        accounts = self._counted(user, acquired.counts)
+        if acquired.is_refused:
+            self._refuse(accounts, **kind)
+            raise Answer(429, "rate_limit_error", "a limit is reached", headers={"retry-after": str(RETRY_SECONDS)})
+        self._all = accounts[-1]  # for `must_end`
+        if user is not None:
+            self._kept[user.id] = accounts[0]
+            if len(self._kept) > self._max_users:
+                self._kept.popitem(last=False)
+        return _headers([*accounts[0].policies()], kind["is_messages"])
+
+    def _counted(self, user: User | None, counts: Sequence[Count]) -> list[_Account]:
+        accounts = []
+        limits = ([self.limits_of(user)] if user is not None else []) + [self.everyone]
+        for limit, count in zip(limits, counts, strict=True):
+            account = _Account()
+            account.limits, account.at, account.used, account.open = limit, count.at, count.used, count.open
+            account.tokens = {count.day: count.tokens}
+            accounts.append(account)
+        return accounts
+
+    def _refuse(self, accounts: Sequence[_Account], *, is_messages: bool, is_run: bool) -> None:
+        account, *others = accounts
         counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
         refusing = [p for p in account.policies() if p.name in counted and not p.left]
         # The use by others is shown only to a user who is refused because of it.
@@ -140,13 +181,6 @@ class Quotas(Observer):
             text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
             headers = _headers([*account.policies(), *shared], is_messages) | {"retry-after": str(wait)}
             raise Answer(429, "rate_limit_error", text, headers=headers)
-        if user is not None and user.id not in self._kept:
-            self._make_room(now)
-            self._kept[user.id] = account
-        for each in accounts:
-            each.reserved += is_run
-            each.used += 0 if is_run else _MINUTE
-        return _headers([*account.policies()], is_messages)
 
     def release(self, user: User | None) -> None:
         """Give back what `admit` reserved: no run has begun."""
@@ -184,9 +218,10 @@ class Quotas(Observer):
             account.advance(now)
         return any(p.name == "tokens" and not p.left for account in accounts for p in account.policies())
 
-    def me(self, user: User | None, now: float) -> dict[str, Any]:
-        """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is refilled."""
-        account = self._accounts(user, now)[0]
+    def me(self, user: User | None, now: float, acquired: Acquired | None = None) -> dict[str, Any]:
+        """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is refilled; of what a
+        store has counted, if it has."""
+        account = self._accounts(user, now)[0] if acquired is None else self._counted(user, acquired.counts)[0]
         policies = list(account.policies())
         return {
             "user": user.id if user is not None else None,

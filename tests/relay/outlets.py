@@ -21,9 +21,10 @@ from support.streams import block_start, start, text_delta
 from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
 from rawsse.relay.dialects import Failure, TextDialect
+from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import RunLog
-from rawsse.relay.runs import Reader, Run, Runs
+from rawsse.relay.runs import Run, Runs
 from rawsse.server import Message
 
 from .stage import Api, Stage, frames
@@ -149,7 +150,7 @@ class FakeOutlet:
         await self.done()
 
 
-def join(run: Run, after: int = 0, *, outlet: FakeOutlet | None = None, holds: bool = True) -> FakeOutlet:
+def join(run: Feed, after: int = 0, *, outlet: FakeOutlet | None = None, holds: bool = True) -> FakeOutlet:
     """An outlet to which a new reader of the run writes. With `holds` the head waits until there is something to say."""
     joined = outlet or FakeOutlet()
 
@@ -168,11 +169,11 @@ class House(Stage):
         super().__init__(*script, max_retries=max_retries)
         self.runs = Runs(RunLimits(**limits), observers=[RunLog()])
 
-    def begin(self, dialect: Any = None, **names: str) -> Run:
+    def begin(self, dialect: Any = None, **names: Any) -> Run:
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **{"model": "claude-x", **names})
+        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **({"model": "claude-x"} | names))
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""
@@ -182,7 +183,7 @@ class House(Stage):
         await ticks(5)
         return begun, api
 
-    async def finished(self, dialect: Any = None, **names: str) -> Run:
+    async def finished(self, dialect: Any = None, **names: Any) -> Run:
         begun = self.begin(dialect, **names)
         await join(begun).done()
         await ticks(2)

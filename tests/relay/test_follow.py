@@ -31,7 +31,7 @@ from rawsse.messages import MessageBuilder
 from rawsse.relay import RunLimits
 from rawsse.relay.app import MAX_RUNS_READ
 from rawsse.relay.dialects import EventsDialect, MessagesDialect, TextDialect, frame, join_deltas, json_string, snapshot
-from rawsse.relay.runs import PIECE_BYTES
+from rawsse.relay.feed import PIECE_BYTES
 from rawsse.relay.ui import UIDialect
 from rawsse.sse import Event
 

@@ -27,16 +27,10 @@ from rawsse.relay.dialects import (
     MessagesDialect,
     TextDialect,
 )
+from rawsse.relay.feed import PIECE_BYTES, PIECES_AT_ONCE, Gone
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import RunStart
-from rawsse.relay.runs import (
-    HEARTBEAT_SECONDS,
-    PIECE_BYTES,
-    PIECES_AT_ONCE,
-    Gone,
-    Run,
-    Runs,
-)
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, Runs
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
 from .stage import HEAD, WHOLE, frames

@@ -1,0 +1,345 @@
+"""A feed: the log of a run's frames, which grows, and its readers.
+
+    reader = Reader(feed, outlet, after, start)
+    feed.join(reader)                                       # from now on the feed writes to `outlet`
+    reader.close()
+
+There is no task, no future and no queue per event: a frame is added to the log, and written for each reader that has read all
+before. A reader whose client is slow reads on from the log when the client takes more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
+from rawsse.relay.record import RunStart, log
+
+PIECE_BYTES = 8 * 1024
+"""How much a reader takes at once. Small, for browsers whose scripts do not join a frame that two reads cut in two: a read of
+theirs takes up to 64 KiB, and small pieces that end with a frame seldom fill it."""
+
+PIECES_AT_ONCE = 16
+"""How many pieces are written in one step of the event loop for readers that take turns."""
+
+
+class Gone(Answer):
+    """The frames asked for are no longer kept."""
+
+
+class FrameLog:
+    """The frames of one run, numbered from 1; the id of a frame is `<tag>-<number>`.
+
+    The tag is random, and not the run's id: ids that clients choose share their beginnings, and may be used again when their
+    run is forgotten. A reader of one run must never get the rest of another. `delta` is that of the `Dialect`.
+    """
+
+    def __init__(self, delta: re.Pattern[bytes] | None) -> None:
+        self.tag = secrets.token_hex(4)
+        self.last = 0
+        """The number of the newest frame; 0 if there is none."""
+        self._delta = delta
+        self._log = bytearray()
+        self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
+        self._forgotten_bytes = 0
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the frames that are kept."""
+        return len(self._log)
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest frame that is kept."""
+        return self.last - len(self._ends) + 1
+
+    def number_of(self, frame_id: str) -> int | None:
+        """The number in a frame's id, or a bare number; None if it is not an id of this run."""
+        tag, dash, number = frame_id.strip().rpartition("-")
+        if (dash and tag != self.tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
+            return None
+        return int(number)
+
+    def take(self, position: int) -> tuple[bytes, int]:
+        """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them.
+
+        If more than a piece is left, pieces of text are joined, where the dialect allows it.
+        """
+        ends, skip = self._ends, self._forgotten_bytes
+        at = position + 1 - self.first
+        start = ends[at - 1] if at else skip
+        end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
+        piece = bytes(self._log[start - skip : ends[end - 1] - skip])
+        if self._delta is not None and ends[-1] - start > PIECE_BYTES:
+            piece = join_deltas(piece, self._delta)
+        return piece, position + end - at
+
+    def kept(self) -> tuple[bytes, int]:
+        """All frames, and the position after them. Raises `Gone` if the first is no longer kept."""
+        self.check_kept(0)
+        return bytes(self._log), self.last
+
+    def keeps(self, position: int) -> bool:
+        """The frames after that position are kept."""
+        return position + 1 >= self.first
+
+    def check_kept(self, position: int) -> None:
+        """Raises `Gone` unless the frames after that position are kept."""
+        if not self.keeps(position):
+            raise Gone(410, "not_found_error", f"frames before {self.first} are no longer kept")
+
+    def forget(self, read: int, limit: int) -> None:
+        """Forget the oldest frames until the log is within `limit` bytes, but none after the position `read`."""
+        ends = self._ends
+        count = min(bisect_left(ends, ends[-1] - limit) + 1, read - self.last + len(ends))
+        if count > 0:
+            del self._log[: ends[count - 1] - self._forgotten_bytes]
+            self._forgotten_bytes = ends[count - 1]
+            del ends[:count]
+
+
+class Feed(FrameLog):
+    """A log that grows, and its readers."""
+
+    def __init__(self, start: RunStart, dialect: Dialect, turns: Turns, heartbeat_seconds: float) -> None:
+        super().__init__(dialect.delta)
+        self.start = start
+        self.id = start.run
+        self.turns = turns
+        self.dialect = dialect
+        self.fingerprint = ""  # of the request, if the client named the run
+        self.has_begun = False
+        """The first event has come, or the end, or one heartbeat interval has passed: heads are not held back any more."""
+        self.is_finished = False
+        self.early_failure: Failure | None = None
+        """The failure of a run without any other frame: it may keep its HTTP status."""
+        self.headers: Mapping[str, str] = {}
+        """The header fields of the upstream's response, once there is one."""
+        self.live: set[Reader] = set()
+        """Readers that have read everything: new frames are pushed to them."""
+        self.is_resumable = dialect.is_resumable
+        """Clients can come back to it."""
+        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
+        self._readers: set[Reader] = set()
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._heartbeat_seconds = heartbeat_seconds
+        self._spoke_at = self._loop.time()  # when the readers were last sent something
+
+    @property
+    def readers(self) -> int:
+        """How many clients read it."""
+        return len(self._readers)
+
+    def join(self, reader: Reader, *, holds: bool = False) -> None:
+        """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
+        self.check_kept(reader.position)
+        reader.position = min(reader.position, self.last)
+        self._readers.add(reader)
+        if self.has_begun or not holds:
+            reader.begin()
+        self.has_read()  # it may have nothing to read: then nothing else makes a full log go on
+
+    def has_read(self) -> None:
+        """A reader has joined, moved on, or left."""
+        raise NotImplementedError
+
+    def leave(self, reader: Reader) -> None:
+        """The reader reads no more."""
+        self._readers.discard(reader)
+        self.live.discard(reader)
+
+    def publish(self, frames: Sequence[Frame], now: float) -> None:
+        """Add the frames to the log, and push them to the readers that have read everything."""
+        if not frames:
+            return
+        before = number = self.last
+        end = self._forgotten_bytes + len(self._log)
+        pieces: list[bytes] = []
+        for frame in frames:
+            number += 1
+            piece = (f"id: {self.tag}-{number}\n{frame}" if self.is_resumable else frame).encode()
+            end += len(piece)
+            pieces.append(piece)
+            self._ends.append(end)
+        wire = b"".join(pieces)
+        self._log += wire
+        self.last = number
+        self._spoke_at = now
+        for reader in [*self.live]:  # a write may end this reader or another, stop the run, or let one join
+            if reader.position == before and len(wire) <= PIECE_BYTES:
+                reader.push(wire, number)
+            else:
+                self.live.discard(reader)
+                self.turns.add(reader)
+
+    def _publish_last(self, frames: Sequence[Frame]) -> None:
+        """Publish the last frames, and end the answers of all readers."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        self.is_finished = True
+        now = self._loop.time()
+        self.publish(frames, now)
+        if not self.has_begun:
+            self._begin_readers(now)
+        for reader in list(self.live):
+            reader.catch_up()
+
+    def _begin_readers(self, now: float) -> None:
+        if not (self.dialect.heartbeat or self.is_finished):
+            return
+        self.has_begun, self._spoke_at = True, now
+        for reader in list(self._readers):
+            reader.begin()
+
+    def _beat(self) -> None:
+        """Send a heartbeat if nothing else was sent for so long."""
+        now = self._loop.time()
+        if now >= (due := self._spoke_at + self._heartbeat_seconds):
+            due = now + self._heartbeat_seconds
+            self._spoke_at = now
+            if self.has_begun:
+                for reader in list(self.live):
+                    reader.push(self.dialect.heartbeat, reader.position)
+            else:
+                self._begin_readers(now)
+        if not self.is_finished:  # a write may have stopped the run
+            self._heartbeat = self._loop.call_at(due, self._beat)
+
+    def _forget_read(self, unread: int, limit: int) -> None:
+        """Forget the oldest frames above the limit, but none that a connected reader has not read; without readers none after
+        the position `unread`."""
+        if len(self._log) > limit:
+            self.forget(min((reader.position for reader in self._readers), default=unread), limit)
+
+
+class Writer(Protocol):
+    """The part of an `Outlet` that a reader needs."""
+
+    sink: Any
+
+    def write(self, data: bytes) -> bool:
+        """See `Outlet.write`."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
+        """See `Outlet.end`."""
+
+
+class Reader:
+    """Reads one run's log from a position on, and writes it to `outlet`.
+
+    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `first` is written before
+    the frames after the position. A reader that falls behind reads on from the log when its client takes more.
+    """
+
+    __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
+
+    def __init__(self, run: Feed, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
+        self.position = position
+        self._first = first
+        self._run = run
+        self._outlet = outlet
+        self._start = start
+        self._has_begun = False
+        self._is_behind = False
+        self._is_closed = False
+        outlet.sink = self
+
+    def begin(self) -> None:
+        """Send the head and the first piece; a heartbeat if there is nothing to read."""
+        if self._has_begun or self._is_closed:
+            return
+        self._has_begun = True
+        if not self._start():
+            self.close()
+            return
+        if self._first or (self.position == self._run.last and not self._run.is_finished):
+            self.push(self._first or self._run.dialect.heartbeat, self.position)
+            self._first = b""
+        if self.catch_up():
+            self._run.turns.add(self)
+
+    def push(self, wire: bytes, position: int) -> None:
+        """Write the next frames of the run, up to `position`; at the end of the run also end the answer."""
+        if self._is_closed:
+            return
+        run, self.position = self._run, position
+        try:
+            if run.is_finished and position == run.last:
+                self._outlet.end(wire)
+                self.close()
+            elif not self._outlet.write(wire):
+                self._is_behind = True
+                run.live.discard(self)
+        except Exception:  # it must not cost the other readers of the run their answer
+            log.exception("a reader of a run failed")
+            self.close()
+
+    def on_drain(self) -> None:
+        """The client takes more."""
+        self._is_behind = False
+        self._run.turns.add(self)
+
+    def close(self) -> None:
+        """Read no more. Any number of times."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._run.leave(self)
+            # Each holds this reader. Without it nothing is left for the garbage collector.
+            del self._outlet, self._start
+
+    on_closed = close  # the client has gone
+
+    def cut(self) -> None:
+        """End the answer without its last frame: the client comes back for the rest."""
+        self.begin()
+        if not self._is_closed:
+            self._outlet.end()
+            self.close()
+
+    def catch_up(self) -> bool:
+        """Write the next piece, or the end. True: there is more, and the client takes it."""
+        run = self._run
+        if self._can_write and self.position < run.last:
+            self.push(*run.take(self.position))
+            run.has_read()
+        elif self._can_write and run.is_finished:
+            self.push(b"", self.position)
+        if self._can_write and self.position == run.last:
+            run.live.add(self)
+        return self._can_write and self.position < run.last
+
+    @property
+    def _can_write(self) -> bool:
+        return self._has_begun and not (self._is_closed or self._is_behind)
+
+
+class Turns:
+    """Readers that have more than a piece to read. They take turns of one piece each, and `PIECES_AT_ONCE` pieces are written
+    in one step of the event loop, so that other connections do not wait for long."""
+
+    def __init__(self) -> None:
+        self._readers: deque[Reader] = deque()
+
+    def add(self, reader: Reader) -> None:
+        """Let the reader catch up, soon."""
+        if not self._readers:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._readers.append(reader)
+
+    def _take(self) -> None:
+        for _ in range(min(PIECES_AT_ONCE, len(self._readers))):
+            reader = self._readers[0]  # it stays there, so that `add` does not schedule another step
+            if reader.catch_up():
+                self._readers.append(reader)
+            self._readers.popleft()
+        if self._readers:
+            asyncio.get_running_loop().call_soon(self._take)

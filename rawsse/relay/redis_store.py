@@ -1,0 +1,520 @@
+"""The store of a cluster: Redis, with a stream per run (https://redis.io/docs/latest/develop/data-types/streams/).
+
+    store = RedisStore("rediss://user:password@redis.example/0")          # extra `redis`
+
+Keys, all with the prefix `rs:`. What a user or a client chose is percent-encoded in them:
+
+    run:USER/ID:log      a stream: frames; an entry has the id EPOCH-NUMBER, of the last frame in it
+    run:USER/ID:meta     a hash: what every node may know of the run
+    node:NODE:runs       a set: the open runs of a node
+    node:NODE:inbox      a stream: what the node is told
+    alias:USER/ALIAS     the newest run with that alias
+    count:USER           a hash: what the quotas count; without a user, of all together
+    nodes                a sorted set: until when each node holds its lease, in microseconds
+
+What must be atomic is a script. The clock is that of Redis, so the clocks of nodes may differ. Scripts touch keys of several
+runs, so this needs one Redis (with replicas, if you like), not a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from rawsse.errors import ConfigurationError
+from rawsse.relay.store import (
+    BLOCK_SECONDS,
+    DAY,
+    LEASE_SECONDS,
+    MINUTE,
+    Acquired,
+    Count,
+    Entry,
+    Limits,
+    StoredRun,
+    StoreUnavailableError,
+    Taken,
+    Write,
+)
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+RUN_SECONDS = 86_400
+"""How long Redis keeps an unfinished run. Without an owner and without other nodes it would stay for ever."""
+
+MAX_MESSAGES = 1000
+"""How many messages to a node may wait."""
+
+CALLS_AT_ONCE = 64
+"""Each has a connection; more wait for one. `redis-py` would refuse those above a hundred: a burst of new runs has more."""
+
+WRITES_AT_ONCE = 64
+"""Writes in one call of a script: Redis does nothing else meanwhile."""
+
+_PREFIX = "rs:"
+
+_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2]\n"
+
+# KEYS: nodes, inbox of the node. ARGV: node, lease in microseconds, seconds.
+_RENEW = (
+    _NOW
+    + """
+local held = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now) >= now
+if held then
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now))
+return {held and 1 or 0, dead}
+"""
+)
+
+# ARGV of an account: requests per minute, open runs, tokens per day; -1 for no limit.
+_COUNT = (
+    _NOW
+    + f"""
+local MINUTE, DAY = {MINUTE}, {DAY}
+local function count(first, at, is_run, counts)
+  local all, is_refused = {{}}, false
+  for i = first, #KEYS do
+    local rate, runs, tokens = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    at = at + 3
+    local c = redis.call('HMGET', KEYS[i], 'at', 'used', 'day', 'tokens', 'open')
+    for j = 1, 5 do c[j] = tonumber(c[j] or 0) end
+    local time = math.min(math.max(c[1], now), now + MINUTE)
+    local limit = math.max(rate, 0)
+    c[2] = math.max(0, math.min(c[2], limit * MINUTE) - math.max(0, time - c[1]) * limit)
+    c[1] = time
+    local day = math.floor(time / DAY)
+    if day ~= c[3] then c[3], c[4] = day, 0 end
+    is_refused = is_refused or (rate >= 0 and c[2] + MINUTE > rate * MINUTE)
+      or (is_run and ((runs >= 0 and c[5] >= runs) or (tokens >= 0 and c[4] >= tokens)))
+    all[#all + 1] = c
+  end
+  is_refused = counts and is_refused
+  for i, c in ipairs(all) do
+    if counts and not is_refused then
+      c[2] = c[2] + MINUTE
+      c[5] = c[5] + (is_run and 1 or 0)
+    end
+    for j = 1, 5 do c[j] = string.format('%.0f', c[j]) end
+    if counts and not is_refused then
+      local key = KEYS[first + i - 1]
+      redis.call('HSET', key, 'at', c[1], 'used', c[2], 'day', c[3], 'tokens', c[4], 'open', c[5])
+      redis.call('EXPIRE', key, 2 * 86400)
+    end
+  end
+  return {{is_refused and 1 or 0, all}}
+end
+"""
+)
+
+# KEYS: accounts. ARGV: "1" to count, the accounts' limits.
+_ADMIT = (
+    _COUNT
+    + """
+local found = count(1, 2, false, ARGV[1] == '1')
+return {{}, found[1], found[2]}
+"""
+)
+
+# KEYS: meta, log, runs of the node, alias, nodes, accounts. ARGV: the run, owner, tag, seconds, number of fields of meta, these
+# fields, the accounts' limits.
+_ACQUIRE = (
+    _COUNT
+    + """
+local n = tonumber(ARGV[5])
+local tag = redis.call('HGET', KEYS[1], 'tag')
+if tag and tag ~= ARGV[3] then return {redis.call('HGETALL', KEYS[1]), 0, {}} end
+if tonumber(redis.call('ZSCORE', KEYS[5], ARGV[2]) or 0) < now then return redis.error_reply('LAPSED') end
+local found = count(6, 6 + n, true, not tag)
+if tag or found[1] == 1 then return {{}, found[1], found[2]} end
+redis.call('HSET', KEYS[1], unpack(ARGV, 6, 5 + n))
+redis.call('XADD', KEYS[2], '1-0', 'd', '')
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+redis.call('SADD', KEYS[3], ARGV[1])
+if KEYS[4] ~= '' then redis.call('SET', KEYS[4], ARGV[1], 'EX', ARGV[4]) end
+return {{}, 0, found[2]}
+"""
+)
+
+# The fence: only what follows the write before it in the same epoch is added. ADDED, or REPEATED if it is there already.
+_APPEND = """
+local ADDED, REPEATED, REFUSED = 1, 2, 0
+local function append(log, before, id, data, ...)
+  local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if not top then return REFUSED end
+  if top[1] == id then return REPEATED end
+  if top[1] ~= before then return REFUSED end
+  redis.call('XADD', log, 'NOMKSTREAM', id, 'd', data, ...)
+  return ADDED
+end
+"""
+
+# KEYS: log of each. ARGV: id before, id, data, usage of each. The answer has a digit for each: it is parsed at once.
+_WRITE = (
+    _APPEND
+    + """
+local done = {}
+for i, log in ipairs(KEYS) do
+  local a = 4 * i
+  done[i] = append(log, ARGV[a - 3], ARGV[a - 2], ARGV[a - 1])
+  if ARGV[a] ~= '' and done[i] > 0 then redis.call('HSET', (string.gsub(log, 'log$', 'meta')), 'usage', ARGV[a]) end
+end
+return table.concat(done)
+"""
+)
+
+# KEYS: log, meta, runs of the node, accounts. ARGV: id before, id, data, usage, the run, day on which it began, tokens,
+# milliseconds for which it is kept, tag.
+_FINISH = (
+    _APPEND
+    + """
+if redis.call('HGET', KEYS[2], 'tag') ~= ARGV[9] then return REFUSED end
+local done = append(KEYS[1], ARGV[1], ARGV[2], ARGV[3], 'e', '1')
+if done ~= ADDED then return done end
+redis.call('HSET', KEYS[2], 'is_ended', '1')
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'usage', ARGV[4]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[8])
+redis.call('PEXPIRE', KEYS[2], ARGV[8])
+redis.call('SREM', KEYS[3], ARGV[5])
+for i = 4, #KEYS do
+  if tonumber(redis.call('HGET', KEYS[i], 'open') or 0) > 0 then redis.call('HINCRBY', KEYS[i], 'open', -1) end
+  if redis.call('HGET', KEYS[i], 'day') == ARGV[6] then redis.call('HINCRBY', KEYS[i], 'tokens', ARGV[7]) end
+end
+return done
+"""
+)
+
+# KEYS: nodes, runs and inbox of the node. ARGV: node. A lease that ended in 1970 is that of a dead node.
+_LEAVE = """
+redis.call('DEL', KEYS[3])
+if redis.call('SCARD', KEYS[2]) == 0 then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return redis.call('ZADD', KEYS[1], 0, ARGV[1])
+"""
+
+# KEYS: meta. ARGV: prefix, the run, how many messages may wait.
+_STOP = """
+local owner = redis.call('HMGET', KEYS[1], 'owner', 'is_ended')
+if owner[1] and owner[2] ~= '1' then
+  redis.call('HSET', KEYS[1], 'is_stopped', '1')
+  redis.call('XADD', ARGV[1] .. 'node:' .. owner[1] .. ':inbox', 'MAXLEN', '~', ARGV[3], '*', 'stop', ARGV[2])
+end
+"""
+
+# KEYS: meta of each.
+_TOUCH = (
+    _NOW
+    + """
+for _, meta in ipairs(KEYS) do
+  if redis.call('EXISTS', meta) == 1 then redis.call('HSET', meta, 'touched', string.format('%.0f', now)) end
+end
+"""
+)
+
+# KEYS: meta. Microseconds.
+_UNREAD = (
+    _NOW
+    + """
+local touched = redis.call('HGET', KEYS[1], 'touched')
+return touched and string.format('%.0f', now - touched)
+"""
+)
+
+# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once,
+# lease in microseconds.
+_TAKE = (
+    _NOW
+    + """
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) >= now then return {} end
+local taken = {}
+for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[4])) do
+  local meta, log = ARGV[3] .. 'run:' .. run .. ':meta', ARGV[3] .. 'run:' .. run .. ':log'
+  local known = redis.call('HMGET', meta, 'owner', 'is_ended')
+  if known[1] == ARGV[1] and known[2] ~= '1' and redis.call('EXISTS', log) == 1 then
+    local epoch = redis.call('HINCRBY', meta, 'epoch', 1)
+    redis.call('HSET', meta, 'owner', ARGV[2])
+    local last = 0
+    for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', epoch)) do
+      last = math.max(last, tonumber(string.match(entry[1], '%-(%d+)$')))
+    end
+    redis.call('XADD', log, epoch .. '-0', 'd', '')
+    redis.call('SADD', KEYS[3], run)
+    taken[#taken + 1] = {last, redis.call('HGETALL', meta)}
+  end
+  redis.call('SREM', KEYS[2], run)
+end
+if redis.call('SCARD', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+if #taken > 0 then redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', now + ARGV[5]), ARGV[2]) end
+return taken
+"""
+)
+
+
+class RedisStore:
+    """A store in the Redis at `url` (`redis://`, `rediss://` with TLS, or `unix://`, with user, password and database).
+
+    `lease_seconds` and `block_seconds` are those of `Store`; `timeout_seconds` is how long one call may take, a third of the
+    lease if it is not given. The caller closes the store. Raises `ConfigurationError` without the extra
+    `redis`, and for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        block_seconds: float = BLOCK_SECONDS,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        timeout_seconds = timeout_seconds or lease_seconds / 3
+        self.lease_seconds, self.block_seconds = lease_seconds, block_seconds
+        try:
+            from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+            from redis.exceptions import NoScriptError, RedisError
+        except ImportError as exc:
+            raise ConfigurationError("a store in Redis needs the extra: pip install 'rawsse[redis]'") from exc
+        self._errors = (RedisError, OSError, TimeoutError)
+        self._no_script = NoScriptError
+        self._timeout = timeout_seconds
+        self._seen: dict[str, str] = {}  # the last message that each node has read
+        # Each call has a time limit. One more for each send and each read would cost as much as they do.
+        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": timeout_seconds, "socket_timeout": None}
+        try:
+            self._redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+        except ValueError as exc:
+            scheme = urlsplit(url).scheme
+            raise ConfigurationError(
+                f"the URL of the store ({scheme}:…) is not one of Redis: redis://host:6379/0"
+            ) from exc
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        # Frames and leases do not wait for other calls; and to take a connection from the pool costs more than to use it.
+        self._own = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._own_turn = asyncio.Lock()
+
+    async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
+        """See `Store`."""
+        keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{node}:inbox"]
+        held, dead = await self._run(_RENEW, keys, [node, round(lease_seconds * 1e6), RUN_SECONDS], waits=False)
+        return bool(held), [each.decode() for each in dead]
+
+    async def leave(self, node: str) -> None:
+        """See `Store`."""
+        own = f"{_PREFIX}node:{node}"
+        await self._run(_LEAVE, [f"{_PREFIX}nodes", f"{own}:runs", f"{own}:inbox"], [node])
+
+    async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
+        """See `Store`."""
+        alias = _alias(run.user, run.alias) if run.alias else ""
+        owner = f"{_PREFIX}node:{run.owner}:runs"
+        keys = [*_places(run.user, run.id), owner, alias, f"{_PREFIX}nodes", *map(_account, limits)]
+        meta = _to_fields(run)
+        own = [_name(run.user, run.id), run.owner, run.tag, RUN_SECONDS, len(meta), *meta]
+        return _acquired(await self._run(_ACQUIRE, keys, [*own, *_terms(limits)]))
+
+    async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
+        """See `Store`."""
+        return _acquired(await self._run(_ADMIT, [*map(_account, limits)], [int(counts), *_terms(limits)]))
+
+    async def write(self, writes: Sequence[Write]) -> list[bool]:
+        """See `Store`."""
+        done: list[bool] = []
+        for at in range(0, len(writes), WRITES_AT_ONCE):
+            some = writes[at : at + WRITES_AT_ONCE]
+            keys = [_places(*each.run.key)[1] for each in some]
+            answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], waits=False)
+            done += [digit != "0" for digit in answer.decode()]
+        return done
+
+    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
+        """See `Store`."""
+        run = write.run
+        meta, log = _places(run.user, run.id)
+        accounts = [f"{_PREFIX}count:{quote(user, safe='')}" for user in dict.fromkeys((run.user, ""))]
+        day, keep = int(run.time * 1_000_000) // DAY, max(1, round(keep_seconds * 1000))
+        args = [*_to_append(write), _name(run.user, run.id), day, tokens, keep, run.tag]
+        return bool(await self._run(_FINISH, [log, meta, f"{_PREFIX}node:{run.owner}:runs", *accounts], args))
+
+    async def find(self, user: str, id: str) -> StoredRun | None:
+        """See `Store`."""
+        return _from_fields(await self._call("HGETALL", _places(user, id)[0]))
+
+    async def find_alias(self, user: str, alias: str) -> StoredRun | None:
+        """See `Store`."""
+        name = await self._call("GET", _alias(user, alias))
+        return await self.find(*_key(name)) if name is not None else None
+
+    async def open_runs(self) -> list[StoredRun]:
+        """See `Store`."""
+        nodes = await self._call("ZRANGE", f"{_PREFIX}nodes", 0, -1)
+        names = [name for node in nodes for name in await self._call("SMEMBERS", f"{_PREFIX}node:{node.decode()}:runs")]
+        runs = [await self.find(*_key(name)) for name in names]
+        return [run for run in runs if run is not None and not run.is_ended]
+
+    async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
+        """See `Store`."""
+        found = await self._call("XRANGE", _places(run.user, run.id)[1], "({}-{}".format(*after), "+")
+        return [_entry(id, each) for id, each in found]
+
+    async def stop(self, run: StoredRun) -> None:
+        """See `Store`."""
+        await self._run(_STOP, [_places(run.user, run.id)[0]], [_PREFIX, _name(run.user, run.id), MAX_MESSAGES])
+
+    async def wake(self, node: str) -> None:
+        """See `Store`."""
+        await self._call("XADD", f"{_PREFIX}node:{node}:inbox", "MAXLEN", "~", MAX_MESSAGES, "*", "wake", "")
+
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """See `Store`."""
+        metas = [_places(*run.key)[0] for run in runs]
+        for at in range(0, len(metas), WRITES_AT_ONCE):
+            await self._run(_TOUCH, metas[at : at + WRITES_AT_ONCE], [])
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """See `Store`."""
+        found = await self._run(_UNREAD, [_places(*run.key)[0]], [])
+        return math.inf if found is None else int(found) / 1e6
+
+    async def read(
+        self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
+    ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
+        """See `Store`."""
+        inbox = f"{_PREFIX}node:{node}:inbox"
+        logs = {_places(*key)[1]: key for key in after}
+        ids = [self._seen.get(node, "0"), *(f"{epoch}-{number}" for epoch, number in after.values())]
+        block = ("BLOCK", max(1, round(seconds * 1000)), "STREAMS")
+        found = await self._call("XREAD", *block, inbox, *logs, *ids, seconds=seconds)
+        entries: dict[tuple[str, str], list[Entry]] = {}
+        stopped = []
+        for name, added in found or ():
+            if (place := name.decode()) != inbox:
+                entries[logs[place]] = [_entry(id, each) for id, each in added]
+                continue
+            self._seen[node] = added[-1][0].decode()
+            stopped += [_key(each[b"stop"]) for _, each in added if b"stop" in each]
+        return entries, stopped
+
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
+        """See `Store`."""
+        keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{dead}:runs", f"{_PREFIX}node:{node}:runs"]
+        found = await self._run(_TAKE, keys, [dead, node, _PREFIX, WRITES_AT_ONCE, round(lease_seconds * 1e6)])
+        taken = [(last, _from_fields(dict(zip(each[::2], each[1::2], strict=True)))) for last, each in found]
+        return [Taken(run, last) for last, run in taken if run is not None]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._own.disconnect()
+        await self._redis.aclose()
+
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], *, waits: bool = True) -> Any:
+        call = self._call if waits else self._call_at_once
+        command = ("EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), len(keys), *keys, *args)
+        try:
+            return await call(*command)
+        except self._no_script:
+            await call("SCRIPT", "LOAD", script)
+            return await call(*command)
+
+    async def _call(self, *command: Any, seconds: float = 0) -> Any:
+        """Send a command that waits for up to `seconds` at Redis. Raises `StoreUnavailableError`."""
+
+        async def call() -> Any:
+            async with self._turns:
+                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+        return await self._answer(call(), seconds)
+
+    async def _call_at_once(self, *command: Any) -> Any:
+        packed, connection = _packed(command), self._own
+
+        async def exchange() -> Any:
+            await connection.send_packed_command(packed)
+            return await connection.read_response()
+
+        async def call() -> Any:
+            async with self._own_turn:
+                return await connection.retry.call_with_retry(exchange, lambda _: connection.disconnect())
+
+        return await self._answer(call())
+
+    async def _answer(self, answer: Awaitable[Any], seconds: float = 0) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout + seconds):
+                return await answer
+        except self._no_script:
+            raise
+        except self._errors as exc:
+            # Its words name the address, and never the password.
+            raise StoreUnavailableError(f"Redis: {str(exc) or type(exc).__name__}") from exc
+
+
+def _packed(command: Sequence[Any]) -> bytes:
+    """The command as Redis reads it (https://redis.io/docs/latest/develop/reference/protocol-spec/). `redis-py` packs it, too,
+    in several times the time."""
+    words = [word if type(word) is bytes else str(word).encode() for word in command]
+    return b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(word), word) for word in words]])
+
+
+def _name(user: str, id: str) -> str:
+    return f"{quote(user, safe='')}/{quote(id, safe='')}"
+
+
+def _key(name: bytes) -> tuple[str, str]:
+    user, _, id = name.decode().partition("/")
+    return unquote(user), unquote(id)
+
+
+def _places(user: str, id: str) -> tuple[str, str]:
+    """The names of a run's meta and log."""
+    return f"{_PREFIX}run:{_name(user, id)}:meta", f"{_PREFIX}run:{_name(user, id)}:log"
+
+
+def _alias(user: str, alias: str) -> str:
+    return f"{_PREFIX}alias:{_name(user, alias)}"
+
+
+def _account(limits: Limits) -> str:
+    return f"{_PREFIX}count:{quote(limits.user, safe='')}"
+
+
+def _terms(limits: Sequence[Limits]) -> list[int]:
+    return [-1 if limit is None else limit for each in limits for limit in each[1:]]
+
+
+def _to_append(write: Write) -> tuple[str, str, bytes, str]:
+    epoch = write.run.epoch
+    return f"{epoch}-{write.before}", f"{epoch}-{write.number}", write.wire, write.usage
+
+
+def _entry(id: bytes, found: Mapping[bytes, bytes]) -> Entry:
+    epoch, _, number = id.partition(b"-")
+    return Entry((int(epoch), int(number)), found[b"d"], b"e" in found)
+
+
+def _acquired(reply: Any) -> Acquired:
+    known, is_refused, counts = reply
+    run = _from_fields(dict(zip(known[::2], known[1::2], strict=True)))
+    return Acquired(run, bool(is_refused), [Count(*map(int, each)) for each in counts])
+
+
+def _to_fields(run: StoredRun) -> list[Any]:
+    values = {field.name: getattr(run, field.name) for field in fields(run)}
+    return [item for name, value in values.items() for item in (name, int(value) if type(value) is bool else value)]
+
+
+def _from_fields(found: Mapping[bytes, bytes]) -> StoredRun | None:
+    values: dict[str, Any] = {name.decode(): value.decode() for name, value in found.items()}
+    if "is_ended" not in values:
+        return None
+    values |= {"epoch": int(values["epoch"]), "time": float(values["time"])}
+    values |= {name: values[name] == "1" for name in ("is_ended", "is_stopped")}
+    return StoredRun(**{field.name: values[field.name] for field in fields(StoredRun)})

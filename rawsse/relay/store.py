@@ -1,0 +1,374 @@
+"""Where several nodes keep their runs, so that any of them can read, resume and stop every run.
+
+A store holds a log of frames per run, the lease of each node, and the counts of the quotas. Each function is atomic, and may be
+repeated when its answer was lost. `MemoryStore` serves nodes in one process; `RedisStore` serves those of a cluster.
+
+A run has one owner, the node that calls the API for it. The owner's writes carry its epoch: who takes a run over raises it, and
+from then on the store refuses the writes of the owner before. So a process that was stopped for a while, and does not know that
+its lease is over, can add nothing to a log that another node has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+LEASE_SECONDS = 3.0
+BLOCK_SECONDS = 5.0
+
+_SECOND = 1_000_000
+MINUTE = 60 * _SECOND
+DAY = 24 * 60 * MINUTE
+"""Counts of quotas are exact: times in microseconds."""
+
+
+class StoreUnavailableError(Exception):
+    """The store does not answer, or not in time. Whether a write was done is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """What every node may know of a run. `time` is in Unix seconds; `usage` is the API's, as far as the owner had it."""
+
+    user: str
+    id: str
+    tag: str
+    dialect: str
+    model: str
+    time: float
+    alias: str = ""
+    fingerprint: str = ""
+    owner: str = ""
+    epoch: int = 1
+    usage: str = ""
+    is_ended: bool = False
+    is_stopped: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its user and id: clients choose ids, and two users may choose the same."""
+        return self.user, self.id
+
+
+class Limits(NamedTuple):
+    """The limits of an account: that of a user, or of all users together if `user` is empty. None: there is no such limit."""
+
+    user: str
+    requests_per_minute: int | None = None
+    open_runs: int | None = None
+    tokens_per_day: int | None = None
+
+
+class Count(NamedTuple):
+    """What an account has used at the time `at` (microseconds): `used` microseconds of requests (one request is `MINUTE`, and
+    each microsecond gives back as much as the limit), the day's tokens, and the open runs."""
+
+    at: int = 0
+    used: int = 0
+    day: int = 0
+    tokens: int = 0
+    open: int = 0
+
+    def advanced(self, now: int, rate: int) -> Count:
+        """The count at a later time, of an account that may have `rate` requests per minute."""
+        # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
+        at = min(max(self.at, now), now + MINUTE)
+        used = max(0, min(self.used, rate * MINUTE) - max(0, at - self.at) * rate)
+        day = at // DAY
+        return Count(at, used, day, self.tokens if day == self.day else 0, self.open)
+
+    def refuses(self, limits: Limits, *, is_run: bool) -> bool:
+        """One more request, or run, would exceed a limit."""
+        rate, runs, tokens = limits[1:]
+        return (rate is not None and self.used + MINUTE > rate * MINUTE) or (
+            is_run and ((runs is not None and self.open >= runs) or (tokens is not None and self.tokens >= tokens))
+        )
+
+
+class Acquired(NamedTuple):
+    """The answer to `acquire`: the run that is there already, if one is; whether the limits refuse; and the counts of the
+    accounts, in their order, after what was admitted."""
+
+    known: StoredRun | None
+    is_refused: bool
+    counts: Sequence[Count]
+
+
+class Write(NamedTuple):
+    """Frames for the log of a run. `number`, that of the last of them, is above `before`, that of the write before it in this
+    epoch, or 0. `usage` is kept if it is given."""
+
+    run: StoredRun
+    before: int
+    number: int
+    wire: bytes
+    usage: str = ""
+
+
+class Entry(NamedTuple):
+    """What was written at once. `id` is that of the log's entry, `number` that of the last frame in it, 0 for no frame."""
+
+    id: tuple[int, int]
+    wire: bytes
+    is_last: bool
+
+    @property
+    def number(self) -> int:
+        """The number of its last frame."""
+        return self.id[1]
+
+
+class Taken(NamedTuple):
+    """A run that was taken over: with its new epoch and owner, and the number of its last frame."""
+
+    run: StoredRun
+    last: int
+
+
+class Store(Protocol):
+    """All functions raise `StoreUnavailableError`, and nothing else."""
+
+    lease_seconds: float
+    """How long a node may be silent before others take its runs over."""
+    block_seconds: float
+    """How long a node waits in one read for something new."""
+
+    async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
+        """Take a lease, or renew it; and name the nodes whose leases are over. False if that of `node` is: then its runs
+        may be taken over, and it must go on under another name."""
+
+    async def leave(self, node: str) -> None:
+        """The node gives up its lease. If it has open runs, others may take them over at once."""
+
+    async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
+        """Begin a run, unless there is one with its key, or a limit refuses it. An owner without a lease begins none: the store
+        is unavailable to it."""
+
+    async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
+        """Count a request that is no run, unless a limit refuses it; without `counts` only tell the counts."""
+
+    async def write(self, writes: Sequence[Write]) -> list[bool]:
+        """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or is
+        forgotten."""
+
+    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
+        """The last write of a run, which is kept for so long, and the tokens that it has used."""
+
+    async def find(self, user: str, id: str) -> StoredRun | None:
+        """The run of that user with that id."""
+
+    async def find_alias(self, user: str, alias: str) -> StoredRun | None:
+        """The newest run of that user with that alias."""
+
+    async def open_runs(self) -> list[StoredRun]:
+        """The runs of all nodes and users that have not ended."""
+
+    async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
+        """All that was written to the log of the run after the entry with that id."""
+
+    async def stop(self, run: StoredRun) -> None:
+        """Mark the run as one to be stopped, and tell its owner."""
+
+    async def wake(self, node: str) -> None:
+        """Let that node's `read` return."""
+
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """Keep the time at which these runs are read by clients of another node than their owner."""
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """For how long the run was not touched; infinity if it never was."""
+
+    async def read(
+        self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
+    ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
+        """Wait for at most so long for entries after those ids, or a message to the node. The entries by run, and the runs that
+        are to be stopped."""
+
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
+        """Take over runs of a node whose lease is over, and take a lease for them. Exactly one node gets each. Empty: none is
+        left."""
+
+    async def aclose(self) -> None:
+        """Close the connections. The store keeps what it has."""
+
+
+class MemoryStore:
+    """A store for nodes in one process. `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        block_seconds: float = BLOCK_SECONDS,
+    ) -> None:
+        self.lease_seconds, self.block_seconds = lease_seconds, block_seconds
+        self._clock = clock
+        self._leases: dict[str, float] = {}
+        self._runs: dict[tuple[str, str], StoredRun] = {}
+        self._logs: dict[tuple[str, str], list[Entry]] = {}
+        self._until: dict[tuple[str, str], float] = {}  # when finished runs are forgotten
+        self._touched: dict[tuple[str, str], float] = {}
+        self._aliases: dict[tuple[str, str], tuple[str, str]] = {}
+        self._counts: defaultdict[str, Count] = defaultdict(Count)
+        self._messages: defaultdict[str, list[tuple[str, str] | None]] = defaultdict(list)
+        self._changed = asyncio.Event()
+
+    async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
+        """See `Store`."""
+        now = self._clock()
+        is_held = self._leases.get(node, math.inf) >= now
+        if is_held:
+            self._leases[node] = now + lease_seconds
+        return is_held, [each for each, until in self._leases.items() if until < now]
+
+    async def leave(self, node: str) -> None:
+        """See `Store`."""
+        if any(run.owner == node and not run.is_ended for run in self._runs.values()):
+            self._leases[node] = -math.inf
+        else:
+            self._leases.pop(node, None)
+
+    async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
+        """See `Store`."""
+        known = await self.find(*run.key)
+        if known is not None and known.tag != run.tag:
+            return Acquired(known, False, ())
+        if self._leases.get(run.owner, -math.inf) < self._clock():
+            raise StoreUnavailableError("the lease of this node is over")
+        if known is not None:  # the answer was lost
+            return await self.admit(limits, counts=False)
+        acquired = self._admit(limits, is_run=True, counts=True)
+        if not acquired.is_refused:
+            self._runs[run.key] = run
+            self._logs[run.key] = [Entry((run.epoch, 0), b"", False)]
+            if run.alias:
+                self._aliases[run.user, run.alias] = run.key
+        return acquired
+
+    async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
+        """See `Store`."""
+        return self._admit(limits, is_run=False, counts=counts)
+
+    def _admit(self, limits: Sequence[Limits], *, is_run: bool, counts: bool) -> Acquired:
+        now = round(self._clock() * _SECOND)
+        before = [self._counts[each.user].advanced(now, each.requests_per_minute or 0) for each in limits]
+        is_refused = counts and any(c.refuses(each, is_run=is_run) for c, each in zip(before, limits, strict=True))
+        if counts and not is_refused:
+            before = [c._replace(used=c.used + MINUTE, open=c.open + is_run) for c in before]
+            self._counts.update(zip((each.user for each in limits), before, strict=True))
+        return Acquired(None, is_refused, before)
+
+    async def write(self, writes: Sequence[Write]) -> list[bool]:
+        """See `Store`."""
+        return [self._write(each, is_last=False) for each in writes]
+
+    def _write(self, write: Write, *, is_last: bool) -> bool:
+        run, log = self._runs.get(write.run.key), self._logs.get(write.run.key)
+        id = (write.run.epoch, write.number)
+        if run is None or log is None or run.tag != write.run.tag or log[-1].id not in (id, (id[0], write.before)):
+            return False
+        if log[-1].id != id:  # else the answer was lost
+            log.append(Entry(id, write.wire, is_last))
+        if write.usage:
+            self._runs[run.key] = replace(run, usage=write.usage)
+        self._changed.set()
+        return True
+
+    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
+        """See `Store`."""
+        run = self._runs.get(write.run.key)
+        if run is not None and run.is_ended and run.epoch == write.run.epoch:
+            return True  # the answer was lost
+        if run is None or not self._write(write, is_last=True):
+            return False
+        self._runs[run.key] = replace(run, is_ended=True)
+        self._until[run.key] = self._clock() + keep_seconds
+        for user in {run.user, ""}:
+            count = self._counts[user]
+            spent = tokens if round(run.time * _SECOND) // DAY == count.day else 0
+            self._counts[user] = count._replace(open=max(0, count.open - 1), tokens=count.tokens + spent)
+        return True
+
+    async def find(self, user: str, id: str) -> StoredRun | None:
+        """See `Store`."""
+        now = self._clock()
+        for key in [key for key, until in self._until.items() if until <= now]:
+            del self._until[key], self._runs[key], self._logs[key]
+            self._touched.pop(key, None)
+        return self._runs.get((user, id))
+
+    async def find_alias(self, user: str, alias: str) -> StoredRun | None:
+        """See `Store`."""
+        key = self._aliases.get((user, alias))
+        return await self.find(*key) if key is not None else None
+
+    async def open_runs(self) -> list[StoredRun]:
+        """See `Store`."""
+        return [run for run in self._runs.values() if not run.is_ended]
+
+    async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
+        """See `Store`."""
+        return [entry for entry in self._logs.get(run.key, ()) if entry.id > after]
+
+    async def stop(self, run: StoredRun) -> None:
+        """See `Store`."""
+        if (known := self._runs.get(run.key)) is not None and not known.is_ended:
+            self._runs[run.key] = replace(known, is_stopped=True)
+            self._messages[known.owner].append(run.key)
+            self._changed.set()
+
+    async def wake(self, node: str) -> None:
+        """See `Store`."""
+        self._messages[node].append(None)
+        self._changed.set()
+
+    async def touch(self, runs: Sequence[StoredRun]) -> None:
+        """See `Store`."""
+        now = self._clock()
+        self._touched.update((run.key, now) for run in runs if run.key in self._runs)
+
+    async def unread_seconds(self, run: StoredRun) -> float:
+        """See `Store`."""
+        return self._clock() - self._touched.get(run.key, -math.inf)
+
+    async def read(
+        self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
+    ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
+        """See `Store`."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            found = {key: [e for e in self._logs.get(key, ()) if e.id > id] for key, id in after.items()}
+            entries = {key: each for key, each in found.items() if each}
+            messages = self._messages.pop(node, [])
+            if entries or messages:
+                return entries, [key for key in messages if key is not None]
+            self._changed.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                return {}, []
+
+    async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
+        """See `Store`."""
+        if self._leases.get(dead, -math.inf) >= self._clock():
+            return []
+        taken = []
+        for run in [run for run in self._runs.values() if run.owner == dead and not run.is_ended]:
+            log = self._logs[run.key]
+            self._runs[run.key] = new = replace(run, owner=node, epoch=run.epoch + 1)
+            taken.append(Taken(new, max(entry.number for entry in log)))
+            log.append(Entry((new.epoch, 0), b"", False))
+        self._leases.pop(dead, None)
+        if taken:
+            self._leases[node] = max(self._leases.get(node, 0.0), self._clock() + lease_seconds)
+        return taken
+
+    async def aclose(self) -> None:
+        """See `Store`."""

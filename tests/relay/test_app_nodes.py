@@ -1,0 +1,293 @@
+"""rawsse.relay.app: relays that share a store. What one of them has begun, each of them reads, stops, lists and counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.clock import run, ticks
+from support.streams import STOP, block_start, block_stop, end, start, text_delta
+
+from rawsse.relay.guard import Guard
+from rawsse.relay.store import MemoryStore
+from rawsse.relay.users import Tokens, User, UserLimits
+
+from .nodes import Gate
+from .outlets import TEXT_BLOCK
+from .stage import CHAT, WHOLE, Api, Stage
+
+ID = "a-run-id-of-the-client"
+NAMED = {"x-run-id": ID}
+
+
+@asynccontextmanager
+async def relays(*script: bytes, count: int = 2, **options: Any) -> AsyncIterator[list[Stage]]:
+    clock = asyncio.get_running_loop().time
+    store = MemoryStore(clock)
+    stages = [Stage(*script, store=Gate(store), clock=clock, **options) for _ in range(count)]
+    try:
+        yield stages
+    finally:
+        for stage in stages:
+            gate: Any = stage.relay.home.node._store  # type: ignore[attr-defined]
+            gate.is_down = False
+            await stage.relay.aclose()
+
+
+def say(api: Api) -> None:
+    api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+
+
+def end_of(api: Api) -> None:
+    api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+
+
+def test_a_request_that_is_repeated_at_another_node_is_one_run() -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            first = a.ask("POST", "/stream", CHAT, headers=NAMED)
+            api = await a.call()
+            say(api)
+            second = b.ask("POST", "/stream", CHAT, headers=NAMED)
+            await second.head()
+            end_of(api)
+            assert (await first.done()).body == (await second.done()).body
+            assert first.data == ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
+            assert second.headers["x-run-id"] == ID
+            assert b.calls == []
+
+    run(story())
+
+
+def test_many_requests_with_one_id_at_all_nodes_at_once_are_one_run() -> None:
+    async def story() -> None:
+        async with relays(WHOLE, count=4) as stages:
+            browsers = [stage.ask("POST", "/stream", CHAT, headers=NAMED) for stage in stages for _ in range(5)]
+            bodies = {(await browser.done()).body for browser in browsers}
+            assert len(bodies) == 1
+            assert sum(len(stage.calls) for stage in stages) == 1
+
+    run(story())
+
+
+def test_another_request_with_that_id_is_refused_at_every_node() -> None:
+    async def story() -> None:
+        async with relays(WHOLE) as stages:
+            assert (await stages[0].ask("POST", "/stream", CHAT, headers=NAMED).done()).status == 200
+            for stage in stages:
+                other = await stage.ask("POST", "/stream", {"message": "Why?"}, headers=NAMED).done()
+                assert other.status == 409
+
+    run(story())
+
+
+def test_a_run_is_resumed_at_another_node_after_the_last_id() -> None:
+    async def story() -> None:
+        async with relays(WHOLE) as (a, b):
+            whole = await a.ask("POST", "/stream", CHAT, headers=NAMED).done()
+            frames = whole.body.split(b"\n\n")
+            after = whole.frames[0].id
+            rest = await b.ask("GET", f"/runs/{ID}", headers={"last-event-id": after}).done()
+            assert rest.body == b"\n\n".join(frames[1:])
+            snapshot = await b.ask("GET", f"/runs/{ID}", query="snapshot=1").done()
+            assert "Hello" in snapshot.data[0]
+            unknown = await b.ask("GET", f"/runs/{ID}", headers={"last-event-id": "other-1"}).done()
+            assert unknown.status == 400
+
+    run(story())
+
+
+def test_several_runs_of_several_nodes_are_read_in_one_connection() -> None:
+    async def story() -> None:
+        async with relays(WHOLE, WHOLE) as (a, b):
+            ids = [f"{ID}-{number}" for number in range(2)]
+            for stage, id in zip((a, b), ids, strict=True):
+                await stage.ask("POST", "/stream", CHAT, headers={"x-run-id": id}).done()
+            both = await b.ask("GET", "/runs", query=f"id={ids[0]}&id={ids[1]}&id=missing").done()
+            assert both.data.count("[DONE]") == 2
+            assert '"missing":["missing"]' in both.data[0]
+
+    run(story())
+
+
+def test_a_run_is_stopped_at_another_node_and_the_answer_comes_when_it_has_ended() -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            reader = a.ask("POST", "/stream", CHAT, headers=NAMED)
+            api = await a.call()
+            say(api)
+            await reader.head()
+            stop = await b.ask("DELETE", f"/runs/{ID}").done()
+            assert stop.status == 204
+            assert api.is_closed
+            assert (await b.ask("GET", f"/runs/{ID}").done()).data[-1] == "[DONE]"
+            assert '"cancelled"' in (await reader.done()).body.decode()
+
+    run(story())
+
+
+def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            readers = []
+            for number, stage in enumerate((a, b)):
+                readers.append(stage.ask("POST", "/stream", CHAT, headers={"x-run-id": f"{ID}-{number}"}))
+                say(await stage.call())
+                await readers[-1].head()
+            listed = (await b.ask("GET", "/runs").done()).json
+            assert sorted(each["run"] for each in listed) == [f"{ID}-0", f"{ID}-1"]
+            assert (await b.ask("DELETE", "/runs").done()).json == {"stopped": 2}
+            for reader in readers:
+                assert '"cancelled"' in (await reader.done()).body.decode()
+            assert (await a.ask("GET", "/runs").done()).json == []
+
+    run(story())
+
+
+def test_a_chat_is_resumed_at_another_node() -> None:
+    chat = {"id": "chat-1", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Why?"}]}]}
+
+    async def story() -> None:
+        async with relays() as (a, b):
+            reader = a.ask("POST", "/api/chat", chat)
+            api = await a.call()
+            say(api)
+            await reader.head()
+            resumed = b.ask("GET", "/api/chat/chat-1/stream")
+            await resumed.head()
+            end_of(api)
+            assert (await reader.done()).body == (await resumed.done()).body
+            assert (await b.ask("GET", "/api/chat/chat-1/stream").done()).status == 204
+
+    run(story())
+
+
+USERS = Guard(tokens=Tokens({"a-token-of-ada-0000": User("ada"), "a-token-of-bob-0000": User("bob")}))
+ADA = {"authorization": "Bearer a-token-of-ada-0000"}
+BOB = {"authorization": "Bearer a-token-of-bob-0000"}
+
+
+def test_a_run_of_another_user_is_not_there_on_any_node() -> None:
+    async def story() -> None:
+        async with relays(WHOLE, WHOLE, guard=USERS) as (a, b):
+            assert (await a.ask("POST", "/stream", CHAT, headers=ADA | NAMED).done()).status == 200
+            assert (await b.ask("GET", f"/runs/{ID}", headers=ADA).done()).status == 200
+            for method in ("GET", "DELETE"):
+                assert (await b.ask(method, f"/runs/{ID}", headers=BOB).done()).status == 404
+            assert (await b.ask("POST", "/stream", CHAT, headers=BOB | NAMED).done()).status == 200
+            assert len(b.calls) == 1
+
+    run(story())
+
+
+def test_the_limits_hold_exactly_over_all_nodes() -> None:
+    limits = UserLimits(requests_per_minute=20)
+
+    async def story() -> None:
+        async with relays(*[WHOLE] * 20, count=3, guard=USERS, user_limits=limits) as stages:
+            browsers = [stages[number % 3].ask("POST", "/stream", CHAT, headers=ADA) for number in range(50)]
+            statuses = [(await browser.done()).status for browser in browsers]
+            assert (statuses.count(200), statuses.count(429)) == (20, 30)
+            assert sum(len(stage.calls) for stage in stages) == 20
+            refused = next(browser for browser in browsers if browser.status == 429)
+            assert refused.headers["retry-after"] == "3"
+            assert refused.headers["ratelimit"] == '"requests";r=0;t=3'
+            assert (await stages[0].ask("POST", "/stream", CHAT, headers=BOB).done()).status == 200
+            told = (await stages[1].ask("GET", "/me", headers=ADA).done()).json
+            assert told["left"] == {"requests": 0}
+
+    run(story())
+
+
+def test_the_tokens_and_open_runs_of_a_run_that_ended_count_on_every_node() -> None:
+    limits = UserLimits(open_runs=1, tokens_per_day=1000)
+
+    async def story() -> None:
+        async with relays(guard=USERS, user_limits=limits) as (a, b):
+            reader = a.ask("POST", "/stream", CHAT, headers=ADA)
+            api = await a.call()
+            say(api)
+            await reader.head()
+            refused = await b.ask("POST", "/stream", CHAT, headers=ADA).done()
+            assert refused.status == 429
+            assert "open runs" in refused.body.decode()
+            end_of(api)
+            await reader.done()
+            await ticks(20)
+            told = (await b.ask("GET", "/me", headers=ADA).done()).json
+            assert told["left"] == {"tokens": 1000 - 17, "open_runs": 1}
+
+    run(story())
+
+
+def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
+    limits = UserLimits(tokens_per_day=15, ends_open_runs=True)
+
+    async def story() -> None:
+        async with relays(guard=USERS, user_limits=limits) as (a, _):
+            readers = [a.ask("POST", "/stream", CHAT, headers=ADA) for _ in range(2)]
+            first, second = await a.call(), await a.call()
+            say(first)
+            say(second)
+            for reader in readers:
+                await reader.head()
+            end_of(first)
+            for reader in readers:
+                await reader.done()
+            assert sorted(reader.data[-2][:8] for reader in readers) == ['{"error"', '{"text":']
+            assert second.is_closed
+
+    run(story())
+
+
+def test_without_the_store_new_runs_and_resumes_are_refused_with_a_time_to_retry() -> None:
+    async def story() -> None:
+        async with relays(WHOLE) as (a, _):
+            gate: Any = a.relay.home.node._store  # type: ignore[attr-defined]
+            gate.is_down = True
+            for method, path in (("POST", "/stream"), ("GET", f"/runs/{ID}"), ("DELETE", f"/runs/{ID}")):
+                refused = await a.ask(method, path, CHAT if method == "POST" else None).done()
+                assert refused.status == 503
+                assert refused.headers["retry-after"] == "2"
+            assert a.calls == []
+            assert (await a.ask("GET", "/healthz").done()).status == 200
+            gate.is_down = False
+            assert (await a.ask("POST", "/stream", CHAT).done()).status == 200
+
+    run(story())
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_readers_everywhere_get_the_last_frame_of_a_relay_that_is_shut_down(is_named: bool) -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            reader = a.ask("POST", "/stream", CHAT, headers=NAMED if is_named else None)
+            say(await a.call())
+            await reader.head()
+            elsewhere = b.ask("GET", f"/runs/{reader.headers['x-run-id']}")
+            await elsewhere.head()
+            await a.relay.aclose()
+            assert '"shutdown"' in (await reader.done()).body.decode()
+            assert (await elsewhere.done()).body == reader.body
+
+    run(story())
+
+
+def test_api_clients_are_answered_as_without_a_store() -> None:
+    async def story() -> None:
+        async with relays(WHOLE) as (a, b):
+            asked = {
+                "model": "claude-sonnet-4-5",
+                "max_tokens": 10,
+                "stream": True,
+                "messages": [{"role": "user", "content": "Hi"}],
+            }
+            answer = await a.ask("POST", "/v1/messages", asked).done()
+            assert answer.status == 200
+            assert WHOLE.endswith(answer.body)
+            assert (await b.ask("GET", "/runs").done()).json == []
+
+    run(story())
