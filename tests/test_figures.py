@@ -36,12 +36,12 @@ class Budget(NamedTuple):
 
 # --- The figures ---------------------------------------------------------------------------------------------------
 
-_RELAY = r"relay/(?!(ui|users|quotas|ledger|metrics|event_source|doctor)\.).*"
+_RELAY = r"relay/(?!(ui|users|quotas|ledger|metrics|event_source|doctor|store|redis_store|node|stored_runs)\.).*"
 _CLIENT = r"client/(?!tools/|blocking/|(schema|output)\.).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7302, 41),
-    "the package": Budget(r".*", 16289, 88),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7445, 43),
+    "the package": Budget(r".*", 17621, 94),
     "the client without tools, schema and blocking": Budget(_CLIENT, 2696, 16),
     "the blocking client": Budget(r"client/blocking/.*", 304, 3),
 }
@@ -54,7 +54,7 @@ DOORS = ("rawsse", "rawsse.sse", "rawsse.http1", "rawsse.messages", "rawsse.serv
 """What programs import from: all that these export is documented."""
 
 WORDS: Mapping[str, tuple[str, int]] = {
-    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 3),
+    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 1),
     "lest, anew, shall": (r"\b(lest|anew|shall)\b", 0),
     "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 1),
     "a limit of yours, broke the rules": (r"\b(limits? of yours|br(oke|eaks?) (the|a) rules?)\b", 0),

@@ -72,7 +72,7 @@ class Home:
         return len(runs)
 
     async def admit(self, user: User | None) -> dict[str, str]:
-        """Count a request that is no run; header fields as those of `begin`. Raises `Answer`: 429."""
+        """Count a request without a run; header fields as those of `begin`. Raises `Answer`: 429."""
         return self.quotas.admit(user, self.runs.clock(), is_messages=True, is_run=False)
 
     async def me(self, user: User | None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ RETRY_SECONDS = 0.1
 """How long a node waits before it asks the store again that did not answer."""
 
 WRITE_PAUSE_SECONDS = 0.005
-"""How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. What comes later than
+"""How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. A frame that comes later than
 that after the last batch does not wait."""
 
 GATHER_SECONDS = 0.00005
@@ -101,7 +101,7 @@ class Node:
                 await self._store.leave(self.id)
 
     async def _ask(self, answer: Awaitable[T]) -> T:
-        """What the store answers. Raises `Answer`, 503, if it does not."""
+        """The answer of the store. Raises `Answer`, 503, if there is none."""
         try:
             return await answer
         except StoreUnavailableError as exc:

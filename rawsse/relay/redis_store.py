@@ -2,7 +2,8 @@
 
     store = RedisStore("rediss://user:password@redis.example/0")          # extra `redis`
 
-Keys, all with the prefix `rs:`. What a user or a client chose is percent-encoded in them:
+Keys, all with the prefix `rs:`. Names that users and clients chose are percent-encoded in
+them:
 
     run:USER/ID:log      a stream: frames; an entry has the id EPOCH-NUMBER, of the last frame in it
     run:USER/ID:meta     a hash: what every node may know of the run
@@ -12,7 +13,7 @@ Keys, all with the prefix `rs:`. What a user or a client chose is percent-encode
     count:USER           a hash: what the quotas count; without a user, of all together
     nodes                a sorted set: until when each node holds its lease, in microseconds
 
-What must be atomic is a script. The clock is that of Redis, so the clocks of nodes may differ. Scripts touch keys of several
+Each function that must be atomic is a script. The clock is that of Redis, so the clocks of nodes may differ. Scripts touch keys of several
 runs, so this needs one Redis (with replicas, if you like), not a Redis Cluster.
 """
 
@@ -263,7 +264,7 @@ class RedisStore:
 
     `lease_seconds` and `block_seconds` are those of `Store`; `timeout_seconds` is how long one call may take, a third of the
     lease if it is not given. The caller closes the store. Raises `ConfigurationError` without the extra
-    `redis`, and for a URL that is none.
+    `redis`, and for a URL of something else.
     """
 
     def __init__(

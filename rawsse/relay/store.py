@@ -33,7 +33,7 @@ class StoreUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """What every node may know of a run. `time` is in Unix seconds; `usage` is the API's, as far as the owner had it."""
+    """A run, as all nodes know it. `time` is in Unix seconds; `usage` is the API's, as far as the owner had it."""
 
     user: str
     id: str
@@ -65,7 +65,7 @@ class Limits(NamedTuple):
 
 
 class Count(NamedTuple):
-    """What an account has used at the time `at` (microseconds): `used` microseconds of requests (one request is `MINUTE`, and
+    """The use by an account at the time `at` (microseconds): `used` microseconds of requests (one request is `MINUTE`, and
     each microsecond gives back as much as the limit), the day's tokens, and the open runs."""
 
     at: int = 0
@@ -111,7 +111,7 @@ class Write(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What was written at once. `id` is that of the log's entry, `number` that of the last frame in it, 0 for no frame."""
+    """Frames that were written at once. `id` is that of the log's entry, `number` that of the last frame in it, 0 for no frame."""
 
     id: tuple[int, int]
     wire: bytes
@@ -150,7 +150,7 @@ class Store(Protocol):
         is unavailable to it."""
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
-        """Count a request that is no run, unless a limit refuses it; without `counts` only tell the counts."""
+        """Count a request without a run, unless a limit refuses it; without `counts` only tell the counts."""
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or is
