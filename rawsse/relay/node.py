@@ -37,8 +37,8 @@ RETRY_SECONDS = 0.1
 """How long a node waits before it asks the store again that did not answer."""
 
 WRITE_PAUSE_SECONDS = 0.005
-"""How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. A frame that comes later than
-that after the last batch does not wait."""
+"""How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. A
+frame that comes later than that after the last batch does not wait."""
 
 GATHER_SECONDS = 0.00005
 """For each run that is read from the store, how long a read waits before the next one: each read names them all."""

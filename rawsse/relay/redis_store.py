@@ -13,7 +13,7 @@ them:
     count:USER           a hash: what the quotas count; without a user, of all together
     nodes                a sorted set: until when each node holds its lease, in microseconds
 
-Each function that must be atomic is a script. The clock is that of Redis, so the clocks of nodes may differ. Scripts touch keys of several
+Scripts make functions atomic. The clock is that of Redis, so the clocks of nodes may differ. Scripts touch keys of several
 runs, so this needs one Redis (with replicas, if you like), not a Redis Cluster.
 """
 

@@ -111,7 +111,7 @@ class Write(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Frames that were written at once. `id` is that of the log's entry, `number` that of the last frame in it, 0 for no frame."""
+    """Frames that were written at once. `id` is that of the log's entry; its second number is that of the last frame, or 0."""
 
     id: tuple[int, int]
     wire: bytes
