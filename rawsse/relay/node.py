@@ -80,6 +80,8 @@ class Node:
         self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
         self._has_left = asyncio.Event()
+        self._dead: list[str] = []  # nodes whose runs are to be taken over
+        self._may_help = asyncio.Event()
 
     async def start(self) -> None:
         """Take the lease, and begin to work; any number of times. Raises `Answer`, 503, if the store cannot be reached."""
@@ -92,7 +94,7 @@ class Node:
         await self._ask(self._store.renew(self.id, self._store.lease_seconds))
         if not (self._tasks or self._is_closed):
             self._lease_until = now + self._store.lease_seconds
-            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read}
+            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
             self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
 
     async def aclose(self) -> None:
@@ -229,9 +231,8 @@ class Node:
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
-            dead: list[str] = []
             try:
-                is_held, dead = await self._store.renew(self.id, self._store.lease_seconds)
+                is_held, self._dead = await self._store.renew(self.id, self._store.lease_seconds)
                 self._complain(None)
                 if is_held:
                     self._lease_until = now + self._store.lease_seconds
@@ -242,11 +243,18 @@ class Node:
                 self._complain(exc)
                 if not self.has_lease:
                     self._lapse()
+            self._may_help.set()
+            await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
+
+    async def _help(self) -> None:
+        """Do what others need, each time the lease was renewed. It may take longer than the lease."""
+        while True:
+            await self._may_help.wait()
+            self._may_help.clear()
             await self._touch(run for runs in self._remote.values() for run in runs)
-            for node in dead:
+            for node in self._dead:
                 await self._take_over(node)
             await self._end_orphans()
-            await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
 
     def _lapse(self) -> None:
         """Others may take the runs of this node over. It ends them here, and goes on as another node."""
@@ -273,6 +281,7 @@ class Node:
             # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
             while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
                 self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
+                await self._end_orphans()
         except StoreUnavailableError as exc:
             self._complain(exc)
 
