@@ -59,6 +59,7 @@ _FRAME = re.compile(r".*?\n\n", re.DOTALL)
 _DIALECTS: Mapping[str, type[Dialect]] = {kind.name: kind for kind in (TextDialect, EventsDialect, UIDialect)}
 
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
+_SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
 _ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
 STOPPED = Failure(200, "cancelled", "stopped")
 
@@ -75,6 +76,7 @@ class Node:
         self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
+        self._beginning: set[str] = set()  # tags of runs for which the store is being asked
         self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
         self._has_work = asyncio.Event()
         self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
@@ -101,7 +103,7 @@ class Node:
         """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
         self._is_closed = True
         self._cut_remote()
-        while self._owned and self._tasks:
+        while (self._owned or self._beginning) and self._tasks:
             self._has_left.clear()
             await self._has_left.wait()
         for task in self._tasks:
@@ -109,6 +111,7 @@ class Node:
         if self._tasks:
             await asyncio.wait(self._tasks)
             self._tasks.clear()
+            await self._end_orphans()
             with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
                 await self._store.leave(self.id)
 
@@ -142,12 +145,16 @@ class Node:
         began = self._runs.clock()
         tag = secrets.token_hex(4)
         stored = StoredRun(**who, tag=tag, dialect=dialect.name, time=began, fingerprint=fingerprint, owner=self.id)
+        self._beginning.add(tag)
         try:
             acquired = await self._ask(self._store.acquire(stored, limits))
         except BaseException:  # it may have begun all the same, or begin a little later
             until = asyncio.get_running_loop().time() + self._store.lease_seconds
             self._orphans[tag] = _Orphan(stored, 0, until)
             raise
+        finally:
+            self._beginning.discard(tag)
+            self._has_left.set()
         if acquired.known is not None:
             return await self.find(user, stored.id), acquired
         if acquired.is_refused:
@@ -158,7 +165,7 @@ class Node:
             names["fingerprint"] = fingerprint
             return self._runs.begin(dialect, open_source, **names, kind=kind), acquired
         except BaseException:
-            self._orphans[tag] = _Orphan(stored, 0)
+            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self._runs.is_closed else _LOST)
             raise
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
@@ -287,8 +294,8 @@ class Node:
 
     async def _end_orphans(self) -> None:
         now = asyncio.get_running_loop().time()
-        for tag, (run, last, until) in list(self._orphans.items()):
-            failure = STOPPED if run.is_stopped else _LOST
+        for tag, (run, last, until, reason) in list(self._orphans.items()):
+            failure = STOPPED if run.is_stopped else reason
             kind = _DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
             record = _record_of(run, failure, self._runs.clock())
@@ -602,6 +609,7 @@ class _Orphan(NamedTuple):
     run: StoredRun
     last: int
     until: float = 0.0
+    failure: Failure = _LOST
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
@@ -645,7 +653,7 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
         usage = json.loads(run.usage or "{}")
     except ValueError:
         usage = {}
-    is_ours = failure.type == "cancelled"
+    is_ours = failure.type in ("cancelled", "shutdown")
     return RunRecord(
         run.time,
         run.id,

@@ -286,6 +286,26 @@ def test_a_node_keeps_its_lease_while_it_ends_the_runs_of_another(monkeypatch: p
     run(story())
 
 
+def test_a_run_that_is_about_to_begin_at_a_shutdown_says_so() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            a.gate.opened.clear()
+            beginning = asyncio.ensure_future(a.own())
+            await ticks(20)
+            closing = asyncio.ensure_future(a.runs.aclose(Failure(503, "shutdown", "bye"), a.node.aclose))
+            await ticks(20)
+            a.gate.opened.set()
+            with pytest.raises(Answer) as refused:
+                await beginning
+            assert refused.value.status == 503
+            await closing
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            assert '"shutdown"' in data(await join(remote).done())[0]
+
+    run(story())
+
+
 def test_the_stop_of_a_run_that_is_lost_meanwhile_has_not_ended_it() -> None:
     async def story() -> None:
         async with cluster(1) as (a,):
