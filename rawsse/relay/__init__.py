@@ -13,6 +13,7 @@ Read in this order:
     runs.py      one upstream generation each, with a feed
     store.py     where several relays keep their runs, so that each of them can read, resume and stop every run
     redis_store.py  the same in Redis
+    stored_runs.py  runs whose log is in a store: a node's own, and those of others
     node.py      one of several relays that share a store
     quotas.py    how much each user may use
     home.py      where a relay begins and finds its runs: in its process, or in a store

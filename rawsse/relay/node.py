@@ -18,28 +18,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from rawsse.messages.content import token_counts
-from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, Frame, TextDialect
+from rawsse.relay.dialects import Answer, Dialect, Failure
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart, log
-from rawsse.relay.runs import OpenSource, Run, Runs, new_run_id
-from rawsse.relay.store import Acquired, Entry, Limits, Store, StoredRun, StoreUnavailableError, Write
-from rawsse.relay.ui import UIDialect
+from rawsse.relay.runs import OpenSource, Runs, new_run_id
+from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
+from rawsse.relay.stored_runs import DIALECTS, OwnedRun, RemoteRun, start_of
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.1
 """How long a node waits before it asks the store again that did not answer."""
-
-MAX_UNWRITTEN_BYTES = 256 * 1024
-"""Frames of one run that wait for the store; above it the upstream is not read."""
 
 WRITE_PAUSE_SECONDS = 0.005
 """How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. What comes later than
@@ -52,11 +47,6 @@ MAX_GATHER_SECONDS = 0.025
 
 NODE_LOST = "node_lost"
 """The `error` of a run whose node died."""
-
-_FRAME = re.compile(r".*?\n\n", re.DOTALL)
-"""One frame: a blank line ends it, and no frame has another."""
-
-_DIALECTS: Mapping[str, type[Dialect]] = {kind.name: kind for kind in (TextDialect, EventsDialect, UIDialect)}
 
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
 _SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
@@ -296,7 +286,7 @@ class Node:
         now = asyncio.get_running_loop().time()
         for tag, (run, last, until, reason) in list(self._orphans.items()):
             failure = STOPPED if run.is_stopped else reason
-            kind = _DIALECTS.get(run.dialect)
+            kind = DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
             record = _record_of(run, failure, self._runs.clock())
             write = Write(run, 0, last + max(1, len(frames)), "".join(frames).encode())
@@ -307,7 +297,7 @@ class Node:
             if is_mine or now >= until:
                 del self._orphans[tag]
             if is_mine:
-                self._runs.tell_begun(_start_of(run))
+                self._runs.tell_begun(start_of(run))
                 self._runs.tell_ended(record)
 
     # Reading -------------------------------------------------------------------------------------------------------
@@ -330,7 +320,7 @@ class Node:
         return await self._open(await self._ask(self._store.find_alias(user, alias)))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
-        if stored is None or stored.dialect not in _DIALECTS:
+        if stored is None or stored.dialect not in DIALECTS:
             return None
         known = self._remote.get(stored.key, ())
         run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self._runs, self)
@@ -339,7 +329,7 @@ class Node:
 
     async def open_runs(self, user: str | None = None) -> list[RunStart]:
         """The open runs of one user, or of all, on all nodes. Raises `Answer`, 503."""
-        return [_start_of(run) for run in await self._open_runs(user)]
+        return [start_of(run) for run in await self._open_runs(user)]
 
     async def _open_runs(self, user: str | None) -> list[StoredRun]:
         await self.start()
@@ -432,177 +422,6 @@ class Node:
             await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
 
 
-class OwnedRun(Run):
-    """A run of this node, whose frames are written to the store before they are published."""
-
-    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs, *, node: Node, stored: StoredRun) -> None:
-        super().__init__(start, dialect, runs)
-        self.tag = stored.tag
-        self.record: RunRecord | None = None
-        """Of a run that is over: the last frames are about to be written."""
-        self._node = node
-        self.stored = replace(stored, owner=node.id)
-        self._written = 0  # the number of the last frame that the store has
-        self._next: list[Frame] = []
-        self._next_bytes = 0
-        self._sent: list[Frame] = []  # at the store
-        self._usage = ""
-        self._is_lost = False
-        node.owns(self)
-
-    def _append(self, frames: Sequence[Frame], now: float) -> None:
-        if self._is_lost or not self.is_resumable:  # what cannot be read on from elsewhere is not kept
-            self.publish(frames, now)
-        elif frames:
-            self._next += frames
-            self._next_bytes += sum(map(len, frames))
-            if self._next_bytes > MAX_UNWRITTEN_BYTES and self._source is not None:
-                self._source.pause()
-            if not self._sent:
-                self._node.write_soon(self)
-
-    def _begin_readers(self, now: float) -> None:
-        if self.is_finished or not self._is_unwritten:  # else their first frame is about to come
-            super()._begin_readers(now)
-
-    def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
-        if self._is_lost:
-            super()._end(frames, record)
-            return
-        self.record = record
-        self._next += frames
-        if not self._sent:
-            self._node.write_soon(self)
-
-    def _abandon(self, failure: Failure, seconds: float) -> None:
-        if self.is_resumable:
-            self._node.abandon(self, failure, seconds)
-        else:
-            self.stop(failure)
-
-    @property
-    def _is_unwritten(self) -> bool:
-        return bool(self._sent or self._next)
-
-    @property
-    def _is_silent(self) -> bool:
-        return super()._is_silent and not self._is_unwritten
-
-    def _can_grow(self) -> bool:
-        return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
-
-    def next_write(self) -> Write:
-        """The frames that wait. They are published when the store has them."""
-        if not self._sent:
-            self._sent, self._next, self._next_bytes = self._next, [], 0
-        usage, stream = "", self._stream
-        if stream is not None and not self._usage and (found := stream._call.exchange.builder.usage):
-            usage = self._usage = json.dumps(found)
-        wire = "".join(self._sent).encode() if self.is_resumable else b""
-        return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
-
-    @property
-    def tokens(self) -> int:
-        """Those that it has used, when it is over."""
-        return self.record.total_tokens if self.record is not None else 0
-
-    @property
-    def keep_seconds(self) -> float:
-        """How long the store keeps it."""
-        return self.runs.limits.keep_seconds if self.is_resumable else 0.0
-
-    def written(self, *, is_last: bool) -> None:
-        """The store has the frames."""
-        frames, self._sent = self._sent, []
-        self._written += max(1, len(frames))
-        if is_last and self.record is not None:
-            self._node.forget(self)
-            super()._end(frames, self.record)
-            return
-        now = self._loop.time()
-        self.publish(frames, now)
-        if not self.has_begun:
-            super()._begin_readers(now)
-        if self._next or self.record is not None:
-            self._node.write_soon(self)
-        self.has_read()
-
-    def lose(self, failure: Failure) -> None:
-        """End the run now, without the store: another node has ended it, or will. Its readers get a last frame without an id,
-        since the log may have others."""
-        self._node.forget(self)
-        self._is_lost = True
-        self.is_resumable = False
-        record, self.record = self.record, None
-        self._sent, self._next = [], []
-        if record is None:
-            self.stop(failure)
-        else:
-            super()._end(self.dialect.fail(failure), record)
-
-
-class RemoteRun(Feed):
-    """A run of another node, as it can be read here."""
-
-    def __init__(self, stored: StoredRun, runs: Runs, node: Node) -> None:
-        super().__init__(_start_of(stored), _DIALECTS[stored.dialect](), runs.turns, runs.heartbeat_seconds)
-        self._max_bytes = runs.limits.max_log_bytes
-        self.tag, self.fingerprint = stored.tag, stored.fingerprint
-        self.stored = stored
-        self.after = (0, 0)
-        """The id of the last entry that has come."""
-        self.is_paused = False
-        """Its slowest reader has much to read."""
-        self._node = node
-
-    def join(self, reader: Reader, *, holds: bool = False) -> None:
-        """See `Feed.join`."""
-        if not self._readers and not self.is_finished:
-            self._node.watch(self)
-            self._beat()
-        super().join(reader, holds=holds)
-
-    def leave(self, reader: Reader) -> None:
-        """See `Feed.leave`."""
-        super().leave(reader)
-        if not self._readers:
-            self._node.unwatch(self)
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
-                self._heartbeat = None
-
-    def has_read(self) -> None:
-        """See `Feed.has_read`."""
-        self._forget_read(self.first - 1, self._max_bytes)
-        was_paused, self.is_paused = self.is_paused, self.log_bytes > self._max_bytes
-        if was_paused and not self.is_paused:
-            self._node.watch(self)
-
-    def receive(self, entries: Sequence[Entry]) -> None:
-        """Publish what has been added to the log."""
-        for entry in entries:
-            if entry.id <= self.after or self.is_finished:
-                continue
-            self.after = entry.id
-            frames = _FRAME.findall(entry.wire.decode())
-            if entry.number and entry.number != self.last + len(frames):  # the store has lost what it had
-                self.cut()
-                return
-            if entry.is_last:
-                self._publish_last(frames)
-                self._node.unwatch(self)
-            elif frames:
-                self.publish(frames, self._loop.time())
-                if not self.has_begun:
-                    self._begin_readers(self._loop.time())
-        self.has_read()
-
-    def cut(self) -> None:
-        """Drop the connections of the readers, whose clients come back."""
-        for reader in list(self._readers):
-            reader.cut()
-
-
 class _Orphan(NamedTuple):
     """A run without an owner, and the number of its last frame. It may not be there: then it is looked for until this time."""
 
@@ -641,10 +460,6 @@ class _End:
 def unavailable(text: str) -> Answer:
     """The answer to a request that may be sent again soon."""
     return Answer(503, "overloaded_error", text, headers={"retry-after": "2"})
-
-
-def _start_of(run: StoredRun) -> RunStart:
-    return RunStart(run.time, run.id, run.user, run.dialect, run.model)
 
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:

@@ -421,7 +421,7 @@ class RedisStore:
         try:
             return await call(*command)
         except self._no_script:
-            await self._call("SCRIPT LOAD", script)
+            await call("SCRIPT", "LOAD", script)
             return await call(*command)
 
     async def _call(self, *command: Any, seconds: float = 0) -> Any:

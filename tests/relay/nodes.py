@@ -9,10 +9,11 @@ from typing import Any
 
 from rawsse.client.stream import EventStream
 from rawsse.relay.dialects import Dialect, Failure, TextDialect
-from rawsse.relay.node import Node, OwnedRun
+from rawsse.relay.node import Node
 from rawsse.relay.push import UnfoldedAnswer, pushed
 from rawsse.relay.record import Observer, RunRecord
 from rawsse.relay.store import Limits, MemoryStore, Store, StoreUnavailableError
+from rawsse.relay.stored_runs import OwnedRun
 
 from .outlets import REQUEST, House, join
 from .stage import Api

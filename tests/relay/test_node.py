@@ -10,8 +10,9 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, STOPPED, WRITE_PAUSE_SECONDS, RemoteRun
+from rawsse.relay.node import NODE_LOST, STOPPED, WRITE_PAUSE_SECONDS
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
+from rawsse.relay.stored_runs import RemoteRun
 
 from .nodes import BLOCK, LEASE, cluster, join, until
 from .outlets import TEXT_BLOCK, FakeOutlet, data

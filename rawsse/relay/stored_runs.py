@@ -1,0 +1,225 @@
+"""Runs whose log is in a store: a node's own, and those of other nodes, as they are read here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from rawsse.relay.dialects import Dialect, EventsDialect, Failure, Frame, TextDialect
+from rawsse.relay.feed import Feed, Reader
+from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.runs import Run, Runs
+from rawsse.relay.store import Entry, StoredRun, Write
+from rawsse.relay.ui import UIDialect
+
+MAX_UNWRITTEN_BYTES = 256 * 1024
+"""Frames of one run that wait for the store; above it the upstream is not read."""
+
+_FRAME = re.compile(r".*?\n\n", re.DOTALL)
+"""One frame: a blank line ends it, and no frame has another."""
+
+DIALECTS: Mapping[str, type[Dialect]] = {kind.name: kind for kind in (TextDialect, EventsDialect, UIDialect)}
+"""The dialects whose runs clients can come back to, by name."""
+
+
+class Host(Protocol):
+    """The node of these runs."""
+
+    id: str
+
+    def owns(self, run: OwnedRun) -> None:
+        """The run has begun."""
+
+    def write_soon(self, run: OwnedRun) -> None:
+        """The run has frames that are not written."""
+
+    def forget(self, run: OwnedRun) -> None:
+        """The run has ended, or is lost."""
+
+    def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+        """Stop a run that had no readers here for so long, unless it had some at another node."""
+
+    def watch(self, run: RemoteRun) -> None:
+        """From now on the run gets what is added to its log."""
+
+    def unwatch(self, run: RemoteRun) -> None:
+        """The run gets nothing more."""
+
+
+class OwnedRun(Run):
+    """A run of this node, whose frames are written to the store before they are published."""
+
+    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs, *, node: Host, stored: StoredRun) -> None:
+        super().__init__(start, dialect, runs)
+        self.tag = stored.tag
+        self.record: RunRecord | None = None
+        """Of a run that is over: the last frames are about to be written."""
+        self._node = node
+        self.stored = replace(stored, owner=node.id)
+        self._written = 0  # the number of the last frame that the store has
+        self._next: list[Frame] = []
+        self._next_bytes = 0
+        self._sent: list[Frame] = []  # at the store
+        self._usage = ""
+        self._is_lost = False
+        node.owns(self)
+
+    def _append(self, frames: Sequence[Frame], now: float) -> None:
+        if self._is_lost or not self.is_resumable:  # what cannot be read on from elsewhere is not kept
+            self.publish(frames, now)
+        elif frames:
+            self._next += frames
+            self._next_bytes += sum(map(len, frames))
+            if self._next_bytes > MAX_UNWRITTEN_BYTES and self._source is not None:
+                self._source.pause()
+            if not self._sent:
+                self._node.write_soon(self)
+
+    def _begin_readers(self, now: float) -> None:
+        if self.is_finished or not self._is_unwritten:  # else their first frame is about to come
+            super()._begin_readers(now)
+
+    def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
+        if self._is_lost:
+            super()._end(frames, record)
+            return
+        self.record = record
+        self._next += frames
+        if not self._sent:
+            self._node.write_soon(self)
+
+    def _abandon(self, failure: Failure, seconds: float) -> None:
+        if self.is_resumable:
+            self._node.abandon(self, failure, seconds)
+        else:
+            self.stop(failure)
+
+    @property
+    def _is_unwritten(self) -> bool:
+        return bool(self._sent or self._next)
+
+    @property
+    def _is_silent(self) -> bool:
+        return super()._is_silent and not self._is_unwritten
+
+    def _can_grow(self) -> bool:
+        return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
+
+    def next_write(self) -> Write:
+        """The frames that wait. They are published when the store has them."""
+        if not self._sent:
+            self._sent, self._next, self._next_bytes = self._next, [], 0
+        usage, stream = "", self._stream
+        if stream is not None and not self._usage and (found := stream._call.exchange.builder.usage):
+            usage = self._usage = json.dumps(found)
+        wire = "".join(self._sent).encode() if self.is_resumable else b""
+        return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
+
+    @property
+    def tokens(self) -> int:
+        """Those that it has used, when it is over."""
+        return self.record.total_tokens if self.record is not None else 0
+
+    @property
+    def keep_seconds(self) -> float:
+        """How long the store keeps it."""
+        return self.runs.limits.keep_seconds if self.is_resumable else 0.0
+
+    def written(self, *, is_last: bool) -> None:
+        """The store has the frames."""
+        frames, self._sent = self._sent, []
+        self._written += max(1, len(frames))
+        if is_last and self.record is not None:
+            self._node.forget(self)
+            super()._end(frames, self.record)
+            return
+        now = self._loop.time()
+        self.publish(frames, now)
+        if not self.has_begun:
+            super()._begin_readers(now)
+        if self._next or self.record is not None:
+            self._node.write_soon(self)
+        self.has_read()
+
+    def lose(self, failure: Failure) -> None:
+        """End the run now, without the store: another node has ended it, or will. Its readers get a last frame without an id,
+        since the log may have others."""
+        self._node.forget(self)
+        self._is_lost = True
+        self.is_resumable = False
+        record, self.record = self.record, None
+        self._sent, self._next = [], []
+        if record is None:
+            self.stop(failure)
+        else:
+            super()._end(self.dialect.fail(failure), record)
+
+
+class RemoteRun(Feed):
+    """A run of another node, as it can be read here."""
+
+    def __init__(self, stored: StoredRun, runs: Runs, node: Host) -> None:
+        super().__init__(start_of(stored), DIALECTS[stored.dialect](), runs.turns, runs.heartbeat_seconds)
+        self._max_bytes = runs.limits.max_log_bytes
+        self.tag, self.fingerprint = stored.tag, stored.fingerprint
+        self.stored = stored
+        self.after = (0, 0)
+        """The id of the last entry that has come."""
+        self.is_paused = False
+        """Its slowest reader has much to read."""
+        self._node = node
+
+    def join(self, reader: Reader, *, holds: bool = False) -> None:
+        """See `Feed.join`."""
+        if not self._readers and not self.is_finished:
+            self._node.watch(self)
+            self._beat()
+        super().join(reader, holds=holds)
+
+    def leave(self, reader: Reader) -> None:
+        """See `Feed.leave`."""
+        super().leave(reader)
+        if not self._readers:
+            self._node.unwatch(self)
+            if self._heartbeat is not None:
+                self._heartbeat.cancel()
+                self._heartbeat = None
+
+    def has_read(self) -> None:
+        """See `Feed.has_read`."""
+        self._forget_read(self.first - 1, self._max_bytes)
+        was_paused, self.is_paused = self.is_paused, self.log_bytes > self._max_bytes
+        if was_paused and not self.is_paused:
+            self._node.watch(self)
+
+    def receive(self, entries: Sequence[Entry]) -> None:
+        """Publish what has been added to the log."""
+        for entry in entries:
+            if entry.id <= self.after or self.is_finished:
+                continue
+            self.after = entry.id
+            frames = _FRAME.findall(entry.wire.decode())
+            if entry.number and entry.number != self.last + len(frames):  # the store has lost what it had
+                self.cut()
+                return
+            if entry.is_last:
+                self._publish_last(frames)
+                self._node.unwatch(self)
+            elif frames:
+                self.publish(frames, self._loop.time())
+                if not self.has_begun:
+                    self._begin_readers(self._loop.time())
+        self.has_read()
+
+    def cut(self) -> None:
+        """Drop the connections of the readers, whose clients come back."""
+        for reader in list(self._readers):
+            reader.cut()
+
+
+def start_of(run: StoredRun) -> RunStart:
+    """How the run began, as observers are told."""
+    return RunStart(run.time, run.id, run.user, run.dialect, run.model)
