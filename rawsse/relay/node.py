@@ -49,6 +49,7 @@ NODE_LOST = "node_lost"
 """The `error` of a run whose node died."""
 
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
+_SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
 _ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
 STOPPED = Failure(200, "cancelled", "stopped")
 
@@ -65,11 +66,14 @@ class Node:
         self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
+        self._beginning: set[str] = set()  # tags of runs for which the store is being asked
         self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
         self._has_work = asyncio.Event()
         self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
         self._has_left = asyncio.Event()
+        self._dead: list[str] = []  # nodes whose runs are to be taken over
+        self._may_help = asyncio.Event()
 
     async def start(self) -> None:
         """Take the lease, and begin to work; any number of times. Raises `Answer`, 503, if the store cannot be reached."""
@@ -82,14 +86,14 @@ class Node:
         await self._ask(self._store.renew(self.id, self._store.lease_seconds))
         if not (self._tasks or self._is_closed):
             self._lease_until = now + self._store.lease_seconds
-            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read}
+            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
             self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
 
     async def aclose(self) -> None:
         """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
         self._is_closed = True
         self._cut_remote()
-        while self._owned and self._tasks:
+        while (self._owned or self._beginning) and self._tasks:
             self._has_left.clear()
             await self._has_left.wait()
         for task in self._tasks:
@@ -97,6 +101,7 @@ class Node:
         if self._tasks:
             await asyncio.wait(self._tasks)
             self._tasks.clear()
+            await self._end_orphans()
             with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
                 await self._store.leave(self.id)
 
@@ -130,12 +135,16 @@ class Node:
         began = self._runs.clock()
         tag = secrets.token_hex(4)
         stored = StoredRun(**who, tag=tag, dialect=dialect.name, time=began, fingerprint=fingerprint, owner=self.id)
+        self._beginning.add(tag)
         try:
             acquired = await self._ask(self._store.acquire(stored, limits))
         except BaseException:  # it may have begun all the same, or begin a little later
             until = asyncio.get_running_loop().time() + self._store.lease_seconds
             self._orphans[tag] = _Orphan(stored, 0, until)
             raise
+        finally:
+            self._beginning.discard(tag)
+            self._has_left.set()
         if acquired.known is not None:
             return await self.find(user, stored.id), acquired
         if acquired.is_refused:
@@ -146,7 +155,7 @@ class Node:
             names["fingerprint"] = fingerprint
             return self._runs.begin(dialect, open_source, **names, kind=kind), acquired
         except BaseException:
-            self._orphans[tag] = _Orphan(stored, 0)
+            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self._runs.is_closed else _LOST)
             raise
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
@@ -219,9 +228,8 @@ class Node:
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
-            dead: list[str] = []
             try:
-                is_held, dead = await self._store.renew(self.id, self._store.lease_seconds)
+                is_held, self._dead = await self._store.renew(self.id, self._store.lease_seconds)
                 self._complain(None)
                 if is_held:
                     self._lease_until = now + self._store.lease_seconds
@@ -232,11 +240,18 @@ class Node:
                 self._complain(exc)
                 if not self.has_lease:
                     self._lapse()
+            self._may_help.set()
+            await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
+
+    async def _help(self) -> None:
+        """Do what others need, each time the lease was renewed. It may take longer than the lease."""
+        while True:
+            await self._may_help.wait()
+            self._may_help.clear()
             await self._touch(run for runs in self._remote.values() for run in runs)
-            for node in dead:
+            for node in self._dead:
                 await self._take_over(node)
             await self._end_orphans()
-            await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
 
     def _lapse(self) -> None:
         """Others may take the runs of this node over. It ends them here, and goes on as another node."""
@@ -263,13 +278,14 @@ class Node:
             # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
             while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
                 self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
+                await self._end_orphans()
         except StoreUnavailableError as exc:
             self._complain(exc)
 
     async def _end_orphans(self) -> None:
         now = asyncio.get_running_loop().time()
-        for tag, (run, last, until) in list(self._orphans.items()):
-            failure = STOPPED if run.is_stopped else _LOST
+        for tag, (run, last, until, reason) in list(self._orphans.items()):
+            failure = STOPPED if run.is_stopped else reason
             kind = DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
             record = _record_of(run, failure, self._runs.clock())
@@ -412,6 +428,7 @@ class _Orphan(NamedTuple):
     run: StoredRun
     last: int
     until: float = 0.0
+    failure: Failure = _LOST
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
@@ -451,7 +468,7 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
         usage = json.loads(run.usage or "{}")
     except ValueError:
         usage = {}
-    is_ours = failure.type == "cancelled"
+    is_ours = failure.type in ("cancelled", "shutdown")
     return RunRecord(
         run.time,
         run.id,

@@ -83,7 +83,7 @@ class Death(NamedTuple):
 
 
 class Disturbance:
-    """What happened between two times."""
+    """A fault, from its beginning to its end."""
 
     def __init__(self, begin: float) -> None:
         self.begin, self.end = begin, float("inf")
@@ -158,7 +158,7 @@ class World:
             if (late := self.clock() - due) > 0.05:
                 self.lag += late
 
-    # What clients do ----------------------------------------------------------------------------------------------
+    # Clients ------------------------------------------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -190,7 +190,7 @@ class World:
                 elif reply.status not in (502, 503, 504):
                     self.complain(f"{plan.id}: its stop was answered {reply.status}")
 
-    # What happens -------------------------------------------------------------------------------------------------
+    # Faults -------------------------------------------------------------------------------------------------------
 
     async def happen(self) -> None:
         """One of all that may happen. What has to be set right again is, later."""
@@ -274,7 +274,7 @@ class World:
         proxy.release()
         own.end = self.clock()
 
-    # What must be so ----------------------------------------------------------------------------------------------
+    # Invariants ---------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
         """Wait until all that was begun is over."""
@@ -344,7 +344,7 @@ class World:
             await asyncio.sleep(0.1)
 
     async def _open_runs(self) -> list[str]:
-        """What the store still has to do, by its keys: a run that no living node has would not be listed."""
+        """Runs that are open in the store, by its keys: a run that no living node has would not be listed."""
         found = []
         async for name in self.store._redis.scan_iter("rs:node:*:runs"):
             found += [f"{each!r} is open at {name!r}" for each in await self.store._redis.smembers(name)]
@@ -459,7 +459,7 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 def report(world: World) -> Iterable[str]:
-    """What was shown, with figures."""
+    """The figures."""
     yield ", ".join(f"{name} {count}" for name, count in world.figures.items())
     yield f"readers of dead nodes, until they were told, counted from the end of what happened in between: {spread(world.told)}"
     rows = usage(world.ledgers(), by=("model",))

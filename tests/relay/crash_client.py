@@ -24,7 +24,7 @@ _ID = re.compile(r"\w+-(\d+)")
 
 
 class Plan(NamedTuple):
-    """What the upstream answers: it is known from the prompt, which is this as JSON."""
+    """An answer of the upstream. The prompt is this as JSON, so the text is known from it."""
 
     id: str
     pieces: int
@@ -97,7 +97,7 @@ async def ask(
 
 
 class Around(Protocol):
-    """What a client needs of the world."""
+    """The part of the world that a client needs."""
 
     port: int
     known: set[str]

@@ -1,4 +1,4 @@
-"""What the crash suite is made of: processes to be killed and stopped, a proxy that cuts and holds, an upstream, a client.
+"""The parts of the crash suite: processes to be killed and stopped, a proxy that cuts and holds, and an upstream.
 
 Every process dies with this one, however it ends.
 """
@@ -125,7 +125,7 @@ class Process:
         return self._process is not None and self._process.returncode is None
 
     def new_output(self) -> str:
-        """What it has written since this was asked for before."""
+        """Its output since the call before."""
         with self.log.open() as log:
             log.seek(self._seen)
             found = log.read()
@@ -144,7 +144,7 @@ class Process:
 
 
 def free_port(stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> int:
-    """A port that stays free for a process that is started again and again: bound here, but nobody listens."""
+    """A port that stays free for a process that is started again and again: bound here, and no process listens."""
     place = stack.enter_context(socket.socket())
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     place.bind(("127.0.0.1", 0))
@@ -280,7 +280,7 @@ class Proxy:
         except OSError:
             pass
         finally:
-            writer.close()  # what was held arrives, though its sender has gone
+            writer.close()  # bytes that were held arrive, though their sender has gone
 
 
 class Upstream:

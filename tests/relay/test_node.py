@@ -265,6 +265,48 @@ def test_a_run_whose_taker_got_no_answer_is_ended_all_the_same(monkeypatch: pyte
     run(story())
 
 
+def test_a_node_keeps_its_lease_while_it_ends_the_runs_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            for number in range(20):
+                await a.speaking(f"run-{number}")
+            store, before = a.gate._store, b.node.id
+            assert isinstance(store, MemoryStore)
+
+            async def finish(*asked: Any) -> bool:
+                await asyncio.sleep(LEASE / 5)
+                return await MemoryStore.finish(store, *asked)
+
+            monkeypatch.setattr(store, "finish", finish)
+            await a.kill()
+            for _ in range(10):
+                await asyncio.sleep(LEASE)
+                assert b.node.id == before
+            assert await b.node.open_runs() == []
+
+    run(story())
+
+
+def test_a_run_that_is_about_to_begin_at_a_shutdown_says_so() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            a.gate.opened.clear()
+            beginning = asyncio.ensure_future(a.own())
+            await ticks(20)
+            closing = asyncio.ensure_future(a.runs.aclose(Failure(503, "shutdown", "bye"), a.node.aclose))
+            await ticks(20)
+            a.gate.opened.set()
+            with pytest.raises(Answer) as refused:
+                await beginning
+            assert refused.value.status == 503
+            await closing
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            assert '"shutdown"' in data(await join(remote).done())[0]
+
+    run(story())
+
+
 def test_the_stop_of_a_run_that_is_lost_meanwhile_has_not_ended_it() -> None:
     async def story() -> None:
         async with cluster(1) as (a,):
