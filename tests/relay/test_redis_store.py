@@ -18,6 +18,12 @@ from .store_conformance import CASES, Case, Cluster
 
 need_redis()
 
+# redis-py leaves a socket open when a connection takes too long to be made, as on a machine that is busy.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
