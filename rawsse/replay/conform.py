@@ -21,7 +21,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.client.client import AsyncClient
@@ -34,7 +33,7 @@ from rawsse.replay.faults import edited, read_faults, replacement
 from rawsse.replay.player import LocalServer, Player, ReplayServer
 from rawsse.replay.proxy import RawAnswer
 from rawsse.replay.recorder import outcome
-from rawsse.replay.recording import Read, Recording, parse_body, shipped_fixtures
+from rawsse.replay.recording import End, Read, Recording, parse_body, shipped_fixtures
 from rawsse.replay.variants import pace_by, rewrite_by
 from rawsse.server import Receive, Scope, Send
 from rawsse.sse import Decoder
@@ -92,9 +91,9 @@ _CLIENT_REWRITES = _wanted(
     ),  # not the Messages API's, or broken in an official SDK: it may be refused
 )
 _SERVER_FAULTS = (
-    "status=401 status=429,retry-after=7 status=529 html error@event=0 error@event=5 reset@head reset@event=5"
+    "status=401 status=429,retry-after=7 status=529 html reset@event=5 close@event=5 end@event=5 end@event=-2"
 )
-_SERVER_FAULTS += " close@event=5 end@event=5 end@event=-2"
+BAD_REQUEST = "status 400, invalid_request_error"
 _GROUPS = tuple(dict.fromkeys(rule.partition("-")[0] for rule in RULES))
 _ASKED: Mapping[str, Any] = {"max_tokens": 256, "messages": [{"role": "user", "content": "Count from one to five."}]}
 
@@ -178,6 +177,10 @@ def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> 
     return Row(name, verdict if wrong else "right", line)
 
 
+def _mute(row: Row, count: int) -> None:
+    """Show no progress."""
+
+
 # --- Clients ---------------------------------------------------------------------------------------------------------
 
 
@@ -195,25 +198,21 @@ def client_cases() -> list[Case]:
     shipped = shipped_fixtures()
     plain, unicode = shipped["plain"], shipped["unicode"]
     cases = [Case(name, shipped[name], wanted, {}) for name, wanted in _CLIENT_RECORDINGS.items()]
-    for split in ("event", "line-ends", "random:1", "7"):
-        segments = {"segments": split, "segment_seconds": 0.001}
-        cases.append(Case(f"unicode, in pieces: {split}", unicode, "whole", segments))
-    for name, wanted in _CLIENT_REWRITES.items():
-        recording = unicode if wanted == "whole" else plain
-        cases.append(Case(f"{recording.name.partition('.')[0]}, as {name}", recording, wanted, {"rewrite": name}))
+    pieces = ({"segments": how, "segment_seconds": 0.001} for how in ("event", "line-ends", "random:1", "7"))
+    cases += [Case(f"unicode, in pieces: {each['segments']}", unicode, "whole", each) for each in pieces]
+    cases += [Case(f"unicode, as {how}", unicode, each, {"rewrite": how}) for how, each in _CLIENT_REWRITES.items()]
     return cases + [Case(spec, plain, wanted, {"faults": [spec]}) for spec, wanted in FAULTS.items()]
 
 
 def judge_client(case: Case, run: Run) -> Row:
     """Was this run's ending right?"""
-    builder, _ = case.recording.fold()
-    blocks = builder.message.content if builder.message else []
-    whole = "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text").strip()
+    message = case.recording.fold()[0].message
+    whole = message.text.strip() if message else ""
     stop = None if case.wanted in ("failed", "waits") else GOOD_STOPS[0]
     error = "hangs" if run.code is None else f"exit {run.code}" if run.code else ""
     words = cell(run.text.strip(), stop, whole, error, run.requests)
     if not run.requests:
-        return _row(case.name, f"{words}: it did not ask ANTHROPIC_BASE_URL")
+        return _row(case.name, f"{error or 'exit 0'}: it did not ask ANTHROPIC_BASE_URL")
     if case.wanted == "open" or (case.wanted == "waits" and run.code is None):
         return _row(case.name, words.removeprefix(f"{SILENT} "), verdict="open")
     if words.startswith(SILENT):
@@ -224,7 +223,7 @@ def judge_client(case: Case, run: Run) -> Row:
 
 
 async def try_client(
-    command: Sequence[str], *, limit: float = LIMIT, jobs: int = 1, on_row: OnRow = lambda _row, _count: None
+    command: Sequence[str], *, limit: float = LIMIT, jobs: int = 1, on_row: OnRow = _mute
 ) -> list[Row]:
     """Run `command` once for each of `client_cases()`, `jobs` of them at a time and each for at most `limit` seconds.
 
@@ -285,13 +284,12 @@ def _output(file: IO[bytes]) -> str:
 def server_cases() -> list[Case]:
     """The answers that are played behind a gateway."""
     shipped = shipped_fixtures()
-    plain, unicode = shipped["plain"], shipped["unicode"]
     whole = [name for name, recording in shipped.items() if outcome(recording)[1] == "complete"]
     cases = [Case(name, shipped[name], "whole", {}) for name in whole]
     options = ({"split": "7"}, {"split": "event"}, {"rewrite": "comments"}, {"rewrite": "crlf"})
-    cases += [Case(f"unicode, {' '.join(*each.items())}", unicode, "whole", each) for each in options]
+    cases += [Case(f"unicode, {' '.join(*each.items())}", shipped["unicode"], "whole", each) for each in options]
     cases += [Case(name, shipped[name], "failed", {}) for name in shipped if name not in whole]
-    return cases + [Case(spec, plain, "failed", {"faults": [spec]}) for spec in _SERVER_FAULTS.split()]
+    return cases + [Case(spec, shipped["plain"], "failed", {"faults": [spec]}) for spec in _SERVER_FAULTS.split()]
 
 
 def judge_stream(got: Recording) -> Iterator[Row]:
@@ -305,20 +303,18 @@ def judge_stream(got: Recording) -> Iterator[Row]:
         yield _row(f"{group}: {names}".strip(" :"), words if is_bad else "", words)
     coding = got.headers.get("content-encoding", "identity")
     yield _row("compression", "" if coding == "identity" else f"{coding}: events may wait for others")
-    pings, _ = _extras(got)
-    yield _row("pings", "" if pings else "none: a limit on silence may cut it", f"{pings}", "open")
+    yield _row("pings", "" if _extras(got)[0] else "none: a limit on silence may cut it", f"{_extras(got)[0]}", "open")
 
 
 def judge_pace(got: Recording, sent: Recording | None = None) -> Row:
     """Do events come as they are sent? Without `sent`, only an answer that came at once after a second is wrong."""
     span, total = _span(got), got.reads[-1].t if got.reads else 0.0
     words = f"events came over {span:.2f} s of {total:.2f} s"
-    if sent is not None:
-        words += f"; sent over {_span(sent):.2f} s"
-        return _row("pace", f"{words}: they are held back" if span < _span(sent) / 2 else "", words)
-    if span < AT_ONCE_SECONDS and total < 1:
+    is_held = span < (AT_ONCE_SECONDS if sent is None else _span(sent) / 2)
+    if is_held and sent is None and total < 1:
         return _row("pace", f"{words}: too fast to tell", verdict="open")
-    return _row("pace", f"{words}: they are held back" if span < AT_ONCE_SECONDS else "", words)
+    words += f"; sent over {_span(sent):.2f} s" if sent else ""
+    return _row("pace", f"{words}: they are held back" if is_held else "", words)
 
 
 def _span(recording: Recording) -> float:
@@ -337,8 +333,8 @@ def judge_refusal(got: Recording) -> Row:
     """Is a request without messages refused as the API does?"""
     kind = _error_type(got)
     words = f"status {got.status}, {kind or 'no error type'}"
-    is_right = (got.status, kind) == (400, "invalid_request_error")
-    return _row("a bad request", "" if is_right else f"{words}, instead of 400, invalid_request_error", words)
+    wrong = "" if words == BAD_REQUEST else f"{words}, instead of {BAD_REQUEST}"
+    return _row("a bad request", wrong, words)
 
 
 def judge_case(case: Case, got: Recording) -> Row:
@@ -359,8 +355,7 @@ def judge_case(case: Case, got: Recording) -> Row:
 
 def _played(case: Case) -> Recording:
     recording = rewrite_by(case.options["rewrite"])(case.recording) if "rewrite" in case.options else case.recording
-    faults = read_faults(case.options.get("faults", ()))
-    answer = replacement(faults) or edited(answer_of(recording), faults)
+    answer = replacement(faults := read_faults(case.options.get("faults", ()))) or edited(answer_of(recording), faults)
     return Recording(None, answer.status, answer.headers, answer.reads, recording.end)
 
 
@@ -411,12 +406,7 @@ class _Upstream(LocalServer):
 
 
 async def try_server(
-    client: AsyncClient,
-    *,
-    model: str,
-    upstream_port: int | None = None,
-    limit: float = LIMIT,
-    on_row: OnRow = lambda _row, _count: None,
+    client: AsyncClient, *, model: str, upstream_port: int | None = None, limit: float = LIMIT, on_row: OnRow = _mute
 ) -> list[Row]:
     """Ask the gateway at the client's address, each answer for at most `limit` seconds.
 
@@ -426,7 +416,7 @@ async def try_server(
     plain, rows = shipped_fixtures()["plain"], list[Row]()
     sent = None if upstream_port is None else pace_by(PACE)(plain)
     cases = [] if upstream_port is None else server_cases()
-    ask = {"model": model, **_ASKED}
+    ask, secrets = {"model": model, **_ASKED}, Secrets(client.call("POST", "/v1/messages").settings.request.headers)
     upstream = _Upstream(upstream_port or 0, Player(sent or plain))
 
     async def asked(body: Mapping[str, Any], **options: Any) -> Recording:
@@ -435,43 +425,42 @@ async def try_server(
 
     def add(*more: Row) -> None:
         for row in more:
-            rows.append(row)
-            on_row(row, len(_GROUPS) + 5 + len(cases))
+            rows.append(row._replace(what=secrets.removed(row.what)))  # an error may quote the key
+            on_row(rows[-1], len(_GROUPS) + 5 + len(cases))
 
     async with contextlib.nullcontext() if upstream_port is None else upstream:
         got = await asked({**ask, "stream": True}, recordings=sent or plain, speed=1.0)
         if got.status != 200:
-            return [_compared("an answer", plain, got)]
+            add(_compared("an answer", plain, got))
+            return rows
         add(*judge_stream(got), judge_pace(got, sent))
         add(judge_message(await asked(ask), sent))
         add(judge_refusal(await asked({name: value for name, value in ask.items() if name != "messages"})))
         for case in cases:
             options = {"recordings": case.recording, **case.options}
-            add(judge_case(case, await asked({**ask, "stream": True}, **options)))
+            got = await asked({**ask, "stream": True}, **options)
+            by_itself = f"status {got.status}: the gateway did not ask its upstream"
+            add(judge_case(case, got) if upstream.player.requests else _row(case.name, by_itself, verdict="open"))
     return rows
 
 
 async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> Recording:
-    """The answer, decoded, as it came; its status is 0 if there was none. A key that it quotes is taken out."""
+    """The answer, decoded, as it came; its status is 0 if there was none."""
     headers = {"accept-encoding": "gzip, deflate"}  # as browsers ask: some gateways compress only then
     call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
-    secrets, now = Secrets(call.settings.request.headers), asyncio.get_running_loop().time
-    got, reads, started = Recording(status=0, headers={}, end="cut"), list[Read](), now()
-    try:
+    now = asyncio.get_running_loop().time
+    end: End = "cut"
+    status, fields, reads, started = 0, dict[str, str](), list[Read](), now()
+    with contextlib.suppress(APIError, TimeoutError), contextlib.closing(call):
         async with asyncio.timeout(limit):
             answer = await call.open()
-            fields = {name.lower(): secrets.removed(value) for name, value in answer.response.headers.items()}
-            got = replace(got, status=answer.response.status, headers=fields)
+            status = answer.response.status
+            fields = {name.lower(): value for name, value in answer.response.headers.items()}
             decoder = ContentDecoder(fields.get("content-encoding", ""))  # of an unknown coding, nothing can be read
             while True:
-                for piece in answer.take():
-                    reads.append(Read(now() - started, decoder.decode(piece)))
+                reads += [Read(now() - started, decoder.decode(piece)) for piece in answer.take()]
                 if answer.is_over:
                     break
                 await call.more()
-            got = replace(got, end="clean" if answer.error is None else "cut")
-    except (APIError, TimeoutError) as exc:
-        got = replace(got, end="client_closed" if isinstance(exc, TimeoutError) else "cut")
-    finally:
-        call.close()
-    return replace(got, reads=tuple(reads), duration=now() - started)
+            end = "clean" if answer.error is None else "cut"
+    return Recording(None, status, fields, tuple(reads), end, now() - started)
