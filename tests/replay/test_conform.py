@@ -425,13 +425,15 @@ def of_server(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(conform, "server_cases", lambda: cases)
 
 
-def tried(change: Change | None = None, key: str = "any", *, is_live: bool = False) -> list[Row]:
+def tried(
+    change: Change | None = None, key: str = "any", *, is_live: bool = False, kind: type[Gateway] = Gateway
+) -> list[Row]:
     """The rows of a gateway before recordings; `is_live`: its upstream is not the tool's."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
 
     async def story() -> list[Row]:
-        async with Gateway(Unobserved(), f"http://127.0.0.1:{port}") as gateway:
+        async with kind(Unobserved(), f"http://127.0.0.1:{port}") as gateway:
             if change is not None:
                 gateway.change = change
             async with (
@@ -477,6 +479,20 @@ def test_a_gateway_that_gives_every_answer_an_end_is_told(monkeypatch: pytest.Mo
     assert [row.name for row in rows if row.verdict == "silent"] == ["end@event=5", "end@event=-2"]
 
 
+def test_a_gateway_that_is_slow_with_its_first_answer_only_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_server(monkeypatch, "plain")
+    asked: list[bytes] = []
+
+    class Slow(Gateway):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            asked.append(b"")
+            if len(asked) == 1:
+                await asyncio.sleep(10)
+            await super().__call__(scope, receive, send)
+
+    assert wrong(tried(kind=Slow)) == []
+
+
 def test_an_answer_for_which_the_gateway_did_not_ask_its_upstream_is_not_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -486,13 +502,13 @@ def test_an_answer_for_which_the_gateway_did_not_ask_its_upstream_is_not_judged(
     class Cache(Gateway):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             answers.append(b"")
-            if len(answers) < 5:
-                return await super().__call__(scope, receive, send)
-            await send({"type": "http.response.start", "status": 429, "headers": []})
-            await send({"type": "http.response.body", "body": b"later"})
+            if len(answers) <= 5:  # those to the first four requests, and `plain`
+                await super().__call__(scope, receive, send)
+            else:
+                await send({"type": "http.response.start", "status": 429, "headers": []})
+                await send({"type": "http.response.body", "body": b"later"})
 
-    monkeypatch.setitem(globals(), "Gateway", Cache)
-    assert [row for row in tried() if row.verdict != "right"] == [
+    assert [row for row in tried(kind=Cache) if row.verdict != "right"] == [
         ("end@event=5", "open", "status 429: the gateway did not ask its upstream")
     ]
 
