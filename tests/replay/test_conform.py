@@ -481,14 +481,17 @@ def test_a_gateway_that_gives_every_answer_an_end_is_told(monkeypatch: pytest.Mo
 
 def test_a_gateway_that_is_slow_with_its_first_answer_only_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     of_server(monkeypatch, "plain")
-    asked: list[bytes] = []
+    answers: list[str] = []
 
     class Slow(Gateway):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            asked.append(b"")
-            if len(asked) == 1:
-                await asyncio.sleep(10)
-            await super().__call__(scope, receive, send)
+            async def late(message: Any) -> None:
+                if answers.count("http") == 1 and message["type"] == "http.response.start":
+                    await asyncio.sleep(10)
+                await send(message)
+
+            answers.append(scope["type"])
+            await super().__call__(scope, receive, late)
 
     assert wrong(tried(kind=Slow)) == []
 
@@ -497,12 +500,12 @@ def test_an_answer_for_which_the_gateway_did_not_ask_its_upstream_is_not_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     of_server(monkeypatch, "plain", "end@event=5")
-    answers: list[bytes] = []
+    answers: list[str] = []
 
     class Cache(Gateway):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            answers.append(b"")
-            if len(answers) <= 5:  # those to the first four requests, and `plain`
+            answers.append(scope["type"])
+            if answers.count("http") <= 5:  # those to the first four requests, and `plain`
                 await super().__call__(scope, receive, send)
             else:
                 await send({"type": "http.response.start", "status": 429, "headers": []})
