@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -74,10 +75,11 @@ def _client(arguments: argparse.Namespace) -> bool:
 
 
 class _Progress:
-    """Shows on a terminal how many rows there are."""
+    """Shows on a terminal how many rows there are. Faults are meant: what the servers here log of them is not shown."""
 
     def __init__(self) -> None:
         self._count = 0
+        logging.getLogger("rawsse").addHandler(logging.NullHandler())
 
     def __call__(self, row: Row, total: int) -> None:
         self._count += 1

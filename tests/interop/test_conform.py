@@ -199,7 +199,7 @@ CURL = """
 set -o pipefail
 curl -sSN --fail -H "x-api-key: $ANTHROPIC_API_KEY" -H 'content-type: application/json' "$ANTHROPIC_BASE_URL/v1/messages" \\
   -d '{"model":"m","max_tokens":99,"stream":true,"messages":[{"role":"user","content":"Hello"}]}' |
-sed -u -n 's/^data: //p' |
+sed -n 's/^data: //p' |
 "$PYTHON" -S -c '
 import json, sys
 for line in sys.stdin:
@@ -231,3 +231,48 @@ PYTHON_CLIENTS: Mapping[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "pydantic-ai": (PYDANTIC_AI, ("pydantic_ai", "anthropic"), {}),
     "llm-anthropic": (LLM, ("llm", "llm_anthropic"), {}),
 }
+
+
+@pytest.mark.parametrize("name", PYTHON_CLIENTS)
+def test_clients_in_python(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, packages, known = PYTHON_CLIENTS[name]
+    (tmp_path / "client.py").write_text(code)
+    assert try_program([python_with(*packages), tmp_path / "client.py"], monkeypatch) == known
+
+
+def node_program(code: str, folder: Path) -> list[str | Path]:
+    executable = shutil.which("node")
+    if executable is None:
+        pytest.skip("no Node on PATH")
+    (folder / "node_modules").symlink_to(NODE_MODULES)
+    (folder / "client.mjs").write_text(code)
+    return [executable, folder / "client.mjs"]
+
+
+def test_the_node_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: Callable[..., None]) -> None:
+    packages("@anthropic-ai/sdk")
+    assert try_program(node_program(NODE_SDK, tmp_path), monkeypatch) == {}
+
+
+def test_curl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("curl") is None or shutil.which("bash") is None:
+        pytest.skip("no curl, or no bash, on PATH")
+    (tmp_path / "client.sh").write_text(CURL)
+    monkeypatch.setenv("PYTHON", sys.executable)
+    assert try_program(["bash", tmp_path / "client.sh"], monkeypatch) == {}
+
+
+def test_004_raw_fetch(document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = between(document("004"), "async function streamClaudeResponse", "This implementation handles")
+    code = code.replace(f"'{API}", "process.env.ANTHROPIC_BASE_URL + '")
+    call = "await streamClaudeResponse([{ role: 'user', content: 'Hello' }], 'any');"
+    assert try_program(node_program(code + call, tmp_path), monkeypatch) == {}
+
+
+def test_004_httpx(document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("httpx", reason="the tutorial's HTTP client: the interop extra")
+    code = between(document("004"), "import httpx", "This generator function")
+    code = "import os\n" + code.replace(f"'{API}", "os.environ['ANTHROPIC_BASE_URL'] + '")
+    call = "for piece in stream_claude_response([{'role': 'user', 'content': 'Hello'}], 'any'):\n    print(piece, end='')\n"
+    (tmp_path / "client.py").write_text(code + call)
+    assert try_program([sys.executable, tmp_path / "client.py"], monkeypatch) == {}
