@@ -133,19 +133,12 @@ def test_litellm_changes_the_status_of_529_and_loses_retry_after(litellm: str, p
 
 TRIED = (
     "plain",
-    "thinking",
     "unicode, in pieces: 7",
-    "unicode, as crlf",
-    "unicode, as comments",
     "unicode, as no-spaces",
-    "unicode, as lines-of-data",
     "close@event=5",
     "error@event=5",
-    "garble@event=5",
     "end@event=5",
-    "end@event=-2",
     "status=401",
-    "html=200",
 )
 """Of the rows, those that tell clients apart: all of them take minutes for each client."""
 
@@ -217,19 +210,27 @@ def try_program(command: Sequence[str | Path], monkeypatch: pytest.MonkeyPatch) 
 
 def python_with(*packages: str) -> str:
     code = "; ".join(f"import {name}" for name in packages)
-    if subprocess.run([PEERS, "-c", code], capture_output=True, check=False).returncode:
-        pytest.skip(f"no {', '.join(packages)} in {PEERS} (RAWSSE_PEERS names another Python)")
-    return PEERS
+    for python in (sys.executable, PEERS):
+        if not subprocess.run([python, "-c", code], capture_output=True, check=False).returncode:
+            return python
+    pytest.skip(f"no {', '.join(packages)} here (RAWSSE_PEERS names a Python that has them)")
 
 
-CUTS = {"end@event=5": "⚠ cut, no error", "end@event=-2": "⚠ no end, no error"}
-"""What every client below does that looks neither for message_stop nor for a stop reason."""
+CUT = {"end@event=5": "⚠ cut, no error"}
+"""The body ends well, and the answer is cut: a client that does not look for message_stop does not see it."""
 
+NO_ERRORS = CUT | {"error@event=5": "⚠ cut, no error"}
+"""Nor does it look for error events."""
+
+SPACES = {"unicode, as no-spaces": "⚠ nothing, no error"}
+"""It finds only lines that begin with `data: `; WHATWG HTML, 9.2.6, makes the space optional."""
+
+# All of it was also seen by hand, with a server of another make.
 PYTHON_CLIENTS: Mapping[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
-    "httpx-sse": (HTTPX_SSE, ("httpx_sse",), {**CUTS, "error@event=5": "⚠ cut, no error"}),
-    "python-sdk": (PYTHON_SDK, ("anthropic",), {**CUTS, "html=200": "⚠ nothing, no error"}),
-    "pydantic-ai": (PYDANTIC_AI, ("pydantic_ai", "anthropic"), {}),
-    "llm-anthropic": (LLM, ("llm", "llm_anthropic"), {}),
+    "httpx-sse": (HTTPX_SSE, ("httpx_sse",), NO_ERRORS),
+    "python-sdk": (PYTHON_SDK, ("anthropic",), CUT),
+    "pydantic-ai": (PYDANTIC_AI, ("pydantic_ai", "anthropic"), CUT),
+    "llm-anthropic": (LLM, ("llm", "llm_anthropic"), CUT),
 }
 
 
@@ -259,14 +260,14 @@ def test_curl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("no curl, or no bash, on PATH")
     (tmp_path / "client.sh").write_text(CURL)
     monkeypatch.setenv("PYTHON", sys.executable)
-    assert try_program(["bash", tmp_path / "client.sh"], monkeypatch) == {}
+    assert try_program(["bash", tmp_path / "client.sh"], monkeypatch) == NO_ERRORS | SPACES
 
 
 def test_004_raw_fetch(document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = between(document("004"), "async function streamClaudeResponse", "This implementation handles")
     code = code.replace(f"'{API}", "process.env.ANTHROPIC_BASE_URL + '")
     call = "await streamClaudeResponse([{ role: 'user', content: 'Hello' }], 'any');"
-    assert try_program(node_program(code + call, tmp_path), monkeypatch) == {}
+    assert try_program(node_program(code + call, tmp_path), monkeypatch) == NO_ERRORS | SPACES
 
 
 def test_004_httpx(document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,4 +276,5 @@ def test_004_httpx(document: Document, tmp_path: Path, monkeypatch: pytest.Monke
     code = "import os\n" + code.replace(f"'{API}", "os.environ['ANTHROPIC_BASE_URL'] + '")
     call = "for piece in stream_claude_response([{'role': 'user', 'content': 'Hello'}], 'any'):\n    print(piece, end='')\n"
     (tmp_path / "client.py").write_text(code + call)
-    assert try_program([sys.executable, tmp_path / "client.py"], monkeypatch) == {}
+    known = NO_ERRORS | SPACES | {"status=401": "⚠ nothing, no error"}
+    assert try_program([sys.executable, tmp_path / "client.py"], monkeypatch) == known
