@@ -40,7 +40,7 @@ from rawsse.sse import Decoder
 
 Verdict: TypeAlias = Literal["right", "wrong", "silent", "open"]
 Wanted: TypeAlias = Literal["whole", "failed", "either", "waits", "open"]
-"""What is right: the whole answer; an error; one of these; an error, or to wait on; anything."""
+"""The right ending: the whole answer; an error; one of these; an error, or to wait on; anything."""
 
 SILENT = "⚠"
 GOOD_STOPS = ("end_turn", "stop")
@@ -99,7 +99,7 @@ _ASKED: Mapping[str, Any] = {"max_tokens": 256, "messages": [{"role": "user", "c
 
 
 class Row(NamedTuple):
-    """What was tried, and what came of it."""
+    """One try, and its outcome."""
 
     name: str
     verdict: Verdict
@@ -119,11 +119,11 @@ OnRow: TypeAlias = Callable[[Row, int], None]
 """Called for each row as it is made, with the number of rows that there will be."""
 
 
-# --- What a cell says ------------------------------------------------------------------------------------------------
+# --- The words of a cell ------------------------------------------------------------------------------------------------
 
 
 def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int = 1, seconds: float = 0.0) -> str:
-    """What became of the answer whose text should be `whole`, in a few words. `error`: how the client told that it failed."""
+    """In a few words, what became of the answer whose text should be `whole`. `error`: how the client told that it failed."""
     is_whole = text == whole and stop in GOOD_STOPS
     words = error or ("whole" if is_whole else f"{SILENT} {_silent(text, stop, whole)}, no error")
     # A hundredth more: a sum of floats may be just below what it should be.
@@ -291,7 +291,7 @@ def server_cases() -> list[Case]:
 
 
 def judge_stream(got: Recording) -> Iterator[Row]:
-    """What is right and wrong with a stream whose source is not known: a row for each group of `RULES`."""
+    """Everything that is right and wrong with a stream whose source is not known: a row for each group of `RULES`."""
     findings = check(got)
     for group in _GROUPS:
         found = [each for each in findings if each.rule.startswith(group)]

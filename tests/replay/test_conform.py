@@ -403,8 +403,11 @@ class Unobserved:
     def begin(self, request: object, clock: object) -> None:
         """Nothing is observed."""
 
+    def flush(self) -> None:
+        """Nothing waits."""
 
-Change = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+Change = Callable[[Any], Any]
 
 
 class Gateway(RecordingProxy):
@@ -433,14 +436,14 @@ def tried(
         port = sock.getsockname()[1]
 
     async def story() -> list[Row]:
-        async with kind(Unobserved(), f"http://127.0.0.1:{port}") as gateway:
-            if change is not None:
-                gateway.change = change
-            async with (
-                Server(gateway, port=0) as server,
-                AsyncClient(base_url=server.base_url, api_key=key, trust_env=False) as client,
-            ):
-                return await try_server(client, model="m", upstream_port=None if is_live else port)
+        gateway = kind(Unobserved(), f"http://127.0.0.1:{port}")
+        gateway.change = change or gateway.change
+        async with (
+            gateway,
+            Server(gateway, port=0) as server,
+            AsyncClient(base_url=server.base_url, api_key=key, trust_env=False) as client,
+        ):
+            return await try_server(client, model="m", upstream_port=None if is_live else port)
 
     return run(story())
 
