@@ -370,7 +370,7 @@ def _compared(name: str, sent: Recording, got: Recording) -> Row:
     elif broken:
         wrong = str(broken[0])
     else:
-        wrong = _changes(sent.message(), got.message()) if outcome(got)[1] == "complete" else "it came without its end"
+        wrong = _changes(sent.message(), got.message())
     (pings, comments), came = _extras(sent), _extras(got)
     lost = f"; {came[0]} of {pings} pings, {came[1]} of {comments} comments" if came != (pings, comments) else ""
     return _row(name, wrong, "byte for byte" if got.body == sent.body else f"the same message in other bytes{lost}")
