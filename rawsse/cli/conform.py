@@ -16,7 +16,7 @@ from rawsse.cli.terminal import complain, show
 if TYPE_CHECKING:
     from rawsse.replay.conform import Row
 
-_LIMIT = 20.0
+_LIMIT = 30.0
 
 
 def add_conform(commands: Any) -> None:
