@@ -5,6 +5,7 @@
     ask.py         `rawsse ask`: one question, one answer
     chat.py        `rawsse chat`: questions and answers in turn
     inspect.py     `rawsse check`, `explain` and `doctor`: is this stream right, and does it arrive as sent?
+    conform.py     `rawsse conform`: what a gateway or a client makes of streams, cuts and faults
     servers.py     `rawsse demo`, `serve`, `record` and `replay`
     usage.py       `rawsse usage`: the tokens of each user, and their cost
 
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 
 from rawsse.cli.ask import add_ask
 from rawsse.cli.chat import add_chat
+from rawsse.cli.conform import add_conform
 from rawsse.cli.inspect import add_check, add_doctor, add_explain
 from rawsse.cli.options import asked_of, load_env_file
 from rawsse.cli.servers import add_demo, add_record, add_replay, add_serve
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (add_demo, add_serve, add_usage, add_ask, add_chat, add_record, add_replay):
         add(commands)
-    for add in (add_check, add_explain, add_doctor):
+    for add in (add_check, add_explain, add_doctor, add_conform):
         add(commands)
     return parser
 

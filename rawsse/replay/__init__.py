@@ -18,6 +18,7 @@ Read in this order:
     recorder.py       recording what a client is answered
     proxy.py          recording for any client that takes a base URL
     fixture.py        the API of one test
+    conform.py        the fault matrix of any client, and of any gateway
     virtual_clock.py  an event loop whose clock jumps
     pytest_plugin.py  fixtures and marks for pytest
     entry.py          where pytest finds that, without loading rawsse

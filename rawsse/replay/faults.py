@@ -263,7 +263,7 @@ def edited(answer: Answer, faults: Iterable[Fault]) -> Answer:
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
-            if fault.kind == "error":  # the body then ends, also if the recording was cut, or went on
+            if fault.kind in ("error", "end"):  # the body then ends, also if the recording was cut, or went on
                 answer = replace(answer, is_cut=False, duration=0.0)
     return answer
 
@@ -341,6 +341,10 @@ def _error_body(fault: Fault) -> dict[str, object]:
     return {"type": "error", "error": {"details": None, **error}}
 
 
+def _end(fault: Fault, body: bytes) -> Splice:
+    return offset_of(fault, body), len(body), b""
+
+
 def _spliced(answer: Answer, splice: Splice) -> Answer:
     """The answer with some bytes of its body replaced. New bytes go out with those that stood there."""
     start, end, new = splice
@@ -401,6 +405,7 @@ _ROWS = (
         edit=_error,
         cuts=True,
     ),
+    Kind("end@PLACE", "the answer ends there, and its framing is whole", edit=_end, cuts=True),
     Kind(
         "bad-chunk-size[=TEXT][@PLACE]",
         "the next chunk's size is TEXT (default: zz)",

@@ -32,7 +32,7 @@ from rawsse.server import Server
 
 from .conftest import KEY, Play
 
-COMMANDS = ["demo", "serve", "usage", "ask", "chat", "record", "replay", "check", "explain", "doctor"]
+COMMANDS = ["demo", "serve", "usage", "ask", "chat", "record", "replay", "check", "explain", "doctor", "conform"]
 PLAIN = json.loads((ROOT / "fixtures/plain.json").read_text())["message"]
 TEXT = PLAIN["content"][0]["text"]
 

@@ -25,10 +25,10 @@ import pytest
 from support.background import Background
 from support.clock import run
 from support.command import ROOT
-from support.fault_matrix import MADE_WITH, SILENT, cell, difference, put, table, taken
+from support.fault_matrix import MADE_WITH, difference, put, taken
 
-from rawsse.replay import Fault, ReplayServer
-from rawsse.replay.faults import FAULTS
+from rawsse.replay import Fault, ReplayServer, faults
+from rawsse.replay.conform import FAULTS, SILENT, cell, table
 
 from .conftest import NODE_MODULES
 from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, NODE_PACKAGES, Call, Heard, curl, hear, run_node
@@ -55,41 +55,8 @@ COLUMNS: Mapping[str, str] = {
 KNOWING = tuple(COLUMNS)[:4]
 """Those that try again by themselves."""
 
-ONCE: Sequence[str] = (
-    "",
-    "reset@head",
-    "reset@event=5",
-    "close@head",
-    "close@head=20",
-    "close@event=5",
-    "half-close@event=5",
-    "stall@head",
-    "stall@event=5",
-    "drip=50@event=70",
-    "slow-head=50",
-    "drop@event=5",
-    "drop@event=-2",
-    "drop@event=-1",
-    "duplicate@event=5",
-    "swap@event=5",
-    "garble@event=5",
-    "bad-utf8@event=5",
-    "oversized-line=17000000",
-    "error@event=0",
-    "error@event=5",
-    "bad-chunk-size@event=5",
-    "no-last-chunk",
-    "wrong-content-length=+1000",
-    "wrong-content-length=-1000",
-    "gzip",
-    "status=401",
-    "status=429",
-    "status=529",
-    "html",
-    "html=200",
-    "redirect",
-)
-"""Faults of the recording `plain`, in every request. Its event 5 is a delta of text, the last but one is `message_delta`."""
+ONCE: Sequence[str] = ("", *FAULTS)
+"""Faults of the recording `plain`, in every request."""
 
 AGAIN: Sequence[str] = (
     "status=529",
@@ -203,16 +170,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
 
 def words(result: Result) -> str:
     heard, requests = result
-    return cell(
-        text=heard.text,
-        stop=heard.stop,
-        whole=text("plain"),
-        error=heard.error,
-        status=heard.status,
-        hangs=heard.hangs,
-        requests=requests,
-        seconds=heard.seconds,
-    )
+    told = heard.error if heard.error.startswith("exit ") else f"`{heard.error}`"
+    error = "hangs" if heard.hangs else told if heard.error else f"status {heard.status}" if heard.status >= 300 else ""
+    return cell(heard.text, heard.stop, text("plain"), error, requests, heard.seconds)
 
 
 def tabled(results: Mapping[tuple[str, str], Result], specs: Sequence[str], clients: Sequence[str]) -> str:
@@ -252,7 +212,7 @@ def test_the_table_is_what_the_clients_do(matrix: Matrix) -> None:
 
 def test_every_fault_has_a_row() -> None:
     kinds = {Fault.parse(spec).kind for spec in ONCE if spec}
-    assert kinds == {spec.partition("=")[0].partition("@")[0].partition("[")[0] for spec in FAULTS}
+    assert kinds == {spec.partition("=")[0].partition("@")[0].partition("[")[0] for spec in faults.FAULTS}
 
 
 # --- What is known without the table ---------------------------------------------------------------------------------

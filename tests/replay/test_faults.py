@@ -35,6 +35,8 @@ READ = [
         'error=api_error,message="Oh, no"@event=2',
         Fault("error", "api_error", (("message", "Oh, no"),), Place("event", 2)),
     ),
+    ("end@event=1", Fault("end", place=Place("event", 1))),
+    ("end@byte=9", Fault("end", place=Place("byte", 9))),
     ("bad-chunk-size=-1@event=1", Fault("bad-chunk-size", "-1", place=Place("event", 1))),
     ('bad-chunk-size=""@byte=0', Fault("bad-chunk-size", "", place=FIRST)),
     ("no-last-chunk", Fault("no-last-chunk")),

@@ -44,6 +44,10 @@ def body_after(*faults: Fault, body: bytes = BODY) -> bytes:
         (Fault.parse("bad-utf8@byte=2"), b"da\xff" + BODY[2:]),
         (Fault.parse("bad-utf8@byte=-1"), BODY[:-1] + b"\xff\n"),
         (Fault.parse("bad-utf8@byte=56"), BODY + b"\xff"),
+        (Fault.parse("end@event=1"), A),
+        (Fault.parse("end@event=-1"), A + B),
+        (Fault.parse("end@event=0"), b""),
+        (Fault.parse("end@byte=3"), BODY[:3]),
         (
             Fault.parse("oversized-line=41@event=1"),
             A + b'event: ping\ndata: {"type": "ping", "padding": "xxxx"}\n\n' + B + C,
@@ -124,15 +128,17 @@ def test_an_error_comes_when_the_event_that_it_replaces_would_have_begun() -> No
     assert (second.t, second.data[:8]) == (2.0, BODY[10:18])
 
 
-def test_an_error_event_is_a_proper_end_of_what_was_cut() -> None:
+@pytest.mark.parametrize("spec", ["error=overloaded_error@event=1", "end@event=1"])
+def test_an_error_event_and_a_whole_framing_are_a_proper_end_of_what_was_cut(spec: str) -> None:
     cut = Answer(200, SSE, READS, is_cut=True)
-    assert not edited(cut, [Fault.parse("error=overloaded_error@event=1")]).is_cut
+    assert not edited(cut, [Fault.parse(spec)]).is_cut
     assert edited(cut, [Fault.parse("drop@event=1")]).is_cut
 
 
-def test_after_an_error_event_nothing_more_is_waited_for() -> None:
+@pytest.mark.parametrize("spec", ["error=overloaded_error@event=1", "end@event=1"])
+def test_after_such_an_end_nothing_more_is_waited_for(spec: str) -> None:
     answer = Answer(200, SSE, READS, duration=9.0)
-    assert edited(answer, [Fault.parse("error=overloaded_error@event=1")]).duration == 0
+    assert edited(answer, [Fault.parse(spec)]).duration == 0
     assert edited(answer, [Fault.parse("drop@event=1")]).duration == 9.0
 
 

@@ -1,42 +1,10 @@
-"""support.fault_matrix: the words of its cells, and its place in a document."""
+"""support.fault_matrix: the place of the table in a document."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from .fault_matrix import BEGIN, END, cell, difference, put, table, taken
-
-WHOLE = "A server"
-
-
-@pytest.mark.parametrize(
-    ("heard", "words"),
-    [
-        ({"text": WHOLE, "stop": "end_turn"}, "whole"),
-        ({"text": WHOLE, "stop": "stop", "requests": 2}, "whole, 2 requests"),
-        ({"text": WHOLE, "stop": None}, "⚠ no end, no error"),
-        ({"text": WHOLE, "stop": "other"}, "⚠ no end, no error"),
-        ({"text": "A ser", "stop": None}, "⚠ cut, no error"),
-        ({"text": "A ser", "stop": "end_turn"}, "⚠ altered, no error"),
-        ({"text": "A A server", "stop": "end_turn"}, "⚠ altered, no error"),
-        ({"text": "", "stop": None}, "⚠ nothing, no error"),
-        ({"text": "A ser", "stop": None, "error": "ReadError"}, "`ReadError`"),
-        ({"text": WHOLE, "stop": "end_turn", "error": "ReadError"}, "`ReadError`"),
-        ({"text": "", "stop": None, "error": "ReadTimeout", "seconds": 599.999999}, "`ReadTimeout` after 600 s"),
-        ({"text": "", "stop": None, "error": "exit 18", "seconds": 4.9}, "exit 18"),
-        ({"text": "", "stop": None, "status": 529}, "status 529"),
-        ({"text": "A ser", "stop": None, "hangs": True}, "hangs"),
-    ],
-)
-def test_a_cell_says_what_became_of_the_answer(heard: dict[str, Any], words: str) -> None:
-    assert cell(whole=WHOLE, **heard) == words
-
-
-def test_a_table_is_markdown() -> None:
-    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
-
+from .fault_matrix import BEGIN, END, difference, put, taken
 
 DOCUMENT = f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n"
 

@@ -1,0 +1,461 @@
+"""The fault matrix as a tool: what a gateway does to streams, and what a client makes of cuts and faults.
+
+    rows = await try_client(["node", "ask.mjs"])                # the client reads ANTHROPIC_BASE_URL, and prints the text
+    rows = await try_server(AsyncClient(base_url="https://gateway.example"), model="claude-sonnet-4-5")
+    rows = await try_server(client, model="m", upstream_port=8001)      # the gateway's own upstream is the player there
+    print(as_text(rows)); sys.exit(not is_good(rows))
+
+A client must print the whole text and exit with 0, or exit with another code. The worst row is `SILENT`: an answer that was
+cut or changed, and a client that said it was whole. Nothing tells some faults (a lost delta): their rows are `open`.
+
+Without its upstream, a gateway's stream is only checked (`check.py`). With `upstream_port`, recordings and faults are played
+there, and what comes out is compared with what went in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
+
+from rawsse.client.client import AsyncClient
+from rawsse.client.request import Secrets
+from rawsse.errors import APIError
+from rawsse.http1 import ContentDecoder
+from rawsse.replay.answers import answer_of, differences
+from rawsse.replay.check import RULES, check
+from rawsse.replay.faults import edited, read_faults, replacement
+from rawsse.replay.player import LocalServer, Player, ReplayServer
+from rawsse.replay.proxy import RawAnswer
+from rawsse.replay.recorder import outcome
+from rawsse.replay.recording import End, Read, Recording, parse_body, shipped_fixtures
+from rawsse.replay.variants import pace_by, rewrite_by
+from rawsse.server import Receive, Scope, Send
+from rawsse.sse import Decoder
+
+Verdict: TypeAlias = Literal["right", "wrong", "silent", "open"]
+Wanted: TypeAlias = Literal["whole", "failed", "either", "waits", "open"]
+"""The right ending: the whole answer; an error; one of these; an error, or to wait on; anything."""
+
+SILENT = "⚠"
+GOOD_STOPS = ("end_turn", "stop")
+"""An answer ended as it should: in the API's words, and in the AI SDK's."""
+
+LONG_SECONDS = 5
+"""A wait that a cell mentions."""
+
+LIMIT = 30.0
+"""Seconds that a client or a gateway may take for one answer."""
+
+MAX_OUTPUT_BYTES = 1024 * 1024
+"""How much of a client's output is read."""
+
+MAX_ROW_CHARS = 160
+PACE = "ttft=0.3,tps=40"
+"""Of the answer that shows whether a gateway holds events back."""
+
+AT_ONCE_SECONDS = 0.02
+"""Events that come within less, after a second or more, were held back."""
+
+
+def _wanted(*rows: tuple[Wanted, str]) -> Mapping[str, Wanted]:
+    return {name: wanted for wanted, names in rows for name in names.split()}
+
+
+FAULTS = _wanted(
+    ("failed", "reset@head reset@event=5 close@head close@head=20 close@event=5 half-close@event=5"),
+    ("waits", "stall@head stall@event=5"),
+    ("whole", "drip=50@event=70 slow-head=50"),
+    ("open", "drop@event=5 duplicate@event=5 swap@event=5 bad-utf8@event=5"),
+    ("either", "drop@event=-2 drop@event=-1 oversized-line=17000000 no-last-chunk wrong-content-length=+1000 gzip"),
+    ("failed", "garble@event=5 error@event=0 error@event=5 bad-chunk-size@event=5 wrong-content-length=-1000"),
+    ("failed", "end@event=0 end@event=5 end@event=-2 status=401 status=429 status=529 html html=200 redirect"),
+)
+"""Faults of the recording `plain`. Its event 5 is a delta of text, the last but one is `message_delta`."""
+
+_CLIENT_RECORDINGS = _wanted(
+    ("whole", "plain unicode pings thinking redacted-thinking tools citations server-tools"),
+    ("either", "max-tokens refusal"),
+    ("failed", "error-before-content error-after-content cut"),
+)
+_CLIENT_REWRITES = _wanted(
+    ("whole", "crlf cr blank-lines comments comments-inside retry no-spaces padding lines-of-data"),
+    (
+        "either",
+        "bom ids done no-event-lines",
+    ),  # not the Messages API's, or broken in an official SDK: it may be refused
+)
+_SERVER_FAULTS = (
+    "reset@event=5 close@event=5 end@event=5 end@event=-2 html status=529 status=429,retry-after=7 status=401"
+)
+BAD_REQUEST = "status 400, invalid_request_error"
+_GROUPS = tuple(dict.fromkeys(rule.partition("-")[0] for rule in RULES))
+_ASKED: Mapping[str, Any] = {"max_tokens": 256, "messages": [{"role": "user", "content": "Count from one to five."}]}
+
+
+class Row(NamedTuple):
+    """One try, and its outcome."""
+
+    name: str
+    verdict: Verdict
+    what: str
+
+
+class Case(NamedTuple):
+    """An answer to play: `options` are those of `Player`."""
+
+    name: str
+    recording: Recording
+    wanted: Wanted
+    options: Mapping[str, Any]
+
+
+OnRow: TypeAlias = Callable[[Row, int], None]
+"""Called for each row as it is made, with the number of rows that there will be."""
+
+
+# --- The words of a cell ------------------------------------------------------------------------------------------------
+
+
+def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int = 1, seconds: float = 0.0) -> str:
+    """In a few words, what became of the answer whose text should be `whole`. `error`: how the client told that it failed."""
+    is_whole = text == whole and stop in GOOD_STOPS
+    words = error or ("whole" if is_whole else f"{SILENT} {_silent(text, stop, whole)}, no error")
+    # A hundredth more: a sum of floats may be just below what it should be.
+    waited = int(seconds + 0.01)
+    after = f" after {waited} s" if waited >= LONG_SECONDS else ""
+    return f"{words}{after}{'' if requests == 1 else f', {requests} requests'}"
+
+
+def _silent(text: str, stop: str | None, whole: str) -> str:
+    if text == whole:
+        return "no end"
+    if not text:
+        return "nothing"
+    return "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
+
+
+# --- Tables ----------------------------------------------------------------------------------------------------------
+
+_MARKS: Mapping[Verdict, str] = {"right": "ok", "wrong": "wrong", "silent": SILENT, "open": "-"}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *([each.replace("|", "\\|") for each in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The rows as a table in Markdown."""
+    return table(["tried", "verdict", "what came"], [(f"`{row.name}`", _MARKS[row.verdict], row.what) for row in rows])
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The rows in aligned columns, and a line with their numbers."""
+    width = max((len(row.name) for row in rows), default=0)
+    lines = [f"{_MARKS[row.verdict]:5}  {row.name:{width}}  {row.what}".rstrip() for row in rows]
+    count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in _MARKS}
+    silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"
+    return "\n".join([*lines, f"{count['right']} right, {count['wrong']} wrong, {silent}"])
+
+
+def is_good(rows: Iterable[Row]) -> bool:
+    """Nothing is wrong."""
+    return all(row.verdict in ("right", "open") for row in rows)
+
+
+def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> Row:
+    """A row that is right if nothing is wrong."""
+    line = " ".join((wrong or right).split())
+    line = line if len(line) <= MAX_ROW_CHARS else f"{line[:MAX_ROW_CHARS]}…"
+    return Row(name, verdict if wrong else "right", line)
+
+
+def _mute(row: Row, count: int) -> None:
+    """Show no progress."""
+
+
+# --- Clients ---------------------------------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """A client's run: `code` is None if it was stopped; `said` is the end of its standard error."""
+
+    code: int | None
+    text: str
+    said: str
+    requests: int = 1
+
+
+def client_cases() -> list[Case]:
+    """The answers that a client is given; the first one is whole and has no fault."""
+    shipped = shipped_fixtures()
+    plain, unicode = shipped["plain"], shipped["unicode"]
+    cases = [Case(name, shipped[name], wanted, {}) for name, wanted in _CLIENT_RECORDINGS.items()]
+    pieces = ({"segments": how, "segment_seconds": 0.001} for how in ("event", "line-ends", "random:1", "7"))
+    cases += [Case(f"unicode, in pieces: {each['segments']}", unicode, "whole", each) for each in pieces]
+    cases += [Case(f"unicode, as {how}", unicode, each, {"rewrite": how}) for how, each in _CLIENT_REWRITES.items()]
+    return cases + [Case(spec, plain, wanted, {"faults": [spec]}) for spec, wanted in FAULTS.items()]
+
+
+def judge_client(case: Case, run: Run) -> Row:
+    """Was this run's ending right?"""
+    whole = message.text.strip() if (message := case.recording.fold()[0].message) else ""
+    stop = None if case.wanted in ("failed", "waits") else GOOD_STOPS[0]
+    error = "hangs" if run.code is None else f"exit {run.code}" if run.code else ""
+    words = cell(run.text.strip(), stop, whole, error, run.requests)
+    if not run.requests:
+        return _row(case.name, f"{error or 'exit 0'}: it did not ask ANTHROPIC_BASE_URL")
+    if case.wanted == "open" or (case.wanted == "waits" and run.code is None):
+        return _row(case.name, words.removeprefix(f"{SILENT} "), verdict="open")
+    if words.startswith(SILENT):
+        return _row(case.name, words, verdict="silent")
+    if run.code and case.wanted == "whole":
+        return _row(case.name, f"{words}: {run.said}")
+    return _row(case.name, words if run.code is None else "", words)
+
+
+async def try_client(
+    command: Sequence[str], *, limit: float = LIMIT, jobs: int = 1, on_row: OnRow = _mute
+) -> list[Row]:
+    """Run `command` once for each of `client_cases()`, `jobs` of them at a time and each for at most `limit` seconds.
+
+    A client that fails with the first, whole answer gets only that row. Raises `OSError` if it cannot be run.
+    """
+    cases, gate = client_cases(), asyncio.Semaphore(jobs)
+
+    async def one(case: Case) -> Row:
+        async with gate, ReplayServer(case.recording, sleep=_shortly, **case.options) as server:
+            run = await _run(command, server.base_url, limit)
+            row = judge_client(case, run._replace(requests=len(server.requests)))
+        on_row(row, len(cases))
+        return row
+
+    first = await one(cases[0])
+    if first.verdict != "right":
+        return [first]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(case)) for case in cases[1:]]
+    return [first, *(task.result() for task in tasks)]
+
+
+async def _shortly(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, 0.001))
+
+
+async def _run(command: Sequence[str], base_url: str, limit: float) -> Run:
+    unwanted = ("ANTHROPIC_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
+    env = {**kept, "ANTHROPIC_BASE_URL": base_url, "ANTHROPIC_API_KEY": "any", "PYTHONIOENCODING": "utf-8"}
+    code: int | None = None
+    # Files, since a process that outlives the command may hold a pipe open. A session: what the command starts ends with it.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=err, env=env, start_new_session=True
+        )
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    code = await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill() if sys.platform == "win32" else os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        said = _output(err).strip().rpartition("\n")[2] or "it wrote no error"
+        return Run(code, _output(out), said)
+
+
+def _output(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MAX_OUTPUT_BYTES).decode("utf-8", "replace")
+
+
+# --- Servers ---------------------------------------------------------------------------------------------------------
+
+
+def server_cases() -> list[Case]:
+    """The answers that are played behind a gateway."""
+    shipped = shipped_fixtures()
+    whole = [name for name, recording in shipped.items() if outcome(recording)[1] == "complete"]
+    cases = [Case(name, shipped[name], "whole", {}) for name in whole]
+    options = ({"split": "7"}, {"split": "event"}, {"rewrite": "comments"}, {"rewrite": "crlf"})
+    cases += [Case(f"unicode, {' '.join(*each.items())}", shipped["unicode"], "whole", each) for each in options]
+    cases += [Case(name, shipped[name], "failed", {}) for name in shipped if name not in whole]
+    return cases + [Case(spec, shipped["plain"], "failed", {"faults": [spec]}) for spec in _SERVER_FAULTS.split()]
+
+
+def judge_stream(got: Recording) -> Iterator[Row]:
+    """Everything that is right and wrong with a stream whose source is not known: a row for each group of `RULES`."""
+    findings = check(got)
+    for group in _GROUPS:
+        found = [each for each in findings if each.rule.startswith(group)]
+        words = "; ".join(map(str, found))
+        names = ", ".join(rule.partition("-")[2] for rule in RULES if rule.startswith(group))
+        yield _row(
+            f"{group}: {names}".strip(" :"), words if any(each.severity == "error" for each in found) else "", words
+        )
+    coding = got.headers.get("content-encoding", "identity")
+    yield _row("compression", "" if coding == "identity" else f"{coding}: events may wait for others")
+    yield _row("pings", "" if _extras(got)[0] else "none: a limit on silence may cut it", f"{_extras(got)[0]}", "open")
+
+
+def judge_pace(got: Recording, sent: Recording | None = None) -> Row:
+    """Do events come as they are sent? Without `sent`, only an answer that came at once, after a second or more, is wrong."""
+    span, total = _span(got), got.reads[-1].t if got.reads else 0.0
+    words = f"events came over {span:.2f} s of {total:.2f} s"
+    is_held = span < (AT_ONCE_SECONDS if sent is None else _span(sent) / 2)
+    words += f"; sent over {_span(sent):.2f} s" if sent else ""
+    verdict: Verdict = "wrong" if sent or total >= 1 else "open"  # a short answer may come at once
+    return _row("pace", f"{words}: they are held back" if is_held else "", words, verdict)
+
+
+def _span(recording: Recording) -> float:
+    return recording.reads[-1].t - recording.reads[0].t if recording.reads else 0.0
+
+
+def judge_message(got: Recording, sent: Recording | None = None) -> Row:
+    """Is the answer to a request without `stream` one message, and that of the recording?"""
+    message = None if got.is_stream else got.message()
+    if message is None:
+        return _row("without stream", f"status {got.status}, {got.content_type}: not a message in JSON")
+    return _row("without stream", _changes(sent.message(), message) if sent else "")
+
+
+def judge_refusal(got: Recording) -> Row:
+    """Is a request without messages refused as the API does?"""
+    words = f"status {got.status}, {_error_type(got) or 'no error type'}"
+    return _row("a bad request", "" if words == BAD_REQUEST else f"{words}, instead of {BAD_REQUEST}", words)
+
+
+def judge_case(case: Case, got: Recording) -> Row:
+    """Is what came through the gateway what was played?"""
+    sent, ending = _played(case), outcome(got)[1]
+    if case.wanted == "whole":
+        return _compared(case.name, sent, got)
+    if ending == "complete":
+        return _row(case.name, "the answer that failed ends like a whole one", verdict="silent")
+    wanted, kind = _error_type(sent), _error_type(got)
+    words = f"{f'status {got.status}' if got.status else 'no answer'}, {kind or ending}"
+    wrong = [f"instead of {wanted}"] if wanted not in (None, kind) else []
+    if wanted is not None and sent.status != 200:
+        wrong += [f"instead of status {sent.status}"] if got.status != sent.status else []
+        wrong += ["Retry-After is lost"] if "retry-after" in {*sent.headers} - {*got.headers} else []
+    return _row(case.name, ", ".join([words, *wrong]) if wrong else "", words)
+
+
+def _played(case: Case) -> Recording:
+    recording = rewrite_by(case.options["rewrite"])(case.recording) if "rewrite" in case.options else case.recording
+    answer = replacement(faults := read_faults(case.options.get("faults", ()))) or edited(answer_of(recording), faults)
+    return Recording(None, answer.status, answer.headers, answer.reads, recording.end)
+
+
+def _error_type(recording: Recording) -> str | None:
+    """The type of the error, of a body in JSON or of an event; None if there is none in the API's form."""
+    event = recording.fold()[0].error if recording.is_stream else None
+    body = event.raw if event else parse_body(recording.body)
+    error = body.get("error") if isinstance(body, dict) and body.get("type") == "error" else None
+    return str(error["type"]) if isinstance(error, dict) and "type" in error else None
+
+
+def _compared(name: str, sent: Recording, got: Recording) -> Row:
+    broken = [each for each in check(got) if each.severity == "error"]
+    if got.status != 200:
+        wrong = f"status {got.status}: {got.body[:MAX_ROW_CHARS]!r}" if got.status else "no answer"
+    elif broken:
+        wrong = str(broken[0])
+    else:
+        wrong = _changes(sent.message(), got.message())
+    (pings, comments), came = _extras(sent), _extras(got)
+    lost = f"; {came[0]} of {pings} pings, {came[1]} of {comments} comments" if came != (pings, comments) else ""
+    return _row(name, wrong, "byte for byte" if got.body == sent.body else f"the same message in other bytes{lost}")
+
+
+def _extras(recording: Recording) -> tuple[int, int]:
+    """The number of pings, and of comments."""
+    pings = sum(event.event == "ping" for event in Decoder().feed(recording.body))
+    return pings, sum(line.startswith(b":") for line in recording.body.splitlines())
+
+
+def _changes(sent: Any, got: Any) -> str:
+    """Where a message was changed; a gateway may have ids and model names of its choice."""
+    found = [each for each in differences(sent, got) if each.path not in ("id", "model")]
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{found[0].path}: sent {found[0].recorded}, came {found[0].asked}{more}" if found else ""
+
+
+class _Upstream(LocalServer):
+    """The API behind the gateway: `player` answers."""
+
+    def __init__(self, port: int, player: Player) -> None:
+        self._port, self.player = port, player
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.player(scope, receive, send)
+
+
+async def try_server(
+    client: AsyncClient, *, model: str, upstream_port: int | None = None, limit: float = LIMIT, on_row: OnRow = _mute
+) -> list[Row]:
+    """Ask the gateway at the client's address, each answer for at most `limit` seconds.
+
+    With `upstream_port`, recordings are played there: the gateway must have `http://127.0.0.1:PORT` as its Messages API. An
+    answer that is not 200 to the first request is the only row. Raises `OSError` if the port is taken.
+    """
+    plain, rows = shipped_fixtures()["plain"], list[Row]()
+    sent = None if upstream_port is None else pace_by(PACE)(plain)
+    cases = [] if upstream_port is None else server_cases()
+    ask, secrets = {"model": model, **_ASKED}, Secrets(client.call("POST", "/v1/messages").settings.request.headers)
+    upstream = _Upstream(upstream_port or 0, Player(plain))
+
+    async def asked(body: Mapping[str, Any], **options: Any) -> Recording:
+        upstream.player = Player(**{"recordings": plain, "speed": 0.0, **options})
+        return await _asked(client, body, limit)
+
+    def add(*more: Row) -> None:
+        for row in more:
+            rows.append(row._replace(what=secrets.removed(row.what)))  # an error may quote the key
+            on_row(rows[-1], len(_GROUPS) + 5 + len(cases))
+
+    async with contextlib.nullcontext() if upstream_port is None else upstream:
+        got = await asked({**ask, "stream": True})
+        if got.status != 200:
+            add(_compared("an answer", plain, got))
+            return rows
+        add(*judge_stream(got), judge_message(await asked(ask), sent))
+        add(judge_refusal(await asked({name: value for name, value in ask.items() if name != "messages"})))
+        # Not the first answer: many servers load something for it.
+        paced = got if sent is None else await asked({**ask, "stream": True}, recordings=sent, speed=1.0)
+        add(judge_pace(paced, sent))
+        for case in cases:
+            got = await asked({**ask, "stream": True}, recordings=case.recording, **case.options)
+            by_itself = f"status {got.status}: the gateway did not ask its upstream"
+            add(judge_case(case, got) if upstream.player.requests else _row(case.name, by_itself, verdict="open"))
+    return rows
+
+
+async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> Recording:
+    """The answer, decoded, as it came; its status is 0 if there was none."""
+    headers = {"accept-encoding": "gzip, deflate"}  # as browsers ask: some gateways compress only then
+    call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
+    now = asyncio.get_running_loop().time
+    end: End = "cut"
+    status, fields, reads, started = 0, dict[str, str](), list[Read](), now()
+    with contextlib.suppress(APIError, TimeoutError), contextlib.closing(call):
+        async with asyncio.timeout(limit):
+            answer = await call.open()
+            status = answer.response.status
+            fields = {name.lower(): value for name, value in answer.response.headers.items()}
+            decoder = ContentDecoder(fields.get("content-encoding", ""))  # of an unknown coding, nothing can be read
+            while True:
+                reads += [Read(now() - started, decoder.decode(piece)) for piece in answer.take()]
+                if answer.is_over:
+                    break
+                await call.more()
+            end = "clean" if answer.error is None else "cut"
+    return Recording(None, status, fields, tuple(reads), end, now() - started)

@@ -1,0 +1,115 @@
+"""`rawsse conform`: its table in each form, its exit code, and what it says of a command that does not work."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+
+from rawsse.cli import main
+from rawsse.replay import conform
+from rawsse.replay.conform import client_cases
+
+from .conftest import Play
+
+READER = """
+import json, os, sys, urllib.request
+url, key = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", os.environ["ANTHROPIC_API_KEY"]
+body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+request = urllib.request.Request(url, json.dumps(body).encode(), {"x-api-key": key})
+for line in urllib.request.urlopen(request).read().decode().split("\\n"):
+    if line.startswith("data: ") and "text_delta" in line:
+        sys.stdout.write(json.loads(line[6:])["delta"]["text"])
+"""
+CLIENT = ["conform", "client", "--jobs", "1"]
+PROGRAM = ["--", sys.executable, "-S", "-c", READER]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [case for case in client_cases() if case.name in ("plain", "status=401", "end@event=5")]
+    monkeypatch.setattr(conform, "client_cases", lambda: cases)
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CLIENT, *PROGRAM]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "ok     plain        whole",
+        "⚠      end@event=5  ⚠ cut, no error",
+        "ok     status=401   exit 1",
+        "2 right, 0 wrong, 1 ⚠ taken for whole, 0 not judged",
+    ]
+    assert err == ""
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_in_json_and_in_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CLIENT, "--json", *PROGRAM]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[1] == {"name": "end@event=5", "verdict": "silent", "what": "⚠ cut, no error"}
+    assert main([*CLIENT, "--markdown", *PROGRAM]) == 1
+    assert capsys.readouterr().out.splitlines()[3] == "| `end@event=5` | ⚠ | ⚠ cut, no error |"
+
+
+def test_a_client_that_is_right_everywhere_is_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = client_cases()[:2]
+    monkeypatch.setattr(conform, "client_cases", lambda: cases)
+    assert main([*CLIENT, *PROGRAM]) == 0
+
+
+@pytest.mark.usefixtures("few")
+def test_progress_is_for_a_terminal_and_is_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    main([*CLIENT, *PROGRAM])
+    shown = terminal.getvalue()
+    assert "1/3 plain" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_a_command_that_fails_with_a_whole_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CLIENT, "--", sys.executable, "-S", "-c", "import sys; sys.exit('no such module')"]) == 1
+    out, err = capsys.readouterr()
+    assert "wrong  plain  exit 1: it did not ask ANTHROPIC_BASE_URL" in out
+    assert err == "rawsse: the command fails with a whole answer, so that its other endings say nothing\n"
+
+
+def test_a_command_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CLIENT, "--", "/nonexistent/client"]) == 1
+    assert "/nonexistent/client" in capsys.readouterr().err
+
+
+def test_a_gateway_that_is_right(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    server = play("plain")
+    assert main(["conform", "server", f"{server.base_url}/v1/messages"]) == 0
+    assert ", 0 wrong, 0 ⚠ taken for whole, " in capsys.readouterr().out
+    assert server.requests[0].body["stream"] is True
+
+
+def test_a_gateway_that_is_wrong_is_exit_code_1(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    server = play("plain", faults=["drop@event=-2"])
+    assert main(["conform", "server", server.base_url, "--json"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "event: name, data, done, unknown, order, error" in [
+        row["name"] for row in rows if row["verdict"] == "wrong"
+    ]
+
+
+def test_without_a_key_one_is_made_up(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert main(["conform", "server", play("plain").base_url]) == 0
+
+
+BOTH_FORMS = ["client", "--json", "--markdown", "--", "x"]
+
+
+@pytest.mark.parametrize("line", [[], ["server"], ["client"], BOTH_FORMS, ["server", "u", "--upstream", "0"]])
+def test_wrong_usage(line: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["conform", *line])
+    assert raised.value.code == 2
