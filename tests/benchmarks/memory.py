@@ -1,6 +1,6 @@
 """What an open stream costs a relay in memory, beside nginx and Express with the official SDK: KiB per stream.
 
-    python -m tests.benchmarks.memory [--uvloop] [--streams 100] [--rounds 3] [--against OTHER_CHECKOUT]
+    python -m tests.benchmarks.memory [ROW ...] [--uvloop] [--streams 100] [--rounds 3] [--against OTHER_CHECKOUT]
 
 The growth of the resident memory of all processes of the relay, each row in a fresh one, from before the streams to when they
 are open, have brought their texts, and the relay rests. The upstream then says nothing more, and ends no stream.
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -145,9 +145,10 @@ def shape(running: Running, row: Row, streams: int) -> tuple[str, ...]:
     return running.url, running.dialect, *map(str, (streams, row.events, row.interval_ms, int(row.reads)))
 
 
-def run(start: Start, ports: Mapping[str, int], streams: int) -> Sample:
+def run(start: Start, ports: Mapping[str, int], streams: int, rows: Sequence[str]) -> Sample:
     sample: dict[str, float] = {}
-    for name, row in ROWS.items():
+    for name in rows:
+        row = ROWS[name]
         sample[name], kernel = grown(start, ports[row.scheme], row, streams if row.reads else max(streams // 10, 1))
         if not row.reads and kernel is not None:
             sample[f"{name}, kernel"] = kernel
@@ -156,14 +157,17 @@ def run(start: Start, ports: Mapping[str, int], streams: int) -> Sample:
 
 def main() -> None:
     parser = parser_of(__doc__, rounds=3)
+    parser.add_argument("rows", nargs="*", metavar="ROW", default=list(ROWS), help="default: all")
     parser.add_argument("--streams", type=int, default=100, help="open at a time (default 100)")
     parser.add_argument("--uvloop", action="store_true", help="rawsse on uvloop too")
     arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - set(ROWS):
+        parser.error(f"unknown row {', '.join(unknown)}: the rows are {', '.join(ROWS)}")
     print_machine()
     with upstream_process() as port, upstream_process("--tls") as tls_port:
         ports = {"http": port, "https": tls_port}
         starts = relays(checkouts(arguments.against), with_uvloop=arguments.uvloop)
-        kinds = {kind: partial(run, start, ports, arguments.streams) for kind, start in starts.items()}
+        kinds = {kind: partial(run, start, ports, arguments.streams, arguments.rows) for kind, start in starts.items()}
         measure(f"KiB per open stream, {arguments.streams} streams", kinds, arguments.rounds, ("nginx", "express"))
 
 
