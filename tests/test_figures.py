@@ -41,7 +41,7 @@ _CLIENT = r"client/(?!tools/|blocking/|(schema|output)\.).*"
 
 BUDGETS: Mapping[str, Budget] = {
     "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7445, 43),
-    "the package": Budget(r".*", 17636, 94),
+    "the package": Budget(r".*", 18012, 96),
     "the client without tools, schema and blocking": Budget(_CLIENT, 2696, 16),
     "the blocking client": Budget(r"client/blocking/.*", 304, 3),
 }
@@ -59,7 +59,7 @@ WORDS: Mapping[str, tuple[str, int]] = {
     "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 1),
     "a limit of yours, broke the rules": (r"\b(limits? of yours|br(oke|eaks?) (the|a) rules?)\b", 0),
     "is no X, is none": (r"(?<!here )\b(is|are|was|were) (no (?!longer\b|more\b)|none\b)", 0),
-    "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 1),
+    "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 0),
     "the formula at the head of a file": (r"\b(This (file|room) knows|It refuses to)\b", 0),
 }
 """Wording to avoid in the package and the README, and how often it is still found: a figure that only falls."""
