@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -9,6 +10,12 @@ import pytest
 collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projects that tests run as their users would
 
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
+
+
+def pytest_collection_finish() -> None:
+    """The modules and thousands of tests that are loaded by now stay to the end: no collection has to go through them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ from rawsse.sse import Decoder, Event
 
 FIXTURES = {name: recording.body for name, recording in shipped_fixtures().items()}
 EVERY_CUT = bool(os.environ.get("RAWSSE_EVERY_CUT"))
-MAX_BYTES_FOR_EVERY_CUT = 1700
+MAX_BYTES_FOR_EVERY_CUT = 1000
 SMALLEST = min(FIXTURES, key=lambda name: len(FIXTURES[name]) if b"message_stop" in FIXTURES[name] else 99_999)
 
 HEAD = head(content_type="text/event-stream", request_id="req_1")

@@ -84,19 +84,19 @@ def test_the_evening_path_has_six_stops_that_exist_and_a_question_for_each() -> 
             assert hasattr(importlib.import_module(stop.removesuffix(".py").replace("/", ".")), name)
 
 
-@pytest.mark.parametrize("module", modules())
-def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
-    order = reading_order()
-    before = {f"rawsse.{name}" for name in order[: order.index(module)]}
-    ours = {name for name in imports(path_of(module)) if name.split(".")[0] == "rawsse"}
-    assert ours - before == set()
+def test_a_module_imports_only_what_stands_before_it() -> None:
+    before: set[str] = set()
+    for module in reading_order():
+        ours = {name for name in imports(path_of(module)) if name.split(".")[0] == "rawsse"}
+        assert ours - before == set(), module
+        before.add(f"rawsse.{module}")
 
 
-@pytest.mark.parametrize(
-    "module", [name for name in modules() if f"{name}.".startswith(tuple(f"{pure}." for pure in PURE))]
-)
-def test_a_pure_module_imports_no_clock_no_socket_and_no_chance(module: str) -> None:
-    assert {name.split(".")[0] for name in imports(path_of(module))} & IMPURE_MODULES == set()
+def test_a_pure_module_imports_no_clock_no_socket_and_no_chance() -> None:
+    pure = [name for name in modules() if f"{name}.".startswith(tuple(f"{pure}." for pure in PURE))]
+    assert len(pure) >= len(PURE)
+    for module in pure:
+        assert {name.split(".")[0] for name in imports(path_of(module))} & IMPURE_MODULES == set(), module
 
 
 def test_only_one_file_imports_h11() -> None:
@@ -107,40 +107,40 @@ def test_the_decoder_can_be_copied_with_nothing_but_the_errors_beside_it() -> No
     assert {name for name in imports(path_of("sse")) if name.startswith("rawsse")} == {"rawsse.errors"}
 
 
-@pytest.mark.parametrize("module", modules())
-def test_a_module_begins_with_a_sentence_that_says_what_it_is_for(module: str) -> None:
-    text = docstring_of(path_of(module))
-    assert re.match(r"[A-Z`].*?[^.][.:](\s|$)", text, re.DOTALL)
-    is_room = path_of(module).name == "__init__.py" and any(name.startswith(f"{module}.") for name in modules())
-    assert not is_room or "Read in this order" in text
+def test_a_module_begins_with_a_sentence_that_says_what_it_is_for() -> None:
+    names = modules()
+    for module in names:
+        text = docstring_of(path_of(module))
+        assert re.match(r"[A-Z`].*?[^.][.:](\s|$)", text, re.DOTALL), module
+        is_room = path_of(module).name == "__init__.py" and any(name.startswith(f"{module}.") for name in names)
+        assert not is_room or "Read in this order" in text, module
 
 
-@pytest.mark.parametrize("module", modules())
-def test_the_public_names_of_a_module_are_documented(module: str) -> None:
-    loaded = importlib.import_module(f"rawsse.{module}")
-    for name, thing in vars(loaded).items():
-        is_its_own = getattr(thing, "__module__", None) == loaded.__name__
-        if is_its_own and name[0] != "_" and (inspect.isclass(thing) or inspect.isfunction(thing)):
-            assert thing.__doc__, f"rawsse.{module}.{name} has no docstring"
+def test_the_public_names_of_a_module_are_documented() -> None:
+    for module in modules():
+        loaded = importlib.import_module(f"rawsse.{module}")
+        for name, thing in vars(loaded).items():
+            is_its_own = getattr(thing, "__module__", None) == loaded.__name__
+            if is_its_own and name[0] != "_" and (inspect.isclass(thing) or inspect.isfunction(thing)):
+                assert thing.__doc__, f"rawsse.{module}.{name} has no docstring"
 
 
-@pytest.mark.parametrize("module", modules())
-def test_only_what_programs_import_from_lists_its_names(module: str) -> None:
+def test_only_what_programs_import_from_lists_its_names() -> None:
     """Elsewhere the underscore says it: a name without one may be used by the files that stand behind this one."""
-    lists = "__all__ = " in path_of(module).read_text(encoding="utf-8")
-    is_door = path_of(module).name == "__init__.py" or module in ("errors", "sse")
-    assert lists <= is_door
+    for module in modules():
+        lists = "__all__ = " in path_of(module).read_text(encoding="utf-8")
+        is_door = path_of(module).name == "__init__.py" or module in ("errors", "sse")
+        assert lists <= is_door, module
 
 
-@pytest.mark.parametrize("module", modules())
-def test_no_module_keeps_state(module: str) -> None:
-    for node in tree_of(path_of(module)).body:
+def test_no_module_keeps_state() -> None:
+    for module, node in ((name, node) for name in modules() for node in tree_of(path_of(name)).body):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             assert names in (["__all__"],), (
                 f"rawsse.{module}: {names} can be changed; annotate it as Mapping or Sequence"
             )
-        assert not any(isinstance(child, ast.Global) for child in ast.walk(node))
+        assert not any(isinstance(child, ast.Global) for child in ast.walk(node)), module
 
 
 @pytest.mark.parametrize(

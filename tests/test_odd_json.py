@@ -3,12 +3,16 @@
 Each value in each event of the shipped fixtures is replaced, in turn, by one of every type. The stream around it is short: the
 start of the message, the event's content block with two deltas of each kind, the blocks before and after it, and the end. A
 value that was replaced in one fixture is not replaced again in another.
+
+`explain` and `check`, which take most of the time, read every second of these streams: of five types and the next value's, the
+first, third and fifth, then the second and fourth. With RAWSSE_EVERY_CUT=1, as in CI, they read all.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -147,20 +151,21 @@ def frames(dialects: list[Dialect], say: Any) -> None:
             assert len(Decoder().feed(frame.encode())) == 1
 
 
-def read_all(body: bytes) -> None:
+def read_all(body: bytes, *, by_tools: bool) -> None:
     stream = Decoder().feed(body)
     fold(stream, strict=True)
     fold(stream, strict=False)
     relay(stream)
-    explain(Recording.from_sse(body))
-    check(body)
+    if by_tools:
+        explain(Recording.from_sse(body))
+        check(body)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
 def test_an_odd_value_anywhere_in_a_stream_is_borne_or_refused_by_an_error_of_rawsse(name: str) -> None:
-    for change, body in odd_streams(name):
+    for number, (change, body) in enumerate(odd_streams(name)):
         try:
-            read_all(body)
+            read_all(body, by_tools=number % 2 == 0 or bool(os.environ.get("RAWSSE_EVERY_CUT")))
         except Exception as exc:
             exc.add_note(f"in {name}, {change}")
             raise

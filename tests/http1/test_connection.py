@@ -343,46 +343,26 @@ ODD_FIELDS = [
 @pytest.mark.parametrize(
     "start", ["GET / HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.0", "GET / HTTP/1.2", "GET  / HTTP/1.1"]
 )
-@pytest.mark.parametrize("fields", ODD_FIELDS)
-def test_a_plain_request_head_is_read_as_h11_reads_it(start: str, fields: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for host in ("Host: x\r\n", ""):
-        wire = f"{start}\r\n{host}{fields}\r\n\r\n".encode("latin-1")
-        as_it_is = outcome(ServerConnection, wire)
-        with monkeypatch.context() as patch:
-            patch.setattr(ServerConnection, "_plain_head", re.compile("(?!)"))
-            assert as_it_is == outcome(ServerConnection, wire)
+def test_a_plain_request_head_is_read_as_h11_reads_it(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = [f"{start}\r\n{host}{fields}\r\n\r\n" for fields in ODD_FIELDS for host in ("Host: x\r\n", "")]
+    as_they_are = {head: outcome(ServerConnection, head.encode("latin-1")) for head in heads}
+    monkeypatch.setattr(ServerConnection, "_plain_head", re.compile("(?!)"))
+    assert as_they_are == {head: outcome(ServerConnection, head.encode("latin-1")) for head in heads}
 
 
 @pytest.mark.parametrize(
     "start",
     [
-        *(
-            "HTTP/1.1 200 OK",
-            "HTTP/1.1 204 No Content",
-            "HTTP/1.1 200 ",
-            "HTTP/1.1 200",
-            "HTTP/1.1 200 \xe9",
-            "HTTP/1.0 200 OK",
-        ),
-        *(
-            "HTTP/1.2 200 OK",
-            "HTTP/1.1 100 Continue",
-            "HTTP/1.1 99 No",
-            "HTTP/1.1  200 OK",
-            "HTTP/1.1 999 ",
-            "http/1.1 200 OK",
-        ),
+        *("HTTP/1.1 200 OK", "HTTP/1.1 204 No Content", "HTTP/1.1 200 ", "HTTP/1.1 200", "HTTP/1.1 200 \xe9"),
+        *("HTTP/1.0 200 OK", "HTTP/1.2 200 OK", "HTTP/1.1 100 Continue", "HTTP/1.1 99 No", "HTTP/1.1  200 OK"),
+        *("HTTP/1.1 999 ", "http/1.1 200 OK"),
     ],
 )
-@pytest.mark.parametrize("fields", ODD_FIELDS)
-def test_a_plain_response_head_is_read_as_h11_reads_it(
-    start: str, fields: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wire = f"{start}\r\n{fields}\r\n\r\n".encode("latin-1")
-    as_it_is = outcome(client, wire)
-    with monkeypatch.context() as patch:
-        patch.setattr(ClientConnection, "_plain_head", re.compile("(?!)"))
-        assert as_it_is == outcome(client, wire)
+def test_a_plain_response_head_is_read_as_h11_reads_it(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = [f"{start}\r\n{fields}\r\n\r\n" for fields in ODD_FIELDS]
+    as_they_are = {head: outcome(client, head.encode("latin-1")) for head in heads}
+    monkeypatch.setattr(ClientConnection, "_plain_head", re.compile("(?!)"))
+    assert as_they_are == {head: outcome(client, head.encode("latin-1")) for head in heads}
 
 
 def test_a_plain_head_is_read_without_h11(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1161,8 +1141,13 @@ def test_the_body_of_each_request_is_counted_for_itself() -> None:
 
 
 def test_the_head_of_a_chunk_in_a_request_is_bounded() -> None:
-    error = refusal(UPLOAD[: UPLOAD.index(b"3\r\n")] + b"3;" + b"a" * MAX_CHUNK_HEAD_BYTES)
-    assert isinstance(error, HeadTooLargeError)
+    before, head = UPLOAD[: UPLOAD.index(b"3\r\n")], b"3;" + b"a" * MAX_CHUNK_HEAD_BYTES
+    wire = before + head
+    # Every cut before it, in its first and in its last bytes; between them, all cuts leave the same to be counted.
+    cuts = [*range(1, len(before) + 20), *range(len(wire) - 20, len(wire))]
+    ways = [[wire], [wire[at : at + 1] for at in range(len(wire))], *([wire[:at], wire[at:]] for at in cuts)]
+    errors = [failure(ServerConnection, reads) for reads in ways]
+    assert {(type(error), str(error)) for error in errors} == {(HeadTooLargeError, str(errors[0]))}
 
 
 def test_after_a_refusal_the_answer_closes_the_connection_and_nothing_more_is_read() -> None:

@@ -63,7 +63,7 @@ def seen(builder: MessageBuilder, stream: Iterable[Event], *, is_watched: bool) 
         else:
             assert event is not None
             derived += builder.expand(event)
-            yield builder.added_text, event.raw, event.to_json()
+            yield builder.added_text, event.raw, repr(event.raw)  # 1 is not True
         yield builder.state, builder.phase, builder.is_complete, builder.has_content, builder.error, builder.stop_reason
         yield builder._message_bytes, builder._event_number, list(builder.deviations)
         yield [(block.complete, block.length, list(block.fragments)) for block in builder._blocks]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ FOLDER = Path(os.environ.get("RAWSSE_RECORDINGS") or Path(__file__).parents[3] /
 REAL = sorted(FOLDER.glob("*.sse"))
 
 
+@cache
 def bodies() -> Any:
     """Every body, by name, as parameters of a test."""
     real = [pytest.param(Recording.load(path).body, id=path.stem) for path in REAL]

@@ -105,6 +105,15 @@ def test_an_exception_that_nobody_looks_at_is_found() -> None:
         run(story())
 
 
+@pytest.mark.parametrize(("schedule", "args"), [("call_soon", (int,)), ("call_at", (1, int)), ("call_later", (1, int))])
+def test_the_loop_takes_no_call_from_another_thread(schedule: str, args: tuple[Any, ...]) -> None:
+    async def story() -> None:
+        await asyncio.to_thread(getattr(asyncio.get_running_loop(), schedule), *args)
+
+    with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+        run(story())
+
+
 def test_what_the_coroutine_raises_comes_first() -> None:
     async def story() -> None:
         asyncio.get_running_loop().create_future().set_exception(ValueError("unseen"))
