@@ -25,7 +25,7 @@ import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.store import (
@@ -263,8 +263,8 @@ class RedisStore:
     """A store in the Redis at `url` (`redis://`, `rediss://` with TLS, or `unix://`, with user, password and database).
 
     `lease_seconds` and `block_seconds` are those of `Store`; `timeout_seconds` is how long one call may take, a third of the
-    lease if it is not given. The caller closes the store. Raises `ConfigurationError` without the extra
-    `redis`, and for a URL of something else.
+    lease if it is not given. A query of the URL has further options of `redis-py`, as `?ssl_ca_certs=FILE`. The caller closes
+    the store. Raises `ConfigurationError` without the extra `redis`, and for a URL of something else.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class RedisStore:
         timeout_seconds = timeout_seconds or lease_seconds / 3
         self.lease_seconds, self.block_seconds = lease_seconds, block_seconds
         try:
-            from redis.asyncio import Redis
+            from redis.asyncio import ConnectionPool, Redis
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
             from redis.exceptions import NoScriptError, RedisError
@@ -289,17 +289,19 @@ class RedisStore:
         self._timeout = timeout_seconds
         self._seen: dict[str, str] = {}  # the last message that each node has read
         # Each call has a time limit. One more for each send and each read would cost as much as they do.
-        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": timeout_seconds, "socket_timeout": None}
+        options: dict[str, Any] = {"socket_connect_timeout": timeout_seconds, "socket_timeout": None}
+        options |= {"protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 1)}
         try:
-            self._redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
-        except ValueError as exc:
-            scheme = urlsplit(url).scheme
-            raise ConfigurationError(
-                f"the URL of the store ({scheme}:…) is not one of Redis: redis://host:6379/0"
-            ) from exc
+            pool = ConnectionPool.from_url(url, **options)
+            pool.connection_kwargs.update(options)  # again: those of the URL came after them
+            # Frames and leases do not wait for other calls; and to take a connection from the pool costs more than to use it.
+            self._own = pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError):
+            # The cause would quote the beginning of a password that has a / or # in it: it is taken for the port.
+            forms = "redis://USER:PASSWORD@HOST:6379/0 or the like, with / ? # and @ in a password percent-encoded"
+            raise ConfigurationError(f"the URL of the store is not one of Redis: {forms}") from None
+        self._redis: Redis = Redis.from_pool(pool)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
-        # Frames and leases do not wait for other calls; and to take a connection from the pool costs more than to use it.
-        self._own = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         self._own_turn = asyncio.Lock()
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:

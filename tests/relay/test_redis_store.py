@@ -123,8 +123,40 @@ def test_a_redis_that_is_not_there_is_unavailable_and_its_password_is_not_told(t
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("url", ["http://ada:s3cret@127.0.0.1", "redis", "redis://ada:s3cret@127.0.0.1:port/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ada:s3cret@127.0.0.1",
+        "redis",
+        "redis://ada:s3cret@127.0.0.1:port/0",
+        "redis://ada:s3cret@[::1/0",
+        "redis://ada:s3cret@127.0.0.1/0?no_such_option=1",
+        "redis://ada:s3cret/more@127.0.0.1",  # for urllib, `s3cret` is the port
+    ],
+)
 def test_a_url_that_is_none_of_redis_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="redis://") as caught:
         RedisStore(url)
     assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__  # what urllib says of it
+
+
+@pytest.mark.parametrize("option", ["socket_timeout=0.02", "protocol=3", "decode_responses=True"])
+def test_options_in_the_url_do_not_change_how_the_store_reads(url: str, option: str) -> None:
+    run = StoredRun("ada", "run-1", "tag", "text", "x", 0.0, owner="options")
+
+    async def main() -> None:
+        store = RedisStore(f"{url}?{option}")
+        try:
+            await store._redis.flushall()
+            await store.renew("options", 60)
+            await store.acquire(run, [])
+            assert await store.find(*run.key) == run
+            assert await store.read("options", {run.key: (1, 0)}, 0.1) == ({}, [])
+            assert await store.write([Write(run, 0, 1, b"data: 1\n\n")]) == [True]
+            entries, _ = await store.read("options", {run.key: (1, 0)}, 0.1)
+            assert [entry.wire for entry in entries[run.key]] == [b"data: 1\n\n"]
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
