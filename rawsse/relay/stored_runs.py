@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from rawsse.errors import Ending
 from rawsse.relay.dialects import Dialect, EventsDialect, Failure, Frame, TextDialect
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart
@@ -96,6 +97,11 @@ class OwnedRun(Run):
             self._node.abandon(self, failure, seconds)
         else:
             self.stop(failure)
+
+    def _close_source(self) -> Ending | None:
+        ending = super()._close_source()
+        # A lost run is cut: its caller has not cancelled it.
+        return ending._replace(kind="truncated") if self._is_lost and ending is not None else ending
 
     @property
     def _is_unwritten(self) -> bool:

@@ -498,6 +498,7 @@ def test_a_node_that_cannot_reach_the_store_for_its_lease_ends_its_runs() -> Non
             assert asyncio.get_running_loop().time() - before <= 2 * LEASE
             assert api.is_closed
             assert b"id: " not in outlet.body.partition(b'{"text":"Hel"}')[2]
+            assert [(record.ending, record.error) for record in a.kept.records] == [("truncated", "api_error")]
             with pytest.raises(Answer) as refused:
                 await a.node.find("ada", "run-1")
             assert refused.value.status == 503
