@@ -333,7 +333,7 @@ class Node:
 
     async def _open_runs(self, user: str | None) -> list[StoredRun]:
         await self.start()
-        return [run for run in await self._ask(self._store.open_runs()) if user is None or run.user == user]
+        return await self._ask(self._store.open_runs(user))
 
     async def stop_all(self, user: str | None) -> int:
         """Stop the open runs of one user, or of all, on the other nodes. How many these are. Raises `Answer`, 503."""

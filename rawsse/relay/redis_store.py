@@ -356,11 +356,12 @@ class RedisStore:
         name = await self._call("GET", _alias(user, alias))
         return await self.find(*_key(name)) if name is not None else None
 
-    async def open_runs(self) -> list[StoredRun]:
+    async def open_runs(self, user: str | None = None) -> list[StoredRun]:
         """See `Store`."""
         nodes = await self._call("ZRANGE", f"{_PREFIX}nodes", 0, -1)
-        names = [name for node in nodes for name in await self._call("SMEMBERS", f"{_PREFIX}node:{node.decode()}:runs")]
-        runs = [await self.find(*_key(name)) for name in names]
+        owned = [f"{_PREFIX}node:{node.decode()}:runs" for node in nodes]
+        keys = map(_key, await self._call("SUNION", *owned) if owned else ())
+        runs = [await self.find(*key) for key in keys if user in (None, key[0])]
         return [run for run in runs if run is not None and not run.is_ended]
 
     async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:

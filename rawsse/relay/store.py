@@ -165,8 +165,8 @@ class Store(Protocol):
     async def find_alias(self, user: str, alias: str) -> StoredRun | None:
         """The newest run of that user with that alias."""
 
-    async def open_runs(self) -> list[StoredRun]:
-        """The runs of all nodes and users that have not ended."""
+    async def open_runs(self, user: str | None = None) -> list[StoredRun]:
+        """The runs of all nodes that have not ended: those of one user, or of all."""
 
     async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
         """All that was written to the log of the run after the entry with that id."""
@@ -308,9 +308,9 @@ class MemoryStore:
         key = self._aliases.get((user, alias))
         return await self.find(*key) if key is not None else None
 
-    async def open_runs(self) -> list[StoredRun]:
+    async def open_runs(self, user: str | None = None) -> list[StoredRun]:
         """See `Store`."""
-        return [run for run in self._runs.values() if not run.is_ended]
+        return [run for run in self._runs.values() if not run.is_ended and user in (None, run.user)]
 
     async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
         """See `Store`."""

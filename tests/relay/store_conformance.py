@@ -142,6 +142,16 @@ async def the_open_runs_are_those_of_all_nodes_that_have_not_ended(cluster: Clus
     assert await cluster.store.open_runs() == [second]
 
 
+@case
+async def the_open_runs_of_one_user_are_found_alone(cluster: Cluster) -> None:
+    assert await cluster.store.open_runs("ada") == []
+    run = await begin(cluster)
+    unnamed = await begin(cluster, run_of(user="", tag="0002"))
+    assert await cluster.store.open_runs("ada") == [run]
+    assert await cluster.store.open_runs("") == [unnamed]
+    assert await cluster.store.open_runs("ad") == []
+
+
 # Writing and reading -------------------------------------------------------------------------------------------------
 
 

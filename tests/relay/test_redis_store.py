@@ -96,6 +96,23 @@ def test_a_burst_of_calls_waits_for_connections_and_a_lease_and_frames_do_not(ur
     asyncio.run(main())
 
 
+def test_to_list_the_runs_of_a_user_looks_at_no_others(url: str) -> None:
+    async def main() -> None:
+        store = RedisStore(url)
+        try:
+            await store._redis.flushall()
+            await store.renew("a", 60)
+            for number in range(20):
+                await store.acquire(StoredRun(f"user-{number}", "run-1", "tag", "text", "x", 0.0, owner="a"), [])
+            await store._redis.config_resetstat()
+            assert [run.user for run in await store.open_runs("user-7")] == ["user-7"]
+            assert (await store._redis.info("commandstats"))["cmdstat_hgetall"]["calls"] == 1
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
 def test_scripts_are_loaded_again_into_a_redis_that_was_restarted(url: str) -> None:
     async def main() -> None:
         store = RedisStore(url)
