@@ -252,7 +252,10 @@ for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[4])) do
   end
   redis.call('SREM', KEYS[2], run)
 end
-if redis.call('SCARD', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+if redis.call('SCARD', KEYS[2]) == 0 then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('DEL', ARGV[3] .. 'node:' .. ARGV[1] .. ':inbox')
+end
 if #taken > 0 then redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', now + ARGV[5]), ARGV[2]) end
 return taken
 """

@@ -113,6 +113,28 @@ def test_to_list_the_runs_of_a_user_looks_at_no_others(url: str) -> None:
     asyncio.run(main())
 
 
+def test_a_dead_node_whose_runs_are_taken_leaves_nothing_behind(url: str) -> None:
+    run = StoredRun("ada", "run-1", "tag", "text", "x", 0.0, owner="a")
+
+    async def main() -> None:
+        store = RedisStore(url)
+        try:
+            await store._redis.flushall()
+            await store.renew("a", 0.01)
+            await store.acquire(run, [])
+            await store.stop(run)  # it will not read this
+            while "a" not in (await store.renew("b", 60))[1]:
+                pass
+            ((taken, last),) = await store.take("b", "a", 60)
+            assert await store.finish(Write(taken, last, last + 1, b"end"), 0, 60)
+            await store.leave("b")
+            assert sorted(await store._redis.keys("rs:n*")) == []
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
 def test_scripts_are_loaded_again_into_a_redis_that_was_restarted(url: str) -> None:
     async def main() -> None:
         store = RedisStore(url)
