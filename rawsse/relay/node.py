@@ -48,6 +48,9 @@ MAX_GATHER_SECONDS = 0.025
 NODE_LOST = "node_lost"
 """The `error` of a run whose node died."""
 
+_FILLER = ": lost\n\n"
+"""In the place of a frame that the store has lost: a reader that has seen it must not miss the error after it."""
+
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
 _SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
 _ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
@@ -200,7 +203,8 @@ class Node:
                     pass  # it was lost in the meantime
                 elif is_done:
                     run.written(is_last=is_last)
-                else:
+                else:  # another node has it, or the store has lost some of its frames: then it is ended there, too
+                    self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, is_lost=True)
                     run.lose(_LOST)
             except Exception:
                 log.exception("a run failed when it was written")
@@ -284,19 +288,23 @@ class Node:
 
     async def _end_orphans(self) -> None:
         now = asyncio.get_running_loop().time()
-        for tag, (run, last, until, reason) in list(self._orphans.items()):
+        for tag, (run, last, until, reason, is_lost) in list(self._orphans.items()):
             failure = STOPPED if run.is_stopped else reason
             kind = DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
             record = _record_of(run, failure, self._runs.clock())
-            write = Write(run, 0, last + max(1, len(frames)), "".join(frames).encode())
+            number, before = last + max(1, len(frames)), 0
             try:
+                if is_lost and (found := await self._store.entries(run)):
+                    before = found[-1].number
+                    frames = [_FILLER] * (last - before) + frames
+                write = Write(run, before, number, "".join(frames).encode())
                 is_mine = await self._store.finish(write, record.total_tokens, self._runs.limits.keep_seconds)
             except StoreUnavailableError:
                 return  # they stay orphans
             if is_mine or now >= until:
                 del self._orphans[tag]
-            if is_mine:
+            if is_mine and not is_lost:  # else its record has been told
                 self._runs.tell_begun(start_of(run))
                 self._runs.tell_ended(record)
 
@@ -429,6 +437,8 @@ class _Orphan(NamedTuple):
     last: int
     until: float = 0.0
     failure: Failure = _LOST
+    is_lost: bool = False
+    """It was this node's, and the store has refused a write: its log may end before the frame `last`, which was sent."""
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:

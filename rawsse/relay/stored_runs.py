@@ -64,7 +64,6 @@ class OwnedRun(Run):
         self._next: list[Frame] = []
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
-        self._usage = ""
         self._is_lost = False
         node.owns(self)
 
@@ -119,8 +118,9 @@ class OwnedRun(Run):
         if not self._sent:
             self._sent, self._next, self._next_bytes = self._next, [], 0
         usage, stream = "", self._stream
-        if stream is not None and not self._usage and (found := stream._call.exchange.builder.usage):
-            usage = self._usage = json.dumps(found)
+        if stream is not None and not self.stored.usage and (found := stream._call.exchange.builder.usage):
+            usage = json.dumps(found)
+            self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
 
@@ -128,6 +128,11 @@ class OwnedRun(Run):
     def tokens(self) -> int:
         """Those that it has used, when it is over."""
         return self.record.total_tokens if self.record is not None else 0
+
+    @property
+    def last_sent(self) -> int:
+        """The number of the last frame that a reader may have."""
+        return self._written + len(self._sent)
 
     @property
     def keep_seconds(self) -> float:

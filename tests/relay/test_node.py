@@ -511,6 +511,36 @@ def test_a_node_that_cannot_reach_the_store_for_its_lease_ends_its_runs() -> Non
     run(story())
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_run_of_which_the_store_has_lost_frames_is_ended_for_every_reader(lost: int) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            here = join(owned)
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            api.send(start(), block_start(0, TEXT_BLOCK))
+            for word in ("one", "two", "three"):
+                api.send(text_delta(0, word))
+                await ticks(50)
+                await asyncio.sleep(0.1)
+            store: MemoryStore = a.gate._store  # type: ignore[assignment]
+            del store._logs["ada", "run-1"][-lost:]  # as a Redis that has crashed
+            api.send(text_delta(0, "four"))
+            assert [text[:7] for text in data(await here.done())][3:] == ['{"error', "[DONE]"]
+            await there.done()  # it is cut, and comes back
+            again = await b.node.find("ada", "run-1")
+            assert again is not None
+            for seen in range(4):
+                texts = data(await join(again, seen).done())
+                assert [text[:7] for text in texts][-2:] == ['{"error', "[DONE]"]
+            assert await b.node.open_runs() == []
+            assert len(a.kept.records) == 1
+
+    run(story())
+
+
 def test_a_slow_reader_at_another_node_gets_everything() -> None:
     async def story() -> None:
         async with cluster(2, max_log_bytes=2000) as (a, b):
