@@ -529,7 +529,8 @@ def test_a_run_of_which_the_store_has_lost_frames_is_ended_for_every_reader(lost
             del store._logs["ada", "run-1"][-lost:]  # as a Redis that has crashed
             api.send(text_delta(0, "four"))
             assert [text[:7] for text in data(await here.done())][3:] == ['{"error', "[DONE]"]
-            await there.done()  # it is cut, and comes back
+            async with asyncio.timeout(LEASE + BLOCK):
+                await there.done()  # it is cut, and comes back
             again = await b.node.find("ada", "run-1")
             assert again is not None
             for seen in range(4):
