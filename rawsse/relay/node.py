@@ -391,10 +391,13 @@ class Node:
         await self._touch([run])
 
     async def _touch(self, runs: Iterable[RemoteRun]) -> None:
-        """Say that they are read here: their owners do not know the readers of other nodes."""
-        if stored := [run.stored for run in runs]:
+        """Say that they are read here: their owners do not know the readers of other nodes. Cut those that the store has lost:
+        nothing more will come."""
+        if runs := list(runs):
             with contextlib.suppress(StoreUnavailableError):
-                await self._store.touch(stored)
+                for run, is_known in zip(runs, await self._store.touch([run.stored for run in runs]), strict=True):
+                    if not (is_known or run.is_finished):
+                        run.cut()
 
     def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""

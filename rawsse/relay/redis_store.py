@@ -210,13 +210,16 @@ if owner[1] and owner[2] ~= '1' then
 end
 """
 
-# KEYS: meta of each.
+# KEYS: meta of each. ARGV: tag of each.
 _TOUCH = (
     _NOW
     + """
-for _, meta in ipairs(KEYS) do
-  if redis.call('EXISTS', meta) == 1 then redis.call('HSET', meta, 'touched', string.format('%.0f', now)) end
+local known = {}
+for i, meta in ipairs(KEYS) do
+  known[i] = redis.call('HGET', meta, 'tag') == ARGV[i] and 1 or 0
+  if known[i] == 1 then redis.call('HSET', meta, 'touched', string.format('%.0f', now)) end
 end
+return known
 """
 )
 
@@ -380,11 +383,13 @@ class RedisStore:
         """See `Store`."""
         await self._call("XADD", f"{_PREFIX}node:{node}:inbox", "MAXLEN", "~", MAX_MESSAGES, "*", "wake", "")
 
-    async def touch(self, runs: Sequence[StoredRun]) -> None:
+    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
         """See `Store`."""
-        metas = [_places(*run.key)[0] for run in runs]
-        for at in range(0, len(metas), WRITES_AT_ONCE):
-            await self._run(_TOUCH, metas[at : at + WRITES_AT_ONCE], [])
+        known: list[int] = []
+        for at in range(0, len(runs), WRITES_AT_ONCE):
+            some = runs[at : at + WRITES_AT_ONCE]
+            known += await self._run(_TOUCH, [_places(*run.key)[0] for run in some], [run.tag for run in some])
+        return list(map(bool, known))
 
     async def unread_seconds(self, run: StoredRun) -> float:
         """See `Store`."""

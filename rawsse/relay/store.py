@@ -177,8 +177,9 @@ class Store(Protocol):
     async def wake(self, node: str) -> None:
         """Let that node's `read` return."""
 
-    async def touch(self, runs: Sequence[StoredRun]) -> None:
-        """Keep the time at which these runs are read by clients of another node than their owner."""
+    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
+        """Keep the time at which these runs are read by clients of another node than their owner. False for a run that the
+        store does not have any more."""
 
     async def unread_seconds(self, run: StoredRun) -> float:
         """For how long the run was not touched; infinity if it never was."""
@@ -328,10 +329,12 @@ class MemoryStore:
         self._messages[node].append(None)
         self._changed.set()
 
-    async def touch(self, runs: Sequence[StoredRun]) -> None:
+    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
         """See `Store`."""
         now = self._clock()
-        self._touched.update((run.key, now) for run in runs if run.key in self._runs)
+        known = [(found := self._runs.get(run.key)) is not None and found.tag == run.tag for run in runs]
+        self._touched.update((run.key, now) for run, is_known in zip(runs, known, strict=True) if is_known)
+        return known
 
     async def unread_seconds(self, run: StoredRun) -> float:
         """See `Store`."""

@@ -315,10 +315,10 @@ async def runs_whose_taker_is_silent_are_taken_again(cluster: Cluster) -> None:
 @case
 async def it_is_known_when_a_run_was_last_read_elsewhere(cluster: Cluster) -> None:
     run = await begin(cluster)
-    await cluster.store.touch([run_of(id="missing")])
+    assert await cluster.store.touch([run_of(id="missing"), run_of(tag="another")]) == [False, False]
     assert await cluster.store.find("ada", "missing") is None
     assert await cluster.store.unread_seconds(run) == math.inf
-    await cluster.store.touch([run])
+    assert await cluster.store.touch([run]) == [True]
     assert 0 <= await cluster.store.unread_seconds(run) < 60
     await cluster.pass_time(0.05)
     assert await cluster.store.unread_seconds(run) >= 0.05

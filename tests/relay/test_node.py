@@ -542,6 +542,26 @@ def test_a_run_of_which_the_store_has_lost_frames_is_ended_for_every_reader(lost
     run(story())
 
 
+def test_readers_of_a_run_that_the_store_has_forgotten_are_cut() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            await asyncio.sleep(0.1)
+            store: MemoryStore = a.gate._store  # type: ignore[assignment]
+            del store._logs["ada", "run-1"], store._runs["ada", "run-1"]  # a Redis that has begun again, empty
+            async with asyncio.timeout(LEASE + BLOCK):
+                assert data(await there.done()) == HELLO[:1]
+            assert await b.node.find("ada", "run-1") is None
+
+    run(story())
+
+
 def test_a_slow_reader_at_another_node_gets_everything() -> None:
     async def story() -> None:
         async with cluster(2, max_log_bytes=2000) as (a, b):
