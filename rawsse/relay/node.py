@@ -9,8 +9,8 @@ Write, then send: a frame of a run goes to the readers when the store has it. So
 on where it was, whatever became of its owner. While one batch of writes is at the store, and a moment after it, the next one
 gathers.
 
-A node that the store does not hear of for the time of its lease is dead: another node writes the last frame of its runs. A node
-that cannot reach the store for so long ends its own runs, since others may have done so already.
+A node that does not renew its lease in time is dead: another node writes the last frame of its runs. A node that cannot
+reach the store for so long ends its own runs, since others may have done so already.
 """
 
 from __future__ import annotations

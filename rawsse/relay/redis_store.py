@@ -2,8 +2,7 @@
 
     store = RedisStore("rediss://user:password@redis.example/0")          # extra `redis`
 
-Keys, all with the prefix `rs:`. Names that users and clients chose are percent-encoded in
-them:
+Keys, all with the prefix `rs:`. Names that users and clients chose are percent-encoded in them:
 
     run:USER/ID:log      a stream: frames; an entry has the id EPOCH-NUMBER, of the last frame in it
     run:USER/ID:meta     a hash: what every node may know of the run
@@ -14,7 +13,8 @@ them:
     nodes                a sorted set: until when each node holds its lease, in microseconds
 
 Scripts make functions atomic. The clock is that of Redis, so the clocks of nodes may differ. Scripts touch keys of several
-runs, so this needs one Redis (with replicas, if you like), not a Redis Cluster.
+runs, so this needs one Redis, with or without replicas, and not a Redis Cluster. It must be of version 6.2 or later (XADD with
+NOMKSTREAM, ZADD with GT).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 RUN_SECONDS = 86_400
-"""How long Redis keeps an unfinished run. Without an owner and without other nodes it would stay for ever."""
+"""How long Redis keeps an unfinished run, if no node is left that could end it."""
 
 MAX_MESSAGES = 1000
 """How many messages to a node may wait."""
