@@ -4,8 +4,8 @@ A store holds a log of frames per run, the lease of each node, and the counts of
 repeated when its answer was lost. `MemoryStore` serves nodes in one process; `RedisStore` serves those of a cluster.
 
 A run has one owner, the node that calls the API for it. The owner's writes carry an epoch. A node that takes the run over
-raises it, and from then on the store refuses the writes of the owner before. So a process that was stopped for a while, and does not know that
-its lease is over, can add nothing to a log that another node has ended.
+raises it, and from then on the store refuses the writes of the owner before. So a process that was stopped for a while, and
+does not know that its lease is over, can add nothing to a log that another node has ended.
 """
 
 from __future__ import annotations
