@@ -1,7 +1,8 @@
 """Where several nodes keep their runs, so that any of them can read, resume and stop every run.
 
 A store holds a log of frames per run, the lease of each node, and the counts of the quotas. Each function is atomic, and may be
-repeated when its answer was lost. `MemoryStore` serves nodes in one process; `RedisStore` serves those of a cluster.
+repeated when its answer was lost; `admit` then counts twice. `MemoryStore` serves nodes in one process; `RedisStore` serves
+those of a cluster.
 
 A run has one owner, the node that calls the API for it. The owner's writes carry an epoch. A node that takes the run over
 raises it, and from then on the store refuses the writes of the owner before. So a process that was stopped for a while, and
