@@ -198,8 +198,9 @@ async def a_write_that_would_leave_a_gap_is_refused(cluster: Cluster) -> None:
 async def a_write_to_a_run_that_is_forgotten_is_refused(cluster: Cluster) -> None:
     run = await begin(cluster)
     assert await cluster.store.finish(Write(run, 0, 1, b"end"), 0, 0.05)
-    while await cluster.store.find(*run.key) is not None:
-        await cluster.pass_time(0.05)
+    async with asyncio.timeout(10):
+        while await cluster.store.find(*run.key) is not None:
+            await cluster.pass_time(0.05)
     assert await cluster.store.write([Write(run, 1, 2, b"late")]) == [False]
     assert await cluster.store.write([Write(run, 0, 1, b"late")]) == [False]
     assert await cluster.store.find(*run.key) is None
