@@ -57,6 +57,8 @@ class ChunkedReader:
         The data are None if more bytes are needed, and `b""` at the end of the body. Data in front of a broken chunk are
         returned first. Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
         """
+        if not unread:
+            return None, unread
         pieces = []
         at, left = 0, self.left
         while True:
@@ -104,6 +106,23 @@ class ChunkedReader:
         if size > (limit := self._max_chunk_head_bytes):
             words = f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})"
             raise HeadTooLargeError(words, limit=limit)
+
+
+class SizedReader:
+    """Reads one body of `left` bytes; of any number up to the end of the connection, if that is None."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+
+    def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
+        """As `ChunkedReader.read`."""
+        if self.left is None:
+            return unread or None, b""
+        data, unread = unread[: self.left], unread[self.left :]
+        self.left -= len(data)
+        return data or (None if self.left else b""), unread
 
 
 class ContentDecoder:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
-from rawsse.http1.codings import ChunkedReader
+from rawsse.http1.codings import ChunkedReader, SizedReader
 
 MAX_HEAD_BYTES = 32 * 1024
 """Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
@@ -48,8 +48,8 @@ _ABSOLUTE_FORM = r"(?i)https?://([^/?]*)(.*)"
 _PLAIN_FIELDS = r"\r\n((?:[-0-9A-Za-z]+: (?! )[ -~]*(?<! )\r\n)+)\r\n"
 _FIELD = r"([^:]+): (.*)\r\n"
 
-# The part of a message that comes next.
-_HEAD, _BODY, _END = "head", "body", "end"
+# The part of a message that comes next; nothing, after an error.
+_HEAD, _BODY, _END, _NOTHING = "head", "body", "end", "nothing"
 
 
 def host_name(host: str) -> str | None:
@@ -80,16 +80,19 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, raw: Iterable[tuple[str, str]] = ()) -> None:
         self.raw = [(name.lower(), value) for name, value in raw]
-        self._values: dict[str, list[str]] = {}
-        for name, value in self.raw:
-            self._values.setdefault(name, []).append(value)
+        self._values = dict(self.raw)
+        if len(self._values) < len(self.raw):
+            lists: dict[str, list[str]] = {name: [] for name in self._values}
+            for name, value in self.raw:
+                lists[name].append(value)
+            self._values = {name: ", ".join(values) for name, values in lists.items()}
 
     def get_all(self, name: str) -> list[str]:
         """Every value that came under `name`, in order."""
-        return [*self._values.get(name.lower(), ())]
+        return [value for each, value in self.raw if each == name.lower()]
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(self._values[name.lower()])
+        return self._values[name.lower()]
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._values
@@ -166,15 +169,13 @@ class _Connection(Generic[Head]):
         self._unread = b""  # received, and not returned in an event yet
         self._searched = 0  # bytes of `_unread` that are known to hold no end of a head
         self._saw_eof = False
-        self._is_broken = False
         self._must_close = False
         self._start()
 
     def _start(self) -> None:
         self._receiving = self._sending = _HEAD
-        self._chunks: ChunkedReader | None = None  # while a chunked body is received
-        self._left: int | None = 0  # bytes to come of a body that is not chunked; None: it ends with the connection
-        self._body_bytes = 0  # received of a chunked body
+        self._body: ChunkedReader | SizedReader = SizedReader(0)  # what is received
+        self._body_bytes = 0  # of it
         self._expects_continue = False
         self._method = ""
 
@@ -196,7 +197,7 @@ class _Connection(Generic[Head]):
         """
         if not data:
             self._saw_eof = True
-        elif not self._saw_eof and not self._is_broken:
+        elif not self._saw_eof and self._receiving is not _NOTHING:
             self._unread += data
 
     def next_event(self) -> Head | Data | EndOfMessage | None:
@@ -208,26 +209,26 @@ class _Connection(Generic[Head]):
         too large). After an error nothing more is read.
         """
         try:
-            if (chunks := self._chunks) is None:
-                if self._is_broken:
-                    raise HTTPProtocolError("the connection failed earlier")
-                if self._receiving is _HEAD:
-                    return self._next_head()
-                return self._read_body() if self._receiving is _BODY else None
-            if self._unread:
-                data, self._unread = chunks.read(self._unread)
+            if self._receiving is _BODY:
+                data, self._unread = self._body.read(self._unread)
                 if data:
-                    if self._max_body_bytes is not None:
-                        self._count(len(data))
+                    self._expects_continue = False
+                    self._body_bytes += len(data)
+                    self._check_size(self._body_bytes)
                     return tuple.__new__(Data, (data,))  # Data(data), without the Python function of a NamedTuple
-                if data is not None:
-                    return self._end_of_message()
-            if self._saw_eof:
-                raise _closed_early()
+                if data is not None or (self._saw_eof and self._body.left is None):
+                    self._receiving = _END
+                    return EndOfMessage()
+                if self._saw_eof:
+                    raise _closed_early()
+                return None
+            if self._receiving is _HEAD:
+                return self._next_head()
+            if self._receiving is _NOTHING:
+                raise HTTPProtocolError("the connection failed earlier")
             return None
         except APIError:
-            self._is_broken = self._must_close = True
-            self._chunks = None
+            self._receiving, self._must_close = _NOTHING, True
             self._unread = b""
             raise
 
@@ -294,35 +295,13 @@ class _Connection(Generic[Head]):
         """Read from the header fields where the body ends; `default` is its length if they do not say."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
-            self._chunks = ChunkedReader()
+            self._body = ChunkedReader()
         else:
             length = headers.get("content-length")
-            self._left = default if length is None else int(length)
+            self._body = SizedReader(default if length is None else int(length))
 
-    def _read_body(self) -> Data | EndOfMessage | None:
-        """The next piece of a body that is not chunked, or its end."""
-        if self._unread and self._left != 0:
-            data = self._unread[: self._left]
-            self._unread = self._unread[len(data) :]
-            self._expects_continue = False
-            if self._left is not None:
-                self._left -= len(data)
-            return Data(data)
-        if self._left == 0 or (self._left is None and self._saw_eof):
-            return self._end_of_message()
-        if self._saw_eof:
-            raise _closed_early()
-        return None
-
-    def _end_of_message(self) -> EndOfMessage:
-        self._receiving = _END
-        self._chunks = None
-        return EndOfMessage()
-
-    def _count(self, body_bytes: int) -> None:
-        self._expects_continue = False
-        self._body_bytes += body_bytes
-        if (limit := self._max_body_bytes) is not None and self._body_bytes > limit:
+    def _check_size(self, body_bytes: int) -> None:
+        if (limit := self._max_body_bytes) is not None and body_bytes > limit:
             raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({limit})", limit=limit)
 
 
@@ -368,7 +347,8 @@ class ClientConnection(_Connection[Response]):
     @property
     def is_between_chunks(self) -> bool:
         """A chunk of the response's body, or its end, comes next, and not a byte of it has come."""
-        return self._chunks is not None and not (self._chunks.left or self._unread or self._saw_eof)
+        is_chunked = self._receiving is _BODY and type(self._body) is ChunkedReader
+        return is_chunked and not (self._body.left or self._unread or self._saw_eof)
 
     @property
     def trailing_data(self) -> bytes:
@@ -420,7 +400,7 @@ class ClientConnection(_Connection[Response]):
         # RFC 9112, 6.3: "the Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to
         # perform request smuggling". The bytes after it cannot be trusted. The same section, without either field: "the
         # message body length is determined by the number of octets received prior to the server closing the connection".
-        if self._left is None or ("transfer-encoding" in headers and "content-length" in headers):
+        if self._body.left is None or ("transfer-encoding" in headers and "content-length" in headers):
             self._must_close = True
         return Response(status, reason, headers, version)
 
@@ -461,7 +441,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
     @property
     def is_idle(self) -> bool:
         """Between two exchanges: no byte of the next request's head has been received."""
-        return self._receiving is _HEAD and not self._unread and not self._is_broken
+        return self._receiving is _HEAD and not self._unread
 
     @property
     def can_respond(self) -> bool:
@@ -491,7 +471,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         if "transfer-encoding" in headers and ("content-length" in headers or version == "1.0"):
             raise HTTPProtocolError("not HTTP/1.1: ambiguous length of the body")
         self._expect_body(headers, default=0)
-        self._count(self._left or 0)
+        self._check_size(self._body.left or 0)
         self._expects_continue = version == "1.1" and _has_option(headers, "expect", "100-continue")
         return Request(method, target, headers, version)
 
