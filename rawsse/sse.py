@@ -112,8 +112,9 @@ class Decoder:
         if 0x0D in chunk:
             self._skippable = b"\n" if chunk[-1] == 0x0D else b""
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        is_near_limit = len(self._line) + len(chunk) > self._room
         start = self._frame_start
-        if start and 16 * len(start) < len(chunk) <= self._room - len(self._line):
+        if start and not is_near_limit and len(chunk) > 16 * len(start):
             # The fast path, see `_read_frames`. In a smaller chunk the search costs more than it saves.
             first, _, others = chunk.partition(b"\n\n" + start)
             frames, _, last = others.rpartition(b"\n\n")
@@ -128,10 +129,7 @@ class Decoder:
             self._line.clear()
         if rest:
             self._line += rest
-        events = self._read(lines)
-        if len(self._line) > self._room:
-            raise self._too_large(events)
-        return events
+        return self._read_near_limit(lines) if is_near_limit else self._read(lines)
 
     def close(self) -> bytes:
         """End the stream; return the bytes of the unfinished event, or `b""` if the stream ended between events.
@@ -182,8 +180,6 @@ class Decoder:
                     self._data.clear()
                     self._room = self._max_event_bytes
                 self._event = ""
-            elif len(line) > self._room:
-                raise self._too_large(events)
             elif line == self._known_line:
                 self._event = self._known_event
             else:
@@ -236,10 +232,17 @@ class Decoder:
             if len(digits) <= MAX_RETRY_DIGITS:
                 self.retry = int(digits)
 
-    def _too_large(self, events: list[Event]) -> EventTooLargeError:
-        limit = self._max_event_bytes
-        message = f"a server-sent event is larger than max_event_bytes ({limit})"
-        return EventTooLargeError(message, limit=limit, events=events)
+    def _read_near_limit(self, lines: list[bytes]) -> list[Event]:
+        """Like `_read`, but check before each line, the unfinished one too, that it fits into what is left of the limit."""
+        events: list[Event] = []
+        for line in [*lines, self._line]:
+            if len(line) > self._room:
+                limit = self._max_event_bytes
+                message = f"a server-sent event is larger than max_event_bytes ({limit})"
+                raise EventTooLargeError(message, limit=limit, events=events)
+            if isinstance(line, bytes):  # a finished one
+                events += self._read([line])
+        return events
 
 
 async def aiter_events(chunks: AsyncIterable[bytes], decoder: Decoder | None = None) -> AsyncGenerator[Event, None]:

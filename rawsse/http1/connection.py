@@ -36,7 +36,7 @@ Head = TypeVar("Head")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-_NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 # The patterns below are compiled when they are first used, not when rawsse is imported.
 # RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
@@ -577,10 +577,10 @@ def _head(start_line: str, fields: RawHeaders) -> bytes:
     for name, value in fields:
         if not _NAME.fullmatch(name):
             raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
-        if wrong := _NOT_IN_A_VALUE.search(value):
-            # Only the character is quoted: the value may be a key that was read from a file with the end of its line.
-            raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
-        if value != value.strip(" \t"):
+        if not _VALUE.fullmatch(value):
+            # Only a character is quoted: the value may be a key that was read from a file with the end of its line.
+            if wrong := re.search(r"[^\t -~\x80-\xff]", value):
+                raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
             raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
     lines = [f"{name}: {value}\r\n" for name, value in fields]
     return f"{start_line}\r\n{''.join(lines)}\r\n".encode("latin-1")
