@@ -295,7 +295,7 @@ def _read_only(slot: str, doc: str) -> Any:
 
 
 class _Growing(Generic[Added, Snapshot]):
-    """What an event added to a field that grows. Its fields make it a value: they can be compared and hashed, not set.
+    """The addition of an event to a field that grows. Its fields make it a value: they can be compared and hashed, not set.
     The snapshot is not one of them."""
 
     # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
