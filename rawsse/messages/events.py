@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from rawsse.errors import EventDataError, as_error, is_error, quote
 from rawsse.messages.content import Block, BlockBuilder, Citation, Message, MessageDeltaFields, Usage, look_at_block
@@ -294,19 +294,41 @@ def _read_only(slot: str, doc: str) -> Any:
     return property(attrgetter(slot), doc=doc)
 
 
-class _Growing(Generic[Added, Snapshot]):
-    """The addition of an event to a field that grows. Its fields make it a value: they can be compared and hashed, not set.
-    The snapshot is not one of them."""
+class _Derived(Generic[Added]):
+    """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set."""
 
     # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
-    __slots__ = ("_added", "_index", "_parsed", "_snapshot")
+    __slots__ = ("_added", "_index")
     __match_args__: ClassVar[tuple[str, ...]]
     index: int = _read_only("_index", "The index of the content block.")
+
+    def __init__(self, index: int, added: Added) -> None:
+        self._index = index
+        self._added = added
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, _Derived) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        shown = zip(self.__match_args__, self._fields(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+
+
+class _Growing(_Derived[Added], Generic[Added, Snapshot]):
+    """A derived event of a field that grows. Its snapshot is not one of its fields."""
+
+    __slots__ = ("_parsed", "_snapshot")
 
     def __init__(
         self, index: int, added: Added, _snapshot: Callable[[], Snapshot], _parsed: Callable[[], Any] | None = None
     ) -> None:
-        self._index = index
+        self._index = index  # not by `super`: these are made once per delta
         self._added = added
         self._snapshot = _snapshot
         self._parsed = _parsed  # of text: how it is read as JSON
@@ -315,19 +337,6 @@ class _Growing(Generic[Added, Snapshot]):
     def snapshot(self) -> Snapshot:
         """The field up to and with this event; made when it is read."""
         return self._snapshot()
-
-    def _fields(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__match_args__)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and isinstance(other, _Growing) and self._fields() == other._fields()
-
-    def __hash__(self) -> int:
-        return hash(self._fields())
-
-    def __repr__(self) -> str:
-        shown = zip(self.__match_args__, self._fields(), strict=True)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
 class TextEvent(_Growing[str, str]):
@@ -375,21 +384,23 @@ class CitationEvent(_Growing[Citation, list[Citation]]):
     citation: Citation = _read_only("_added", "The citation that this event adds.")
 
 
-class SignatureEvent(NamedTuple):
-    """The signature of the thinking block, whole."""
+class SignatureEvent(_Derived[str]):
+    """The signature of the thinking block."""
 
-    index: int
-    signature: str
+    __slots__ = ()
+    __match_args__ = ("index", "signature", "type")
     type: Literal["signature"] = "signature"
+    signature: str = _read_only("_added", "The whole signature.")
 
 
-class CompactionEvent(NamedTuple):
-    """The content of the compaction block: the summary as text, or as only the API can read it."""
+class CompactionEvent(_Derived[CompactionDelta]):
+    """The content of the compaction block."""
 
-    index: int
-    content: str | None
-    encrypted_content: str | None
+    __slots__ = ()
+    __match_args__ = ("index", "content", "encrypted_content", "type")
     type: Literal["compaction"] = "compaction"
+    content: str | None = _read_only("_added.content", "The summary.")
+    encrypted_content: str | None = _read_only("_added.encrypted_content", "The summary as only the API can read it.")
 
 
 DerivedEvent: TypeAlias = TextEvent | ThinkingEvent | InputJSONEvent | CitationEvent | SignatureEvent | CompactionEvent
@@ -415,6 +426,5 @@ def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> Der
         case "signature_delta", "thinking":
             return SignatureEvent(index, delta["signature"])
         case "compaction_delta", "compaction":
-            summary = CompactionDelta(delta)
-            return CompactionEvent(index, summary.content, summary.encrypted_content)
+            return CompactionEvent(index, CompactionDelta(delta))
     return None

@@ -410,7 +410,7 @@ def test_a_derived_event_says_its_index_its_type_and_its_piece() -> None:
         InputJSONEvent(1, "{", dict),
         CitationEvent(1, Citation({}), list),
         SignatureEvent(1, "s"),
-        CompactionEvent(1, None, None),
+        CompactionEvent(1, CompactionDelta({})),
     ]
     assert [event.type for event in kinds] == ["text", "thinking", "input_json", "citation", "signature", "compaction"]
     assert {event.index for event in kinds} == {1}
@@ -422,7 +422,7 @@ DERIVED: list[tuple[Any, Any]] = [
     (InputJSONEvent(1, "{", lambda: "one"), InputJSONEvent(1, "{", lambda: "two")),
     (CitationEvent(1, Citation({}), list), CitationEvent(1, Citation({}), lambda: [Citation({})])),
     (SignatureEvent(1, "s"), SignatureEvent(1, "s")),
-    (CompactionEvent(1, "c", None), CompactionEvent(1, "c", None)),
+    (CompactionEvent(1, CompactionDelta({"content": "c"})), CompactionEvent(1, CompactionDelta({"content": "c"}))),
 ]
 
 
