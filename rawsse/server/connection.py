@@ -272,7 +272,6 @@ class Connection(asyncio.Protocol):
         )
         self.is_gone = False  # the app no longer has a client, though bytes may still be sent
         self.is_write_paused = False
-        self._is_idle = True  # no byte of the next request has arrived
         self._call: Call | None = None
         self.change = asyncio.Event()
         """Something has changed: see `wait`."""
@@ -293,8 +292,9 @@ class Connection(asyncio.Protocol):
         """Bytes have arrived."""
         if self.is_gone:
             return
+        was_idle = self.http.is_idle
         self.http.receive_data(data)
-        if self._is_idle:
+        if was_idle:
             self._await_request()
         else:
             self._read_events()
@@ -335,8 +335,7 @@ class Connection(asyncio.Protocol):
         self._read_events()
         if self._call is not None or self.is_gone:
             return
-        self._is_idle = self.http.is_idle
-        if self._is_idle:
+        if self.http.is_idle:
             self._arm(self.limits.keep_alive_seconds, self._close)
         else:
             self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
@@ -359,7 +358,6 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._disarm()
-        self._is_idle = False
         if "websocket" in request.headers.get("upgrade", "").lower():
             self.refuse(400, "this server does not speak WebSocket")
             return
