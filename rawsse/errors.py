@@ -494,11 +494,7 @@ class HTTPUsageError(UsageError):
 
 
 class PartialJSONError(UsageError):
-    """The text is not a prefix of a JSON text. `position` counts characters from 0."""
-
-    def __init__(self, message: str, *, position: int) -> None:
-        super().__init__(message)
-        self.position = position
+    """The text is not a prefix of a JSON text. The message has the position, in characters from 0."""
 
 
 class ConfigurationError(UsageError):

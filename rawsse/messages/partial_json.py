@@ -212,7 +212,7 @@ class PartialJSON:
         self._string, self._cut = None, ""
         position = self._fed - len(text) + at
         message = f"no JSON at character {position}: expected {expected}, found {quote(text[at : at + 12])}"
-        self._error = PartialJSONError(message, position=position)
+        self._error = PartialJSONError(message)
         raise self._error
 
 

@@ -220,9 +220,8 @@ def test_the_position_counts_over_all_fragments() -> None:
     reading = PartialJSON()
     for fragment in ("[1,", " ", "2"):
         reading.feed(fragment)
-    with pytest.raises(PartialJSONError, match="character 7") as caught:
+    with pytest.raises(PartialJSONError, match="at character 7: "):
         reading.feed(", ,")
-    assert caught.value.position == 7
 
 
 def test_after_an_error_every_call_raises_it_again_and_the_reading_stays() -> None:
@@ -266,7 +265,7 @@ def test_nesting_is_bounded(opening: str) -> None:
 
 def test_the_bound_on_nesting_is_an_argument() -> None:
     assert read_partial("[[]]", max_depth=2) == [[]]
-    assert error_of("[[[", max_depth=2).position == 2
+    assert "at character 2: " in str(error_of("[[[", max_depth=2))
 
 
 def test_the_length_of_a_number_is_bounded() -> None:
