@@ -49,7 +49,7 @@ class ChunkedReader:
     def __init__(self, *, max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES) -> None:
         self._max_chunk_head_bytes = max_chunk_head_bytes
         self.left = 0
-        """Bytes of the current chunk still to come, with the CRLF after its data; 0: a chunk's head comes next."""
+        """Bytes of the current chunk that are missing, with the CRLF after its data; 0: a chunk's head is next."""
 
     def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
         """The data of all chunks in `unread` in one piece, and the bytes after it, which are still unread.
@@ -82,7 +82,7 @@ class ChunkedReader:
         return (data, unread[at:]) if data else self._read_end(unread[at:])
 
     def _read_end(self, unread: bytes) -> tuple[bytes | None, bytes]:
-        """The same where no data come next: the end of the body, an error, or too few bytes to tell."""
+        """The same where no data follow: the end of the body, an error, or too few bytes to tell."""
         line_end = unread.find(b"\n") + 1
         if not self.left:
             self._check_size(line_end or len(unread))

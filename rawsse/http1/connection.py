@@ -21,7 +21,7 @@ from rawsse.http1.codings import ChunkedReader, SizedReader
 
 MAX_HEAD_BYTES = 32 * 1024
 """Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
-responses that come through gateways which add their own fields (CSP, cookies, traces)."""
+responses from gateways which add their own fields (CSP, cookies, traces)."""
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """A request's body. The Messages API itself takes 32 MB."""
@@ -48,7 +48,7 @@ _ABSOLUTE_FORM = r"(?i)https?://([^/?]*)(.*)"
 _PLAIN_FIELDS = r"\r\n((?:[-0-9A-Za-z]+: (?! )[ -~]*(?<! )\r\n)+)\r\n"
 _FIELD = r"([^:]+): (.*)\r\n"
 
-# The part of a message that comes next; nothing, after an error.
+# The part of a message that is next; nothing, after an error.
 _HEAD, _BODY, _END, _NOTHING = "head", "body", "end", "nothing"
 
 
@@ -72,8 +72,8 @@ def host_name(host: str) -> str | None:
 class Headers(Mapping[str, str]):
     """The header fields of one message: a case-insensitive mapping, in the order received.
 
-    A name that came more than once reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart,
-    and `raw` is the list of (lower-case name, value) pairs, not to be changed.
+    A name that is repeated reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart, and
+    `raw` is the list of (lower-case name, value) pairs, not to be changed.
     """
 
     __slots__ = ("_values", "raw")
@@ -88,7 +88,7 @@ class Headers(Mapping[str, str]):
             self._values = {name: ", ".join(values) for name, values in lists.items()}
 
     def get_all(self, name: str) -> list[str]:
-        """Every value that came under `name`, in order."""
+        """Every value of `name`, in order."""
         return [value for each, value in self.raw if each == name.lower()]
 
     def __getitem__(self, name: str) -> str:
@@ -203,7 +203,7 @@ class _Connection(Generic[Head]):
     def next_event(self) -> Head | Data | EndOfMessage | None:
         """The next event of the peer's message, or None: more bytes are needed, or this side has to send first.
 
-        Everything received of a body is one `Data`; `EndOfMessage` comes after it. Raises `HTTPProtocolError` if the peer
+        Everything received of a body is one `Data`; `EndOfMessage` follows it. Raises `HTTPProtocolError` if the peer
         violates HTTP (`status_hint` is the answer of a server) or closes before the end of its message (`by_close` is set),
         `HeadTooLargeError` (a server answers 431), and in a server `BodyTooLargeError` (413; at once if `Content-Length` is
         too large). After an error nothing more is read.
@@ -292,7 +292,7 @@ class _Connection(Generic[Head]):
             self._must_close = True
 
     def _expect_body(self, headers: Headers, default: int | None) -> None:
-        """Read from the header fields where the body ends; `default` is its length if they do not say."""
+        """Read from the header fields where the body ends; `default` is its length if they have none."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
             self._body = ChunkedReader()
@@ -337,8 +337,8 @@ class ClientConnection(_Connection[Response]):
         return not (self._saw_eof or self._must_close)
 
     def take_chunk(self, data: bytes) -> bytes | None:
-        """The data of a chunk of the response's body, if `data` is what comes next and one whole chunk: the shortest way of the
-        most frequent read. None: nothing has changed; give it to `receive_data`."""
+        """The data of a chunk of the response's body, if `data` is one whole chunk and nothing is pending: a short way for
+        the most frequent read. None: nothing has changed; give it to `receive_data`."""
         size, _, rest = data.partition(b"\r\n")
         if size != b"%x" % (len(rest) - 2) or not rest.endswith(b"\r\n") or not self.is_between_chunks:
             return None
@@ -346,7 +346,7 @@ class ClientConnection(_Connection[Response]):
 
     @property
     def is_between_chunks(self) -> bool:
-        """A chunk of the response's body, or its end, comes next, and not a byte of it has come."""
+        """A chunk of the response's body, or its end, is next, and not a byte of it has arrived."""
         is_chunked = self._receiving is _BODY and type(self._body) is ChunkedReader
         return is_chunked and not (self._body.left or self._unread or self._saw_eof)
 
@@ -431,11 +431,11 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._version = "1.0"  # of the request; until its head is received, the least that a client may understand
         self._is_chunked = False  # the response, while its body is sent
         self._has_no_body = False  # the response
-        self._unsent: int | None = None  # bytes to come of a response's body with a length
+        self._unsent: int | None = None  # missing bytes of a response's body with a length
 
     @property
     def is_full(self) -> bool:
-        """More than `max_pipelined_bytes` came before their turn: stop reading until the next cycle."""
+        """More than `max_pipelined_bytes` arrived before their turn: stop reading until the next cycle."""
         return self._receiving is _END and len(self._unread) > self._max_pipelined_bytes
 
     @property
@@ -540,7 +540,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
 
 def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
-    """The target in origin-form, or `*`, and the fields with the host that was asked for (RFC 9112, 3.2 and 3.3)."""
+    """The target in origin-form, or `*`, and the fields with the host of the request (RFC 9112, 3.2 and 3.3)."""
     if host_name(headers.get("host", "")) is None:
         raise HTTPProtocolError("not HTTP/1.1: invalid Host")
     if absolute := re.fullmatch(_ABSOLUTE_FORM, target):

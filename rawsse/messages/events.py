@@ -117,7 +117,7 @@ class MessageStart(BaseEvent):
 
 
 # Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta`: the second event
-# has the whole character, the first one nothing of it. `raw` has both as they came.
+# has the whole character, the first one nothing of it. `raw` has both as received.
 
 
 class ContentBlockStart(BaseEvent):
@@ -341,7 +341,7 @@ class TextEvent(_Derived[str, str]):
     text: str = _read_only("_added", "The text that this event adds.")
 
     def parsed_snapshot(self) -> Any:
-        """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
+        """The best reading of the text so far as JSON, for an answer in JSON; strings count before they are complete.
 
         A stream with an `output_format` continues from the previous event; otherwise each call reads the whole snapshot
         again. Raises `PartialJSONError` if the text is not the beginning of a JSON text.
