@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
@@ -189,15 +188,11 @@ class AsyncPage(Lens):
             raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
 
+    def __aiter__(self) -> AsyncIterator[ModelInfo]:
+        return _Models(self._itself)
+
     async def _itself(self) -> AsyncPage:
         return self
-
-    def iter_pages(self) -> AsyncIterator[AsyncPage]:
-        """This page and all after it, each fetched when it is needed."""
-        return _Pages(self._itself)
-
-    def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(_Pages(self._itself))
 
 
 class Pages:
@@ -214,35 +209,27 @@ class Pages:
         return self._first().__await__()
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(_Pages(self._first))
+        return _Models(self._first)
 
 
-class _Pages(AsyncIterator[AsyncPage]):
-    """Pages; a fetch that failed is repeated by the next step. Not a generator: one that is dropped half-read would be closed
-    later, by the event loop."""
+class _Models(AsyncIterator[ModelInfo]):
+    """The models on a page and all after it. If fetching a page fails, the next step tries again.
+
+    Not a generator: the event loop would close one that is dropped half-read at some later time.
+    """
 
     def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
         self._fetch: Callable[[], Awaitable[AsyncPage]] | None = fetch  # the next page
-
-    async def __anext__(self) -> AsyncPage:
-        if self._fetch is None:
-            raise StopAsyncIteration
-        page = await self._fetch()
-        self._fetch = page.get_next_page if page.has_next_page() else None
-        return page
-
-
-class _Items(AsyncIterator[ModelInfo]):
-    """The models on the pages."""
-
-    def __init__(self, pages: _Pages) -> None:
-        self._pages = pages
-        self._items: Iterator[ModelInfo] = iter(())
+        self._models: Iterator[ModelInfo] = iter(())
 
     async def __anext__(self) -> ModelInfo:
-        while (item := next(self._items, None)) is None:
-            self._items = iter((await anext(self._pages)).data)
-        return item
+        while (model := next(self._models, None)) is None:
+            if self._fetch is None:
+                raise StopAsyncIteration
+            page = await self._fetch()
+            self._models = iter(page.data)
+            self._fetch = page.get_next_page if page.has_next_page() else None
+        return model
 
 
 # --- Answers together with their responses -------------------------------------------------------------------------
@@ -254,13 +241,18 @@ class RawResponse(CallInfo, Generic[T]):
 
     parsed: T
 
-    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None:
-        self._calls = calls  # made by the method that gave `given`
-        self._given = given
+    def __init__(self, client: Any, ask: Callable[[RawResponse[T]], Awaitable[T] | T]) -> None:
+        """`ask` makes the call with this object in the place of the client, and gives its result."""
+        self._client = client
+        self._given = ask(self)
+
+    def call(self, *arguments: Any, **options: Any) -> Call[Any]:
+        """`AsyncClient.call`; this object is then about that call."""
+        self._call = self._client.call(*arguments, **options)
+        return self._call
 
     async def _open(self) -> Self:
         self.parsed = await self._given if isawaitable(self._given) else self._given
-        super().__init__(self._calls[-1])
         return self
 
     def __await__(self) -> Generator[Any, Any, Self]:
@@ -299,14 +291,8 @@ class WithRawResponse:
         method = getattr(kind, name)
 
         def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
-            calls: list[Call[Any]] = []
-
-            def remember(*arguments: Any, **options: Any) -> Call[Any]:
-                calls.append(client.call(*arguments, **options))
-                return calls[-1]
-
             # Called here, and not when it is awaited: the traceback of a wrong argument shows the caller's line.
-            return RawResponse(calls, method(kind(SimpleNamespace(call=remember)), *arguments, **options))
+            return RawResponse(client, lambda raw: method(kind(raw), *arguments, **options))
 
         return call
 

@@ -22,11 +22,11 @@ from rawsse.client.resources import (
     Turns,
 )
 from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
-from rawsse.client.stream import Call, OpenResponse
+from rawsse.client.stream import Call
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
-from rawsse.http1 import Headers
+from rawsse.http1 import Headers, Response
 from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
 from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
 
@@ -44,14 +44,15 @@ Item = TypeVar("Item", Message, BlockingMessageStream)
 T = TypeVar("T")
 
 class BlockingEventStream:
-    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
+    """The events that the API sent, typed, and no others: the result of `messages.create(stream=True)`."""
 
-    timing: Timing
-
-    def __init__(self, call: Call[Answer]) -> None: ...
     @property
-    def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
     def headers(self) -> Headers:
@@ -70,13 +71,14 @@ class BlockingEventStream:
         """How often the request was retried."""
     ending: Ending | None
 
+    def __init__(self, call: Call[Answer]) -> None: ...
     @property
     def error_event(self) -> ErrorEvent | None:
-        """The `error` event that ended the stream, as it came."""
+        """The `error` event that ended the stream, as received."""
 
     @property
     def current_message_snapshot(self) -> Message:
-        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -85,19 +87,20 @@ class BlockingEventStream:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
     def __next__(self) -> StreamEvent:
-        """The next event. Raises `APIError` for every ending but a complete one."""
+        """The next event. Raises `APIError` unless the stream ends complete."""
 
 class BlockingMessageStream:
-    """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
+    """The events that the API sent, except pings (see `timing`), with the events derived from them; the text; the message.
 
-    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text."""
+    A stream has one iterator: a second loop continues where the first one stopped. `outputs` parses the text."""
 
-    timing: Timing
-
-    def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
-    def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
     def headers(self) -> Headers:
@@ -116,13 +119,14 @@ class BlockingMessageStream:
         """How often the request was retried."""
     ending: Ending | None
 
+    def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
     def error_event(self) -> ErrorEvent | None:
-        """The `error` event that ended the stream, as it came."""
+        """The `error` event that ended the stream, as received."""
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
-        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -132,16 +136,16 @@ class BlockingMessageStream:
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
+        """The text of all text blocks, piece by piece. It shares the iterator of the stream."""
 
     def __next__(self) -> MessageStreamEvent:
-        """The next event. Raises `APIError` for every ending but a complete one."""
+        """The next event. Raises `APIError` unless the stream ends complete."""
 
     def until_done(self) -> None:
-        """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
+        """Read the stream to its end. Raises `APIError` unless it ends complete."""
 
     def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
+        """Read the stream to its end; the whole message. Raises `APIError` unless it ends complete."""
 
     def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
@@ -322,12 +326,13 @@ class BlockingRawResponse(Generic[T]):
     """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
-    timing: Timing
-
-    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
-    def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+
+    @property
+    def response(self) -> Response:
+        """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
     def headers(self) -> Headers:
@@ -345,6 +350,9 @@ class BlockingRawResponse(Generic[T]):
     def retries_taken(self) -> int:
         """How often the request was retried."""
     parsed: T
+
+    def __init__(self, client: Any, ask: Callable[[BlockingRawResponse[T]], Awaitable[T] | T]) -> None:
+        """`ask` makes the call with this object in the place of the client, and gives its result."""
 
     @property
     def status_code(self) -> int:
@@ -410,9 +418,6 @@ class Page:
     def get_next_page(self) -> Page:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
         to an earlier one: the list would never end."""
-
-    def iter_pages(self) -> Iterator[Page]:
-        """This page and all after it, each fetched when it is needed."""
 
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
