@@ -232,38 +232,28 @@ def _reasons(faults: list[Any], path: str) -> str:
 class Signature:
     """A function that is called with a JSON object: its `name`, its `description`, and its parameters.
 
-    A parameter's description is that of its `Annotated` type, or else the docstring's. A parameter without an annotation
-    takes anything, and `**kwargs` take the rest. Raises `ConfigurationError` for `*args` and positional-only parameters,
-    which cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read; each of them
-    takes anything if `is_lenient`.
+    A parameter is described by its `Annotated` type, or else by the docstring. A parameter without an annotation takes
+    anything, and `**kwargs` take the rest. Raises `ConfigurationError` for `*args` and positional-only parameters, which
+    cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read.
+
+    With `is_open` the parameters are not read, and the function gets any object as it is.
     """
 
-    def __init__(self, function: Callable[..., Any], *, is_lenient: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], *, is_open: bool = False) -> None:
         inner = function.func if isinstance(function, partial) else function
         self.name = str(getattr(inner, "__name__", None) or type(inner).__name__)
         self.description, self._descriptions = read_docstring(getattr(function, "__doc__", None))
         self._forms: dict[str, Form] = {}
-        self._rest: Form | None = None  # of `**kwargs`
-        self._parameters: Mapping[str, inspect.Parameter] = {}
-        try:
-            self._parameters, hints = _parameters_of(function, self.name)
-        except ConfigurationError:
-            if not is_lenient:
-                raise
-            self._rest = _ANYTHING
+        self._rest = _ANYTHING if is_open else None  # of `**kwargs`
+        self._parameters, hints = ({}, {}) if is_open else _parameters_of(function, self.name)
         for name, parameter in self._parameters.items():
-            try:
-                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-                    problem = "cannot be given by name, as a tool's input is"
-                    raise ConfigurationError(f"{self.name}: {str(parameter)!r} {problem}")
-                form = form_of(hints.get(name, Any), f"{self.name}, parameter {name!r}")
-            except ConfigurationError:
-                if not is_lenient:
-                    raise
-                form = _ANYTHING
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                problem = "cannot be given by name, as a tool's input is"
+                raise ConfigurationError(f"{self.name}: {str(parameter)!r} {problem}")
+            form = form_of(hints.get(name, Any), f"{self.name}, parameter {name!r}")
             if parameter.kind is parameter.VAR_KEYWORD:
                 self._rest = form
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
+            else:
                 self._forms[name] = form
         self._required = [name for name in self._forms if self._parameters[name].default is inspect.Parameter.empty]
 

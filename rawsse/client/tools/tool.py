@@ -11,7 +11,7 @@
 
     get_weather.to_dict()                        # {"name": "get_weather", "description": …, "input_schema": {…}}
     await get_weather("Oslo")                    # the function itself
-    await get_weather.run({"city": "Oslo"})      # called with the model's input; returns the content of a tool_result
+    await get_weather.call({"city": "Oslo"})     # the same, called with the model's input
 
 A tool runner runs each call of a function that is not async in a daemon thread with a copy of the caller's context
 variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the program
@@ -69,10 +69,11 @@ def check_name(name: str) -> None:
 class Tool(Generic[P, R]):
     """A function with its tool definition. Calling the tool calls the function.
 
-    `name`, `description` and `input_schema` (a JSON Schema, or a type to make one from) replace those taken from the
-    signature and the docstring; `fields` are other fields of the definition (`strict`, `cache_control`, `defer_loading`
-    …). With a `type` other than "custom" (`bash_20250124` …) Anthropic defines the tool: the definition is then type,
-    name and `fields`. `is_async` is True for a coroutine function. Raises `ConfigurationError`.
+    `name`, `description` and `input_schema` (a JSON Schema, or a type to make one from) replace those of the signature
+    and the docstring; `fields` are other fields of the definition (`strict`, `cache_control`, `defer_loading` …). With a
+    `type` other than "custom" (`bash_20250124` …) Anthropic defines the tool: the definition is then type, name and
+    `fields`. The types of the parameters are checked only if the schema is made from them. `is_async` is True for a
+    coroutine function. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Tool(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
-        self._signature = Signature(function, is_lenient=not self._is_custom or input_schema is not None)
+        self._signature = Signature(function, is_open=not self._is_custom or input_schema is not None)
         self.name = str(name or self._signature.name)
         if self.name in ("", "<lambda>"):
             raise ConfigurationError("a tool needs a name: give name, or a function that has one")
@@ -120,17 +121,11 @@ class Tool(Generic[P, R]):
         described = {"description": self.description} if self.description else {}
         return {"name": self.name, **described, "input_schema": self.input_schema, **self.fields}
 
-    async def run(self, input: Any) -> Content:  # noqa: A002 - the API's word for it
-        """Call the function with the model's input; the content of the `tool_result`.
+    def call(self, input: Any) -> R:  # noqa: A002 - the API's word for it
+        """Call the function with the model's input, and return its result: of an async function, an awaitable.
 
-        A function that is not async blocks the event loop meanwhile. Raises `MismatchError` if the input does not fit
-        the function, and whatever the function raises.
+        Raises `MismatchError` if the input does not fit the function, and any exception that the function raises.
         """
-        result = self.call(input)
-        return content_of(await result if inspect.isawaitable(result) else result)
-
-    def call(self, input: Any) -> R:  # noqa: A002 - likewise
-        """Call the function with the model's input; what it returns. Raises as `run`."""
         function: Callable[..., R] = self.function
         return function(**self._signature.arguments(input))
 
