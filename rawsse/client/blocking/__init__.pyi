@@ -40,7 +40,7 @@ __all__ = [
     "Client",
     "Page",
 ]
-Item = TypeVar("Item", Message, BlockingMessageStream)
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 class BlockingEventStream:
@@ -205,7 +205,7 @@ class BlockingToolRunner(Generic[Item]):
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer without a function here."""
 
-    def __iter__(self) -> Iterator[Item]: ...
+    def __iter__(self) -> Self: ...
     def __next__(self) -> Item:
         """The next answer. Raises `APIError` if the turn failed; the history is then as it was before it."""
 
@@ -217,7 +217,7 @@ class BlockingToolRunner(Generic[Item]):
         """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def close(self) -> None:
         """End the loop, drop the current answer, and stop the tools that run."""
 
@@ -239,33 +239,77 @@ class BlockingToolRunner(Generic[Item]):
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives: a tool loop over which events are iterated, those of all its answers.
 
     There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
     conversation keeps the part that arrived."""
 
+    stopped_by: str | None
+    partial: Message | None
+    container: str | None
+
     def __init__(
         self, conversation: BlockingConversation, question: Any, replaced: ConversationTurn | None = None
     ) -> None: ...
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The history. It has only whole turns, so it can be sent with a new question at any time.
+
+        If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
+        with all results, and iterate again."""
+
+    @property
+    def last_message(self) -> Message | None:
+        """The last answer, or the part of it that has arrived; None before the first."""
+
+    @property
+    def current_stream(self) -> BlockingMessageStream | None:
+        """The stream of the current answer, or of the last one; None before the first."""
+
+    @property
+    def usage(self) -> TotalUsage:
+        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
+
+    @property
+    def unanswered(self) -> list[ToolUseBlock]:
+        """The calls of the last answer without a function here."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> MessageStreamEvent:
+        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
+
+    def until_done(self) -> Message:
+        """Continue to the end of the loop; the last answer."""
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def close(self) -> None:
-        """End the reply; the part that arrived stays in the history when the block is left."""
+        """End the loop, drop the current answer, and stop the tools that run."""
+
+    def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
+        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
+        no tools.
+
+        After the loop, iterating again continues with these messages."""
+
+    def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
+        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
+        stay as they are, and so does the container of an answer."""
+
+    def generate_tool_call_response(self) -> dict[str, Any] | None:
+        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
+
+        None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
     @property
     def stream(self) -> BlockingMessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
-
-    def __iter__(self) -> Iterator[MessageStreamEvent]: ...
-    def __next__(self) -> MessageStreamEvent:
-        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
-
-    @property
-    def text_stream(self) -> Iterator[str]:
-        """The text of all answers, piece by piece."""
-
-    def until_done(self) -> None:
-        """Read it to its end. Raises `APIError` for every ending but a complete one."""
 
     def get_final_message(self) -> Message:
         """Read it to its end; the last answer. Raises `APIError` for every ending but a complete one."""
@@ -281,6 +325,7 @@ class BlockingConversation:
     `CUT_NOTE`; if it is empty, no note is added."""
 
     fields: dict[str, Any]
+    turns: list[ConversationTurn]
 
     def __init__(
         self,
@@ -288,7 +333,6 @@ class BlockingConversation:
         *,
         model: str,
         max_tokens: int,
-        system: str | Sequence[Mapping[str, Any]] | None = None,
         tools: Iterable[Any] | None = None,
         messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
@@ -298,10 +342,6 @@ class BlockingConversation:
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The history as JSON values: whole, and valid as the beginning of a request."""
-
-    @property
-    def turns(self) -> list[ConversationTurn]:
-        """All questions and their results."""
 
     @property
     def usage(self) -> TotalUsage:

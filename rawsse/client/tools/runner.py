@@ -23,7 +23,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from rawsse.client.network.link import Aborted, Stop
@@ -47,7 +47,8 @@ from rawsse.messages.content import (
 )
 from rawsse.messages.lens import Lens, as_sent, object_at, sendable_json
 
-Item = TypeVar("Item", Message, MessageStream)
+Item = TypeVar("Item")
+T = TypeVar("T")
 
 
 # --- The history -------------------------------------------------------------------------------------------------
@@ -262,20 +263,21 @@ def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list
     """The tools that the model may call after these messages: a system's turn, or the compaction of one, may have withdrawn
     some and added others (https://docs.anthropic.com/en/docs/build-with-claude/mid-conversation-system-messages)."""
     offered = dict.fromkeys(names)
+    changes: list[Any] = []
     for turn in history:
-        changes = [block for block in blocks_of(turn.get("content")) if isinstance(block, dict)]
-        if turn.get("role") != "system":
-            changes = [change for block in changes for change in blocks_of(block.get("tool_changes"))]
-        for change in changes:
-            tool = object_at(change, "tool") if isinstance(change, dict) else {}
-            if tool.get("type") == "tool_definition":
-                tool = object_at(tool, "definition")
-            elif tool.get("type") != "tool_reference":
-                continue  # an MCP server's, which does not run here
-            if change.get("type") == "tool_removal":
-                offered.pop(str(tool.get("name")), None)
-            elif change.get("type") == "tool_addition":
-                offered[str(tool.get("name"))] = None
+        blocks = [block for block in blocks_of(turn.get("content")) if isinstance(block, dict)]
+        of_blocks = (
+            [blocks] if turn.get("role") == "system" else [blocks_of(block.get("tool_changes")) for block in blocks]
+        )
+        changes += chain.from_iterable(of_blocks)
+    for change in changes:
+        tool = object_at(change, "tool") if isinstance(change, dict) else {}
+        known = {"tool_reference": tool, "tool_definition": object_at(tool, "definition")}  # not an MCP server's tool
+        name = known.get(str(tool.get("type")), {}).get("name")
+        if isinstance(name, str) and change.get("type") == "tool_removal":
+            offered.pop(name, None)
+        elif isinstance(name, str) and change.get("type") == "tool_addition":
+            offered[name] = None
     return list(offered)
 
 
@@ -360,15 +362,12 @@ class _Turn:
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
             try:
-                ran = iter(await api._run(jobs, self._started) if jobs else ())
+                ran = iter(await api._run(jobs, partial(setattr, self, "_stop")) if jobs else ())
             except Aborted:
                 raise StreamCancelledError(_CLOSED) from None
             results = [(call.id, call.refusal or next(ran)) for call in calls]
             self._results = [failed(id, ran) if isinstance(ran, Exception) else ran for id, ran in results]
         return list(self._results)
-
-    def _started(self, stop: Stop) -> None:
-        self._stop = stop
 
     async def stop(self) -> None:
         """Stop the tools that run: async ones are cancelled, and waited for."""
@@ -460,7 +459,7 @@ class ToolRunner(Generic[Item]):
         calls = self._calls(self._last) if self._last is not None else ()
         return [call.block for call in calls if not call.is_answered_here]
 
-    def __aiter__(self) -> AsyncIterator[Item]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Item:
@@ -483,17 +482,24 @@ class ToolRunner(Generic[Item]):
         """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
         return _Text(self)
 
+    async def _next(self, read: Callable[[MessageStream], AsyncIterator[T]]) -> T:
+        """The next item of all answers; `read` gives an iterator over the items of one."""
+        turn = self._turn or await self._advance()
+        while turn is not None:
+            item: T | None = await self._guarded(anext(read(turn.stream), None))
+            if item is not None:
+                return item
+            turn = await self._advance()
+        raise StopAsyncIteration
+
     async def _advance(self) -> _Turn | None:
         """Finish the current turn, and begin the next; None if there is none."""
         if self._turn is not None:
             await self._guarded(self._finish(self._turn))
         if self.stopped_by is None and self._turns_taken >= (self._max_turns or MAX_TURNS):
             if self._max_turns is None:
-                raise TurnLimitError(
-                    f"the model is not done after {MAX_TURNS} answers: max_turns allows more",
-                    limit=MAX_TURNS,
-                    messages=self.messages,
-                )
+                problem = f"the model is not done after {MAX_TURNS} answers: max_turns allows more"
+                raise TurnLimitError(problem, limit=MAX_TURNS, messages=self.messages)
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
@@ -570,7 +576,7 @@ class ToolRunner(Generic[Item]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -624,18 +630,10 @@ class ToolRunner(Generic[Item]):
 
 
 class _Text(AsyncIterator[str]):
-    """The text of all answers. Not a generator: the event loop would close a generator that is dropped, at some later
-    time."""
+    """The text of all answers. Not a generator: the event loop closes an abandoned generator only later."""
 
     def __init__(self, runner: ToolRunner[Any]) -> None:
         self._runner = runner
 
     async def __anext__(self) -> str:
-        runner = self._runner
-        turn = runner._turn or await runner._advance()
-        while turn is not None:
-            text: str | None = await runner._guarded(anext(turn.stream.text_stream, None))
-            if text is not None:
-                return text
-            turn = await runner._advance()
-        raise StopAsyncIteration
+        return await self._runner._next(lambda stream: stream.text_stream)
