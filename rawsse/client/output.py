@@ -50,10 +50,8 @@ class OutputFormat(Generic[T]):
         return value
 
 
-def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any] | None) -> dict[str, Any]:
+def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any]) -> dict[str, Any]:
     """The fields of a request's body, with the format in `output_config`. Raises `ConfigurationError` if one is there."""
-    if wanted is None:
-        return dict(fields)
     config = fields.get("output_config") or {}
     if config.get("format") is not None:
         raise ConfigurationError("give output_format or output_config['format'], not both")
@@ -136,21 +134,18 @@ class Outputs(Generic[T]):
 
     def __init__(self, wanted: OutputFormat[T] | None = None) -> None:
         self._wanted = wanted
+        self.has_format = wanted is not None
+        """There is a format to read text as."""
         self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's place in the content
         self._readers: dict[int, _Reader] = {}  # by the block's index on the wire
-
-    @property
-    def has_format(self) -> bool:
-        """There is a format to read text as."""
-        return self._wanted is not None
 
     def message(self, message: Message) -> ParsedMessage[T]:
         """The message with the values of its text so far. As live as the message is."""
         parsed = ParsedMessage(message, self._parsed)
-        if self._wanted is not None:
+        if (wanted := self._wanted) is not None:
             for index, block in enumerate(parsed.content):
                 if isinstance(block, TextBlock) and (block.complete or message.stop_reason is not None):
-                    self._parse(index, block.text, parsed)
+                    self._parse(wanted, index, block.text, parsed)
         return parsed
 
     def event(self, event: MessageStreamEvent, message: Callable[[], Message | None]) -> MessageStreamEvent:
@@ -168,11 +163,10 @@ class Outputs(Generic[T]):
         found = (each for each in blocks if isinstance(each, ParsedTextBlock) and each.raw is block.raw)
         return next(found, ParsedTextBlock(block))
 
-    def _parse(self, index: int, text: str, message: ParsedMessage[T]) -> None:
-        assert self._wanted is not None  # noqa: S101 - looked at by the caller
+    def _parse(self, wanted: OutputFormat[T], index: int, text: str, message: ParsedMessage[T]) -> None:
         if index not in self._parsed:
             try:
-                self._parsed[index] = self._wanted.read(text)
+                self._parsed[index] = wanted.read(text)
             except OutputFormatError as exc:
                 exc.partial, exc.request_id, exc.phase = message, message.request_id, "done"
                 self._parsed[index] = exc

@@ -368,9 +368,7 @@ def _plain(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Iterator | ValuesView | KeysView):
         return list(value)
-    if isinstance(
-        value, os.PathLike
-    ):  # the file's content: the `data` of an image or a document, as with the official SDK
+    if isinstance(value, os.PathLike):  # the `data` of an image or a document, as with the official SDK
         with open(value, "rb") as file:
             return base64.b64encode(file.read()).decode()
     raise TypeError(f"{quote(repr(value))} is not a JSON value")

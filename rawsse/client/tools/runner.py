@@ -23,7 +23,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain, groupby, pairwise
+from itertools import groupby, pairwise
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from rawsse.client.network.link import Aborted, Stop
@@ -55,14 +55,17 @@ T = TypeVar("T")
 
 
 def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
-    """A message as the history keeps it: plain JSON."""
+    """A message as the history keeps it: plain JSON. Raises `ConfigurationError` if it has no role, or content that is neither
+    text nor blocks."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}
     turn = dict(message)
-    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
-        turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
     if "role" not in turn:
         raise ConfigurationError("a message has no role")
+    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
+        turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
+    if wrong := [block for block in blocks_of(turn.get("content")) if not isinstance(block, dict)]:
+        raise ConfigurationError(f"a content block of a message must be an object, not {quote(repr(wrong[0]))}")
     return turn
 
 
@@ -78,9 +81,6 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
     is_open = not is_over
     for turn in reversed(_matched(messages) if is_over else messages):
         content = turn.get("content")
-        if not all(isinstance(block, dict) for block in blocks_of(content)):
-            turns.append(turn)  # the API will reject it, and say why
-            continue
         blocks = [look_at_block(block) for block in blocks_of(content)]
         if turn["role"] == "assistant":
             answered.update(map(result_of, blocks))
@@ -115,11 +115,8 @@ def _matched(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     have no call in the answer before them: the API refuses both."""
     runs = [[*run] for _, run in groupby(messages, key=_is_answer)]
     calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for run in runs]
-    matched = [
-        {""},
-        *({*one & other, ""} for one, other in pairwise(calls)),
-        {""},
-    ]  # before, between and after the runs
+    # Before, between and after the runs.
+    matched = [{""}, *({*one & other, ""} for one, other in pairwise(calls)), {""}]
     history = []
     for number, run in enumerate(runs):
         for turn in run:
@@ -134,9 +131,9 @@ def _is_answer(turn: Mapping[str, Any]) -> bool:
     return bool(turn["role"] == "assistant")
 
 
-def _call_of(block: Any) -> str:
+def _call_of(block: Mapping[str, Any]) -> str:
     """The id of the client's call that it is, or whose result it is; empty for other blocks."""
-    name = _CALL_IDS.get(str(block.get("type"))) if isinstance(block, dict) else None
+    name = _CALL_IDS.get(str(block.get("type")))
     return str(block.get(name)) if name else ""
 
 
@@ -146,7 +143,7 @@ _CALL_IDS: Mapping[str, str] = {"tool_use": "id", "tool_result": "tool_use_id"}
 def _results_first(blocks: Iterable[Any]) -> list[Any]:
     """The API: "the tool_result blocks must come first in the content array. Any text must come after all tool results"
     (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/implement-tool-use)."""
-    return sorted(blocks, key=lambda block: not isinstance(block, dict) or block.get("type") != "tool_result")
+    return sorted(blocks, key=lambda block: block.get("type") != "tool_result")
 
 
 def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
@@ -263,21 +260,17 @@ def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list
     """The tools that the model may call after these messages: a system's turn, or the compaction of one, may have withdrawn
     some and added others (https://docs.anthropic.com/en/docs/build-with-claude/mid-conversation-system-messages)."""
     offered = dict.fromkeys(names)
-    changes: list[Any] = []
     for turn in history:
-        blocks = [block for block in blocks_of(turn.get("content")) if isinstance(block, dict)]
-        of_blocks = (
-            [blocks] if turn.get("role") == "system" else [blocks_of(block.get("tool_changes")) for block in blocks]
-        )
-        changes += chain.from_iterable(of_blocks)
-    for change in changes:
-        tool = object_at(change, "tool") if isinstance(change, dict) else {}
-        known = {"tool_reference": tool, "tool_definition": object_at(tool, "definition")}  # not an MCP server's tool
-        name = known.get(str(tool.get("type")), {}).get("name")
-        if isinstance(name, str) and change.get("type") == "tool_removal":
-            offered.pop(name, None)
-        elif isinstance(name, str) and change.get("type") == "tool_addition":
-            offered[name] = None
+        blocks = blocks_of(turn.get("content"))
+        inner = [each for block in blocks for each in blocks_of(block.get("tool_changes")) if isinstance(each, dict)]
+        for change in blocks if turn["role"] == "system" else inner:
+            tool = object_at(change, "tool")
+            known = {"tool_reference": tool, "tool_definition": object_at(tool, "definition")}  # not an MCP server's
+            name = str(known.get(str(tool.get("type")), {}).get("name", ""))
+            if change.get("type") == "tool_removal":
+                offered.pop(name, None)
+            elif change.get("type") == "tool_addition" and name:
+                offered[name] = None
     return list(offered)
 
 
@@ -310,10 +303,8 @@ def assistant_turn(message: Message, calls: Iterable[ToolCall]) -> dict[str, Any
     The text of an input that is not a JSON object is sent back in an object with one field, as the documentation of
     fine-grained tool streaming says.
     """
-    waiting = iter(calls)
-    blocks = [
-        _repaired(block, next(waiting).id) if is_call(block) else block for block in without_replaced(message.content)
-    ]
+    ids, blocks = iter([call.id for call in calls]), without_replaced(message.content)
+    blocks = [_repaired(block, next(ids)) if is_call(block) else block for block in blocks]
     return {"role": "assistant", "content": [as_sent(block.raw) for block in sendable(blocks, "tool_use")]}
 
 
@@ -456,8 +447,7 @@ class ToolRunner(Generic[Item]):
     @property
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer without a function here."""
-        calls = self._calls(self._last) if self._last is not None else ()
-        return [call.block for call in calls if not call.is_answered_here]
+        return [call.block for call in self._calls() if not call.is_answered_here]
 
     def __aiter__(self) -> Self:
         return self
@@ -517,7 +507,10 @@ class ToolRunner(Generic[Item]):
         self._last = turn
         return turn
 
-    def _calls(self, turn: _Turn) -> list[ToolCall]:
+    def _calls(self) -> list[ToolCall]:
+        """Those of the last answer."""
+        if (turn := self._last) is None:
+            return []
         return plan_calls(turn.message, turn.toolbox, [*self._history, *self._appended])
 
     async def _guarded(self, work: Awaitable[Any]) -> Any:
@@ -532,7 +525,7 @@ class ToolRunner(Generic[Item]):
         """Read the rest of the answer, do what follows it, and add the turn to the history."""
         message = await turn.stream.get_final_message()
         step = step_of(message.stop_reason)
-        calls = self._calls(turn)
+        calls = self._calls()
         if step == "stop" or (step == "run" and not calls):
             self.stopped_by = str(message.stop_reason or "no stop reason")
         added: list[dict[str, Any] | None] = []
@@ -625,7 +618,7 @@ class ToolRunner(Generic[Item]):
         message = await self._guarded(turn.stream.get_final_message())
         if step_of(message.stop_reason) != "run":
             return None
-        results = await self._guarded(turn.results(self._api, self._calls(turn)))
+        results = await self._guarded(turn.results(self._api, self._calls()))
         return {"role": "user", "content": results} if results else None
 
 
