@@ -354,7 +354,7 @@ class AsyncMessages(_Resource):
         max_tokens: int,
         messages: Turns,
         output_format: type[Any] | None = None,
-        **arguments: Unpack[MessageFields],
+        **fields: Unpack[MessageFields],
     ) -> MessageStream:
         """A stream of the answer. The request is sent by `async with`, which raises `APIError` if it is refused.
 
@@ -362,46 +362,40 @@ class AsyncMessages(_Resource):
         or `close()` the stream.
         """
         wanted = None if output_format is None else OutputFormat(output_format)
-        call = self._ask(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **arguments)
+        call = self._ask(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **fields)
         return MessageStream(call, Outputs(wanted))
 
     @overload
-    async def create(self, *, stream: Literal[False] = False, **arguments: Unpack[AskFields]) -> Message: ...
+    async def create(self, *, stream: Literal[False] = False, **fields: Unpack[AskFields]) -> Message: ...
 
     @overload
-    async def create(self, *, stream: Literal[True], **arguments: Unpack[AskFields]) -> EventStream: ...
+    async def create(self, *, stream: Literal[True], **fields: Unpack[AskFields]) -> EventStream: ...
 
     @overload
-    async def create(self, *, stream: bool, **arguments: Unpack[AskFields]) -> Message | EventStream: ...
+    async def create(self, *, stream: bool, **fields: Unpack[AskFields]) -> Message | EventStream: ...
 
     async def create(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: bool = False, **arguments: Unpack[MessageFields]
+        self, *, model: str, max_tokens: int, messages: Turns, stream: bool = False, **fields: Unpack[MessageFields]
     ) -> Message | EventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed.
         """
-        events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **arguments))
+        events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **fields))
         if not stream:
             return await events._read_whole()
         await events._open()
         return events
 
     async def parse(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Turns,
-        output_format: type[T],
-        **arguments: Unpack[MessageFields],
+        self, *, model: str, max_tokens: int, messages: Turns, output_format: type[T], **fields: Unpack[MessageFields]
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
-        asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
+        asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **fields}
         async with self.stream(output_format=output_format, **asked) as stream:
             message = await stream.get_final_message()
         _ = message.parsed_output
@@ -436,10 +430,10 @@ class AsyncMessages(_Resource):
         return EventStream(self._ask(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
-        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
+        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **fields: Unpack[CountFields]
     ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
-        asked: dict[str, Any] = {"model": model, "messages": messages, "output_format": output_format, **arguments}
+        asked: dict[str, Any] = {"model": model, "messages": messages, "output_format": output_format, **fields}
         return TokenCount((await self._call("POST", "/v1/messages/count_tokens", **asked).open()).value)
 
     def _ask(self, kind: type[Answer] = Answer, **arguments: Any) -> Call[Answer]:

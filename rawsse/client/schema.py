@@ -300,9 +300,7 @@ class Signature:
         return {name: self._forms.get(name, rest).read(item, f"input.{name}") for name, item in value.items()}
 
 
-def _parameters_of(
-    function: Callable[..., Any], name: str
-) -> tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]:
+def _parameters_of(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
     """The parameters, and their types. The type of the result is not resolved: it may exist for a type checker only."""
     try:
         parameters = inspect.signature(function).parameters

@@ -480,7 +480,7 @@ class Messages:
         max_tokens: int,
         messages: Turns,
         output_format: type[Any] | None = None,
-        **arguments: Unpack[MessageFields],
+        **fields: Unpack[MessageFields],
     ) -> BlockingMessageStream:
         """A stream of the answer. The request is sent by `with`, which raises `APIError` if it is refused.
 
@@ -488,34 +488,28 @@ class Messages:
         or `close()` the stream."""
 
     @overload
-    def create(self, *, stream: Literal[False] = False, **arguments: Unpack[AskFields]) -> Message:
+    def create(self, *, stream: Literal[False] = False, **fields: Unpack[AskFields]) -> Message:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed."""
 
     @overload
-    def create(self, *, stream: Literal[True], **arguments: Unpack[AskFields]) -> BlockingEventStream:
+    def create(self, *, stream: Literal[True], **fields: Unpack[AskFields]) -> BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed."""
 
     @overload
-    def create(self, *, stream: bool, **arguments: Unpack[AskFields]) -> Message | BlockingEventStream:
+    def create(self, *, stream: bool, **fields: Unpack[AskFields]) -> Message | BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
         The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
         Events must be read to their end, or the stream be closed."""
 
     def parse(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Turns,
-        output_format: type[T],
-        **arguments: Unpack[MessageFields],
+        self, *, model: str, max_tokens: int, messages: Turns, output_format: type[T], **fields: Unpack[MessageFields]
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
@@ -545,7 +539,7 @@ class Messages:
         `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
-        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
+        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **fields: Unpack[CountFields]
     ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
 

@@ -233,13 +233,9 @@ class Reply(ToolRunner[MessageStreamEvent]):
 
     async def _settle(self, error: BaseException | None) -> None:
         """End the loop, and let the conversation keep the part that arrived."""
-        turn = self._turn
+        message = self._turn.message if self._turn is not None and self._turn.is_whole else None
         try:
-            if (
-                turn is not None
-                and turn.is_whole
-                and step_of(turn.stream.current_message_snapshot.stop_reason) == "stop"
-            ):
+            if message is not None and step_of(message.stop_reason) == "stop":
                 await self.until_done()  # the last answer is whole; the caller left before reading to the very end
             await self.close()
         finally:

@@ -248,12 +248,27 @@ class ToolCall(NamedTuple):
 
 def plan_calls(message: Message | None, toolbox: Toolbox, history: Iterable[Mapping[str, Any]] = ()) -> list[ToolCall]:
     """The tool calls of an answer, in its order. `history` may have withdrawn tools."""
-    calls: list[ToolCall] = []
+    calls: dict[str, ToolCall] = {}
     offered = _offered(toolbox.names, history)
-    for block in without_replaced(message.content) if message is not None else ():
-        if is_call(block):
-            calls.append(_plan(block, {call.id for call in calls}, toolbox, offered))
-    return calls
+    for block in filter(is_call, without_replaced(message.content) if message is not None else ()):
+        given, name = block.get("id"), block.get("name")
+        call_id = given if isinstance(given, str) and given else "toolu_without_id"
+        if call_id != given:
+            problem = "no id"
+        elif call_id in calls:
+            problem = f"the id {quote(call_id)} has been used for another call of this answer"
+        elif not is_sendable(block):
+            problem = f"its input is not a whole JSON object: {quote(_input_text(block))}"
+        elif isinstance(name, str) and name in offered:
+            calls[call_id] = ToolCall(block, call_id, toolbox.functions.get(name))
+            continue
+        else:
+            problem = f"the tool {quote(str(name))} was not found (the tools are: {', '.join(offered) or 'none'})"
+        while call_id in calls:
+            call_id += "_2"
+        refusal = tool_result(call_id, f"This call was not run: {problem}. Make a new call.", is_error=True)
+        calls[call_id] = ToolCall(block, call_id, refusal=refusal)
+    return list(calls.values())
 
 
 def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -272,25 +287,6 @@ def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list
             elif change.get("type") == "tool_addition" and name:
                 offered[name] = None
     return list(offered)
-
-
-def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox, offered: list[str]) -> ToolCall:
-    given, name = block.get("id"), block.get("name")
-    call_id = given if isinstance(given, str) and given else "toolu_without_id"
-    if call_id != given:
-        problem = "no id"
-    elif call_id in taken:
-        problem = f"the id {quote(call_id)} has been used for another call of this answer"
-    elif not is_sendable(block):
-        problem = f"its input is not a whole JSON object: {quote(_input_text(block))}"
-    elif isinstance(name, str) and name in offered:
-        return ToolCall(block, call_id, toolbox.functions.get(name))
-    else:
-        problem = f"the tool {quote(str(name))} was not found (the tools are: {', '.join(offered) or 'none'})"
-    while call_id in taken:
-        call_id += "_2"
-    refusal = tool_result(call_id, f"This call was not run: {problem}. Make a new call.", is_error=True)
-    return ToolCall(block, call_id, refusal=refusal)
 
 
 def _input_text(block: ToolUseBlock) -> str:
