@@ -161,12 +161,10 @@ class BlockingToolRunner(Generic[Item]):
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins. `container`
-    is the id of the container that an answer named last."""
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins."""
 
     stopped_by: str | None
     partial: Message | None
-    container: str | None
 
     def __init__(
         self,
@@ -230,8 +228,8 @@ class BlockingToolRunner(Generic[Item]):
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are, and so does the container of an answer."""
+        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
+        `tools` and `container` stay as they are."""
 
     def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.
@@ -246,7 +244,6 @@ class BlockingReply:
 
     stopped_by: str | None
     partial: Message | None
-    container: str | None
 
     def __init__(
         self, conversation: BlockingConversation, question: Any, replaced: ConversationTurn | None = None
@@ -299,8 +296,8 @@ class BlockingReply:
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are, and so does the container of an answer."""
+        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
+        `tools` and `container` stay as they are."""
 
     def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.

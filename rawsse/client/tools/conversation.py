@@ -239,7 +239,7 @@ class Reply(ToolRunner[MessageStreamEvent]):
                 await self.until_done()  # the last answer is whole; the caller left before reading to the very end
             await self.close()
         finally:
-            if self.container is not None:
+            if "container" in self._fields:
                 self._conversation.fields["container"] = self._fields["container"]
             if self._conversation._reply is self:
                 self._conversation._settle(self._outcome(error), self._replaced)

@@ -379,8 +379,7 @@ class ToolRunner(Generic[Item]):
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins. `container`
-    is the id of the container that an answer named last.
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins.
     """
 
     def __init__(
@@ -404,7 +403,6 @@ class ToolRunner(Generic[Item]):
             raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
         self.stopped_by: str | None = None
         self.partial: Message | None = None
-        self.container: str | None = None
         self._api = api
         self._history = [as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
@@ -559,7 +557,6 @@ class ToolRunner(Generic[Item]):
         container = object_at(message.raw, "container").get("id") if message is not None else None
         if isinstance(container, str) and container:
             given = self._fields.get("container")
-            self.container = container
             self._fields["container"] = {**given, "id": container} if isinstance(given, Mapping) else container
 
     async def __aenter__(self) -> Self:
@@ -594,15 +591,15 @@ class ToolRunner(Generic[Item]):
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are, and so does the container of an answer."""
+        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
+        `tools` and `container` stay as they are."""
         current = {**self._fields, "messages": self.messages, "tools": list(self._toolbox.given)}
         new = dict(params(current) if callable(params) else params)
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
         self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
         self._history = [as_turn(message) for message in new.pop("messages", self._history)]
-        self._fields = {**({"container": self.container} if self.container else {}), **new}
+        self._fields = {name: field for name, field in self._fields.items() if name == "container"} | new
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.
