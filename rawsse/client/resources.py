@@ -304,35 +304,23 @@ class _Resource:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        kind: type[Exchange] = JSONAnswer,
-        *,
-        query: Query | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        betas: Sequence[str] | None = None,
-        workspace_id: str | None = None,
-        user_profile_id: str | None = None,
-        output_format: OutputFormat[Any] | type[Any] | None = None,
-        **fields: Any,
-    ) -> Call[Any]:
-        """The call. `fields` are those of the body, and the options in `_OF_THE_CALL`."""
-        headers = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
-        headers["anthropic-beta"] = ",".join(betas or ())
-        options = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
-        options["headers"] = {name: value for name, value in headers.items() if value} | dict(extra_headers or {})
-        options["query"] = {**(extra_query or {}), **(query or {})}
+    def _call(self, method: str, path: str, kind: type[Exchange] = JSONAnswer, **given: Any) -> Call[Any]:
+        """The call. `given` are `CallOptions`, a `query`, an `output_format`, and the fields of the body."""
+        options = {name: given.pop(name) for name in _OF_THE_CALL if name in given}
+        extra = {name: dict(given.pop(f"extra_{name}", None) or {}) for name in ("headers", "query", "body")}
+        headers = {
+            "anthropic-beta": ",".join(given.pop("betas", None) or ()),
+            "anthropic-workspace-id": given.pop("workspace_id", None),
+            "anthropic-user-profile-id": given.pop("user_profile_id", None),
+        }
+        options["headers"] = {name: value for name, value in headers.items() if value} | extra["headers"]
+        options["query"] = extra["query"] | given.pop("query", {})
+        if (wanted := given.pop("output_format", None)) is not None:
+            given = with_output_format(given, wanted if isinstance(wanted, OutputFormat) else OutputFormat(wanted))
         if method == "POST":
-            if output_format is not None:
-                wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
-                fields = with_output_format(fields, wanted)
-            given = {name: field for name, field in fields.items() if field is not None and field is not NOT_GIVEN}
+            fields = {name: field for name, field in given.items() if field is not None and field is not NOT_GIVEN}
             streamed = {"stream": True} if issubclass(kind, Answer) else {}
-            options["body"] = given | dict(extra_body or {}) | streamed
+            options["body"] = fields | extra["body"] | streamed
         call: Call[Any] = self._client.call(method, path, kind=kind, **options)
         return call
 
