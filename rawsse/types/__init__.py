@@ -72,7 +72,7 @@ ContentBlockStopEvent = ContentBlockStop
 
 # --- Params --------------------------------------------------------------------------------------------------------
 #
-# Type checkers look into those that programs write most. The others are any dicts, whose fields only the API checks.
+# Type checkers look into turns and tools. Content blocks and options are any dicts, whose fields only the API checks.
 
 ModelParam: TypeAlias = str
 """The name of a model."""
@@ -80,18 +80,21 @@ ModelParam: TypeAlias = str
 CacheControlEphemeralParam: TypeAlias = dict[str, Any]
 CitationsConfigParam: TypeAlias = dict[str, Any]
 DocumentBlockParam: TypeAlias = dict[str, Any]
+ImageBlockParam: TypeAlias = dict[str, Any]
 JSONOutputFormatParam: TypeAlias = dict[str, Any]
 MetadataParam: TypeAlias = dict[str, Any]
 OutputConfigParam: TypeAlias = dict[str, Any]
 RedactedThinkingBlockParam: TypeAlias = dict[str, Any]
+TextBlockParam: TypeAlias = dict[str, Any]
 ThinkingBlockParam: TypeAlias = dict[str, Any]
-ThinkingConfigParam: TypeAlias = Mapping[str, Any]
-ToolChoiceParam: TypeAlias = Mapping[str, Any]
+ThinkingConfigParam: TypeAlias = dict[str, Any]
+ToolChoiceParam: TypeAlias = dict[str, Any]
 ToolReferenceBlockParam: TypeAlias = dict[str, Any]
+ToolResultBlockParam: TypeAlias = dict[str, Any]
 ToolUseBlockParam: TypeAlias = dict[str, Any]
 
 ContentBlockParam: TypeAlias = Mapping[str, Any] | Block
-"""A content block: one of the types below, any other mapping, or a block of an answer as it came."""
+"""A content block: any mapping, or a block of an answer as it came."""
 
 
 class MessageParam(TypedDict):
@@ -99,33 +102,6 @@ class MessageParam(TypedDict):
 
     role: Literal["user", "assistant", "system"]
     content: str | Iterable[ContentBlockParam]
-
-
-class TextBlockParam(TypedDict, total=False):
-    """Text."""
-
-    type: Required[Literal["text"]]
-    text: Required[str]
-    citations: Iterable[Mapping[str, Any]] | None
-    cache_control: Mapping[str, Any] | None
-
-
-class ImageBlockParam(TypedDict, total=False):
-    """An image: `source` holds it, or its address."""
-
-    type: Required[Literal["image"]]
-    source: Required[Mapping[str, Any]]
-    cache_control: Mapping[str, Any] | None
-
-
-class ToolResultBlockParam(TypedDict, total=False):
-    """The result of a tool call."""
-
-    type: Required[Literal["tool_result"]]
-    tool_use_id: Required[str]
-    content: str | Iterable[ContentBlockParam]
-    is_error: bool
-    cache_control: Mapping[str, Any] | None
 
 
 class ToolParam(TypedDict, total=False):
