@@ -1,19 +1,19 @@
 """The calls of the API: `client.messages`, `client.models`, `client.beta`.
 
-Every call takes the fields of the request's body as arguments, known (`MessageFields`) or not; None leaves a field out.
-Beside them:
+Every call takes the fields of the request body as arguments, also those that `MessageFields` does not list. None leaves a
+field out. Further arguments:
 
     extra_headers   header fields
     extra_query     parameters of the URL
-    extra_body      fields of the body that are named like an argument of ours, or are to be null
+    extra_body      body fields that have the name of an argument here, or must be null
     betas           the values of `anthropic-beta`
     workspace_id    the value of `anthropic-workspace-id`; likewise `user_profile_id`
-    timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
-    max_retries     how often a failure that may heal is retried before any content has come
-    strict          whether an order of events that the API does not allow is an error; None: as in the client
-    output_format   the type of the value that the text of the answer is read as (`output.py`)
+    timeouts        the five clocks (`timeout`: one number for all of them, as in the official SDK)
+    max_retries     how many times a transient failure is retried before any content has arrived
+    strict          raise an error if the events have an order that the API does not allow; None: as the client does
+    output_format   the type that the text of the answer is parsed as (`output.py`)
 
-With the response beside the answer:
+To get the response together with the answer:
 
     raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
     raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
@@ -25,7 +25,7 @@ With the response beside the answer:
 The models, from the first page to the last:
 
     models = client.models.list(limit=100)           # `Pages`; the request is not sent yet
-    async for model in models: ...                   # all of them, each page fetched when it is needed
+    async for model in models: ...                   # all models; a page is fetched when it is needed
     page = await models                              # the first page
     page.data, page.has_next_page(), await page.get_next_page()
 """
@@ -96,8 +96,8 @@ class CountFields(CallOptions, total=False):
 
 
 class MessageFields(CountFields, total=False):
-    """The fields of a request for an answer beside `model`, `max_tokens` and `messages` that this version knows. Others are
-    sent as well; for a type checker they go into `extra_body`."""
+    """The fields of a request for an answer that this version knows, except `model`, `max_tokens` and `messages`. Others are
+    sent as well; type checkers accept them in `extra_body`."""
 
     stop_sequences: Sequence[str] | None
     metadata: Mapping[str, Any] | None
@@ -124,7 +124,7 @@ class AskFields(MessageFields):
 # --- Lists that come in pages --------------------------------------------------------------------------------------
 
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
-"""Sends a query and gives the JSON object of the answer. Raises `APIError`."""
+"""Sends a query and returns the JSON object of the answer. Raises `APIError`."""
 
 
 class ModelInfo(Lens):
@@ -148,7 +148,7 @@ class ModelInfo(Lens):
 
 
 class AsyncPage(Lens):
-    """One page of a list. `async for model in page` goes on through all pages after it, and `data` is this page alone.
+    """One page of a list. `async for model in page` continues through all pages after it; `data` is only this page.
 
     It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page.
     """
@@ -183,7 +183,7 @@ class AsyncPage(Lens):
 
     async def get_next_page(self) -> AsyncPage:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
-        to an earlier one: the list would never end."""
+        to an earlier one, so that the list would never end."""
         if self._next is None:
             raise RuntimeError("no next page: call has_next_page() first")
         return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
@@ -215,7 +215,7 @@ class Pages:
 class _Models(AsyncIterator[ModelInfo]):
     """The models on a page and all after it. If fetching a page fails, the next step tries again.
 
-    Not a generator: the event loop would close one that is dropped half-read at some later time.
+    Not a generator: the event loop closes an abandoned generator only later.
     """
 
     def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
@@ -367,8 +367,8 @@ class AsyncMessages(_Resource):
     ) -> Message | EventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed.
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream.
         """
         events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **fields))
         if not stream:
@@ -400,7 +400,7 @@ class AsyncMessages(_Resource):
     ) -> ToolRunner[MessageStream]: ...
 
     def tool_runner(self, *, model: str, max_tokens: int, messages: Turns, **arguments: Any) -> ToolRunner[Any]:
-        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `ToolRunner`."""
         from rawsse.client.tools.runner import ToolRunner  # a program without tools does not load it
 
         return ToolRunner[Any](self, model=model, max_tokens=max_tokens, messages=messages, **arguments)
@@ -413,8 +413,8 @@ class AsyncMessages(_Resource):
         kind: type[Answer] = Answer,
         **options: Unpack[CallOptions],
     ) -> EventStream:
-        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
-        `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for programs that forward requests. As with
+        `stream`, `async with` sends the request. `kind` may be an `Answer` that keeps less."""
         return EventStream(self._ask(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
@@ -438,7 +438,7 @@ class AsyncMessages(_Resource):
 
 
 class AsyncModels(_Resource):
-    """`client.models`: the models that there are."""
+    """`client.models`: the available models."""
 
     def list(
         self,
@@ -470,7 +470,7 @@ class AsyncModels(_Resource):
 
 
 class AsyncBeta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
+    """`client.beta`: the same calls, for code written for the official SDK. `betas` turns beta features on."""
 
     def __init__(self, messages: AsyncMessages, models: AsyncModels) -> None:
         self.messages = messages

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from rawsse.errors import ConfigurationError, quote
 
 MAX_REASONS = 5
-"""How many of pydantic's reasons an error names: one wrong list of objects has as many as it has members."""
+"""How many of pydantic's reasons an error names: a wrong list of objects may have one for each object."""
 
 _SCALARS: Mapping[type, str] = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
 _TYPES: Mapping[type, str] = {**_SCALARS, dict: "object", list: "array"}
@@ -192,7 +192,7 @@ def _pydantic_form(hint: Any, where: str) -> Form:
         problem = f"the type {name} needs pydantic, which is not installed: pip install 'rawsse[schema]'"
         raise ConfigurationError(f"{where}: {problem}") from None
     try:
-        adapter = pydantic.TypeAdapter(_in_pydantic_words(hint, pydantic.Field))
+        adapter = pydantic.TypeAdapter(_with_fields(hint, pydantic.Field))
         schema = adapter.json_schema()
     except Exception as exc:  # pydantic has an error for each kind of type
         reason = str(exc).partition("\n")[0]
@@ -200,7 +200,9 @@ def _pydantic_form(hint: Any, where: str) -> Form:
 
     def read(value: Any, path: str) -> Any:
         try:
-            return adapter.validate_json(json.dumps(value))  # from JSON: there a strict model takes a text as a date
+            return adapter.validate_json(
+                json.dumps(value)
+            )  # as JSON text: in strict mode, a date may be a string only there
         except pydantic.ValidationError as exc:
             raise MismatchError(_reasons(exc.errors(), path)) from exc
         except Exception as exc:  # from the type's own code
@@ -209,15 +211,15 @@ def _pydantic_form(hint: Any, where: str) -> Form:
     return Form(schema, read, adapter)
 
 
-def _in_pydantic_words(hint: Any, field: Callable[..., Any]) -> Any:
-    """The type with our texts and dicts in `Annotated` as pydantic's `Field`s."""
+def _with_fields(hint: Any, field: Callable[..., Any]) -> Any:
+    """The type, with the texts and dicts of `Annotated` turned into pydantic's `Field`s."""
 
-    def word(item: Any) -> Any:
+    def as_field(item: Any) -> Any:
         if isinstance(item, str):
             return field(description=inspect.cleandoc(item))
         return field(json_schema_extra=dict(item)) if isinstance(item, Mapping) else item
 
-    return Annotated[(hint.__origin__, *map(word, hint.__metadata__))] if get_origin(hint) is Annotated else hint
+    return Annotated[(hint.__origin__, *map(as_field, hint.__metadata__))] if get_origin(hint) is Annotated else hint
 
 
 def _reasons(faults: list[Any], path: str) -> str:
@@ -263,7 +265,7 @@ class Signature:
         schemas = {name: form.schema for name, form in forms.items()}
         definitions: dict[str, Any] = {}
         if adapters := [(name, "validation", form.adapter) for name, form in forms.items() if form.adapter]:
-            # All at once: pydantic puts the classes that they need into one `$defs`, each under a name that no other has.
+            # All at once: pydantic collects their classes in one `$defs`, each under a unique name.
             made, definitions = adapters[0][2].json_schemas(adapters)
             schemas |= {name: schema for (name, _), schema in made.items()}
         rest = schemas.pop("**") or True
@@ -283,7 +285,7 @@ class Signature:
         default = default.value if isinstance(default, Enum) else default
         try:
             json.dumps(default, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):  # there is no default, or JSON cannot hold it
+        except (TypeError, ValueError, RecursionError):  # there is no default, or JSON cannot express it
             return schema
         return {**schema, "default": default}
 

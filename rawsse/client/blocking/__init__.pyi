@@ -151,8 +151,7 @@ class BlockingMessageStream:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
 
 class BlockingToolRunner(Generic[Item]):
-    """Asks, runs tools, and asks again. An iterator over the answers: `Message`s, or with `stream` open
-    `BlockingMessageStream`s.
+    """The tool loop: an iterator over the answers, as `Message`s or, with `stream`, as open `BlockingMessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
@@ -212,7 +211,7 @@ class BlockingToolRunner(Generic[Item]):
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+        """The text of all answers, piece by piece. It shares the iterator of the runner."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
@@ -237,10 +236,10 @@ class BlockingToolRunner(Generic[Item]):
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it arrives: a tool loop over which events are iterated, those of all its answers.
+    """The answer to one question, as it arrives: a tool loop that yields the events of all its answers.
 
-    There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
-    conversation keeps the part that arrived."""
+    Events, `text_stream` and the final message share one iterator. When the block is left, the conversation keeps the part
+    that arrived."""
 
     stopped_by: str | None
     partial: Message | None
@@ -273,14 +272,14 @@ class BlockingReply:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> MessageStreamEvent:
-        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
+        """The next event of all answers. Raises `APIError` unless the answers end complete."""
 
     def until_done(self) -> Message:
         """Continue to the end of the loop; the last answer."""
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+        """The text of all answers, piece by piece. It shares the iterator of the runner."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
@@ -309,10 +308,10 @@ class BlockingReply:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
 
     def get_final_message(self) -> Message:
-        """Read it to its end; the last answer. Raises `APIError` for every ending but a complete one."""
+        """Read the reply to its end; the last answer. Raises `APIError` unless the answers end complete."""
 
     def get_final_text(self) -> str:
-        """Read it to its end; the text of the last answer."""
+        """Read the reply to its end; the text of the last answer."""
 
 class BlockingConversation:
     """Questions and answers in turn, one at a time.
@@ -408,7 +407,7 @@ class BlockingWithRawResponse:
     def __getattr__(self, name: str) -> Any: ...
 
 class Page:
-    """One page of a list. `for model in page` goes on through all pages after it, and `data` is this page alone.
+    """One page of a list. `for model in page` continues through all pages after it; `data` is only this page.
 
     It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page."""
 
@@ -454,7 +453,7 @@ class Page:
 
     def get_next_page(self) -> Page:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
-        to an earlier one: the list would never end."""
+        to an earlier one, so that the list would never end."""
 
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
@@ -488,22 +487,22 @@ class Messages:
     def create(self, *, stream: Literal[False] = False, **fields: Unpack[AskFields]) -> Message:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed."""
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     @overload
     def create(self, *, stream: Literal[True], **fields: Unpack[AskFields]) -> BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed."""
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     @overload
     def create(self, *, stream: bool, **fields: Unpack[AskFields]) -> Message | BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed."""
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     def parse(
         self, *, model: str, max_tokens: int, messages: Turns, output_format: type[T], **fields: Unpack[MessageFields]
@@ -516,13 +515,13 @@ class Messages:
     def tool_runner(
         self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
     ) -> BlockingToolRunner[Message]:
-        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `BlockingToolRunner`."""
 
     @overload
     def tool_runner(
         self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Any
     ) -> BlockingToolRunner[BlockingMessageStream]:
-        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `BlockingToolRunner`."""
 
     def events(
         self,
@@ -532,8 +531,8 @@ class Messages:
         kind: type[Answer] = ...,
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
-        `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for programs that forward requests. As with
+        `stream`, `with` sends the request. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **fields: Unpack[CountFields]
@@ -541,7 +540,7 @@ class Messages:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
 
 class Models:
-    """`client.models`: the models that there are."""
+    """`client.models`: the available models."""
 
     def __init__(self, client: Any) -> None: ...
     @property
@@ -571,7 +570,7 @@ class Models:
         would lead to another path."""
 
 class Beta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
+    """`client.beta`: the same calls, for code written for the official SDK. `betas` turns beta features on."""
 
     messages: Messages
     models: Models

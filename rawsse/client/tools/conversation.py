@@ -1,4 +1,4 @@
-"""A conversation: questions and answers in turn, a history that can be sent at any time, and the cost of it all.
+"""A conversation: questions and answers in turn, a history that the API accepts at any time, and the total cost.
 
     conversation = Conversation(client, model=…, max_tokens=…, system="Be brief.", tools=[get_weather])
     async with conversation.stream("Is it cold in Oslo?") as reply:
@@ -179,10 +179,10 @@ class Conversation:
 
 
 class Reply(ToolRunner[MessageStreamEvent]):
-    """The answer to one question, as it arrives: a tool loop over which events are iterated, those of all its answers.
+    """The answer to one question, as it arrives: a tool loop that yields the events of all its answers.
 
-    There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
-    conversation keeps the part that arrived.
+    Events, `text_stream` and the final message share one iterator. When the block is left, the conversation keeps the part
+    that arrived.
     """
 
     def __init__(self, conversation: Conversation, question: Any, replaced: ConversationTurn | None = None) -> None:
@@ -215,7 +215,7 @@ class Reply(ToolRunner[MessageStreamEvent]):
         return cast(MessageStream, self.current_stream)  # entering the block has opened it
 
     async def __anext__(self) -> MessageStreamEvent:
-        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
+        """The next event of all answers. Raises `APIError` unless the answers end complete."""
         return await self._next(aiter)
 
     async def _advance(self) -> Any:
@@ -224,11 +224,11 @@ class Reply(ToolRunner[MessageStreamEvent]):
         return await super()._advance()
 
     async def get_final_message(self) -> Message:
-        """Read it to its end; the last answer. Raises `APIError` for every ending but a complete one."""
+        """Read the reply to its end; the last answer. Raises `APIError` unless the answers end complete."""
         return await self.until_done()
 
     async def get_final_text(self) -> str:
-        """Read it to its end; the text of the last answer."""
+        """Read the reply to its end; the text of the last answer."""
         return (await self.until_done()).text
 
     async def _settle(self, error: BaseException | None) -> None:

@@ -11,8 +11,8 @@ answer run when the body is done with it, all at the same time.
 
 A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
 holds the turns before it, and iterating again sends the request again. Each request has the messages in the form that the
-API accepts (`as_history`). A call whose input was cut never runs, because a lenient reader would take it for a shorter one. To
-leave a loop early, use `async with runner` or `close()` it, so that nothing keeps running.
+API accepts (`as_history`). A call whose input was truncated never runs. To leave a loop early, use `async with runner` or
+`close()` it, so that nothing keeps running.
 
 Threads held by the server are not used: each request carries the whole history.
 """
@@ -132,7 +132,7 @@ def _is_answer(turn: Mapping[str, Any]) -> bool:
 
 
 def _call_of(block: Mapping[str, Any]) -> str:
-    """The id of the client's call that it is, or whose result it is; empty for other blocks."""
+    """The id of a call of the client, or of the call that a result answers; empty for other blocks."""
     name = _CALL_IDS.get(str(block.get("type")))
     return str(block.get(name)) if name else ""
 
@@ -147,7 +147,7 @@ def _results_first(blocks: Iterable[Any]) -> list[Any]:
 
 
 def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
-    """A block of a user's turn; a tool's result is without blank texts, as the runner makes it (`content_of`)."""
+    """A block of a user's turn. A tool's result loses its blank texts, as it does in `content_of`."""
     content = block.get("content")
     if block.get("type") != "tool_result" or not isinstance(content, list):
         return block
@@ -365,12 +365,11 @@ class _Turn:
 # --- The loop ------------------------------------------------------------------------------------------------------
 
 MAX_TURNS = 20
-"""How many answers a tool loop asks for by default at most. A model may call tools, or pause, for ever."""
+"""The default limit of answers in a tool loop. A model may call tools, or pause, without end."""
 
 
 class ToolRunner(Generic[Item]):
-    """Asks, runs tools, and asks again. An async iterator over the answers: `Message`s, or with `stream` open
-    `MessageStream`s.
+    """The tool loop: an async iterator over the answers, as `Message`s or, with `stream`, as open `MessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
@@ -463,7 +462,7 @@ class ToolRunner(Generic[Item]):
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
-        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+        """The text of all answers, piece by piece. It shares the iterator of the runner."""
         return _Text(self)
 
     async def _next(self, read: Callable[[MessageStream], AsyncIterator[T]]) -> T:
@@ -508,7 +507,7 @@ class ToolRunner(Generic[Item]):
         return plan_calls(turn.message, turn.toolbox, [*self._history, *self._appended])
 
     async def _guarded(self, work: Awaitable[Any]) -> Any:
-        """Do a part of the current turn; if it fails, the turn did not happen."""
+        """Do a part of the current turn. If it fails, the turn is dropped."""
         try:
             return await work
         except BaseException:
@@ -552,7 +551,7 @@ class ToolRunner(Generic[Item]):
             await turn.stream.close()
 
     def _note(self, message: Message | None, *, exact: bool) -> None:
-        """Keep what the answer cost, and where its code ran: without that container the API refuses to go on."""
+        """Keep the cost of the answer, and the container in which its code ran: the next request must name it."""
         self._usages.append(usage_of(message, exact=exact))
         container = object_at(message.raw, "container").get("id") if message is not None else None
         if isinstance(container, str) and container:
@@ -572,7 +571,7 @@ class ToolRunner(Generic[Item]):
         if self._last is not None:
             await self._last.stop()
 
-    # Changing its course -------------------------------------------------------------------------------------------
+    # Changing the loop ---------------------------------------------------------------------------------------------
 
     def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
         """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if

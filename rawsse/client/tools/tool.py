@@ -186,8 +186,8 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
     coroutine that gives the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`, `CancelledError` and `GeneratorExit` too: the function was not cancelled by
-    its caller, who waits for it. Others outside `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
+    An exception becomes a result with `is_error`, even `CancelledError` and `GeneratorExit`: the caller, who waits for the
+    result, did not cancel the function. `KeyboardInterrupt`, `SystemExit` and others outside `Exception` pass through.
     """
     try:
         result = given.call(value)
@@ -206,13 +206,13 @@ async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
-        if _is_cancellation(exc):  # the runner's task knows who cancelled it
+        if _is_cancellation(exc):  # the task of the runner decides what was cancelled
             raise
         return failed(call_id, exc)
 
 
 def _is_failure(error: BaseException) -> bool:
-    """The error is one of the tool, and does not concern the program. Of a group: all errors in it are."""
+    """The error concerns the tool and not the program. In a group, all errors must."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_failure, error.exceptions))
     return isinstance(error, Exception | GeneratorExit) or _is_cancellation(error)
@@ -242,8 +242,8 @@ def failed(call_id: str, error: BaseException) -> dict[str, Any]:
 
 def content_of(result: Any) -> Content:
     """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty
-    text, any other value as JSON. Lone surrogates, numbers that are not finite and blocks of blank text are replaced or left
-    out: no request can carry them. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
+    text, any other value as JSON. A request cannot carry lone surrogates, numbers that are not finite and blank text blocks:
+    these are replaced or left out. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
     if result is None:
         return ""
     text = well_formed(json.dumps(result, ensure_ascii=False, default=_plain))
@@ -255,7 +255,7 @@ def content_of(result: Any) -> Content:
 
 
 def _plain(value: Any) -> Any:
-    """A value that `json` does not know, as one that it does."""
+    """Convert a value that `json` cannot encode."""
     if isinstance(value, Lens):
         return value.raw
     if isinstance(value, enum.Enum):
