@@ -200,9 +200,7 @@ def _pydantic_form(hint: Any, where: str) -> Form:
 
     def read(value: Any, path: str) -> Any:
         try:
-            return adapter.validate_json(
-                json.dumps(value)
-            )  # as JSON text: in strict mode, a date may be a string only there
+            return adapter.validate_json(json.dumps(value))  # strict models take a string as a date in JSON text only
         except pydantic.ValidationError as exc:
             raise MismatchError(_reasons(exc.errors(), path)) from exc
         except Exception as exc:  # from the type's own code

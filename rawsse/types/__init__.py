@@ -123,21 +123,15 @@ ToolUnionParam: TypeAlias = ToolParam | Mapping[str, Any]
 
 # --- The beta resource ---------------------------------------------------------------------------------------------
 
-_ONLY_BETA: Mapping[str, Any] = {
-    "BetaCompactionBlock": CompactionBlock,
-    "BetaFallbackBlock": FallbackBlock,
-    "BetaMCPToolResultBlock": ToolResultBlock,
-    "BetaMCPToolUseBlock": MCPToolUseBlock,
-    "BetaRequestDocumentBlockParam": DocumentBlockParam,
-}
+MCPToolResultBlock = ToolResultBlock
+RequestDocumentBlockParam = DocumentBlockParam
+_ONLY_BETA = ("CompactionBlock", "FallbackBlock", "MCPToolResultBlock", "MCPToolUseBlock", "RequestDocumentBlockParam")
 
 beta = sys.modules[f"{__name__}.beta"] = sys.modules[__name__]
 """`rawsse.types.beta` is this module, as `os.path` is a module of another name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ONLY_BETA:
-        return _ONLY_BETA[name]
-    if (plain := name.removeprefix("Beta")) in __all__:
+    if (plain := name.removeprefix("Beta")) in (*__all__, *_ONLY_BETA):
         return globals()[plain]
     raise AttributeError(f"module 'rawsse.types' has no attribute {name!r}")
