@@ -32,7 +32,7 @@ The models, from the first page to the last:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
@@ -148,12 +148,9 @@ class ModelInfo(Lens):
 
 
 class AsyncPage(Lens):
-    """One page of a list. `async for model in page` continues through all pages after it; `data` is only this page.
+    """One page of a list. `async for model in page` continues through all pages after it; `data` is only this page."""
 
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page.
-    """
-
-    __slots__ = ("_asked", "_fetch", "_next")
+    __slots__ = ("_rest",)
     data: list[ModelInfo]
     first_id: str | None
     last_id: str | None
@@ -161,74 +158,73 @@ class AsyncPage(Lens):
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"data": ModelInfo}
 
-    def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = frozenset()) -> None:
-        data = raw.get("data")
-        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
-            raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
+    def __init__(self, raw: dict[str, Any], rest: Pages | None) -> None:
         super().__init__(raw)
-        name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
-        cursor = raw.get(end)
-        # Without `has_more` there may be a next page, as for the official SDKs.
-        if raw.get("has_more") is False or not data or not isinstance(cursor, str):
-            cursor = ""
-        if cursor in asked:
-            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(cursor)} before")
-        self._fetch = fetch
-        self._next: Query | None = {**query, name: cursor} if cursor else None
-        self._asked = asked | {cursor}  # on the way to the next page
+        self._rest = rest
 
     def has_next_page(self) -> bool:
         """There is a page after this one."""
-        return self._next is not None
+        return self._rest is not None
 
     async def get_next_page(self) -> AsyncPage:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
         to an earlier one, so that the list would never end."""
-        if self._next is None:
+        if self._rest is None:
             raise RuntimeError("no next page: call has_next_page() first")
-        return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
+        return await self._rest
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Models(self._itself)
-
-    async def _itself(self) -> AsyncPage:
-        return self
+        return _Models(self._rest, self.data)
 
 
 class Pages:
-    """A list that has not been fetched yet: `await` it for its first page, or iterate over all its models."""
+    """A list, from a page that has not been fetched yet: `await` it for that page, or iterate over all its models.
 
-    def __init__(self, fetch: Fetch, query: Query) -> None:
+    It pages forwards, or backwards if the query has `before_id`. `asked` are the cursors that led to it.
+    """
+
+    def __init__(self, fetch: Fetch, query: Query, asked: frozenset[str] = frozenset()) -> None:
         self._fetch = fetch
         self._query = query
+        self._asked = asked
 
-    async def _first(self) -> AsyncPage:
-        return AsyncPage(await self._fetch(self._query), self._fetch, self._query)
+    async def _page(self) -> AsyncPage:
+        raw = await self._fetch(self._query)
+        data = raw.get("data")
+        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+            raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
+        name, end = ("before_id", "first_id") if self._query.get("before_id") else ("after_id", "last_id")
+        cursor = raw.get(end)
+        # Without `has_more` there may be a next page, as for the official SDKs.
+        if raw.get("has_more") is False or not data or not isinstance(cursor, str) or not cursor:
+            return AsyncPage(raw, None)
+        if cursor in self._asked:
+            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(cursor)} before")
+        return AsyncPage(raw, Pages(self._fetch, {**self._query, name: cursor}, self._asked | {cursor}))
 
     def __await__(self) -> Generator[Any, None, AsyncPage]:
-        return self._first().__await__()
+        return self._page().__await__()
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Models(self._first)
+        return _Models(self, ())
 
 
 class _Models(AsyncIterator[ModelInfo]):
-    """The models on a page and all after it. If fetching a page fails, the next step tries again.
+    """Models, and then those of the pages after them. If fetching a page fails, the next step tries again.
 
     Not a generator: the event loop closes an abandoned generator only later.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
-        self._fetch: Callable[[], Awaitable[AsyncPage]] | None = fetch  # the next page
-        self._models: Iterator[ModelInfo] = iter(())
+    def __init__(self, rest: Pages | None, models: Iterable[ModelInfo]) -> None:
+        self._rest = rest
+        self._models = iter(models)
 
     async def __anext__(self) -> ModelInfo:
         while (model := next(self._models, None)) is None:
-            if self._fetch is None:
+            if self._rest is None:
                 raise StopAsyncIteration
-            page = await self._fetch()
-            self._models = iter(page.data)
-            self._fetch = page.get_next_page if page.has_next_page() else None
+            page = await self._rest
+            self._rest, self._models = page._rest, iter(page.data)
         return model
 
 

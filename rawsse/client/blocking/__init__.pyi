@@ -10,17 +10,7 @@ from rawsse.client.network.link import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
 from rawsse.client.output import Outputs
-from rawsse.client.request import Query
-from rawsse.client.resources import (
-    AskFields,
-    CallOptions,
-    CountFields,
-    Fetch,
-    MessageFields,
-    ModelInfo,
-    TokenCount,
-    Turns,
-)
+from rawsse.client.resources import AskFields, CallOptions, CountFields, MessageFields, ModelInfo, TokenCount, Turns
 from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
 from rawsse.client.stream import Call
 from rawsse.client.tools.conversation import ConversationTurn, Question
@@ -407,13 +397,11 @@ class BlockingWithRawResponse:
     def __getattr__(self, name: str) -> Any: ...
 
 class Page:
-    """One page of a list. `for model in page` continues through all pages after it; `data` is only this page.
-
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page."""
+    """One page of a list. `for model in page` continues through all pages after it; `data` is only this page."""
 
     raw: dict[str, Any]
 
-    def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = ...) -> None: ...
+    def __init__(self, raw: dict[str, Any], rest: Page | None) -> None: ...
     def get(self, name: str, default: Any = None) -> Any:
         """The JSON value itself, or `default`."""
 
