@@ -306,9 +306,7 @@ def _parameters_of(function: Callable[..., Any], name: str) -> tuple[Mapping[str
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as exc:
         raise ConfigurationError(f"{name} has no signature that can be read: {exc}") from None
-    inner: Any = function
-    while isinstance(inner, partial):
-        inner = inner.func
+    inner: Any = function.func if isinstance(function, partial) else function
     if not inspect.isroutine(inner):
         inner = inner.__init__ if inspect.isclass(inner) else type(inner).__call__
     inner = inspect.unwrap(inner)
