@@ -81,8 +81,8 @@ class Call(Generic[E_co]):
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     async def open(self, error: APIError | None = None) -> E_co:
-        """Make attempts until one has a response, and return its exchange. `error` is the failure of the attempt before: the
-        policy decides whether another one follows.
+        """Make attempts until one has a response, and return its exchange. `error` is the failure of the previous attempt:
+        the policy decides whether another one follows.
 
         Raises the `APIError` of the last attempt, or `StreamCancelledError` if the call is closed.
         """
@@ -227,7 +227,7 @@ class Call(Generic[E_co]):
         result: T | None = None
         self._waits = True
         try:
-            if at is None and deadline <= now():  # checked here too: a link with bytes to read returns them at any time
+            if at is None and deadline <= now():  # a link that always has bytes to read ignores it
                 raise Expired
             if not self.is_closed:  # checked last: another thread may close the call at any moment
                 result = await wait(deadline if at is None else at)
@@ -376,7 +376,7 @@ class BaseStream(CallInfo):
     # Reading -------------------------------------------------------------------------------------------------------
 
     def _take_event(self) -> StreamEvent | None:
-        """The next event that the API sent, already part of the message. None: await `_more()` and call again.
+        """The next event that the API sent, applied to the message. None: await `_more()` and call again.
 
         Raises `StopAsyncIteration` after a complete answer, and `APIError` for every other ending.
         """
@@ -433,7 +433,7 @@ class EventStream(BaseStream):
     """The events that the API sent, typed, and no others: the result of `messages.create(stream=True)`."""
 
     async def __anext__(self) -> StreamEvent:
-        """The next event. Raises `APIError` unless the stream ends complete."""
+        """The next event. Raises `APIError` if the stream does not complete."""
         while (event := self._take_event()) is None:
             await self._more()
         return event
@@ -471,7 +471,7 @@ class MessageStream(BaseStream):
         return TextStream(self)
 
     async def __anext__(self) -> MessageStreamEvent:
-        """The next event. Raises `APIError` unless the stream ends complete."""
+        """The next event. Raises `APIError` if the stream does not complete."""
         while (event := self._take()) is None:
             await self._more()
         return event
@@ -505,7 +505,7 @@ class MessageStream(BaseStream):
         return [self._outputs.event(each, lambda: builder.message) for each in expanded]
 
     async def until_done(self) -> None:
-        """Read the stream to its end. Raises `APIError` unless it ends complete."""
+        """Read the stream to its end. Raises `APIError` if it does not complete."""
         self._expanded.clear()
         with suppress(StopAsyncIteration):
             while True:
@@ -513,7 +513,7 @@ class MessageStream(BaseStream):
                     await self._more()
 
     async def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` unless it ends complete."""
+        """Read the stream to its end; the whole message. Raises `APIError` if it does not complete."""
         await self.until_done()
         return self.current_message_snapshot
 
@@ -533,7 +533,7 @@ class TextStream(AsyncIterator[str]):
         self._take, self._more, self._close = stream._take_text, stream._more, stream._close
 
     async def __anext__(self) -> str:
-        """The next piece of text. Raises `APIError` unless the stream ends complete."""
+        """The next piece of text. Raises `APIError` if the stream does not complete."""
         while (text := self._take()) is None:
             await self._more()
         return text

@@ -77,7 +77,7 @@ class BlockingEventStream:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
     def __next__(self) -> StreamEvent:
-        """The next event. Raises `APIError` unless the stream ends complete."""
+        """The next event. Raises `APIError` if the stream does not complete."""
 
 class BlockingMessageStream:
     """The events that the API sent, except pings (see `timing`), with the events derived from them; the text; the message.
@@ -129,13 +129,13 @@ class BlockingMessageStream:
         """The text of all text blocks, piece by piece. It shares the iterator of the stream."""
 
     def __next__(self) -> MessageStreamEvent:
-        """The next event. Raises `APIError` unless the stream ends complete."""
+        """The next event. Raises `APIError` if the stream does not complete."""
 
     def until_done(self) -> None:
-        """Read the stream to its end. Raises `APIError` unless it ends complete."""
+        """Read the stream to its end. Raises `APIError` if it does not complete."""
 
     def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` unless it ends complete."""
+        """Read the stream to its end; the whole message. Raises `APIError` if it does not complete."""
 
     def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
@@ -262,7 +262,7 @@ class BlockingReply:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> MessageStreamEvent:
-        """The next event of all answers. Raises `APIError` unless the answers end complete."""
+        """The next event of all answers. Raises `APIError` if an answer does not complete."""
 
     def until_done(self) -> Message:
         """Continue to the end of the loop; the last answer."""
@@ -298,7 +298,7 @@ class BlockingReply:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
 
     def get_final_message(self) -> Message:
-        """Read the reply to its end; the last answer. Raises `APIError` unless the answers end complete."""
+        """Read the reply to its end; the last answer. Raises `APIError` if an answer does not complete."""
 
     def get_final_text(self) -> str:
         """Read the reply to its end; the text of the last answer."""

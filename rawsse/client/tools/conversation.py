@@ -215,7 +215,7 @@ class Reply(ToolRunner[MessageStreamEvent]):
         return cast(MessageStream, self.current_stream)  # entering the block has opened it
 
     async def __anext__(self) -> MessageStreamEvent:
-        """The next event of all answers. Raises `APIError` unless the answers end complete."""
+        """The next event of all answers. Raises `APIError` if an answer does not complete."""
         return await self._next(aiter)
 
     async def _advance(self) -> Any:
@@ -224,7 +224,7 @@ class Reply(ToolRunner[MessageStreamEvent]):
         return await super()._advance()
 
     async def get_final_message(self) -> Message:
-        """Read the reply to its end; the last answer. Raises `APIError` unless the answers end complete."""
+        """Read the reply to its end; the last answer. Raises `APIError` if an answer does not complete."""
         return await self.until_done()
 
     async def get_final_text(self) -> str:
