@@ -127,24 +127,20 @@ def _union(hints: tuple[Any, ...]) -> Form | None:
     return Form({"anyOf": [form.schema for _, form in forms]}, read)
 
 
-def _container(origin: type, arguments: tuple[Any, ...]) -> Form | None:
+def _container(origin: type[Any], arguments: tuple[Any, ...]) -> Form | None:
     items = _plain_form(arguments[-1]) if arguments else _ANYTHING
     if items is None or (origin is dict and arguments and arguments[0] is not str):
         return None
+    name, keyword = _TYPES[origin], "items" if origin is list else "additionalProperties"
 
-    def read_array(value: Any, path: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise _mismatch("array", value, path)
-        return [items.read(item, f"{path}[{index}]") for index, item in enumerate(value)]
-
-    def read_object(value: Any, path: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise _mismatch("object", value, path)
+    def read(value: Any, path: str) -> Any:
+        if not isinstance(value, origin):
+            raise _mismatch(name, value, path)
+        if isinstance(value, list):
+            return [items.read(item, f"{path}[{index}]") for index, item in enumerate(value)]
         return {key: items.read(item, f"{path}.{key}") for key, item in value.items()}
 
-    if origin is list:
-        return Form({"type": "array", **({"items": items.schema} if arguments else {})}, read_array)
-    return Form({"type": "object", **({"additionalProperties": items.schema} if arguments else {})}, read_object)
+    return Form({"type": name, **({keyword: items.schema} if arguments else {})}, read)
 
 
 def _read_scalar(name: str, value: Any, path: str) -> Any:
