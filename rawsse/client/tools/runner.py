@@ -113,22 +113,18 @@ def _joined(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _matched(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages without the calls that have no result in the user's turns after the answer, and without the results that
     have no call in the answer before them: the API refuses both."""
-    runs = [[*run] for _, run in groupby(messages, key=_is_answer)]
-    calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for run in runs]
+    runs = [(is_answer, [*run]) for is_answer, run in groupby(messages, key=lambda turn: turn["role"] == "assistant")]
+    calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for _, run in runs]
     # Before, between and after the runs.
     matched = [{""}, *({*one & other, ""} for one, other in pairwise(calls)), {""}]
     history = []
-    for number, run in enumerate(runs):
+    for number, (is_answer, run) in enumerate(runs):
+        known = matched[number + is_answer]
         for turn in run:
-            known, content = matched[number + _is_answer(turn)], turn.get("content")
-            if isinstance(content, list):
+            if isinstance(content := turn.get("content"), list):
                 content = _results_first(block for block in content if _call_of(block) in known)
             history.append({**turn, "content": content})
     return history
-
-
-def _is_answer(turn: Mapping[str, Any]) -> bool:
-    return bool(turn["role"] == "assistant")
 
 
 def _call_of(block: Mapping[str, Any]) -> str:
