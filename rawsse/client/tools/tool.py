@@ -100,13 +100,12 @@ class Tool(Generic[P, R]):
             raise ConfigurationError("a tool needs a name: give name, or a function that has one")
         check_name(self.name)
         self.description: str = self._signature.description if description is None else description
-        self.input_schema: dict[str, Any] = {}
-        if isinstance(input_schema, Mapping):
-            self.input_schema = dict(input_schema)
-        elif input_schema is not None:
-            self.input_schema = form_of(input_schema, f"{self.name}, input_schema").schema
-        elif self._is_custom:
+        if input_schema is None:
             self.input_schema = self._signature.input_schema()
+        elif isinstance(input_schema, Mapping):
+            self.input_schema = dict(input_schema)
+        else:
+            self.input_schema = form_of(input_schema, f"{self.name}, input_schema").schema
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
