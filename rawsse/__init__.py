@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from rawsse.client.network.pool import PoolLimits
     from rawsse.client.retry import NOT_GIVEN, RateLimits, RetryPolicy, Timeouts
     from rawsse.client.stream import EventStream, MessageStream
-    from rawsse.client.tools import Conversation, Tool, ToolError, ToolRunner, beta_async_tool, beta_tool, tool
+    from rawsse.client.tools.conversation import Conversation
+    from rawsse.client.tools.runner import ToolRunner
+    from rawsse.client.tools.tool import Tool, ToolError, beta_async_tool, beta_tool, tool
     from rawsse.errors import *
     from rawsse.messages.content import Message, ParsedMessage
 
@@ -56,8 +58,9 @@ _MODULES: Mapping[str, str] = {
     "PoolLimits": "rawsse.client.network.pool",
     **dict.fromkeys(("NOT_GIVEN", "RateLimits", "RetryPolicy", "Timeouts"), "rawsse.client.retry"),
     **dict.fromkeys(("EventStream", "MessageStream"), "rawsse.client.stream"),
-    **dict.fromkeys(("Conversation", "Tool", "ToolError", "ToolRunner"), "rawsse.client.tools"),
-    **dict.fromkeys(("beta_async_tool", "beta_tool", "tool"), "rawsse.client.tools"),
+    "Conversation": "rawsse.client.tools.conversation",
+    "ToolRunner": "rawsse.client.tools.runner",
+    **dict.fromkeys(("Tool", "ToolError", "beta_async_tool", "beta_tool", "tool"), "rawsse.client.tools.tool"),
     **dict.fromkeys(("Message", "ParsedMessage"), "rawsse.messages.content"),
 }
 """The modules of the names that are not errors. A name is loaded when it is first used (PEP 562): a program pays only for the
