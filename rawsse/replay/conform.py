@@ -461,7 +461,7 @@ async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> 
                 if answer.is_over or answer.bytes_received > MAX_ANSWER_BYTES:
                     break
                 await call.more()
-    status, headers = (call.response.status, call.response.headers) if call.response else (0, {})
-    end: End = "clean" if call.exchange.is_over and call.exchange.error is None else "cut"
-    fields = {name.lower(): value for name, value in headers.items()}
-    return Recording(None, status, fields, tuple(reads), end, now() - started)
+    head, error = call.response, call.exchange.error
+    fields = {name.lower(): value for name, value in head.headers.items()} if head else {}
+    end: End = "clean" if call.exchange.is_over and error is None else "cut"
+    return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started)
