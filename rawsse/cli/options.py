@@ -63,6 +63,11 @@ def seconds(text: str) -> float:
     return value
 
 
+def system_prompt(text: str) -> str:
+    """A type of arguments: a text, or the one in a file, as @FILE. Raises `OSError`."""
+    return Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+
+
 FILE: Mapping[str, Any] = {"type": Path, "metavar": "FILE"}
 SECONDS: Mapping[str, Any] = {"type": seconds, "metavar": "SECONDS"}
 REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
@@ -98,6 +103,7 @@ def add_upstream(parser: argparse.ArgumentParser) -> None:
     option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
     most = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
     option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
+    option("-s", "--system", type=system_prompt, metavar="TEXT", help="the system prompt, or @FILE")
     option("--env-file", **FILE, help="read this instead of .env")
 
 
@@ -137,7 +143,10 @@ TAKEN_UNASKED = (*CREDENTIALS, ADDRESS, "RAWSSE_TOKEN")
 """The variables that are read from a `.env` that the user did not name: the folder may be another person's, and its PATH and
 proxies are not trusted."""
 
-_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_LINE = re.compile(
+    r"""(?:export\s+)? ([A-Za-z_][A-Za-z0-9_]*) \s*=\s* (?: (['"])(.*?)\2.* | \#.* | (.*?)(?:\s\#.*)? )""", re.VERBOSE
+)
+"""NAME=value: what follows a value in quotes is dropped; without quotes, a comment begins at a `#` after a space."""
 
 
 def load_env_file(named: Path | None) -> None:
@@ -178,17 +187,8 @@ def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
         line = raw_line.strip()
         if not line or line.startswith("#"):
             continue
-        key, equals, value = re.sub(r"^export\s+", "", line).partition("=")
-        key, value = key.strip(), _unquoted(value.strip())
-        if not equals or not _NAME.fullmatch(key) or "\0" in value:
+        found = _LINE.fullmatch(line)
+        if found is None or "\0" in line:
             raise ConfigurationError(f"{name}, line {number}: not NAME=value")
-        variables[key] = value
+        variables[found[1]] = found[3] or found[4] or ""
     return variables
-
-
-def _unquoted(text: str) -> str:
-    """The value without its quotes; without quotes, a comment begins at a `#` after a space."""
-    quote = text[:1]
-    if quote in ("'", '"') and quote in text[1:]:
-        return text[1:].partition(quote)[0]
-    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()

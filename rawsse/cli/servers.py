@@ -80,7 +80,6 @@ def add_serve(commands: Any) -> None:
     option("--allow-host", **REPEATED, metavar="NAME", help="a name of the relay (repeatable)")
     option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
     option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model that may be chosen (repeatable)")
-    option("--system", metavar="TEXT", help="the system prompt of browsers' requests, or @FILE; they cannot set one")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
     option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
     option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
@@ -159,13 +158,9 @@ def _run(server: Coroutine[Any, Any, None]) -> None:
         new_loop = importlib.import_module("uvloop").new_event_loop
     except ImportError:
         new_loop = None
-    before = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
-    try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(server)
-    finally:
-        gc.set_threshold(*before)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(server)
 
 
 def raise_descriptor_limit() -> None:
@@ -210,7 +205,7 @@ def _prepare(log_format: str = "text") -> None:
 
 def _address(arguments: argparse.Namespace) -> tuple[str, int]:
     """Where to listen, from the arguments or else the environment. Raises `ConfigurationError`."""
-    host = (os.environ.get("RAWSSE_HOST") or _HOST) if arguments.host is None else arguments.host
+    host = arguments.host or os.environ.get("RAWSSE_HOST") or _HOST
     if arguments.port is not None:
         return host, arguments.port
     text = os.environ.get("PORT") or str(_PORT)
@@ -256,10 +251,8 @@ def _serve(arguments: argparse.Namespace) -> bool:
     check_bind(host, given if users is None else users)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is not a folder")
-    path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")
-    ledger = Ledger(path) if path else None
-    url = arguments.store or os.environ.get("RAWSSE_STORE")
-    store = RedisStore(url) if url else None
+    ledger = Ledger(path) if (path := arguments.ledger or os.environ.get("RAWSSE_LEDGER")) else None
+    store = RedisStore(url) if (url := arguments.store or os.environ.get("RAWSSE_STORE")) else None
     tokens = Tokens(given) if users is None else users
     guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
     everyone = users.everyone if users is not None else None
@@ -320,14 +313,10 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
     # One for each run that there may be: a run that waits for another to end would look like a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
-    system = arguments.system
-    if system is not None and system.startswith("@"):
-        system = Path(system[1:]).read_text(encoding="utf-8")
-    if arguments.metrics_token is None:
-        arguments.metrics_token = os.environ.get("RAWSSE_METRICS_TOKEN") or None
-    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static", "metrics_token")}
+    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "system", "static")}
+    options["metrics_token"] = arguments.metrics_token or os.environ.get("RAWSSE_METRICS_TOKEN") or None
     run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=arguments.on_disconnect)
-    return Relay(client, system=system, limits=run_limits, **options, **parts)
+    return Relay(client, limits=run_limits, **options, **parts)
 
 
 def _record(arguments: argparse.Namespace) -> bool:

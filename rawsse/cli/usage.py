@@ -95,9 +95,7 @@ def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except RecursionError:
-        raise ConfigurationError(f"cannot read the prices in {path}: they are nested too deeply") from None
-    except ValueError as exc:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as exc:  # not TOML, not UTF-8, or nested too deeply
         raise ConfigurationError(f"cannot read the prices in {path}: {exc}") from None
     currency = tables.pop("currency", "USD")
     if not isinstance(currency, str):

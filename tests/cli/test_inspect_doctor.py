@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,6 +94,18 @@ def test_the_token_is_never_shown_even_if_it_is_sent_back(
     assert main(["doctor", serve(echo), "--token", TOKEN, *(["--json"] if as_json else [])]) == 1
     printed = "".join(capsys.readouterr())
     assert (printed.count("[token]"), TOKEN in printed) == (3, False)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_on_a_terminal_it_counts_the_events_while_it_waits(
+    is_terminal: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert examine(serve(Relay()), PLAN, TOKEN)
+    shown = screen.getvalue()
+    assert ("3 of 5 events" in shown, shown.endswith("\r\x1b[K")) == (is_terminal, is_terminal)
 
 
 def test_each_finding_is_a_line_and_a_line_of_what_to_do(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def test_progress_is_for_a_terminal_and_is_taken_away_at_the_end(monkeypatch: py
     monkeypatch.setattr(sys, "stderr", terminal)
     main([*CLIENT, *PROGRAM])
     shown = terminal.getvalue()
-    assert "1/3 plain" in shown
+    assert "1 of 3: plain" in shown
     assert shown.endswith("\r\x1b[K")
 
 
