@@ -90,6 +90,7 @@ ROWS: Mapping[str, Row] = {
         "the decoder of server-sent events",
         "at least 2.3x httpx-sse for an event per chunk, 3x in chunks of 64 KiB",
         "tests.benchmarks.decoder",
+        has_rounds=False,
     ),
     "start": Row(
         "importing rawsse, and from the start of a process to the first text",

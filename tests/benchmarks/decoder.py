@@ -74,6 +74,7 @@ def chunkings() -> dict[str, list[bytes]]:
 
 
 def run(reader: Reader, cuts: Mapping[str, list[bytes]]) -> Sample:
+    reader([])  # imports what it needs
     sample = {}
     for cut, chunks in cuts.items():
         started = time.process_time()
