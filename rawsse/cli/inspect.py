@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 def add_check(commands: Any) -> None:
     """The arguments of `rawsse check`."""
-    more = "Names each broken rule and its place, for a live stream at once. Exit code 1 if a rule is broken."
+    more = "Names each broken rule and its place, in standard input at once. Exit code 1 if a rule is broken."
     parser = add_command(commands, _check, "check", "is this a correct stream?", more)
     option = parser.add_argument
     sources = "a recording (*.sse.jsonl), a bare *.sse, a folder, - for standard input, or the base URL of an API"

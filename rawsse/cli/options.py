@@ -152,16 +152,14 @@ _LINE = re.compile(
 def load_env_file(named: Path | None) -> None:
     """Put a file's variables into the environment; those that are set already stay. None: `.env` in this folder, if it exists.
 
-    Raises `ConfigurationError` if the file cannot be used, and if a `.env` that the user did not name would send the key of
-    the environment to another address.
+    Raises `OSError` if the file cannot be read. Raises `ConfigurationError` if it cannot be used, and if a `.env` that the user
+    did not name would send the key of the environment to another address.
     """
     path = named or Path(".env")
     if named is None and not path.is_file():
         return
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors leave a byte order mark
-    except OSError as exc:
-        raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"cannot read {path}: it is not UTF-8 text") from None
     variables = read_env_file(text, str(path))

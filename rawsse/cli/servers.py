@@ -247,24 +247,22 @@ def _serve(arguments: argparse.Namespace) -> bool:
     given = arguments.token
     if not given and arguments.users is None:  # with a file it would be one more user, without limits
         given = list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
-    users = UserFile(arguments.users, given) if arguments.users is not None else None
-    check_bind(host, given if users is None else users)
+    users = Tokens(given) if arguments.users is None else UserFile(arguments.users, given)
+    check_bind(host, users)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is not a folder")
     ledger = Ledger(path) if (path := arguments.ledger or os.environ.get("RAWSSE_LEDGER")) else None
     store = RedisStore(url) if (url := arguments.store or os.environ.get("RAWSSE_STORE")) else None
-    tokens = Tokens(given) if users is None else users
-    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    everyone = users.everyone if users is not None else None
-    relay = _relay(arguments, guard=guard, ledger=ledger, store=store, all_limits=everyone)
-    proxies = arguments.proxy_headers
-    app = relay if proxies is None else Forwarded(relay, proxies.split(","))
+    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=users)
+    file = users if isinstance(users, UserFile) else None
+    relay = _relay(arguments, guard=guard, ledger=ledger, store=store, all_limits=file and file.everyone)
+    app = relay if (proxies := arguments.proxy_headers) is None else Forwarded(relay, proxies.split(","))
 
     async def run() -> None:
         hung_up = asyncio.Event()
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
-        reading = asyncio.create_task(_read_users_again(users, relay, hung_up))
+        reading = asyncio.create_task(_read_users_again(file, relay, hung_up))
         try:
             async with relay.client:
                 await relay.home.start()
