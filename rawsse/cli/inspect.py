@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, SECONDS, ListTable, add_command, add_paths, add_scrub, at_least_one
+from rawsse.cli.options import DEFAULT_MODEL, SECONDS, ListTable, add_command, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
 from rawsse.errors import APIConnectionError, APIError, RawsseError
 
@@ -61,7 +61,7 @@ def add_check(commands: Any) -> None:
     sources = "a recording (*.sse.jsonl), a bare *.sse, a folder, - for standard input, or the base URL of an API"
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="a line of JSON for each finding and each stream")
-    add_scrub(parser, "report")
+    parser.add_scrub("report")
     option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules, and exit")
     option("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask of an API (default: {DEFAULT_MODEL})")
     option("--prompt", default="Count from one to five.", help="the question to an API (default: %(default)s)")
@@ -157,7 +157,7 @@ def _client_of(url: str) -> AsyncClient:
 def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     parser = add_command(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message")
-    add_paths(parser)
+    parser.add_paths()
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
     form = parser.add_mutually_exclusive_group().add_argument

@@ -16,20 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import (
-    FILE,
-    REPEATED,
-    SECONDS,
-    ListTable,
-    add_base_url,
-    add_command,
-    add_paths,
-    add_scrub,
-    add_speed,
-    add_upstream,
-    new_client,
-    seconds,
-)
+from rawsse.cli.options import FILE, REPEATED, SECONDS, ListTable, Parser, add_command, new_client, seconds
 from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
@@ -57,10 +44,10 @@ def add_demo(commands: Any) -> None:
     """The arguments of `rawsse demo`."""
     parser = add_command(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
     _add_service(parser)
-    add_speed(parser)
+    parser.add_speed()
 
 
-def _add_service(parser: argparse.ArgumentParser) -> None:
+def _add_service(parser: Parser) -> None:
     option = parser.add_argument
     option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
     option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
@@ -72,7 +59,7 @@ def add_serve(commands: Any) -> None:
     more = "The key is ANTHROPIC_API_KEY in the environment or .env; defaults in capitals are environment variables."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
-    add_upstream(parser)
+    parser.add_upstream()
     parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser may ask for less than a program
     option = parser.add_argument
     option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
@@ -101,7 +88,7 @@ def _drain_seconds(text: str) -> float:
     return seconds(number) if number else DRAIN_SECONDS
 
 
-def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
+def _add_address(parser: Parser, port: int) -> None:
     parser.add_argument("--host", default=_HOST, help=f"the address to listen on (default {_HOST})")
     parser.add_argument("--port", type=int, default=port, help=f"the port (default {port}; 0: any free one)")
 
@@ -112,18 +99,18 @@ def add_record(commands: Any) -> None:
     parser = add_command(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the recordings")
     parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
-    add_scrub(parser, "hide")
+    parser.add_scrub("hide")
     _add_address(parser, 8002)
-    add_base_url(parser)
+    parser.add_base_url()
 
 
 def add_replay(commands: Any) -> None:
     """The arguments of `rawsse replay`."""
     more = "Point any client at it. Several recordings are played in turn (see --match). It needs no key."
     parser = add_command(commands, _replay, "replay", "a Messages API made of recordings", more)
-    add_paths(parser)
+    parser.add_paths()
     _add_address(parser, 8001)
-    add_speed(parser)
+    parser.add_speed()
     option = parser.add_argument
     match = "turns (default), sequence (each once), request (the one that asks the same), name (base URL with /NAME)"
     option("--match", default="turns", metavar="HOW", help=match)
