@@ -63,7 +63,7 @@ ROWS: Mapping[str, Row] = {
         "5,000 readers that all come at once: the first byte, and whether all streams are whole",
         "first byte at most 0.6 s after nginx's; all whole",
         "tests.benchmarks.relay --ramp 0 --rate 0.5 --events 4 --streams 5000",
-        "--streams 500",
+        "--streams 500 --rate 1",
     ),
     "memory": Row(
         "the relay's memory for each open stream",

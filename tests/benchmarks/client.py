@@ -61,10 +61,16 @@ Call = Callable[[Mapping[str, Any]], int | None]
 """Makes one call with these parameters. Returns how many texts it got; None if it only reads."""
 
 
+def options(port: int) -> dict[str, Any]:
+    """Of both clients: the SDK connects too late for its own timeout if the machine is busy."""
+    url = f"http://127.0.0.1:{port}"
+    return {"api_key": "any", "base_url": url, "max_retries": 0, "timeout": WORKER_SECONDS}
+
+
 @asynccontextmanager
 async def async_client(module: str, port: int) -> AsyncIterator[AsyncCall]:
     new = importlib.import_module(module).AsyncAnthropic
-    async with new(api_key="any", base_url=f"http://127.0.0.1:{port}", max_retries=0) as client:
+    async with new(**options(port)) as client:
 
         async def call(params: Mapping[str, Any]) -> int:
             count = 0
@@ -79,7 +85,7 @@ async def async_client(module: str, port: int) -> AsyncIterator[AsyncCall]:
 @contextmanager
 def blocking_client(module: str, port: int) -> Iterator[Call]:
     new = importlib.import_module(module).Anthropic
-    with new(api_key="any", base_url=f"http://127.0.0.1:{port}", max_retries=0) as client:
+    with new(**options(port)) as client:
 
         def call(params: Mapping[str, Any]) -> int:
             with client.messages.stream(**params) as stream:
