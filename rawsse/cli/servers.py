@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import FILE, REPEATED, SECONDS, ListTable, Parser, add_command, new_client, seconds
+from rawsse.cli.options import FILE, REPEATED, SECONDS, ListTable, Parser, add_command, new_client
 from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
@@ -70,22 +70,13 @@ def add_serve(commands: Any) -> None:
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
     option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
     option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
-    drain = f"an answer without a reader: cancel it (default), drain it for {DRAIN_SECONDS:.0f} s, or drain=SECONDS"
-    option("--on-disconnect", type=_drain_seconds, default=0.0, metavar="cancel|drain", help=drain)
+    drain = f"an answer without a reader: cancel it (default), or let it go on for {DRAIN_SECONDS:.0f} s"
+    option("--on-disconnect", choices=("cancel", "drain"), default="cancel", help=drain)
     option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
     option("--store", metavar="URL", help="a Redis that several relays share, redis://HOST (default: RAWSSE_STORE)")
     option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
     option("--metrics-token", metavar="TOKEN", help="a token for /metrics (default: RAWSSE_METRICS_TOKEN)")
     option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
-
-
-def _drain_seconds(text: str) -> float:
-    word, _, number = text.partition("=")
-    if word == "cancel" and not number:
-        return 0.0
-    if word != "drain":
-        raise argparse.ArgumentTypeError(f"must be cancel, drain or drain=SECONDS, not {quote(text)}")
-    return seconds(number) if number else DRAIN_SECONDS
 
 
 def _add_address(parser: Parser, port: int) -> None:
@@ -300,7 +291,8 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
     options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "system", "static")}
     options["metrics_token"] = arguments.metrics_token or os.environ.get("RAWSSE_METRICS_TOKEN") or None
-    run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=arguments.on_disconnect)
+    drain_seconds = DRAIN_SECONDS if arguments.on_disconnect == "drain" else 0.0
+    run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=drain_seconds)
     return Relay(client, limits=run_limits, **options, **parts)
 
 

@@ -56,9 +56,8 @@ def add_usage(commands: Any) -> None:
     more = "Counts with >= are a lower bound: an answer is not finished, or was cut before the API sent its length."
     parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", more)
     option = parser.add_argument
-    option(
-        "ledgers", nargs="*", type=Path, metavar="LEDGER", help="of `rawsse serve --ledger` (default: RAWSSE_LEDGER)"
-    )
+    ledgers = "a ledger of `rawsse serve` (default: RAWSSE_LEDGER)"
+    option("ledgers", nargs="*", type=Path, metavar="LEDGER", help=ledgers)
     option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, as 2026-11-30 (UTC)")
     option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
