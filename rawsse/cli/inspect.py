@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rawsse.cli.options import DEFAULT_MODEL, SECONDS, ListTable, add_command, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
-from rawsse.errors import APIConnectionError, APIError, RawsseError
+from rawsse.errors import APIError, RawsseError
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -38,13 +38,15 @@ READ_BYTES = 65536
 ASKED_TOKENS = 256
 """`max_tokens` of the question to an API that is checked: room for every event of a text."""
 
+MAX_FINDINGS = 10_000
+"""An answer of an API with so many is not read any further."""
+
 PATIENCE_SECONDS = 10.0
 """How long connecting to a relay may take, and how much later than planned its last event may arrive."""
 
 MAX_KEPT_BYTES = 64 * 1024
 """The largest event of a relay; and how much is kept of an answer that is not its stream."""
 
-STDIN = "-"
 _PATH = "/v1/messages"
 
 T = TypeVar("T")
@@ -72,7 +74,7 @@ def _check(arguments: argparse.Namespace) -> bool:
 
     is_good, policy = True, ScrubPolicy(patterns=tuple(arguments.scrub))
     for source in arguments.sources:
-        if source == STDIN:
+        if source == "-":
             is_good &= _report(source, _findings_in_stdin(policy), policy, as_json=arguments.json)
         elif source.startswith(("http://", "https://")):
             findings, policy_of_api = asyncio.run(_findings_of_api(source, arguments.model, arguments.prompt, policy))
@@ -132,13 +134,11 @@ async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolic
         while True:
             for piece in answer.take():
                 findings += checker.feed(piece)
-            if answer.is_over or checker.is_over:
+            if answer.is_over or checker.is_over or len(findings) >= MAX_FINDINGS:
                 break
             await call.more()
-        if isinstance(answer.error, APIConnectionError):
+        if answer.error is not None:
             complain(answer.error)
-        elif answer.error is not None:
-            raise answer.error
     return findings + checker.close("clean" if answer.error is None else "cut"), policy
 
 
