@@ -90,12 +90,12 @@ def _report(name: str, findings: Iterable[Finding], policy: ScrubPolicy, *, as_j
     from rawsse.replay.scrub import scrub_line
 
     counts = {"error": 0, "warning": 0, "note": 0}
-    for found in findings:
-        finding = replace(found, text=scrub_line(found.text, policy))  # it quotes the stream
+    for finding in findings:
         counts[finding.severity] += 1
         place = {"byte": finding.where.byte, "event": finding.where.event}
-        fields = {"stream": name, "severity": finding.severity, "rule": finding.rule, **place, "text": finding.text}
-        show(json.dumps(fields) if as_json else f"{name}: {finding}")
+        text = scrub_line(finding.text if as_json else str(finding), policy)  # it quotes the stream
+        fields = {"stream": name, "severity": finding.severity, "rule": finding.rule, **place, "text": text}
+        show(json.dumps(fields) if as_json else f"{name}: {text}")
     if as_json:
         show(json.dumps({"stream": name, **{f"{severity}s": count for severity, count in counts.items()}}))
     else:
