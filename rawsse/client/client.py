@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import copy
 import os
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -40,6 +38,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
+
+
+def _random() -> float:
+    """A number from 0 up to, but not including, 1."""
+    import random  # takes a millisecond to load, and retries are rare
+
+    return random.random()  # noqa: S311 - it spreads retries
 
 
 class AsyncClient:
@@ -92,7 +97,7 @@ class AsyncClient:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_json_bytes: int = MAX_JSON_BYTES,
         now: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = _random,
     ) -> None:
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
@@ -116,6 +121,7 @@ class AsyncClient:
         proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
         self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
         limits = _typed("limits", limits, PoolLimits) or PoolLimits()
+        limits.check()
         tls = TLSContext(ssl_context, trust_env=trust_env)
         self._pools = Pools(partial(Pool, tls=tls, limits=limits, connect=connect), self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
@@ -246,12 +252,13 @@ def _changed(
         if timeouts is not None:
             raise ConfigurationError("give timeouts or timeout, not both")
         timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts.of(timeout)
+    timeouts = _typed("timeouts", timeouts, Timeouts) or old.timeouts
     policy = _typed("retry_policy", policy, RetryPolicy) or old.policy
-    return old._replace(
-        timeouts=_typed("timeouts", timeouts, Timeouts) or old.timeouts,
-        policy=policy if max_retries is None else replace(policy, max_retries=max_retries),
-        strict=old.strict if strict is None else strict,
-    )
+    if max_retries is not None:
+        policy = policy._replace(max_retries=max_retries)
+    timeouts.check()
+    policy.check()
+    return old._replace(timeouts=timeouts, policy=policy, strict=old.strict if strict is None else strict)
 
 
 def _typed(name: str, value: T, wanted: type) -> T:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -81,27 +80,32 @@ _CLOCKS: Mapping[Clock, tuple[str, str]] = {
 }
 
 
-@dataclass(eq=False)
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
     `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
     """
 
-    clock: Callable[[], float] = field(default=float, repr=False)  # the network's time; 0 before the call begins
-    started: float = field(default=0.0, repr=False)
     connected: float | None = None
     head: float | None = None
     first_event: float | None = None
     first_content: float | None = None
     last_ping: float | None = None
-    longest_gap: float = 0.0
+    longest_gap = 0.0
     ended: float | None = None
-    is_reused: bool = False
+    is_reused = False
+
+    def __init__(self, clock: Callable[[], float] = float, started: float = 0.0) -> None:
+        """`clock` gives the network's time. It is 0 before the call begins."""
+        self.clock = clock
+        self.started = started
 
     def forget_attempt(self) -> None:
         """Another attempt begins: the times of the last one no longer apply."""
-        vars(self).update(vars(Timing(self.clock, self.started)))
+        self.__dict__ = {"clock": self.clock, "started": self.started}
+
+    def __repr__(self) -> str:
+        return f"Timing({', '.join(f'{name}={getattr(self, name)}' for name in Timing.__annotations__)})"
 
     def elapsed(self) -> float:
         """Seconds since the call began; 0 before."""

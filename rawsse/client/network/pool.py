@@ -29,9 +29,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
@@ -50,8 +49,7 @@ DEAD = (OSError, APIError, Aborted)
 """The errors that end the use of a connection: from the network, from HTTP, from this side."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
+class PoolLimits(NamedTuple):
     """How many connections there may be, and how long one is kept. None turns `idle_seconds` or `max_age_seconds` off.
 
     `max_connections`: open at a time, those being made included; further requests queue. As many as the SDK has: below the 1024
@@ -68,7 +66,8 @@ class PoolLimits:
     max_age_seconds: float | None = 600.0
     late_end_seconds: float = 0.01
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `ConfigurationError` for a value that is not a number, or too small."""
         for name, least in (("max_connections", 1), ("max_idle", 0)):
             rule = f"pool limits: {name} must be a whole number from {least} up"
             check_number(getattr(self, name), rule, least=least, kind=int)
@@ -186,11 +185,11 @@ class Pool:
     """The connections of one client on one network. `connect` makes links in place of the network."""
 
     def __init__(
-        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), connect: Connect | None = None
+        self, network: Network, tls: TLSContext, limits: PoolLimits | None = None, connect: Connect | None = None
     ) -> None:
         self.network = network
         self.tls = tls
-        self.limits = limits
+        self.limits = limits or PoolLimits()
         self.new_link = network.link if connect is None else partial(connect, network)
         self.is_closed = False
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
