@@ -100,21 +100,22 @@ class Facade:
         if not reading.acquire(False):
             raise RuntimeError("another thread is reading the stream")
         try:
-            if steps is not None:
-                return drive(steps)
-            if (take := self._take) is None:
-                return _wrapped(drive(self._inner.__anext__()), self)
-            while (item := take()) is None:
-                drive(self._inner._more())
-            return item
+            try:
+                if steps is not None:
+                    return drive(steps)
+                if (take := self._take) is None:
+                    return _wrapped(drive(self._inner.__anext__()), self)
+                while (item := take()) is None:
+                    drive(self._inner._more())
+                return item
+            finally:
+                reading.release()
         except StopAsyncIteration:
             raise StopIteration from None
         except BaseException as exc:
             if not isinstance(exc, Exception) and hasattr(self._inner, "_close"):
                 self._inner._close()  # Ctrl-C, perhaps in the middle of an event: the stream cannot go on
             raise
-        finally:
-            reading.release()
 
     def __getattr__(self, name: str) -> Any:
         if not _is_public(name):
