@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Connector, Network, OnStart
+from rawsse.client.network.connect import Connector, Network, OnStart
 from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import NOT_GIVEN, NotGiven, RetryPolicy, Timeouts

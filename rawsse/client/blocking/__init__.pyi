@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import Observer, Timing
-from rawsse.client.network.link import Connector, Network
+from rawsse.client.network.connect import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
 from rawsse.client.output import Outputs

@@ -23,8 +23,8 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, cast
 
-from rawsse.client.network.connect import TCPLink
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, PushSource, in_threads
+from rawsse.client.network.connect import OnStart, TCPLink
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, PushSource, in_threads
 
 PROACTOR_SECONDS = 0.01
 """How often links of the proactor check whether they are connected: it gives no notice."""

@@ -32,9 +32,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
+from rawsse.client.network.connect import Connector, Network
+from rawsse.client.network.link import Aborted, Expired, Link
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.retry import ABOVE_ZERO, check_number
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection

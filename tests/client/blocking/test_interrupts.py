@@ -233,6 +233,7 @@ def test_an_interrupt_before_any_line_of_a_read_ends_the_stream_or_loses_no_even
             if stream.ending is None:
                 read_into(seen, stream)
                 assert [event.type for event in seen] == [event.type for event in whole], line
+            assert stream.ending is not None, line
             fates[stream.ending.kind] += 1
             assert places(client) == (0, 0) or stream.ending.kind == "complete", line
     assert {"complete", "cancelled"} <= set(fates)

@@ -19,9 +19,10 @@ from support.networks import SOON, Drive, connected, every_network, every_networ
 from support.sockets import LOCALHOST, ConnectProxy, Handler, serving, shout, trusting
 
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Expired, Network
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import Aborted, Expired
 from rawsse.client.network.route import Origin, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, Hidden, ProxyError
 
 API = Origin("https", "api.example", 443)

@@ -23,10 +23,10 @@ from support.background import PATIENCE
 from support.pools import LAST_CHUNK, A, B, Peer, StillNetwork, acquire, exchanged
 
 from rawsse.client.blocking.network import SocketNetwork
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, drive
 from rawsse.client.network.pool import MAX_LEFTOVER_BYTES, Lease, Pool, PoolLimits
 from rawsse.client.network.route import Origin, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIConnectionError, ConfigurationError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
