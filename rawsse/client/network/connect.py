@@ -13,7 +13,6 @@ handshake, while a proxy opens a tunnel.
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import math
 import os
@@ -197,6 +196,7 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
     """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
     route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
     """
+    made: list[socket.socket] = []
     pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
     errors: list[OSError] = []
     next_at = -math.inf  # when the next address is tried beside those that have not answered
@@ -208,31 +208,26 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                 if addresses and now() >= next_at:
                     next_at = now() + HAPPY_EYEBALLS_SECONDS
                     family, address = addresses.pop(0)
-                    sock, number = new_socket(family), 0
-                    try:
+                    made.append(sock := new_socket(family))
+                    with contextlib.suppress(BlockingIOError):  # it takes time
                         sock.connect(address)  # not `connect_ex`: what forbids tests to connect replaces this one
-                    except OSError as exc:
-                        number = exc.errno or 0
-                    pending[_checked(sock, number, address)] = address
+                    pending[sock] = address
                 for sock, _ in ready(pending, 0, to_write=True):  # on this machine a connection takes no time
-                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
+                    address = pending.pop(sock)
+                    if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise OSError(number, os.strerror(number))
+                    made.remove(sock)
+                    return sock
                 await wait(pending, min(deadline, next_at if addresses else math.inf))
             except OSError as exc:
+                exc.filename = address  # several errors are told apart by it
                 errors.append(exc)
                 next_at = -math.inf
         raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
     finally:
-        for sock in pending:
+        for sock in made:
             sock.close()
         errors.clear()  # the traceback of an error holds this frame, which would hold the error
-
-
-def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
-    """The socket, unless `number` is the number of an error: the others are of a connection that is made, or being made."""
-    if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
-        return sock
-    sock.close()
-    raise OSError(number, os.strerror(number), address)
 
 
 # --- Sockets -------------------------------------------------------------------------------------------------------
