@@ -78,12 +78,14 @@ _CLOCKS: Mapping[Clock, tuple[str, str]] = {
     ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds:g} s"),
     TotalTimeoutError: ("total", "the whole call took longer than {seconds:g} s"),
 }
+_QUEUED = "head", "no connection was free within {seconds:g} s: all that max_connections allows are in use"
 
 
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
-    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
+    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before. Pings
+    tell thinking from a dead connection: the last one is `timing.elapsed() - timing.last_ping` seconds old.
     """
 
     connected: float | None = None
@@ -110,12 +112,6 @@ class Timing:
     def elapsed(self) -> float:
         """Seconds since the call began; 0 before."""
         return self.clock() - self.started
-
-    @property
-    def last_ping_age(self) -> float | None:
-        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
-        end = self.ended or self.elapsed()
-        return None if self.last_ping is None else end - self.last_ping
 
 
 # --- Observers -----------------------------------------------------------------------------------------------------
@@ -281,8 +277,7 @@ class Exchange:
             return
         if data:
             self._received_at = now
-        if self.response is not None:
-            self._note_wait(now)
+        self._note_wait(now)
         try:
             if (body := self.http.take_chunk(data)) is not None:  # nearly all reads of a paced stream
                 self._receive_body(body)
@@ -300,14 +295,8 @@ class Exchange:
 
     def expire(self, clock: Clock, now: float) -> None:
         """The clock has run out."""
-        if self.response is not None:
-            self._note_wait(now)
-        name, text = _CLOCKS[clock]
-        if self.is_queued and clock is ConnectTimeoutError:
-            name, text = (
-                "head",
-                "no connection was free within {seconds:g} s: all that max_connections allows are in use",
-            )
+        self._note_wait(now)
+        name, text = _QUEUED if self.is_queued and clock is ConnectTimeoutError else _CLOCKS[clock]
         # Every clock may be off, but the body of a refusal is not waited for longer.
         seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
         text = text.format(seconds=seconds, host=self._peer, through=self.settings.route.through)
@@ -374,6 +363,8 @@ class Exchange:
             raise BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
 
     def _note_wait(self, now: float) -> None:
+        if self.response is None:
+            return
         gap = now - self.waiting_since
         self.waiting_since = now
         self._waited_for_content += gap
