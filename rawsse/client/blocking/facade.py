@@ -74,8 +74,6 @@ class Facade:
             if inspect.isfunction(member):
                 method = _method(cls, name, member, _construct if name == "__init__" else _call)
                 setattr(cls, method.__name__, method)
-            elif isinstance(member, classmethod):
-                setattr(cls, name, classmethod(_method(cls, name, member.__func__, _call)))
             elif inspect.isdatadescriptor(member):
                 doc = in_blocking_words(inspect.getdoc(member) or "")
                 setattr(cls, name, property(partial(cls.__getattr__, name=name), doc=doc))  # type: ignore[call-arg]
@@ -145,10 +143,9 @@ def _kind_of(value: Any) -> type[Facade] | None:
     return next((Facade._blocking[base] for base in type(value).__mro__ if base in Facade._blocking), None)
 
 
-def _wrapped(value: Any, giver: Facade | type[Facade]) -> Any:
-    """A result of an async object or class in its blocking form: the same object as long as that exists."""
-    cls = giver if isinstance(giver, type) else type(giver)
-    kind = cls if isinstance(value, cls._inner) else _kind_of(value)
+def _wrapped(value: Any, giver: Facade) -> Any:
+    """A result of an async object in its blocking form: the same object as long as that exists."""
+    kind = type(giver) if isinstance(value, type(giver)._inner) else _kind_of(value)
     if kind is None:
         return value
     known = getattr(value, "_facade", lambda: None)()

@@ -69,9 +69,9 @@ class PoolLimits(NamedTuple):
 
     def check(self) -> None:
         """Raises `ConfigurationError` for a value that is not a number, or too small."""
-        for name, least in (("max_connections", 1), ("max_idle", 0)):
-            rule = f"pool limits: {name} must be a whole number from {least} up"
-            check_number(getattr(self, name), rule, least=least, kind=int)
+        check_number(self.max_idle, "pool limits: max_idle must be a whole number from 0 up", kind=int)
+        rule = "pool limits: max_connections must be a whole number from 1 up"
+        check_number(self.max_connections, rule, least=1, kind=int)
         for name in ("idle_seconds", "max_age_seconds"):
             if (seconds := getattr(self, name)) is not None:
                 rule = f"pool limits: {name} must be a number of seconds above 0, or None"
