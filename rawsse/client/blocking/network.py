@@ -135,11 +135,12 @@ class SocketLink(TCPLink):
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
         sock = self._open_socket()
-        while (data := self._receive(sock)) is None:
+        while True:
             self._wait(sock, deadline, to_write=bool(self._unsent))
+            if (data := self._receive(sock)) is not None:
+                return data
             with contextlib.suppress(OSError):  # the next `recv` says what is wrong
                 self._send(sock)
-        return data
 
     def read_ready(self) -> bytes | None:
         """The bytes that have arrived, without waiting; None if there are none."""
