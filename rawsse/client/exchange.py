@@ -11,7 +11,7 @@
     exchange.error or exchange.value
 
 Nothing raises for a fault of the peer: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
-`bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that gives events.
+`bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that yields events.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Timing:
     is_reused = False
 
     def __init__(self, clock: Callable[[], float] = float, started: float = 0.0) -> None:
-        """`clock` gives the network's time. It is 0 before the call begins."""
+        """`clock` returns the network's time: 0 before the call begins."""
         self.clock = clock
         self.started = started
 
@@ -124,13 +124,13 @@ class ExchangeObserver(Protocol):
         """The request was sent, as far as the peer takes it."""
 
     def head(self, response: Response) -> None:
-        """The response's head has come."""
+        """The response's head has arrived."""
 
     def read(self, data: bytes) -> None:
-        """Bytes of the body have come: what one read of the network brought. Content codings are not undone."""
+        """Bytes of the body have arrived, in one read of the network. Content codings are not undone."""
 
     def end(self, error: APIError | None) -> None:
-        """It is over. None: the body is whole, or all that the caller wanted of it has come. Called once, at any phase."""
+        """It is over. None: the body is whole, or the caller has all that it wanted of it. Called once, at any phase."""
 
 
 class Observer(Protocol):
@@ -148,7 +148,7 @@ class Observer(Protocol):
 
 
 class CallSettings(NamedTuple):
-    """The settings that all attempts of a call share. `now` gives POSIX time, `chance` a number in [0, 1)."""
+    """The settings that all attempts of a call share. `now` returns POSIX time, `chance` a number in [0, 1)."""
 
     request: RequestData
     route: Route
@@ -209,7 +209,7 @@ class Exchange:
 
     @property
     def is_open(self) -> bool:
-        """The response's head has come, and it is what was asked for."""
+        """The response's head has arrived, and the response is what was requested."""
         return self.response is not None and not self._is_refusal
 
     @property
@@ -306,7 +306,7 @@ class Exchange:
         """The connection is lost."""
         words = exc.strerror or str(exc) or type(exc).__name__
         error = self._loss("lost", f"the connection to {self._peer} was lost before an answer", f": {words}")
-        # Without the frames through which it came: they hold this exchange, and the cycle would wait for the collector.
+        # Without the frames that raised it: they hold this exchange, and the cycle would wait for the collector.
         error.__cause__ = exc.with_traceback(None)
         self.end(error)
 
@@ -315,7 +315,7 @@ class Exchange:
         self._stop(StreamCancelledError("the stream was closed before its end"))
 
     def end(self, cause: APIError | None = None) -> None:
-        """The body has come to its end, or all that the caller wanted of it has come; or `cause` ended the exchange."""
+        """The body has ended, or the caller has all that it wanted of it; or `cause` ended the exchange."""
         self._stop(cause)
 
     # For subclasses ------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ class Exchange:
     # The response --------------------------------------------------------------------------------------------------
 
     def _receive_head(self, response: Response, now: float) -> None:
-        self.sent(now, is_whole=False)  # unless it was: the answer came while the request was being sent
+        self.sent(now, is_whole=False)  # unless it was: the answer arrived while the request was being sent
         response = self.response = response if self._is_raw else self._without_secrets(response)
         self.waiting_since = now
         self.phase = "open"
@@ -442,7 +442,7 @@ class Exchange:
         return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None
 
     def _body_of_error(self) -> Any:
-        """The body that came instead of an answer: JSON, or text, without the secrets of the request."""
+        """The body that arrived instead of an answer: JSON, or text, without the secrets of the request."""
         body = self._gathered.replace(b"\0", b"")  # of UTF-16, what is left is ASCII
         return json_or_itself(self._secrets.removed(body.decode("utf-8-sig", "replace")))
 

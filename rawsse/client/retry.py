@@ -69,7 +69,7 @@ class Timeouts(NamedTuple):
     @classmethod
     def of(cls, seconds: Any) -> Self:
         """The clocks for a caller with one number: the server may not be silent for longer. As with the official SDK's
-        `timeout`, an answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
+        `timeout`, an answer may take any time while its bytes keep arriving; `content` and `total` stay as they are.
 
         `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
         None, which turns all clocks off.

@@ -54,7 +54,7 @@ def in_blocking_words(text: str) -> str:
 class Facade:
     """The blocking form of an async object. `of` is its class; `made_by` makes one for the constructor.
 
-    An iterator is for one thread at a time, together with all that it gives: the text of a stream, the streams of a tool
+    An iterator is for one thread at a time, together with all that it yields: the text of a stream, the streams of a tool
     runner. Any thread may close it.
     """
 
@@ -144,7 +144,7 @@ def _kind_of(value: Any) -> type[Facade] | None:
 
 
 def _wrapped(value: Any, giver: Facade) -> Any:
-    """A result of an async object in its blocking form: the same object as long as that exists."""
+    """A result of an async object in its blocking form: always the same object while that exists."""
     kind = type(giver) if isinstance(value, type(giver)._inner) else _kind_of(value)
     if kind is None:
         return value

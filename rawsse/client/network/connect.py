@@ -62,7 +62,7 @@ class Connector(Protocol):
 
 
 class Network(Protocol):
-    """Where links come from."""
+    """Makes links and signals, and has the time."""
 
     now: Callable[[], float]
     """The time in seconds, on a monotonic clock."""
@@ -84,7 +84,7 @@ class Network(Protocol):
         """Call `callback` where the network's links may be used: at once if that is here, else soon. From any thread."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`, where something runs that can; gives what cancels that."""
+        """Call `callback` at `when`, if the network has an event loop. Returns a function that cancels it."""
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions that run at once, each in a thread with a copy of the caller's context.
@@ -234,8 +234,8 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
 
 
 def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -> list[tuple[socket.socket, bool]]:
-    """The sockets that can be read, or written if that is wanted, within so many seconds; with each, whether it can be written.
-    An error is both."""
+    """The sockets that become readable, or writable with `to_write`, within `seconds`; with each, whether it is writable.
+    An error counts as both."""
     if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
         readable, *others = select.select(socks, socks if to_write else [], socks, seconds)
         writable = [sock for found in others for sock in found]

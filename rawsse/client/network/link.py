@@ -58,7 +58,7 @@ class Link(Protocol):
 
 
 class PushSource(Link, Protocol):
-    """A link of an event loop, which can push what comes."""
+    """A link of an event loop, which can push the bytes that arrive."""
 
     _is_aborted: bool = False
     _is_paused: bool = False
@@ -71,8 +71,8 @@ class PushSource(Link, Protocol):
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
         """From now on call `receive` with the bytes that arrive, in the loop, at once; `read` may be called after `pull`.
 
-        `receive(b"")` says that the peer has closed its side. `closed` is called once, when nothing more will come: with None
-        after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
+        `receive(b"")` means that the peer has closed its side. `closed` is called once, when nothing more will arrive: with
+        None after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
         link is aborted then: without this guard asyncio would close the connection, and a bug would read as a cut.
         """
         self._receive, self._closed, self._is_paused = receive, closed, False
@@ -94,7 +94,7 @@ class PushSource(Link, Protocol):
         self.watch(self._push, soon=True)
 
     def _push(self) -> None:
-        """Push what `read_ready` gives."""
+        """Push what `read_ready` returns."""
         try:
             while self._closed and not self._is_paused and (came := self.read_ready()) is not None:
                 self._receive(came)
@@ -107,7 +107,7 @@ class PushSource(Link, Protocol):
 
     def _fail(self, exc: Exception) -> None:
         self.abort()
-        if self._closed is None:  # pulled: nothing else would tell of it
+        if self._closed is None:  # pulled: nothing else would report it
             raise exc
         self._end(None if isinstance(exc, Aborted) else exc)
 
@@ -135,8 +135,8 @@ async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline:
     `Aborted` if something else sets `done` before that.
 
     Not asyncio's executor: its threads are few, shared with the program, and waited for when it ends. A call that hangs in one
-    would hold up other calls, `asyncio.run` and the interpreter's exit. Where the system gives no thread (too many, or the
-    interpreter ends), the call runs in the caller's.
+    would hold up other calls, `asyncio.run` and the interpreter's exit. If no thread can be started (too many, or the
+    interpreter is exiting), the call runs in the caller's.
     """
     results: dict[int, Any] = {}
     errors: dict[int, BaseException] = {}
@@ -167,5 +167,5 @@ async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline:
         return [results[index] for index in range(len(calls))]
     finally:
         for thread in threads:
-            thread.name = "rawsse call, not waited for"  # a test's clock goes by that, too
+            thread.name = "rawsse call, not waited for"  # the clock of the tests checks that, too
         errors.clear()  # the traceback of an error holds this frame, which would hold the error

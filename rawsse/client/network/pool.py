@@ -11,7 +11,7 @@
 A connection that turns out dead costs the request its answer: a POST cannot always be sent again. So an idle one is checked
 before it is reused, and is not reused when the peer is likely to close it soon.
 
-The end of a chunked body may come a few milliseconds after the event that ended the answer, in a separate packet. So an
+The end of a chunked body may arrive a few milliseconds after the event that ended the answer, in a separate packet. So an
 idle connection keeps its `ClientConnection`, which reads the late bytes; the next request waits for them a little
 (`late_end_seconds`) before it opens a new connection.
 
@@ -330,8 +330,8 @@ class Pools:
             for loop in [each for each in self._pools.copy() if not isinstance(each, int) and each.is_closed()]:
                 if (closed := self._pools.pop(loop, None)) is not None:
                     closed.close()
-            pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
-        if self.is_closed:  # asked last: another thread may close, and not see a pool that is being made
+            pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may be first
+        if self.is_closed:  # checked last: another thread may close, and not see a pool that is being made
             pool.close()
             raise RuntimeError("the client is closed")
         return pool

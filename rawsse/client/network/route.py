@@ -84,7 +84,7 @@ class Proxy(NamedTuple):
             if host and 0 < port < 65536:
                 fields = (("proxy-authorization", _basic(match["user"], source)),) if match["user"] else ()
                 return cls(Origin(scheme, host, port), fields)
-        # It is not quoted: what stands there may be a password.
+        # It is not quoted: it may contain a password.
         url, match = Hidden(url), None
         example = "http://host:port or http://user:password@host:port"
         raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")

@@ -31,7 +31,7 @@ _VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 class TLSContext:
     """The `ssl.SSLContext` of one client, created when it is first needed: loading the certificates takes 15 ms and more.
 
-    A `context` from the caller is used as it is. Otherwise certificates come from the file in `SSL_CERT_FILE` and the
+    A `context` from the caller is used unchanged. Otherwise certificates come from the file in `SSL_CERT_FILE` and the
     directories in `SSL_CERT_DIR` (in OpenSSL's layout: names are hashes), or from certifi if neither is set or `trust_env` is
     False.
     """
@@ -119,7 +119,7 @@ class TLSLink(PushSource):
     def __init__(self, link: Any, context: ssl.SSLContext, host: str) -> None:
         self._link = link
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        # b"", or what broke TLS. Plaintext that came with it is read first.
+        # b"", or the error that broke TLS. Plaintext that arrived with it is read first.
         self._plain_end: bytes | OSError | None = None
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
@@ -170,7 +170,7 @@ class TLSLink(PushSource):
             await self._link.write(data, deadline)
 
     def _decrypt(self) -> bytes | None:
-        """All plaintext that has come; `b""` at the end, None if more is needed."""
+        """All plaintext that has arrived; `b""` at the end, None if more is needed."""
         pieces: list[bytes] = []
         # Asking when there is nothing would only raise SSLWantReadError, at the price of a read.
         while self._plain_end is None and (self._incoming.pending or self._incoming.eof or self.tls.pending()):
