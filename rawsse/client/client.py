@@ -222,8 +222,8 @@ class AsyncClient:
         """A call of any path of the API: `answer = await call.open()`, then `answer.value`.
 
         `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it arrives; the
-        caller must read both to their end, or `close()` the call. `options` are `timeouts`, `timeout`, `max_retries` and `strict`, in
-        place of the client's.
+        caller must read both to their end, or `close()` the call. `options` are `timeouts`, `timeout`, `max_retries` and
+        `strict`, in place of the client's.
         """
         if self.is_closed():
             raise RuntimeError("the client is closed")
