@@ -70,7 +70,7 @@ class Facade:
         cls._blocking[of] = cls
         cls.__doc__ = "\n\n".join(filter(None, [in_blocking_words(inspect.getdoc(of) or ""), cls.__doc__]))
         for name in (*_SPECIAL, *filter(_is_public, dir(of))):
-            member = inspect.getattr_static(of, name, None)
+            member = getattr(of, name, None)
             if inspect.isfunction(member):
                 method = _method(cls, name, member, _construct if name == "__init__" else _call)
                 setattr(cls, method.__name__, method)
