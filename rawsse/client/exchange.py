@@ -93,9 +93,9 @@ class Timing:
     first_event: float | None = None
     first_content: float | None = None
     last_ping: float | None = None
-    longest_gap = 0.0
+    longest_gap: float = 0.0
     ended: float | None = None
-    is_reused = False
+    is_reused: bool = False
 
     def __init__(self, clock: Callable[[], float] = float, started: float = 0.0) -> None:
         """`clock` returns the network's time: 0 before the call begins."""
