@@ -49,6 +49,13 @@ def check_number(value: Any, rule: str, *, least: float = 0, most: float = math.
         raise ConfigurationError(f"{rule}, not {value!r}")
 
 
+def check_seconds(what: str, **seconds: Any) -> None:
+    """Raises `ConfigurationError` unless each is a number above 0, or None."""
+    for name, value in seconds.items():
+        if value is not None:
+            check_number(value, f"{what}: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
+
+
 class Timeouts(NamedTuple):
     """The five clocks, in seconds; None turns one off. The client checks them when it is given them.
 
@@ -83,9 +90,7 @@ class Timeouts(NamedTuple):
 
     def check(self) -> None:
         """Raises `ConfigurationError` for a clock that cannot run."""
-        for name, value in self._asdict().items():
-            if value is not None:
-                check_number(value, f"timeouts: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
+        check_seconds("timeouts", **self._asdict())
 
 
 class NotGiven:

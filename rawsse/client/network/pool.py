@@ -36,7 +36,7 @@ from rawsse.client.network.connect import Connector, Network
 from rawsse.client.network.link import Aborted, Expired, Link
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
-from rawsse.client.retry import ABOVE_ZERO, check_number
+from rawsse.client.retry import check_number, check_seconds
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
@@ -72,10 +72,7 @@ class PoolLimits(NamedTuple):
         check_number(self.max_idle, "pool limits: max_idle must be a whole number from 0 up", kind=int)
         rule = "pool limits: max_connections must be a whole number from 1 up"
         check_number(self.max_connections, rule, least=1, kind=int)
-        for name in ("idle_seconds", "max_age_seconds"):
-            if (seconds := getattr(self, name)) is not None:
-                rule = f"pool limits: {name} must be a number of seconds above 0, or None"
-                check_number(seconds, rule, least=ABOVE_ZERO)
+        check_seconds("pool limits", idle_seconds=self.idle_seconds, max_age_seconds=self.max_age_seconds)
         check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
