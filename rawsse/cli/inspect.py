@@ -266,9 +266,9 @@ async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) ->
     `ConfigurationError` for a URL, a token or a proxy that cannot be used.
     """
     from rawsse.client.network.asyncio_network import AsyncioNetwork
-    from rawsse.client.network.certificates import TLSContext
     from rawsse.client.network.link import Expired
     from rawsse.client.network.route import Proxies
+    from rawsse.client.network.tls import TLSContext
     from rawsse.client.request import Endpoint, credential, query_string
     from rawsse.http1 import ClientConnection, ContentDecoder, EndOfMessage, Response
     from rawsse.relay.doctor import Trace

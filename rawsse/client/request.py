@@ -16,11 +16,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
-from datetime import date
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import quote as percent_encoded
-from urllib.parse import urlsplit
 
 from rawsse.client.network.route import PORTS, Origin, Route
 from rawsse.errors import ConfigurationError, Hidden, quote
@@ -224,6 +221,8 @@ class Endpoint:
 
     def __init__(self, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> None:
         """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
+        from urllib.parse import urlsplit  # takes two milliseconds to load, and not every program makes a client
+
         if "@" in base_url.partition("//")[2].partition("/")[0] or "?" in base_url or "#" in base_url:
             # Checked first, and not quoted: it may be a password.
             raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
@@ -342,6 +341,8 @@ def query_string(params: Query) -> str:
 
 def encoded(name: str, value: object) -> str:
     """A value as it is written in a URL. Raises `ConfigurationError` for other types, and for lone surrogates."""
+    from urllib.parse import quote as percent_encoded  # as above
+
     if not isinstance(value, str | int | float):
         raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -360,6 +361,8 @@ def _encode(body: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: object) -> object:
+    from datetime import date  # takes a millisecond to load, and most requests are plain JSON
+
     if isinstance(value, Lens):  # an answer's content may be sent back as it is
         return sendable_json(value.raw)
     if isinstance(value, Mapping):

@@ -26,9 +26,9 @@ from urllib.parse import quote as percent_encoded
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.exchange import CallSettings, Exchange, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.pool import Pool, Pools
 from rawsse.client.network.route import Proxies
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.request import Endpoint, RequestData
 from rawsse.client.retry import RetryPolicy, Timeouts
 from rawsse.client.stream import Call

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import Observer, Timing
-from rawsse.client.network.link import Connector, Network
+from rawsse.client.network.connect import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
 from rawsse.client.output import Outputs
@@ -559,12 +559,12 @@ class Beta:
 class Client:
     """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
-    Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
+    Arguments left out are read from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
     Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
     them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
-    content has come; `retry_policy` has the waits as well.
+    content has arrived; `retry_policy` has the waits as well.
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
@@ -574,7 +574,7 @@ class Client:
     `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
     is closed.
 
-    `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
+    `strict=False` reads streams whose events arrive in an order that the API does not allow, as some gateways send them. The
     `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are

@@ -26,7 +26,8 @@ from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
-from rawsse.client.network.link import Aborted, Stop
+from rawsse.client.network.connect import Stop
+from rawsse.client.network.link import Aborted
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
