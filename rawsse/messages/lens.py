@@ -203,16 +203,19 @@ class Lens:
         """A deep copy of the JSON, with nothing added or left out."""
         return copied(self.raw)
 
-    def to_json(self, *, indent: int | None = 2) -> str:
+    def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
         """The JSON as text, with nothing added: indented by `indent` spaces, or compact; escaped only where necessary."""
-        return self.model_dump_json(indent=indent, exclude_unset=True)
+        return self.model_dump_json(indent=indent, exclude_unset=True, exclude_none=exclude_none)
 
-    def model_dump(self, *, mode: str = "python", exclude_unset: bool = False) -> dict[str, Any]:
-        """A deep copy of the JSON in the order of the class, with the missing fields that allow None, unless `exclude_unset`.
+    def model_dump(
+        self, *, mode: str = "python", exclude_unset: bool = False, exclude_none: bool = False
+    ) -> dict[str, Any]:
+        """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
+        `exclude_unset` leaves those out, `exclude_none` the fields that are None, in nested objects of known classes, too.
         `mode` has no effect: every value is JSON.
         """
-        return copied(_arranged(self, is_full=not exclude_unset))
+        return copied(_arranged(self, is_full=not exclude_unset, has_none=not exclude_none))
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
@@ -265,12 +268,16 @@ def by_type(union: Any) -> dict[str, Any]:
     return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
 
 
-def _arranged(value: Any, *, is_full: bool) -> Any:
+def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
     if isinstance(value, list):
-        return [_arranged(item, is_full=is_full) for item in value]
+        return [_arranged(item, is_full=is_full, has_none=has_none) for item in value]
     if not isinstance(value, Lens):
         return value
     try:
-        return {name: _arranged(value._known(name), is_full=is_full) for name in value._names(is_full=is_full)}
+        return {
+            name: _arranged(value._known(name), is_full=is_full, has_none=has_none)
+            for name in value._names(is_full=is_full)
+            if has_none or value.raw.get(name) is not None
+        }
     except RecursionError:  # nested deeper than any real answer: as received
         return value.raw

@@ -159,9 +159,15 @@ def test_a_dump_fills_what_is_inside_as_well() -> None:
     assert house.model_dump(exclude_unset=True) == {"cats": [{"name": "Tom"}, 5]}
 
 
-def test_a_dump_for_json_is_the_same() -> None:
-    expected = {"name": "Tom", "owner": None, "toys": {"ball": None}}
-    assert Cat({"name": "Tom", "toys": {"ball": None}}).model_dump(mode="json") == expected
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"mode": "json"}, {"name": "Tom", "owner": None, "toys": {"ball": None}}),
+        ({"exclude_none": True}, {"name": "Tom", "toys": {"ball": None}}),
+    ],
+)
+def test_a_dump_may_leave_fields_out(options: Any, expected: Any) -> None:
+    assert Cat({"name": "Tom", "toys": {"ball": None}}).model_dump(**options) == expected
 
 
 def test_a_dump_is_a_deep_copy() -> None:

@@ -411,12 +411,15 @@ class Page:
     def to_dict(self) -> dict[str, Any]:
         """A deep copy of the JSON, with nothing added or left out."""
 
-    def to_json(self, *, indent: int | None = 2) -> str:
+    def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
         """The JSON as text, with nothing added: indented by `indent` spaces, or compact; escaped only where necessary."""
 
-    def model_dump(self, *, mode: str = "python", exclude_unset: bool = False) -> dict[str, Any]:
-        """A deep copy of the JSON in the order of the class, with the missing fields that allow None, unless `exclude_unset`.
+    def model_dump(
+        self, *, mode: str = "python", exclude_unset: bool = False, exclude_none: bool = False
+    ) -> dict[str, Any]:
+        """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
+        `exclude_unset` leaves those out, `exclude_none` the fields that are None, in nested objects of known classes, too.
         `mode` has no effect: every value is JSON."""
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
