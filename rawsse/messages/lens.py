@@ -26,9 +26,11 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
+
+from rawsse.errors import ConfigurationError, quote
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
 
@@ -208,14 +210,22 @@ class Lens:
         return self.model_dump_json(indent=indent, exclude_unset=True, exclude_none=exclude_none)
 
     def model_dump(
-        self, *, mode: str = "python", exclude_unset: bool = False, exclude_none: bool = False
+        self,
+        *,
+        mode: str = "python",
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        exclude_unset: bool = False,
+        exclude_none: bool = False,
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `exclude_unset` leaves those out, `exclude_none` the fields that are None, in nested objects of known classes, too.
-        `mode` has no effect: every value is JSON.
+        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
+        `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON.
         """
-        return copied(_arranged(self, is_full=not exclude_unset, has_none=not exclude_none))
+        given = _arranged(self, is_full=not exclude_unset, has_none=not exclude_none)
+        kept, left_out = given if include is None else _names_in(include), _names_in(exclude or ())
+        return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
@@ -266,6 +276,15 @@ def by_type(union: Any) -> dict[str, Any]:
     """The classes of a union, by the values that the annotation of their `type` lists."""
     # The annotation is text: `Literal['text']`.
     return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
+
+
+def _names_in(given: Iterable[str]) -> Collection[str]:
+    """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
+    is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
+    names = [*given]
+    if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in names):
+        raise ConfigurationError(f"include and exclude take names of the object's own fields, not {quote(repr(given))}")
+    return names
 
 
 def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:

@@ -415,12 +415,18 @@ class Page:
         """The JSON as text, with nothing added: indented by `indent` spaces, or compact; escaped only where necessary."""
 
     def model_dump(
-        self, *, mode: str = "python", exclude_unset: bool = False, exclude_none: bool = False
+        self,
+        *,
+        mode: str = "python",
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        exclude_unset: bool = False,
+        exclude_none: bool = False,
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `exclude_unset` leaves those out, `exclude_none` the fields that are None, in nested objects of known classes, too.
-        `mode` has no effect: every value is JSON."""
+        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
+        `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON."""
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
