@@ -320,24 +320,48 @@ def _parameters_of(function: Callable[..., Any], name: str) -> tuple[Mapping[str
 
 # --- Docstrings ----------------------------------------------------------------------------------------------------
 
-# Compiled when they are needed: most programs that load this file make no tools.
 _PARAMETERS = "args|arguments|params|parameters|keyword args|keyword arguments|other parameters"
 _OTHERS = "returns?|yields?|raises?|examples?|notes?|see also|warnings?|warns|todo|references|attributes"
-_TITLE = rf"(?im)^({_PARAMETERS}|{_OTHERS}):[ \t]*$"
-# "    name (type): description", where the type and its brackets may be missing; "*names" are names.
-_ENTRY = r"(?m)^\*{0,2}(\w+)[ \t]*(?:\([^)\n]*\))?[ \t]*:"
+# Compiled when they are needed: most programs that load this file make no tools.
+# A section: Google's title has a colon, NumPy's a line of dashes below it.
+_TITLE = rf"(?im)^({_PARAMETERS}|{_OTHERS})(?::[ \t]*$|:?[ \t]*\n(---+)[ \t]*$)"
+# Google: "    name (type): description", where the type and its brackets may be missing; "*names" are names.
+_GOOGLE_ENTRY = r"\*{0,2}(\w+)[ \t]*(?:\([^)\n]*\))?[ \t]*:"
+# NumPy: "name : type", "name", and "a, b : type" at the margin; the description is indented below.
+_NUMPY_NAMES = r"((?:\*{0,2}\w+)(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?"
+# Sphinx: ":param name: description", ":param type name: description", but not ":class:`Name` in a text". Epydoc: "@" for ":".
+_FIELD = r"(?m)^[:@](\w+)(?:[ \t]+([^:\n]*))?:(?!`)(.*(?:\n(?:[ \t].*)?)*)"
+_FIELD_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword", "kwarg", "kwparam"})
 
 
 def read_docstring(docstring: str | None) -> tuple[str, dict[str, str]]:
     """The description (the part before the first section), and the descriptions of the parameters by name.
 
-    Google's style is read ("Args:"). A docstring of another style is a description as it is: the model can read it.
+    Four styles are read: Google's ("Args:"), NumPy's ("Parameters" and a line below it), Sphinx's (":param name:") and
+    epydoc's ("@param name:").
     """
+    text = inspect.cleandoc(docstring or "")
     descriptions: dict[str, str] = {}
-    description, *sections = re.split(_TITLE, inspect.cleandoc(docstring or ""))
-    for title, body in zip(sections[::2], sections[1::2], strict=True):
+    for name, words, said in re.findall(_FIELD, text):
+        if name in _FIELD_PARAMETERS and words:
+            descriptions[words.split()[-1].lstrip("*")] = " ".join(said.split())
+    description, *sections = re.split(_TITLE, re.sub(_FIELD, "", text))
+    for title, rule, body in zip(sections[::3], sections[1::3], sections[2::3], strict=True):
         if re.fullmatch(_PARAMETERS, title.lower()):
-            indented = re.split(r"(?m)^(?=\S)", body, maxsplit=1)[0]  # until a paragraph at the margin
-            _, *parts = re.split(_ENTRY, textwrap.dedent(indented))
-            descriptions |= {name: " ".join(said.split()) for name, said in zip(parts[::2], parts[1::2], strict=True)}
+            descriptions = {**(_numpy_entries(body) if rule else _google_entries(body)), **descriptions}
     return description.strip(), descriptions
+
+
+def _google_entries(body: str) -> dict[str, str]:
+    indented = re.split(r"(?m)^(?=\S)", body, maxsplit=1)[0]  # until a paragraph at the margin
+    parts = re.split(rf"(?m)^{_GOOGLE_ENTRY}", textwrap.dedent(indented))
+    return {name: " ".join(said.split()) for name, said in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _numpy_entries(body: str) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\S)", body):
+        names, _, said = entry.partition("\n")
+        if (found := re.fullmatch(_NUMPY_NAMES, names.strip())) and said.strip():
+            entries |= dict.fromkeys(re.findall(r"\w+", found[1]), " ".join(said.split()))
+    return entries
