@@ -84,8 +84,7 @@ _QUEUED = "head", "no connection was free within {seconds:g} s: all that max_con
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
-    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before. Pings
-    tell thinking from a dead connection: the last one is `timing.elapsed() - timing.last_ping` seconds old.
+    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
     """
 
     connected: float | None = None
@@ -112,6 +111,11 @@ class Timing:
     def elapsed(self) -> float:
         """Seconds since the call began; 0 before."""
         return self.clock() - self.started
+
+    @property
+    def last_ping_age(self) -> float | None:
+        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
+        return None if self.last_ping is None else (self.ended or self.elapsed()) - self.last_ping
 
 
 # --- Observers -----------------------------------------------------------------------------------------------------

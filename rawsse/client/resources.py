@@ -267,6 +267,9 @@ class RawResponse(CallInfo, Generic[T]):
         return self if hasattr(self, "parsed") else await self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if isinstance(self.parsed, EventStream):
             self.parsed._close()
 

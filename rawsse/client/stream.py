@@ -271,6 +271,16 @@ async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) ->
 # --- The answer ----------------------------------------------------------------------------------------------------
 
 
+class OpenResponse(Response):
+    """The head of a response whose body may not have been read: `close()` closes the stream."""
+
+    close: Callable[[], None]
+
+    async def aclose(self) -> None:
+        """The same, by httpx's name."""
+        self.close()
+
+
 class CallInfo:
     """The public facts about a call and its response."""
 
@@ -282,11 +292,13 @@ class CallInfo:
         return self._call.timing
 
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before it has arrived."""
         if self._call.response is None:
             raise RuntimeError("the stream is not open: enter its `with` block first")
-        return self._call.response
+        response = OpenResponse(*self._call.response)
+        response.close = self._close
+        return response
 
     @property
     def headers(self) -> Headers:
@@ -307,6 +319,10 @@ class CallInfo:
     def retries_taken(self) -> int:
         """How often the request was retried."""
         return self._call.retries_taken
+
+    def _close(self) -> None:
+        """Drop what has not been read."""
+        raise NotImplementedError
 
 
 class BaseStream(CallInfo):

@@ -44,11 +44,17 @@ def test_the_longest_gap_is_between_two_reads_of_the_body() -> None:
 
 
 def test_a_stream_without_pings_has_no_last_one() -> None:
-    assert run(timed(Peer(WHOLE))).last_ping is None
+    timing = run(timed(Peer(WHOLE)))
+    assert (timing.last_ping, timing.last_ping_age) == (None, None)
 
 
-def age_of_last_ping(timing: Timing) -> float | None:
-    return None if timing.last_ping is None else timing.elapsed() - timing.last_ping
+def test_the_age_of_the_last_ping_stops_at_the_end() -> None:
+    async def story() -> float | None:
+        timing = await timed(SLOW)
+        await asyncio.sleep(100)
+        return timing.last_ping_age
+
+    assert run(story()) == 32
 
 
 def test_the_age_of_the_last_ping_tells_a_long_thought_from_a_dead_connection() -> None:
@@ -58,9 +64,9 @@ def test_the_age_of_the_last_ping_tells_a_long_thought_from_a_dead_connection() 
         async with client.messages.events(ASK) as stream:
             async for event in stream:
                 if event.type in ("ping", "content_block_delta"):
-                    ages.append(age_of_last_ping(stream.timing))
+                    ages.append(stream.timing.last_ping_age)
                     await asyncio.sleep(5)
-                    ages.append(age_of_last_ping(stream.timing))
+                    ages.append(stream.timing.last_ping_age)
         return ages
 
     # Pings at 3 s and 31 s, texts at 15 s and 63 s: the peer does not wait for its reader.

@@ -12,11 +12,11 @@ from rawsse.client.network.route import Proxy
 from rawsse.client.output import Outputs
 from rawsse.client.resources import AskFields, CallOptions, CountFields, MessageFields, ModelInfo, TokenCount, Turns
 from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
-from rawsse.client.stream import Call
+from rawsse.client.stream import Call, OpenResponse
 from rawsse.client.tools.conversation import ConversationTurn, Question
 from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
-from rawsse.http1 import Headers, Response
+from rawsse.http1 import Headers
 from rawsse.messages.content import Message, ParsedMessage, ToolUseBlock
 from rawsse.messages.events import ErrorEvent, MessageStreamEvent, StreamEvent
 
@@ -41,7 +41,7 @@ class BlockingEventStream:
         """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
@@ -89,7 +89,7 @@ class BlockingMessageStream:
         """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
@@ -357,7 +357,7 @@ class BlockingRawResponse(Generic[T]):
         """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
     @property
-    def response(self) -> Response:
+    def response(self) -> OpenResponse:
         """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
