@@ -40,12 +40,9 @@ class Home:
         `Runs.begin`. Raises `Answer`: 409, the id is that of another request; 429; 503."""
         if (run := self.runs.get(names["user"], names["id"] or "")) is not None:
             return checked(run, names["fingerprint"]), {}
+        self.runs.check_room()  # first: what is refused for lack of room does not count
         fields = self.quotas.admit(user, self.runs.clock(), is_messages=not dialect.is_resumable)
-        try:
-            return self.runs.begin(dialect, open_source, **names), fields
-        except BaseException:
-            self.quotas.release(user)
-            raise
+        return self.runs.begin(dialect, open_source, **names), fields
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
         """The run of that user with that id, for a client that has seen frames with these ids."""

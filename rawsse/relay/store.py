@@ -22,10 +22,15 @@ from typing import NamedTuple, Protocol
 LEASE_SECONDS = 3.0
 BLOCK_SECONDS = 5.0
 
-_SECOND = 1_000_000
-MINUTE = 60 * _SECOND
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
 DAY = 24 * 60 * MINUTE
 """Counts of quotas are exact: times in microseconds."""
+
+
+def to_microseconds(seconds: float) -> int:
+    """Unix seconds in microseconds."""
+    return round(seconds * SECOND)
 
 
 class StoreUnavailableError(Exception):
@@ -67,21 +72,30 @@ class Limits(NamedTuple):
 
 class Count(NamedTuple):
     """The use by an account at the time `at` (microseconds): `used` microseconds of requests (one request is `MINUTE`, and
-    each microsecond gives back as much as the limit), the day's tokens, and the open runs."""
+    each microsecond gives back as much as the limit), the day's tokens, the open runs, and the tokens of one other day: a clock
+    may be wrong for a moment."""
 
     at: int = 0
     used: int = 0
     day: int = 0
     tokens: int = 0
     open: int = 0
+    other_day: int = 0
+    other_tokens: int = 0
 
-    def advanced(self, now: int, rate: int) -> Count:
+    def advanced(self, now: int, rate: int | None) -> Count:
         """The count at a later time, of an account that may have `rate` requests per minute."""
         # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
-        at = min(max(self.at, now), now + MINUTE)
+        at, rate = min(max(self.at, now), now + MINUTE), rate or 0
         used = max(0, min(self.used, rate * MINUTE) - max(0, at - self.at) * rate)
-        day = at // DAY
-        return Count(at, used, day, self.tokens if day == self.day else 0, self.open)
+        return self._replace(at=at, used=used)._on(at // DAY)
+
+    def _on(self, day: int) -> Count:
+        """The count on that day. What it has of the day before is kept."""
+        if day == self.day:
+            return self
+        tokens = self.other_tokens if day == self.other_day else 0
+        return self._replace(day=day, tokens=tokens, other_day=self.day, other_tokens=self.tokens)
 
     def refuses(self, limits: Limits, *, is_run: bool) -> bool:
         """One more request, or run, would exceed a limit."""
@@ -89,6 +103,14 @@ class Count(NamedTuple):
         return (rate is not None and self.used + MINUTE > rate * MINUTE) or (
             is_run and ((runs is not None and self.open >= runs) or (tokens is not None and self.tokens >= tokens))
         )
+
+    def ended(self, began: float, tokens: int) -> Count:
+        """The count after the end of a run that began at that Unix time: on that day its tokens count."""
+        day = to_microseconds(began) // DAY
+        new = self._on(max(day, self.day))._replace(open=max(0, self.open - 1))
+        if day == new.day:
+            return new._replace(tokens=new.tokens + tokens)
+        return new._replace(other_tokens=new.other_tokens + tokens) if day == new.other_day else new
 
 
 class Acquired(NamedTuple):
@@ -98,6 +120,18 @@ class Acquired(NamedTuple):
     known: StoredRun | None
     is_refused: bool
     counts: Sequence[Count]
+
+
+def count_request(
+    before: Sequence[Count], limits: Sequence[Limits], now: float, *, is_run: bool, counts: bool
+) -> Acquired:
+    """Refill these counts at a Unix time. Then, with `counts`, count one more request, unless a limit refuses it."""
+    at = to_microseconds(now)
+    after = [count.advanced(at, each.requests_per_minute) for count, each in zip(before, limits, strict=True)]
+    is_refused = counts and any(c.refuses(each, is_run=is_run) for c, each in zip(after, limits, strict=True))
+    if counts and not is_refused:
+        after = [count._replace(used=count.used + MINUTE, open=count.open + is_run) for count in after]
+    return Acquired(None, is_refused, after)
 
 
 class Write(NamedTuple):
@@ -258,13 +292,12 @@ class MemoryStore:
         return self._admit(limits, is_run=False, counts=counts)
 
     def _admit(self, limits: Sequence[Limits], *, is_run: bool, counts: bool) -> Acquired:
-        now = round(self._clock() * _SECOND)
-        before = [self._counts[each.user].advanced(now, each.requests_per_minute or 0) for each in limits]
-        is_refused = counts and any(c.refuses(each, is_run=is_run) for c, each in zip(before, limits, strict=True))
-        if counts and not is_refused:
-            before = [c._replace(used=c.used + MINUTE, open=c.open + is_run) for c in before]
-            self._counts.update(zip((each.user for each in limits), before, strict=True))
-        return Acquired(None, is_refused, before)
+        users = [each.user for each in limits]
+        known = [self._counts[user] for user in users]
+        acquired = count_request(known, limits, self._clock(), is_run=is_run, counts=counts)
+        if counts:
+            self._counts.update(zip(users, acquired.counts, strict=True))
+        return acquired
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store`."""
@@ -292,9 +325,7 @@ class MemoryStore:
         self._runs[run.key] = replace(run, is_ended=True)
         self._until[run.key] = self._clock() + keep_seconds
         for user in {run.user, ""}:
-            count = self._counts[user]
-            spent = tokens if round(run.time * _SECOND) // DAY == count.day else 0
-            self._counts[user] = count._replace(open=max(0, count.open - 1), tokens=count.tokens + spent)
+            self._counts[user] = self._counts[user].ended(run.time, tokens)
         return True
 
     async def find(self, user: str, id: str) -> StoredRun | None:
