@@ -108,8 +108,8 @@ class Quotas(Observer):
         """As `admit`, of what has been counted."""
         *own, self._all = acquired.counts
         if user is not None and (user.id in self._kept or not acquired.is_refused):
-            if user.id not in self._kept and len(self._kept) >= self._max_users:  # where a store counts: it has the count
-                self._kept.popitem(last=False)
+            if user.id not in self._kept and len(self._kept) >= self._max_users:
+                self._kept.popitem(last=False)  # only where a store counts, and it has the count
             self._kept[user.id] = (self.limits_of(user), own[0])
         account, *others = self._policies(user, acquired)
         if acquired.is_refused:
