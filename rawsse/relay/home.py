@@ -11,11 +11,12 @@ from typing import Any
 
 from rawsse.relay.dialects import Answer, Dialect, Failure
 from rawsse.relay.feed import Feed
-from rawsse.relay.node import STOPPED, Node, unavailable
+from rawsse.relay.node import STOPPED, Node
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import OpenSource, Run, Runs
 from rawsse.relay.store import Store
+from rawsse.relay.stored_runs import OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
 
 
@@ -114,17 +115,20 @@ class SharedHome(Home):
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. How many read a run on another node is not known: 0."""
-        return dict.fromkeys(await self.node.open_runs(user), 0) | await super().open_runs(user)
+        return dict.fromkeys(map(start_of, await self.node.open_runs(user)), 0) | await super().open_runs(user)
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
         await super().stop(run)
-        if not await self.node.stopped(run):
-            raise unavailable("the run did not end in time")
+        if isinstance(run, OwnedRun | RemoteRun):
+            await self.node.stop(run.stored)
 
     async def stop_all(self, user: str | None) -> int:
         """See `Home.stop_all`."""
-        return await super().stop_all(user) + await self.node.stop_all(user)
+        count = await super().stop_all(user)
+        others = [run for run in await self.node.open_runs(user) if run.owner != self.node.id]
+        await self.node.stop(*others)
+        return count + len(others)
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """See `Home.admit`."""

@@ -20,13 +20,15 @@ import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from rawsse.errors import Ending
 from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Dialect, Failure
-from rawsse.relay.feed import Feed, Reader
-from rawsse.relay.record import RunRecord, RunStart, log
+from rawsse.relay.feed import Feed
+from rawsse.relay.record import RunRecord, log, record_of
 from rawsse.relay.runs import OpenSource, Runs, new_run_id
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import DIALECTS, OwnedRun, RemoteRun, start_of
@@ -35,6 +37,9 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 0.1
 """How long a node waits before it asks the store again that did not answer."""
+
+LOOK_SECONDS = 0.02
+"""How long it waits before it looks again whether a run that was stopped has ended."""
 
 WRITE_PAUSE_SECONDS = 0.005
 """How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. A
@@ -119,56 +124,39 @@ class Node:
     # Owning --------------------------------------------------------------------------------------------------------
 
     async def begin(
-        self,
-        dialect: Dialect,
-        open_source: OpenSource,
-        limits: Sequence[Limits],
-        *,
-        user: str,
-        model: str,
-        id: str | None = None,
-        alias: str | None = None,
-        fingerprint: str = "",
+        self, dialect: Dialect, open_source: OpenSource, limits: Sequence[Limits], **names: Any
     ) -> tuple[Feed | None, Acquired]:
-        """A new run of this node; or the one that has this id, on whatever node; or None if the limits refuse it. Raises
-        `Answer`, 503: see `Runs.check_room`; or the store cannot be reached."""
+        """A new run of this node; or the one that has this id, on whatever node; or None if the limits refuse it. `names` are
+        those of `Runs.begin`. Raises `Answer`, 503: see `Runs.check_room`; or the store cannot be reached."""
         self._runs.check_room()
         await self.start()
-        who: dict[str, Any] = {"user": user, "id": id or new_run_id(), "model": model, "alias": alias or ""}
-        began = self._runs.clock()
+        names |= {"id": names.get("id") or new_run_id(), "time": self._runs.clock()}
+        told = {"alias": names.get("alias") or "", "fingerprint": names.get("fingerprint", ""), "owner": self.id}
         tag = secrets.token_hex(4)
-        stored = StoredRun(**who, tag=tag, dialect=dialect.name, time=began, fingerprint=fingerprint, owner=self.id)
+        stored = StoredRun(names["user"], names["id"], tag, dialect.name, names["model"], names["time"], **told)
         self._beginning.add(tag)
         try:
             acquired = await self._ask(self._store.acquire(stored, limits))
-        except BaseException:  # it may have begun all the same, or begin a little later
+            if acquired.known is not None:
+                return await self.find(*stored.key), acquired
+            if acquired.is_refused:
+                return None, acquired
+            run = self._runs.begin(dialect, open_source, **names, kind=partial(OwnedRun, node=self, stored=stored))
+            assert isinstance(run, OwnedRun)  # noqa: S101 - as its kind says
+            self._owned.add(run)
+            return run, acquired
+        except BaseException:  # the store may have it all the same, or get it a little later
             until = asyncio.get_running_loop().time() + self._store.lease_seconds
-            self._orphans[tag] = _Orphan(stored, 0, until)
+            self._orphans[tag] = _Orphan(stored, 0, until, _SHUTDOWN if self._runs.is_closed else _LOST)
             raise
         finally:
             self._beginning.discard(tag)
             self._has_left.set()
-        if acquired.known is not None:
-            return await self.find(user, stored.id), acquired
-        if acquired.is_refused:
-            return None, acquired
-        kind = partial(OwnedRun, node=self, stored=stored)
-        try:
-            names: dict[str, Any] = {"user": user, "id": stored.id, "model": model, "alias": alias, "time": began}
-            names["fingerprint"] = fingerprint
-            return self._runs.begin(dialect, open_source, **names, kind=kind), acquired
-        except BaseException:
-            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self._runs.is_closed else _LOST)
-            raise
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
         """See `Store.admit`. Raises `Answer`, 503."""
         await self.start()
         return await self._ask(self._store.admit(limits, counts=counts))
-
-    def owns(self, run: OwnedRun) -> None:
-        """The run has begun."""
-        self._owned.add(run)
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
@@ -192,7 +180,7 @@ class Node:
                 self._tell(list(writes), done or [False] * len(writes))
             # Those that were lost meanwhile have no record any more.
             if last := [run for run in batch if run not in writes and run.record is not None]:
-                ends = [partial(self._store.finish, run.next_write(), run.tokens, run.keep_seconds) for run in last]
+                ends = [partial(self._store.finish, *run.last_write()) for run in last]
                 self._tell(last, await asyncio.gather(*map(self._insist, ends)), is_last=True)
             await asyncio.sleep(WRITE_PAUSE_SECONDS)
 
@@ -335,37 +323,25 @@ class Node:
         run.receive(await self._ask(self._store.entries(stored, run.after)))
         return run
 
-    async def open_runs(self, user: str | None = None) -> list[RunStart]:
+    async def open_runs(self, user: str | None = None) -> list[StoredRun]:
         """The open runs of one user, or of all, on all nodes. Raises `Answer`, 503."""
-        return [start_of(run) for run in await self._open_runs(user)]
-
-    async def _open_runs(self, user: str | None) -> list[StoredRun]:
         await self.start()
         return await self._ask(self._store.open_runs(user))
 
-    async def stop_all(self, user: str | None) -> int:
-        """Stop the open runs of one user, or of all, on the other nodes. How many these are. Raises `Answer`, 503."""
-        runs = [run for run in await self._open_runs(user) if run.owner != self.id]
+    async def stop(self, *runs: StoredRun) -> None:
+        """Tell the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
+        another node to find out that the owner is dead. Raises `Answer`, 503."""
         for run in runs:
             await self._ask(self._store.stop(run))
-        return len(runs)
-
-    async def stopped(self, run: Feed) -> bool:
-        """Tell the owner of a run to stop it, and wait for its end: as long as the owner may need, or another node to find out
-        that the owner is dead. Raises `Answer`, 503."""
-        if isinstance(run, RemoteRun):
-            await self._ask(self._store.stop(run.stored))
-        end = _End()
-        reader = Reader(run, end, run.last, lambda: True)
-        run.join(reader)
-        try:
-            async with asyncio.timeout(self._store.lease_seconds + self._store.block_seconds):
-                await end.reached.wait()
-        except TimeoutError:
-            return False
-        finally:
-            reader.close()
-        return run.is_resumable  # else it was lost, and another node has yet to end it
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._store.lease_seconds + self._store.block_seconds
+        for run in runs:
+            while (found := await self._ask(self._store.find(*run.key))) is not None and found.tag == run.tag:
+                if found.is_ended:
+                    break
+                if loop.time() >= until:
+                    raise unavailable("the run did not end in time")
+                await asyncio.sleep(LOOK_SECONDS)
 
     def watch(self, run: RemoteRun) -> None:
         """From now on the run gets what is added to its log."""
@@ -454,22 +430,6 @@ async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(RETRY_SECONDS)
 
 
-class _End:
-    """An outlet that waits for the end alone."""
-
-    def __init__(self) -> None:
-        self.sink: Any = None
-        self.reached = asyncio.Event()
-
-    def write(self, data: bytes) -> bool:
-        """See `Outlet.write`."""
-        return True
-
-    def end(self, data: bytes = b"") -> None:
-        """See `Outlet.end`."""
-        self.reached.set()
-
-
 def unavailable(text: str) -> Answer:
     """The answer to a request that may be sent again soon."""
     return Answer(503, "overloaded_error", text, headers={"retry-after": "2"})
@@ -481,21 +441,8 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
         usage = json.loads(run.usage or "{}")
     except ValueError:
         usage = {}
-    is_ours = failure.type in ("cancelled", "shutdown")
-    return RunRecord(
-        run.time,
-        run.id,
-        run.user,
-        run.dialect,
-        run.model,
-        ending="cancelled" if is_ours else "truncated",
-        stop_reason=None,
-        error=None if is_ours else NODE_LOST,
-        seconds=max(0.0, now - run.time),
-        first_token_seconds=None,
-        exact=False,
-        on_disconnect=None,
-        request_id=None,
-        words=failure.message,
-        **token_counts(usage if isinstance(usage, dict) else {})[0],
-    )
+    ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
+    more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
+    record = record_of(start_of(run), None, ending, failure, **more)
+    counts, _ = token_counts(usage if isinstance(usage, dict) else {})
+    return replace(record, **counts, exact=False, error=NODE_LOST if ending is not None else None)

@@ -31,9 +31,6 @@ class Host(Protocol):
 
     id: str
 
-    def owns(self, run: OwnedRun) -> None:
-        """The run has begun."""
-
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
 
@@ -65,7 +62,6 @@ class OwnedRun(Run):
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
         self._is_lost = False
-        node.owns(self)
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
         if self._is_lost or not self.is_resumable:  # what cannot be read on from elsewhere is not kept
@@ -92,10 +88,7 @@ class OwnedRun(Run):
             self._node.write_soon(self)
 
     def _abandon(self, failure: Failure, seconds: float) -> None:
-        if self.is_resumable:
-            self._node.abandon(self, failure, seconds)
-        else:
-            self.stop(failure)
+        self._node.abandon(self, failure, seconds)
 
     def _close_source(self) -> Ending | None:
         ending = super()._close_source()
@@ -124,20 +117,16 @@ class OwnedRun(Run):
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
 
-    @property
-    def tokens(self) -> int:
-        """Those that it has used, when it is over."""
-        return self.record.total_tokens if self.record is not None else 0
+    def last_write(self) -> tuple[Write, int, float]:
+        """As `next_write`, of a run that is over; with the tokens that it has used, and the seconds for which the store keeps
+        it."""
+        tokens = self.record.total_tokens if self.record is not None else 0
+        return self.next_write(), tokens, self.runs.limits.keep_seconds if self.is_resumable else 0.0
 
     @property
     def last_sent(self) -> int:
         """The number of the last frame that a reader may have."""
         return self._written + len(self._sent)
-
-    @property
-    def keep_seconds(self) -> float:
-        """How long the store keeps it."""
-        return self.runs.limits.keep_seconds if self.is_resumable else 0.0
 
     def written(self, *, is_last: bool) -> None:
         """The store has the frames."""

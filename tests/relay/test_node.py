@@ -315,7 +315,9 @@ def test_the_stop_of_a_run_that_is_lost_meanwhile_has_not_ended_it() -> None:
             await ticks(50)
             a.gate.is_down = True
             owned.stop(STOPPED)
-            assert not await a.node.stopped(owned)
+            with pytest.raises(Answer) as refused:
+                await a.node.stop(owned.stored)
+            assert refused.value.status == 503
 
     run(story())
 
