@@ -140,6 +140,7 @@ def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
             listed = (await b.ask("GET", "/runs").done()).json
             assert sorted(each["run"] for each in listed) == [f"{ID}-0", f"{ID}-1"]
             assert (await b.ask("DELETE", "/runs").done()).json == {"stopped": 2}
+            assert a.relay.open_runs() == b.relay.open_runs() == []
             for reader in readers:
                 assert '"cancelled"' in (await reader.done()).body.decode()
             assert (await a.ask("GET", "/runs").done()).json == []
