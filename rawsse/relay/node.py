@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -100,7 +100,8 @@ class Node:
     async def aclose(self) -> None:
         """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
         self._is_closed = True
-        self._cut_remote()
+        for remote in self._all_remote():
+            remote.cut()
         while (self._owned or self._beginning) and self._tasks:
             self._has_left.clear()
             await self._has_left.wait()
@@ -240,9 +241,15 @@ class Node:
         while True:
             await self._may_help.wait()
             self._may_help.clear()
-            await self._touch(run for runs in self._remote.values() for run in runs)
-            for node in self._dead:
-                await self._take_over(node)
+            await self._touch(self._all_remote())
+            try:
+                for dead in self._dead:
+                    # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
+                    while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
+                        self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
+                        await self._end_orphans()
+            except StoreUnavailableError as exc:
+                self._complain(exc)
             await self._end_orphans()
 
     def _lapse(self) -> None:
@@ -250,29 +257,17 @@ class Node:
         self.id = secrets.token_hex(8)
         for run in list(self._owned):
             run.lose(_ALONE)
-        self._cut_remote()
-
-    def _cut_remote(self) -> None:
-        for remote in [run for runs in self._remote.values() for run in runs]:
+        for remote in self._all_remote():
             remote.cut()
+
+    def _all_remote(self) -> list[RemoteRun]:
+        return [run for runs in self._remote.values() for run in runs]
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
         """Log that the store cannot be used, once, and that it can be again."""
         if (exc is None) == self._is_cut_off:
             self._is_cut_off = exc is not None
-            log.warning(
-                "the store of the runs is back" if exc is None else f"the store of the runs cannot be used: {exc}"
-            )
-
-    async def _take_over(self, dead: str) -> None:
-        """Take the runs of a dead node over, as far as no other node does."""
-        try:
-            # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
-            while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
-                self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
-                await self._end_orphans()
-        except StoreUnavailableError as exc:
-            self._complain(exc)
+            log.warning("the store of the runs %s", "is back" if exc is None else f"cannot be used: {exc}")
 
     async def _end_orphans(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -366,10 +361,10 @@ class Node:
             await self._store.wake(self.id)
         await self._touch([run])
 
-    async def _touch(self, runs: Iterable[RemoteRun]) -> None:
+    async def _touch(self, runs: Sequence[RemoteRun]) -> None:
         """Say that they are read here: their owners do not know the readers of other nodes. Cut those that the store has lost:
         nothing more will come."""
-        if runs := list(runs):
+        if runs:
             with contextlib.suppress(StoreUnavailableError):
                 for run, is_known in zip(runs, await self._store.touch([run.stored for run in runs]), strict=True):
                     if not (is_known or run.is_finished):
