@@ -342,7 +342,7 @@ class Node:
         """From now on the run gets what is added to its log."""
         # Two that were opened at once are two feeds of one log.
         self._remote.setdefault(run.stored.key, set()).add(run)
-        self._spawn(self._wake(run))
+        self._spawn(self._touch([run]))
 
     def unwatch(self, run: RemoteRun) -> None:
         """The run gets nothing more."""
@@ -356,17 +356,13 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _wake(self, run: RemoteRun) -> None:
-        with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
-            await self._store.wake(self.id)
-        await self._touch([run])
-
     async def _touch(self, runs: Sequence[RemoteRun]) -> None:
         """Say that they are read here: their owners do not know the readers of other nodes. Cut those that the store has lost:
         nothing more will come."""
         if runs:
-            with contextlib.suppress(StoreUnavailableError):
-                for run, is_known in zip(runs, await self._store.touch([run.stored for run in runs]), strict=True):
+            with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
+                known = await self._store.touch(self.id, [run.stored for run in runs])
+                for run, is_known in zip(runs, known, strict=True):
                     if not (is_known or run.is_finished):
                         run.cut()
 

@@ -210,13 +210,14 @@ if owner[1] and owner[2] ~= '1' then
 end
 """
 
-# KEYS: meta of each. ARGV: tag of each.
+# KEYS: inbox of the node, meta of each. ARGV: tag of each.
 _TOUCH = """
 local known = {}
-for i, meta in ipairs(KEYS) do
-  known[i] = redis.call('HGET', meta, 'tag') == ARGV[i] and 1 or 0
-  if known[i] == 1 then redis.call('HSET', meta, 'touched', whole(now())) end
+for i, tag in ipairs(ARGV) do
+  known[i] = redis.call('HGET', KEYS[i + 1], 'tag') == tag and 1 or 0
+  if known[i] == 1 then redis.call('HSET', KEYS[i + 1], 'touched', whole(now())) end
 end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', MAX_MESSAGES, '*', 'wake', '')
 return known
 """
 
@@ -361,16 +362,13 @@ class RedisStore:
         """See `Store`."""
         await self._run(_STOP, [_meta(run.key)], [_name(*run.key)])
 
-    async def wake(self, node: str) -> None:
-        """See `Store`."""
-        await self._call("XADD", _of_node(node, "inbox"), "MAXLEN", "~", MAX_MESSAGES, "*", "wake", "")
-
-    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
+    async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
         """See `Store`."""
         known: list[int] = []
-        for at in range(0, len(runs), WRITES_AT_ONCE):
+        for at in range(0, max(1, len(runs)), WRITES_AT_ONCE):
             some = runs[at : at + WRITES_AT_ONCE]
-            known += await self._run(_TOUCH, [_meta(run.key) for run in some], [run.tag for run in some])
+            keys = [_of_node(node, "inbox"), *(_meta(run.key) for run in some)]
+            known += await self._run(_TOUCH, keys, [run.tag for run in some])
         return list(map(bool, known))
 
     async def unread_seconds(self, run: StoredRun) -> float:

@@ -209,12 +209,9 @@ class Store(Protocol):
     async def stop(self, run: StoredRun) -> None:
         """Mark the run as one to be stopped, and tell its owner."""
 
-    async def wake(self, node: str) -> None:
-        """Let that node's `read` return."""
-
-    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
-        """Keep the time at which these runs are read by clients of another node than their owner. False for a run that the
-        store does not have any more."""
+    async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
+        """Keep the time at which clients of this node, which is not their owner, read these runs; and let its `read` return:
+        there may be more to wait for. False for a run that the store does not have any more."""
 
     async def unread_seconds(self, run: StoredRun) -> float:
         """For how long the run was not touched; infinity if it never was."""
@@ -356,16 +353,13 @@ class MemoryStore:
             self._messages[known.owner].append(run.key)
             self._changed.set()
 
-    async def wake(self, node: str) -> None:
-        """See `Store`."""
-        self._messages[node].append(None)
-        self._changed.set()
-
-    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
+    async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
         """See `Store`."""
         now = self._clock()
         known = [(found := self._runs.get(run.key)) is not None and found.tag == run.tag for run in runs]
         self._touched.update((run.key, now) for run, is_known in zip(runs, known, strict=True) if is_known)
+        self._messages[node].append(None)
+        self._changed.set()
         return known
 
     async def unread_seconds(self, run: StoredRun) -> float:

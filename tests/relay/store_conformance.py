@@ -228,7 +228,7 @@ async def a_reader_waits_for_what_comes(cluster: Cluster) -> None:
 @case
 async def a_reader_that_is_woken_looks_again(cluster: Cluster) -> None:
     reading = asyncio.ensure_future(cluster.store.read("reader", {}, 5))
-    await cluster.store.wake("reader")
+    await cluster.store.touch("reader", [])
     assert await reading == ({}, [])
 
 
@@ -316,10 +316,10 @@ async def runs_whose_taker_is_silent_are_taken_again(cluster: Cluster) -> None:
 @case
 async def it_is_known_when_a_run_was_last_read_elsewhere(cluster: Cluster) -> None:
     run = await begin(cluster)
-    assert await cluster.store.touch([run_of(id="missing"), run_of(tag="another")]) == [False, False]
+    assert await cluster.store.touch("b", [run_of(id="missing"), run_of(tag="another")]) == [False, False]
     assert await cluster.store.find("ada", "missing") is None
     assert await cluster.store.unread_seconds(run) == math.inf
-    assert await cluster.store.touch([run]) == [True]
+    assert await cluster.store.touch("b", [run]) == [True]
     assert 0 <= await cluster.store.unread_seconds(run) < 60
     await cluster.pass_time(0.05)
     assert await cluster.store.unread_seconds(run) >= 0.05

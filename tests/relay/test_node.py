@@ -229,7 +229,7 @@ def test_a_run_without_readers_at_any_node_is_cancelled_after_the_grace() -> Non
             remote = await b.node.find("ada", "run-1")
             assert remote is not None
             there = join(remote)
-            await asyncio.sleep(15)
+            await asyncio.sleep(15.5)
             there.leave()
             await asyncio.sleep(9)
             assert not api.is_closed
