@@ -1,9 +1,9 @@
 """One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
 
-    node = Node(RedisStore("redis://127.0.0.1"), runs)
-    run, acquired = await node.begin(dialect, open_source, limits, user="ada", model="claude-sonnet-4-5")
+    node = Node(runs, quotas, RedisStore("redis://127.0.0.1"))
+    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-4-5")
     feed = await node.find("ada", "a-run-of-another-node")
-    await node.aclose()
+    await node.aclose(failure)
 
 Write, then send: a frame of a run goes to the readers when the store has it. So a run that is read on from another node goes
 on where it was, whatever became of its owner. While one batch of writes is at the store, and a moment after it, the next one
@@ -28,10 +28,13 @@ from rawsse.errors import Ending
 from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Dialect, Failure
 from rawsse.relay.feed import Feed
-from rawsse.relay.record import RunRecord, log, record_of
+from rawsse.relay.home import STOPPED, Home, checked
+from rawsse.relay.quotas import Quotas
+from rawsse.relay.record import RunRecord, RunStart, log, record_of
 from rawsse.relay.runs import OpenSource, Runs, new_run_id
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import DIALECTS, OwnedRun, RemoteRun, start_of
+from rawsse.relay.users import User
 
 T = TypeVar("T")
 
@@ -59,16 +62,18 @@ _FILLER = ": lost\n\n"
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
 _SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
 _ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
-STOPPED = Failure(200, "cancelled", "stopped")
 
 
-class Node:
-    """A node. The caller closes it, and its store after it."""
+class Node(Home):
+    """A home whose runs and quotas are those of all nodes that share `store`. The caller closes the store after it.
 
-    def __init__(self, store: Store, runs: Runs) -> None:
+    Its functions raise `Answer`, 503, too: the store cannot be reached.
+    """
+
+    def __init__(self, runs: Runs, quotas: Quotas, store: Store) -> None:
+        super().__init__(runs, quotas)
         self.id = secrets.token_hex(8)
         self._store = store
-        self._runs = runs
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._is_cut_off = False  # the store cannot be used, and this has been logged
@@ -84,6 +89,11 @@ class Node:
         self._may_help = asyncio.Event()
 
     async def start(self) -> None:
+        """Join the other nodes; without the store the first request tries again."""
+        with contextlib.suppress(Answer):
+            await self._join()
+
+    async def _join(self) -> None:
         """Take the lease, and begin to work; any number of times. Raises `Answer`, 503, if the store cannot be reached."""
         if self._is_closed:
             raise unavailable("the relay is shutting down")
@@ -97,8 +107,12 @@ class Node:
             work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
             self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
 
-    async def aclose(self) -> None:
-        """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
+    async def aclose(self, failure: Failure) -> None:
+        """See `Home.aclose`. It waits no longer than the lease."""
+        await self.runs.aclose(failure, self._leave)
+
+    async def _leave(self) -> None:
+        """Write the last frames of the runs, which are over; then give up the lease."""
         self._is_closed = True
         for remote in self._all_remote():
             remote.cut()
@@ -125,39 +139,51 @@ class Node:
     # Owning --------------------------------------------------------------------------------------------------------
 
     async def begin(
-        self, dialect: Dialect, open_source: OpenSource, limits: Sequence[Limits], **names: Any
-    ) -> tuple[Feed | None, Acquired]:
-        """A new run of this node; or the one that has this id, on whatever node; or None if the limits refuse it. `names` are
-        those of `Runs.begin`. Raises `Answer`, 503: see `Runs.check_room`; or the store cannot be reached."""
-        self._runs.check_room()
-        await self.start()
-        names |= {"id": names.get("id") or new_run_id(), "time": self._runs.clock()}
+        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
+    ) -> tuple[Feed, dict[str, str]]:
+        """See `Home.begin`. The run that has the id may be one of another node."""
+        self.runs.check_room()
+        await self._join()
+        names |= {"id": names.get("id") or new_run_id(), "time": self.runs.clock()}
         told = {"alias": names.get("alias") or "", "fingerprint": names.get("fingerprint", ""), "owner": self.id}
         tag = secrets.token_hex(4)
         stored = StoredRun(names["user"], names["id"], tag, dialect.name, names["model"], names["time"], **told)
-        self._beginning.add(tag)
+        acquired = await self._acquire(stored, self.quotas.terms(user))
+        if acquired.known is not None:
+            return checked(await self.find(*stored.key), stored.fingerprint), {}
+        fields = self.quotas.told(user, acquired, is_messages=not dialect.is_resumable, is_run=True)
         try:
-            acquired = await self._ask(self._store.acquire(stored, limits))
-            if acquired.known is not None:
-                return await self.find(*stored.key), acquired
-            if acquired.is_refused:
-                return None, acquired
-            run = self._runs.begin(dialect, open_source, **names, kind=partial(OwnedRun, node=self, stored=stored))
-            assert isinstance(run, OwnedRun)  # noqa: S101 - as its kind says
-            self._owned.add(run)
-            return run, acquired
-        except BaseException:  # the store may have it all the same, or get it a little later
+            run = self.runs.begin(dialect, open_source, **names, kind=partial(OwnedRun, node=self, stored=stored))
+        except BaseException:
+            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self.runs.is_closed else _LOST)
+            raise
+        assert isinstance(run, OwnedRun)  # noqa: S101 - as its kind says
+        self._owned.add(run)
+        return run, fields
+
+    async def _acquire(self, stored: StoredRun, limits: Sequence[Limits]) -> Acquired:
+        self._beginning.add(stored.tag)
+        try:
+            return await self._ask(self._store.acquire(stored, limits))
+        except BaseException:  # it may have begun all the same, or begin a little later
             until = asyncio.get_running_loop().time() + self._store.lease_seconds
-            self._orphans[tag] = _Orphan(stored, 0, until, _SHUTDOWN if self._runs.is_closed else _LOST)
+            self._orphans[stored.tag] = _Orphan(stored, 0, until)
             raise
         finally:
-            self._beginning.discard(tag)
+            self._beginning.discard(stored.tag)
             self._has_left.set()
 
-    async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
-        """See `Store.admit`. Raises `Answer`, 503."""
-        await self.start()
-        return await self._ask(self._store.admit(limits, counts=counts))
+    async def admit(self, user: User | None) -> dict[str, str]:
+        """See `Home.admit`."""
+        return self.quotas.told(user, await self._admit(user, counts=True), is_messages=True, is_run=False)
+
+    async def me(self, user: User | None) -> dict[str, Any]:
+        """See `Home.me`."""
+        return self.quotas.me(user, self.runs.clock(), await self._admit(user, counts=False))
+
+    async def _admit(self, user: User | None, *, counts: bool) -> Acquired:
+        await self._join()
+        return await self._ask(self._store.admit(self.quotas.terms(user), counts=counts))
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
@@ -275,57 +301,74 @@ class Node:
             failure = STOPPED if run.is_stopped else reason
             kind = DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
-            record = _record_of(run, failure, self._runs.clock())
+            record = _record_of(run, failure, self.runs.clock())
             number, before = last + max(1, len(frames)), 0
             try:
                 if is_lost and (found := await self._store.entries(run)):
                     before = found[-1].number
                     frames = [_FILLER] * (last - before) + frames
                 write = Write(run, before, number, "".join(frames).encode())
-                is_mine = await self._store.finish(write, record.total_tokens, self._runs.limits.keep_seconds)
+                is_mine = await self._store.finish(write, record.total_tokens, self.runs.limits.keep_seconds)
             except StoreUnavailableError:
                 return  # they stay orphans
             if is_mine or now >= until:
                 del self._orphans[tag]
             if is_mine and not is_lost:  # else its record has been told
-                self._runs.tell_begun(start_of(run))
-                self._runs.tell_ended(record)
+                self.runs.tell_begun(start_of(run))
+                self.runs.tell_ended(record)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
-        """The run of that user with that id, as a client can read it that has seen the frames with the ids `seen`. Raises
-        `Answer`, 503."""
-        run = self._runs.get(user, id)
+        """See `Home.find`."""
+        run = self.runs.get(user, id)
         kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
         if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
             return run
         # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
         # is written; or has seen so little that this node has forgotten the rest, and the store has not.
-        await self.start()
+        await self._join()
         return await self._open(await self._ask(self._store.find(user, id)))
 
-    async def find_alias(self, user: str, alias: str) -> RemoteRun | None:
-        """The newest run of that user with that alias. Raises `Answer`, 503."""
-        await self.start()
-        return await self._open(await self._ask(self._store.find_alias(user, alias)))
+    async def find_chat(self, user: str, chat: str) -> Feed | None:
+        """See `Home.find_chat`."""
+        if (run := self.runs.by_alias(user, chat)) is not None:
+            return run
+        await self._join()
+        return await self._open(await self._ask(self._store.find_alias(user, chat)))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in DIALECTS:
             return None
         known = self._remote.get(stored.key, ())
-        run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self._runs, self)
+        run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self.runs, self)
         run.receive(await self._ask(self._store.entries(stored, run.after)))
         return run
 
-    async def open_runs(self, user: str | None = None) -> list[StoredRun]:
-        """The open runs of one user, or of all, on all nodes. Raises `Answer`, 503."""
-        await self.start()
+    async def open_runs(self, user: str | None) -> dict[RunStart, int]:
+        """See `Home.open_runs`. How many read a run on another node is not known: 0."""
+        return {start_of(run): 0 for run in await self._stored(user)} | await super().open_runs(user)
+
+    async def _stored(self, user: str | None) -> list[StoredRun]:
+        await self._join()
         return await self._ask(self._store.open_runs(user))
 
-    async def stop(self, *runs: StoredRun) -> None:
+    async def stop(self, run: Feed) -> None:
+        """See `Home.stop`."""
+        await super().stop(run)
+        if isinstance(run, OwnedRun | RemoteRun):
+            await self._stop([run.stored])
+
+    async def stop_all(self, user: str | None) -> int:
+        """See `Home.stop_all`."""
+        count = await super().stop_all(user)
+        others = [run for run in await self._stored(user) if run.owner != self.id]
+        await self._stop(others)
+        return count + len(others)
+
+    async def _stop(self, runs: Sequence[StoredRun]) -> None:
         """Tell the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
-        another node to find out that the owner is dead. Raises `Answer`, 503."""
+        another node to find out that the owner is dead."""
         for run in runs:
             await self._ask(self._store.stop(run))
         loop = asyncio.get_running_loop()
@@ -395,7 +438,7 @@ class Node:
                     if run.after >= wanted[key]:  # else it has come in the meantime, and the next read is for it
                         run.receive(added)
             for user, id in stopped:
-                if (mine := self._runs.get(user, id)) is not None:
+                if (mine := self.runs.get(user, id)) is not None:
                     mine.stop(STOPPED)
             await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
 
@@ -435,5 +478,5 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
     record = record_of(start_of(run), None, ending, failure, **more)
-    counts, _ = token_counts(usage if isinstance(usage, dict) else {})
-    return replace(record, **counts, exact=False, error=NODE_LOST if ending is not None else None)
+    changes: dict[str, Any] = {**token_counts(usage if isinstance(usage, dict) else {})[0], "exact": False}
+    return replace(record, **changes, error=NODE_LOST if ending is not None else None)
