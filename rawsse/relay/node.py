@@ -91,17 +91,17 @@ class Node(Home):
     async def start(self) -> None:
         """Join the other nodes; without the store the first request tries again."""
         with contextlib.suppress(Answer):
-            await self._join()
+            await self._ask(self._join)
 
     async def _join(self) -> None:
-        """Take the lease, and begin to work; any number of times. Raises `Answer`, 503, if the store cannot be reached."""
+        """Take the lease, and begin to work; any number of times."""
         if self._is_closed:
             raise unavailable("the relay is shutting down")
         if self._tasks:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        await self._ask(self._store.renew(self.id, self._store.lease_seconds))
+        await self._store.renew(self.id, self._store.lease_seconds)
         if not (self._tasks or self._is_closed):
             self._lease_until = now + self._store.lease_seconds
             work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
@@ -128,10 +128,11 @@ class Node(Home):
             with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
                 await self._store.leave(self.id)
 
-    async def _ask(self, answer: Awaitable[T]) -> T:
-        """The answer of the store. Raises `Answer`, 503, if there is none."""
+    async def _ask(self, ask: Callable[..., Awaitable[T]], *args: Any, **named: Any) -> T:
+        """The answer of the store, after the node has joined. Raises `Answer`, 503, if there is none."""
         try:
-            return await answer
+            await self._join()
+            return await ask(*args, **named)
         except StoreUnavailableError as exc:
             self._complain(exc)
             raise unavailable("the relay cannot reach its store") from exc
@@ -143,7 +144,9 @@ class Node(Home):
     ) -> tuple[Feed, dict[str, str]]:
         """See `Home.begin`. The run that has the id may be one of another node."""
         self.runs.check_room()
-        await self._join()
+        await self._ask(self._join)
+        if not self.has_lease:  # the store would refuse it
+            raise unavailable("the relay cannot reach its store")
         names |= {"id": names.get("id") or new_run_id(), "time": self.runs.clock()}
         told = {"alias": names.get("alias") or "", "fingerprint": names.get("fingerprint", ""), "owner": self.id}
         tag = secrets.token_hex(4)
@@ -164,7 +167,7 @@ class Node(Home):
     async def _acquire(self, stored: StoredRun, limits: Sequence[Limits]) -> Acquired:
         self._beginning.add(stored.tag)
         try:
-            return await self._ask(self._store.acquire(stored, limits))
+            return await self._ask(self._store.acquire, stored, limits)
         except BaseException:  # it may have begun all the same, or begin a little later
             until = asyncio.get_running_loop().time() + self._store.lease_seconds
             self._orphans[stored.tag] = _Orphan(stored, 0, until)
@@ -175,15 +178,13 @@ class Node(Home):
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """See `Home.admit`."""
-        return self.quotas.told(user, await self._admit(user, counts=True), is_messages=True, is_run=False)
+        acquired = await self._ask(self._store.admit, self.quotas.terms(user))
+        return self.quotas.told(user, acquired, is_messages=True, is_run=False)
 
     async def me(self, user: User | None) -> dict[str, Any]:
         """See `Home.me`."""
-        return self.quotas.me(user, self.runs.clock(), await self._admit(user, counts=False))
-
-    async def _admit(self, user: User | None, *, counts: bool) -> Acquired:
-        await self._join()
-        return await self._ask(self._store.admit(self.quotas.terms(user), counts=counts))
+        acquired = await self._ask(self._store.admit, self.quotas.terms(user), counts=False)
+        return self.quotas.me(user, self.runs.clock(), acquired)
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
@@ -327,31 +328,25 @@ class Node(Home):
             return run
         # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
         # is written; or has seen so little that this node has forgotten the rest, and the store has not.
-        await self._join()
-        return await self._open(await self._ask(self._store.find(user, id)))
+        return await self._open(await self._ask(self._store.find, user, id))
 
     async def find_chat(self, user: str, chat: str) -> Feed | None:
         """See `Home.find_chat`."""
-        if (run := self.runs.by_alias(user, chat)) is not None:
-            return run
-        await self._join()
-        return await self._open(await self._ask(self._store.find_alias(user, chat)))
+        run = self.runs.by_alias(user, chat)
+        return run or await self._open(await self._ask(self._store.find_alias, user, chat))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in DIALECTS:
             return None
         known = self._remote.get(stored.key, ())
         run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self.runs, self)
-        run.receive(await self._ask(self._store.entries(stored, run.after)))
+        run.receive(await self._ask(self._store.entries, stored, run.after))
         return run
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. How many read a run on another node is not known: 0."""
-        return {start_of(run): 0 for run in await self._stored(user)} | await super().open_runs(user)
-
-    async def _stored(self, user: str | None) -> list[StoredRun]:
-        await self._join()
-        return await self._ask(self._store.open_runs(user))
+        stored = await self._ask(self._store.open_runs, user)
+        return {start_of(run): 0 for run in stored} | await super().open_runs(user)
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
@@ -362,7 +357,7 @@ class Node(Home):
     async def stop_all(self, user: str | None) -> int:
         """See `Home.stop_all`."""
         count = await super().stop_all(user)
-        others = [run for run in await self._stored(user) if run.owner != self.id]
+        others = [run for run in await self._ask(self._store.open_runs, user) if run.owner != self.id]
         await self._stop(others)
         return count + len(others)
 
@@ -370,11 +365,11 @@ class Node(Home):
         """Tell the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
         another node to find out that the owner is dead."""
         for run in runs:
-            await self._ask(self._store.stop(run))
+            await self._ask(self._store.stop, run)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._store.lease_seconds + self._store.block_seconds
         for run in runs:
-            while (found := await self._ask(self._store.find(*run.key))) is not None and found.tag == run.tag:
+            while (found := await self._ask(self._store.find, *run.key)) is not None and found.tag == run.tag:
                 if found.is_ended:
                     break
                 if loop.time() >= until:

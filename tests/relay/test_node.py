@@ -122,6 +122,23 @@ def test_a_run_whose_beginning_got_no_answer_is_ended_by_its_node() -> None:
     run(story())
 
 
+def test_a_node_without_a_lease_does_not_ask_for_runs_that_it_would_have_to_end() -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            a.gate.is_down = True
+            await asyncio.sleep(2 * LEASE)
+            for _ in range(5):
+                with pytest.raises(Answer) as refused:
+                    await a.own()
+                assert refused.value.status == 503
+            assert a.node._orphans == {}, "each request of an outage would be kept until its end"
+            a.gate.is_down = False
+            await asyncio.sleep(LEASE)
+            await a.own()
+
+    run(story())
+
+
 def test_a_run_whose_node_left_before_it_could_end_it_is_ended_by_another() -> None:
     async def story() -> None:
         async with cluster() as (a, b):
