@@ -555,8 +555,8 @@ class _Call(Exchange):
         await self.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
 
     async def _health(self) -> None:
-        is_well = self.path == "/healthz" or not self._runs.is_closed
-        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"shutting down\n")
+        is_well = self.path == "/healthz" or await self._relay.home.is_ready()
+        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"not ready\n")
 
 
 _Handlers = Mapping[str, Callable[[_Call], Awaitable[None]]]

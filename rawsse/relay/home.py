@@ -28,6 +28,10 @@ class Home:
     async def start(self) -> None:
         """Be ready for requests."""
 
+    async def is_ready(self) -> bool:
+        """A run can begin."""
+        return not self.runs.is_closed
+
     async def aclose(self, failure: Failure) -> None:
         """End every run with this in its last frame, and wait until all have ended."""
         await self.runs.aclose(failure)

@@ -107,6 +107,11 @@ class Node(Home):
             work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
             self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
 
+    async def is_ready(self) -> bool:
+        """See `Home.is_ready`."""
+        await self.start()
+        return await super().is_ready() and self.has_lease
+
     async def aclose(self, failure: Failure) -> None:
         """See `Home.aclose`. It waits no longer than the lease."""
         await self.runs.aclose(failure, self._leave)

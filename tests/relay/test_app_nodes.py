@@ -255,7 +255,9 @@ def test_without_the_store_new_runs_and_resumes_are_refused_with_a_time_to_retry
                 assert refused.headers["retry-after"] == "2"
             assert a.calls == []
             assert (await a.ask("GET", "/healthz").done()).status == 200
+            assert (await a.ask("GET", "/readyz").done()).status == 503
             gate.is_down = False
+            assert (await a.ask("GET", "/readyz").done()).status == 200
             assert (await a.ask("POST", "/stream", CHAT).done()).status == 200
 
     run(story())
