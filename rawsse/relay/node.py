@@ -39,10 +39,10 @@ from rawsse.relay.users import User
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.1
-"""How long a node waits before it asks the store again that did not answer."""
+"""How long a node waits before it repeats a call that the store did not answer."""
 
 LOOK_SECONDS = 0.02
-"""How long it waits before it looks again whether a run that was stopped has ended."""
+"""How often a node checks whether a run that was stopped has ended."""
 
 WRITE_PAUSE_SECONDS = 0.005
 """How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. A
@@ -246,7 +246,7 @@ class Node(Home):
 
     @property
     def has_lease(self) -> bool:
-        """No other node may have taken the runs of this one over."""
+        """No other node can have taken over the runs of this one."""
         return asyncio.get_running_loop().time() < self._lease_until
 
     async def _hold_lease(self) -> None:
@@ -269,7 +269,7 @@ class Node(Home):
             await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
 
     async def _help(self) -> None:
-        """Do what others need, each time the lease was renewed. It may take longer than the lease."""
+        """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
         while True:
             await self._may_help.wait()
             self._may_help.clear()
@@ -285,7 +285,7 @@ class Node(Home):
             await self._end_orphans()
 
     def _lapse(self) -> None:
-        """Others may take the runs of this node over. It ends them here, and goes on as another node."""
+        """The lease has expired, and others may take over the runs of this node. End them here, and continue as a new node."""
         self.id = secrets.token_hex(8)
         for run in list(self._owned):
             run.lose(_ALONE)
@@ -296,7 +296,7 @@ class Node(Home):
         return [run for runs in self._remote.values() for run in runs]
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
-        """Log that the store cannot be used, once, and that it can be again."""
+        """Log once that the store cannot be used, and once that it is back."""
         if (exc is None) == self._is_cut_off:
             self._is_cut_off = exc is not None
             log.warning("the store of the runs %s", "is back" if exc is None else f"cannot be used: {exc}")
@@ -331,8 +331,8 @@ class Node(Home):
         kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
         if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
             return run
-        # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
-        # is written; or has seen so little that this node has forgotten the rest, and the store has not.
+        # Another node owns the run. Or this one does, but the client has seen a frame elsewhere that this node does not yet know
+        # to be written, or needs frames that only the store still has.
         return await self._open(await self._ask(self._store.find, user, id))
 
     async def find_chat(self, user: str, chat: str) -> Feed | None:
@@ -400,8 +400,7 @@ class Node(Home):
         task.add_done_callback(self._tasks.discard)
 
     async def _touch(self, runs: Sequence[RemoteRun]) -> None:
-        """Say that they are read here: their owners do not know the readers of other nodes. Cut those that the store has lost:
-        nothing more will come."""
+        """Let their owners know that they are read here. Cut those that the store has lost: nothing more will come."""
         if runs:
             with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
                 known = await self._store.touch(self.id, [run.stored for run in runs])
@@ -444,7 +443,8 @@ class Node(Home):
 
 
 class _Orphan(NamedTuple):
-    """A run without an owner, and the number of its last frame. It may not be there: then it is looked for until this time."""
+    """A run without an owner, and the number of its last frame. If the store does not have it, it may still appear `until`
+    then."""
 
     run: StoredRun
     last: int
@@ -455,7 +455,7 @@ class _Orphan(NamedTuple):
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
-    """Work for ever. A bug costs what it hits, and not the node."""
+    """Repeat the work for ever. A bug is logged, and the node goes on."""
     while True:
         try:
             await work()

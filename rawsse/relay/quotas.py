@@ -105,7 +105,7 @@ class Quotas(Observer):
         return self.told(user, acquired, is_messages=is_messages, is_run=is_run)
 
     def told(self, user: User | None, acquired: Acquired, *, is_messages: bool, is_run: bool) -> dict[str, str]:
-        """As `admit`, of what has been counted."""
+        """As `admit`, for a request that has been counted, here or in a store."""
         *own, self._all = acquired.counts
         if user is not None and (user.id in self._kept or not acquired.is_refused):
             if user.id not in self._kept and len(self._kept) >= self._max_users:

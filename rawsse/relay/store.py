@@ -34,7 +34,7 @@ def to_microseconds(seconds: float) -> int:
 
 
 class StoreUnavailableError(Exception):
-    """The store does not answer, or not in time. Whether a write was done is not known."""
+    """The store did not answer in time. A write may or may not have been done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Entry(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A run that was taken over: with its new epoch and owner, and the number of its last frame."""
+    """A run that was taken over, with its new epoch and owner, and the number of its last frame."""
 
     run: StoredRun
     last: int
@@ -174,25 +174,25 @@ class Store(Protocol):
     """How long a node waits in one read for something new."""
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
-        """Take a lease, or renew it; and name the nodes whose leases are over. False if that of `node` is: then its runs
-        may be taken over, and it must go on under another name."""
+        """Take or renew the lease of `node`. Returns whether it is held, and the nodes whose leases have expired. A node that
+        has lost its lease must continue under another name: others may take over its runs."""
 
     async def leave(self, node: str) -> None:
-        """The node gives up its lease. If it has open runs, others may take them over at once."""
+        """Give up the lease of `node`. If it has open runs, others may take them over at once."""
 
     async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
-        """Begin a run, unless there is one with its key, or a limit refuses it. An owner without a lease begins none: the store
-        is unavailable to it."""
+        """Begin a run, unless there is one with its key, or a limit refuses it. For an owner without a lease the store is
+        unavailable."""
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
         """Count a request without a run, unless a limit refuses it; without `counts` only tell the counts."""
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
-        """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or is
-        forgotten."""
+        """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or has
+        been forgotten."""
 
     async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """The last write of a run, which is kept for so long, and the tokens that it has used."""
+        """Write the last frames of a run, and count its tokens. The run is kept for `keep_seconds`."""
 
     async def find(self, user: str, id: str) -> StoredRun | None:
         """The run of that user with that id."""
@@ -210,21 +210,21 @@ class Store(Protocol):
         """Mark the run as one to be stopped, and tell its owner."""
 
     async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
-        """Keep the time at which clients of this node, which is not their owner, read these runs; and let its `read` return:
-        there may be more to wait for. False for a run that the store does not have any more."""
+        """Note that clients of `node` read these runs, which other nodes own, and let its `read` return: it may have more to
+        wait for. False for a run that the store no longer has."""
 
     async def unread_seconds(self, run: StoredRun) -> float:
-        """For how long the run was not touched; infinity if it never was."""
+        """The seconds since the run was last touched; infinity if it never was."""
 
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
-        """Wait for at most so long for entries after those ids, or a message to the node. The entries by run, and the runs that
-        are to be stopped."""
+        """Wait up to `seconds` for entries after those ids, or for a message to `node`. Returns the entries by run, and the
+        runs that must be stopped."""
 
     async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
-        """Take over runs of a node whose lease is over, and take a lease for them. Exactly one node gets each. Empty: none is
-        left."""
+        """Take over runs of the node `dead`, whose lease has expired, and take a lease for `node`. Each run goes to exactly one
+        node. Empty when all are taken."""
 
     async def aclose(self) -> None:
         """Close the connections. The store keeps what it has."""

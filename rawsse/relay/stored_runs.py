@@ -44,7 +44,7 @@ class Host(Protocol):
         """From now on the run gets what is added to its log."""
 
     def unwatch(self, run: RemoteRun) -> None:
-        """The run gets nothing more."""
+        """The run no longer gets what is added to its log."""
 
 
 class OwnedRun(Run):
