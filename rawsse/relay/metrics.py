@@ -53,9 +53,7 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "gen_ai_client_operation_duration_seconds": Family("histogram", "Seconds that a call of the API took.", SECONDS),
-    "gen_ai_client_operation_time_to_first_chunk_seconds": Family(
-        "histogram", "Seconds until the first text.", SECONDS
-    ),
+    "gen_ai_client_operation_time_to_first_chunk_seconds": Family("histogram", "Seconds to the first text.", SECONDS),
     "gen_ai_client_token_usage": Family("histogram", "Tokens that a call used, including those of the cache.", TOKENS),
     "rawsse_cache_tokens_total": Family("counter", "Input tokens written to the prompt cache, and read from it."),
     "rawsse_runs_total": Family("counter", "Runs that have ended."),

@@ -331,7 +331,7 @@ class Node(Home):
         kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
         if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
             return run
-        # Another node owns the run. Or this one does, but the client has seen a frame elsewhere that this node does not yet know
+        # Another node owns the run. Or this one does, but the client has seen a frame elsewhere that this one does not yet know
         # to be written, or needs frames that only the store still has.
         return await self._open(await self._ask(self._store.find, user, id))
 

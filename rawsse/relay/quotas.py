@@ -14,6 +14,7 @@ The header fields are those of https://datatracker.ietf.org/doc/draft-ietf-httpa
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -141,10 +142,10 @@ class Quotas(Observer):
         """The day's tokens are used up, and the limits say that this stops open runs of that user: those limits with which the
         user's newest request came."""
         accounts = [(self.everyone, self._all), *([self._kept[user]] if user in self._kept else [])]
+        at = to_microseconds(now)
         return any(
-            limits.ends_open_runs and limits.tokens_per_day is not None and tokens >= limits.tokens_per_day
+            limits.ends_open_runs and count.advanced(at, None).tokens >= (limits.tokens_per_day or math.inf)
             for limits, count in accounts
-            for tokens in [count.advanced(to_microseconds(now), None).tokens]
         )
 
     def me(self, user: User | None, now: float, acquired: Acquired | None = None) -> dict[str, Any]:
