@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -418,12 +419,7 @@ class RedisStore:
 
     async def _call(self, *command: Any, seconds: float = 0) -> Any:
         """Send a command that waits for up to `seconds` at Redis. Raises `StoreUnavailableError`."""
-
-        async def call() -> Any:
-            async with self._turns:
-                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
-
-        return await self._answer(call(), seconds)
+        return await self._answer(self._turns, partial(self._redis.execute_command, *command), seconds)
 
     async def _call_at_once(self, *command: Any) -> Any:
         packed, connection = _packed(command), self._own
@@ -432,16 +428,15 @@ class RedisStore:
             await connection.send_packed_command(packed)
             return await connection.read_response()
 
-        async def call() -> Any:
-            async with self._own_turn:
-                return await connection.retry.call_with_retry(exchange, lambda _: connection.disconnect())
+        ask = partial(connection.retry.call_with_retry, exchange, lambda _: connection.disconnect())
+        return await self._answer(self._own_turn, ask)
 
-        return await self._answer(call())
-
-    async def _answer(self, answer: Awaitable[Any], seconds: float = 0) -> Any:
+    async def _answer(
+        self, turns: asyncio.Semaphore | asyncio.Lock, ask: Callable[[], Awaitable[Any]], seconds: float = 0
+    ) -> Any:
         try:
-            async with asyncio.timeout(self._timeout + seconds):
-                return await answer
+            async with asyncio.timeout(self._timeout + seconds), turns:
+                return await ask()
         except self._no_script:
             raise
         except self._errors as exc:
