@@ -63,7 +63,7 @@ WRITES_AT_ONCE = 64
 _PREFIX = "rs:"
 _NODES = f"{_PREFIX}nodes"
 
-# What several scripts use. `count` is `count_request` of `store.py`: it counts for the accounts whose keys begin at `first`;
+# The functions that several scripts use. `count` is `count_request` of `store.py`: it counts for the accounts whose keys begin at `first`;
 # their limits begin at ARGV[at]: requests per minute, open runs, tokens per day; -1 for no limit.
 # `append` is the fence: it adds only what follows the write before it in the same epoch.
 _FUNCTIONS = f"""

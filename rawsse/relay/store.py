@@ -91,7 +91,7 @@ class Count(NamedTuple):
         return self._replace(at=at, used=used)._on(at // DAY)
 
     def _on(self, day: int) -> Count:
-        """The count on that day. What it has of the day before is kept."""
+        """The count on that day. The tokens of the day before are kept beside it."""
         if day == self.day:
             return self
         tokens = self.other_tokens if day == self.other_day else 0
