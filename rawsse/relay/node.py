@@ -207,23 +207,17 @@ class Node(Home):
             await self._has_work.wait()
             self._has_work.clear()
             batch, self._waiting = list(self._waiting), {}
-            writes = {run: run.next_write() for run in batch if run.record is None}
-            if writes:
-                done = await self._insist(partial(self._store.write, list(writes.values())))
-                self._tell(list(writes), done or [False] * len(writes))
-            # Those that were lost meanwhile have no record any more.
-            if last := [run for run in batch if run not in writes and run.record is not None]:
-                ends = [partial(self._store.finish, *run.last_write()) for run in last]
-                self._tell(last, await asyncio.gather(*map(self._insist, ends)), is_last=True)
+            done = await self._insist(partial(self._store.write, [run.next_write() for run in batch]))
+            self._tell(batch, done or [False] * len(batch))
             await asyncio.sleep(WRITE_PAUSE_SECONDS)
 
-    def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool | None], *, is_last: bool = False) -> None:
+    def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool]) -> None:
         for run, is_done in zip(runs, done, strict=True):
             try:
                 if run not in self._owned:
                     pass  # it was lost in the meantime
                 elif is_done:
-                    run.written(is_last=is_last)
+                    run.written()
                 else:  # another node has it, or the store has lost some of its frames: then it is ended there, too
                     self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, is_lost=True)
                     run.lose(_LOST)
@@ -313,8 +307,9 @@ class Node(Home):
                 if is_lost and (found := await self._store.entries(run)):
                     before = found[-1].number
                     frames = [_FILLER] * (last - before) + frames
-                write = Write(run, before, number, "".join(frames).encode())
-                is_mine = await self._store.finish(write, record.total_tokens, self.runs.limits.keep_seconds)
+                wire, keep_seconds = "".join(frames).encode(), self.runs.limits.keep_seconds
+                write = Write(run, before, number, wire, tokens=record.total_tokens, keep_seconds=keep_seconds)
+                (is_mine,) = await self._store.write([write])
             except StoreUnavailableError:
                 return  # they stay orphans
             if is_mine or now >= until:

@@ -63,8 +63,8 @@ WRITES_AT_ONCE = 64
 _PREFIX = "rs:"
 _NODES = f"{_PREFIX}nodes"
 
-# The functions that several scripts use. `count` is `count_request` of `store.py`: it counts for the accounts whose keys begin at `first`;
-# their limits begin at ARGV[at]: requests per minute, open runs, tokens per day; -1 for no limit.
+# The functions that several scripts use. `count` is `count_request` of `store.py`: it counts for the accounts whose keys begin
+# at `first`; their limits begin at ARGV[at]: requests per minute, open runs, tokens per day; -1 for no limit.
 # `append` is the fence: it adds only what follows the write before it in the same epoch.
 _FUNCTIONS = f"""
 local PREFIX, RUN_SECONDS, MAX_MESSAGES, AT_ONCE = '{_PREFIX}', {RUN_SECONDS}, {MAX_MESSAGES}, {WRITES_AT_ONCE}
@@ -321,20 +321,24 @@ class RedisStore:
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store`."""
         done: list[bool] = []
-        for at in range(0, len(writes), WRITES_AT_ONCE):
-            some = writes[at : at + WRITES_AT_ONCE]
+        frames = [each for each in writes if each.tokens is None]
+        for at in range(0, len(frames), WRITES_AT_ONCE):
+            some = frames[at : at + WRITES_AT_ONCE]
             keys = [_log(each.run.key) for each in some]
             answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], waits=False)
             done += [digit != "0" for digit in answer.decode()]
-        return done
+        if len(frames) == len(writes):
+            return done
+        ends = await asyncio.gather(*(self._finish(each) for each in writes if each.tokens is not None))
+        written, ended = iter(done), iter(ends)
+        return [next(written if each.tokens is None else ended) for each in writes]
 
-    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """See `Store`."""
+    async def _finish(self, write: Write) -> bool:
         run = write.run
         accounts = [_account(Limits(user)) for user in dict.fromkeys((run.user, ""))]
         keys = [_log(run.key), _meta(run.key), _of_node(run.owner, "runs"), *accounts]
-        day, keep = to_microseconds(run.time) // DAY, max(1, round(keep_seconds * 1000))
-        args = [*_to_append(write), _name(*run.key), day, tokens, keep, run.tag]
+        day, keep = to_microseconds(run.time) // DAY, max(1, round(write.keep_seconds * 1000))
+        args = [*_to_append(write), _name(*run.key), day, write.tokens, keep, run.tag]
         return bool(await self._run(_FINISH, keys, args))
 
     async def find(self, user: str, id: str) -> StoredRun | None:

@@ -136,13 +136,16 @@ def count_request(
 
 class Write(NamedTuple):
     """Frames for the log of a run. `number`, that of the last of them, is above `before`, that of the write before it in this
-    epoch, or 0. `usage` is kept if it is given."""
+    epoch, or 0. `usage` is kept if it is given. With `tokens` the run ends: it has used so many, and is kept for
+    `keep_seconds`."""
 
     run: StoredRun
     before: int
     number: int
     wire: bytes
     usage: str = ""
+    tokens: int | None = None
+    keep_seconds: float = 0.0
 
 
 class Entry(NamedTuple):
@@ -190,9 +193,6 @@ class Store(Protocol):
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or has
         been forgotten."""
-
-    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """Write the last frames of a run, and count its tokens. The run is kept for `keep_seconds`."""
 
     async def find(self, user: str, id: str) -> StoredRun | None:
         """The run of that user with that id."""
@@ -298,31 +298,21 @@ class MemoryStore:
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store`."""
-        return [self._write(each, is_last=False) for each in writes]
+        return [self._write(each) for each in writes]
 
-    def _write(self, write: Write, *, is_last: bool) -> bool:
+    def _write(self, write: Write) -> bool:
         run, log = self._runs.get(write.run.key), self._logs.get(write.run.key)
         id = (write.run.epoch, write.number)
         if run is None or log is None or run.tag != write.run.tag or log[-1].id not in (id, (id[0], write.before)):
             return False
+        self._runs[run.key] = replace(run, usage=write.usage or run.usage, is_ended=write.tokens is not None)
         if log[-1].id != id:  # else the answer was lost
-            log.append(Entry(id, write.wire, is_last))
-        if write.usage:
-            self._runs[run.key] = replace(run, usage=write.usage)
-        self._changed.set()
-        return True
-
-    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """See `Store`."""
-        run = self._runs.get(write.run.key)
-        if run is not None and run.is_ended and run.epoch == write.run.epoch:
-            return True  # the answer was lost
-        if run is None or not self._write(write, is_last=True):
-            return False
-        self._runs[run.key] = replace(run, is_ended=True)
-        self._until[run.key] = self._clock() + keep_seconds
-        for user in {run.user, ""}:
-            self._counts[user] = self._counts[user].ended(run.time, tokens)
+            log.append(Entry(id, write.wire, write.tokens is not None))
+            self._changed.set()
+            if write.tokens is not None:
+                self._until[run.key] = self._clock() + write.keep_seconds
+                for user in {run.user, ""}:
+                    self._counts[user] = self._counts[user].ended(run.time, write.tokens)
         return True
 
     async def find(self, user: str, id: str) -> StoredRun | None:

@@ -61,6 +61,7 @@ class OwnedRun(Run):
         self._next: list[Frame] = []
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
+        self._is_ending = False  # they are the last
         self._is_lost = False
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
@@ -115,24 +116,23 @@ class OwnedRun(Run):
             usage = json.dumps(found)
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
-        return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
-
-    def last_write(self) -> tuple[Write, int, float]:
-        """As `next_write`, of a run that is over; with the tokens that it has used, and the seconds for which the store keeps
-        it."""
-        tokens = self.record.total_tokens if self.record is not None else 0
-        return self.next_write(), tokens, self.runs.limits.keep_seconds if self.is_resumable else 0.0
+        write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
+        if self.record is None or self._next:
+            return write
+        self._is_ending = True
+        keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
+        return write._replace(tokens=self.record.total_tokens, keep_seconds=keep_seconds)
 
     @property
     def last_sent(self) -> int:
         """The number of the last frame that a reader may have."""
         return self._written + len(self._sent)
 
-    def written(self, *, is_last: bool) -> None:
+    def written(self) -> None:
         """The store has the frames."""
         frames, self._sent = self._sent, []
         self._written += max(1, len(frames))
-        if is_last and self.record is not None:
+        if self._is_ending and self.record is not None:
             self._node.forget(self)
             super()._end(frames, self.record)
             return

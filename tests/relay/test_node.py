@@ -291,11 +291,11 @@ def test_a_node_keeps_its_lease_while_it_ends_the_runs_of_another(monkeypatch: p
             store, before = a.gate._store, b.node.id
             assert isinstance(store, MemoryStore)
 
-            async def finish(*asked: Any) -> bool:
+            async def write(some: Any) -> Any:
                 await asyncio.sleep(LEASE / 5)
-                return await MemoryStore.finish(store, *asked)
+                return await MemoryStore.write(store, some)
 
-            monkeypatch.setattr(store, "finish", finish)
+            monkeypatch.setattr(store, "write", write)
             await a.kill()
             for _ in range(10):
                 await asyncio.sleep(LEASE)
