@@ -20,7 +20,18 @@ from itertools import count, groupby
 from typing import TypeVar
 
 from rawsse.messages import Block
-from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, kinds_of, to_json, visible
+from rawsse.replay.explain import (
+    LANES,
+    Gap,
+    Group,
+    Piece,
+    Timeline,
+    in_words,
+    kinds_of,
+    layers,
+    to_json,
+    visible,
+)
 from rawsse.replay.recording import Read, Recording
 
 T = TypeVar("T")
@@ -59,9 +70,46 @@ _CHAR = 6.4  # about how wide a character is at 11 units
 # --- The page --------------------------------------------------------------------------------------------------------
 
 
-def explain_html(recording: Recording) -> str:
-    """The page. Never raises for what the recording holds."""
-    return "".join(_Page(Timeline.of(recording)).parts())
+def explain_html(recording: Recording, *, event: int | None = None) -> str:
+    """The page; with `event`, counted from 1, the page of that event and its `layers`. Never raises because of the content of
+    the recording. Raises `ConfigurationError` if it has no such event.
+    """
+    timeline = Timeline.of(recording)
+    main = _Page(timeline).parts() if event is None else _one_event(timeline, timeline.event(event))
+    style, script = _asset("explain.css"), _asset("explain.js")
+    sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_escaped(recording.name)} explained</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f"{''.join(_header(timeline))}<main>\n{''.join(main)}</main>\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _header(timeline: Timeline) -> Iterator[str]:
+    recording, verdict = timeline.recording, timeline.verdict
+    request, name = recording.request, _escaped(recording.name)
+    is_good = verdict == "complete" and recording.end == "clean"
+    yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_escaped(verdict)}</p></header>\n'
+    yield '<details class="exchange"><summary>'
+    yield _escaped(f"{request.method} {request.path}" if request else "Request unknown")
+    yield f" → HTTP status {recording.status}</summary>\n<dl>"
+    if request is not None and isinstance(request.body, dict):
+        for field, value in request.body.items():
+            yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(to_json(value), 4 * MAX_LINE_CHARS)}</dd>"
+    for field, value in recording.headers.items():
+        yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(value)}</dd>"
+    yield "</dl></details>\n"
+
+
+def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
+    yield f'<section class="exchange"><h2>{_escaped(in_words(group))}</h2>\n<dl>'
+    for name, lines in layers(timeline, group):
+        shown = "\n".join(_escaped(line, 4 * MAX_LINE_CHARS) for line in lines)
+        yield f'<dt>{name}</dt><dd class="prose">{shown}</dd>\n' if lines else ""
+    yield "</dl></section>\n"
 
 
 def _hash(source: str) -> str:
@@ -92,37 +140,11 @@ class _Page:
         self._rows = {event.event: events[0].event for events in map(_events, self._runs) for event in events}
 
     def parts(self) -> Iterator[str]:
-        style, script = _asset("explain.css"), _asset("explain.js")
-        name = _escaped(self._recording.name)
-        sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
-        policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
-        yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        yield f"<title>{name} explained</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        yield from self._header(name)
-        yield "<main>\n"
         yield from self._overview()
         yield '<div class="sides">\n'
         yield from self._anatomy()
         yield from self._message()
-        yield f"</div>\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
-
-    # --- The head ---
-
-    def _header(self, name: str) -> Iterator[str]:
-        request, verdict = self._recording.request, self._timeline.verdict
-        is_good = verdict == "complete" and self._recording.end == "clean"
-        yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_escaped(verdict)}</p></header>\n'
-        yield '<details class="exchange"><summary>'
-        yield _escaped(f"{request.method} {request.path}" if request else "Request unknown")
-        yield f" → HTTP status {self._recording.status}</summary>\n<dl>"
-        if request is not None and isinstance(request.body, dict):
-            for field, value in request.body.items():
-                yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(to_json(value), 4 * MAX_LINE_CHARS)}</dd>"
-        for field, value in self._recording.headers.items():
-            yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(value)}</dd>"
-        yield "</dl></details>\n"
+        yield "</div>\n"
 
     def _overview(self) -> Iterator[str]:
         yield '<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>\n'
@@ -141,7 +163,7 @@ class _Page:
         yield f'<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n'
         for run in self._runs:
             yield from self._row(run[0]) if len(run) == 1 else self._fold(run)
-        yield from _waits([self._timeline.end_gap])
+        yield from _waits([self._timeline.gaps.get(len(self._recording.reads) + 1)])
         if self._timeline.is_cut_off:
             yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
         yield "</ol></section>\n"
@@ -290,7 +312,7 @@ class _Picture:
         yield from self._axis()
         if reads and reads[0].t > 0:
             yield from self._shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte")
-        for gap in self._timeline.gaps:
+        for gap in self._timeline.gaps.values():
             yield from self._shade(gap, "gap", "nothing came")
         yield from self._row("reads", _TOP, [(read.t, read) for read in reads], self._read_mark)
         for number, lane in enumerate(self._lanes, 1):
