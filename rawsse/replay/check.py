@@ -71,7 +71,6 @@ _MESSAGE_FIELDS: Mapping[str, type] = {
 }
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 # Only such lines are quoted: the file may be another than the caller meant, and hold a key.
 _NAME = re.compile(rb"[A-Za-z-]{1,20}")
 _FIELD = re.compile(rb"(?:data|event|id|retry)?:")
@@ -208,27 +207,27 @@ class Checker:
     # --- Server-sent events ---
 
     def _check_lines(self, data: bytes) -> None:
-        if not data:
-            return
         if self._after_return and data.startswith(b"\n"):  # a CR has ended its line at once, as in the decoder
-            data = data[1:]
+            data, self._after_return = data[1:], False
             self._line_start += 1
-        at = 0
-        for found in _LINE_END.finditer(data):
-            line, start = bytes(self._line + data[at : found.start()]), self._line_start
-            self._line_start += len(line) + len(found[0])
-            self._line.clear()
-            at = found.end()
-            self._check_line(line, start)
-            sse = next(iter(self._decoder.feed(line + b"\n")), None)  # only after a blank line
-            event = None if sse is None else self._check_event(sse)
-            if not line:
-                self._end_event()
-                self.groups.append((self._line_start, sse, event))
-        self._line += data[at:]
-        self._after_return = data.endswith(b"\r")
+        for piece in data.splitlines(keepends=True):
+            self._line += piece
+            self._after_return = piece.endswith(b"\r")
+            if self._after_return or piece.endswith(b"\n"):
+                self._check_whole_line()
         if len(self._line) > MAX_EVENT_BYTES:
             self._decoder.feed(bytes(self._line))  # raises: no line may use more memory
+
+    def _check_whole_line(self) -> None:
+        line, start = bytes(self._line.rstrip(b"\r\n")), self._line_start
+        self._line_start += len(self._line)
+        self._line.clear()
+        self._check_line(line, start)
+        sse = next(iter(self._decoder.feed(line + b"\n")), None)  # only after a blank line
+        event = None if sse is None else self._check_event(sse)
+        if not line:
+            self._end_event()
+            self.groups.append((self._line_start, sse, event))
 
     def _check_line(self, line: bytes, at: int) -> None:
         if at == 0 and line.startswith(_MARK):

@@ -52,7 +52,6 @@ MAX_LABELLED_LINES = 20
 MAX_LAYER_LINES = 100
 """How many lines are shown of one event's JSON, for example, and how many of its reads."""
 
-_PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 # By the type of the event, of its delta, or of the block that it is about.
 _LANE_OF: Mapping[str, Lane] = {
     **dict.fromkeys(("message_start", "message_delta", "message_stop"), "message"),
@@ -238,13 +237,12 @@ def kinds_of(events: Sequence[Group]) -> str:
 
 
 def _pieces(recording: Recording, gaps: Mapping[int, Gap]) -> Iterator[Piece]:
-    offset = 0
+    start = 0
     for number, read in enumerate(recording.reads, 1):
-        for found in _PIECE.finditer(read.data):
-            is_first = found.start() == 0
-            gap = gaps.get(number) if is_first else None
-            yield Piece(number, read.t, offset + found.start(), found[0], is_first, gap)
-        offset += len(read.data)
+        gap = gaps.get(number)
+        for index, data in enumerate(read.data.splitlines(keepends=True)):
+            yield Piece(number, read.t, start, data, is_first=index == 0, gap=None if index else gap)
+            start += len(data)
 
 
 def _verdict(recording: Recording, builder: MessageBuilder) -> str:

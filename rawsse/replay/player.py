@@ -28,7 +28,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -313,32 +312,30 @@ class LocalServer:
             await server.shutdown(0)  # without waiting for the rest of an answer
 
     def __enter__(self) -> Self:
-        started, self._stopped = Future[None](), Future[None]()
+        self._loop = asyncio.new_event_loop()
         # A daemon: a thread that hangs does not keep a test run from ending.
-        self._thread = threading.Thread(target=self._run, args=(started,), name="rawsse replay", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rawsse replay", daemon=True)
         self._thread.start()
-        started.result(PATIENCE)
+        try:
+            self._in_thread(self.__aenter__())
+        except BaseException:
+            self._end_thread()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._stopped.done():
-            self._loop.call_soon_threadsafe(self._leave.set)
-        self._thread.join(PATIENCE)
-        self._stopped.result(PATIENCE)
-
-    def _run(self, started: Future[None]) -> None:
-        async def serve() -> None:
-            self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
-            async with self:
-                started.set_result(None)
-                await self._leave.wait()
-
         try:
-            asyncio.run(serve())
-        except BaseException as exc:  # for the thread that waits for this one
-            (self._stopped if started.done() else started).set_exception(exc)
-        else:
-            self._stopped.set_result(None)
+            self._in_thread(self.__aexit__())
+        finally:
+            self._end_thread()
+
+    def _in_thread(self, work: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def _end_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
 
 
 class ReplayServer(Player, LocalServer):
