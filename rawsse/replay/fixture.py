@@ -98,7 +98,6 @@ class Replay(LocalServer):
         self._record_url = record_url
         self._policy = policy
         self._on_start = on_start
-        self._address: str | None = None
         self._holder: socket.socket | None = None
         self._is_kept = self._is_failed = False
         self._count = 0
@@ -129,14 +128,12 @@ class Replay(LocalServer):
             paths = [own_path(name, self._folder) or written_path(name, self._folder) for name in names]
             self._plays.append(_Recorded(paths, self._record_url, self._policy))
             self.is_recording = True
-            if self._address is not None:
+            if self._is_kept or self.is_served:
                 self._on_start(self)  # the environment has changed: the user's own key is needed
             return
         recordings = [recording for source in sources for recording in find(source, self._folder)]
         if options.get("split") is None:
             options["split"] = self._split
-        if options.get("pace") is None:
-            options.setdefault("speed", 0)
         self._plays.append(_Play(recordings, options, strict=strict))
 
     # --- For the test
@@ -150,7 +147,7 @@ class Replay(LocalServer):
     def environment(self) -> Mapping[str, str]:
         """Variables that lead most clients here. While recording, the user's own key is needed."""
         key = {} if self.is_recording else {"ANTHROPIC_API_KEY": API_KEY}
-        return {"ANTHROPIC_BASE_URL": self._address or self.base_url, **key}
+        return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{self._port}" if self._is_kept else self.base_url, **key}
 
     @property
     def requests(self) -> list[PlayedRequest]:
@@ -199,11 +196,11 @@ class Replay(LocalServer):
         """Reserve the address before it is served, so that clients can be made. Until then it refuses connections."""
         self._is_kept = True
         self._take_port()
-        self._lead_to(f"http://127.0.0.1:{self._port}")
+        self._on_start(self)
         try:
             yield self
         finally:
-            self._address, self._is_kept = None, False
+            self._is_kept = False
             self._give_port()
 
     async def __aenter__(self) -> Self:
@@ -211,27 +208,22 @@ class Replay(LocalServer):
             raise ConfigurationError("the real API cannot be recorded in virtual time: run it without that clock")
         self._give_port()
         await super().__aenter__()
-        self._lead_to(self.base_url)
+        if not self._is_kept:
+            self._on_start(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await super().__aexit__()
         if self._is_kept:
             self._take_port()
-        else:
-            self._address = None
-            for play in self._plays:
-                if isinstance(play, _Recorded):
-                    await play.finish(is_failed=self._is_failed)
+            return
+        for play in self._plays:
+            if isinstance(play, _Recorded):
+                await play.finish(is_failed=self._is_failed)
 
     def __exit__(self, *exc: object) -> None:
         self._is_failed = self._is_failed or any(exc)
         super().__exit__(*exc)
-
-    def _lead_to(self, base_url: str) -> None:
-        if base_url != self._address:
-            self._address = base_url
-            self._on_start(self)
 
     def _take_port(self) -> None:
         """Bind a socket that does not listen: a connection to it is refused at once."""
@@ -255,6 +247,8 @@ class Replay(LocalServer):
 
 class _Play(Player):
     """A player that knows what its test expects of it: see `strict` of `Replay.play`."""
+
+    _default_speed = 0.0
 
     def __init__(self, recordings: Sequence[Recording], options: PlayOptions, *, strict: bool | None) -> None:
         super().__init__(recordings, **options)

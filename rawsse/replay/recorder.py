@@ -6,8 +6,8 @@
 
     recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a client that runs for long
 
-Each attempt is one recording, those that were retried included. Only requests to `…/v1/messages` are recorded, unless
-`is_wanted` decides otherwise; without a response's head there is nothing to record. One `read` holds the bytes of the body that
+Each attempt is one recording, those that were retried included. Only requests to `…/v1/messages` are recorded; without a
+response's head there is nothing to record. One `read` holds the bytes of the body that
 one read of the network brought, without TLS and without the framing. Times are in whole microseconds.
 
 Everything is scrubbed before it is written, also of the values in the request's own header (`Secrets`). A thread scrubs and
@@ -77,10 +77,8 @@ _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "
 class Recorder:
     """Writes recordings into `folder`, which is created if it is missing. `AsyncClient(recorder=…)` takes one.
 
-    `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder. `name` stands in the names of its
-    files, after the number; by default `failed` for a flight recorder. `max_files`: when there are more of that name, the
-    oldest are deleted, those of earlier runs included; by default only a flight recorder has such a limit.
-    `is_wanted(method, path)` chooses requests.
+    `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder: the names of its files have `failed`
+    after the number, and when there are more than `max_files` of them, the oldest are deleted, those of earlier runs included.
 
     `written` and `lost` count recordings. Any number of clients may share a recorder, also in several threads. Call `close`, or
     leave `async with`, when all of them are closed. Raises `ConfigurationError` if the folder cannot be used.
@@ -92,23 +90,17 @@ class Recorder:
         *,
         policy: ScrubPolicy | None = None,
         only_failed: bool = False,
-        name: str | None = None,
-        max_files: int | None = None,
+        max_files: int = MAX_FAILED_FILES,
         max_bytes: int = MAX_RECORDING_BYTES,
         max_held_bytes: int = MAX_HELD_BYTES,
-        is_wanted: Callable[[str, str], bool] = is_messages,
     ) -> None:
-        if only_failed:
-            name = "failed" if name is None else name
-            max_files = MAX_FAILED_FILES if max_files is None else max_files
         self.written = 0
         self.lost = 0
         self._only_failed = only_failed
-        self._folder = RecordingFolder(folder, word=name or "", max_files=max_files)
+        self._folder = RecordingFolder(folder, max_failed=max_files if only_failed else None)
         self._policy = policy or ScrubPolicy()
         self._max_bytes = max_bytes
         self._max_held_bytes = max_held_bytes
-        self._is_wanted = is_wanted
         self._is_closed = False
         self._start()
 
@@ -130,7 +122,7 @@ class Recorder:
         # The target names the origin, too, if a proxy is to forward the request.
         target = request.target
         path = target if target.startswith("/") else "/" + target.partition("://")[2].partition("/")[2]
-        if not self._is_wanted(request.method, path):
+        if not is_messages(request.method, path):
             return None
         if not self.hold(len(request.body)):
             self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
@@ -347,17 +339,18 @@ class RecordingFolder:
 
     Names tell no time, so the same exchanges in the same order have the same names. Numbers go on after the highest one in
     the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
-    prompts. `word` stands in every name after the number. `max_files`: when there are more with that word, the oldest are
-    deleted, those of earlier runs included. Any thread may use it. Raises `ConfigurationError` if the folder cannot be used.
+    prompts. Any thread may use it.
+
+    `max_failed` makes it the folder of a flight recorder: `failed` stands in every name after the number, and when there are
+    more of those, the oldest are deleted, those of earlier runs included. Raises `ConfigurationError` if the folder cannot be
+    used.
     """
 
-    def __init__(self, folder: str | Path, *, word: str = "", max_files: int | None = None) -> None:
-        if max_files is not None and (max_files < 1 or not word):
-            # Without the word, the oldest could be files that a person made with care.
-            raise ConfigurationError("max_files must be 1 or more, and needs a name for the files that it counts")
+    def __init__(self, folder: str | Path, *, max_failed: int | None = None) -> None:
+        if max_failed is not None and max_failed < 1:
+            raise ConfigurationError(f"max_files must be 1 or more, not {max_failed}")
         self._folder = Path(folder)
-        self._word = slug(word)
-        self._max_files = max_files
+        self._max_failed = max_failed
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._numbers = itertools.count(1 + max((number for number, _, _ in self._files()), default=0))
@@ -370,16 +363,17 @@ class RecordingFolder:
 
     def put(self, number: int, name: str, text: str) -> Path:
         """Write a file, with another number if this one has been taken. Raises `OSError`."""
+        name = slug("" if self._max_failed is None else "failed", name) or "answer"
         while True:
-            path = self._folder / f"{number:04}-{slug(self._word, name) or 'answer'}{_SUFFIX}"
+            path = self._folder / f"{number:04}-{name}{_SUFFIX}"
             try:
                 write_whole(path, text, is_new=True)
                 break
             except FileExistsError:
                 number = self.next_number()
-        if self._max_files is not None:
-            own = [path for _, rest, path in self._files() if rest.startswith(f"{self._word}-")]
-            for oldest in own[: -self._max_files]:
+        if self._max_failed is not None:
+            failed = [path for _, rest, path in self._files() if rest.startswith("failed-")]
+            for oldest in failed[: -self._max_failed]:
                 oldest.unlink(missing_ok=True)
         return path
 
