@@ -190,17 +190,11 @@ def find_recordings(path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and _may_be_file(file))
+    # Not `rglob`, with `is_file`: in a folder that may be listed but not searched, that raises, and loading the file says why.
+    found = sorted(Path(at, name) for at, _, names in os.walk(path) for name in names if name.endswith(SUFFIXES))
     if not found:
         raise RecordingError(f"{path}: no recording in this folder (looked for {', '.join('*' + s for s in SUFFIXES)})")
     return found
-
-
-def _may_be_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # in a folder that may not be searched: loading it fails, and says so
-        return True
 
 
 def shipped_fixtures() -> dict[str, Recording]:

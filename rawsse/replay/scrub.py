@@ -390,7 +390,6 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
 
     Raises `SecretRemainsError` if the response's body cannot be searched, since it is still compressed.
     """
-    policy = policy or ScrubPolicy()
     if secret := _unsearchable(recording):
         raise SecretRemainsError(f"{recording.name} may not be written: {secret}")
     return _Search(policy).scrubbed(recording)
@@ -405,15 +404,16 @@ def to_show(recording: Recording) -> Recording:
 
 def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
     """A line of text to show to a person: without secrets, and without a word that `quote` has cut."""
-    return _Search(policy or ScrubPolicy()).hide_in_line(_CUT_WORD.sub("", text))
+    return _Search(policy).hidden(_CUT_WORD.sub("", text))
 
 
 def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None = None) -> list[Secret]:
     """Everything that looks like a secret in a recording, or in the body of a response."""
-    search = _Search(policy or ScrubPolicy())
+    search = _Search(policy)
     if isinstance(exchange, Recording):
         return list(search.secrets(exchange))
-    return list(search.secrets_in_response(exchange if isinstance(exchange, bytes) else _to_bytes(exchange)))
+    data = exchange if isinstance(exchange, bytes) else _to_bytes(exchange)
+    return list(search.secrets_in(data, "stream", "response body"))
 
 
 def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
@@ -441,7 +441,7 @@ def _to_text(data: bytes) -> str:
 
 
 def _json_bytes(body: Any) -> bytes:
-    return _to_bytes(json.dumps(body, ensure_ascii=False))
+    return _to_bytes("" if body is None else json.dumps(body, ensure_ascii=False))
 
 
 def _unsearchable(recording: Recording) -> Secret | None:
@@ -467,24 +467,42 @@ class _Hit(NamedTuple):
     joined: str = ""
 
 
-_Kind: TypeAlias = Literal["line", "json", "stream"]
-"""A path or a header's value; a JSON text, or any other; the body of a response."""
+_Kind: TypeAlias = Literal["credential", "line", "json", "stream"]
+"""A text that is all secret; a path or a header's value; a JSON text, or any other; the body of a response."""
+
+
+def _parts(recording: Recording) -> Iterator[tuple[str, _Kind, bytes]]:
+    """All that a recording's file holds: the place and the kind of each part, and its bytes."""
+    request = recording.request or RecordedRequest("", "")
+    yield "request method", "line", _to_bytes(request.method)
+    yield "request path", "line", _to_bytes(request.path)
+    for place, headers in (("request header", request.headers), ("response header", recording.headers)):
+        for name, value in headers.items():
+            yield f"{place} {name}", _kind_of(name), _to_bytes(value)
+    yield "request body", "json", _json_bytes(request.body)
+    yield "response body", "stream", recording.body
+
+
+def _kind_of(header: str) -> _Kind:
+    return "credential" if header.lower() in CREDENTIAL_HEADERS else "line"
 
 
 class _Search:
     """Finds the secrets of a policy, writes over them, and says where they stand."""
 
-    def __init__(self, policy: ScrubPolicy) -> None:
-        self._policy = policy
-        self._shapes = policy.shapes()
+    def __init__(self, policy: ScrubPolicy | None) -> None:
+        self._policy = policy or ScrubPolicy()
+        self._shapes = self._policy.shapes()
 
     def _hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
         """Of a stream: first those in the texts that its events add up to, then those in the bytes as they stand."""
         body = Characters(data)
+        if kind == "credential" and not self._is_hidden(body.text):
+            yield _Hit("credential", _hidden_bytes(body, 0, len(body.text)))
         for name, joined in joined_texts(body) if kind == "stream" else ():
             for hit in self._in_text(joined, JSON_ESCAPES):
                 yield hit._replace(joined=name)
-        yield from self._in_text(body, PERCENT_ESCAPES if kind == "line" else JSON_ESCAPES)
+        yield from self._in_text(body, JSON_ESCAPES if kind in ("json", "stream") else PERCENT_ESCAPES)
 
     def _in_text(self, text: Text, escapes: Escapes) -> Iterator[_Hit]:
         for layer in layers(text, escapes):
@@ -513,7 +531,7 @@ class _Search:
         request, policy = recording.request, self._policy
         if request is not None:
             headers = self._headers(request.headers, policy.allowed_request_headers)
-            method, path = self.hide_in_line(request.method), self.hide_in_line(request.path)
+            method, path = self.hidden(request.method), self.hidden(request.path)
             request = RecordedRequest(method, path, headers, self._request_body(request.body))
         body = self._hide(recording.body, "stream")
         ends = accumulate(len(read.data) for read in recording.reads)
@@ -521,9 +539,9 @@ class _Search:
         headers = self._headers(recording.headers, policy.allowed_response_headers)
         return replace(recording, request=request, headers=headers, reads=tuple(reads))
 
-    def hide_in_line(self, text: str) -> str:
-        """The same line without the secrets."""
-        return _to_text(self._hide(_to_bytes(text), "line"))
+    def hidden(self, text: str, kind: _Kind = "line") -> str:
+        """The same text without the secrets."""
+        return _to_text(self._hide(_to_bytes(text), kind))
 
     def _hide(self, data: bytes, kind: _Kind) -> bytes:
         """The same bytes without the secrets, as many of them."""
@@ -538,13 +556,11 @@ class _Search:
         return data
 
     def _headers(self, headers: Mapping[str, str], allowed: tuple[str, ...]) -> dict[str, str]:
-        kept = {}
-        for name, value in headers.items():
-            if name.lower() in CREDENTIAL_HEADERS:
-                value = "".join(char if _is_kept(char) else _MARK for char in value)  # noqa: PLW2901
-            if any(fnmatchcase(name.lower(), entry.lower()) for entry in allowed):
-                kept[name] = self.hide_in_line(value)
-        return kept
+        return {
+            name: self.hidden(value, _kind_of(name))
+            for name, value in headers.items()
+            if any(fnmatchcase(name.lower(), entry.lower()) for entry in allowed)
+        }
 
     def _request_body(self, body: Any) -> Any:
         before = _json_bytes(body)
@@ -560,40 +576,22 @@ class _Search:
 
     def secrets(self, recording: Recording) -> Iterator[Secret]:
         """In all that a recording's file holds."""
-        if (request := recording.request) is not None:
-            yield from self._secrets_in_line(request.method, "request method")
-            yield from self._secrets_in_line(request.path, "request path")
-            yield from self._secrets_in_headers(request.headers, "request header")
-            data = _json_bytes(request.body)
-            for hit in self._new_hits(data, "json"):
-                path = _path_to(data, hit.places[0])
-                yield Secret(hit.shape, f"request body, {path}" if path else "request body")
-        yield from self._secrets_in_headers(recording.headers, "response header")
         if secret := _unsearchable(recording):
             yield secret
-        yield from self.secrets_in_response(recording.body)
+        for place, kind, data in _parts(recording):
+            yield from self.secrets_in(data, kind, place)
 
-    def secrets_in_response(self, body: bytes) -> Iterator[Secret]:
-        """In the body of a response."""
-        starts: list[int] | None = None
-        for hit in self._new_hits(body, "stream"):
-            starts = event_starts(Characters(body)) if starts is None else starts
-            events = {bisect_right(starts, place) for place in hit.places}
-            first = min(events)
-            place = f"response body, event {first}" if first else "response body"
-            if hit.joined:
-                place += f", {hit.joined}" + (f" (across {len(events)} deltas)" if len(events) > 1 else "")
-            yield Secret(hit.shape, place, hit.places[0], first)
-
-    def _secrets_in_line(self, line: str, place: str) -> Iterator[Secret]:
-        return (Secret(hit.shape, place) for hit in self._new_hits(_to_bytes(line), "line"))
-
-    def _secrets_in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
-        for name, value in headers.items():
-            if name.lower() in CREDENTIAL_HEADERS and not self._is_hidden(value):
-                yield Secret("credential", f"{kind} {name}")
-            else:
-                yield from self._secrets_in_line(value, f"{kind} {name}")
+    def secrets_in(self, data: bytes, kind: _Kind, place: str) -> Iterator[Secret]:
+        """In one part of it."""
+        hits = list(self._new_hits(data, kind))
+        starts = event_starts(Characters(data)) if hits and kind == "stream" else []
+        for hit in hits:
+            events = {bisect_right(starts, byte) for byte in hit.places}
+            first, byte = min(events), hit.places[0]
+            across = f" (across {len(events)} deltas)" if hit.joined and len(events) > 1 else ""
+            path = _path_to(data, byte) if kind == "json" else hit.joined + across
+            where = ", ".join(filter(None, (place, f"event {first}" if first else "", path)))
+            yield Secret(hit.shape, where, byte if kind == "stream" else 0, first)
 
     def _new_hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
         """The hits that do not overlap with earlier ones: the same secret matches several shapes, in several views."""
