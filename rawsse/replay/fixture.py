@@ -75,16 +75,14 @@ class PlayOptions(TypedDict, total=False):
 class Replay(LocalServer):
     """The API of one test. `with` serves it in a thread, `async with` in the running event loop.
 
-    `folder` has the recordings (see `find`); `split` cuts the answers of a `play` without one. `record` makes recordings of the
-    real API at `record_url`: `once` those that do not exist yet, `all` every one; `policy` says what is scrubbed from them.
-    `on_start` is called when `environment` is known.
+    `folder` has the recordings (see `find`). `record` makes recordings of the real API at `record_url`: `once` those that do
+    not exist yet, `all` every one; `policy` says what is scrubbed from them. `on_start` is called when `environment` is known.
     """
 
     def __init__(
         self,
         folder: str | Path = ".",
         *,
-        split: Split | None = None,
         record: Literal["once", "all"] | None = None,
         record_url: str = DEFAULT_BASE_URL,
         policy: ScrubPolicy | None = None,
@@ -93,7 +91,6 @@ class Replay(LocalServer):
         self.is_recording = False
         """The real API is being recorded; the options of `play` then have no effect."""
         self._folder = Path(folder)
-        self._split = split
         self._record = record
         self._record_url = record_url
         self._policy = policy
@@ -132,8 +129,6 @@ class Replay(LocalServer):
                 self._on_start(self)  # the environment has changed: the user's own key is needed
             return
         recordings = [recording for source in sources for recording in find(source, self._folder)]
-        if options.get("split") is None:
-            options["split"] = self._split
         self._plays.append(_Play(recordings, options, strict=strict))
 
     # --- For the test

@@ -10,7 +10,6 @@ by its path (`_rawsse_pytest.py`), not through the package.
 
     @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
-    @pytest.mark.splits("whole", "event", "bytes")              # the same test for each way to cut the answers
     def test_…(assert_every_split)                              # assert_every_split("weather", parse): every cut of a stream
     async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
@@ -25,8 +24,8 @@ test's API does not find the real one, with the real key.
 
 (PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
 
-Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. The mark's
-`policy` says what is scrubbed, or for all tests a fixture in `conftest.py`:
+Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. A fixture in
+`conftest.py`, or in a test file, says what is scrubbed:
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
@@ -54,20 +53,13 @@ if TYPE_CHECKING:
     from rawsse.replay.variants import Chunks
     from rawsse.replay.virtual_clock import VirtualClock
 
-DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
-"""The ways to cut of `@pytest.mark.splits` without arguments."""
-
-_MARKS = (
-    "replay(*sources, env, network, policy, **play): what the Messages API plays; see Replay.play (rawsse)",
-    "splits(*ways): once for each way to cut the answers: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
-)
+_MARK = "replay(*sources, env, network, **play): what the Messages API plays; see Replay.play (rawsse)"
 T = TypeVar("T")
 
 _REPLAY = pytest.StashKey["Replay"]()
 _REFUSED = pytest.StashKey[list[str]]()
-_SPLIT = "_rawsse_split"
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-_UNKNOWN_TO_REPLAY = ("env", "network", "policy")
+_UNKNOWN_TO_REPLAY = ("env", "network")
 _API_HOST = "api.anthropic.com"
 _HINT = (
     ". Was the client made before the test began (when its module was imported), or is its address written in the code? "
@@ -89,9 +81,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
-    for mark in _MARKS:
-        config.addinivalue_line("markers", mark)
+    """Register the mark."""
+    config.addinivalue_line("markers", _MARK)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -110,20 +101,17 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
     node = request.node
     sources, options = _marked(node)
-    env, network, policy = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
+    env, network = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
     which = request.config.getoption("--rawsse-record")
     record = None if which == "none" else which
     own = {name: os.environ[name] for name in _KEYS if name in os.environ}
     if record is not None and not any(own.values()):
         _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
-    if record is not None and policy is None:
-        policy = request.getfixturevalue("rawsse_scrub_policy")
     real_url = {"record_url": os.environ["ANTHROPIC_BASE_URL"]} if os.environ.get("ANTHROPIC_BASE_URL") else {}
     replay = Replay(
         node.path.parent,
-        split=_split_of(node),
         record=record,
-        policy=policy,
+        policy=None if record is None else request.getfixturevalue("rawsse_scrub_policy"),
         on_start=partial(_lead_here, monkeypatch, own) if env is not False else lambda _: None,
         **real_url,
     )
@@ -312,11 +300,6 @@ def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return sources, options
 
 
-def _split_of(node: pytest.Item) -> Any:
-    callspec = getattr(node, "callspec", None)
-    return None if callspec is None else callspec.params.get(_SPLIT)
-
-
 def _or_fail(work: Callable[[], T]) -> T:
     """The result of `work`. An error of the test is reported by its message, which says more than a traceback."""
     from rawsse.errors import UsageError
@@ -333,14 +316,6 @@ def _fail(message: str) -> NoReturn:
 
 
 # --- Hooks -----------------------------------------------------------------------------------------------------------
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each way to cut."""
-    if (mark := metafunc.definition.get_closest_marker("splits")) is not None:
-        ways = mark.args or DEFAULT_SPLITS
-        metafunc.fixturenames.append(_SPLIT)
-        metafunc.parametrize(_SPLIT, ways)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -31,7 +31,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -156,7 +156,7 @@ class Recording:
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
         begin = data.removeprefix(_MARK).lstrip()
         if begin[:1] == b"{" or name.endswith(".jsonl"):
-            return _Reader(data, name).recording()
+            return _read(data, name)
         if not (_FIELD.search(data) if name.endswith(".sse") else _FIELD.match(begin)):
             raise RecordingError(f"{name}: neither a recording nor an event stream")
         return cls.from_sse(data, name=name)
@@ -259,89 +259,83 @@ def _to_json(line: dict[str, Any]) -> str:
 # --- Reading -----------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Reads one recording line by line. Its errors name the file and the line, and quote nothing: the file may be another than
-    the caller meant, and hold a key."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self._name = name
-        self._number = 0  # of the line
-        self._last = 0.0  # of the times so far
-        self._lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
-
-    def recording(self) -> Recording:
-        objects = self._objects()
-        head = next(objects)
-        if head.get("rawsse") != FORMAT_VERSION:
-            raise self._error(f'the first line must have "rawsse": {FORMAT_VERSION}')
-        request = None if head.get("request") is None else self._request(self._of(head, "request", dict))
-        status, headers = self._of(head, "status", int), self._headers(head)
-        reads: list[Read] = []
-        for line in objects:
-            t = self._time(line)
-            if "end" not in line:
-                reads.append(Read(t, self._data(line)))
-            elif self._number < len(self._lines):
-                raise self._error("a line comes after the end")
+def _read(data: bytes, name: str) -> Recording:
+    """Errors name the file and the line, and quote nothing: the file may be another than the caller meant, and hold a key."""
+    lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
+    number, reads = 1, list[Read]()
+    try:
+        recording = _head(_object(lines[0]))
+        for number, line in enumerate(lines[1:], 2):
+            value = _object(line)
+            t = _time(value, reads[-1].t if reads else 0.0)
+            if "end" not in value:
+                reads.append(Read(t, _data(value)))
+            elif number < len(lines):
+                raise ValueError("a line comes after the end")
+            elif value["end"] not in get_args(End):
+                raise ValueError(f'"end" must be one of {", ".join(get_args(End))}')
             else:
-                return Recording(request, status, headers, tuple(reads), self._end(line), t, self._name)
-        raise self._error('the last line must have "end": the file is cut')
+                return replace(recording, reads=tuple(reads), end=value["end"], duration=t, name=name)
+        raise ValueError('the last line must have "end": the file is cut')
+    except ValueError as exc:
+        raise RecordingError(f"{name}, line {number}: {exc}") from None
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
-        for line in self._lines:
-            self._number += 1
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as exc:
-                raise self._error(f"invalid JSON ({exc})") from None
-            if not isinstance(value, dict):
-                raise self._error("not a JSON object")
-            yield value
 
-    def _request(self, value: dict[str, Any]) -> RecordedRequest:
-        method, path = self._of(value, "method", str), self._of(value, "path", str)
-        return RecordedRequest(method, path, self._headers(value), value.get("body"))
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"invalid JSON ({exc})") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
 
-    def _headers(self, line: dict[str, Any]) -> dict[str, str]:
-        headers: dict[str, str] = self._of(line, "headers", dict)
-        if not all(isinstance(value, str) for value in headers.values()):
-            raise self._error("the value of a header must be a text")
-        return headers
 
-    def _time(self, line: dict[str, Any]) -> float:
-        t = line.get("t")
-        if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < 1e9:
-            raise self._error('"t" must be a number of seconds from 0 on')
-        if t < self._last:
-            raise self._error(f'"t" goes back from {self._last} to {t}')
-        self._last = float(t)
-        return self._last
+def _head(line: dict[str, Any]) -> Recording:
+    if line.get("rawsse") != FORMAT_VERSION:
+        raise ValueError(f'the first line must have "rawsse": {FORMAT_VERSION}')
+    request = None
+    if line.get("request") is not None:
+        asked = _of(line, "request", dict)
+        request = RecordedRequest(
+            _of(asked, "method", str), _of(asked, "path", str), _headers(asked), asked.get("body")
+        )
+    return Recording(request, _of(line, "status", int), _headers(line))
 
-    def _data(self, line: dict[str, Any]) -> bytes:
-        name = "b64" if "b64" in line else "data"
-        text: str = self._of(line, name, str)
-        try:
-            return text.encode() if name == "data" else base64.b64decode(text, validate=True)
-        except UnicodeEncodeError as exc:
-            raise self._error(f'"data" holds half a surrogate pair at {exc.start}') from None
-        except ValueError as exc:
-            raise self._error(f'"b64" is invalid base64 ({exc})') from None
 
-    def _end(self, line: dict[str, Any]) -> End:
-        end: End = line["end"]
-        if end not in get_args(End):
-            raise self._error(f'"end" must be one of {", ".join(get_args(End))}')
-        return end
+def _headers(line: dict[str, Any]) -> dict[str, str]:
+    headers: dict[str, str] = _of(line, "headers", dict)
+    if not all(isinstance(value, str) for value in headers.values()):
+        raise ValueError("the value of a header must be a text")
+    return headers
 
-    def _of(self, line: dict[str, Any], name: str, wanted: type) -> Any:
-        value = line.get(name)
-        if type(value) is not wanted:
-            words = {int: "a number", str: "a text", dict: "an object"}[wanted]
-            raise self._error(f'"{name}" must be {words}')
-        return value
 
-    def _error(self, text: str) -> RecordingError:
-        return RecordingError(f"{self._name}, line {self._number}: {text}")
+def _time(line: dict[str, Any], last: float) -> float:
+    t = line.get("t")
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < 1e9:
+        raise ValueError('"t" must be a number of seconds from 0 on')
+    if t < last:
+        raise ValueError(f'"t" goes back from {last} to {t}')
+    return float(t)
+
+
+def _data(line: dict[str, Any]) -> bytes:
+    name = "b64" if "b64" in line else "data"
+    text: str = _of(line, name, str)
+    try:
+        return text.encode() if name == "data" else base64.b64decode(text, validate=True)
+    except UnicodeEncodeError as exc:
+        raise ValueError(f'"data" holds half a surrogate pair at {exc.start}') from None
+    except ValueError as exc:
+        raise ValueError(f'"b64" is invalid base64 ({exc})') from None
+
+
+def _of(line: dict[str, Any], name: str, wanted: type) -> Any:
+    value = line.get(name)
+    if type(value) is not wanted:
+        words = {int: "a number", str: "a text", dict: "an object"}[wanted]
+        raise ValueError(f'"{name}" must be {words}')
+    return value
 
 
 def parse_body(body: bytes) -> Any:
