@@ -103,7 +103,7 @@ class _Report:
 
         lines = []
         for found in findings:
-            finding = replace(found, text=scrub_line(found.text, self.policy))  # it quotes the stream
+            finding = found._replace(text=scrub_line(found.text, self.policy))  # it quotes the stream
             self._counts[finding.severity] += 1
             place = {"byte": finding.where.byte, "event": finding.where.event}
             fields = {"severity": finding.severity, "rule": finding.rule, **place, "text": finding.text}

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import EventDataError, LimitExceededError, quote
 from rawsse.messages import Block, MessageBuilder, StreamEvent, UnknownEvent
@@ -77,8 +76,7 @@ _FIELD = re.compile(rb"(?:data|event|id|retry)?:")
 _JSON_TYPE = re.compile(r"application/(?:[^;]+\+)?json\s*(?:;|\Z)")  # RFC 8259; RFC 6839, 3.1
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where in the body: `byte` counts from 0, `event` from 1 (0: before the first)."""
 
     byte: int
@@ -88,8 +86,7 @@ class Place:
         return f"byte {self.byte}, event {self.event}"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """`rule`, one of `RULES`, is broken at `where`; `text` says how."""
 
     rule: str

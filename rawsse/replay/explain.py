@@ -74,16 +74,14 @@ _UNSAFE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """A wait: no byte came for `seconds` after `t`."""
 
     t: float
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0.
 
     `is_first`: the read begins with it. `gap` is the long wait that it ended.

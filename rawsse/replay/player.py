@@ -28,6 +28,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -312,30 +313,25 @@ class LocalServer:
             await server.shutdown(0)  # without waiting for the rest of an answer
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
+        loop = asyncio.new_event_loop()
         # A daemon: a thread that hangs does not keep a test run from ending.
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rawsse replay", daemon=True)
-        self._thread.start()
-        try:
-            self._in_thread(self.__aenter__())
-        except BaseException:
-            self._end_thread()
-            raise
+        thread = threading.Thread(target=loop.run_forever, name="rawsse replay", daemon=True)
+
+        def run(work: Coroutine[Any, Any, object]) -> None:
+            asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
+
+        with ExitStack() as stack:  # the last is called first
+            stack.callback(loop.close)
+            thread.start()
+            stack.callback(thread.join, PATIENCE)
+            stack.callback(loop.call_soon_threadsafe, loop.stop)
+            run(self.__aenter__())
+            stack.callback(lambda: run(self.__aexit__()))
+            self._leave = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._in_thread(self.__aexit__())
-        finally:
-            self._end_thread()
-
-    def _in_thread(self, work: Coroutine[Any, Any, object]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
-
-    def _end_thread(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
+        self._leave.close()
 
 
 class ReplayServer(Player, LocalServer):
@@ -354,10 +350,7 @@ def demo_player(*, speed: float = 1.0) -> Player:
 
 
 def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> Recording:
-    messages = request.body["messages"]
-    content = messages[-1].get("content") if messages and isinstance(messages[-1], dict) else None
-    blocks = content if isinstance(content, list) else [{"text": content}]
-    prompt = " ".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict)).lower()
+    prompt = str(request.body["messages"][-1:]).lower()
     return recordings[next((name for word, name in DEMO_WORDS.items() if word in prompt), "plain")]
 
 

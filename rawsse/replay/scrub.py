@@ -369,8 +369,7 @@ class ScrubPolicy:
         return (*exact, *own, *SHAPES)
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(NamedTuple):
     """Something that looks like a secret: the name of its shape and its place, never the secret itself.
 
     In the response body, `byte` is where it begins, from 0, and `event` the number of its event, from 1.
