@@ -1,4 +1,4 @@
-"""The pytest plugin: a Messages API made of recordings as a fixture, streams cut at every place, and a clock that jumps.
+"""The pytest plugin: a Messages API made of recordings as a fixture, and a clock that jumps.
 
 It imports nothing of rawsse before a test uses it, so that it costs other test runs nothing. For the same reason it is loaded
 by its path (`_rawsse_pytest.py`), not through the package.
@@ -10,7 +10,6 @@ by its path (`_rawsse_pytest.py`), not through the package.
 
     @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
-    def test_…(assert_every_split)                              # assert_every_split("weather", parse): every cut of a stream
     async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
 Names are looked up in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
     from rawsse.replay.fixture import Replay
     from rawsse.replay.scrub import ScrubPolicy
-    from rawsse.replay.variants import Chunks
     from rawsse.replay.virtual_clock import VirtualClock
 
 _MARK = "replay(*sources, env, network, **play): what the Messages API plays; see Replay.play (rawsse)"
@@ -146,23 +144,6 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
         return VirtualClock()
     replay: Replay = request.getfixturevalue("replay")
     return VirtualClock(lambda: replay)
-
-
-@pytest.fixture
-def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream changes the result of `parse`."""
-    from rawsse.replay.fixture import find
-    from rawsse.replay.variants import AS_UNCUT, assert_every_split
-
-    def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT) -> None:
-        __tracebackhide__ = True
-        if isinstance(source, bytes):
-            assert_every_split(source, parse, expected)
-            return
-        for recording in _or_fail(lambda: find(source, request.node.path.parent)):
-            assert_every_split(recording.body, parse, expected, name=recording.name)
-
-    return check
 
 
 def _lead_here(monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str], replay: Replay) -> None:
@@ -274,9 +255,7 @@ def is_this_machine(host: str) -> bool:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
         return False
-    mapped = (
-        getattr(address, "ipv4_mapped", None) or address
-    )  # Python < 3.13 does not take ::ffff:127.0.0.1 for loopback
+    mapped = getattr(address, "ipv4_mapped", None) or address  # Python < 3.13: ::ffff:127.0.0.1 is not loopback
     return bool(mapped.is_loopback or mapped.is_unspecified)
 
 

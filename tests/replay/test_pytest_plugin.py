@@ -547,34 +547,6 @@ def test_play(replay, split):
         assert f"test_play[{name}] PASSED" in said(result)
 
 
-def test_all_cuts_in_one_test_show_the_smallest_that_breaks(project: pytest.Pytester) -> None:
-    (project.path / "hi.sse").write_bytes(b"data: hi\n\n")
-    result = run(
-        project,
-        r"""
-def naive(chunks):
-    return [line for chunk in chunks for line in chunk.split(b"\n") if line]
-
-async def patient(chunks):
-    return b"".join(chunks)
-
-def test_good(assert_every_split):
-    assert_every_split("hi", patient, b"data: hi\n\n")
-
-def test_bad(assert_every_split):
-    assert_every_split("hi", naive)
-""",
-    )
-    result.assert_outcomes(passed=1, failed=1)
-    assert "hi.sse, cut at byte 1: b'd' | b'ata: hi\\n\\n'; expected" in said(result)
-
-
-def test_a_stream_that_is_not_there_cannot_be_cut(project: pytest.Pytester) -> None:
-    result = run(project, '\ndef test_it(assert_every_split):\n    assert_every_split("nowhere", len)\n')
-    result.assert_outcomes(failed=1)
-    assert "there is no recording 'nowhere'" in said(result)
-
-
 # --- Time
 
 
