@@ -90,13 +90,15 @@ class Replay(LocalServer):
     ) -> None:
         self.is_recording = False
         """The real API is being recorded; the options of `play` then have no effect."""
+        self.is_failed = False
+        """The test failed: its new recordings are not written."""
         self._folder = Path(folder)
         self._record = record
         self._record_url = record_url
         self._policy = policy
         self._on_start = on_start
         self._holder: socket.socket | None = None
-        self._is_kept = self._is_failed = False
+        self._is_kept = False
         self._count = 0
         self._unplayable: list[str] = []  # requests before the first `play`
         self._plays: list[_Play | _Recorded] = []
@@ -169,10 +171,6 @@ class Replay(LocalServer):
         if problems := self.problems():
             raise AssertionError("\n".join(problems))
 
-    def fail(self) -> None:
-        """The test failed: its new recordings are not written."""
-        self._is_failed = True
-
     # --- Serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,10 +212,10 @@ class Replay(LocalServer):
             return
         for play in self._plays:
             if isinstance(play, _Recorded):
-                await play.finish(is_failed=self._is_failed)
+                await play.finish(is_failed=self.is_failed)
 
     def __exit__(self, *exc: object) -> None:
-        self._is_failed = self._is_failed or any(exc)
+        self.is_failed = self.is_failed or any(exc)
         super().__exit__(*exc)
 
     def _take_port(self) -> None:

@@ -47,7 +47,7 @@ from rawsse.replay.recording import (
     parse_body,
     shipped_fixtures,
 )
-from rawsse.replay.scrub import CREDENTIAL_HEADERS, ScrubPolicy, scrub
+from rawsse.replay.scrub import ScrubPolicy, is_credential, scrub
 from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
 from rawsse.replay.wire import Schedule, Script, Stall, Wire, recut, script, timed
 from rawsse.server import Receive, Scope, Send, Server
@@ -98,7 +98,7 @@ class PlayedRequest(RecordedRequest):
     def of(cls, scope: Scope, body: bytes, faults: tuple[Fault, ...] = ()) -> PlayedRequest:
         """The request without secrets, so that it can be kept and shown when a test fails."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        harmless = {name: value for name, value in headers.items() if name.lower() not in CREDENTIAL_HEADERS}
+        harmless = {name: value for name, value in headers.items() if not is_credential(name)}
         query = scope.get("query_string", b"").decode("latin-1")
         request = RecordedRequest(scope["method"], f"{scope['path']}?{query}" if query else scope["path"], harmless)
         kept = scrub(Recording(request), _EVERY_HEADER).request or request

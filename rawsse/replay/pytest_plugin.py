@@ -337,7 +337,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     _give_to_clock(item)
     result = yield from _telling(item, "call")
     if problems := _problems(item, is_over=True):
-        item.stash[_REPLAY].fail()
+        item.stash[_REPLAY].is_failed = True
         _fail("\n".join(problems))
     return result
 
@@ -360,7 +360,7 @@ def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
         return (yield)
     except BaseException:
         if _REPLAY in item.stash:
-            item.stash[_REPLAY].fail()
+            item.stash[_REPLAY].is_failed = True
         if problems := _problems(item, is_over=False):
             item.add_report_section(when, "rawsse", "\n".join(problems))
         raise

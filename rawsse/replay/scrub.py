@@ -206,21 +206,6 @@ SHAPES: tuple[Shape, ...] = (
 
 # --- Names whose value is a secret -----------------------------------------------------------------------------------
 
-CREDENTIAL_HEADERS: frozenset[str] = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "cookie",
-        "proxy-authorization",
-        "set-cookie",
-        "x-amz-security-token",
-        "x-api-key",
-        "x-auth-token",
-        "x-goog-api-key",
-    }
-)
-"""Header fields that carry a secret, in lower case. Their whole value is hidden, whatever its shape."""
-
 _KEYS = ("api", "secret", "private", "access", "subscription", "signing", "encryption", "account")
 _TOKENS = ("access", "refresh", "auth", "api", "bearer", "bot", "session", "security", "authorization")
 SECRET_NAMES: tuple[str, ...] = (
@@ -275,6 +260,11 @@ def is_secret_name(name: str) -> bool:
     return _SIGNS.sub("", name.lower()).removesuffix("s").endswith(SECRET_NAMES)
 
 
+def is_credential(header: str) -> bool:
+    """Whether the whole value of this header field is a secret, whatever its shape."""
+    return is_secret_name(header) or header.lower() in ("cookie", "set-cookie")
+
+
 def named_values(text: Text) -> Iterator[Text]:
     """The values in a text whose names say that they are secrets. Escapes in a JSON string are read."""
     for found in _MEMBER.finditer(text.text):
@@ -316,8 +306,7 @@ ALLOWED_RESPONSE_HEADERS = (
     "content-type",
     "date",
     "request-id",
-    "retry-after",
-    "retry-after-ms",
+    "retry-after*",
     "server",
     "x-accel-buffering",
     "x-should-retry",
@@ -483,7 +472,7 @@ def _parts(recording: Recording) -> Iterator[tuple[str, _Kind, bytes]]:
 
 
 def _kind_of(header: str) -> _Kind:
-    return "credential" if header.lower() in CREDENTIAL_HEADERS else "line"
+    return "credential" if is_credential(header) else "line"
 
 
 class _Search:
