@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from functools import partial
 
 import pytest
 
 from rawsse.replay import Read, Recording, shipped_fixtures
 from rawsse.replay.explain import MAX_LABELLED_LINES, WIDTH, Timeline, explain, visible
+from rawsse.sse import Decoder
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -88,9 +91,11 @@ def test_data_that_are_no_json_are_shown_and_do_not_end_the_explanation() -> Non
     assert "═▶ event 2: [DONE] the end mark [DONE], which is not the API's" in text
 
 
-def test_an_event_that_is_too_large_is_said_and_the_rest_is_shown_as_lines() -> None:
-    text = explain(Recording.from_sse(b"data: " + b"x" * (16 * 1024 * 1024 + 1) + b"\n\n" + PING))
-    assert " ! a server-sent event is larger than max_event_bytes (16777216)\n" in text
+def test_an_event_that_is_too_large_is_said_and_the_rest_is_shown_as_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = sys.modules["rawsse.replay.check"]
+    monkeypatch.setattr(checks, "Decoder", partial(Decoder, max_event_bytes=1000))
+    text = explain(Recording.from_sse(b"data: " + b"x" * 1001 + b"\n\n" + PING))
+    assert " ! a server-sent event is larger than max_event_bytes (1000)\n" in text
     assert "event: ping␊" in text
     assert "events             0\n" in text
 

@@ -14,7 +14,7 @@ from support.command import ROOT
 from rawsse.cli import main
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.explain import MAX_LAYER_LINES, WIDTH, Timeline, explain_event
+from rawsse.replay.explain import MAX_LAYER_LINES, WIDTH, Timeline, explain_event, layers
 from rawsse.replay.explain_page import explain_html
 from rawsse.replay.scrub import to_show
 from rawsse.replay.variants import rewrite_by
@@ -65,11 +65,22 @@ def test_every_event_of_a_shipped_recording_can_be_followed_however_it_was_cut(n
         recording = Recording(status=recording.status, headers=recording.headers, reads=reads)
     elif form != "as it was":
         recording = rewrite_by(form)(recording)
-    events = Timeline.of(recording).events
-    for event in events[:5] + events[-5:]:
-        text = explain_event(recording, event.event)
+    timeline = Timeline.of(recording)
+    for event in timeline.events[:5] + timeline.events[-5:]:
+        shown = [(layer.name, "\n".join(layer.lines)) for layer in layers(timeline, event)]
+        assert [name for name, _ in shown if name not in ("read", "as HTTP chunk")] == [
+            "lines",
+            "JSON",
+            "problem",
+            "message",
+        ]
+        assert f'"type": "{event.kind}"' in dict(shown)["JSON"]
+        assert dict(shown)["lines"].replace(" ⋯\n", "").startswith(event.pieces[0].data.decode())
+        assert shown[0][1].startswith(f"{event.pieces[0].read} at ")
+    for number in {1, len(timeline.events)}:
+        text = explain_event(recording, number)
         assert max(map(len, text.split("\n"))) <= WIDTH
-        assert f'"type": "{event.kind}"' in text
+        assert f'"type": "{timeline.event(number).kind}"' in text
         assert "\nread  " in text
 
 

@@ -508,19 +508,20 @@ def test_it():
     assert "To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once" in said(result)
 
 
-@pytest.mark.parametrize(
-    ("mark", "words"),
-    [
-        ('"plain", sped=1', "@pytest.mark.replay has no argument 'sped'; it has match, faults"),
-        ("speed=1", "@pytest.mark.replay has speed=…, but no recording to play"),
-        ('"plain", match="soon"', "match must be"),
-        ('"plain", faults=["rest@event=3"]', "rest"),
-    ],
-)
-def test_a_wrong_mark_is_told_in_words(project: pytest.Pytester, mark: str, words: str) -> None:
-    result = run(project, f"\n@pytest.mark.replay({mark})\ndef test_it():\n    ask()\n")
-    result.assert_outcomes(errors=1)
-    assert words in said(result)
+WRONG = {
+    '"plain", sped=1': "@pytest.mark.replay has no argument 'sped'; it has match, faults",
+    "speed=1": "@pytest.mark.replay has speed=…, but no recording to play",
+    '"plain", match="soon"': "match must be",
+    '"plain", faults=["rest@event=3"]': "rest",
+}
+
+
+def test_a_wrong_mark_is_told_in_words(project: pytest.Pytester) -> None:
+    tests = (f"@pytest.mark.replay({mark})\ndef test_{number}():\n    ask()\n" for number, mark in enumerate(WRONG))
+    result = run(project, "\n" + "".join(tests))
+    result.assert_outcomes(errors=len(WRONG))
+    told = re.findall(r"^_+ ERROR at setup of test_\d _+\nrawsse: (.*)", said(result), re.MULTILINE)
+    assert [words in message for words, message in zip(WRONG.values(), told, strict=True)] == [True] * len(WRONG)
     assert "Traceback" not in said(result)
 
 
@@ -705,33 +706,30 @@ pytestmark = pytest.mark.replay("plain", strict=False)
 OUTSIDE, BLOCKS = "a client uses the API outside of virtual_clock", "a client blocks the event loop that serves the API"
 
 
-@pytest.mark.parametrize(
-    ("test", "words"),
-    [
-        ("def test_it(virtual_clock): ask()", OUTSIDE),
-        ("def test_it(virtual_clock): ask_in_blocks()", OUTSIDE),
-        ("def test_it(virtual_clock): run_until_complete(ask_in_a_loop())", OUTSIDE),
-        ("def test_it(virtual_clock): asyncio.run(ask_in_a_loop())", OUTSIDE),
-        ("async def test_it(virtual_clock): ask()", BLOCKS),
-        ("async def test_it(virtual_clock): ask_in_blocks()", BLOCKS),
-        ("def test_it(virtual_clock): virtual_clock.run(block(ask))", BLOCKS),
-        ("def test_it(virtual_clock): virtual_clock.run(block(ask_in_blocks))", BLOCKS),
-        (
-            """
+REFUSED = {
+    "def test_1(virtual_clock): ask()": OUTSIDE,
+    "def test_2(virtual_clock): ask_in_blocks()": OUTSIDE,
+    "def test_3(virtual_clock): run_until_complete(ask_in_a_loop())": OUTSIDE,
+    "def test_4(virtual_clock): asyncio.run(ask_in_a_loop())": OUTSIDE,
+    "async def test_5(virtual_clock): ask()": BLOCKS,
+    "async def test_6(virtual_clock): ask_in_blocks()": BLOCKS,
+    "def test_7(virtual_clock): virtual_clock.run(block(ask))": BLOCKS,
+    "def test_8(virtual_clock): virtual_clock.run(block(ask_in_blocks))": BLOCKS,
+    """
 @pytest.mark.usefixtures("virtual_clock")
 class TestIt(unittest.IsolatedAsyncioTestCase):
-    async def test_it(self): await ask_in_a_loop()
-""",
-            OUTSIDE,
-        ),
-    ],
-)
-def test_what_the_clock_cannot_run_fails_at_once_and_says_what_to_do(
-    project: pytest.Pytester, test: str, words: str
-) -> None:
-    result = run(project, ASKS + test)
-    result.assert_outcomes(failed=1)
-    assert f"rawsse: {words}. {HOW}" in said(result)
+    async def test_9(self): await ask_in_a_loop()
+""": OUTSIDE,
+}
+
+
+def test_what_the_clock_cannot_run_fails_at_once_and_says_what_to_do(project: pytest.Pytester) -> None:
+    result = run(project, ASKS + "\n".join(REFUSED))
+    result.assert_outcomes(failed=len(REFUSED))
+    told = re.findall(r"^_+ (?:TestIt\.)?test_(\d) _+\n(?:.*\n)*?rawsse: (.*)", said(result), re.MULTILINE)
+    expected = {str(number): words for number, words in enumerate(REFUSED.values(), 1)}
+    assert {number: message.partition(f". {HOW}")[0] for number, message in told} == expected
+    assert all(HOW in message for _, message in told)
 
 
 def test_a_fixture_that_asks_before_the_clock_runs_is_told_so(project: pytest.Pytester) -> None:
