@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from rawsse.errors import BodyTooLargeError, ConfigurationError
+from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.replay.answers import Answer, Match, RecordedAPI, error_answer
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
@@ -169,20 +169,14 @@ class Player:
         """Handle one request (ASGI 3)."""
         if scope["type"] != "http":
             raise NotImplementedError(f"a Player answers HTTP, not {scope['type']}")
-        faults: tuple[Fault, ...] = ()
-        try:
-            body = await read_body(receive, self._max_body_bytes)
-        except BodyTooLargeError as exc:
-            answer = error_answer(413, "request_too_large", exc.message)
-        else:
-            if body is None:
-                return  # the client disconnected before the end of its body
-            faults = self._schedule.next() if is_messages(scope["method"], scope["path"]) else ()
-            request = PlayedRequest.of(scope, body, faults)
-            self.requests.append(request)
-            del self.requests[: -self._max_kept_requests]
-            answer = self._answer(request, body)
-        await unless_gone(self._play(answer, faults, scope, send), receive)
+        body = await read_body(receive, send, self._max_body_bytes)
+        if body is None:
+            return
+        faults = self._schedule.next() if is_messages(scope["method"], scope["path"]) else ()
+        request = PlayedRequest.of(scope, body, faults)
+        self.requests.append(request)
+        del self.requests[: -self._max_kept_requests]
+        await unless_gone(self._play(self._answer(request, body), faults, scope, send), receive)
 
     def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
         """The recordings' answer; the same one again if a fault kept the client from getting it."""
@@ -357,8 +351,8 @@ def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> R
 # --- ASGI ------------------------------------------------------------------------------------------------------------
 
 
-async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
-    """The request's body; None if the client disconnects before its end. Raises `BodyTooLargeError`."""
+async def read_body(receive: Receive, send: Send, max_bytes: int) -> bytes | None:
+    """The request's body; None if the client disconnects before its end, or if it is larger, which is answered here."""
     body, has_more = bytearray(), True
     while has_more:
         message = await receive()
@@ -366,7 +360,9 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
             return None
         body += message.get("body", b"")
         if len(body) > max_bytes:
-            raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({max_bytes})", limit=max_bytes)
+            text = f"the request's body is larger than max_body_bytes ({max_bytes})"
+            await send_answer(send, error_answer(413, "request_too_large", text))
+            return None
         has_more = message.get("more_body", False)
     return bytes(body)
 
