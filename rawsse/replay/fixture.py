@@ -99,7 +99,6 @@ class Replay(LocalServer):
         self._on_start = on_start
         self._holder: socket.socket | None = None
         self._is_kept = False
-        self._count = 0
         self._unplayable: list[str] = []  # requests before the first `play`
         self._plays: list[_Play | _Recorded] = []
 
@@ -155,7 +154,7 @@ class Replay(LocalServer):
         """The problems that the test did not expect: see `play`. `is_over`: the test has come to its end."""
         plays = [play for play in self._plays if isinstance(play, _Play)]
         wanted = "; ".join(play.names for play in plays if not play.is_lenient)
-        if is_over and wanted and not self._count:
+        if is_over and wanted and not (self.requests or self._unplayable):
             return [f"no request came for {wanted}. {_WHY_NOTHING}"]
         found = [self._nothing_to_play] if self._unplayable else []
         return found + [problem for play in plays for problem in play.problems(is_over=is_over)]
@@ -175,14 +174,13 @@ class Replay(LocalServer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3) with the last `play`."""
-        if scope["type"] != "http":
-            raise NotImplementedError(f"a Replay answers HTTP, not {scope['type']}")
-        self._count += 1
         if self._plays:
             await self._plays[-1](scope, receive, send)
-            return
-        self._unplayable.append(f"{scope['method']} {scope['path']}")
-        await send_answer(send, error_answer(404, "not_found_error", self._nothing_to_play))
+        elif scope["type"] == "http":
+            self._unplayable.append(f"{scope['method']} {scope['path']}")
+            await send_answer(send, error_answer(404, "not_found_error", self._nothing_to_play))
+        else:
+            raise NotImplementedError(f"a Replay answers HTTP, not {scope['type']}")
 
     @contextmanager
     def kept(self) -> Iterator[Self]:
