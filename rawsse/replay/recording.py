@@ -50,7 +50,6 @@ SUFFIXES = (".sse.jsonl", ".sse")
 
 End: TypeAlias = Literal["clean", "cut", "client_closed"]
 
-_PIECE_BYTES = 1024 * 1024
 _MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
 _SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
 # A bare event stream begins with a field or a comment; a file that is named as one may have it in any line.
@@ -139,16 +138,14 @@ class Recording:
     @classmethod
     def load(cls, path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Recording:
         """The recording, or bare event stream, in a file. Raises `RecordingError`, and `OSError` if it cannot be read."""
-        content = bytearray()
         try:
             with Path(path).open("rb") as file:
-                while len(content) <= max_bytes and (piece := file.read(_PIECE_BYTES)):
-                    content += piece
+                content = file.read(max_bytes + 1)
         except OSError as exc:
             raise OSError(exc.errno, exc.strerror, str(path)) from None  # a read names no file
         if len(content) > max_bytes:
             raise RecordingError(f"{path}: larger than max_bytes ({max_bytes})")
-        return cls.loads(bytes(content), name=str(path))
+        return cls.loads(content, name=str(path))
 
     @classmethod
     def loads(cls, content: bytes | str, *, name: str = "recording") -> Recording:
